@@ -17,7 +17,7 @@ def rules_for(address: Address, rules: Path | None) -> MirrorRules:
     """Load the mirror's rules from the file that is given, else from a directory mirror's root."""
     if rules is not None:
         return load_rules(rules)
-    own = address.form.keepers_file(address, RULES_FILE)
+    own = address.form.operators_file(address, RULES_FILE)
     return load_rules(own) if own is not None else MirrorRules()
 
 

@@ -1,5 +1,5 @@
-"""Mirrors: the places that images are published to and pulled from.
+"""Mirrors, to which images are published and from which they are pulled.
 
-A mirror is a registry, a directory that a web server serves as one, or a layout to carry across an air gap; the
-promises are the same (docs/mirrors.md).
+A mirror is a registry, a directory that a web server serves as one, or an OCI layout to carry across an air gap. All
+give the same guarantees (docs/mirrors.md).
 """

@@ -1,6 +1,6 @@
-"""Addresses of mirrors and repositories, as people write them.
+"""Parsed address of a mirror or repository, and the interface by which its kind opens it.
 
-Also how the addresses of one kind of mirror are read and opened.
+`address_parser` parses the text.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class AddressForm(ABC):
-    """The form of the addresses of one kind of mirror.
+    """Interface of the addresses of one kind of mirror: normalise, split, and open them.
 
-    `prefix` is how they begin; `example` what hints show ("": nothing).
+    `prefix`: the beginning of such an address; `example`: shown in hints ("": none).
 
-    A kind of mirror is a folder below `backends`, and its form a line in `addresses.FORMS`. What needs the rest of that
-    folder is imported when a mirror is opened: most commands open no mirror, or one.
+    Each kind of mirror is a folder below `backends` that implements this, and its form an item of
+    `address_parser.ADDRESS_FORMS`. The rest of that folder is imported only when a mirror is opened: most commands open
+    none, or one.
     """
 
     prefix: str
@@ -37,11 +38,11 @@ class AddressForm(ABC):
     @property
     @abstractmethod
     def is_path(self) -> bool:
-        """Return whether what follows the prefix is a path of this machine."""
+        """Return whether the part after the prefix is a path on this machine."""
 
     @abstractmethod
     def normal(self, rest: str) -> str:
-        """Bring what follows the prefix, without tag and digest, into its normal form.
+        """Normalise the part after the prefix, without tag and digest.
 
         Raises UsageError.
         """
@@ -50,7 +51,7 @@ class AddressForm(ABC):
     def locate(self, address: Address, *, create: bool) -> tuple[Address, str]:
         """Split a repository's address into its mirror's address and its name on that mirror.
 
-        `create`: the mirror may be made. Raises UsageError `address-malformed`.
+        `create`: the mirror need not exist yet. Raises UsageError `address-malformed`.
         """
 
     @abstractmethod
@@ -59,40 +60,40 @@ class AddressForm(ABC):
     ) -> AbstractContextManager[Mirror]:
         """Open the mirror at an address.
 
-        `create`: one that is not there is made, known to those who pull as `name` (`HOST/NAMESPACE`; "": the default,
-        or what it is known as already). Raises UsageError.
+        `create`: make it if it is missing. `name`: the `HOST/NAMESPACE` by which clients pull from it ("": the default,
+        or the one that it has already). Raises UsageError.
         """
 
-    # --- what mirrors have that are folders of this machine
+    # --- only for mirrors that are folders on this machine
 
     def exists(self, address: Address) -> bool:
-        """Return False if nothing is at the address yet and a nightly run makes the mirror.
+        """Return False if the mirror does not exist yet and a nightly run is to make it.
 
-        True where opening the address tells whether it exists.
+        True where only opening the mirror tells whether it exists.
         """
         return True
 
     def served_folder(self, address: Address) -> Path | None:
-        """The folder that a web server serves, in which pages can stand beside the mirror."""
+        """Return the folder that a web server serves, where pages can be written beside the mirror."""
         return None
 
     def pull_source(self, path: Path, clock: Callable[[], float]) -> PullSource | None:
-        """Open a mirror of this kind at `path` to be served; None if there is none.
+        """Open the mirror at `path` for `relbuild serve`; None if there is none of this kind.
 
         `clock`: seconds since the epoch."""
         return None
 
-    def keepers_file(self, address: Address, name: str) -> Path | None:
-        """A file of this name that the keeper put into the root of the mirror."""
+    def operators_file(self, address: Address, name: str) -> Path | None:
+        """Return the file `name` in the mirror's root, where its operator put it; None if missing."""
         return None
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """An address of a mirror, or of a repository, tag or digest on it.
+    """Address of a mirror, or of a repository, tag or digest on it.
 
-    `rest` is what follows the form's prefix, without tag and digest: host and path, or a path from the root, so that it
-    names the same place in every process.
+    `rest` is the part after the form's prefix, without tag and digest: host and path, or an absolute path, so that it
+    means the same in every process.
     """
 
     form: AddressForm
@@ -107,7 +108,7 @@ class Address:
 
     @property
     def url(self) -> str:
-        """Without tag and digest."""
+        """The address without tag and digest."""
         return f"{self.form.prefix}{self.rest}"
 
     def __str__(self) -> str:
@@ -120,18 +121,18 @@ class Address:
 
     @property
     def path(self) -> Path:
-        """The path on this machine, where the form says that it is one."""
+        """`rest` as a path on this machine; only where `form.is_path`."""
         return Path(self.rest)
 
     def below(self, name: str) -> Address:
-        """The repository `name` of the mirror that this names."""
+        """Return the address of the repository `name` on the mirror at this address."""
         return Address(self.form, f"{self.rest.rstrip('/')}/{name}")
 
 
 def names_no_repository(address: Address, form: str) -> UsageError:
-    """Return the error of an address that names a mirror where a repository is wanted.
+    """Make the error of an address that names a mirror where a repository is expected.
 
-    `form`: what to write.
+    `form`: shown in the hint.
     """
     return UsageError(
         "address-malformed", f"'{address}' is not the address of a repository on a mirror", hint=f"write {form}"

@@ -1,11 +1,11 @@
-"""Addresses of mirrors and of what is on them, as people write them.
+"""Parse the text of an address of a mirror, repository, tag or digest.
 
-    registry://HOST[:PORT]/NAMESPACE/NAME[:TAG][@sha256:…]     a registry, encrypted
-    registry+http://HOST:PORT/NAMESPACE/NAME[:TAG][@sha256:…]  a registry, in plain text
+    registry://HOST[:PORT]/NAMESPACE/NAME[:TAG][@sha256:…]     a registry over HTTPS
+    registry+http://HOST:PORT/NAMESPACE/NAME[:TAG][@sha256:…]  a registry over plain HTTP
     dir:PATH/NAME[:TAG][@sha256:…]                             a directory that a web server serves
-    oci:PATH[:TAG][@sha256:…]                                  a layout, as skopeo names it
+    oci:PATH[:TAG][@sha256:…]                                  an OCI layout, as skopeo writes it
 
-A mirror itself is named by the same without NAME, TAG and digest.
+The address of a mirror has no NAME, TAG and digest.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from collections.abc import Sequence
 from pipeline.digest import Digest
 from pipeline.errors import UsageError, VerificationError
 from pipeline.mirror.address import Address, AddressForm
-from pipeline.mirror.backends.directory.directory_address import DIRECTORY
-from pipeline.mirror.backends.layout.layout_address import LAYOUT
-from pipeline.mirror.backends.registry.registry_address import PLAIN_REGISTRY, REGISTRY
+from pipeline.mirror.backends.directory.directory_address_form import DIRECTORY
+from pipeline.mirror.backends.layout.layout_address_form import LAYOUT
+from pipeline.mirror.backends.registry.registry_address_form import PLAIN_REGISTRY, REGISTRY
 from pipeline.mirror.protocol import TAG
 from pipeline.urls import shown_url
 
 ADDRESS_FORMS: tuple[AddressForm, ...] = (REGISTRY, PLAIN_REGISTRY, DIRECTORY, LAYOUT)
-"""Every kind of mirror. No prefix is the beginning of another."""
+"""The address form of every kind of mirror. No prefix is the beginning of another."""
 
 
 def is_address(text: str) -> bool:
-    """Return whether a text names a place on a mirror, and not a file or a recipe."""
+    """Return whether a text is an address on a mirror, and not the name of a file or recipe."""
     return text.startswith(tuple(form.prefix for form in ADDRESS_FORMS))
 
 
 def parse_address(text: str) -> Address:
-    """Parse an address; a relative path in it begins at the working directory.
+    """Parse an address; a relative path in it is relative to the working directory.
 
     Raises UsageError `address-malformed`.
     """

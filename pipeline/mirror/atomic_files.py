@@ -1,11 +1,10 @@
-"""Files of mirrors, written atomically: absent or complete, never changed afterwards.
+"""Write a mirror's files and symlinks atomically; flock locks; sweeping of leftover drafts.
 
-They are readable by whoever serves them.
-
-A file is written as a draft, synced, and renamed; it is never written to again, and shares its inode with no file
-outside the mirror. A folder's new names are synced as well, before a tag leads to them. Locks are flock's, which the
-kernel releases when a process dies: one on the folder of drafts is held while there are any, so that what killed
-processes left is known to be theirs.
+A file is written as a draft (a temporary file in a folder of the mirror), synced, and renamed into place: it is absent
+or complete, is never written to again, is readable by everybody, and shares its inode with no file outside the mirror.
+The folder's new names are synced too, before a tag leads to them. Locks are flock's, which the kernel releases when a
+process dies. Whoever has a draft holds a shared lock on the folder of drafts; one who gets it exclusively knows that
+all drafts there were left by killed processes.
 """
 
 from __future__ import annotations
@@ -17,33 +16,27 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from pipeline.beneath import Folder, LinkRefused, NotRegular
 from pipeline.clone import clone_file
 from pipeline.digest import Digest, HashingWriter, chunks
-from pipeline.errors import EnvironmentLacking, VerificationError
+from pipeline.errors import EnvironmentLacking
+from pipeline.mirror.verified_blobs import check_digest, missing_blob
 from pipeline.model.image import Descriptor
-from pipeline.store import Store
-
-SMALL_BLOB = 64 << 20
-"""Bytes of a blob that is read into memory: the largest SBOM seen had 20 MB."""
 
 _POLL = 0.05
-"""Seconds between two looks at a lock that is waited for with a deadline."""
+"""Seconds between two attempts to take a lock for which one waits with a timeout."""
 
 _DRAFT = "draft-"
-"""Prefix of the names of drafts: other programs have theirs in the same folder of a layout."""
+"""Prefix of the names of drafts: in a layout, other programs have temporary files in the same folder."""
 
 
 @contextlib.contextmanager
 def mirror_errors(url: str) -> Iterator[None]:
-    """Turn an OSError in this block into an EnvironmentLacking that names the mirror.
-
-    An OSError is what the file system forbids.
-    """
+    """Turn an OSError within the block into EnvironmentLacking `mirror-unreachable`."""
     try:
         yield
     except OSError as error:
@@ -56,9 +49,9 @@ def mirror_errors(url: str) -> Iterator[None]:
 
 
 def open_without_links(root: Path, path: Path) -> BinaryIO | None:
-    """Open a file below `root`; None if it is not there or is reached by a link.
+    """Open a regular file below `root` for reading; None if missing or behind a symlink.
 
-    No mirror has a link there.
+    Blobs and records of a mirror are never symbolic links.
     """
     try:
         return Folder(root).open_without_links(path.relative_to(root))
@@ -67,10 +60,7 @@ def open_without_links(root: Path, path: Path) -> BinaryIO | None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder that everybody may enter, with all missing ones above it.
-
-    Their names survive a crash.
-    """
+    """Make a folder that everybody may enter, with its missing parents, and sync their names."""
     if path.is_dir():
         return
     make_folder(path.parent)
@@ -80,10 +70,10 @@ def make_folder(path: Path) -> None:
     sync_names(path.parent)
 
 
-def make_drafts(path: Path) -> None:
-    """Make the folder of drafts, for its owner alone.
+def make_drafts_folder(path: Path) -> None:
+    """Make the folder of drafts, accessible to its owner alone.
 
-    Whoever can read it can lock it and keep everybody waiting.
+    Whoever can open it can lock it, and so block all writers.
     """
     make_folder(path)
     if path.stat().st_mode & 0o077:
@@ -92,7 +82,7 @@ def make_drafts(path: Path) -> None:
 
 
 def sync_names(path: Path) -> None:
-    """Names that were made in a folder survive a crash from now on."""
+    """Sync a folder, so that the names made in it survive a crash."""
     handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)
@@ -101,10 +91,10 @@ def sync_names(path: Path) -> None:
 
 
 def replace_file(data: bytes, target: Path, drafts: Path, *, sync: bool = True) -> None:
-    """Write `data` to `target` in one step, in place of what stood there.
+    """Write `data` to `target` in one step, replacing what was there.
 
-    `drafts`: a folder of the same file system; `sync`: the name too survives a crash (else the caller syncs the folder
-    before anything leads to it).
+    `drafts`: a folder on the same file system; `sync`: sync the target's folder too (otherwise the caller does, before
+    anything refers to the file).
     """
     with _draft(drafts) as (draft, file):
         file.write(data)
@@ -131,10 +121,10 @@ def replace_symlink(destination: str, target: Path, drafts: Path, at: float) -> 
 
 
 def write_blob(descriptor: Descriptor, content: bytes | Path, target: Path, drafts: Path) -> None:
-    """Write a blob to `target`, in place of what stood there, and hash its bytes meanwhile.
+    """Write a blob to `target` in one step, replacing what was there, if its digest matches.
 
-    The caller syncs the folder. Raises VerificationError `digest-mismatch` if `content` is not what `descriptor` says,
-    `blob-missing` if it is not there.
+    The caller syncs the folder. Raises VerificationError `digest-mismatch` if `content` does not match `descriptor`,
+    `blob-missing` if the file `content` is missing.
     """
     if isinstance(content, bytes):
         check_digest(descriptor, Digest.of(content), len(content))
@@ -157,7 +147,7 @@ def write_blob(descriptor: Descriptor, content: bytes | Path, target: Path, draf
 
 @contextlib.contextmanager
 def _draft(drafts: Path) -> Iterator[tuple[Path, BinaryIO]]:
-    """A new file among the drafts, to be renamed within the block."""
+    """Make a draft and open it; the block renames it, or it is removed."""
     with _drafting(drafts):
         handle, name = tempfile.mkstemp(dir=drafts, prefix=_DRAFT)
         draft = Path(name)
@@ -169,15 +159,15 @@ def _draft(drafts: Path) -> Iterator[tuple[Path, BinaryIO]]:
 
 
 def _drafting(drafts: Path) -> contextlib.AbstractContextManager[None]:
-    """Held while one has a draft: `sweep_drafts` waits for it, or leaves things as they are."""
+    """Hold the shared lock of those who have drafts: meanwhile `sweep_drafts` removes nothing."""
     return _folder_locked(drafts, fcntl.LOCK_SH)
 
 
 def sweep_drafts(drafts: Path, *, shared: bool) -> int:
     """Remove the drafts that killed processes left; return how many.
 
-    If somebody has one at the moment, nothing is removed: then the next does it. `shared`: other programs have theirs
-    in the folder too.
+    Nothing is removed while any process has a draft: a later call does it. `shared`: other programs have temporary
+    files in the folder too, which are left alone.
     """
     removed = 0
     with contextlib.suppress(BlockingIOError, FileNotFoundError), _folder_locked(drafts, fcntl.LOCK_EX | fcntl.LOCK_NB):
@@ -199,74 +189,22 @@ def _folder_locked(folder: Path, kind: int) -> Iterator[None]:
         os.close(handle)
 
 
-def read_verified(path: Path, descriptor: Descriptor, limit: int = SMALL_BLOB) -> bytes:
-    """Read a small blob and verify its digest.
-
-    Raises VerificationError `blob-missing`, `blob-too-large`, `digest-mismatch`.
-    """
-    try:
-        with path.open("rb") as file:
-            data = file.read(limit + 1)
-    except FileNotFoundError:
-        raise missing_blob(descriptor, path) from None
-    if len(data) > limit:
-        raise VerificationError("blob-too-large", f"{descriptor.digest} has more than {limit} bytes", place=str(path))
-    check_digest(descriptor, Digest.of(data), len(data), path)
-    return data
-
-
-def check_verified(path: Path, descriptor: Descriptor, advance: Callable[[int], None]) -> None:
-    """Read a blob to its end, verify its digest, and keep nothing.
-
-    `advance` is told of the bytes. Raises VerificationError `blob-missing`, `blob-damaged`.
-    """
-    seen = HashingWriter()
-    try:
-        with path.open("rb") as file:
-            for piece in chunks(file):
-                seen.write(piece)
-                advance(len(piece))
-    except FileNotFoundError:
-        raise missing_blob(descriptor, path) from None
-    check_digest(descriptor, seen.digest, seen.size, path, "blob-damaged")
-
-
-def fetch_verified(path: Path, descriptor: Descriptor, store: Store) -> None:
-    """Copy a blob of any size into the store.
-
-    Raises VerificationError `blob-missing`, `digest-mismatch`.
-    """
-    if store.sound(descriptor.digest):
-        return
-    try:
-        file = path.open("rb")
-    except FileNotFoundError:
-        raise missing_blob(descriptor, path) from None
-    with file, store.writer(descriptor.digest) as blob:
-        for piece in chunks(file):
-            if blob.size + len(piece) > descriptor.size:
-                raise VerificationError(
-                    "digest-mismatch", f"{descriptor.digest} has more than {descriptor.size} bytes", place=str(path)
-                )
-            blob.write(piece)
-
-
 @contextlib.contextmanager
-def file_locked(path: Path, *, shared: bool = False, patience: float | None = None) -> Iterator[None]:
-    """Hold the lock of a file against other processes and threads.
+def file_locked(path: Path, *, shared: bool = False, timeout: float | None = None) -> Iterator[None]:
+    """Hold flock's lock on a file within the block, against other processes and threads.
 
-    The file is made if it is missing. `patience`: seconds after which TimeoutError is raised; None waits for as long as
-    it takes.
+    `shared`: others can hold it shared too. `timeout`: seconds until TimeoutError is raised; None waits without limit.
 
-    Whoever can read a file can lock it and keep everybody else waiting, so that is its owner alone.
+    The file is made if it is missing, readable by its owner alone: whoever can open it can lock it and so block all
+    others.
     """
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     handle = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        if patience is None:
+        if timeout is None:
             fcntl.flock(handle, kind)
         else:
-            deadline = time.monotonic() + patience
+            deadline = time.monotonic() + timeout
             while True:
                 with contextlib.suppress(BlockingIOError):
                     fcntl.flock(handle, kind | fcntl.LOCK_NB)
@@ -280,30 +218,10 @@ def file_locked(path: Path, *, shared: bool = False, patience: float | None = No
 
 
 def _settle(file: BinaryIO) -> None:
-    """Flush and sync a draft, and make it readable, before it is renamed.
+    """Flush and sync a draft and make it readable by everybody, before it is renamed.
 
-    Without the sync, a crash after the rename can leave an empty file under a name that promises content.
+    Without the sync, a crash after the rename can leave an empty file under the final name.
     """
     file.flush()
     os.fchmod(file.fileno(), 0o644)
     os.fsync(file.fileno())
-
-
-def check_digest(
-    descriptor: Descriptor, digest: Digest, size: int, place: Path | None = None, code: str = "digest-mismatch"
-) -> None:
-    """Compare the digest and size of read bytes with what `descriptor` says.
-
-    Raises VerificationError `code` if they differ.
-    """
-    if digest != descriptor.digest or size != descriptor.size:
-        raise VerificationError(
-            code,
-            f"expected {descriptor.digest} ({descriptor.size} bytes), got {digest} ({size} bytes)",
-            place=str(place) if place else None,
-        )
-
-
-def missing_blob(descriptor: Descriptor, path: Path) -> VerificationError:
-    """The error of a blob that is wanted and not there."""
-    return VerificationError("blob-missing", f"{descriptor.digest} not found", place=str(path))

@@ -1,4 +1,4 @@
-"""Signatures and attestations that accompany an image on a mirror."""
+"""Signatures and attestations of an image: sign the missing ones, find and verify the rest."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from pipeline.oci import (
 from pipeline.oci.predicates import CYCLONEDX, LOCK, PROVENANCE, SIGN, SMOKE, SPDX
 
 IMAGE_PREDICATES = (SIGN, PROVENANCE, SPDX, CYCLONEDX, SMOKE)
-"""Predicate types of what is attested of every image."""
+"""Predicate types of the attestations that every image has."""
 
 INDEX_PREDICATES = (SIGN, PROVENANCE)
-"""And of an index: what is in it is attested of its images."""
+"""The same of an index; the others are attested of each of its images."""
 
 BUNDLES_EXAMINED = 50
-"""Bundles of one predicate type that are read: the same image tested again each night gets one each time."""
+"""Bundles of one predicate type that are read: an image gets one for each test with other checks or runtime."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attestation:
-    """A signed statement, and the referrer that it stands in."""
+    """A verified statement, and the referrer that contains it."""
 
     referrer: Referrer
     statement: Statement
@@ -46,10 +46,11 @@ class Attestation:
 
 @dataclass(frozen=True, slots=True)
 class SignedAttachments:
-    """Signature and attestations of one image or index.
+    """Inputs to sign and attest one image or index: see `Attachments` in `push`.
 
-    `about` is its descriptor, `name` the product's; `predicates` are what is attested besides the signature: predicate
-    type → JSON. `created` is the image's own time, in seconds since the epoch. `attached` goes with it as it is.
+    `about` is its descriptor, `name` the product's name; `predicates` are attested besides the signature: predicate
+    type → JSON. `created` is the image's creation time, in seconds since the epoch. `attached`: further referrers,
+    pushed as they are.
     """
 
     about: Descriptor
@@ -61,22 +62,21 @@ class SignedAttachments:
 
     @property
     def subject(self) -> Digest:
-        """The digest of the manifest or index that it accompanies."""
+        """The digest of the manifest or index that is signed."""
         return self.about.digest
 
     def signature(self, repository: Repository, present: Manifest | None) -> Artifact | None:
-        """Return the signature for the `.sig` tag, beside those of others that are `present`.
+        """Sign, and return the manifest for the `.sig` tag with the `present` signatures kept.
 
-        None: ours is among them.
+        None: this key's signature is among them.
         """
         artifact = make_simple_signature(self.about.digest, repository.identity, self.key, present)
         return None if artifact.manifest == present else artifact
 
     def attestations(self, repository: Repository) -> tuple[Artifact, ...]:
-        """Return the attestations that the repository does not have yet.
+        """Sign and return the attestations that the repository does not have yet under this key.
 
-        It has one if it verifies under this key. What was attested once stays: a verdict that is given again is no
-        news, one on other checks or under another runtime is.
+        A smoke report is attested again only if its checks, runtime or completeness (`full`) differ.
         """
         everything = repository.referrers(self.about.digest)
         known = {referrer.descriptor.digest for referrer in everything}
@@ -94,32 +94,32 @@ class SignedAttachments:
 
 
 @dataclass(frozen=True, slots=True)
-class SignedName:
-    """The signature of a manifest under the name of the repository it was pushed to.
+class NameSignature:
+    """Inputs to sign a manifest under the name of the repository to which it is copied.
 
-    Nothing else goes with it.
+    Its attestations are copied, not made.
     """
 
     subject: Digest
     key: SigningKey
 
     def signature(self, repository: Repository, present: Manifest | None) -> Artifact | None:
-        """Return the signature for the `.sig` tag, beside those that are `present`.
+        """Sign, and return the manifest for the `.sig` tag with the `present` signatures kept.
 
-        None: ours is among them.
+        None: this key's signature is among them.
         """
         artifact = make_simple_signature(self.subject, repository.identity, self.key, present)
         return None if artifact.manifest == present else artifact
 
     def attestations(self, repository: Repository) -> tuple[Artifact, ...]:
-        """None: what is attested came along."""
+        """Return none: they were copied with the manifest."""
         return ()
 
 
 def _says_the_same(predicate_type: str, known: bytes, new: bytes) -> bool:
-    """Return whether what is attested makes `new` needless.
+    """Return whether the attested predicate `known` makes it unnecessary to attest `new`.
 
-    An image has one bill and one origin, but many verdicts and locks.
+    One SBOM, provenance or signature per key suffices; lock files and smoke reports may differ and are compared.
     """
     if predicate_type == LOCK:
         return known == new
@@ -128,22 +128,22 @@ def _says_the_same(predicate_type: str, known: bytes, new: bytes) -> bool:
     now = read_evidence(new)
     try:
         before = read_evidence(known)
-    except VerificationError:  # Of another release: what it says is not known to be the same.
+    except VerificationError:  # Written by another release: it cannot be compared.
         return False
     return (before.checks, before.runtime, before.full) == (now.checks, now.runtime, now.full)
 
 
 def attested_evidence(repository: Repository, image: Digest, key: VerifyingKey) -> bytes:
-    """Return the newest evidence on `image` that `key` attests.
+    """Return the newest evidence (JSON) on `image` that is attested by `key`.
 
-    Raises VerificationError if there is none, or none that holds.
+    Raises VerificationError if there is none, or none that verifies.
     """
     good, bad = find_attested(repository, image, SMOKE, key)
     readable: list[tuple[int, bytes]] = []
     for one in good:
         try:
             readable.append((read_evidence(one.statement.predicate).report.started, one.statement.predicate))
-        except VerificationError as error:  # Of a newer relbuild, say, beside one that can be read.
+        except VerificationError as error:  # For example of a newer relbuild, beside one that can be read.
             bad = (*bad, error)
     if readable:
         return max(readable)[1]
@@ -160,7 +160,7 @@ def attested_evidence(repository: Repository, image: Digest, key: VerifyingKey) 
 
 
 def list_bundles(repository: Repository, subject: Digest) -> tuple[Referrer, ...]:
-    """The referrers of `subject` that are sigstore bundles."""
+    """Return the referrers of `subject` that are sigstore bundles."""
     found = repository.referrers(subject)
     return tuple(one for one in found if one.artifact_type == media_types.SIGSTORE_BUNDLE)
 
@@ -173,9 +173,9 @@ def find_attested(
     *,
     listed: Sequence[Referrer] | None = None,
 ) -> tuple[tuple[Attestation, ...], tuple[VerificationError, ...]]:
-    """Find what `key` attests of `subject` by statements of a type.
+    """Return the attestations of `subject` of one predicate type that verify under `key`.
 
-    Returns also why others of that type do not hold.
+    Also the errors of those that do not verify. `listed`: the bundles of `subject`, where the caller has them.
     """
     good: list[Attestation] = []
     bad: list[VerificationError] = []
@@ -205,9 +205,9 @@ def _verified(repository: Repository, referrer: Referrer, subject: Digest, key: 
 
 
 def signature_payloads(repository: Repository, manifest: Manifest) -> dict[Digest, bytes]:
-    """Read the payloads of a `.sig` manifest, by digest.
+    """Read the simple-signing payloads of a `.sig` manifest; return them by digest.
 
-    Those that are missing or damaged are left out.
+    Missing and damaged ones are left out.
     """
     found = {}
     for layer in read_artifact(manifest).layers:

@@ -1,7 +1,4 @@
-"""Attested contents of an image on a mirror.
-
-They are read with a key that must have signed them, or as the mirror says them.
-"""
+"""Read one attested predicate of an image (SBOM, lock …), verified with a key or unverified."""
 
 from __future__ import annotations
 
@@ -20,11 +17,11 @@ from pipeline.oci import (
 def read_attested_predicate(
     repository: Repository, image: Digest, predicate_type: str, key: VerifyingKey | None
 ) -> bytes:
-    """Return a predicate of a type on `image` (JSON), signed by `key`.
+    """Return a predicate (JSON) of a type that `key` attests of `image`.
 
-    Where there is no key, it may be signed by anybody.
+    Without a key nothing is verified.
 
-    Raises VerificationError `attestation-missing`, or why those that are there do not hold.
+    Raises VerificationError `attestation-missing`, or the error of one that does not verify.
     """
     if key is not None:
         good, bad = find_attested(repository, image, predicate_type, key)

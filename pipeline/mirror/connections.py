@@ -1,9 +1,8 @@
-"""Connections of `relbuild serve`, bounded in number and in time.
+"""Limit the connections and requests of `relbuild serve` in number, idle and stalled time.
 
-So those who say nothing keep nobody out.
-
-A connection is idle while no request on it is being answered. When there are too many, in all or from one address, the
-one that is idle for the longest goes. A request's head must arrive, and an answer be taken, within a time.
+So silent or slow clients do not exclude others. A connection is idle while no request on it is being answered. When
+there are too many, in all or from one address, the one that is idle for the longest is dropped. A request's headers
+must arrive within a time, and a client must go on reading its response.
 """
 
 from __future__ import annotations
@@ -18,29 +17,29 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 REQUESTS_AT_ONCE = 64
-"""Requests that are answered at once; more are told to come again (503)."""
+"""Requests that are answered at once; more get status 503."""
 
 REQUESTS_AT_ONCE_EACH = 48
-"""The same for one address, so that others are answered too: podman asks for six things at once."""
+"""The same for one address, so that others are answered too: podman sends six requests at once."""
 
 CONNECTIONS_MOST = 256
 """Open connections: far below the 1,024 files that a process may usually have open."""
 
 CONNECTIONS_MOST_EACH = 192
-"""The same for one address; behind one there may be several who pull."""
+"""The same for one address; there may be several clients behind one."""
 
 HEAD_SECONDS = 10.0
-"""Until the whole head of a request has arrived."""
+"""Seconds until all headers of a request have arrived."""
 
 STALLED_SECONDS = 30.0
-"""Until a client has taken something of an answer that waits for it: half of what nginx gives."""
+"""Seconds until a client has read something of a response that waits for it: half of nginx's default."""
 
 
 class BoundedConnection(H11Protocol):
-    """One connection of uvicorn's; `connections` are all of the server's."""
+    """A connection of uvicorn with these limits; `connections` are all those of the server."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """A new connection takes the place of an idle one where there are too many."""
+        """Accept a new connection; where there are too many, drop an idle one, else this one."""
         super().connection_made(transport)
         self._head: asyncio.TimerHandle | None = None
         self._stall: asyncio.TimerHandle | None = None
@@ -54,12 +53,12 @@ class BoundedConnection(H11Protocol):
         self._head = self.loop.call_later(HEAD_SECONDS, self.drop)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End the timers."""
+        """Stop the timers."""
         self._unset_timers()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes of a request: its head has arrived, or must within the time that runs."""
+        """Take bytes of a request; start the timer for its headers, or stop it when they are here."""
         super().data_received(data)
         if self.answering and self._head is not None:
             self._head.cancel()
@@ -68,18 +67,18 @@ class BoundedConnection(H11Protocol):
             self._head = self.loop.call_later(HEAD_SECONDS, self.drop)
 
     def on_response_complete(self) -> None:
-        """The connection is idle from now on, until the next request."""
+        """Note that the connection is idle from now on, until the next request."""
         self._unset_timers()
         self._idle_since = self.loop.time()
         super().on_response_complete()
 
     def pause_writing(self) -> None:
-        """The client takes nothing at the moment."""
+        """Start the timer of a client that does not read its response."""
         super().pause_writing()
         self._stall = self.loop.call_later(STALLED_SECONDS, self.drop)
 
     def resume_writing(self) -> None:
-        """The client takes again what it is given."""
+        """Stop the timer: the client reads again."""
         super().resume_writing()
         if self._stall is not None:
             self._stall.cancel()
@@ -95,7 +94,7 @@ class BoundedConnection(H11Protocol):
         return self.client[0] if self.client else ""
 
     def drop(self) -> None:
-        """End it at once; what was not sent yet is lost."""
+        """Close the connection at once; unsent data is lost."""
         self._unset_timers()
         self.connections.discard(self)
         self.transport.abort()
@@ -108,7 +107,7 @@ class BoundedConnection(H11Protocol):
 
 
 def _drop_idle(among: list[BoundedConnection]) -> bool:
-    """Drop the one that is idle for the longest; False if none is."""
+    """Drop the connection that is idle for the longest; return False if none is idle."""
     idle = [one for one in among if not one.answering]
     if not idle:
         return False
@@ -117,9 +116,9 @@ def _drop_idle(among: list[BoundedConnection]) -> bool:
 
 
 def limit_requests(application: ASGIApp, refuse: ASGIApp) -> ASGIApp:
-    """Limit the application to `REQUESTS_AT_ONCE` requests at a time.
+    """Limit the ASGI application's requests at a time, in all and per client address.
 
-    `refuse` answers those that are too many.
+    `refuse` answers the others.
     """
     under_way: Counter[str] = Counter()
 

@@ -1,9 +1,9 @@
-"""The gate: nothing is published but what was tested, and what the keeper's rules allow.
+"""The gate before publication: check an image's test evidence and the operator's rules.
 
-The one idea: a tag is moved with a `Cleared`, and to have one its constructor must have found everything right, from
-the exact bytes of manifests, configs and evidence. What a report says of itself is not believed: the recorded answers
-are judged again. There is no other way in, and no switch that turns it off. Code that runs inside the publisher's own
-process could do without all this, and is out of scope; so is whoever can read the store's key or the keeper's.
+Tags are moved only with a `Cleared`, whose constructor checks everything, from the exact bytes of manifests, configs
+and evidence. A report's own verdict is not trusted: the recorded answers are judged again. There is no other way to
+move a tag, and no switch that turns the gate off. Out of scope: code that runs inside the publisher's own process, and
+whoever can read the store's key or the operator's.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ from pipeline.oci.image_manifest import DOCUMENT_LIMIT, JsonReader
 from pipeline.store import Store
 
 IMAGES_MOST = 64
-"""Manifests in an index: there are a dozen architectures."""
+"""Manifests in an index, at most: there are a dozen architectures."""
 
 _TEST = "test this image: `relbuild build`, or `relbuild smoke` if it is already built"
 _AGAIN = "test the image again on this machine: `relbuild smoke RECIPE`"
 
 
-# --- how evidence is known to be genuine -------------------------------------------------------------------
+# --- authentication of evidence ----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class SealedEvidence:
-    """Evidence of a test here: the seal that the store put on the evidence's bytes."""
+    """Authentication of evidence of a test here: the store's seal (HMAC) over its bytes."""
 
     seal: str
     store: Store
 
     def doubt(self, image: Digest, evidence: bytes) -> Problem | None:
-        """Return why the evidence on `image` cannot be believed; None if it can."""
+        """Return why the evidence on `image` is not authentic; None if it is."""
         if self.store.sealed(evidence, self.seal.strip()):
             return None
         return Problem(
@@ -63,10 +63,10 @@ class SealedEvidence:
 
 @dataclass(frozen=True, slots=True)
 class AttestedEvidence:
-    """Evidence of a test elsewhere, or before, that is attested in a repository.
+    """Authentication of evidence of an earlier or remote test by an attestation.
 
-    The newest evidence on `image` that `key` attests in `repository`. It is looked for, and verified, when this is
-    made. Raises VerificationError if none is there, or none that holds.
+    The constructor reads and verifies the newest evidence on `image` that `key` attests in `repository`. It raises
+    VerificationError if there is none, or none that verifies.
     """
 
     image: Digest
@@ -78,7 +78,7 @@ class AttestedEvidence:
         object.__setattr__(self, "evidence", attested_evidence(self.repository, self.image, self.key))
 
     def doubt(self, image: Digest, evidence: bytes) -> Problem | None:
-        """Return why the evidence on `image` cannot be believed; None if it can."""
+        """Return why the evidence on `image` is not authentic; None if it is."""
         if self.image != image:
             message = f"the attestation is for another image, {self.image}"
             return Problem("gate-report-of-another-image", message, str(image), _TEST)
@@ -88,16 +88,16 @@ class AttestedEvidence:
         return None
 
 
-# --- what is to be cleared ---------------------------------------------------------------------------------
+# --- images to be cleared ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One image that is to be cleared, with the evidence on it.
+    """One image that is to be cleared, with its test evidence.
 
-    The exact bytes of its manifest, of its config and of the evidence (empty: there is none), and how that is known to
-    be genuine. `checks`: the digest of what has to have been asked, where whoever publishes knows (the recipe is at
-    hand); None: what the evidence says that the recipe asked for.
+    The exact bytes of its manifest, its config and the evidence (empty: there is none); `warrant` authenticates the
+    evidence. `checks`: digest of the checks that must have been run, where the publisher has the recipe; None: those
+    that the evidence says the recipe has.
     """
 
     manifest: bytes
@@ -108,24 +108,22 @@ class Candidate:
 
     @property
     def digest(self) -> Digest:
-        """The manifest's."""
+        """The manifest's digest."""
         return Digest.of(self.manifest)
 
 
 @dataclass(frozen=True, slots=True)
 class Cleared:
-    """An image or index that `tags` of `repository` may be pointed at.
+    """Permission to point `tags` of `repository` at an image or index; the constructor decides.
 
-    Making one is what decides.
+    `images` are candidates for every manifest of the index, or the one for the image itself. `rules` are the
+    operator's; those that match the repository and any of the tags apply, or all that match the repository where there
+    are no tags. `current`: images that the tags point to now; empty for new tags and for a rollback.
 
-    `images` are candidates for every manifest of the index, or the one for the image itself. `rules` are the keeper's;
-    those that match the repository and any of the tags apply, and all that match where there are no tags. `current` is
-    what the tags point to now, as far as they exist and going back is not what is wanted.
-
-    Raises PublicationRefused with all that is wrong: `gate-image`, `gate-architecture-untested`,
-    `gate-report-missing`, `gate-report-failed`, `gate-report-of-another-image`, `gate-other-checks`,
-    `gate-other-runtime`, `gate-report-edited`, and for the keeper's rules `gate-size`, `gate-setuid`, `gate-labels`,
-    `gate-license`, `gate-package`, `gate-runtime`, `gate-limits`, `gate-versions-differ`, `gate-older`.
+    Raises PublicationRefused with all problems: `gate-image`, `gate-architecture-untested`, `gate-report-missing`,
+    `gate-report-failed`, `gate-report-of-another-image`, `gate-other-checks`, `gate-other-runtime`,
+    `gate-report-edited`, `gate-packages-unknown`, and for the operator's rules `gate-size`, `gate-setuid`,
+    `gate-labels`, `gate-license`, `gate-package`, `gate-runtime`, `gate-limits`, `gate-versions-differ`, `gate-older`.
     """
 
     repository: str
@@ -142,19 +140,19 @@ class Cleared:
 
     @property
     def digest(self) -> Digest:
-        """The digest that the tags will point to."""
+        """The digest of the manifest or index that the tags will point to."""
         return self.manifest.digest
 
     @property
     def limits(self) -> tuple[LimitEnforcement, ...]:
-        """The limits asked of the tested instances of all images, and whether each was enforced."""
+        """The resource limits of the tested instances of all images, and whether each was enforced."""
         return enforcement(*(read_evidence(candidate.evidence).report for candidate in self.images))
 
     def refuse_other(self, tag: str) -> None:
-        """Raise ValueError if `tag` is not one that this was cleared for.
+        """Raise ValueError if this is no permission for `tag`.
 
-        Whoever moves a tag asks this: the keeper's rules for one tag say nothing of another. What was cleared without
-        tags has passed all rules, and may have any.
+        Called by whoever moves a tag: rules for one tag say nothing of another. What was cleared without tags has
+        passed all rules, and may get any tag.
         """
         if self.tags and tag not in self.tags:
             raise ValueError(f"{self.digest} was cleared for {', '.join(self.tags)}, not for {tag}")
@@ -225,7 +223,7 @@ def _described(manifest: Manifest) -> tuple[Descriptor, ...]:
     document = JsonReader.parse(manifest.data, place)
     if document.get("mediaType").text(manifest.media_type) != manifest.media_type:
         raise VerificationError("document-malformed", f"the mediaType in the {place} differs from the declared one")
-    # One text that is an index to some and an image to others is tested by some and pulled by others.
+    # A document that some clients take for an index and others for an image is not what was tested.
     foreign = ("layers", "config") if place == "index" else ("manifests",)
     if any(not document.get(key).missing for key in foreign):
         raise VerificationError("document-malformed", f"the {place} has members of both an image and an index")
@@ -250,7 +248,7 @@ def _described(manifest: Manifest) -> tuple[Descriptor, ...]:
 
 
 def _image(candidate: Candidate, named: Descriptor) -> Image:
-    """The image from its bytes. Raises VerificationError."""
+    """Parse the candidate and compare it with its index entry `named`. Raises VerificationError."""
     if len(candidate.manifest) != named.size:
         raise VerificationError(
             "digest-mismatch", f"the manifest does not have the {named.size} bytes that the index states"
@@ -274,11 +272,11 @@ def _image(candidate: Candidate, named: Descriptor) -> Image:
 
 
 def _doubts(candidate: Candidate, image: Image, evidence: Evidence) -> Iterator[Problem]:
-    """List why the evidence does not show that this image passed what it had to pass."""
+    """Yield the reasons why the evidence does not show that this image passed its checks."""
     place, report = str(image.digest), evidence.report
     doubt = candidate.warrant.doubt(image.digest, candidate.evidence)
     if doubt is not None:
-        # Nothing more is made of it: the patterns in it, which judging searches with, may be anybody's.
+        # It is not judged: its patterns, with which judging searches, may come from anybody.
         yield doubt
         return
     others = sorted({str(digest) for digest in (evidence.image, report.image) if digest != image.digest})

@@ -1,6 +1,6 @@
-"""Copies of published images from one mirror to another, byte for byte.
+"""Copy a published image, its signatures, referrers and tag statements to another mirror.
 
-Every byte is copied, so that every digest, signature and referrer is there what it was here.
+Every document is copied byte for byte, so that all digests and signatures stay valid.
 """
 
 from __future__ import annotations
@@ -25,22 +25,21 @@ from pipeline.progress import Progress, task
 from pipeline.store import Store
 
 COPIES_PARALLEL = 4
-"""Blobs on their way at the same time."""
+"""Blobs that are copied at the same time."""
 
 REFERRER_DEPTH = 4
-"""Referrers of referrers of …: a signature on an attestation is two deep."""
+"""Levels of referrers that are copied: a signature on an attestation is on the second."""
 
 REFERRER_LIMIT = 1000
-"""Referrers of one subject that are carried: a subject that is attested each night for a year has a few hundred."""
-
+"""Referrers of one subject, at most: a subject that is attested each night for a year has a few hundred."""
 
 COPY_ATTEMPTS = 5
-"""Attempts to put a signature beside others that come at the same time."""
+"""Attempts to add a signature under a tag to which others add theirs at the same time."""
 
 
 @dataclass(slots=True)
 class CopiedArtifacts:
-    """Result of a copy: digests with bytes of what was sent, digests of what was there."""
+    """Result of a copy: (digest, bytes) that were sent, digests found present, new referrers."""
 
     uploaded: list[tuple[Digest, int]] = field(default_factory=list)
     present: list[Digest] = field(default_factory=list)
@@ -52,9 +51,9 @@ def copy_image(
 ) -> CopiedArtifacts:
     """Copy an image or index with its signatures and referrers from `source` to `target`.
 
-    No tag by which people pull is copied. Blobs go through the store, which verifies them.
+    Tags are not copied, but for the auxiliary tags of signatures. Blobs go through the store, which verifies them.
 
-    Raises VerificationError if anything is not what its digest promises.
+    Raises VerificationError if anything does not match its digest.
     """
     carried = CopiedArtifacts()
     with task(progress, "copy", f"{source.url} → {target.url}", total=_size(held), unit="bytes") as running:
@@ -68,7 +67,7 @@ def copy_image(
 
 
 def copy_statements(source: Repository, target: Repository, standing: TagStanding, *, renewals: bool) -> None:
-    """Copy what is signed of a tag, byte for byte: its moves, or its renewals.
+    """Copy the signed statements on a tag byte for byte: moves, or (`renewals`) renewals.
 
     Raises as the repositories do.
     """
@@ -99,7 +98,7 @@ class _Carrier:
     advance: Callable[[int], None]
 
     def manifest(self, manifest: Manifest) -> None:
-        """A manifest with its blobs, those first."""
+        """Copy a manifest after its blobs."""
         with ThreadPoolExecutor(COPIES_PARALLEL, "copy") as pool:
             for descriptor, arrival in pool.map(self._blob, dict.fromkeys(references(manifest).blobs)):
                 if arrival is Arrival.UPLOADED:
@@ -112,7 +111,7 @@ class _Carrier:
             self.carried.present.append(manifest.digest)
 
     def signatures(self, subject: Digest) -> None:
-        """cosign's signatures, under their tag, beside those that are on the target."""
+        """Copy cosign's signatures, and keep those that the target has under the same tag."""
         tag = signature_tag(subject)
         manifest = self.source.manifest(tag)
         if manifest is None:
@@ -127,7 +126,7 @@ class _Carrier:
                 self.target.put_blob(descriptor, content)
             try:
                 self.target.put_auxiliary(tag, joined.manifest, there.digest if there else None)
-            except TagConflict:  # somebody signs the same there: that is kept as well
+            except TagConflict:  # somebody else signs it there: that signature is kept as well
                 continue
             return
         raise PublicationRefused(
@@ -138,7 +137,7 @@ class _Carrier:
         )
 
     def referrers(self, subject: Digest, depth: int) -> None:
-        """List the referrers of `subject`, and the referrers of those."""
+        """Copy the referrers of `subject`, and their referrers, `depth` levels in all."""
         found = self.source.referrers(subject)
         if len(found) > REFERRER_LIMIT:
             raise VerificationError(

@@ -1,7 +1,7 @@
-"""Differences between two images on a mirror: packages, size, vulnerabilities.
+"""Read packages, size and fixes of images from SBOMs on a mirror; compute the difference.
 
-The vulnerabilities are those that changelogs name now and did not before. Read from the SBOM that was published with
-each.
+The SBOMs are those published with the images. A vulnerability counts as fixed when a changelog names it only in the
+newer image.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from pipeline.oci.predicates import CYCLONEDX
 
 @dataclass(frozen=True, slots=True)
 class KnownContents:
-    """Known contents of an image.
+    """Contents of an image or index, from its SBOMs.
 
-    `packages` as (architecture of the image, name, EVR), `fixes` that changelogs name, bytes of its compressed layers.
+    `packages`: (architecture of the image, name, EVR); `fixes`: vulnerabilities that changelogs name; `size`: bytes of
+    the compressed layers.
     """
 
     packages: frozenset[tuple[str, str, str]]
@@ -36,8 +37,9 @@ class KnownContents:
 class ImageDifference:
     """Difference from one image to the next.
 
-    Packages `added` and `removed` (`name EVR`), `changed` (name, EVR before, EVR after),
-    `fixed`: named in changelogs now and not before; `grew`: bytes of compressed layers."""
+    Packages `added` and `removed` (`name EVR`) and `changed` (name, EVR before, EVR after); `fixed`: vulnerabilities
+    that only the newer image's changelogs name; `grew`: change of the compressed layers' size in bytes.
+    """
 
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
@@ -47,11 +49,9 @@ class ImageDifference:
 
 
 def read_known_contents(repository: Repository, digest: Digest) -> KnownContents | None:
-    """Read what is known of the image or index with a digest, from its SBOM.
+    """Read the contents of the image or index with a digest, from the SBOMs of its images.
 
-    None if it is not there any more, or has no SBOM.
-
-    The SBOM's signature is not verified here: what is shown is what the mirror says (`verify` is another question).
+    None if it is missing or has no SBOM. The SBOMs' signatures are not verified here (`relbuild verify` does).
     """
     try:
         held = read_published(repository, digest)
@@ -74,7 +74,7 @@ def read_known_contents(repository: Repository, digest: Digest) -> KnownContents
 def compare_contents(before: KnownContents, after: KnownContents) -> ImageDifference:
     """Return the difference from `before` to `after`.
 
-    A package counts as changed when its name is there before and after, in as many versions.
+    A package counts as changed when its name is in both, with the same number of versions.
     """
     gone, come = before.packages - after.packages, after.packages - before.packages
     added, removed, changed = set[str](), set[str](), set[tuple[str, str, str]]()

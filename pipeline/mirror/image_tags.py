@@ -1,4 +1,4 @@
-"""Tags of an image: one that never moves, and those that follow the product's version."""
+"""Compute an image's tags from its version: the immutable one and the floating ones."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ LATEST = "latest"
 _LONGEST = 128
 """Characters of a tag (distribution-spec 1.1)."""
 
-
 _IMMUTABLE = re.compile(r".+-\d{8}-(?P<short>[0-9a-f]{12})")
 
 
 def version_tag(version: str) -> str:
-    """Return a tag that says the version.
+    """Return the version as a tag: characters that a tag cannot have become `-`.
 
-    What a tag cannot hold becomes `-`. `latest` where nothing is left.
+    `latest` if the result is not a valid tag.
     """
     cleaned = re.sub(r"[^A-Za-z0-9_.-]", "-", version)[:_LONGEST]
     return cleaned if re.match(r"[A-Za-z0-9_]", cleaned) else LATEST
@@ -28,15 +27,15 @@ def version_tag(version: str) -> str:
 def immutable_tag(version: str, created: int, digest: Digest) -> str:
     """Return the immutable tag: `9.7.4-20261124-`, then twelve hex digits of the digest.
 
-    `created` (seconds since the epoch) is the image's own time and not today's, so that each digest has one such tag:
-    publishing again finds it and changes nothing.
+    `created` (seconds since the epoch) is the image's creation time and not today's, so that each digest has one such
+    tag: publishing again finds it and changes nothing.
     """
     ending = f"-{datetime.fromtimestamp(created, UTC):%Y%m%d}-{digest.short}"
     return version_tag(version)[: _LONGEST - len(ending)] + ending
 
 
 def names_digest(tag: str, digest: Digest) -> bool:
-    """Return whether a tag has the form of one that never moves, and names this digest."""
+    """Return whether a tag has the form of the immutable tag of this digest."""
     found = _IMMUTABLE.fullmatch(tag)
     return found is not None and found["short"] == digest.short
 

@@ -1,9 +1,8 @@
-"""Inventory of a mirror that is reached by an API, as far as can be found out.
+"""Take an inventory of a mirror with an API: all that is reachable from its tags.
 
-A registry lists tags and nothing else. From there everything is followed: what indexes list, what speaks of what, of
-what signatures and lists of referrers speak by the names of their tags, and what tags pointed to before, which the
-history knows. What is not found this way is not touched. A registry does not say when something came either; what the
-history says of it is taken.
+A registry lists tags only. From there everything is followed: entries of indexes, referrers and subjects, the subjects
+in the names of signature and fallback tags, and former targets of tags, from their history. What is not found so is
+never pruned. A registry does not tell arrival times either; the history gives some.
 """
 
 from __future__ import annotations
@@ -33,23 +32,24 @@ from pipeline.model.publication import Move, MoveCause
 from pipeline.oci import media_types
 
 INVENTORY_MANIFEST_LIMIT = 200_000
-"""Manifests of one repository that is reached by an API: a hundred publications a day for a year, with six each."""
+"""Manifests of one repository, at most: a hundred publications a day for a year, with six manifests each."""
 
 _IMMUTABLE = re.compile(r".+-(?P<date>\d{8})-(?P<short>[0-9a-f]{12})")
 
 
 def inventory_by_tags(mirror: Mirror) -> Inventory:
-    """Take an inventory of what the tags of a mirror lead to.
+    """Take an inventory of all repositories of a mirror, from their tags.
 
-    Raises as the mirror does, and VerificationError for a manifest that cannot be
-    read: what it needs is not known, so nothing can be said to be unneeded."""
+    Raises as the mirror does, and VerificationError for a manifest that cannot be read: what it refers to is unknown,
+    so nothing could safely be pruned.
+    """
     return join_inventories(
         tuple(repository_inventory(name, mirror.repository(name)) for name in mirror.repositories())
     )
 
 
 def inventory_manifest(manifest: Manifest, since: int | None) -> HeldManifest:
-    """A manifest in the words of retention. `since`: when it came, in seconds since the epoch."""
+    """Describe a manifest for an inventory. `since`: its arrival (seconds since the epoch)."""
     said = references(manifest)
     return HeldManifest(
         digest=manifest.digest,
@@ -64,9 +64,9 @@ def inventory_manifest(manifest: Manifest, since: int | None) -> HeldManifest:
 
 
 def join_inventories(repositories: tuple[HeldRepository, ...]) -> Inventory:
-    """Join repositories of a registry to an inventory, with the blobs that they need.
+    """Make an inventory of repositories and the blobs to which their manifests refer.
 
-    Their manifests need them. How old the blobs are nobody knows.
+    The blobs' arrival times are unknown.
     """
     sizes = {
         blob.digest: blob.size
@@ -78,9 +78,10 @@ def join_inventories(repositories: tuple[HeldRepository, ...]) -> Inventory:
 
 
 def repository_inventory(name: str, repository: Repository) -> HeldRepository:
-    """Take an inventory of one repository, as far as can be found out.
+    """Take an inventory of one repository, from its tags.
 
-    Raises as the repository does, VerificationError."""
+    Raises as the repository does, VerificationError.
+    """
     search = _Search(repository)
     for tag in repository.tags():
         search.tag(tag)
@@ -99,7 +100,7 @@ def repository_inventory(name: str, repository: Repository) -> HeldRepository:
 
 @dataclass(slots=True)
 class _Search:
-    """Search of a repository: found so far, and still to be looked at."""
+    """Search of one repository: what was found so far, and digests that are still to be read."""
 
     repository: Repository
     tagged: dict[str, Manifest] = field(default_factory=dict)
@@ -109,7 +110,7 @@ class _Search:
     signed: list[Move] = field(default_factory=list)
 
     def tag(self, tag: str) -> None:
-        """Look at what a tag points to, and at that of which it speaks."""
+        """Read the manifest of a tag; queue it, its references, and the subject in the tag's name."""
         manifest = self.repository.manifest(tag)
         if manifest is None:  # removed since the tags were listed
             return
@@ -122,7 +123,7 @@ class _Search:
             self.waiting.append(anchor_manifest(self.repository.identity, tag).digest)
 
     def follow(self) -> None:
-        """Look at all that is referred to by what was found.
+        """Read everything to which the found manifests refer, and their referrers.
 
         Raises VerificationError `repository-too-large`.
         """
@@ -144,7 +145,7 @@ class _Search:
                 manifest = self.repository.manifest(digest)
                 if manifest is not None:
                     self._add(manifest)
-            # What is missing may have been spoken of.
+            # A missing manifest can have referrers too.
             self.waiting += (one.descriptor.digest for one in self.repository.referrers(digest))
 
     def _add(self, manifest: Manifest) -> None:
@@ -160,7 +161,7 @@ class _Search:
 
 
 def recorded_moves(tagged: Mapping[str, Manifest]) -> tuple[Move, ...]:
-    """All moves that are written down. A record that cannot be read tells nothing, and stays."""
+    """Return the moves recorded under `move.` tags (old mirrors), without unreadable ones."""
     found: list[Move] = []
     for record in move_records(tuple(tagged)):
         with contextlib.suppress(VerificationError):
@@ -169,14 +170,14 @@ def recorded_moves(tagged: Mapping[str, Manifest]) -> tuple[Move, ...]:
 
 
 def signed_move(manifest: Manifest) -> Move | None:
-    """The move that a manifest says it has, as its annotations repeat it; None if it has none."""
+    """Return the move in the annotations of a statement's manifest; None for other manifests."""
     notes = dict(references(manifest).annotations)
     said = listed_statement(lambda name: notes.get(name, ""))
     return said.move if said is not None else None
 
 
 def known_times(moves: tuple[Move, ...]) -> Mapping[Digest, int]:
-    """Digest → when a tag was last known to point to it: then it had arrived."""
+    """Return digest → last time (seconds since the epoch) at which a tag pointed to it."""
     times: dict[Digest, int] = {}
     for move in moves:
         for digest in (move.before, move.after):
@@ -186,10 +187,9 @@ def known_times(moves: tuple[Move, ...]) -> Mapping[Digest, int]:
 
 
 def _set_at(tag: str, manifest: Manifest, moves: tuple[Move, ...]) -> int | None:
-    """Return the time at which a tag was set, as far as it is known.
+    """Return when a tag was set (seconds since the epoch); None if unknown.
 
-    By the history; else when what it points to was made, by its annotations or, for a tag that never moves, by its
-    name.
+    From the history; else the creation time of its manifest, from annotations or from the name of an immutable tag.
     """
     if move_records((tag,)):
         with contextlib.suppress(VerificationError):

@@ -1,10 +1,11 @@
-"""Reuse in other images of a mirror's blobs whose bytes are known to match their digests.
+"""Record which blobs of a mirror are intact; hash files; put blobs, replacing corrupt ones.
 
-They are known if they were hashed in this run, or, on a directory, since which a file's stamp tells that nobody touched
-it, or by a scrub that is not too long ago. What is rotten is put aside and written anew from the publisher's own bytes.
+A publisher need not read a blob again that was hashed in this run, or by a recent scrub, or, on a directory, by another
+publisher not long ago, if the file's stamp is unchanged. Corrupt files are moved to quarantine and replaced by the
+publisher's own bytes.
 
-    .scrub/blobs/AB           what is known of the blobs whose digests begin with AB: stamp, when, found out by whom
-    .quarantine/rotten/…      files whose bytes were not what their names say
+    .scrub/blobs/AB           record of blobs whose digests begin with AB: stamp, time, and who hashed them
+    .quarantine/rotten/…      files whose content does not match their digest
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from pipeline.beneath import Folder, LinkRefused, NotRegular
 from pipeline.digest import CHUNK, Digest, identity
 from pipeline.errors import VerificationError
 from pipeline.mirror.atomic_files import (
-    make_drafts,
+    make_drafts_folder,
     replace_file,
     sync_names,
     write_blob,
@@ -36,23 +37,23 @@ from pipeline.model.image import Descriptor
 from pipeline.store import Store
 
 FileStamp = tuple[int, int, int, int]
-"""Size, inode, times of modification and change in nanoseconds; the kernel alone sets the last."""
+"""Size, inode, modification and change time in nanoseconds; only the kernel sets the change time."""
 
 NO_STAMP: FileStamp = (0, 0, 0, 0)
-"""Of blobs that are no files here."""
+"""Stamp of blobs that are not files on this machine."""
 
 KNOWN_SECONDS = 12 * 3600.0
-"""Seconds for which publishers believe what another hashed, while the stamp is the same: a night."""
+"""Seconds for which publishers trust another publisher's hash while the stamp is the same: a night."""
 
 SCRUB_KNOWN_SECONDS = 8 * 86_400.0
-"""Seconds for which they believe a scrub: it is meant to run each week."""
+"""Seconds for which they trust a scrub, which should run each week."""
 
 SETTLED_NANOSECONDS = 10_000_000
-"""Nanoseconds that a file must not have changed before it is hashed: more than two ticks of the clock by which the
-kernel stamps, so that no later change has the same stamp."""
+"""Nanoseconds for which a file must be unchanged before it is hashed: more than two ticks of the kernel's clock for
+file times, so that no later change has the same stamp."""
 
 _SHARD_LIMIT = 32 << 20
-"""Bytes of one file of the record: 200,000 blobs of which all begin with the same two digits."""
+"""Bytes of one file of the record: 200,000 blobs whose digests begin with the same two digits."""
 
 
 class HashedBy(StrEnum):
@@ -63,20 +64,20 @@ class HashedBy(StrEnum):
 
 
 class KnownBlobs(Protocol):
-    """Record of the blobs known to be whole. A loss of it costs another look and nothing else."""
+    """Interface of the record of blobs known to be intact. Without it, blobs are hashed again."""
 
     def believes(self, digest: Digest, stamp: FileStamp) -> bool:
-        """Return whether the blob was found whole not too long ago, and has had this stamp since."""
+        """Return whether the blob was found intact not too long ago and has had this stamp since."""
 
     def note(self, digest: Digest, stamp: FileStamp, finder: HashedBy) -> None:
-        """A blob of this stamp was hashed just now, and is whole."""
+        """Record that a blob with this stamp was hashed just now, and is intact."""
 
 
 @dataclass(frozen=True, slots=True)
 class KnownInRun:
-    """Blobs known to be intact while this process works with the mirror.
+    """Record in memory, for this process, and in the store for scrubs of a registry.
 
-    Also what a store remembers of its scrubs. `url`: the mirror's; `clock` gives seconds since the epoch.
+    `url`: the mirror's; `clock` returns seconds since the epoch.
     """
 
     url: str = ""
@@ -85,33 +86,30 @@ class KnownInRun:
     _whole: dict[Digest, FileStamp] = field(default_factory=dict)
 
     def believes(self, digest: Digest, stamp: FileStamp) -> bool:
-        """See `Known`."""
+        """See `KnownBlobs`."""
         if self._whole.get(digest) == stamp:
             return True
         scrub = self._scrub(digest)
         return scrub is not None and 0 <= self.clock() - scrub[0] < SCRUB_KNOWN_SECONDS
 
     def note(self, digest: Digest, stamp: FileStamp, finder: HashedBy) -> None:
-        """See `Known`."""
+        """See `KnownBlobs`."""
         self._whole[digest] = stamp
 
     def note_scrub(self, digest: Digest, run: str) -> None:
-        """Note that a scrub read a blob of a registry just now, and that it is intact.
-
-        `run`: a name of the scrub's own.
-        """
+        """Record that the scrub `run` (its random name) read a registry's blob just now, intact."""
         self._whole[digest] = NO_STAMP
         if self.store is not None:
             self.store.remember(self._name(digest), [int(self.clock()), run])
 
     def forget(self, digest: Digest) -> None:
-        """Nothing is known of a blob from now on."""
+        """Remove a blob from the record."""
         self._whole.pop(digest, None)
         if self._scrub(digest) is not None and self.store is not None:
             self.store.remember(self._name(digest), 0)
 
     def read_in(self, digest: Digest, run: str) -> bool:
-        """Return whether the scrub named `run` has read a blob."""
+        """Return whether the scrub `run` has read a blob and found it intact."""
         scrub = self._scrub(digest)
         return scrub is not None and scrub[1] == run
 
@@ -127,10 +125,10 @@ class KnownInRun:
 
 @dataclass(frozen=True, slots=True)
 class KnownInFolder:
-    """Blobs known to be intact to all who work with a directory.
+    """Record in a folder of the mirror, shared by all processes that use it.
 
-    There is a file for each two digits that digests begin with. Of two who write one at the same time one is forgotten,
-    which costs another look.
+    There is a file for each two first digits of digests. When two processes write one at the same time, the entries of
+    one are lost, and those blobs are hashed again.
     """
 
     folder: Path
@@ -138,7 +136,7 @@ class KnownInFolder:
     clock: Callable[[], float]
 
     def believes(self, digest: Digest, stamp: FileStamp) -> bool:
-        """See `Known`."""
+        """See `KnownBlobs`."""
         known = self.read(digest.hex[:2]).get(digest.hex)
         if known is None or known[0] != stamp:
             return False
@@ -146,14 +144,11 @@ class KnownInFolder:
         return 0 <= self.clock() - at < (SCRUB_KNOWN_SECONDS if finder is HashedBy.SCRUB else KNOWN_SECONDS)
 
     def note(self, digest: Digest, stamp: FileStamp, finder: HashedBy) -> None:
-        """Note that a blob is intact: see `Known`.
-
-        A file that changed just now is not noted: it could change again and have the same stamp.
-        """
+        """See `KnownBlobs`. Only for a `settled` stamp (see `Hashed`)."""
         self.note_all({digest: stamp}, finder)
 
     def note_all(self, found: Mapping[Digest, FileStamp], finder: HashedBy) -> None:
-        """The same of several."""
+        """Record several blobs; a publisher's entry does not replace a scrub's for the same stamp."""
         now = self.clock()
         for start in {digest.hex[:2] for digest in found}:
             known = self.read(start)
@@ -163,18 +158,21 @@ class KnownInFolder:
                 ):
                     known[digest.hex] = (stamp, now, finder)
             text = json.dumps({name: [*stamp, at, str(by)] for name, (stamp, at, by) in sorted(known.items())})
-            make_drafts(self.folder)
+            make_drafts_folder(self.folder)
             replace_file(text.encode(), self.folder / start, self.drafts, sync=False)
 
     def forget(self, digest: Digest) -> None:
-        """Nothing is known of a blob from now on."""
+        """Remove a blob from the record."""
         known = self.read(digest.hex[:2])
         if known.pop(digest.hex, None) is not None:
             text = json.dumps({name: [*stamp, at, str(by)] for name, (stamp, at, by) in sorted(known.items())})
             replace_file(text.encode(), self.folder / digest.hex[:2], self.drafts, sync=False)
 
     def read(self, start: str) -> dict[str, tuple[FileStamp, float, HashedBy]]:
-        """Read the record of the digests that begin with `start`; empty if it cannot be read."""
+        """Return digest (hex) → stamp, time, hasher for digests that begin with `start`.
+
+        Empty if the file is missing or damaged.
+        """
         try:
             with Folder(self.folder).open_without_links(start) as file:
                 data = file.read(_SHARD_LIMIT + 1)
@@ -194,12 +192,12 @@ class KnownInFolder:
 
 
 def stamp_of(status: os.stat_result) -> FileStamp:
-    """A file's stamp."""
+    """Return a file's stamp."""
     return (status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def regular_file(path: Path) -> os.stat_result | None:
-    """The status of a regular file; None if there is none, or something else."""
+    """Return the status of a regular file; None if it is missing or of another kind."""
     try:
         found = path.lstat()
     except (FileNotFoundError, NotADirectoryError):
@@ -211,7 +209,7 @@ def regular_file(path: Path) -> os.stat_result | None:
 class Hashed:
     """Result of hashing a file.
 
-    `stamp`: as it was before the bytes were read; `settled`: any later change of the file has another stamp.
+    `stamp`: taken before the bytes were read; `settled`: any later change of the file gives another stamp.
     """
 
     digest: Digest
@@ -220,16 +218,16 @@ class Hashed:
 
 
 def hash_file(root: Path, path: Path, advance: Callable[[int], None] = ignore_progress) -> Hashed | None:
-    """Hash a file below `root`; None if there is no such file.
+    """Hash a file below `root`; None if it is missing, not a regular file, or behind a symlink.
 
-    `advance` is told of the bytes that were read. Raises OSError where the disk cannot read it.
+    `advance` is called with the number of bytes of each piece. Raises OSError where the disk cannot read it.
     """
     try:
         file = Folder(root).open_without_links(path.relative_to(root))
     except (FileNotFoundError, NotADirectoryError, LinkRefused, NotRegular):
         return None
     with file:
-        # The kernel's clock, against the kernel's stamps.
+        # The kernel's clock, because the kernel's file times are compared.
         settled = time.clock_gettime_ns(time.CLOCK_REALTIME) - SETTLED_NANOSECONDS > os.fstat(file.fileno()).st_ctime_ns
         stamp = stamp_of(os.fstat(file.fileno()))
         seen = hashlib.sha256()
@@ -242,15 +240,17 @@ def hash_file(root: Path, path: Path, advance: Callable[[int], None] = ignore_pr
 def place_blob(
     descriptor: Descriptor, content: bytes | Path, target: Path, *, root: Path, drafts: Path, known: KnownBlobs
 ) -> Arrival:
-    """Make sure that an intact blob is at `target`, and is no other name of `content`.
+    """Make sure that an intact blob is at `target`, in a file of its own.
 
-    Raises VerificationError `digest-mismatch` if `content` is not what `descriptor` says, `blob-missing` if it is not
-    there.
+    Not as a hard link to `content`.
+
+    Raises VerificationError `digest-mismatch` if `content` does not match `descriptor`, `blob-missing` if it is
+    missing.
     """
     if is_whole(root, target, descriptor.digest, descriptor.size, known):
         if not isinstance(content, Path) or not _same_file(target, content):
             return Arrival.PRESENT
-        write_blob(descriptor, content, target, drafts)  # linked by relbuild as it was before
+        write_blob(descriptor, content, target, drafts)  # hard-linked by an older relbuild
         return Arrival.PRESENT
     if os.path.lexists(target):
         set_aside(root, target, stays=True)
@@ -266,9 +266,9 @@ def _same_file(one: Path, other: Path) -> bool:
 
 
 def is_whole(root: Path, path: Path, digest: Digest, size: int, known: KnownBlobs) -> bool:
-    """Return whether the bytes of the blob at `path` are known to match its digest.
+    """Return whether the blob at `path` is intact; hash it if `known` does not have it.
 
-    They are hashed now if they were not before, or were touched since. What cannot be read is not whole.
+    An unreadable file is not intact.
     """
     found = regular_file(path)
     if found is None or found.st_size != size:
@@ -282,16 +282,15 @@ def is_whole(root: Path, path: Path, digest: Digest, size: int, known: KnownBlob
     if seen is None or seen.digest != digest:
         return False
     if seen.settled:
-        with contextlib.suppress(OSError):  # a mirror that is full, or cannot be written to: known the next time
+        with contextlib.suppress(OSError):  # a full or read-only mirror: hashed again the next time
             known.note(digest, seen.stamp, HashedBy.PUBLISHER)
     return True
 
 
 def set_aside(root: Path, path: Path, *, stays: bool = False) -> None:
-    """Move a file whose bytes are not what its name says into the quarantine.
+    """Move a corrupt file to quarantine, where it can be examined; nothing if it is missing.
 
-    It is there for whoever wants to know what became of it. If it `stays` until it is replaced, it is linked there.
-    Nothing happens if it is gone.
+    `stays`: hard-link it there, because it stays in place until it is replaced.
     """
     aside = root / ".quarantine" / "rotten"
     if not aside.is_dir():
@@ -310,10 +309,7 @@ def set_aside(root: Path, path: Path, *, stays: bool = False) -> None:
 
 
 def still_corrupt(what: str, url: str) -> VerificationError:
-    """Return the error of a blob or manifest that stays corrupt on a registry.
-
-    The registry gives it with other bytes, also after it was sent again.
-    """
+    """Make the error of content that a registry returns corrupt even after a new upload."""
     return VerificationError(
         "mirror-rotten",
         f"the registry returns corrupt content of the {what}, also after a new upload",

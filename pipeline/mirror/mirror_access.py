@@ -1,4 +1,4 @@
-"""Opening of the mirror or repository that an address names."""
+"""Open the mirror or repository at an address, with environment, clock and store."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from pipeline.store import Store
 
 @dataclass(frozen=True, slots=True)
 class MirrorAccess:
-    """Access to mirrors by their addresses.
+    """Settings with which mirrors are opened.
 
-    `environment` says where credentials and certificates are and how the network is reached; `clock` gives seconds
-    since the epoch; `store` remembers what scrubs of registries found whole.
+    `environment` has the paths of credentials and certificates, and proxies; `clock` returns seconds since the epoch;
+    `store` records the blobs of registries that scrubs found intact.
     """
 
     environment: Mapping[str, str]
@@ -30,19 +30,18 @@ class MirrorAccess:
     ) -> contextlib.AbstractContextManager[Mirror]:
         """Open the mirror at an address.
 
-        `create`: a directory or layout that is not there is made, known to those who pull as `name` (`HOST/NAMESPACE`;
-        "": the default, or what it is known as already).
+        `create`: make a directory or layout that is missing. `name`: the `HOST/NAMESPACE` by which clients pull from it
+        ("": the default, or the one that it has already).
 
-        Raises UsageError where the address names no mirror.
+        Raises UsageError if there is no mirror at the address.
         """
         return address.form.open(address, self, create=create, name=name)
 
     @contextlib.contextmanager
     def repository(self, address: Address, *, create: bool = False, write: bool = False) -> Iterator[Repository]:
-        """Open the repository that an address names.
+        """Open the repository at an address, on the mirror that contains it.
 
-        Of a directory, the mirror that it lies in is found. `write`: something is to be put there, and prune spares
-        what arrives meanwhile.
+        `write`: hold the publishing lock, so that nothing is pruned meanwhile.
         """
         above, name = address.form.locate(address, create=create)
         with (

@@ -1,4 +1,4 @@
-"""Demands of a mirror's keeper on an image, rule by rule."""
+"""Check a tested image, or those of an index, against one gate rule; yield each violation."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from pipeline.oci import media_types
 from pipeline.packages import compare_evr
 
 _NAMED = 8
-"""How many things a refusal names of a longer list."""
+"""Items of a longer list that a message names."""
 
 
 @dataclass(frozen=True, slots=True)
 class CurrentImage:
     """The image that a tag points to now.
 
-    The version that its config's label says ("": none), `created` in seconds since the
-    epoch, and its digest, by which whoever moves the tag knows that this is what was judged."""
+    `version` is that of its config's label ("": none), `created` in seconds since the epoch. By `digest`, whoever moves
+    the tag knows whether the gate saw its present target.
+    """
 
     tag: str
     version: str
@@ -35,19 +36,19 @@ class CurrentImage:
 
 @dataclass(frozen=True, slots=True)
 class TestedImage:
-    """An image, and what is known of it."""
+    """An image and the evidence of its test."""
 
     image: Image
     evidence: Evidence
 
     @property
     def version(self) -> str:
-        """The version that its label says, or an empty text."""
+        """The version in the image's label; "" if it has none."""
         return dict(self.image.config.labels).get(media_types.VERSION, "")
 
 
 def broken_rule(rule: GateRule, tested: TestedImage) -> Iterator[Problem]:
-    """Tell how one image breaks a rule."""
+    """Yield each violation of a rule by one image."""
     image, contents = tested.image, tested.evidence.contents
     said = f" (rule: {rule.place})" if rule.place else ""
     where = f"{image.config.os}/{image.config.architecture} {image.digest}"
@@ -85,7 +86,7 @@ def broken_rule(rule: GateRule, tested: TestedImage) -> Iterator[Problem]:
         others = [
             f"{package.nevra} ({package.license or 'none'})"
             for package in contents.packages
-            # A key that was imported counts as a package, and has no architecture.
+            # An imported key is in the RPM database as a package without architecture.
             if not package.nevra.endswith(".") and not any(fnmatchcase(package.license, glob) for glob in rule.licenses)
         ]
         if others:
@@ -116,7 +117,7 @@ def broken_rule(rule: GateRule, tested: TestedImage) -> Iterator[Problem]:
 def broken_rule_by_index(
     rule: GateRule, tested: Sequence[TestedImage], current: Sequence[CurrentImage]
 ) -> Iterator[Problem]:
-    """Tell how all images of an index together, and the tags' present state, break a rule."""
+    """Yield each violation by an index's images together, or by replacing `current` images."""
     said = f" (rule: {rule.place})" if rule.place else ""
     versions = {one.image.config.architecture: one.version for one in tested}
     if rule.same_versions and len(set(versions.values())) > 1:
@@ -132,7 +133,7 @@ def broken_rule_by_index(
 
 
 def _older(tested: Sequence[TestedImage], now: CurrentImage) -> str:
-    """In what the images are older than what a tag has, if they are."""
+    """Return in what the images are older than a tag's present image; "" if they are not."""
     version = tested[0].version
     order = compare_evr(version, now.version) if version and now.version else 0
     if order < 0:

@@ -1,10 +1,8 @@
-"""The protocols of a mirror and of one repository on it.
+"""Interfaces of a mirror and of one repository on it, which each kind of mirror implements.
 
-Everything else in this room sees a mirror through them: the three kinds of mirror are three implementations of
-`Repository`.
-
-Nothing here decides whether something may be published. Tags by which people pull are moved by `point` alone, which
-wants what the gate has cleared; all other tags have names of their own (`is_auxiliary`), which nobody pulls.
+All other code uses mirrors through them only. They do not decide what may be published: tags by which people pull are
+moved by `point` alone, which takes what the gate has cleared. All other tags are auxiliary: they have reserved names
+(`is_auxiliary`) by which nobody pulls.
 """
 
 from __future__ import annotations
@@ -35,29 +33,29 @@ TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 """distribution-spec 1.1, "Pulling manifests"."""
 
 NAME = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
-"""A repository's name (distribution-spec 1.1)."""
+"""Form of a repository's name (distribution-spec 1.1)."""
 
 DELETE_UNSUPPORTED = "delete-unsupported"
-"""The code of the error by which a mirror says that it does not delete."""
+"""Code of the error of a mirror that does not allow deletions."""
 
 _AUXILIARY = re.compile(r"sha256-[0-9a-f]{64}(?:\.(?:sig|att|sbom))?|move\..+|sources-[0-9a-f]{12}|prune\.[0-9a-f]{32}")
 
 
 def is_auxiliary(tag: str) -> bool:
-    """Return whether a tag is auxiliary: it refers to images and names none.
+    """Return whether a tag is auxiliary: it belongs to an image and is not one to pull.
 
-    A fallback index of referrers (`sha256-HEX`), a cosign signature (`sha256-HEX.sig`), the record of a move
-    (`move.…`), an image's sources (`sources-…`), a pruning that is under way (`prune.…`).
+    A referrers index (`sha256-HEX`), cosign's signatures (`sha256-HEX.sig`), the record of a move (`move.…`), an
+    image's source packages (`sources-…`), a pruning in progress (`prune.…`).
     """
     return _AUXILIARY.fullmatch(tag) is not None
 
 
 def ignore_progress(size: int) -> None:
-    """Nobody wants to know how much was read."""
+    """Callback for numbers of bytes that ignores them."""
 
 
 class Arrival(StrEnum):
-    """Way in which a blob came to be where it is wanted."""
+    """Result of putting a blob: found there, mounted from another repository, or uploaded."""
 
     PRESENT = "present"
     MOUNTED = "mounted"
@@ -65,10 +63,10 @@ class Arrival(StrEnum):
 
 
 class TagConflict(Exception):
-    """The error of a move when somebody else moved the tag meanwhile.
+    """Error of a move or removal of a tag that does not point to the expected digest.
 
-    The tag is not (or did not stay) what the one who moves it takes it for. `found` is what it points to; `written`: it
-    was moved, and moved on by another (only where nothing can compare and swap).
+    `found`: the digest to which it points (None: it does not exist); `written`: the tag was moved here, and then by
+    somebody else (only where a mirror cannot compare and swap).
     """
 
     def __init__(self, tag: str, found: Digest | None, *, written: bool = False) -> None:
@@ -79,98 +77,85 @@ class TagConflict(Exception):
 
 
 class Repository(Protocol):
-    """One repository of a mirror.
+    """One repository of a mirror: read, put, tag and remove manifests and blobs.
 
-    All methods raise EnvironmentLacking when the mirror cannot be reached or forbids it, and VerificationError when it
-    gives other bytes than a digest promises.
+    All methods raise EnvironmentLacking when the mirror cannot be reached or refuses, and VerificationError when it
+    returns content that does not match its digest.
     """
 
     @property
     def name(self) -> str:
-        """The repository's name on the mirror; empty for a layout, which has but one.
-
-        The keeper's rules speak of it by this name.
-        """
+        """The repository's name on the mirror, as in the operator's rules; empty for a layout."""
 
     @property
     def url(self) -> str:
-        """As a person names it: `registry://HOST/NAMESPACE/NAME`, `dir:PATH/NAME`, `oci:PATH`."""
+        """The address, as a person writes it.
+
+        `registry://HOST/NAMESPACE/NAME`, `dir:PATH/NAME`, `oci:PATH`.
+        """
 
     @property
     def identity(self) -> str:
-        """The repository's name as those who pull it write it: `HOST/NAMESPACE/NAME`.
-
-        Simple signing puts it into what is signed.
-        """
+        """The name by which clients pull, `HOST/NAMESPACE/NAME`: signatures contain it."""
 
     # --- reading
 
     def manifest(self, reference: Digest | str) -> Manifest | None:
-        """Return the manifest or index with a digest or under a tag; None if there is none.
-
-        What is asked for by a digest is verified.
-        """
+        """Return the manifest or index with a digest (verified) or under a tag; None if missing."""
 
     def resolve(self, tag: str) -> Digest | None:
         """Resolve a tag to the digest that it points to now; None if it does not exist."""
 
     def tags(self) -> tuple[str, ...]:
-        """All tags, sorted, auxiliary ones too."""
+        """Return all tags, sorted, auxiliary ones too."""
 
     def has_blob(self, digest: Digest) -> bool:
         """Return whether the blob is here."""
 
     def read_blob(self, descriptor: Descriptor) -> bytes:
-        """A small blob (config, attestation; at most 64 MiB), verified."""
+        """Read a small blob (config, attestation; at most 64 MiB) into memory, verified."""
 
     def fetch_blob(self, descriptor: Descriptor, store: Store) -> None:
-        """Bring a blob of any size into the store, verified; nothing happens if it is there."""
+        """Copy a blob of any size into the store, verified; nothing if it is there."""
 
     def check_blob(self, descriptor: Descriptor, advance: Callable[[int], None] = ignore_progress) -> None:
-        """Read a blob of any size to its end, and compare size and digest with what is promised.
+        """Read a blob of any size and verify size and digest, keeping nothing.
 
-        Nothing is kept; `advance` is told of the bytes. Raises VerificationError `blob-missing`, `blob-damaged`.
+        `advance` is called with the number of bytes of each piece. Raises VerificationError `blob-missing`,
+        `blob-damaged`.
         """
 
     def file_path(self, digest: Digest) -> str:
-        """Return the path at which a web server serves a blob as a file; empty if none does.
-
-        The path is below the mirror's address.
-        """
+        """Return the path at which web servers serve a blob, below the mirror's; "" if none do."""
 
     def referrers(self, subject: Digest) -> tuple[Referrer, ...]:
-        """List the referrers of `subject`, sorted by digest.
-
-        They are from the referrers API or the fallback tag.
-        """
+        """List the referrers of `subject`, sorted by digest, from the referrers API or fallback tag."""
 
     # --- writing
 
     def holds_whole(self, descriptor: Descriptor) -> bool:
-        """Return whether the blob is here and its bytes are known to match its digest.
+        """Return whether the blob is here and intact.
 
-        They are read unless they were in this run, or by a scrub since which nothing changed. For whoever is about to
-        put something that needs the blob.
+        It is read unless it is known to be intact (see `known_blobs`). Called before a manifest with the blob is put.
         """
 
     def put_blob(self, descriptor: Descriptor, content: bytes | Path, *, elsewhere: Sequence[str] = ()) -> Arrival:
         """Make sure that a blob is here and `holds_whole`; a corrupt one is replaced.
 
-        `elsewhere`: names of repositories of the same mirror that may have it. Raises VerificationError `mirror-rotten`
+        `elsewhere`: names of repositories on the same mirror that may have it. Raises VerificationError `mirror-rotten`
         where a corrupt one cannot be replaced.
         """
 
     def put_manifest(self, manifest: Manifest) -> bool:
         """Put a manifest or index by its digest; return False if it was there.
 
-        What it refers to must be here already.
+        The blobs and manifests to which it refers must be here already.
         """
 
     def attach(self, manifest: Manifest) -> bool:
         """Put a manifest that has a `subject`, and make sure that `referrers` lists it.
 
-        It is put by its digest, and listed also when others attach at the same time. Returns False if that was so
-        before.
+        Also while others attach to the same subject. Returns False if both were there before.
         """
 
     def put_auxiliary(self, tag: str, manifest: Manifest, expected: Digest | None) -> None:
@@ -182,26 +167,27 @@ class Repository(Protocol):
         """
 
     def point(self, tag: str, cleared: Cleared, expected: Digest | None) -> None:
-        """Point a tag at the image or index that was cleared, if it points to `expected` now.
+        """Point a tag at the cleared image or index, if it points to `expected` now.
 
-        `expected` None: the tag must not exist. The manifest of what was cleared is here already. Where the mirror
-        cannot compare and swap, the tag is read back.
+        The manifest must be here already.
 
-        Raises ValueError if `tag` is auxiliary or not one of those that were cleared, TagConflict.
+        `expected` None: the tag must not exist. Where the mirror cannot compare and swap, the tag is read back.
+
+        Raises ValueError if `tag` is auxiliary or not among the cleared tags, TagConflict.
         """
 
     def moving(self) -> AbstractContextManager[None]:
-        """Hold while tags are looked at, their moves signed, made and settled.
+        """Hold a lock while tags are resolved, and their moves signed, made and confirmed.
 
-        Where a mirror has locks nobody else does so meanwhile: between the look and the move a tag could go elsewhere
-        and come back, and the chain of signed moves would lack that. Elsewhere nothing is held. Not to be held twice.
+        Otherwise a tag could move elsewhere and back between its resolution and its move, and the chain of signed moves
+        would lack that. Mirrors without locks hold nothing. Not reentrant.
         """
 
     def overtaken(self, moved: Mapping[str, Digest]) -> tuple[str, ...]:
-        """Return the tags, of some that were just moved to these digests, that point elsewhere.
+        """Return those tags, just moved to these digests, that another writer has moved since.
 
-        Where a mirror cannot compare and swap, somebody who looked before they were moved may write after that, and
-        take them away: they are looked at when that has had its time. Elsewhere it cannot be, and nothing is looked at.
+        Where a mirror cannot compare and swap, a writer who resolved a tag before the move may overwrite it after: the
+        tags are resolved again after a pause. Other mirrors return none.
         """
 
     # --- removing
@@ -210,50 +196,49 @@ class Repository(Protocol):
         """Remove a tag that points to `expected`. Raises TagConflict."""
 
     def remove_manifest(self, digest: Digest) -> None:
-        """Remove a manifest or index, and with it what points to it."""
+        """Remove a manifest or index, with its tags and its entry among referrers."""
 
     def remove_referrer(self, digest: Digest) -> None:
-        """Remove a referrer to which no tag points, while others list more of its subject.
+        """Remove a referrer to which no tag points, while others may attach to the same subject.
 
-        A referrer is a manifest that refers to another, its subject. First it is removed from the list, because
-        registries refuse a list that names what is gone.
+        Its entry in the referrers index is removed first: registries refuse an index that lists a missing manifest.
         """
 
 
 class Mirror(Protocol):
-    """A mirror: repositories by name.
+    """A mirror: its repositories by name, and its maintenance (inventory, pruning, scrubbing).
 
-    Those who implement it may stand on what works on any mirror: `inventory.inventory_by_tags`, `retention.deletion`,
+    Implementations can use code that works on any mirror: `inventory.inventory_by_tags`, `retention.deletion`,
     `remote_scrub`.
     """
 
     @property
     def url(self) -> str:
-        """As a person names it."""
+        """The address, as a person writes it."""
 
     def repository(self, name: str) -> Repository:
-        """The repository with a name, which need not exist yet. Raises UsageError `repository-name`."""
+        """Return the repository `name`, which need not exist. Raises UsageError `repository-name`."""
 
     def repositories(self) -> tuple[str, ...]:
-        """The names of all repositories of this mirror, sorted, as far as it tells."""
+        """Return the names of all repositories, sorted; empty where a mirror does not list them."""
 
     @property
     def namespace(self) -> str:
-        """The path before the names of its repositories in what clients request.
-
-        Empty if there is none.
-        """
+        """The path before repositories' names in clients' requests; empty if there is none."""
 
     def writing(self) -> AbstractContextManager[None]:
-        """To be held while something is published: prune spares what arrives meanwhile."""
+        """Hold the publishing lock, so that nothing is pruned meanwhile.
 
-    # --- keeping
+        Mirrors without locks hold nothing.
+        """
+
+    # --- maintenance
 
     def inventory(self) -> Inventory:
-        """List all that the mirror holds, as far as can be found out.
+        """List all tags, manifests and blobs that can be found.
 
-        Raises VerificationError for a manifest that cannot be read: what it needs is not known, so nothing can be said
-        to be unneeded.
+        Raises VerificationError for a manifest that cannot be read: what it refers to is unknown, so nothing could
+        safely be pruned.
         """
 
     def prune(
@@ -267,23 +252,25 @@ class Mirror(Protocol):
     ) -> PruningResult:
         """Remove what the rules do not keep.
 
-        `now` is seconds since the epoch; `pulls`: when tags were last pulled, where that is known; `idle`: the keeper
-        vouches that nobody publishes. With `dry_run` nothing is changed.
+        `now` is seconds since the epoch; `pulls`: when tags were last pulled, where that is known; `idle`: the operator
+        assures that nobody publishes. With `dry_run` nothing is changed.
 
         Raises UsageError `not-a-mirror` where nothing is ever pruned, EnvironmentLacking, VerificationError.
         """
 
     def restore(self, stamp: str) -> UndoResult:
-        """Bring back what went with the pruning `stamp` and with those after it. Raises UsageError
-        `quarantine-unknown`; `undo-impossible` where what is pruned is gone."""
+        """Undo the pruning `stamp` and those after it.
+
+        Raises UsageError `quarantine-unknown`; `undo-impossible` where prunings are final.
+        """
 
     def scrub(self, healing: RepairSources, *, rate: int, progress: Progress) -> ScrubResult:
-        """Read everything, compare it with its digests, and heal what is corrupt or missing.
+        """Read and verify everything; restore what is corrupt or missing from `healing`.
 
         At most `rate` bytes are read a second (0: no limit). Raises EnvironmentLacking if the mirror cannot be reached.
         """
 
 
 def undo_impossible(url: str) -> UsageError:
-    """The error of a mirror that cannot bring back what was pruned."""
+    """Make the error of a mirror whose prunings are final."""
     return UsageError("undo-impossible", "only directory mirrors have a quarantine to restore from", place=url)

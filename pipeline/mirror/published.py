@@ -1,7 +1,4 @@
-"""Published images: the exact documents that a reference names on a mirror.
-
-They are the documents of an image, or of an index and its images.
-"""
+"""Read the manifests and configs of a published image or index from a repository, verified."""
 
 from __future__ import annotations
 
@@ -17,14 +14,14 @@ from pipeline.oci import end_of_life, media_types, parse_image, parse_index
 from pipeline.oci.image_manifest import JsonReader
 
 _SHOWN = 12
-"""Tags that are named to whoever names one that is not there: the last ones."""
+"""Tags that the hint of `reference-missing` names: the last ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class MirroredImage:
-    """A published image or index, with its exact documents.
+    """A published image or index, with the exact bytes of its documents.
 
-    `manifest` is what the reference names; `images` is that one image, or those that the index lists.
+    `manifest` is that of the reference; `images` is the one image, or those that the index lists.
     """
 
     manifest: Manifest
@@ -32,35 +29,35 @@ class MirroredImage:
 
     @property
     def digest(self) -> Digest:
-        """The digest of what the reference names."""
+        """The digest of the image or index."""
         return self.manifest.digest
 
     @property
     def manifests(self) -> tuple[Manifest, ...]:
-        """All manifests, those of the images first and the index (if it is one) last."""
+        """The manifests of the images, and last that of the index, if it is one."""
         own = tuple(Manifest(image.manifest_descriptor.media_type, image.manifest_bytes) for image in self.images)
         return own if self.manifest.media_type == media_types.MANIFEST else (*own, self.manifest)
 
     @property
     def version(self) -> str:
-        """The product's version, as its first image's labels say it ("": they do not)."""
+        """The product's version, from its first image's labels ("": there is none)."""
         return dict(self.images[0].config.labels).get(media_types.VERSION, "") if self.images else ""
 
     @property
     def end_of_life(self) -> str:
-        """The day until which the product is kept up (`2027-04-30`), or ""."""
+        """The day until which the product is maintained (`2027-04-30`), or ""."""
         return end_of_life(self.manifest.data)
 
     @property
     def created(self) -> int:
-        """Seconds since the epoch, of the newest of its images."""
+        """Creation time of the newest of its images, in seconds since the epoch."""
         return max((image.config.created for image in self.images), default=0)
 
 
 def read_published(repository: Repository, reference: Digest | str) -> MirroredImage:
-    """Read what a repository holds under a tag or digest, with each document verified.
+    """Read the image or index with a tag or digest: manifests and configs, no layers.
 
-    Raises UsageError `reference-missing`, VerificationError if a part of it is missing or wrong.
+    Raises UsageError `reference-missing`, VerificationError if a document is missing or wrong.
     """
     manifest = repository.manifest(reference)
     if manifest is None:
@@ -99,7 +96,7 @@ def read_published(repository: Repository, reference: Digest | str) -> MirroredI
 
 def _what_is_there(repository: Repository) -> str:
     tags: list[str] = []
-    with contextlib.suppress(RelbuildError):  # that a registry lists no tags is not what the person asked
+    with contextlib.suppress(RelbuildError):  # only for the hint
         tags = [tag for tag in repository.tags() if not is_auxiliary(tag)]
     if not tags:
         return "the repository has no tags; check the mirror's address and the image's name"

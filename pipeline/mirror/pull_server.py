@@ -1,10 +1,9 @@
-"""`relbuild serve`: a directory mirror or a layout, served as a registry to pull from.
+"""Read-only registry server over a directory mirror or an OCI layout (`relbuild serve`).
 
-It is for a developer's machine and for tests.
-
-The same answers as those of a web server with the mirror's configuration (distribution-spec 1.1, "Pull"), and besides
-pages of tags and referrers by type. No link below what is served is followed. Not for the internet: no TLS, no access
-rules; connections are bounded (`pipeline.mirror.connections`).
+For a developer's machine and for tests, not for the internet: there is no TLS and no access control; connections are
+limited (`pipeline.mirror.connections`). It gives the same responses as a web server with the mirror's configuration
+(distribution-spec 1.1, "Pull"), and also pages of tags and referrers filtered by type. Symlinks below the served folder
+are not followed.
 """
 
 from __future__ import annotations
@@ -32,10 +31,10 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
 _BACKLOG = 256
-"""Connections that wait to be taken: as many as are open at most."""
+"""Connections that wait to be accepted: as many as can be open."""
 
-_FAREWELL = 3
-"""Seconds that requests under way get when the server is told to stop."""
+_SHUTDOWN_GRACE = 3
+"""Seconds that requests in progress get when the server is told to stop."""
 
 WARNING = "this server has no TLS and no access control; put a web server in front of a mirror that others use"
 
@@ -50,10 +49,7 @@ _PATH = re.compile(
 
 
 def open_pull_source(path: Path, *, clock: Callable[[], float]) -> PullSource:
-    """Open a directory mirror, or a layout as one repository, to be served.
-
-    It stands at `path`. Raises UsageError `not-a-mirror`.
-    """
+    """Open the directory mirror or layout at `path`. Raises UsageError `not-a-mirror`."""
     for form in ADDRESS_FORMS:
         found = form.pull_source(path, clock)
         if found is not None:
@@ -75,23 +71,22 @@ def serve_mirror(
     ready: Callable[[str], None],
     anywhere: bool = False,
 ) -> None:
-    """Serve what is at `path` until the process is interrupted.
+    """Serve the directory mirror or layout at `path` until the process is interrupted.
 
-    `port` 0: any free one. `ready` is told the URL as soon as it answers; whoever shows it should show `WARNING` too.
-    `clock`: seconds since the epoch.
+    `port` 0: any free one. `ready` is called with the URL when the socket listens; whoever shows the URL should show
+    `WARNING` too. `clock` returns seconds since the epoch. `anywhere`: other than loopback addresses are allowed.
 
-    Only on the loopback unless `anywhere`. Raises UsageError `not-for-the-internet`, `not-a-mirror`,
-    EnvironmentLacking `port-unavailable`.
+    Raises UsageError `not-for-the-internet`, `not-a-mirror`, EnvironmentLacking `port-unavailable`.
     """
     import uvicorn
 
     from pipeline.mirror.connections import BoundedConnection, limit_requests
 
-    what = open_pull_source(path, clock=clock)
+    source = open_pull_source(path, clock=clock)
     listener = _listen(host, port, anywhere)
     try:
         config = uvicorn.Config(
-            limit_requests(application(what), _error(503, "TOOMANYREQUESTS", "too many requests at once: ask again")),
+            limit_requests(application(source), _error(503, "TOOMANYREQUESTS", "too many requests at once: ask again")),
             http=BoundedConnection,
             log_config=None,
             log_level="error",  # Clients that try TLS first are not worth a warning each.
@@ -100,7 +95,7 @@ def serve_mirror(
             ws="none",
             proxy_headers=False,
             server_header=False,
-            timeout_graceful_shutdown=_FAREWELL,
+            timeout_graceful_shutdown=_SHUTDOWN_GRACE,
         )
         address, number = listener.getsockname()[:2]
         ready(f"http://{f'[{address}]' if ':' in address else address}:{number}")
@@ -111,16 +106,16 @@ def serve_mirror(
         listener.close()
 
 
-def application(what: PullSource) -> Starlette:
-    """The ASGI application that answers."""
+def application(source: PullSource) -> Starlette:
+    """Return the ASGI application that answers requests from `source`."""
     from starlette.applications import Starlette
     from starlette.routing import Route
 
     def answer(request: Request) -> Response:
         try:
-            return _answer(what, request)
+            return _answer(source, request)
         except RelbuildError:
-            # What is not right is not given away, nor is a path of this machine; who asked may ask another mirror.
+            # Serve no damaged content and reveal no local path; the client can try another mirror.
             return _error(500, "UNKNOWN", "the stored content is damaged or unreadable")
 
     def read_only(request: Request, error: Exception) -> Response:
@@ -133,17 +128,17 @@ def application(what: PullSource) -> Starlette:
     )
 
 
-def _answer(what: PullSource, request: Request) -> Response:
+def _answer(source: PullSource, request: Request) -> Response:
     path = str(request.scope["path"])
     if path in ("/v2/", "/v2"):
         return _document(b"{}", "application/json")
     if path == "/v2/_catalog":
-        return _document(listed_repositories(what.names()), "application/json")
+        return _document(listed_repositories(source.names()), "application/json")
     found = _PATH.fullmatch(path)
     if found is None:
         return _error(404, "UNSUPPORTED", "not found")
     name = found["name"]
-    repository = what.repository(name)
+    repository = source.repository(name)
     if repository is None:
         return _error(404, "NAME_UNKNOWN", "repository unknown")
     if found["blob"]:
@@ -166,7 +161,7 @@ def _blob(repository: PullableRepository, digest: Digest) -> Response:
 
 
 def _file(file: BinaryIO, headers: dict[str, str]) -> Response:
-    """An open file, by its descriptor: what stands under its name by now does not matter."""
+    """Make a response that reads an open file by its descriptor, not by its path."""
     from starlette.responses import FileResponse
 
     class OpenFileResponse(FileResponse):
@@ -189,7 +184,7 @@ def _referrers(repository: PullableRepository, subject: Digest, request: Request
 
 
 def _tags(repository: PullableRepository, name: str, request: Request) -> Response:
-    """All, or `n` of them after `last` (distribution-spec 1.1, "Listing Tags")."""
+    """Return all tags, or `n` of them after `last` (distribution-spec 1.1, "Listing Tags")."""
     last = request.query_params.get("last", "")
     tags = tuple(tag for tag in repository.tags() if tag > last)
     count = request.query_params.get("n")
@@ -221,7 +216,7 @@ def _error(status: int, code: str, message: str) -> Response:
 
 
 def _listen(host: str, port: int, anywhere: bool) -> socket.socket:
-    """A listening socket."""
+    """Open a listening socket. Raises UsageError, EnvironmentLacking."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         if not anywhere and not ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback:

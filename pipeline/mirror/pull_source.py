@@ -1,4 +1,4 @@
-"""Mirrors that are folders of this machine, as `relbuild serve` serves them: to be read."""
+"""Interface of local mirrors for `relbuild serve`: repositories, manifests, tags, blobs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pipeline.model.manifests import Manifest, Referrer
 
 
 class PullableRepository(Protocol):
-    """A repository as it is served."""
+    """The part of a `Repository` that is served, with blobs as open files."""
 
     def manifest(self, reference: Digest | str) -> Manifest | None: ...
 
@@ -26,7 +26,7 @@ class PullableRepository(Protocol):
 class PullSource:
     """A mirror as it is served.
 
-    The names of all repositories, and one by its name (None if there is none).
+    `names` returns the names of all repositories, `repository` one by its name (None if there is none).
     """
 
     names: Callable[[], tuple[str, ...]]

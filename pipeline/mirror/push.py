@@ -1,7 +1,8 @@
-"""Publishing: an upload in an order in which pulls find all of it or what was before.
+"""Push a cleared image with its attachments to a repository, verify it, and set its tags.
 
-Blobs, config, manifests; then signatures and attestations; then the tag that never moves; then the floating tags, each
-move signed before it is made. All of it can be done again: what is there already is found and not sent.
+In an order in which clients always find a complete image, the former or the new one: layers and configs, manifests;
+then signatures and attestations; then the immutable tag; then the floating tags, each move signed before it is made.
+It can be repeated: what is there already is found and not sent again.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pipeline.mirror.image_tags import immutable_tag
 from pipeline.mirror.protocol import Arrival, Repository, TagConflict
 from pipeline.mirror.tag_moves import (
     MOVE_ATTEMPTS,
-    MOVES_PARALLEL,
+    PUBLISH_CONCURRENCY,
     TagMover,
     set_immutable_tag,
 )
@@ -32,29 +33,29 @@ from pipeline.progress import Progress, task
 
 
 class Attachments(Protocol):
-    """Signature and attestations that accompany one manifest or index."""
+    """Interface to what is attached to one manifest or index: its signature and attestations."""
 
     @property
     def subject(self) -> Digest:
-        """The digest of the manifest or index that it accompanies."""
+        """The digest of the manifest or index."""
 
     def signature(self, repository: Repository, present: Manifest | None) -> Artifact | None:
-        """Return the signature's manifest for its tag, with what is `present` there kept.
+        """Return the manifest for the signature's tag, with the `present` signatures there kept.
 
         None: it is signed already.
         """
 
     def attestations(self, repository: Repository) -> tuple[Artifact, ...]:
-        """Those that the repository does not list yet."""
+        """Return the attestations that the repository does not list yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """An image or index that was cleared, with all that is pushed with it.
+    """A cleared image or index, with everything that is pushed with it.
 
-    `images` have their exact documents, and their layers are found by `source`; `attachments` are those of each image
-    and, if there is one, of the index. `floating`: tags that shall follow, the most particular first. `version` and
-    `created` make the immutable tag.
+    `images`: with the exact bytes of their documents; `source` returns the path of a layer; `attachments`: of each
+    image and, if there is one, of the index; `floating`: tags to move, the most specific first; `version` and `created`
+    (seconds since the epoch) make the immutable tag; `elsewhere`: blob → repositories of the mirror that may have it.
     """
 
     cleared: Cleared
@@ -68,7 +69,7 @@ class Upload:
 
     @property
     def digest(self) -> Digest:
-        """The image's digest, or the index's."""
+        """The digest of the image or index."""
         return self.cleared.manifest.digest
 
 
@@ -80,12 +81,12 @@ def push(
     signer: TagSigner,
     progress: Progress,
 ) -> Publication:
-    """Push an upload to a repository.
+    """Push an upload to a repository, and return what was sent, found and moved.
 
-    `clear_again` asks the gate anew when somebody else has moved a tag meanwhile; `signer` signs where tags point.
+    `clear_again` asks the gate again when somebody else has moved a tag meanwhile; `signer` signs the tags' targets.
 
-    Raises PublicationRefused `tag-immutable`, `tag-overtaken` (all else is done then), VerificationError if what is
-    read back is not what was sent, and whatever the repository raises.
+    Raises PublicationRefused `tag-immutable`, `tag-overtaken` (all else is done then), VerificationError if content
+    that is read back differs from what was sent, and as the repository does.
     """
     pushing = _Push(repository)
     with task(progress, "publish", repository.url, total=_size(upload), unit="bytes") as running:
@@ -117,8 +118,8 @@ def push_attachments(
 ) -> tuple[tuple[tuple[Digest, int], ...], tuple[Digest, ...]]:
     """Push the attachments of images that are there already; no tag moves.
 
-    Returns the (digest, bytes) that were sent, and the new referrers. Raises VerificationError if what is read back is
-    not what was sent.
+    Returns the (digest, bytes) that were sent, and the new referrers. Raises VerificationError if content that is read
+    back differs from what was sent.
     """
     pushing = _Push(repository)
     with task(progress, "publish", repository.url):
@@ -134,19 +135,19 @@ def _size(upload: Upload) -> int:
 
 @dataclass(slots=True)
 class _Push:
-    """A push that is under way: what has arrived so far, and how."""
+    """A push in progress: what was sent, mounted, found, attached, and is to be verified."""
 
     repository: Repository
     uploaded: list[tuple[Digest, int]] = field(default_factory=list)
     mounted: list[Digest] = field(default_factory=list)
     present: list[Digest] = field(default_factory=list)
     attached: list[tuple[Digest, Digest]] = field(default_factory=list)
-    """(subject, referrer)"""
+    """(subject, referrer) of each attachment that was not listed before."""
     _to_check: list[Descriptor] = field(default_factory=list)
     _documents: list[Manifest] = field(default_factory=list)
 
     def blobs(self, upload: Upload, advance: Callable[[int], None]) -> None:
-        """Layers and configs, several at a time, each once."""
+        """Put layers and configs, several at a time, each once."""
         wanted: dict[Digest, tuple[Descriptor, bytes | Path]] = {}
         for image in upload.images:
             for layer in image.layers:
@@ -160,19 +161,19 @@ class _Push:
             advance(descriptor.size)
             return descriptor, arrival
 
-        with ThreadPoolExecutor(MOVES_PARALLEL, "publish") as pool:
+        with ThreadPoolExecutor(PUBLISH_CONCURRENCY, "publish") as pool:
             for descriptor, arrival in pool.map(send, wanted.values()):
                 self._arrived(descriptor, arrival)
 
     def manifests(self, upload: Upload) -> None:
-        """Manifests by digest; an index after what it lists."""
+        """Put manifests by digest, an index after the manifests that it lists."""
         own = [Manifest(image.manifest_descriptor.media_type, image.manifest_bytes) for image in upload.images]
         top = upload.cleared.manifest
         for manifest in [*own, *([] if any(one.digest == top.digest for one in own) else [top])]:
             self._manifest(manifest)
 
     def attachments(self, attachments: Sequence[Attachments]) -> None:
-        """Signature and attestations of each."""
+        """Sign and attach the attestations of each manifest."""
         for one in attachments:
             self._sign(one)
             for artifact in one.attestations(self.repository):
@@ -183,9 +184,9 @@ class _Push:
                 self._documents.append(artifact.manifest)
 
     def read_back(self, attachments: Sequence[Attachments]) -> None:
-        """Read what was sent from the mirror and compare its digests, before any tag points to it.
+        """Read back and verify everything that was sent, before any tag points to it.
 
-        What had been there was checked when it came, and is only asked for. Raises VerificationError, of all at once.
+        Also whether all attachments are listed as referrers. Raises VerificationError with all problems.
         """
         problems: list[Problem] = []
 
@@ -196,7 +197,7 @@ class _Push:
                 return error.problems
             return ()
 
-        with ThreadPoolExecutor(MOVES_PARALLEL, "check") as pool:
+        with ThreadPoolExecutor(PUBLISH_CONCURRENCY, "check") as pool:
             for found in pool.map(check, self._to_check):
                 problems += found
         for manifest in self._documents:
@@ -217,9 +218,9 @@ class _Push:
             raise VerificationError.of(problems)
 
     def _unlisted(self, subject: Digest) -> set[Digest]:
-        """Attach again what was attached to `subject` and is not listed; return what stays so.
+        """Attach again what was attached to `subject` and is not listed; return what stays unlisted.
 
-        Where lists of referrers are kept by those who write them, a slow one may have undone it.
+        Where clients maintain the referrers index, a slow one may have overwritten our entry.
         """
         ours = {digest for about, digest in self.attached if about == subject}
         missing = ours
@@ -244,7 +245,7 @@ class _Push:
             self._manifest(artifact.manifest)
             try:
                 self.repository.put_auxiliary(tag, artifact.manifest, present.digest if present else None)
-            except TagConflict:  # another publisher signs the same: its signature is kept beside ours
+            except TagConflict:  # another publisher signed it: its signature is kept beside ours
                 continue
             if not self.repository.overtaken({tag: artifact.manifest.digest}):
                 return

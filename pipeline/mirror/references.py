@@ -1,8 +1,6 @@
-"""References of a manifest or index, and lists of what refers to it.
+"""Parse a manifest's references; make and parse referrers indexes; make lists of tags.
 
-Pure: bytes in, values out.
-
-image-spec 1.1, manifest.md, image-index.md; distribution-spec 1.1, "Listing Referrers".
+Pure functions without I/O. image-spec 1.1, manifest.md, image-index.md; distribution-spec 1.1, "Listing Referrers".
 """
 
 from __future__ import annotations
@@ -29,20 +27,21 @@ MANIFEST_KINDS = MappingProxyType(
         DOCKER_INDEX: "docker-index",
     }
 )
-"""Media types of manifests that a mirror of files holds → a short name of each."""
+"""Media types of manifests that a mirror of files can have → a short name of each, for file names."""
 
 _INDEXES = frozenset({media_types.INDEX, DOCKER_INDEX})
 
 _ELSEWHERE = ("nondistributable", "foreign")
-"""In the media type of a layer that its maker forbids to pass on: no mirror has it (image-spec, layer.md)."""
+"""Words in the media types of layers that must not be redistributed: no mirror has them (image-spec, layer.md)."""
 
 
 @dataclass(frozen=True, slots=True)
 class References:
-    """References from a manifest to others.
+    """References of a manifest or index.
 
-    `manifests`: an index's entries; `blobs`: config and layers that must be beside
-    it; `subject`: what it speaks of; `artifact_type` and `annotations`: as `referrers` list it."""
+    `manifests`: an index's entries; `blobs`: config and layers that must be on the same mirror; `subject`: of a
+    referrer; `artifact_type` and `annotations`: as in the list of referrers.
+    """
 
     manifests: tuple[Descriptor, ...]
     blobs: tuple[Descriptor, ...]
@@ -52,7 +51,7 @@ class References:
 
 
 def references(manifest: Manifest) -> References:
-    """Return what a manifest refers to, read from its bytes.
+    """Parse a manifest or index and return its references.
 
     Raises VerificationError `document-malformed`, `digest-malformed`.
     """
@@ -81,9 +80,9 @@ def references(manifest: Manifest) -> References:
 def require_complete(
     manifest: Manifest, place: str, has_blob: Callable[[Digest], bool], read: Callable[[Digest], Manifest | None]
 ) -> None:
-    """Check that a mirror has all that a client would pull with a manifest.
+    """Check that a mirror has all blobs and manifests that a client would pull with a manifest.
 
-    Raises VerificationError `blob-missing` or `manifest-missing` with `place` if anything is not there.
+    `has_blob` and `read` ask the mirror. Raises VerificationError `blob-missing` or `manifest-missing` with `place`.
     """
     referred = references(manifest)
     for blob in referred.blobs:
@@ -101,15 +100,15 @@ def require_complete(
 
 
 def manifest_subject(manifest: Manifest) -> Digest | None:
-    """The digest that a manifest or index speaks of; None if it speaks of none."""
+    """Return the digest of a manifest's subject; None if it has none."""
     subject = JsonReader.parse(manifest.data, "manifest").get("subject")
     return None if subject.missing else subject.descriptor().digest
 
 
 def media_type_of(data: bytes) -> str | None:
-    """Return the media type of the manifest that `data` is, by what it says itself.
+    """Return the media type of a manifest or index, from its JSON; None if `data` is neither.
 
-    None if it is no manifest. (`mediaType` may be missing in OCI's own.)
+    OCI documents without `mediaType` are recognised by their members.
     """
     try:
         document = JsonReader.parse(data, "manifest")
@@ -126,16 +125,16 @@ def media_type_of(data: bytes) -> str | None:
 
 
 def referrer_of(manifest: Manifest) -> Referrer:
-    """The entry of a manifest in the list of its subject's referrers."""
+    """Return the entry of a manifest in the list of its subject's referrers."""
     said = references(manifest)
     plain = manifest.descriptor
     return Referrer(Descriptor(plain.media_type, plain.digest, plain.size, said.annotations), said.artifact_type)
 
 
 def referrers_index(referrers: Iterable[Referrer]) -> Manifest:
-    """Return the index that lists referrers, sorted by digest.
+    """Make a referrers index, sorted by digest.
 
-    The referrers API answers it and the fallback tag points to it.
+    It is the response of the referrers API and the target of the fallback tag.
     """
     entries = [
         {**descriptor_json(one.descriptor), **({"artifactType": one.artifact_type} if one.artifact_type else {})}
@@ -148,9 +147,9 @@ def referrers_index(referrers: Iterable[Referrer]) -> Manifest:
 
 
 def listed_referrers(index: Manifest) -> tuple[Referrer, ...]:
-    """Return the referrers that an index lists, each once, sorted by digest.
+    """Return the referrers that a referrers index lists, each once, sorted by digest.
 
-    The index is one such as `referrers_index` makes. Raises VerificationError.
+    Raises VerificationError.
     """
     document = JsonReader.parse(index.data, "list of referrers")
     found: dict[Digest, Referrer] = {}
@@ -161,18 +160,18 @@ def listed_referrers(index: Manifest) -> tuple[Referrer, ...]:
 
 
 def fallback_tag(subject: Digest) -> str:
-    """Return the tag of the list of referrers for clients without the API.
+    """Return the tag of a subject's referrers index.
 
-    The list is `referrers_index` (distribution-spec 1.1, "Referrers Tag Schema").
+    distribution-spec 1.1, "Referrers Tag Schema".
     """
     return f"sha256-{subject.hex}"
 
 
 def listed_tags(name: str, tags: Iterable[str]) -> bytes:
-    """The answer to `/v2/NAME/tags/list`."""
+    """Return the response to `/v2/NAME/tags/list`."""
     return canonical_json({"name": name, "tags": sorted(tags)})
 
 
 def listed_repositories(names: Iterable[str]) -> bytes:
-    """The answer to `/v2/_catalog`."""
+    """Return the response to `/v2/_catalog`."""
     return canonical_json({"repositories": sorted(names)})

@@ -1,8 +1,7 @@
-"""Scrubbing a registry: all that its tags lead to is read and held against its digest.
+"""Scrub a registry: verify everything reachable from its tags, upload damaged content anew.
 
-What is corrupt or missing is sent again; whether the registry takes it is read back, and what it keeps is told.
-
-A registry has no quarantine, and no record but the store's: which blobs were read, and when (`known_blobs.KnownInRun`).
+Uploads are read back; what the registry does not replace is reported as lost. A registry has no quarantine; the store
+records which blobs were read, and when (`known_blobs.KnownInRun`).
 """
 
 from __future__ import annotations
@@ -33,7 +32,9 @@ def scrub_remote(
     mirror: Mirror, known: KnownInRun, healing: RepairSources, *, rate: int, progress: Progress
 ) -> ScrubResult:
     """Scrub all repositories that a mirror lists, at most `rate` bytes a second (0: no limit).
-    Raises EnvironmentLacking if it cannot be reached."""
+
+    Raises EnvironmentLacking if it cannot be reached.
+    """
     names = mirror.repositories()
     with task(progress, "scrub", mirror.url, unit="bytes") as running:
         scrub = _RemoteScrub(mirror, known, healing, ReadThrottle(rate), running)
@@ -58,7 +59,7 @@ class _RemoteScrub:
     throttle: ReadThrottle
     task: Task
     seen: set[Digest] = field(default_factory=set)
-    """Blobs that were looked at: what one repository has, the registry has once."""
+    """Blobs read so far: the registry's repositories share them."""
     findings: list[Finding] = field(default_factory=list)
     blobs: int = 0
     read: int = 0
@@ -67,14 +68,14 @@ class _RemoteScrub:
     tags: int = 0
 
     def run(self, names: Iterable[str]) -> None:
-        """One repository after the other."""
+        """Scrub one repository after the other."""
         run = self._begin()
         for name in names:
             self._repository(self.mirror.repository(name), run)
         self.healing.store.remember(self._name(), 0)
 
     def _begin(self) -> str:
-        """The name of this scrub, or of the one that was broken off before."""
+        """Return the random name of this scrub, or of an interrupted one, which is continued."""
         now = int(self.known.clock())
         match self.healing.store.recall(self._name()):
             case [int(began), str(run)] if 0 <= now - began < SCRUB_KNOWN_SECONDS:
@@ -109,7 +110,7 @@ class _RemoteScrub:
             waiting += self._referrers(repository, digest)
 
     def _tag(self, repository: Repository, tag: str) -> Digest | None:
-        """Resolve a tag; note a finding and return None if the registry cannot say."""
+        """Resolve a tag; add a finding and return None if the registry's response is invalid."""
         try:
             return repository.resolve(tag)
         except VerificationError:
@@ -142,7 +143,7 @@ class _RemoteScrub:
             manifest = good[0] if good is not None and source else None
         try:
             return references(manifest) if manifest is not None else None
-        except VerificationError:  # as it was published: no matter of rot
+        except VerificationError:  # published so: malformed, not corrupted
             return None
 
     def _sent(self, repository: Repository, manifest: Manifest) -> bool:
@@ -172,7 +173,7 @@ class _RemoteScrub:
                 try:
                     repository.put_blob(blob, good[0])
                     source = good[1]
-                except VerificationError:  # the registry keeps what it has
+                except VerificationError:  # the registry does not replace it
                     pass
             self._found(ScrubbedObject.BLOB, wrong, blob.digest, repository, source)
         else:

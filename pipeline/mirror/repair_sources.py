@@ -1,7 +1,4 @@
-"""Sources of good bytes for a scrub, and the rate at which it reads.
-
-The sources are the store and other mirrors.
-"""
+"""Fetch intact content for a scrub from the store or other mirrors; limit its read rate."""
 
 from __future__ import annotations
 
@@ -23,20 +20,20 @@ from pipeline.store import Store
 STORE_SOURCE = "the store"
 
 OTHER_REPOSITORIES_MOST = 200
-"""Repositories of another name that are asked: on a registry, each costs a request."""
+"""Repositories of other names that are asked, at most: on a registry, each costs a request."""
 
 
 @dataclass(frozen=True, slots=True)
 class RepairSources:
-    """`store` verifies all that comes through it; `others` are asked one after the other."""
+    """Sources of intact content: `store`, which verifies it, then each of the mirrors `others`."""
 
     store: Store
     others: Sequence[Mirror] = ()
 
     def blob(self, descriptor: Descriptor, names: Iterable[str]) -> tuple[Path, str] | None:
-        """Fetch the good bytes of a blob into the store; return them and their source.
+        """Fetch an intact blob into the store; return its path there and its source, or None.
 
-        `names`: of repositories that need it.
+        `names`: repositories that need the blob.
         """
         if self.store.sound(descriptor.digest):
             return self.store.blob(descriptor.digest), STORE_SOURCE
@@ -48,7 +45,7 @@ class RepairSources:
         return None
 
     def manifest(self, digest: Digest, names: Iterable[str]) -> tuple[Manifest, str] | None:
-        """A manifest or index, verified, and where it came from."""
+        """Return a manifest or index, verified, and its source, or None. `names` as in `blob`."""
         if self.store.sound(digest):
             with contextlib.suppress(RelbuildError):
                 data = self.store.read(digest, limit=DOCUMENT_LIMIT)
@@ -65,7 +62,7 @@ class RepairSources:
 
 
 def _repositories(mirror: Mirror, names: Iterable[str]) -> Iterator[Repository]:
-    """Those of the same names first, then the others."""
+    """Yield a mirror's repositories, those with `names` first."""
     tried: set[str] = set()
     with contextlib.suppress(RelbuildError):
         for name in (*names, *mirror.repositories()[:OTHER_REPOSITORIES_MOST]):
@@ -81,14 +78,14 @@ def _seconds() -> float:
 
 @dataclass(slots=True)
 class ReadThrottle:
-    """At most `rate` bytes a second on average (0: as fast as it goes)."""
+    """Limit of the average read rate to `rate` bytes a second (0: no limit)."""
 
     rate: int
     _since: float = field(default_factory=_seconds)
     _read: int = 0
 
     def wait(self, size: int) -> None:
-        """Bytes were read: wait until so many were due."""
+        """Count `size` bytes that were read, and sleep if they came faster than `rate`."""
         if self.rate:
             self._read += size
             ahead = self._read / self.rate - (time.monotonic() - self._since)

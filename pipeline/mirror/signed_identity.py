@@ -1,10 +1,9 @@
-"""The name under which an image was signed, compared with the repository it is found in.
+"""Check that an image's signatures name the expected repository (`signedIdentity`).
 
-A good signature of another product, put here by whoever can write to the mirror, is none of this one
-(containers-policy.json, `signedIdentity`).
+Otherwise whoever can write to the mirror could put another product's validly signed image here.
 
-A directory that was made without `--as` signs as `localhost/NAME`, which says the product and not the host. Where one
-of the two names has this host, the shorter path must be the end of the longer one; all others must be equal.
+A directory that was made without `--as` signs as `localhost/NAME`, which names the product and not the host. Where one
+of two compared names has this host, the shorter path must be the end of the longer one; all others must be equal.
 """
 
 from __future__ import annotations
@@ -20,15 +19,15 @@ from pipeline.model.rules import IdentityRule
 from pipeline.oci import VerifyingKey, signature_tag, verify_signatures
 
 NO_HOST = "localhost"
-"""The host in names that say the product alone."""
+"""The host in names that name the product alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExpectedIdentity:
-    """The rule for the name under which an image must be signed.
+    """Settings from which the name is computed under which an image must be signed.
 
-    The name is the one `stated` by a person (`--as HOST/NAMESPACE/NAME`), else what the keeper's `rules` make of the
-    repository's own name, else that name.
+    It is the name `stated` by a person (`--as HOST/NAMESPACE/NAME`), else the repository's own name, mapped by the
+    operator's `rules`.
     """
 
     stated: str = ""
@@ -37,7 +36,7 @@ class ExpectedIdentity:
     def of(self, repository: Repository) -> SignedIdentity | None:
         """Return the expected name for one repository.
 
-        None for a layout of which nobody said a name: it has none of its own.
+        None for a layout without a stated name: it has none of its own.
         """
         if self.stated:
             return SignedIdentity(self.stated, exact=True)
@@ -52,19 +51,16 @@ class ExpectedIdentity:
 
 @dataclass(frozen=True, slots=True)
 class SignedIdentity:
-    """A name that is expected: `HOST/NAMESPACE/NAME`.
+    """An expected name, `HOST/NAMESPACE/NAME`.
 
-    `exact`: a person named it, so that `localhost` is a host.
+    `exact`: a person or a rule gave it, so that `localhost` is an ordinary host.
     """
 
     name: str
     exact: bool = False
 
     def covers(self, signed: str) -> bool:
-        """Return whether what was signed under the name `signed` is what is expected.
-
-        The name's tag and digest do not count.
-        """
+        """Return whether the name in a signature matches; its tag and digest are ignored."""
         signed = _repository_of(signed)
         if signed == self.name:
             return True
@@ -76,9 +72,9 @@ class SignedIdentity:
 
 
 def known_names(repository: Repository, expected: SignedIdentity | None) -> tuple[str, ...]:
-    """Return the names under which statements of a repository's tags may be signed.
+    """Return the names under which statements on a repository's tags may be signed.
 
-    They say where the tags point. The names are what is expected, and where that is not exact the same without a host.
+    The expected name, and where that is not exact, its path with the host `localhost`.
     """
     own = () if repository.name else (repository.identity,)
     if expected is None or expected.exact:
@@ -89,17 +85,17 @@ def known_names(repository: Repository, expected: SignedIdentity | None) -> tupl
 
 
 EXPECT_OWN = ExpectedIdentity()
-"""The repository's own name."""
+"""Expects the repository's own name."""
 
 
 def signed_names(
     repository: Repository, manifest: Manifest, key: VerifyingKey, expected: SignedIdentity | None
 ) -> tuple[str, ...]:
-    """Return the names among `expected` under which `key` signed a manifest.
+    """Return the names that match `expected` (None: all) under which `key` signed a manifest.
 
-    `expected` None: all. The signatures are in cosign's first form.
+    The signatures are those under cosign's `.sig` tag.
 
-    Raises VerificationError: `signature-missing`, `identity-mismatch` if it is signed under other names alone, and as
+    Raises VerificationError: `signature-missing`, `identity-mismatch` if it is signed under other names only, and as
     `verify_signatures`.
     """
     tag = signature_tag(manifest.digest)
@@ -124,7 +120,7 @@ def require_identity(
 ) -> None:
     """Check that `key` signed `manifest` under the expected name.
 
-    For one who believes what is attested of `manifest`. Raises VerificationError as `signed_names`.
+    To be called before attestations of `manifest` are trusted. Raises VerificationError as `signed_names`.
     """
     signed_names(repository, manifest, key, expected.of(repository))
 
@@ -132,7 +128,7 @@ def require_identity(
 def find_signed_names(
     repository: Repository, manifest: Manifest, key: VerifyingKey, expected: SignedIdentity | None
 ) -> tuple[tuple[str, ...], tuple[Problem, ...]]:
-    """The same, with what is wrong as a value."""
+    """Return the names as `signed_names`, and its errors as problems instead of raising."""
     try:
         return signed_names(repository, manifest, key, expected), ()
     except RelbuildError as error:
@@ -150,14 +146,14 @@ def _mismatch(repository: Repository, manifest: Manifest, names: Sequence[str], 
 
 
 def _repository_of(name: str) -> str:
-    """`HOST:PORT/NAME:TAG@sha256:…` → `HOST:PORT/NAME`."""
+    """Strip tag and digest: `HOST:PORT/NAME:TAG@sha256:…` → `HOST:PORT/NAME`."""
     name = name.partition("@")[0]
     head, slash, last = name.rpartition("/")
     return head + slash + last.partition(":")[0] if slash else name
 
 
 def _remapped(name: str, rule: IdentityRule) -> str | None:
-    """`name` with a rule's prefix replaced, at a `/`; None where it does not begin with it."""
+    """Return `name` with a rule's prefix replaced; None if it does not begin with it."""
     if name != rule.prefix and not name.startswith(f"{rule.prefix}/"):
         return None
     return rule.signed_prefix + name.removeprefix(rule.prefix)

@@ -1,7 +1,7 @@
-"""Verification of where a tag points, by the newest signed statements on it.
+"""Verify a tag's target against the newest signed statements on the tag on its mirror.
 
-Whoever can write to a mirror can point a tag elsewhere, to an older image of the same product, or keep it where it was;
-what is signed of it says where it points by now.
+Whoever can write to a mirror can point a tag at an older image of the same product, or withhold a move; the signed
+statements say where it must point.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from pipeline.oci import VerifyingKey
 class TagStanding:
     """A tag that points where its newest signed statement says.
 
-    `identity`: under which name that is signed; `number` and `until` (milliseconds since the epoch) are the
-    statement's; `stale`: it was too old, and believed all the same.
+    `identity`: the repository's name in the statement; `number` and `until` (milliseconds since the epoch) are the
+    statement's; `stale`: it has expired, which was allowed.
     """
 
     tag: str
@@ -45,14 +45,14 @@ def check_tag(
     seen: int = 0,
     allow_stale: bool = False,
 ) -> TagStanding:
-    """Compare what a tag points to (`digest`) with what `key` signed of it.
+    """Compare a tag's target `digest` with the statements on the tag that `key` signed.
 
-    What is signed is read under the first of `names` under which anything is. `now`: milliseconds since the epoch;
-    `seen`: the highest number that was seen before.
+    Statements are read under the first of `names` that has any. `now`: milliseconds since the epoch; `seen`: the
+    highest statement number that was seen before.
 
-    Raises VerificationError: `tag-unsigned` (nothing is signed of it), `moves-rolled-back` (less is than was seen
-    before), `tag-replayed` (it was moved on from there), `tag-unsigned-move` (nobody signed that it goes there),
-    `tag-frozen` (what is signed is too old, unless `allow_stale`).
+    Raises VerificationError: `tag-unsigned` (there are no statements), `moves-rolled-back` (the newest number is lower
+    than `seen`), `tag-replayed` (the tag was moved away from `digest`), `tag-unsigned-move` (no statement has
+    `digest`), `tag-frozen` (the newest statement has expired, unless `allow_stale`).
     """
     place = f"{repository.url}:{tag}"
     signed = ((name, recent_statements(repository, name, tag, key)) for name in dict.fromkeys(names))

@@ -1,8 +1,10 @@
-"""The history of tags, kept in the mirror itself: each move is signed before it is made
-(`pipeline.mirror.tag_signing`). There is no other database, and no clock decides: moves are a chain of predecessors.
+"""Read the history of a tag from its mirror: signed moves, and unsigned old records.
 
-Mirrors that are older than signed moves have records of their own, small manifests under tags that begin with `move.`,
-which nobody signed. They are read as what came before, and none is written any more.
+Each move is signed before it is made (`pipeline.mirror.tag_signing`). There is no other database, and clocks do not
+decide the order: each move names its predecessor.
+
+Mirrors that are older than signed moves have unsigned records, small manifests under tags that begin with `move.`. They
+are read as the moves before the signed ones; none is written any more.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ MOVE_TYPE = "application/vnd.relbuild.move.v1+json"
 
 _RECORD = re.compile(r"move\.(?P<tag>.+)\.(?P<at>\d{8}T\d{9}Z)\.[0-9a-f]{6}")
 _LONGEST_NAME = 90
-"""Characters of a tag's name that the name of an old record holds: the rest of the 128 is taken by time and number."""
+"""Characters of a tag's name in the name of an old record: time and number take the rest of the 128."""
 
 
 def read_history(
@@ -38,8 +40,8 @@ def read_history(
 ) -> tuple[PastMove, ...]:
     """Return all moves of a tag, oldest first.
 
-    They are under the first of `names` (the repository's own) that it has any under: as `key` signed them, or without
-    one as the mirror says. Raises VerificationError `move-malformed`.
+    Statements are read under the first of `names` that has any (default: the repository's own name), only those signed
+    by `key`, or without a key all, unverified. Raises VerificationError `move-malformed`.
     """
     now = repository.resolve(tag)
     signed: tuple[RecordedStatement, ...] = ()
@@ -63,9 +65,9 @@ def _signed(statements: Iterable[RecordedStatement], made: Sequence[RecordedStat
 
 
 def earlier_digests(past: Sequence[PastMove]) -> tuple[Digest, ...]:
-    """The digests that a tag pointed to before, the most recent first.
+    """Return the former targets of a tag, the most recent first.
 
-    What was rolled back is left out: the first is where rolling back goes, and rolling back again goes further.
+    Without those from which it was rolled back: the first is the target of the next rollback, and so on.
     """
     stack: list[Digest] = []
     for one in past:
@@ -98,7 +100,7 @@ def _old(repository: Repository, tag: str, stands: Digest | None) -> tuple[PastM
 
 
 def move_records(tags: Sequence[str], tag: str | None = None) -> tuple[str, ...]:
-    """The tags among `tags` under which moves (of `tag`) are written down."""
+    """Return those of `tags` that are old records of moves (of `tag`, if given)."""
     names = []
     for name in tags:
         parsed = _RECORD.fullmatch(name)
@@ -108,10 +110,10 @@ def move_records(tags: Sequence[str], tag: str | None = None) -> tuple[str, ...]
 
 
 def _told(found: Sequence[tuple[Move, str]], stands: Digest | None) -> tuple[PastMove, ...]:
-    """Select the moves that were made, from those that were recorded.
+    """Order old recorded moves, and mark those that were made: the chain that ends at `stands`.
 
-    Seen from the end, what the tag points to was put there by the last move that says so, and that one says what it
-    found. Where two say so the later one is taken, by clocks that may have been wrong.
+    From the end: the target `stands` was set by the last move to it, whose `before` is the target before that. Where
+    several moves match, the latest is taken, by clocks that may have been wrong.
     """
     left = sorted(found, key=lambda one: (one[0].at, one[1]))
     made: list[tuple[Move, str]] = []
@@ -130,7 +132,7 @@ def _told(found: Sequence[tuple[Move, str]], stands: Digest | None) -> tuple[Pas
 
 
 def read_move(manifest: Manifest, record: str) -> Move:
-    """An old record → the move that it tells of. Raises VerificationError `move-malformed`."""
+    """Parse an old record's manifest. Raises VerificationError `move-malformed`."""
     place = f"record {record}"
     notes = JsonReader.parse(manifest.data, place).get("annotations")
     before = notes.get(f"{MOVE_ANNOTATION_PREFIX}from").text("")

@@ -1,7 +1,4 @@
-"""Moves of tags by which people pull, each signed.
-
-Each is signed before it is made, and again once it is seen to be made.
-"""
+"""Point tags at a cleared image: floating ones with signed moves, immutable ones once."""
 
 from __future__ import annotations
 
@@ -20,16 +17,16 @@ from pipeline.model.publication import Move, MoveCause
 
 _Result = TypeVar("_Result")
 
-MOVES_PARALLEL = 4
-"""Blobs on their way, or tags that are signed, at the same time: enough to hide a registry's
-answering times, few enough for its limits."""
+PUBLISH_CONCURRENCY = 4
+"""Blobs that are transferred, or tags that are signed, at the same time: enough to hide a registry's latency, few
+enough for its rate limits."""
 
 MOVE_ATTEMPTS = 5
 """Attempts to move a tag that others move at the same time."""
 
 
 def set_immutable_tag(repository: Repository, tag: str, cleared: Cleared) -> None:
-    """Set an immutable tag, or find it set to the same.
+    """Set an immutable tag, unless it points to the same digest already.
 
     Raises PublicationRefused `tag-immutable`.
     """
@@ -53,10 +50,9 @@ def set_immutable_tag(repository: Repository, tag: str, cleared: Cleared) -> Non
 class TagMover:
     """Moves of floating tags of a repository, each move signed before it is made.
 
-    `version` is that of what they shall point to, `why` goes into the history; `clear_again` asks the gate anew when a
-    tag points to something else than it was told; `clock` gives seconds since the epoch. `signer` is None where what
-    was signed elsewhere was carried here; `identity`: the name under which tags are signed, if it is not the
-    repository's own.
+    `version` is that of the image, `why` goes into the history; `clear_again` asks the gate again when a tag does not
+    point to the image that the gate saw; `clock` returns seconds since the epoch. `signer` is None for a copy, whose
+    signed statements were copied; `identity`: the repository's name in statements, if it is not its own.
     """
 
     repository: Repository
@@ -68,13 +64,12 @@ class TagMover:
     identity: str = ""
 
     def move(self, tags: Sequence[str], cleared: Cleared) -> tuple[tuple[Move, ...], tuple[str, ...]]:
-        """Move tags to what was cleared; return the moves, and the tags left alone.
+        """Move tags to the cleared manifest; return the moves, and tags that pointed there already.
 
-        Those that point there already are left alone, and what is signed of them is renewed if it is missing or old.
+        Statements on the latter are renewed if they are missing or old.
 
-        Moves are signed side by side, each in its tag's own list, then made one after the other, then settled side by
-        side. Each tag is a step of its own: one that cannot be moved does not keep the others from it. Raises
-        PublicationRefused of all that could not.
+        Moves are signed in parallel, made sequentially, then confirmed in parallel. A tag that cannot be moved does not
+        stop the others. Raises PublicationRefused with all that could not be moved.
         """
         with self.repository.moving():
             return self._move_all(tags, cleared)
@@ -83,10 +78,10 @@ class TagMover:
         moved: list[Move] = []
         unmoved: list[str] = []
         problems: list[Problem] = []
-        begun = self._side_by_side(lambda tag: self._begin(tag, cleared), tags)
-        for tag, (found, announced) in zip(tags, begun, strict=True):
+        begun = self._in_parallel(lambda tag: self._begin(tag, cleared), tags)
+        for tag, (found, signed) in zip(tags, begun, strict=True):
             try:
-                move = self._move(tag, cleared, found, announced)
+                move = self._move(tag, cleared, found, signed)
             except PublicationRefused as error:
                 problems += error.problems
                 continue
@@ -98,66 +93,68 @@ class TagMover:
         lost = self.repository.overtaken({move.tag: move.after for move in moved})
         problems += (problem for tag in lost for problem in self._overtaken(tag, wanted, None).problems)
         standing = (*(move.tag for move in moved if move.tag not in lost), *unmoved)
-        self._side_by_side(lambda tag: self._settle(tag, wanted), standing)
+        self._in_parallel(lambda tag: self._confirm(tag, wanted), standing)
         if problems:
             raise PublicationRefused.of(problems)
         return tuple(moved), tuple(unmoved)
 
-    def _side_by_side(self, do: Callable[[str], _Result], tags: Sequence[str]) -> list[_Result]:
-        with ThreadPoolExecutor(MOVES_PARALLEL, "sign") as pool:
+    def _in_parallel(self, do: Callable[[str], _Result], tags: Sequence[str]) -> list[_Result]:
+        with ThreadPoolExecutor(PUBLISH_CONCURRENCY, "sign") as pool:
             return list(pool.map(do, tags))
 
     def _begin(self, tag: str, cleared: Cleared) -> tuple[Digest | None, Move | None]:
-        """Resolve a tag and sign its move; no move where there is nothing to move, or the gate is to
-        be asked first."""
+        """Resolve a tag and sign its move; return its target and the move.
+
+        None for the move where the tag points there already, or the gate must be asked first.
+        """
         wanted = cleared.manifest.digest
         found = self.repository.resolve(tag)
-        if found == wanted or not self._judged(cleared, tag, found):
+        if found == wanted or not self._gate_saw(cleared, tag, found):
             return found, None
-        return found, self._announced(tag, found, wanted)
+        return found, self._sign_move(tag, found, wanted)
 
     def _move(self, tag: str, cleared: Cleared, found: Digest | None, move: Move | None) -> Move | None:
-        """Move a tag that was found to point to `found`.
+        """Move a tag that points to `found`; return the move, or None if it pointed there already.
 
-        `move`: signed already. Returns None if it pointed there.
+        `move`: the move, where it is signed already.
         """
         wanted = cleared.manifest.digest
         for _ in range(MOVE_ATTEMPTS):
             if found != wanted and move is None:
-                if not self._judged(cleared, tag, found):
+                if not self._gate_saw(cleared, tag, found):
                     cleared = self.clear_again()
-                move = self._announced(tag, found, wanted)
+                move = self._sign_move(tag, found, wanted)
             try:
-                # Also where it points there already: one who was killed just after he moved it may have left it out of
-                # the list of tags that a mirror of files keeps, and nothing is written if all is in order.
+                # Also where it points there already: a publisher that was killed just after the move may have left the
+                # tag out of a directory's list of tags. Nothing is written if all is in order.
                 self.repository.point(tag, cleared, found)
             except TagConflict as error:
                 if error.found == wanted:
                     return None
                 if error.written:
                     raise self._overtaken(tag, wanted, error.found) from None
-                found, move = error.found, None  # somebody was quicker
+                found, move = error.found, None  # somebody else moved it first
             else:
                 return move
         raise self._overtaken(tag, wanted, found)
 
-    def _announced(self, tag: str, found: Digest | None, wanted: Digest) -> Move:
+    def _sign_move(self, tag: str, found: Digest | None, wanted: Digest) -> Move:
         move = Move(tag, found, wanted, int(self.clock() * 1000), self.why, self.version)
         if self.signer is not None:
             self._signed_tag(tag, self.signer).announce(move)
         return move
 
-    def _settle(self, tag: str, wanted: Digest) -> None:
+    def _confirm(self, tag: str, wanted: Digest) -> None:
         if self.signer is not None:
-            self._signed_tag(tag, self.signer).settle(wanted, self.version, self.why)
+            self._signed_tag(tag, self.signer).confirm(wanted, self.version, self.why)
 
     def _signed_tag(self, tag: str, signer: TagSigner) -> SignedTag:
         return SignedTag(self.repository, self.identity or self.repository.identity, tag, signer)
 
-    def _judged(self, cleared: Cleared, tag: str, found: Digest | None) -> bool:
-        """Return whether the gate knew what the tag points to.
+    def _gate_saw(self, cleared: Cleared, tag: str, found: Digest | None) -> bool:
+        """Return whether the gate knew the tag's present target.
 
-        What may follow something else is for it to say again. Who goes back on purpose is not asked.
+        If not, the gate must be asked again. A rollback needs no new answer.
         """
         if found is None or self.why is MoveCause.ROLLBACK:
             return True

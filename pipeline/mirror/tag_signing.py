@@ -1,10 +1,9 @@
-"""Signed statements of where tags point, made around each move and renewed later.
+"""Sign and put statements on one tag: a move before it is made, its confirmation, renewals.
 
-A move is signed before it is made, and once it is seen to be made that it is so; and that again before what was said is
-too old to be believed.
+Confirmations and renewals are the same kind of statement, renewed before it expires.
 
-A publisher that is killed between the two leaves a tag that points where it did, or where it was to point: who verifies
-believes either (`pipeline.model.tag_chain.believable`), until the next publication or renewal says which.
+A publisher that is killed between announcement and confirmation leaves a tag that points to its old or new target:
+verification accepts both (`pipeline.model.tag_chain.believable`) until the next publication or renewal confirms one.
 """
 
 from __future__ import annotations
@@ -32,16 +31,13 @@ from pipeline.model.publication import (
 from pipeline.model.tag_chain import believable, head
 
 RENEWAL_SHARE = 0.75
-"""The part of its validity that a statement has left when it is renewed: a night that is repeated within the hour
-leaves the mirror alone, and nights may fail for days before anything is too old."""
+"""Remaining share of its validity below which a statement is renewed: a nightly run that is repeated within the hour
+writes nothing, and nightly runs may fail for days before a statement expires."""
 
 
 @dataclass(frozen=True, slots=True)
 class SignedTag:
-    """The signed statements of one tag, for one who adds to them.
-
-    `identity` is the repository's signed name.
-    """
+    """Writer of signed statements on one tag. `identity`: the repository's name in them."""
 
     repository: Repository
     identity: str
@@ -49,21 +45,19 @@ class SignedTag:
     signer: TagSigner
 
     def announce(self, move: Move) -> None:
-        """Sign a move that is about to be made, from what the tag was found to point to."""
+        """Sign a move that is about to be made; `move.before` is the tag's present target."""
         listed = self._listed()
         recent = self._recent()
-        # Where another key signed until now, its moves go on as history.
+        # If another key signed until now, its moves stay as the history before this one.
         self._write(move, self._number(listed, recent), head(recent or listed, move.before))
 
-    def settle(self, digest: Digest, version: str, why: MoveCause) -> bool:
-        """Sign that the tag stands at `digest`, where it was moved or found.
+    def confirm(self, digest: Digest, version: str, why: MoveCause) -> bool:
+        """Sign that the tag points to `digest`; return whether anything was signed.
 
-        Nothing is signed that was signed already and is young, nor if it points elsewhere by now. `why`: what a move is
-        called that nobody had signed.
-
-        Returns whether anything was signed.
+        Nothing is signed if that is signed already and not old, or if the tag points elsewhere by now. `why`: cause of
+        the move, where no move to `digest` is signed yet.
         """
-        listed = self._listed()  # Before the tag is looked at: who moves it after that signs a higher number.
+        listed = self._listed()  # Before the tag is resolved: a later mover signs a higher number.
         recent = self._recent()
         if self.repository.resolve(self.tag) != digest or self._settled(recent, digest):
             return False
@@ -80,16 +74,16 @@ class SignedTag:
         return True
 
     def believed_until(self, digest: Digest) -> int | None:
-        """Return until when it is believed that the tag points to `digest`.
+        """Return when the newest statement expires that allows `digest` as the tag's target.
 
-        Milliseconds since the epoch; None: it is not believed.
+        Milliseconds since the epoch; None: no statement allows it.
         """
         believed, newest = believable(self._recent(), self._find)
         return newest[0].statement.until if digest in believed else None
 
     @property
     def under_way(self) -> bool:
-        """Return whether a signed move of the tag may be under way just now."""
+        """Return whether a signed move of the tag may be in progress."""
         recent = self._recent()
         if not recent or recent[0].statement.renews or len(believable(recent, self._find)[0]) == 1:
             return False
@@ -97,7 +91,7 @@ class SignedTag:
 
     @property
     def version(self) -> str:
-        """The version of what it points to, as the newest statement says."""
+        """The version of the tag's image in the newest statement; "" if there is none."""
         recent = self._recent()
         return recent[0].statement.move.version if recent else ""
 
@@ -105,7 +99,7 @@ class SignedTag:
         believed, newest = believable(recent, self._find)
         if not newest:
             return False
-        # A move that was given up stays among what is believed, until the next one is made.
+        # An abandoned move stays acceptable until the next one is confirmed.
         if not all(one.statement.move.after == digest for one in newest):
             return False
         if believed != {digest} and not newest[0].statement.renews:
@@ -124,9 +118,9 @@ class SignedTag:
         return written
 
     def _number(self, listed: tuple[RecordedStatement, ...], recent: tuple[RecordedStatement, ...]) -> int:
-        """Return the number for the next statement: higher than all that are known.
+        """Return the number for the next statement: higher than all that are signed, seen or listed.
 
-        Known are those that were signed, seen, or are listed: what nobody verified leaves half of the room.
+        Listed numbers are unverified and are ignored above half of the limit, so that there is room to grow.
         """
         signed = (one.statement.number for one in recent)
         said = (one.statement.number for one in listed if one.statement.number <= STATEMENT_NUMBER_LIMIT // 2)

@@ -1,11 +1,11 @@
-"""Signed statements of where tags point (docs/decisions/0018).
+"""List, verify, write and remove signed statements on tags' targets (docs/decisions/0018).
 
-They are sigstore bundles that refer to an anchor, a manifest that stands for one tag of one repository and is the same
-for all who know both names. Nobody pulls it, and it has no tag: a registry with the referrers API shows nothing of it,
-one without has one list of referrers for each.
+A statement is a sigstore bundle that refers to an anchor: an untagged manifest that stands for one tag of one
+repository and is computed from their names. A registry with the referrers API lists no tag for it; one without has one
+referrers index for each anchor.
 
-A statement is read from its signed bytes. What its manifest's annotations repeat is for lists: who looks into them
-without a key believes the mirror.
+A statement is read from its signed bytes. Its manifest's annotations repeat it for listing: without a key they are
+unverified.
 """
 
 from __future__ import annotations
@@ -44,22 +44,22 @@ from pipeline.oci.predicates import MOVE
 from pipeline.store import Store
 
 ANCHOR_TYPE = "application/vnd.relbuild.tag.v1+json"
-"""The artifactType of the manifest that stands for a tag."""
+"""The artifactType of a tag's anchor manifest."""
 
 STATEMENTS_KEPT = 1000
-"""Moves of one tag that are kept: at 900 bytes each in a list of referrers, a quarter of what registries take."""
+"""Moves of one tag that are kept: at 900 bytes each in a referrers index, a quarter of what registries accept."""
 
 STATEMENTS_EXAMINED = 64
-"""Statements that are verified to find the newest that hold: whoever can write to a mirror can add some that do not."""
+"""Statements that are verified to find the newest valid ones: whoever can write to a mirror can add invalid ones."""
 
 STATEMENT_NUMBER_LIMIT = 10**12
-"""A number that a list gives is not believed beyond this: it would leave no room to grow."""
+"""Highest statement number that is accepted: a higher one would leave no room to grow."""
 
 STATEMENT_ATTEMPTS = 5
-"""Attempts to list statements, of which one may be superseded meanwhile."""
+"""Attempts to list and read statements, which may be removed meanwhile."""
 
 MOVE_MILLISECONDS = 3_600_000
-"""Milliseconds for which what was signed may be a publisher's who is still at it."""
+"""Milliseconds for which the publisher of a statement may still be working on its move."""
 
 MOVE_ANNOTATION_PREFIX = "org.relbuild.move."
 """Prefix of the annotations that describe a move."""
@@ -70,10 +70,10 @@ _NUMBER = re.compile(r"\d{1,13}")
 
 @dataclass(frozen=True, slots=True)
 class TagSigner:
-    """A key that signs where tags point, and the clock and memory for that.
+    """Settings for signing statements on tags: key, clock, validity and memory.
 
-    `clock` gives seconds since the epoch; `validity` is in seconds; `memory` knows the highest number that was seen of
-    a tag, whatever the mirror says by now.
+    `clock` returns seconds since the epoch; `validity` is in seconds; `memory` has the highest number that was seen on
+    each tag, independent of the mirror.
     """
 
     key: SigningKey
@@ -83,30 +83,30 @@ class TagSigner:
 
     @property
     def now(self) -> int:
-        """Milliseconds since the epoch."""
+        """The present time, in milliseconds since the epoch."""
         return int(self.clock() * 1000)
 
     def seen(self, repository: Repository, tag: str) -> int:
-        """The highest number that was seen of a tag; 0 if none was."""
+        """Return the highest number that was seen on a tag; 0 if none was."""
         return self.memory.seen(repository.url, tag) if self.memory else 0
 
 
 @dataclass(frozen=True, slots=True)
 class TagMemory:
-    """The highest statement number that this store has seen of each tag of a mirror.
+    """Record in the store of the highest signed statement number seen on each tag.
 
-    Only signed numbers count. One that is lower later was replayed, with all that the mirror says of it.
+    A mirror that later shows a lower one was rolled back.
     """
 
     store: Store
 
     def seen(self, url: str, tag: str) -> int:
-        """The highest number of a tag of the repository at `url`; 0 if none was seen."""
+        """Return the highest number seen on a tag of the repository at `url`; 0 if none was."""
         known = self.store.recall(_memory(url, tag))
         return known if isinstance(known, int) and not isinstance(known, bool) else 0
 
     def see(self, url: str, tag: str, number: int) -> None:
-        """Remember a number, unless a higher one is known."""
+        """Record a number, unless a higher one is recorded."""
         if number > self.seen(url, tag):
             self.store.remember(_memory(url, tag), number)
 
@@ -116,7 +116,7 @@ def _memory(url: str, tag: str) -> Digest:
 
 
 def anchor_manifest(identity: str, tag: str) -> Manifest:
-    """The manifest that stands for a tag of the repository `identity`."""
+    """Make the anchor manifest of a tag of repository `identity`: subject of its statements."""
     empty = descriptor_json(EMPTY_DESCRIPTOR)
     return Manifest(
         media_types.MANIFEST,
@@ -137,7 +137,7 @@ def anchor_manifest(identity: str, tag: str) -> Manifest:
 
 
 def list_statements(repository: Repository, identity: str, tag: str) -> tuple[RecordedStatement, ...]:
-    """List the statements on a tag that the mirror has, newest first; none of them is verified."""
+    """List the statements on a tag from annotations, newest first, unverified."""
     found = []
     for referrer in repository.referrers(anchor_manifest(identity, tag).digest):
         said = listed_statement(referrer.annotation, identity)
@@ -147,7 +147,7 @@ def list_statements(repository: Repository, identity: str, tag: str) -> tuple[Re
 
 
 def listed_statement(note: Callable[[str], str], identity: str = "") -> TagStatement | None:
-    """Read the statement of a move in a manifest's annotations; None if none can be read."""
+    """Parse a statement from a manifest's annotations, got by `note`; None if it is malformed."""
 
     def said(name: str) -> str:
         return note(MOVE_ANNOTATION_PREFIX + name)
@@ -162,11 +162,10 @@ def listed_statement(note: Callable[[str], str], identity: str = "") -> TagState
 def recent_statements(
     repository: Repository, identity: str, tag: str, key: VerifyingKey
 ) -> tuple[RecordedStatement, ...]:
-    """The statements on a tag signed by `key`, from the newest on to the newest renewal.
+    """Return the statements on a tag signed by `key`, from the newest to the newest renewal.
 
-    A renewal settles what came before it; the moves that began where it says are among them.
-
-    Raises VerificationError as the repository does; what does not hold is passed over.
+    Also older moves that began at the renewal's target. Statements before a renewal do not count otherwise. Invalid
+    ones are skipped. Raises VerificationError as the repository does.
     """
     for _ in range(STATEMENT_ATTEMPTS):
         found: list[RecordedStatement] = []
@@ -188,7 +187,7 @@ def recent_statements(
 def find_statement(
     repository: Repository, identity: str, tag: str, record: Digest, key: VerifyingKey
 ) -> RecordedStatement | None:
-    """The statement with a record, if `key` signed it."""
+    """Return the statement in the manifest `record`, if `key` signed it; None otherwise."""
     one = next((one for one in list_statements(repository, identity, tag) if one.record == record), None)
     manifest = repository.manifest(record) if one is not None else None
     return one if one is not None and manifest is not None and _holds(repository, manifest, one, key) else None
@@ -197,7 +196,7 @@ def find_statement(
 def signed_statements(
     repository: Repository, identity: str, tag: str, key: VerifyingKey
 ) -> tuple[RecordedStatement, ...]:
-    """All that `key` signed of a tag, the newest first."""
+    """Return all statements on a tag that `key` signed, the newest first."""
     found = []
     for one in list_statements(repository, identity, tag):
         manifest = repository.manifest(one.record)
@@ -207,7 +206,7 @@ def signed_statements(
 
 
 def _holds(repository: Repository, manifest: Manifest, listed: RecordedStatement, key: VerifyingKey) -> bool:
-    """Did `key` sign what is listed?"""
+    """Return whether `key` signed exactly the listed statement."""
     subject = anchor_manifest(listed.statement.repository, listed.statement.move.tag).digest
     try:
         bundle = repository.read_blob(bundle_layer(manifest))
@@ -240,14 +239,17 @@ def _values(said: TagStatement) -> dict[str, str]:
 
 
 def _predicate(data: bytes) -> TagStatement:
-    """Raises VerificationError `move-malformed`."""
+    """Parse a signed predicate (JSON). Raises VerificationError `move-malformed`."""
     document = JsonReader.parse(data, "move")
     names = ("repository", *_TEXTS, *_NUMBERS)
     return _statement({name: document.get(name).text("") for name in names})
 
 
 def _statement(said: Mapping[str, str]) -> TagStatement:
-    """Raises VerificationError `move-malformed`, `digest-malformed`."""
+    """Make a statement from its text values.
+
+    Raises VerificationError `move-malformed`, `digest-malformed`.
+    """
     wrong = next((name for name in _NUMBERS if not _NUMBER.fullmatch(said[name])), None)
     if (
         wrong is not None
@@ -272,7 +274,7 @@ def _statement(said: Mapping[str, str]) -> TagStatement:
 
 
 def write_statement(repository: Repository, said: TagStatement, key: SigningKey) -> RecordedStatement:
-    """Sign a statement and list it among those of its tag. Raises as the repository does."""
+    """Sign a statement and attach it to its tag's anchor. Raises as the repository does."""
     subject = anchor_manifest(said.repository, said.move.tag)
     values = _values(said)
     signed = Statement(
@@ -291,11 +293,11 @@ def write_statement(repository: Repository, said: TagStatement, key: SigningKey)
 
 
 def tidy_statements(repository: Repository, newest: TagStatement, key: VerifyingKey, now: int) -> None:
-    """Remove what `key` signed of a tag and is not needed besides `newest`, which holds.
+    """Remove statements on a tag, signed by `key`, that `newest` makes unnecessary.
 
-    The tag is that of `newest`. Removed are renewals that it supersedes, and the oldest moves beyond `STATEMENTS_KEPT`.
-    What is younger than `MOVE_MILLISECONDS` at `now` (milliseconds) is left: whoever wrote it may still look whether it
-    is listed. A registry that deletes nothing keeps all of it: it does no harm.
+    These are superseded renewals, and the oldest moves beyond `STATEMENTS_KEPT`. Those younger than `MOVE_MILLISECONDS`
+    at `now` (milliseconds since the epoch) are kept: their publisher may still check whether they are listed. A
+    registry without deletions keeps all, which does no harm.
     """
     listed = list_statements(repository, newest.repository, newest.move.tag)
     with contextlib.suppress(EnvironmentLacking):

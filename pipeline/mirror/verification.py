@@ -1,7 +1,4 @@
-"""Verification of what a mirror holds: every byte, signature and attestation.
-
-Also the answers of the checks once more.
-"""
+"""Verify a published image on a mirror: blobs, signatures, attestations, evidence."""
 
 from __future__ import annotations
 
@@ -30,16 +27,17 @@ from pipeline.oci.sources_artifact import SOURCES_TYPE
 from pipeline.progress import Progress, task
 
 VERIFICATION_PARALLEL = 4
-"""Blobs that are read at the same time."""
+"""Blobs that are read and verified at the same time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """Result of a verification that holds.
+    """Result of a successful verification.
 
-    `identities`: the names under which it was signed; `attested`: for each manifest, the
-    predicate types that are attested; `bytes_read`: of blobs; `limits`: what the kernel held the tested
-    instances to; `tag`: what is signed of the tag that was named, if it was one that may move."""
+    `identities`: the names under which it is signed; `attested`: for each manifest, its attested predicate types;
+    `bytes_read`: of blobs; `limits`: resource limits of the tested instances, and whether they were enforced; `tag`:
+    the check of the given tag, if it is a floating one.
+    """
 
     held: MirroredImage
     identities: tuple[str, ...]
@@ -59,13 +57,13 @@ def verify_image(
     progress: Progress,
     contents: bool = True,
 ) -> Verified:
-    """Verify an image or index with all that belongs to it, signed under `expected`.
+    """Verify an image or index with its blobs, signatures and attestations.
 
-    `expected` is a name (None: whichever). `judge` asks the gate whether the attested evidence carries it, and raises
-    PublicationRefused if not; `contents` reads every layer from its beginning to its end (without it, layers need only
-    be there).
+    `expected`: the name under which it must be signed (None: any). `judge` asks the gate whether the attested evidence
+    suffices, and raises PublicationRefused if not. `contents`: read and verify every layer (otherwise layers need only
+    exist).
 
-    Raises UsageError `reference-missing`; VerificationError of all problems at once; what `judge` raises.
+    Raises UsageError `reference-missing`; VerificationError with all problems; as `judge` does.
     """
     held = read_published(repository, reference)
     problems: list[Problem] = []
@@ -91,7 +89,7 @@ def verify_image(
 
 
 def _contents(repository: Repository, held: MirroredImage, contents: bool) -> Iterator[tuple[tuple[Problem, ...], int]]:
-    """Every config and layer: what is wrong with it, and how many bytes were read."""
+    """Check every config and layer; yield its problems and the number of bytes read."""
     wanted: dict[Digest, Descriptor] = {}
     for image in held.images:
         for descriptor in (image.config_descriptor, *(layer.blob for layer in image.layers)):
@@ -114,10 +112,7 @@ def _contents(repository: Repository, held: MirroredImage, contents: bool) -> It
 def _sources(
     repository: Repository, subject: Digest, key: VerifyingKey, expected: SignedIdentity | None
 ) -> tuple[Problem, ...]:
-    """Return what is wrong with the source packages of a manifest: signature and bytes.
-
-    Nothing is wrong if no source packages go with it.
-    """
+    """Verify the source packages attached to a manifest, if there are any: signatures and blobs."""
     problems: list[Problem] = []
     for referrer in repository.referrers(subject):
         if referrer.artifact_type != SOURCES_TYPE:
@@ -138,7 +133,7 @@ def _sources(
 def _attested(
     repository: Repository, manifest: Manifest, key: VerifyingKey
 ) -> tuple[dict[str, tuple[Attestation, ...]], tuple[Problem, ...]]:
-    """Return what is attested of a manifest, by predicate type, and what is wrong."""
+    """Return a manifest's valid attestations by predicate type, and problems of required ones."""
     wanted = INDEX_PREDICATES if manifest.media_type == media_types.INDEX else IMAGE_PREDICATES
     said: dict[str, tuple[Attestation, ...]] = {}
     problems: list[Problem] = []

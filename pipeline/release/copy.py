@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pipeline.digest import Digest
 from pipeline.errors import UsageError
 from pipeline.mirror.address import Address
-from pipeline.mirror.attestations import SignedName
+from pipeline.mirror.attestations import NameSignature
 from pipeline.mirror.gate import Cleared
 from pipeline.mirror.image_copy import CopiedArtifacts, copy_image, copy_statements
 from pipeline.mirror.image_tags import immutable_tag
@@ -176,7 +176,7 @@ class _CopyJob:
             carried.append(standing)
         return carried
 
-    def _names(self, held: MirroredImage, key: SigningKey) -> list[SignedName]:
+    def _names(self, held: MirroredImage, key: SigningKey) -> list[NameSignature]:
         """A signature under the target's name, of all that is signed."""
         subjects = [manifest.digest for manifest in held.manifests]
         sources = [
@@ -185,4 +185,4 @@ class _CopyJob:
             for one in self.here.referrers(subject)
             if one.artifact_type == SOURCES_TYPE
         ]
-        return [SignedName(subject, key) for subject in (*subjects, *sources)]
+        return [NameSignature(subject, key) for subject in (*subjects, *sources)]

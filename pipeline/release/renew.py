@@ -59,7 +59,7 @@ def renew(
             left.append(tag)
             continue
         with repository.moving():
-            signed = signed_tag.settle(digest, signed_tag.version, MoveCause.PUBLISH)
+            signed = signed_tag.confirm(digest, signed_tag.version, MoveCause.PUBLISH)
         if signed:
             renewed.append(tag)
             until = None

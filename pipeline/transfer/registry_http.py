@@ -134,7 +134,7 @@ class RegistryClient:
         """Return the requests and bytes that were counted until now."""
         return self._meter.read()
 
-    def patience(self) -> RetryBudget:
+    def retry_budget(self) -> RetryBudget:
         """Return the retries for a caller that repeats several requests as one (an upload).
 
         `spend` a TransientFailure, and try again.
@@ -214,7 +214,7 @@ class RegistryClient:
     # --- one request ---------------------------------------------------------------------------
 
     def _patiently(self, attempt: Callable[[], _T], *, once: bool) -> _T:
-        patience = self.patience()
+        retries = self.retry_budget()
         while True:
             self._pace.wait()
             try:
@@ -222,7 +222,7 @@ class RegistryClient:
             except TransientFailure as failure:
                 if once:
                     raise
-                patience.spend(failure)
+                retries.spend(failure)
 
     @contextlib.contextmanager
     def _answered(

@@ -34,7 +34,7 @@ from pipeline.mirror.references import (
     referrer_of,
 )
 from pipeline.mirror.retention.access_log import read_pulls
-from pipeline.mirror.retention.relisting import relisted
+from pipeline.mirror.retention.referrers_rewrite import remove_referrers
 from pipeline.mirror.tag_history import read_move
 from pipeline.mirror.tag_statements import _predicate
 from pipeline.model.evidence import read_evidence
@@ -169,7 +169,7 @@ def _referrers(data: bytes) -> object:
     with contextlib.suppress(RelbuildError):
         manifest_subject(index)
     media_type_of(data)
-    for change in (merge_referrers, relisted):
+    for change in (merge_referrers, remove_referrers):
         with contextlib.suppress(RelbuildError):
             change(index, ())
     return listed_referrers(index)

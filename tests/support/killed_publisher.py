@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from pipeline.digest import Digest
 from pipeline.errors import RelbuildError
 from pipeline.mirror.address_parser import parse_address
-from pipeline.mirror.backends.directory.directory_address import DIRECTORY, find_root
+from pipeline.mirror.backends.directory.directory_address_form import DIRECTORY, find_root
 from pipeline.mirror.backends.directory.directory_repository import DirectoryRepository
 from pipeline.mirror.backends.registry.registry_repository import RegistryRepository
 from pipeline.mirror.mirror_access import MirrorAccess

@@ -1,4 +1,1 @@
-"""The kinds of mirror, one folder for each.
-
-Each folder implements the whole protocol (`pipeline.mirror.protocol`).
-"""
+"""Implementations of `pipeline.mirror.protocol`, one folder for each kind of mirror."""

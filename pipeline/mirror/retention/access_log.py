@@ -1,7 +1,6 @@
-"""Times at which tags were last pulled, from the access log in front of a mirror.
+"""Read when tags were last pulled from access logs, and add these times to an inventory.
 
-The log is that of the web server or registry: where the server knows, it is there that it says so. Logs in the combined
-format, as nginx, Apache and docker-registry write them.
+Logs of the web server or registry in the combined format, as nginx, Apache and docker-registry write them.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from pipeline.errors import UsageError
 from pipeline.mirror.retention.pruning import HeldRepository, HeldTag, Inventory
 
 LINE_LIMIT = 16 << 10
-"""Bytes of a line that is looked at: servers refuse longer requests."""
+"""Bytes of a line that are read: servers refuse longer requests."""
 
 _PULL = re.compile(
     rb"\[(?P<at>\d{2}/[A-Z][a-z]{2}/\d{4}:\d{2}:\d{2}:\d{2} [+-]\d{4})\] "
@@ -29,20 +28,20 @@ _TIME = re.compile(rb'\[(\d{2}/[A-Z][a-z]{2}/\d{4}:\d{2}:\d{2}:\d{2} [+-]\d{4})\
 
 @dataclass(frozen=True, slots=True)
 class Pulls:
-    """Pulls that logs tell of.
+    """Pulls in access logs.
 
-    `last`: (repository's name, tag or digest) → when it was last pulled; `since`: when the first
-    line was written; both in seconds since the epoch. `prefix`: what stands there before the names of repositories."""
+    `last`: (repository's name, tag or digest) → time of the last pull; `since`: time of the first line; both in seconds
+    since the epoch. `prefix`: the path before repositories' names in the logs.
+    """
 
     last: dict[tuple[str, str], int]
     since: int
     prefix: str = ""
 
     def of(self, repository: str, tag: HeldTag) -> int:
-        """Return the latest time at which a tag may have been pulled.
+        """Return the latest time at which a tag may have been pulled, by its name or its digest.
 
-        It was pulled by its name, or by the digest that it points to. What is in no log may have been pulled until the
-        log began.
+        A tag that is in no log may have been pulled until the logs began.
         """
         name = f"{self.prefix}/{repository}" if self.prefix else repository
         found = [self.last.get((name, reference)) for reference in (tag.name, str(tag.digest))]
@@ -52,8 +51,7 @@ class Pulls:
 def read_pulls(logs: Sequence[Path], prefix: str = "") -> Pulls:
     """Read access logs, rotated ones (`.gz`) too.
 
-    Raises UsageError `log-unreadable`, and `log-empty` if no line in them has a time: nothing would then count as
-    pulled.
+    Raises UsageError `log-unreadable`, and `log-empty` if no line has a time: then no tag would count as pulled.
     """
     last: dict[tuple[str, str], int] = {}
     since: int | None = None
@@ -81,7 +79,7 @@ def read_pulls(logs: Sequence[Path], prefix: str = "") -> Pulls:
 
 
 def with_pulls(inventory: Inventory, pulls: Pulls | None) -> Inventory:
-    """The inventory with when each tag was last pulled, where that is known."""
+    """Return the inventory with the time of each tag's last pull; unchanged if `pulls` is None."""
     if pulls is None:
         return inventory
     return replace(inventory, repositories=tuple(_told(one, pulls) for one in inventory.repositories))

@@ -1,12 +1,12 @@
-"""Deletion of what a pruning plan removes, from a mirror with an API, as a registry is.
+"""Prune a mirror with an API (a registry): plan, delete tags and manifests, report.
 
-`pruning_plan` decides what goes.
+`pruning_plan` decides what is deleted. Deletions are final, and the registry's own garbage collection, which its
+operator must run, frees the space. A registry has no lock against publishers, so an inventory of a repository is taken
+again just before something is deleted from it, and only what both plans remove is deleted.
 
-Only manifests and tags can be deleted there; nothing brings them back, and the space is freed by the registry's own
-garbage collection, which people must run. A registry has no lock that would keep publishers out, so a repository is
-looked at again just before something is deleted from it, and only what is to go by both looks does. What is about to
-go is written down first, as an index under a tag of its own: otherwise, once an index is deleted, nobody could tell
-its images from some that are just being published, and what a killed pruning left would be spared for ever.
+The manifests to delete are recorded first, in an index under a `prune.` tag. Otherwise, once an index is deleted, its
+images could not be told from images that are just being published, and what a killed pruning left would be spared for
+ever.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from pipeline.mirror.retention.pruning import (
 )
 from pipeline.mirror.retention.pruning_plan import plan_pruning
 from pipeline.mirror.retention.reachability import PRUNING_TAG_PREFIX, RepositoryGraph
-from pipeline.mirror.retention.relisting import with_lists
+from pipeline.mirror.retention.referrers_rewrite import add_rebuilt_indexes
 from pipeline.model.image import Descriptor
 from pipeline.model.manifests import Manifest
 from pipeline.model.rules import MirrorRules
@@ -43,10 +43,10 @@ from pipeline.oci import media_types
 from pipeline.oci.image_manifest import descriptor_json
 
 PRUNING_TYPE = "application/vnd.relbuild.pruning.v1"
-"""The artifactType of an index that lists what is about to be deleted."""
+"""The artifactType of an index that lists the manifests to be deleted."""
 
 _RECORDED = 10_000
-"""Manifests that are written down in one such index: with 200 bytes each, half of what registries take (4 MiB)."""
+"""Manifests in one such index: with 200 bytes each, half of what registries accept (4 MiB)."""
 
 
 def prune_by_deletion(
@@ -61,19 +61,19 @@ def prune_by_deletion(
 ) -> PruningResult:
     """Delete from a mirror what the rules do not keep.
 
-    `now` is seconds since the epoch; `pulls`: when tags were last pulled,
-    where that is known; `idle`: the keeper vouches that nobody publishes, so that what has no known age counts as old.
-    With `dry_run` nothing is changed. `instructions`: what people must do afterwards to free the space.
+    `now` is seconds since the epoch; `pulls`: when tags were last pulled, where that is known; `idle`: the operator
+    assures that nobody publishes, so that content of unknown age counts as old. With `dry_run` nothing is changed.
+    `instructions`: the operator's steps afterwards to free the space.
 
-    In the result `size` is bytes of manifests that can no longer be had, `size_after` is what the registry's garbage
-    collection frees of them and of blobs, if no repository elsewhere on that registry needs them.
+    In the result, `size` is the bytes of the deleted manifests; `size_after` is what the registry's garbage collection
+    frees of manifests and blobs, if no other repository on that registry needs them.
 
-    Raises EnvironmentLacking if the registry cannot be reached or does not allow it; VerificationError if a manifest
-    cannot be read.
+    Raises EnvironmentLacking if the registry cannot be reached or refuses; VerificationError if a manifest cannot be
+    read.
     """
     inventory = mirror.inventory()
     held = inventory.repositories
-    plan, lists = with_lists(plan_pruning(with_pulls(inventory, pulls), rules, now, idle=idle), mirror)
+    plan, lists = add_rebuilt_indexes(plan_pruning(with_pulls(inventory, pulls), rules, now, idle=idle), mirror)
     done = plan
     refused: list[PruningEntry] = []
     if not dry_run:
@@ -105,7 +105,7 @@ def prune_by_deletion(
 
 
 def _common(plan: PruningPlan, again: PruningPlan, name: str) -> PruningPlan:
-    """Return what goes from one repository by both plans."""
+    """Return the part of a plan for one repository that a second plan agrees with."""
     tags, manifests, lists = frozenset(again.tags), frozenset(again.manifests), frozenset(again.relisted)
     return PruningPlan(
         tags=tuple(one for one in plan.tags if one.repository == name and one in tags),
@@ -115,7 +115,7 @@ def _common(plan: PruningPlan, again: PruningPlan, name: str) -> PruningPlan:
 
 
 def _staying(held: tuple[HeldRepository, ...], done: PruningPlan) -> set[Digest]:
-    """Manifests that some repository still has: a registry keeps them once for all."""
+    """Return the manifests that some repository still has: a registry's repositories share them."""
     gone = {(one.repository, one.digest) for one in done.manifests}
     return {
         one.digest for repository in held for one in repository.manifests if (repository.name, one.digest) not in gone
@@ -123,10 +123,7 @@ def _staying(held: tuple[HeldRepository, ...], done: PruningPlan) -> set[Digest]
 
 
 def _as_done(plan: PruningPlan, held: tuple[HeldRepository, ...], gone: set[tuple[str, Digest]]) -> PruningPlan:
-    """Return the part of a plan that was carried out.
-
-    Of its manifests only those in `gone` went: blobs that one needs which is still there are not free.
-    """
+    """Return the part of a plan that was carried out: manifests in `gone`, blobs now unused."""
     still = {
         blob.digest
         for repository in held
@@ -141,9 +138,9 @@ def _as_done(plan: PruningPlan, held: tuple[HeldRepository, ...], gone: set[tupl
 
 
 class _Deletion:
-    """The deletion from one repository.
+    """Deletion from one repository.
 
-    `gone`: the manifests that were deleted; `refused`: what could not be, and why.
+    `gone`: the deleted manifests; `refused`: entries of the plan that the registry did not delete, with the reason.
     """
 
     def __init__(
@@ -163,15 +160,12 @@ class _Deletion:
         self._tags_stay: bool | None = None
 
     def run(self) -> None:
-        """Delete in order: lists of referrers, images, the tags that are left.
-
-        Each image goes with what refers to it.
-        """
+        """Rewrite referrers indexes, then delete manifests with their tags, then the remaining tags."""
         going = {one.digest: one for one in self._plan.manifests}
         for relisting, index in self._lists:
             try:
                 self._repository.put_auxiliary(relisting.tag, index, expected=relisting.present)
-            except TagConflict:  # somebody attaches something: the next pruning sees to it
+            except TagConflict:  # somebody attached something: left to the next pruning
                 going.pop(relisting.present, None)
         tags = {tag.tag: tag.digest for tag in self._plan.tags}
         records = self._write_down(going)
@@ -190,9 +184,9 @@ class _Deletion:
                     self._untag(tag, digest, known.get(tag))
 
     def _with_it(self, tags: Sequence[str], digest: Digest) -> None:
-        """Remove the tags of a deleted manifest where the registry keeps them.
+        """Delete the tags of a deleted manifest where the registry keeps them.
 
-        Most registries remove a manifest's tags with it, as distribution-spec has it; a few keep them.
+        Most registries delete a manifest's tags with it, as distribution-spec says; a few keep them.
         """
         for tag in tags:
             if self._tags_stay is None:
@@ -201,11 +195,11 @@ class _Deletion:
                 self._untag(tag, digest, None)
 
     def _untag(self, tag: str, digest: Digest, one: PruningEntry | None) -> None:
-        with contextlib.suppress(TagConflict):  # it points to something else by now, which stays
+        with contextlib.suppress(TagConflict):  # it was moved meanwhile, and stays
             self._deleted(lambda: self._repository.remove_tag(tag, digest), one)
 
     def _deleted(self, delete: Callable[[], None], one: PruningEntry | None) -> bool:
-        """Delete; False if the registry does not allow it. Then nothing more is tried."""
+        """Call `delete`; return False if the registry allows no deletions, and then try no more."""
         if not self._forbidden:
             try:
                 delete()
@@ -220,10 +214,10 @@ class _Deletion:
         return False
 
     def _write_down(self, going: dict[Digest, PruningEntry]) -> dict[str, Digest]:
-        """Write down what is about to go; return what was written, by tag.
+        """Record the manifests to be deleted under `prune.` tags; return tag → record.
 
-        What was written now and by prunings that were killed is returned: it goes last and is taken out of `going`. The
-        same is written under the same tag, so that a registry that deletes nothing does not fill up with it.
+        Records of killed prunings are returned too, and taken out of `going`: records are deleted last. The same
+        content gets the same tag, so that a registry that deletes nothing does not fill up with records.
         """
         records = {
             tag.tag: tag.digest
@@ -251,10 +245,10 @@ class _Deletion:
 
 
 def _whole_first(held: HeldRepository, going: Mapping[Digest, object]) -> Iterator[Digest]:
-    """Order what goes: an index before its images, a subject before its referrers.
+    """Yield the manifests to delete: an index before its images, a subject before its referrers.
 
-    Whoever finds one of them still finds all that belongs to it. One after the other, so that little is left over when
-    this is killed.
+    So a client that finds one of them still finds everything to which it leads. Each is followed by what belongs to it,
+    so that a killed pruning leaves little over.
     """
     graph = RepositoryGraph(held)
     below: dict[Digest, list[Digest]] = {}
@@ -266,7 +260,7 @@ def _whole_first(held: HeldRepository, going: Mapping[Digest, object]) -> Iterat
         below[digest] = [part for part in parts if part in going and part != digest]
     inner = {part for parts in below.values() for part in parts}
     seen: set[Digest] = set()
-    # What is left after the first pass hangs in a circle, which only tags with false names can make.
+    # What the first pass does not reach is in a cycle, which only tags with forged names can make.
     for root in (*sorted(going.keys() - inner), *sorted(inner)):
         waiting = [root]
         while waiting:

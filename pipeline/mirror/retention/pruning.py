@@ -1,4 +1,4 @@
-"""Inventory of a mirror, and the plan and result of pruning it.
+"""Data classes of pruning: a mirror's inventory, the plan, results of pruning and undoing.
 
 Times are seconds since the epoch, sizes bytes.
 """
@@ -16,8 +16,7 @@ from pipeline.model.image import Descriptor
 class HeldTag:
     """A tag in an inventory.
 
-    `set_at`: when it was pointed to what it points to now; `pulled_at`: when somebody last pulled by it. None where the
-    mirror does not tell.
+    `set_at`: when it was pointed at `digest`; `pulled_at`: when it was last pulled. None where that is unknown.
     """
 
     name: str
@@ -30,8 +29,8 @@ class HeldTag:
 class HeldManifest:
     """A manifest or index of one repository, in an inventory.
 
-    `children`: what an index lists; `blobs`: config and layers; `subject`: what it refers to; `since`: when it came, or
-    when a tag was last known to point to it, None where nobody knows.
+    `children`: entries of an index; `blobs`: config and layers; `subject`: of a referrer; `since`: when it arrived, or
+    when a tag was last known to point to it, None where that is unknown.
     """
 
     digest: Digest
@@ -46,7 +45,7 @@ class HeldManifest:
 
 @dataclass(frozen=True, slots=True)
 class HeldBlob:
-    """A blob of a mirror. `since`: when it came, None where the mirror does not tell."""
+    """A blob in an inventory. `since`: when it arrived, None where that is unknown."""
 
     digest: Digest
     size: int
@@ -55,7 +54,7 @@ class HeldBlob:
 
 @dataclass(frozen=True, slots=True)
 class HeldRepository:
-    """A repository: its tags by name, its manifests by digest, each once and sorted."""
+    """A repository in an inventory: tags sorted by name, manifests sorted by digest, each once."""
 
     name: str
     tags: tuple[HeldTag, ...]
@@ -64,9 +63,9 @@ class HeldRepository:
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """All that a mirror holds, as far as it tells.
+    """All content of a mirror that could be found.
 
-    Repositories by name, and blobs by digest, which all repositories share; each once and sorted.
+    Repositories sorted by name; blobs, which all repositories share, sorted by digest; each once.
     """
 
     repositories: tuple[HeldRepository, ...]
@@ -74,10 +73,7 @@ class Inventory:
 
 
 class PrunedKind(StrEnum):
-    """Kinds of what goes, in the order in which they go.
-
-    Nothing that still stands refers to what is gone.
-    """
+    """Kinds of pruned content, in the order of removal: so no reference dangles meanwhile."""
 
     TAG = "tag"
     MANIFEST = "manifest"
@@ -86,10 +82,10 @@ class PrunedKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PruningEntry:
-    """One thing that goes, or is spared, and why.
+    """One tag, manifest or blob that is pruned or spared, and why.
 
-    `repository` is empty for a blob, `tag` for all but a tag; `digest` of a tag is what it points to, and its `size` is
-    0: what it points to is counted by itself.
+    `repository` is empty for a blob, `tag` for all but a tag. For a tag, `digest` is its target and `size` 0: the
+    target has its own entry.
     """
 
     kind: PrunedKind
@@ -119,9 +115,9 @@ class PruningEntry:
 
 @dataclass(frozen=True, slots=True)
 class ReferrersUpdate:
-    """A list of referrers that must be written without some of its entries.
+    """A referrers index to rewrite: the one under `tag`, now `present`, loses `without`.
 
-    The list under a tag that stays, `present`, names what is not there or will not be: `without` is to be taken out.
+    They are the manifests that are pruned or missing.
     """
 
     repository: str
@@ -143,8 +139,9 @@ class ReferrersUpdate:
 class PruningPlan:
     """Plan of a pruning.
 
-    What goes (`tags`, `manifests`, `blobs`), which lists of referrers are written anew, what nothing refers to and
-    is spared all the same; all sorted. `notes`: what a keeper should know of how this was decided."""
+    `tags`, `manifests` and `blobs` are removed; `relisted`: referrers indexes to rewrite; `spared`: unreferenced
+    content that is kept for now; all sorted. `notes`: remarks on the decision for the operator.
+    """
 
     tags: tuple[PruningEntry, ...] = ()
     manifests: tuple[PruningEntry, ...] = ()
@@ -155,7 +152,7 @@ class PruningPlan:
 
     @property
     def size(self) -> int:
-        """Bytes of all manifests and blobs that go."""
+        """Bytes of all manifests and blobs that are removed."""
         return sum(one.size for one in (*self.manifests, *self.blobs))
 
     @property
@@ -178,12 +175,13 @@ class PruningPlan:
 
 @dataclass(frozen=True, slots=True)
 class PruningResult:
-    """Result of a pruning, or with `dry_run` what it would be.
+    """Result of a pruning; with `dry_run`, what it would be.
 
-    `size`: bytes that were taken away, counted from what was moved or
-    removed and not from the plan. `stamp`: under which all of it can be brought back; empty where it cannot be, or
-    where there was nothing to do. `refused`: what the plan has and this mirror cannot do, with the reason.
-    `instructions`: what people must do themselves; `size_after`: bytes that it would free then, at most."""
+    `size`: bytes that were removed, counted from the files and not from the plan. `stamp`: by which the pruning can be
+    undone; empty where that is impossible or there was nothing to do. `refused`: entries of the plan that the mirror
+    did not remove, with the reason. `instructions`: the operator's steps to free space; `size_after`: bytes that these
+    free, at most.
+    """
 
     mirror: str
     dry_run: bool
@@ -212,8 +210,8 @@ class PruningResult:
 class UndoResult:
     """Result of undoing prunings.
 
-    `stamps`: the prunings that were undone, the last first; `tags`: (repository, tag); `left`: those that exist again
-    meanwhile and were left as they are.
+    `stamps`: the prunings that were undone, the last first; `tags`: restored (repository, tag); `left`: tags that exist
+    again meanwhile and were left as they are; `manifests`, `blobs`: how many were restored.
     """
 
     mirror: str

@@ -1,7 +1,7 @@
-"""Plan of a pruning: what goes and why, a pure decision over the inventory of a mirror.
+"""Compute a pruning plan from a mirror's inventory and the retention rules, without I/O.
 
-Rules speak of tags. Everything else follows from what the tags that stay reach (`reachability`): what nothing
-reaches goes, unless it is so young that a publication may be bringing it just now.
+The rules select tags. Manifests and blobs that cannot be reached from retained tags (`reachability`) are pruned, unless
+they are so young that a publication in progress may have put them.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from pipeline.model.rules import MirrorRules, RetentionRule
 
 
 def plan_pruning(inventory: Inventory, rules: MirrorRules, now: int, *, idle: bool = False) -> PruningPlan:
-    """Plan what goes of a mirror at `now` (seconds since the epoch) under a keeper's rules.
+    """Plan what to prune at `now` (seconds since the epoch) by the operator's rules.
 
-    `idle`: the keeper vouches that nobody publishes, so that what has no known age counts as old. Without it such a
-    thing is spared, unless it is plain that it arrived long ago: a tag points to it, or what it speaks of is gone.
+    `idle`: the operator assures that nobody publishes, so that content of unknown age counts as old. Otherwise such
+    content is spared, unless it must have arrived long ago: a tag points to it, or its subject is missing.
     """
     judged = [_Judgement(repository, rules, now, idle) for repository in inventory.repositories]
     kept = frozenset[Digest]().union(*(one.kept.blobs for one in judged))
@@ -68,7 +68,7 @@ def _blob(blob: HeldBlob, why: str) -> PruningEntry:
 
 
 def _young(since: int | None, now: int, grace: int) -> bool:
-    """A time to come is young too: clocks of two machines differ."""
+    """Return whether a known age is below the grace period, or negative, because clocks differ."""
     return since is not None and now - since < grace
 
 
@@ -81,9 +81,9 @@ def _why_young(grace: int) -> str:
 
 @dataclass(slots=True)
 class _Tags:
-    """The tags of a repository that go by the rules, and why.
+    """Tags of a repository that the rules prune.
 
-    Also what a keeper should know of it.
+    `going`: tag → reason; `untimed`: number of tags of unknown age; `unknown_pulls`: rules that lack pull times.
     """
 
     going: dict[str, str] = field(default_factory=dict)
@@ -92,9 +92,9 @@ class _Tags:
 
 
 def _decide(repository: HeldRepository, rules: Iterable[RetentionRule], now: int) -> _Tags:
-    """Decide which tags go: the first rule that matches a tag decides.
+    """Decide which tags are pruned: the first rule that matches a tag decides.
 
-    Tags that follow what they refer to have no part in it.
+    Tags that follow their subject are not decided here.
     """
     told = _Tags()
     told.going = {
@@ -126,7 +126,7 @@ def _apply(rule: RetentionRule, matched: list[HeldTag], now: int, told: _Tags) -
                 continue
             if tag.pulled_at is None:
                 told.unknown_pulls.add(rule.place or rule.tags)
-                if rule.keep is None and rule.younger_than is None:  # the one clause that cannot be asked
+                if rule.keep is None and rule.younger_than is None:  # the rule's only condition is unknown
                     continue
         told.going[tag.name] = _why_not(rule)
 
@@ -136,9 +136,9 @@ def _newest_first(tag: HeldTag) -> tuple[int, str]:
 
 
 def _matches(tag: str, glob: str) -> bool:
-    """Return whether a rule's glob matches a tag; `*` means what people pull by.
+    """Return whether a rule's glob matches a tag.
 
-    The records of moves are matched only by a glob that names them.
+    Records of moves are matched only by a glob that begins with `move.`.
     """
     return fnmatchcase(tag, glob) and (glob.startswith(MOVE_TAG_PREFIX) or not tag.startswith(MOVE_TAG_PREFIX))
 
@@ -154,7 +154,7 @@ def _why_not(rule: RetentionRule) -> str:
 
 
 def _span(seconds: int) -> str:
-    """A time for people: `7 days`, `36 hours`, `90 s`."""
+    """Return a duration for messages: `7 days`, `36 hours`, `90 s`."""
     for unit, length in (("day", 86_400), ("hour", 3600)):
         if seconds >= length and seconds % length == 0:
             count = seconds // length
@@ -162,13 +162,13 @@ def _span(seconds: int) -> str:
     return f"{seconds} s"
 
 
-# --- judgement -----------------------------------------------------------------------------------------
+# --- one repository ------------------------------------------------------------------------------------
 
 _NEEDED = "used by something that is spared"
 
 
 class _Judgement:
-    """The parts of one repository that stay, are spared, and go."""
+    """Decision on one repository: what is kept, what is spared as young, what is pruned."""
 
     def __init__(self, repository: HeldRepository, rules: MirrorRules, now: int, idle: bool) -> None:
         self.repository = repository
@@ -177,7 +177,7 @@ class _Judgement:
         self._graph = graph = RepositoryGraph(repository)
         self._told = _decide(repository, rules.retention, now)
         staying = [tag for tag in repository.tags if not follows_subject(tag.name) and tag.name not in self._told.going]
-        # What is signed of tags hangs on manifests that have none, and stays: numbers must grow for ever.
+        # Signed statements on tags refer to untagged anchor manifests, and are kept: their numbers must only grow.
         anchors = [one.digest for one in repository.manifests if one.artifact_type == ANCHOR_TYPE]
         self.kept = graph.reach([*anchors, *(tag.digest for tag in staying)])
         self.kept.tags |= {tag.name for tag in staying}
@@ -210,9 +210,10 @@ class _Judgement:
         }
 
     def _settled(self) -> frozenset[Digest]:
-        """Return what arrived long ago, although the mirror does not say when.
+        """Return the manifests of unknown age that must have arrived long ago.
 
-        A publication puts tags last, and what is referred to before what refers to it.
+        A publication puts tags last, and each manifest after those to which it refers. So what is reachable from pruned
+        tags, from old manifests, or from referrers of a missing subject is not part of a publication in progress.
         """
         graph = self._graph
         if all(one.since is not None for one in self.repository.manifests):
@@ -231,16 +232,16 @@ class _Judgement:
         return frozenset(reach.manifests | reach.lists | self._left.manifests | self._left.lists)
 
     def _look_at_lists(self) -> tuple[tuple[ReferrersUpdate, ...], frozenset[str]]:
-        """Return the lists of referrers that must be relisted, and the tags of those that go.
+        """Return the referrers indexes to rewrite, and the tags of those to remove.
 
-        Lists are relisted that stay and name what does not; those go that name nothing else.
+        An index that is kept is rewritten if it lists pruned or missing manifests, and removed if it lists no others.
         """
         relisted: list[ReferrersUpdate] = []
         emptied: set[str] = set()
         for name, tag in sorted(self._graph.lists.items()):
             index = self._graph.manifests.get(tag.digest)
             if index is None or name not in self._following or self._stays(tag.digest):
-                continue  # one that is young, or that somebody pulls by another tag, is left as it is
+                continue  # it is young, or kept as an ordinary manifest: left as it is
             listed = {child.digest for child in index.children}
             without = {digest for digest in listed if not self._stays(digest)}
             if without == listed:
@@ -250,13 +251,13 @@ class _Judgement:
         return tuple(relisted), frozenset(emptied)
 
     def _stays(self, digest: Digest) -> bool:
-        """Return whether a manifest stays, with all that it refers to."""
+        """Return whether a manifest is kept or spared, with everything to which it refers."""
         return digest in self.kept.manifests or digest in self.spared.manifests
 
     # --- results
 
     def tags_that_go(self) -> Iterator[PruningEntry]:
-        """Yield each tag that goes, by name, with why."""
+        """Yield each pruned tag with the reason, by name."""
         for tag in self.repository.tags:
             if tag.name in self._told.going:
                 yield self._tag(tag, self._told.going[tag.name])
@@ -266,13 +267,13 @@ class _Judgement:
                 yield self._tag(tag, "its subject is removed")
 
     def manifests_that_go(self) -> Iterator[PruningEntry]:
-        """Yield each manifest that goes, by digest, with why."""
+        """Yield each pruned manifest with the reason, by digest."""
         for manifest in self.repository.manifests:
             if not self._stays(manifest.digest) and manifest.digest not in self._lists:
                 yield self._manifest(manifest, self._why_gone(manifest))
 
     def what_is_spared(self) -> Iterator[PruningEntry]:
-        """Tags by name, then manifests by digest, with why."""
+        """Yield spared tags by name, then spared manifests by digest, with the reason."""
         for tag in self.repository.tags:
             if tag.name in self.spared.tags and tag.name not in self._emptied:
                 yield self._tag(tag, "it or its subject is too young")
@@ -282,7 +283,7 @@ class _Judgement:
                 yield self._manifest(manifest, self._why_spared(manifest))
 
     def notes(self, blobs: Container[Digest]) -> Iterator[str]:
-        """Yield what a keeper should know. `blobs`: all that the mirror has."""
+        """Yield remarks for the operator. `blobs`: all that the mirror has."""
         name, told = self.repository.name, self._told
         if told.untimed:
             yield f"{name}: {told.untimed} tags of unknown age are kept"

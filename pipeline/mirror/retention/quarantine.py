@@ -1,7 +1,4 @@
-"""The record of one pruning that can be undone.
-
-It says what went, where it was, and what was brought back.
-"""
+"""Data classes of an undoable pruning; encode and parse its list.json, without file I/O."""
 
 from __future__ import annotations
 
@@ -16,9 +13,9 @@ from pipeline.oci.image_manifest import JsonReader
 
 @dataclass(frozen=True, slots=True)
 class RemovalList:
-    """List of what is to go.
+    """Removals of a pruning.
 
-    Tags as (repository, tag, what it points to), manifests as (repository, digest), blobs.
+    `tags`: (repository, tag, target); `manifests`: (repository, digest); `blobs`.
     """
 
     tags: tuple[tuple[str, str, Digest], ...] = ()
@@ -30,7 +27,7 @@ class RemovalList:
 class QuarantinedPruning:
     """One pruning that can be undone.
 
-    `at`: seconds since the epoch, whole; `size`: bytes of its blobs and manifests that are there.
+    `at`: whole seconds since the epoch; `size`: bytes of its blobs and manifests in quarantine.
     """
 
     stamp: str
@@ -41,9 +38,9 @@ class QuarantinedPruning:
 
 @dataclass(frozen=True, slots=True)
 class RestoreResult:
-    """Result of restoring one pruning.
+    """Result of restoring one pruning: tags (repository, tag), numbers of manifests and blobs.
 
-    It says what was brought back, and which tags were not, because they point elsewhere by now.
+    `kept_tags` were not restored, because they point elsewhere by now.
     """
 
     tags: tuple[tuple[str, str], ...]
@@ -53,10 +50,7 @@ class RestoreResult:
 
 
 def removal_list_json(leaving: RemovalList, times: list[list[str]]) -> bytes:
-    """Return the list of what is to go, as canonical JSON.
-
-    `times`: rows of repository, tag, nanoseconds since the epoch.
-    """
+    """Encode list.json. `times`: rows of repository, tag, nanoseconds since the epoch."""
     return canonical_json(
         {
             "times": times,
@@ -68,10 +62,7 @@ def removal_list_json(leaving: RemovalList, times: list[list[str]]) -> bytes:
 
 
 def read_removal_list(data: bytes, place: str) -> RemovalList:
-    """Read the list of what was to go.
-
-    `place` names the list in errors. Raises VerificationError `document-malformed`.
-    """
+    """Parse list.json, named `place` in errors. Raises VerificationError `document-malformed`."""
     document = JsonReader.parse(data, place)
     tags = _rows(document.get("tags"), 3, place)
     manifests = _rows(document.get("manifests"), 2, place)
@@ -83,7 +74,7 @@ def read_removal_list(data: bytes, place: str) -> RemovalList:
 
 
 def read_tag_times(data: bytes, place: str) -> dict[tuple[str, str], int]:
-    """Read when tags were set: (repository, tag) → nanoseconds since the epoch.
+    """Parse from list.json when tags were set: (repository, tag) → nanoseconds since the epoch.
 
     Raises VerificationError.
     """

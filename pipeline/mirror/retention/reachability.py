@@ -1,7 +1,7 @@
-"""Reachability of manifests, blobs and tags in one repository.
+"""Compute which manifests, blobs and auxiliary tags of a repository are reachable.
 
-An index reaches what it lists, an image its config and layers, and what speaks of something (signatures, attestations,
-lists of referrers) is reached from what it speaks of; a referrer reaches its subject as well.
+From an index its entries are reachable, from an image its config and layers, from a subject its referrers, signatures
+and referrers index, and from a referrer its subject.
 """
 
 from __future__ import annotations
@@ -16,38 +16,38 @@ from pipeline.mirror.protocol import is_auxiliary
 from pipeline.mirror.retention.pruning import HeldManifest, HeldRepository, HeldTag
 
 MOVE_TAG_PREFIX = "move."
-"""The beginning of the tags under which moves are written down (`pipeline.mirror.tag_history`)."""
+"""Prefix of the tags of old records of moves (`pipeline.mirror.tag_history`)."""
 
 SOURCES_TAG_PREFIX = "sources-"
-"""What the tags begin with under which the sources of an image stand; twelve hex digits of its digest follow."""
+"""Prefix of the tags of an image's source packages; twelve hex digits of the image's digest follow."""
 
 PRUNING_TAG_PREFIX = "prune."
-"""What the tags begin with under which it is written down what a pruning is about to delete
-(`pipeline.mirror.retention.deletion`)."""
+"""Prefix of the tags of a pruning's records (`pipeline.mirror.retention.deletion`)."""
 
 _OF_SUBJECT = re.compile(r"sha256-(?P<hex>[0-9a-f]{64})(?P<ending>\.[a-z]+)?")
 
 
 def tag_subject(tag: str) -> tuple[Digest, bool] | None:
-    """Return the subject that a tag names, and whether the tag is a list of referrers.
+    """Return the subject in a tag's name, and whether it is a fallback tag (`sha256-HEX`).
 
-    A list of referrers is `sha256-HEX`, and not `sha256-HEX.sig`. None for all other tags.
+    Not so `sha256-HEX.sig`. None for all other tags.
     """
     found = _OF_SUBJECT.fullmatch(tag)
     return (Digest(found["hex"]), found["ending"] is None) if found and is_auxiliary(tag) else None
 
 
 def follows_subject(tag: str) -> bool:
-    """Return whether a tag stays and goes with what it speaks of, whatever the rules say."""
+    """Return whether a tag is kept or pruned with its subject, whatever the rules say."""
     return is_auxiliary(tag) and not tag.startswith((MOVE_TAG_PREFIX, PRUNING_TAG_PREFIX))
 
 
 @dataclass(slots=True)
 class ReachableSet:
-    """Set of what is reached from somewhere.
+    """Reachable content.
 
-    Manifests with all that they refer to, lists of referrers without what they list,
-    blobs, and the tags that follow a manifest."""
+    `manifests`: with everything to which they refer; `lists`: referrers indexes, without their entries; `blobs`;
+    `tags`: those that follow a reachable manifest.
+    """
 
     manifests: set[Digest] = field(default_factory=set)
     lists: set[Digest] = field(default_factory=set)
@@ -59,7 +59,11 @@ class ReachableSet:
 
 
 class RepositoryGraph:
-    """A repository as a graph."""
+    """A repository's references as a graph.
+
+    `referrers`: subject → manifests; `followers`: subject → tags that name it; `lists`: fallback tags; `sources`: tags
+    of source packages.
+    """
 
     def __init__(self, repository: HeldRepository) -> None:
         self.manifests: Mapping[Digest, HeldManifest] = {one.digest: one for one in repository.manifests}
@@ -82,9 +86,9 @@ class RepositoryGraph:
     def reach(
         self, roots: Iterable[Digest], lists: Iterable[Digest] = (), beside: ReachableSet | None = None
     ) -> ReachableSet:
-        """Collect what is reached from `roots` and `lists`.
+        """Return what is reachable from the manifests `roots` and the referrers indexes `lists`.
 
-        The manifests and tags that are in `beside` are left out.
+        Without the manifests and tags that are in `beside`.
         """
         reach = ReachableSet(lists=set(lists))
         known = beside.manifests if beside else set[Digest]()
@@ -104,7 +108,7 @@ class RepositoryGraph:
             if digest in known or digest in reach.manifests:
                 continue
             manifest = self.manifests.get(digest)
-            reach.blobs.add(digest)  # where something is not looked at as a manifest, it is a blob as well
+            reach.blobs.add(digest)  # in case it is a blob
             if manifest is None:
                 continue
             reach.manifests.add(digest)
@@ -115,13 +119,13 @@ class RepositoryGraph:
             for tag in self.followers[digest]:
                 reach.tags.add(tag.name)
                 if tag.name in self.lists:
-                    # It stays without what it lists: a referrer says itself what it speaks of.
+                    # Its entries are not followed: referrers are found by their own subject.
                     reach.lists.add(tag.digest)
                 else:
                     waiting.append(tag.digest)
 
     def _sought(self, reach: ReachableSet) -> set[str]:
-        """The tags of sources that something has which is reached, and that are not reached yet."""
+        """Return the tags of source packages of reachable images that are not in `reach` yet."""
         left = {name: tag for name, tag in self.sources.items() if name not in reach.tags}
         if not left:
             return set()

@@ -186,7 +186,7 @@ def test_publications_are_waited_for_and_then_the_keeper_is_told(mirror: Directo
     stocked(mirror, store)
     before = everything(mirror)
     with mirror.writing(), pytest.raises(EnvironmentLacking) as caught:
-        prune_directory(mirror, RULES, LATER, patience=0.2)
+        prune_directory(mirror, RULES, LATER, timeout=0.2)
     assert caught.value.code == "mirror-busy"
     assert everything(mirror) == before
 

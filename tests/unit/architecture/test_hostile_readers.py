@@ -17,7 +17,7 @@ from pipeline.digest import Digest
 from pipeline.errors import RelbuildError, UsageError, VerificationError
 from pipeline.mirror.address_parser import parse_address
 from pipeline.mirror.backends.registry.fallback_index import merge_referrers
-from pipeline.mirror.backends.registry.registry_address import RegistryRoot
+from pipeline.mirror.backends.registry.registry_address_form import RegistryRoot
 from pipeline.mirror.backends.registry.registry_responses import (
     error_code,
     next_page,

@@ -17,7 +17,7 @@ from pipeline.cli.progress_display import _JsonLines, _Lines
 from pipeline.digest import Digest
 from pipeline.errors import EnvironmentLacking, Problem, RecipeError, RelbuildError, UsageError, VerificationError
 from pipeline.mirror.address_parser import parse_address
-from pipeline.mirror.backends.registry.registry_address import RegistryRoot
+from pipeline.mirror.backends.registry.registry_address_form import RegistryRoot
 from pipeline.mirror.mirror_access import MirrorAccess
 from pipeline.model.platform import PackageRepository, Platform
 from pipeline.nightly.executors.progress_ipc import EventKind, ProgressEvent, ProgressSender

@@ -16,7 +16,7 @@ import pytest
 from pipeline.errors import UsageError
 from pipeline.mirror.address import Address, AddressForm
 from pipeline.mirror.address_parser import ADDRESS_FORMS, is_address, parse_address
-from pipeline.mirror.backends.registry.registry_address import RegistryForm
+from pipeline.mirror.backends.registry.registry_address_form import RegistryForm
 from pipeline.mirror.mirror_access import MirrorAccess
 from pipeline.mirror.protocol import Mirror, Repository
 from pipeline.mirror.repair_sources import RepairSources
@@ -46,7 +46,7 @@ def _imports(tree: ast.Module) -> Iterator[str]:
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_the_form_of_each_folder_is_listed(folder: str) -> None:
-    named = importlib.import_module(f"pipeline.mirror.backends.{folder}.{folder}_address")
+    named = importlib.import_module(f"pipeline.mirror.backends.{folder}.{folder}_address_form")
     forms = [value for value in vars(named).values() if isinstance(value, AddressForm)]
     assert forms, f"pipeline/mirror/backends/{folder} has no address form"
     missing = [form.prefix for form in forms if form not in ADDRESS_FORMS]

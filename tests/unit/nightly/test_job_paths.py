@@ -13,8 +13,8 @@ from pipeline.digest import Digest
 from pipeline.errors import PublicationRefused, RecipeError, UsageError
 from pipeline.mirror.address import Address
 from pipeline.mirror.address_parser import parse_address
-from pipeline.mirror.backends.directory.directory_address import DIRECTORY
-from pipeline.mirror.backends.layout.layout_address import LAYOUT
+from pipeline.mirror.backends.directory.directory_address_form import DIRECTORY
+from pipeline.mirror.backends.layout.layout_address_form import LAYOUT
 from pipeline.mirror.protocol import Mirror
 from pipeline.model.absolute_path import AbsolutePath, absolute, refuse_relative
 from pipeline.model.night_record import Outcome, Product, ProductRun

@@ -1,1 +1,1 @@
-"""A directory as a mirror, which any web server serves as a registry."""
+"""Directory mirror: files that any web server can serve as a registry."""

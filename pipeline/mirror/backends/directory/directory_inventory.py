@@ -1,4 +1,4 @@
-"""All that a directory mirror holds, for whoever decides what of it may go."""
+"""Read a directory mirror's folders into an `Inventory`, from which a pruning is planned."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ _BLOB = re.compile(r"[0-9a-f]{64}")
 def take_inventory(place: MirrorPaths) -> Inventory:
     """List all repositories, tags, manifests and blobs of a directory mirror.
 
-    Tags are read first: what one of them points to is then in the inventory, also while others publish. What goes
-    meanwhile is passed over. Raises VerificationError `digest-mismatch` for a damaged manifest.
+    Tags are read first, so that their manifests are in the inventory also while others publish. Files that are removed
+    meanwhile are skipped. Raises VerificationError `digest-mismatch` for a damaged manifest.
     """
     tags = {name: _tags(place.paths(name)) for name in place.names()}
     repositories = (_repository(place.paths(name), held) for name, held in tags.items())
@@ -43,7 +43,7 @@ def take_inventory(place: MirrorPaths) -> Inventory:
 def _repository(paths: RepositoryPaths, tags: tuple[HeldTag, ...]) -> HeldRepository:
     """Return a repository with its tags and manifests.
 
-    Who pulls by a tag that is moved meanwhile is still at what it pointed to: that is young since it was moved.
+    A client may still be pulling the manifest from which a tag was just moved away: its age counts from that move.
     """
     manifests = _manifests(paths)
     tagged = {tag.name: manifests[tag.digest][0] for tag in tags if tag.digest in manifests}
@@ -60,7 +60,7 @@ def _repository(paths: RepositoryPaths, tags: tuple[HeldTag, ...]) -> HeldReposi
 
 
 def _tags(paths: RepositoryPaths) -> tuple[HeldTag, ...]:
-    """All tags, auxiliary ones too, and when each was last moved."""
+    """Return all tags, auxiliary ones too, with the time at which each was last moved."""
     found = []
     for tag in paths.tag_names():
         with contextlib.suppress(FileNotFoundError):
@@ -72,7 +72,7 @@ def _tags(paths: RepositoryPaths) -> tuple[HeldTag, ...]:
 
 
 def _manifests(paths: RepositoryPaths) -> dict[Digest, tuple[Manifest, int]]:
-    """All manifests, and when each came here (see `_blobs`)."""
+    """Return all manifests, with the time at which each arrived (see `_blobs`)."""
     found = {}
     for path in sorted(paths.manifests.iterdir()):
         known = parse_manifest_path(path)
@@ -93,9 +93,9 @@ def _manifests(paths: RepositoryPaths) -> dict[Digest, tuple[Manifest, int]]:
 
 
 def _blobs(place: MirrorPaths) -> list[HeldBlob]:
-    """List all blobs, with the time at which each came here.
+    """List all blobs, with the time at which each arrived.
 
-    That is the change time of its inode, which nobody can set back, and which moving it within the mirror renews.
+    That is its inode's change time, which no program can set, and which a rename within the mirror renews.
     """
     found = []
     with os.scandir(place.blobs) as entries:

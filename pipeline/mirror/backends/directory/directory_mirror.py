@@ -1,9 +1,9 @@
-"""A mirror that is a directory, which any web server serves as a registry.
+"""`Mirror` implementation for a directory that any web server serves; create or open one.
 
-`mirror_paths` says what lies where.
+`mirror_paths` has the layout of its files.
 
-Needs symbolic links, atomic renames and flock of its file system. A tag is moved exactly: compared and swapped under
-a lock that all writers of the repository take.
+The file system must have symbolic links, atomic renames and flock. A tag is compared and swapped under a lock that all
+writers of the repository take.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from pipeline.digest import canonical_json
 from pipeline.errors import EnvironmentLacking, UsageError
 from pipeline.mirror.atomic_files import file_locked, mirror_errors, replace_file
-from pipeline.mirror.backends.directory.directory_address import MARKER
+from pipeline.mirror.backends.directory.directory_address_form import MARKER
 from pipeline.mirror.backends.directory.directory_repository import DirectoryRepository
 from pipeline.mirror.backends.directory.mirror_paths import MirrorPaths
 from pipeline.mirror.backends.directory.server_files import nginx_configuration, rsync_script
@@ -35,27 +35,27 @@ if TYPE_CHECKING:
     from pipeline.progress import Progress
 
 FORMAT = 1
-"""Of what lies where; another one is refused."""
+"""Format of the layout of files, in the marker file; a mirror with another one is refused."""
 
 REPOSITORY_NAME_LIMIT = 200
-"""Characters of a repository's name: with all that stands around it, a path stays within what systems take; registries
-allow 255 with the host."""
+"""Characters of a repository's name, so that paths stay within the limits of file systems; registries allow 255 with
+the host."""
 
 _MARKER_LIMIT = 64 << 10
 
 _BEGUN = frozenset({".lock", ".incoming", ".scrub", "blobs", "repositories", "nginx.conf", "rsync.sh", "catalog.json"})
-"""Leftovers of a creation that was killed: anything else in a folder is somebody's."""
+"""Files that a killed creation of a mirror can leave: a folder with anything else is not made a mirror."""
 
 _HOST = re.compile(r"[A-Za-z0-9.-]+(?::[0-9]{1,5})?(?:/[a-z0-9._/-]+)?")
 
 
 @dataclass(frozen=True, slots=True)
 class DirectoryMirror:
-    """A mirror in a directory.
+    """A mirror in a directory: see `Mirror`.
 
-    `host`: `HOST` or `HOST/NAMESPACE` by which people will pull what is in it.
+    `host`: the `HOST` or `HOST/NAMESPACE` by which clients pull from it.
 
-    What keeps it is imported when it is asked for: a night in which nothing changed asks for tags only.
+    Inventory, pruning and scrubbing are imported when called: a nightly run without changes only reads tags.
     """
 
     place: MirrorPaths
@@ -68,11 +68,11 @@ class DirectoryMirror:
 
     @property
     def namespace(self) -> str:
-        """None: the web server's configuration has the names as they are."""
+        """Empty: the web server's configuration maps the repositories' names as they are."""
         return ""
 
     def repository(self, name: str) -> DirectoryRepository:
-        """The repository with a name, which need not exist yet. Raises UsageError `repository-name`."""
+        """Return the repository `name`, which need not exist. Raises UsageError `repository-name`."""
         if len(name) > REPOSITORY_NAME_LIMIT or not NAME.fullmatch(name):
             raise UsageError(
                 "repository-name",
@@ -83,20 +83,20 @@ class DirectoryMirror:
         return DirectoryRepository(self, self.place.paths(name))
 
     def existing(self, name: str) -> DirectoryRepository | None:
-        """The repository with a name that can be one, if anything was ever put there."""
+        """Return the repository `name` if it exists, None otherwise."""
         repository = self.repository(name) if len(name) <= REPOSITORY_NAME_LIMIT else None
         return repository if repository is not None and repository.exists() else None
 
     def repositories(self) -> tuple[str, ...]:
-        """The names of all repositories, sorted."""
+        """Return the names of all repositories, sorted."""
         with mirror_errors(self.url):
             return self.place.names()
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
-        """Hold the lock of publishers: nothing is pruned while something is published.
+        """Hold the shared lock of publishers within the block: nothing is pruned meanwhile.
 
-        Many may hold it at once, and one may hold it twice.
+        Many can hold it at once, and one process several times.
         """
         with contextlib.ExitStack() as stack:
             with mirror_errors(self.url):
@@ -106,7 +106,7 @@ class DirectoryMirror:
             yield
 
     def inventory(self) -> Inventory:
-        """List all that the mirror holds, as it is while nobody publishes (`pruning`) or nearly so.
+        """List all that the mirror holds; exact only while nobody publishes (see `pruning`).
 
         Raises VerificationError when a manifest is damaged.
         """
@@ -124,31 +124,31 @@ class DirectoryMirror:
         dry_run: bool = False,
         idle: bool = False,
     ) -> PruningResult:
-        """Move aside what the rules do not keep: see `prune_directory`.
+        """Move what the rules do not keep into quarantine: see `prune_directory`.
 
-        `idle` is not needed: publishers are kept out.
+        `idle` is ignored: a lock excludes publishers.
         """
         from pipeline.mirror.backends.directory.directory_prune import prune_directory
 
         return prune_directory(self, rules, now, pulls=pulls, dry_run=dry_run)
 
     def restore(self, stamp: str) -> UndoResult:
-        """Bring back what went with a pruning and with those after it: see `directory_prune.undo`."""
+        """Undo a pruning and those after it: see `directory_prune.undo_prunings`."""
         from pipeline.mirror.backends.directory.directory_prune import undo_prunings
 
         return undo_prunings(self, stamp)
 
     def scrub(self, healing: RepairSources, *, rate: int, progress: Progress) -> ScrubResult:
-        """Read every file: see `scrub_directory`."""
+        """Read and verify every file: see `scrub_directory`."""
         from pipeline.mirror.backends.directory.directory_scrub import scrub_directory
 
         return scrub_directory(self, healing, rate=rate, progress=progress)
 
     @contextlib.contextmanager
-    def pruning(self, patience: float) -> Iterator[Pruning]:
-        """Hold the lock of pruning: nobody publishes while something is removed or restored.
+    def pruning(self, timeout: float) -> Iterator[Pruning]:
+        """Hold the exclusive lock within the block: meanwhile nobody publishes.
 
-        Raises EnvironmentLacking `mirror-busy` if others publish for `patience` seconds.
+        Raises EnvironmentLacking `mirror-busy` if others publish for `timeout` seconds.
         """
         from pipeline.mirror.backends.directory.quarantine_folder import Pruning
 
@@ -156,11 +156,11 @@ class DirectoryMirror:
             with mirror_errors(self.url):
                 self.place.make()
                 try:
-                    stack.enter_context(self.place.pruning(patience))
+                    stack.enter_context(self.place.pruning(timeout))
                 except TimeoutError as error:
                     raise EnvironmentLacking(
                         "mirror-busy",
-                        f"{self.url} is locked by other publishers for more than {patience:g} s",
+                        f"{self.url} is locked by other publishers for more than {timeout:g} s",
                         place=self.url,
                         hint="run prune again later",
                     ) from error
@@ -169,11 +169,11 @@ class DirectoryMirror:
 
 
 def open_directory(path: Path, *, create: bool, clock: Callable[[], float], host: str | None = None) -> DirectoryMirror:
-    """Open the mirror at `path`; with `create`, make it where nothing or an empty folder is.
+    """Open the mirror at `path`; with `create`, make one if nothing or an empty folder is there.
 
-    `host`: `HOST` or `HOST/NAMESPACE` by which people will pull; it is written down when the mirror is made
-    (`localhost` if not given) and compared later. Raises UsageError `not-a-mirror`, `mirror-format`, `mirror-host`,
-    EnvironmentLacking `mirror-unreachable`.
+    `host`: the `HOST` or `HOST/NAMESPACE` by which clients pull; it is recorded when the mirror is made (`localhost` if
+    not given) and compared later. Raises UsageError `not-a-mirror`, `mirror-format`, `mirror-host`, EnvironmentLacking
+    `mirror-unreachable`.
     """
     root = path.absolute()
     if host is not None and not _HOST.fullmatch(host):
@@ -201,10 +201,10 @@ def open_directory(path: Path, *, create: bool, clock: Callable[[], float], host
 
 
 def _make(place: MirrorPaths, host: str) -> None:
-    """Make a directory mirror; its marker is written last.
+    """Make a directory mirror; its marker file is written last.
 
-    With the marker, the mirror is complete. Of several that make one at the same time the first does: who came later
-    must not write over what was published meanwhile.
+    With the marker, the mirror is complete. If several processes make one at the same time, only the first does: a
+    later one must not overwrite what was published meanwhile.
     """
     root = place.root
     if root.exists() and (not root.is_dir() or set(_names(root)) - _BEGUN) and not (root / MARKER).exists():

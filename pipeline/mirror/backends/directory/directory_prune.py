@@ -1,10 +1,8 @@
-"""Pruning of a directory: what goes is moved into quarantine and can be restored.
+"""Prune a directory mirror by moving manifests and blobs into quarantine; undo prunings.
 
-`retention.pruning_plan` decides what goes.
-
-Publishers are kept out, what goes is decided anew, and then: lists of referrers are written without what goes, tags are
-removed, manifests, and blobs last. So whatever can be found by a tag is whole at every moment, and a pruning that was
-killed leaves what the next one takes away.
+`retention.pruning_plan` decides what is pruned. Publishers are excluded by a lock, the plan is made, and then referrers
+indexes are rewritten without the pruned manifests, tags are removed, then manifests, and blobs last. So everything that
+a tag leads to is complete at every moment, and what a killed pruning leaves over is removed by the next one.
 """
 
 from __future__ import annotations
@@ -29,7 +27,7 @@ from pipeline.mirror.retention.pruning import (
 from pipeline.mirror.retention.pruning_plan import plan_pruning
 from pipeline.mirror.retention.quarantine import RemovalList
 from pipeline.mirror.retention.reachability import tag_subject
-from pipeline.mirror.retention.relisting import with_lists
+from pipeline.mirror.retention.referrers_rewrite import add_rebuilt_indexes
 from pipeline.model.image import Descriptor
 from pipeline.model.manifests import Manifest
 from pipeline.model.rules import MirrorRules
@@ -38,11 +36,11 @@ if TYPE_CHECKING:
     from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror
 
 PRUNING_LOCK_TIMEOUT = 60.0
-"""Seconds that publishers get to finish: a publication that uploads much holds its lock longer, and then the keeper is
-told to come again."""
+"""Seconds that publishers get to finish. A publication that uploads much holds its lock longer: then the operator is
+told to prune later."""
 
 _SECOND = 1.0
-"""Stamps tell whole seconds: prunings are given different ones, so that their order can be read from them."""
+"""Resolution of stamps: each pruning gets a later second than the one before, so that stamps show their order."""
 
 
 def prune_directory(
@@ -52,24 +50,25 @@ def prune_directory(
     *,
     pulls: Pulls | None = None,
     dry_run: bool = False,
-    patience: float = PRUNING_LOCK_TIMEOUT,
+    timeout: float = PRUNING_LOCK_TIMEOUT,
 ) -> PruningResult:
-    """Move what the rules do not keep into quarantine, and delete what is there for too long.
+    """Move what the rules do not keep into quarantine, and delete old prunings from it.
 
-    Too long is longer than `rules.quarantine`. `now` is seconds since the epoch, `pulls` when tags were last pulled,
-    where that is known. With `dry_run` nothing is changed, and publishers are not kept out: the result is what would
-    go.
+    Old prunings are those of more than `rules.quarantine` seconds ago.
 
-    Raises EnvironmentLacking `mirror-busy` if others publish for `patience` seconds, `mirror-unreachable`;
-    VerificationError if a manifest is damaged: what it needs is not known then.
+    `now` is seconds since the epoch; `pulls`: when tags were last pulled, where that is known. With `dry_run` nothing
+    is changed and publishers are not excluded: the result is what would be pruned.
+
+    Raises EnvironmentLacking `mirror-busy` if others publish for `timeout` seconds, `mirror-unreachable`;
+    VerificationError if a manifest is damaged: what it refers to is then unknown.
     """
     if dry_run:
-        plan, _ = with_lists(plan_pruning(with_pulls(mirror.inventory(), pulls), rules, now), mirror)
+        plan, _ = add_rebuilt_indexes(plan_pruning(with_pulls(mirror.inventory(), pulls), rules, now), mirror)
         return PruningResult(mirror.url, True, plan, plan.size)
-    with mirror.pruning(patience) as pruning, mirror_errors(mirror.url):
+    with mirror.pruning(timeout) as pruning, mirror_errors(mirror.url):
         _list_again(mirror.place)
         pruning.empty_quarantine(now - rules.quarantine)
-        plan, lists = with_lists(plan_pruning(with_pulls(pruning.inventory(), pulls), rules, now), mirror)
+        plan, lists = add_rebuilt_indexes(plan_pruning(with_pulls(pruning.inventory(), pulls), rules, now), mirror)
         if plan.empty:
             return PruningResult(mirror.url, False, plan, 0)
         for relisting, index in lists:
@@ -82,15 +81,15 @@ def prune_directory(
     return PruningResult(mirror.url, False, plan, moved, stamp)
 
 
-def undo_prunings(mirror: DirectoryMirror, stamp: str, *, patience: float = PRUNING_LOCK_TIMEOUT) -> UndoResult:
-    """Bring back what one pruning removed, and those after it, the last one first.
+def undo_prunings(mirror: DirectoryMirror, stamp: str, *, timeout: float = PRUNING_LOCK_TIMEOUT) -> UndoResult:
+    """Restore what one pruning removed, and those after it, the last one first.
 
-    The mirror is then as before that pruning. A tag that exists again is left as it is, and lists of referrers keep
-    what was attached meanwhile.
+    The mirror is then as before that pruning. A tag that exists again is left as it is, and referrers indexes keep what
+    was attached since.
 
     Raises UsageError `quarantine-unknown`, EnvironmentLacking `mirror-busy`, `mirror-unreachable`.
     """
-    with mirror.pruning(patience) as pruning, mirror_errors(mirror.url):
+    with mirror.pruning(timeout) as pruning, mirror_errors(mirror.url):
         _list_again(mirror.place)
         kept = [one for one in pruning.quarantined() if one.stamp >= stamp]
         if not any(one.stamp == stamp for one in kept):
@@ -114,9 +113,9 @@ def undo_prunings(mirror: DirectoryMirror, stamp: str, *, patience: float = PRUN
 
 
 def _list_again(place: MirrorPaths) -> None:
-    """Write the list of tags of every repository again.
+    """Update `_tags.json` of every repository.
 
-    A pruning that was killed may have removed a tag that is still in the repository's list of tags.
+    A killed pruning may have removed a tag that is still listed there.
     """
     for name in place.names():
         paths = place.paths(name)
@@ -130,7 +129,10 @@ def _point(paths: RepositoryPaths, tag: str, index: Manifest) -> None:
 
 
 def _leaving(plan: PruningPlan) -> RemovalList:
-    """Lists that were written anew are among the tags, so that undoing knows what they were."""
+    """Return the removals of a plan for its record.
+
+    The tags include those of rewritten referrers indexes, so that undoing finds the former ones.
+    """
     tags = [(one.repository, one.tag, one.digest) for one in plan.tags]
     tags += [(one.repository, one.tag, one.present) for one in plan.relisted]
     return RemovalList(
@@ -141,10 +143,9 @@ def _leaving(plan: PruningPlan) -> RemovalList:
 
 
 class _Tidying:
-    """The rest of undoing one pruning: lists of referrers, and what was made on the way.
+    """The end of undoing one pruning: referrers indexes are restored, intermediate ones removed.
 
-    Lists of referrers say again what they said, and nothing is left that was made on the way. `before`: what was there
-    when it began.
+    `before`: inventory when the undoing began.
     """
 
     def __init__(self, place: MirrorPaths, before: Inventory, leaving: RemovalList) -> None:
@@ -154,7 +155,7 @@ class _Tidying:
         self._manifests = {(name, one.digest) for name, one in _manifests(before)}
 
     def lists(self, kept: tuple[tuple[str, str], ...]) -> list[tuple[str, str]]:
-        """Point lists of referrers at what they were, or at that with what was attached since.
+        """Point fallback tags at their former referrers indexes, plus entries attached since.
 
         Returns the other tags among `kept`.
         """
@@ -176,7 +177,7 @@ class _Tidying:
         return [(name, tag) for name, tag in kept if not _is_list(tag)]
 
     def sweep(self, after: Inventory) -> None:
-        """Remove lists that the restoring made and that were not there before."""
+        """Remove referrers indexes that restoring made on the way and that are not used."""
         meant = {(name, tag) for name, tag, _ in self._leaving.tags}
         used = set[tuple[str, Digest]]()
         for name, tag in _tags(after):
@@ -196,12 +197,12 @@ class _Tidying:
 
 
 def _tags(held: Inventory) -> Iterator[tuple[str, HeldTag]]:
-    """Each tag with its repository's name."""
+    """Yield each tag with its repository's name."""
     return ((one.name, tag) for one in held.repositories for tag in one.tags)
 
 
 def _manifests(held: Inventory) -> Iterator[tuple[str, HeldManifest]]:
-    """Each manifest with its repository's name."""
+    """Yield each manifest with its repository's name."""
     return ((one.name, manifest) for one in held.repositories for manifest in one.manifests)
 
 

@@ -1,4 +1,4 @@
-"""One repository of a mirror that is a directory."""
+"""`Repository` implementation for one repository in a directory mirror."""
 
 from __future__ import annotations
 
@@ -10,11 +10,8 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from pipeline.digest import Digest
 from pipeline.mirror.atomic_files import (
-    check_verified,
-    fetch_verified,
     mirror_errors,
     open_without_links,
-    read_verified,
     sync_names,
 )
 from pipeline.mirror.backends.directory.mirror_paths import RepositoryPaths
@@ -27,6 +24,7 @@ from pipeline.mirror.protocol import (
     is_auxiliary,
 )
 from pipeline.mirror.references import references
+from pipeline.mirror.verified_blobs import check_verified, fetch_verified, read_verified
 from pipeline.model.image import Descriptor
 from pipeline.model.manifests import Manifest, Referrer
 from pipeline.store import Store
@@ -45,7 +43,7 @@ class DirectoryRepository:
 
     @property
     def name(self) -> str:
-        """Below the mirror's root."""
+        """The path below the mirror's `repositories` folder."""
         return self.paths.name
 
     @property
@@ -55,15 +53,15 @@ class DirectoryRepository:
 
     @property
     def identity(self) -> str:
-        """The name by which signatures call the repository: `HOST/NAMESPACE/NAME`.
+        """The repository's name in signatures: `HOST/NAMESPACE/NAME`.
 
-        A directory does not know by which host it is reached: it was told when it was made (`open_directory`), or says
-        `localhost`.
+        A directory does not know by which host it is reached: the host was given when it was made (`open_directory`),
+        or is `localhost`.
         """
         return f"{self.mirror.host}/{self.paths.name}"
 
     def exists(self) -> bool:
-        """Return whether anything was ever put here. A link to a folder elsewhere is no repository."""
+        """Return whether anything was ever put here. A symlink to a folder is not a repository."""
         with mirror_errors(self.url):
             tags = self.paths.tags
             above = (tags, *tags.parents[: len(tags.relative_to(self.mirror.place.root).parts) - 1])
@@ -84,22 +82,22 @@ class DirectoryRepository:
             return self.paths.target(tag) if TAG.fullmatch(tag) else None
 
     def tags(self) -> tuple[str, ...]:
-        """All tags, sorted, auxiliary ones too."""
+        """Return all tags, sorted, auxiliary ones too."""
         with mirror_errors(self.url):
             return self.paths.tag_names()
 
     def has_blob(self, digest: Digest) -> bool:
-        """Return whether the blob is here. Blobs are the whole mirror's."""
+        """Return whether the mirror has the blob, which all its repositories share."""
         with mirror_errors(self.url):
             return self.paths.place.blob(digest).exists()
 
     def open_blob(self, digest: Digest) -> BinaryIO | None:
-        """A blob that is here, to be served: no link is followed below the mirror's root."""
+        """Open a blob to be served, following no symlink below the mirror's root; None if missing."""
         with mirror_errors(self.url):
             return open_without_links(self.paths.place.root, self.paths.place.blob(digest))
 
     def read_blob(self, descriptor: Descriptor) -> bytes:
-        """A small blob, verified. Raises VerificationError."""
+        """Read a small blob, verified. Raises VerificationError."""
         with mirror_errors(self.url):
             return read_verified(self.paths.place.blob(descriptor.digest), descriptor)
 
@@ -109,12 +107,12 @@ class DirectoryRepository:
             fetch_verified(self.paths.place.blob(descriptor.digest), descriptor, store)
 
     def check_blob(self, descriptor: Descriptor, advance: Callable[[int], None] = ignore_progress) -> None:
-        """Read a blob to its end and keep nothing. Raises VerificationError."""
+        """Read and verify a blob, keeping nothing. Raises VerificationError."""
         with mirror_errors(self.url):
             check_verified(self.paths.place.blob(descriptor.digest), descriptor, advance)
 
     def file_path(self, digest: Digest) -> str:
-        """As `mirror_paths` has it."""
+        """Return the blob's path below the mirror's root."""
         return f"blobs/sha256/{digest.hex}"
 
     def referrers(self, subject: Digest) -> tuple[Referrer, ...]:
@@ -127,8 +125,8 @@ class DirectoryRepository:
     def put_blob(self, descriptor: Descriptor, content: bytes | Path, *, elsewhere: Sequence[str] = ()) -> Arrival:
         """Make sure that a blob is here and intact.
 
-        `elsewhere` is not needed: what one repository has, all have. Raises VerificationError if `content` is not what
-        `descriptor` says.
+        `elsewhere` is ignored: all repositories share their blobs. Raises VerificationError if `content` does not match
+        `descriptor`.
         """
         with mirror_errors(self.url), self.mirror.writing():
             place = self.paths.place
@@ -151,16 +149,16 @@ class DirectoryRepository:
             return self.paths.put(manifest)
 
     def attach(self, manifest: Manifest) -> bool:
-        """Put a manifest that has a `subject`, and list it among the referrers.
+        """Put a manifest that has a `subject`, and add it to the referrers index.
 
-        Returns False if that was so before.
+        Returns False if both were there before.
         """
         with self._changing():
             new = self.paths.put(manifest)
             return self.paths.attach(manifest) or new
 
     def put_auxiliary(self, tag: str, manifest: Manifest, expected: Digest | None) -> None:
-        """Point an auxiliary tag at a manifest, which is put. Raises ValueError, TagConflict."""
+        """Put a manifest and point an auxiliary tag at it. Raises ValueError, TagConflict."""
         if not TAG.fullmatch(tag) or not is_auxiliary(tag):
             raise ValueError(f"{tag} is not an auxiliary tag")
         with self._changing():
@@ -169,10 +167,10 @@ class DirectoryRepository:
             self.paths.move(tag, manifest.descriptor)
 
     def point(self, tag: str, cleared: Cleared, expected: Digest | None) -> None:
-        """Point a tag at what was cleared; write nothing if it points there already.
+        """Point a tag at the cleared manifest; write nothing if it points there already.
 
-        Raises ValueError, TagConflict; VerificationError `manifest-missing`, `blob-missing` if anything of it is not
-        here (any more).
+        Raises ValueError, TagConflict; VerificationError `manifest-missing`, `blob-missing` if the manifest or anything
+        that it refers to is missing.
         """
         if not TAG.fullmatch(tag) or is_auxiliary(tag):
             raise ValueError(f"{tag} is a reserved tag")
@@ -184,9 +182,10 @@ class DirectoryRepository:
 
     @contextlib.contextmanager
     def moving(self) -> Iterator[None]:
-        """Hold the repository's lock of moves.
+        """Hold the repository's lock for moving and signing tags within the block.
 
-        The mirror's is held first: a pruner who waits would let nobody in who waits for one that waits for him.
+        The mirror's publishing lock is taken first: otherwise a waiting pruning, which blocks new publishers, could
+        deadlock with this.
         """
         with contextlib.ExitStack() as stack:
             with mirror_errors(self.url):
@@ -196,7 +195,7 @@ class DirectoryRepository:
             yield
 
     def overtaken(self, moved: Mapping[str, Digest]) -> tuple[str, ...]:
-        """None: whoever moves a tag holds the lock and looks what it points to."""
+        """Return none: tags are compared and swapped under a lock."""
         return ()
 
     # --- removing
@@ -208,7 +207,7 @@ class DirectoryRepository:
             self.paths.drop(tag)
 
     def remove_manifest(self, digest: Digest) -> None:
-        """Remove a manifest or index, with the tags that point to it and its entry among referrers."""
+        """Remove a manifest or index, the tags that point to it, and its entry in a referrers index."""
         with self._changing():
             manifest = self.paths.read(digest)
             if manifest is None:
@@ -222,12 +221,12 @@ class DirectoryRepository:
             sync_names(self.paths.manifests)
 
     def remove_referrer(self, digest: Digest) -> None:
-        """Remove a manifest that speaks of another: a lock keeps those apart who do."""
+        """Remove a referrer; `remove_manifest` does it under the lock that all writers take."""
         self.remove_manifest(digest)
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[None]:
-        """Nothing is pruned, and nobody else moves a tag of this repository."""
+        """Hold the publishing lock and the repository's lock: no pruning, no other move of a tag."""
         with mirror_errors(self.url), self.mirror.writing():
             self.paths.make()
             with self.paths.locked():

@@ -1,13 +1,12 @@
-"""Scrubbing a directory: all of it is read, held against its digests, and healed.
+"""Scrub a directory mirror: verify every file, restore damaged ones, update its lists.
 
-What is corrupt or missing is put aside and healed; what lists what is there is brought up to date.
+Order: manifests, then blobs (read without a lock, by digest), then tags, referrers indexes and the lists of tags and
+repositories. Corrupt files are moved to quarantine. Publishing and pruning continue meanwhile: before anything is
+changed it is checked again under the locks that they take, so files that they added or removed are not reported. A
+scrub that was killed and is run again continues after the last blob that it recorded.
 
-Manifests, then blobs (read without any lock, in the order of their digests), then tags and lists. Publishers and
-pruners go on meanwhile: whatever is changed is looked at again under the lock that they take too, so what they brought
-or took away meanwhile is no finding. Killed and run again, a scrub goes on behind the last blob that it noted.
-
-    .scrub/run.json     when the scrub that is under way began
-    .scrub/blobs/AB     what is known of blobs (`pipeline.mirror.known_blobs`)
+    .scrub/run.json     start time of the scrub in progress
+    .scrub/blobs/AB     blobs known to be intact (`pipeline.mirror.known_blobs`)
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from typing import TYPE_CHECKING
 from pipeline.digest import Digest, canonical_json
 from pipeline.errors import RelbuildError, VerificationError
 from pipeline.mirror.atomic_files import (
-    make_drafts,
+    make_drafts_folder,
     mirror_errors,
     open_without_links,
     replace_file,
@@ -61,13 +60,13 @@ if TYPE_CHECKING:
     from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror
 
 SCRUBBED_MIRROR = "what is there"
-"""From where a list is healed."""
+"""Source that is reported for a list made anew from the mirror's own content."""
 
 _NOTED = 256 << 20
-"""Bytes that are read at most until what is known of them is written down: a killed scrub reads as much again."""
+"""Bytes read until the verified blobs are recorded: a killed scrub reads at most so many again."""
 
 _RUN_LIMIT = 4096
-"""Bytes of the file that says when a scrub began."""
+"""Bytes of run.json."""
 
 _BLOB_NAME = re.compile(r"[0-9a-f]{64}")
 
@@ -87,7 +86,10 @@ def scrub_directory(mirror: DirectoryMirror, healing: RepairSources, *, rate: in
 
 
 def _warn_of_configuration(mirror: DirectoryMirror, progress: Progress) -> None:
-    """A mirror keeps the `nginx.conf` that it was made with, which its keeper may have changed."""
+    """Warn of an `nginx.conf` that lets nginx follow symlinks.
+
+    A mirror keeps the file with which it was made, which its operator may have changed.
+    """
     path = mirror.place.root / "nginx.conf"
     with contextlib.suppress(FileNotFoundError):
         if b"disable_symlinks" not in path.read_bytes():
@@ -107,12 +109,12 @@ class _DirectoryScrub:
     drafts: int
     held: dict[tuple[str, Digest], References] = field(default_factory=dict)
     needed: dict[Digest, tuple[Descriptor, list[str]]] = field(default_factory=dict)
-    """Blob → as a manifest describes it, and the repositories that need it."""
+    """Blob → its descriptor in a manifest, and the repositories that need it."""
     lists: dict[tuple[str, Digest], Digest] = field(default_factory=dict)
-    """Lists of referrers, by repository and digest → their subject."""
+    """Referrers indexes: (repository, digest) → subject."""
     findings: list[Finding] = field(default_factory=list)
     known: dict[Digest, FileStamp] = field(default_factory=dict)
-    """Blobs that were found whole and are not noted yet."""
+    """Blobs found intact and not recorded yet."""
     unnoted: int = 0
     blobs: int = 0
     read: int = 0
@@ -120,7 +122,7 @@ class _DirectoryScrub:
     tags: int = 0
 
     def run(self) -> ScrubResult:
-        """All of it, in the order that the module's text says."""
+        """Scrub everything, in the order of the module's docstring."""
         place = self.mirror.place
         began = self._begin()
         all_paths = [place.paths(name) for name in place.names()]
@@ -149,7 +151,7 @@ class _DirectoryScrub:
         )
 
     def _begin(self) -> float:
-        """Seconds since the epoch when this scrub, or the one that was broken off before, began."""
+        """Return when this scrub, or the one that it continues, began (seconds since the epoch)."""
         place = self.mirror.place
         with contextlib.suppress(ValueError, TypeError, LookupError, RecursionError, OverflowError):
             file = open_without_links(place.root, place.root / ".scrub" / "run.json")
@@ -159,7 +161,7 @@ class _DirectoryScrub:
                 if 0 <= place.clock() - began < SCRUB_KNOWN_SECONDS:
                     return began
         began = place.clock()
-        make_drafts(place.root / ".scrub")
+        make_drafts_folder(place.root / ".scrub")
         replace_file(canonical_json({"began": str(began)}), place.root / ".scrub" / "run.json", place.drafts)
         return began
 
@@ -195,7 +197,7 @@ class _DirectoryScrub:
     def _hold(self, paths: RepositoryPaths, manifest: Manifest) -> None:
         try:
             said = references(manifest)
-        except VerificationError:  # as it was published: no matter of rot
+        except VerificationError:  # published so: malformed, not corrupted
             return
         self.held[paths.name, manifest.digest] = said
         for blob in said.blobs:
@@ -208,13 +210,13 @@ class _DirectoryScrub:
                 return None
             with file:
                 return Manifest(media_type, file.read(DOCUMENT_LIMIT + 1))
-        except OSError:  # what the disk cannot read
+        except OSError:  # the disk cannot read it
             return None
 
     def _heal_manifest(self, paths: RepositoryPaths, digest: Digest, path: Path, media_type: str) -> Manifest | None:
-        """Replace a corrupt manifest, or put it aside.
+        """Replace a corrupt manifest with a good copy, which is returned, or quarantine it.
 
-        One that came, or went, meanwhile is as it should be.
+        Checked again under the lock: it may have been replaced or removed meanwhile, which is no finding.
         """
         with self._changing(paths):
             again = self._read(path, media_type)
@@ -228,7 +230,7 @@ class _DirectoryScrub:
             else:
                 set_aside(self.mirror.place.root, path)
         if good is None and (paths.name, digest) in self.lists:
-            return None  # made anew from what it listed, with the tags
+            return None  # a referrers index: `_tags` makes it anew from the referrers
         self._found(ScrubbedObject.MANIFEST, DamageKind.ROTTEN, str(digest), paths.name, good[1] if good else None)
         return good[0] if good else None
 
@@ -245,7 +247,7 @@ class _DirectoryScrub:
         self.blobs += 1
         try:
             seen = hash_file(place.root, path, self._advance)
-        except OSError:  # what the disk cannot read
+        except OSError:  # the disk cannot read it
             seen = None
         if seen is not None and seen.digest == digest:
             if seen.settled:
@@ -265,7 +267,7 @@ class _DirectoryScrub:
         known = self.mirror.place.known.read(digest.hex[:2]).get(digest.hex)
         if known is None or known[0] != stamp or known[2] is not HashedBy.SCRUB:
             return False
-        return began <= known[1] <= self.mirror.place.clock()  # not what a clock that was ahead has left
+        return began <= known[1] <= self.mirror.place.clock()  # no time in the future: written when the clock was ahead
 
     def _note(self) -> None:
         self.mirror.place.known.note_all(self.known, HashedBy.SCRUB)
@@ -295,7 +297,7 @@ class _DirectoryScrub:
             )
 
     def _whole_by_now(self, digest: Digest, wrong: DamageKind) -> bool:
-        """Return whether somebody brought the blob meanwhile, or took it away for good."""
+        """Return whether the blob was written intact, or removed on purpose, in the meantime."""
         path = self.mirror.place.blob(digest)
         if not os.path.lexists(path):
             return wrong is DamageKind.ROTTEN
@@ -306,9 +308,9 @@ class _DirectoryScrub:
         return seen is not None and seen.digest == digest
 
     def _newly_needed(self, digest: Digest) -> tuple[Descriptor | None, list[str]]:
-        """Look for a blob in the manifests that came since the scrub read them.
+        """Look for a blob in manifests that were added since the scrub read them.
 
-        Returns its descriptor and the names of the repositories that need it.
+        Returns its descriptor (None: not found) and the names of the repositories that need it.
         """
         for name in self.mirror.place.names():
             paths = self.mirror.place.paths(name)
@@ -321,7 +323,7 @@ class _DirectoryScrub:
         return self.needed.get(digest) or (None, [])
 
     def _missing(self) -> None:
-        """Heal the manifests and blobs that manifests refer to and that are not there."""
+        """Restore missing manifests and blobs to which manifests refer."""
         looked_at: set[tuple[str, Digest]] = set()
         while waiting := self.held.keys() - looked_at:
             for name, digest in sorted(waiting, key=lambda one: (one[0], one[1].hex)):
@@ -336,7 +338,7 @@ class _DirectoryScrub:
                 self._heal_blob(digest, DamageKind.MISSING)
 
     def _still_needed(self, digest: Digest, names: list[str]) -> bool:
-        """Return whether a manifest that needs a blob is still there, not pruned meanwhile."""
+        """Return whether a manifest that refers to a blob is still there, not pruned meanwhile."""
         with self.mirror.writing():
             return any(
                 self.mirror.place.paths(name).find(manifest) is not None
@@ -376,7 +378,7 @@ class _DirectoryScrub:
                 self._bring_manifest(paths, digest)
 
     def _referrers(self, paths: RepositoryPaths) -> None:
-        """Everything that speaks of something is listed there, and nothing else."""
+        """Add unlisted referrers to their referrers index; restore listed ones that are missing."""
         about: dict[Digest, set[Digest]] = {}
         for (name, digest), said in self.held.items():
             if name == paths.name and said.subject is not None:
@@ -406,7 +408,7 @@ class _DirectoryScrub:
     def _present(self, paths: RepositoryPaths, digest: Digest) -> Manifest | None:
         try:
             return paths.read(digest)
-        except VerificationError:  # rotten since it was read: the next scrub's
+        except VerificationError:  # corrupted since it was read: for the next scrub
             return None
 
     def _listings(self, all_paths: list[RepositoryPaths]) -> None:

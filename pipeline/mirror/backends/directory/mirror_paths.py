@@ -1,23 +1,23 @@
-"""Layout of the folders of a mirror that is a directory.
+"""Paths and locks of a directory mirror; read and write its manifests, tags and referrers.
 
-    relbuild-mirror.json                    what this is, and as which host it is pulled from
-    nginx.conf, rsync.sh                    how it is served and copied
-    catalog.json                            what `/v2/_catalog` answers
+    relbuild-mirror.json                    marker: format, and the host by which clients pull
+    nginx.conf, rsync.sh                    configuration to serve and script to copy the mirror
+    catalog.json                            response to `/v2/_catalog`
     blobs/sha256/HEX                        every blob, once for all repositories
-    repositories/NAME/_manifests/HEX.KIND   a manifest; its kind is a word for its media type (`references.KINDS`)
+    repositories/NAME/_manifests/HEX.KIND   a manifest; KIND stands for its media type (`references.MANIFEST_KINDS`)
     repositories/NAME/_tags/TAG             a symbolic link to ../_manifests/HEX.KIND
-    repositories/NAME/_tags.json            what `/v2/NAME/tags/list` answers
-    repositories/NAME/_lock                 held by whoever moves a tag of the repository
-    repositories/NAME/_moves                held by whoever looks where tags point, moves them and signs that
-    .lock/                                  held by whoever publishes, prunes or adds a repository
+    repositories/NAME/_tags.json            response to `/v2/NAME/tags/list`
+    repositories/NAME/_lock                 lock for moving a tag of the repository
+    repositories/NAME/_moves                lock for resolving, moving and signing tags in one go
+    .lock/                                  locks for publishing, pruning and adding a repository
     .incoming/                              drafts
-    .quarantine/STAMP/                      what was pruned and can be brought back
-    .quarantine/rotten/                     files whose bytes were not what their names say
-    .scrub/                                 what is known to be whole (`reuse`), and how far a scrub has come
+    .quarantine/STAMP/                      what one pruning removed and can be restored
+    .quarantine/rotten/                     files whose content does not match their digest
+    .scrub/                                 blobs known to be intact (`known_blobs`), and progress of a scrub
 
 No part of a repository's name begins with `_` or `.` (distribution-spec 1.1), so `a` and `a/b` can both be
-repositories. A tag tells digest and media type by its link's text alone, so it is moved by one rename. The list of
-referrers of an image is what the tag `sha256-HEX` points to, for clients with the API and for those without.
+repositories. The link's text alone says a tag's digest and media type, so one rename moves it. The tag `sha256-HEX`
+points to the referrers index of an image, for clients with the referrers API and without.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from pipeline.digest import Digest
 from pipeline.errors import UsageError, VerificationError
 from pipeline.mirror.atomic_files import (
     file_locked,
-    make_drafts,
+    make_drafts_folder,
     make_folder,
     open_without_links,
     replace_file,
@@ -64,12 +64,12 @@ _MEDIA_TYPES = MappingProxyType({kind: media_type for media_type, kind in MANIFE
 _FILE = re.compile(r"([0-9a-f]{64})\.([a-z-]+)")
 
 _ATTEMPTS = 5
-"""How often a tag is followed again when what it pointed to was pruned meanwhile."""
+"""Attempts to read a tag's manifest, which may be pruned while the tag moves on."""
 
 
 @dataclass(frozen=True, slots=True)
 class MirrorPaths:
-    """The folders of one mirror. `clock` tells seconds since the epoch."""
+    """Folders and locks of one directory mirror. `clock` returns seconds since the epoch."""
 
     root: Path
     clock: Callable[[], float]
@@ -81,7 +81,7 @@ class MirrorPaths:
 
     @property
     def drafts(self) -> Path:
-        """The folder of what is not whole yet."""
+        """The folder of drafts (see `atomic_files`)."""
         return self.root / ".incoming"
 
     @property
@@ -90,41 +90,43 @@ class MirrorPaths:
         return self.root / "repositories"
 
     def blob(self, digest: Digest) -> Path:
-        """The path of a blob, whether it is there or not."""
+        """Return the path of a blob, which need not exist."""
         return self.blobs / digest.hex
 
     def paths(self, name: str) -> RepositoryPaths:
-        """A repository's folders. `name` was checked."""
+        """Return the folders of the repository `name`, a valid name."""
         return RepositoryPaths(self, name)
 
     @property
     def known(self) -> KnownInFolder:
-        """The record of the blobs that are known to be intact."""
+        """The record of blobs known to be intact."""
         return KnownInFolder(self.root / ".scrub" / "blobs", self.drafts, self.clock)
 
     def make(self) -> None:
         """Make the folders that are missing."""
         for folder in (self.blobs, self.repositories, self.root / ".lock"):
             make_folder(folder)
-        make_drafts(self.drafts)
+        make_drafts_folder(self.drafts)
 
     def publishing(self) -> contextlib.AbstractContextManager[None]:
-        """Held, together with others, by whoever adds something: nothing is pruned meanwhile."""
+        """Hold the shared lock of those who add content: nothing is pruned meanwhile."""
         make_folder(self.root / ".lock")
         return write_lock.hold_shared(self.root / ".lock")
 
-    def pruning(self, patience: float) -> contextlib.AbstractContextManager[None]:
-        """Held by whoever prunes, alone; those who begin meanwhile wait. Raises TimeoutError after
-        `patience` seconds."""
+    def pruning(self, timeout: float) -> contextlib.AbstractContextManager[None]:
+        """Hold the exclusive lock for pruning; publishers who begin meanwhile wait.
+
+        Raises TimeoutError after `timeout` seconds.
+        """
         make_folder(self.root / ".lock")
-        return write_lock.hold_exclusive(self.root / ".lock", patience)
+        return write_lock.hold_exclusive(self.root / ".lock", timeout)
 
     def cataloguing(self) -> contextlib.AbstractContextManager[None]:
-        """Held, alone, by whoever adds a repository."""
+        """Hold the exclusive lock for adding a repository."""
         return file_locked(self.root / ".lock" / "catalog")
 
     def names(self) -> tuple[str, ...]:
-        """All repositories, sorted."""
+        """Return the names of all repositories, sorted."""
         found = []
         for folder, inner, _ in os.walk(self.repositories):
             if "_tags" in inner:
@@ -133,13 +135,16 @@ class MirrorPaths:
         return tuple(sorted(found))
 
     def sweep(self) -> int:
-        """Remove drafts that killed processes left; returns how many."""
+        """Remove drafts that killed processes left; return how many."""
         return sweep_drafts(self.drafts, shared=False)
 
 
 @dataclass(frozen=True, slots=True)
 class RepositoryPaths:
-    """The folders of one repository. What changes a tag here wants `locked` held."""
+    """Manifests, tags and referrers of one repository, as files.
+
+    Methods that change a tag require that the caller holds `locked`.
+    """
 
     place: MirrorPaths
     name: str
@@ -160,10 +165,7 @@ class RepositoryPaths:
         return self.folder / "_tags"
 
     def make(self) -> None:
-        """Make the repository; its lock is made last.
-
-        Where there is a lock, the catalogue names the repository.
-        """
+        """Make the repository; its lock file is made last, when catalog.json lists the repository."""
         if (self.folder / "_lock").exists():
             return
         with self.place.cataloguing():
@@ -176,22 +178,22 @@ class RepositoryPaths:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Nobody else moves a tag of this repository meanwhile."""
+        """Hold the lock for moving tags of this repository within the block."""
         with file_locked(self.folder / "_lock"):
             yield
 
     def moving(self) -> contextlib.AbstractContextManager[None]:
-        """Nobody else moves and signs tags of this repository; `locked` is taken within."""
+        """Hold the lock for moving and signing tags of this repository; `locked` is taken within it."""
         return file_locked(self.folder / "_moves")
 
     # --- manifests
 
     def manifest_file(self, descriptor: Descriptor) -> Path:
-        """The path of a manifest, whether it is there or not."""
+        """Return the path of a manifest, which need not exist."""
         return self.manifests / _file_name(descriptor)
 
     def find(self, digest: Digest) -> Path | None:
-        """The file of a manifest that is here."""
+        """Return the path of a manifest's file; None if missing."""
         for kind in _MEDIA_TYPES:
             path = self.manifests / f"{digest.hex}.{kind}"
             if path.exists():
@@ -199,7 +201,7 @@ class RepositoryPaths:
         return None
 
     def read(self, digest: Digest) -> Manifest | None:
-        """A manifest, verified. Raises VerificationError `digest-mismatch`."""
+        """Read a manifest, verified; None if missing. Raises VerificationError `digest-mismatch`."""
         path = self.find(digest)
         if path is None:
             return None
@@ -219,10 +221,10 @@ class RepositoryPaths:
         return manifest
 
     def put(self, manifest: Manifest) -> bool:
-        """Put a manifest; return False if it was here.
+        """Write a manifest; return False if it was here.
 
-        Raises VerificationError when it is too large, of a media type that cannot be served, or refers to what is not
-        here.
+        Raises VerificationError when it is too large or refers to something missing, UsageError when its media type
+        cannot be served.
         """
         if self._holds(manifest):
             return False
@@ -233,7 +235,7 @@ class RepositoryPaths:
         return True
 
     def write(self, manifest: Manifest) -> None:
-        """Write a manifest's file where it does not stand already, whole; a rotten one is put aside."""
+        """Write a manifest's file unless it is there intact; a corrupt one is moved to quarantine."""
         path = self.manifest_file(manifest.descriptor)
         if not self._holds(manifest):
             if os.path.lexists(path):
@@ -241,7 +243,7 @@ class RepositoryPaths:
             replace_file(manifest.data, path, self.place.drafts)
 
     def _holds(self, manifest: Manifest) -> bool:
-        """Return whether a manifest's file stands here, byte for byte."""
+        """Return whether the manifest's file is here with exactly these bytes."""
         file = open_without_links(self.place.root, self.manifest_file(manifest.descriptor))
         if file is None:
             return False
@@ -249,9 +251,9 @@ class RepositoryPaths:
             return file.read(len(manifest.data) + 1) == manifest.data
 
     def require(self, manifest: Manifest) -> None:
-        """Check that a manifest, and all that a client would pull with it, is here.
+        """Check that a manifest is here with everything that a client would pull with it.
 
-        Raises VerificationError `manifest-missing` or `blob-missing` if anything is not.
+        Raises VerificationError `manifest-missing`, `blob-missing`.
         """
         if not self.manifest_file(manifest.descriptor).exists():
             raise VerificationError("manifest-missing", f"manifest {manifest.digest} not found", place=self.name)
@@ -264,7 +266,7 @@ class RepositoryPaths:
     # --- tags
 
     def target(self, tag: str) -> Digest | None:
-        """The digest that a tag points to; None if it does not exist."""
+        """Return the digest that a tag points to; None if it does not exist."""
         try:
             found = _FILE.fullmatch((self.tags / tag).readlink().name)
         except FileNotFoundError:
@@ -274,7 +276,7 @@ class RepositoryPaths:
     def tagged(self, tag: str) -> Manifest | None:
         """Return the manifest that a tag points to; None if there is none.
 
-        It is found also while the tag moves and what it pointed to is pruned.
+        Tried again if the tag moves and its former manifest is pruned meanwhile.
         """
         for _ in range(_ATTEMPTS):
             digest = self.target(tag)
@@ -284,7 +286,7 @@ class RepositoryPaths:
         return None
 
     def tag_names(self) -> tuple[str, ...]:
-        """All tags, sorted."""
+        """Return all tags, sorted."""
         try:
             return tuple(sorted(path.name for path in self.tags.iterdir() if TAG.fullmatch(path.name)))
         except FileNotFoundError:
@@ -293,7 +295,7 @@ class RepositoryPaths:
     def move(self, tag: str, descriptor: Descriptor) -> None:
         """Point a tag at a manifest that is here, in one step.
 
-        All that the manifest needs has reached the disk before that. A tag that points there already is not touched.
+        Blobs and manifests are synced to disk before. A tag that points there already is not touched.
         """
         destination = f"../_manifests/{_file_name(descriptor)}"
         path = self.tags / tag
@@ -310,7 +312,7 @@ class RepositoryPaths:
         self.list_tags()
 
     def list_tags(self) -> None:
-        """Bring the list of tags up to date, also one that a killed process left behind."""
+        """Write `_tags.json` if it does not list exactly the tags that exist."""
         wanted = listed_tags(self.name, self.tag_names())
         path = self.folder / "_tags.json"
         if not path.exists() or path.read_bytes() != wanted:
@@ -324,7 +326,7 @@ class RepositoryPaths:
         return listed_referrers(index) if index else ()
 
     def attach(self, manifest: Manifest) -> bool:
-        """List a manifest that is here among the referrers of its subject; False if it was."""
+        """Add a manifest that is here to its subject's referrers index; False if it was listed."""
         said = references(manifest)
         if said.subject is None:
             raise ValueError(f"{manifest.digest} has no subject")
@@ -336,7 +338,7 @@ class RepositoryPaths:
         return True
 
     def detach(self, manifest: Manifest) -> None:
-        """The opposite of `attach`; without its last entry a list goes."""
+        """Remove a manifest from its subject's referrers index; an empty index is removed."""
         subject = references(manifest).subject
         listed = self.referrers(subject) if subject else ()
         rest = tuple(one for one in listed if one.descriptor.digest != manifest.digest)
@@ -354,7 +356,7 @@ class RepositoryPaths:
 
 
 def parse_manifest_path(path: Path) -> tuple[Digest, str] | None:
-    """A file among manifests → digest and media type; None if it is none."""
+    """Return digest and media type from the name of a manifest's file; None if it is not one."""
     found = _FILE.fullmatch(path.name)
     if found is None or found[2] not in _MEDIA_TYPES:
         return None

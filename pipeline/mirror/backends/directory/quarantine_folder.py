@@ -1,13 +1,11 @@
-"""Quarantine of a directory mirror: what is pruned is moved aside and can be restored.
+"""Move pruned files of a directory mirror into quarantine, restore them, delete old ones.
 
-A list says what was moved.
-
-    .quarantine/STAMP/list.json     tags, manifests and blobs of one pruning, written before anything moves
+    .quarantine/STAMP/list.json     tags, manifests and blobs of one pruning, written before anything is moved
     .quarantine/STAMP/blobs/…       the files, under the paths that they had
     .quarantine/STAMP/repositories/…
 
-The web server has no way in (`nginx.conf` names what it serves), and only the owner may enter. Every step can be
-repeated: killed half-way, a pruning leaves whole files in one of two places and a list that names both.
+The web server cannot serve it (`nginx.conf` lists what it serves), and only the owner may enter. Every step can be
+repeated: a pruning that was killed leaves each file whole in one of two places, and a list that names all of them.
 """
 
 from __future__ import annotations
@@ -39,7 +37,7 @@ from pipeline.mirror.retention.quarantine import (
 from pipeline.model.manifests import Manifest
 
 LIST_FILE = "list.json"
-"""The file that says what was moved aside."""
+"""Name of the file that lists what one pruning removed."""
 
 _STAMP = re.compile(r"(\d{8}T\d{6}Z)\.[0-9a-f]{8}")
 _TIME = "%Y%m%dT%H%M%SZ"
@@ -47,19 +45,19 @@ _TIME = "%Y%m%dT%H%M%SZ"
 
 @dataclass(frozen=True, slots=True)
 class Pruning:
-    """To be had from `DirectoryMirror.pruning` alone, which keeps publishers out."""
+    """Quarantine operations under the pruning lock; get one from `DirectoryMirror.pruning`."""
 
     place: MirrorPaths
 
     def inventory(self) -> Inventory:
-        """All that is here; nothing changes it while the pruning is held."""
+        """List all that the mirror holds; nothing changes it while the lock is held."""
         return take_inventory(self.place)
 
     def quarantine(self, leaving: RemovalList, at: float) -> str:
-        """Move tags, entries among referrers, manifests and blobs aside, in this order.
+        """Remove tags and referrers entries, then move manifests and blobs into quarantine.
 
-        So whatever can still be found is whole. What is not there (any more) is passed over, also a tag that points
-        elsewhere. `at`: seconds since the epoch. Returns the stamp by which they can be brought back.
+        In this order everything that can still be found is complete. Items that are missing are skipped, and tags that
+        point elsewhere. `at`: seconds since the epoch. Returns the stamp by which `restore` finds them.
         """
         stamp = f"{datetime.fromtimestamp(at, UTC).strftime(_TIME)}.{secrets.token_hex(4)}"
         aside = self._folder / stamp
@@ -88,7 +86,7 @@ class Pruning:
         return stamp
 
     def restore(self, stamp: str) -> RestoreResult:
-        """Bring back all of one pruning: blobs, manifests, entries among referrers, tags.
+        """Restore all that one pruning removed: blobs, manifests, referrers entries, tags.
 
         A tag that exists again is left as it is. Can be run again if it was killed. Raises UsageError
         `quarantine-unknown`.
@@ -114,7 +112,7 @@ class Pruning:
                 kept.append((name, tag))
             else:
                 paths.move(tag, wanted.descriptor)
-                if (name, tag) in times:  # rules that keep the newest go by it
+                if (name, tag) in times:  # rules that keep the newest tags compare it
                     os.utime(paths.tags / tag, ns=(times[name, tag],) * 2, follow_symlinks=False)
                 tags.append((name, tag))
         self._sync(None, [name for name, _ in leaving.manifests])
@@ -122,17 +120,16 @@ class Pruning:
         return RestoreResult(tuple(tags), manifests, blobs, tuple(kept))
 
     def quarantined(self) -> tuple[QuarantinedPruning, ...]:
-        """All prunings that can be undone, oldest first."""
+        """Return all prunings that can be undone, oldest first."""
         return tuple(
             QuarantinedPruning(path.name, _at(path.name), _leaving(path), _bytes(path))
             for path in sorted(self._stamps())
         )
 
     def empty_quarantine(self, before: float) -> int:
-        """Delete prunings of before `before` for good; return the bytes of their files.
+        """Delete prunings and corrupt files older than `before`; return the prunings' bytes.
 
-        `before`: seconds since the epoch. Corrupt files that were put aside before that go too. Also finishes what a
-        killed call began.
+        `before`: seconds since the epoch. Also finishes deletions of a killed call.
         """
         freed = 0
         for path in list(self._stamps()):
@@ -140,7 +137,7 @@ class Pruning:
                 freed += _bytes(path)
                 self._remove(path)
         for path in self._folder.glob("*"):
-            # What was being deleted, and what was begun and has no list yet: nothing was moved there.
+            # Deletions in progress, and prunings killed before they had a list: nothing was moved there.
             if path.name.startswith("gone-") or (_STAMP.fullmatch(path.name) and not _listed(path)):
                 shutil.rmtree(path)
         for path in (self._folder / "rotten").glob("*"):
@@ -148,7 +145,7 @@ class Pruning:
                 path.unlink(missing_ok=True)
         return freed
 
-    # --- where things are
+    # --- paths and moves
 
     @property
     def _folder(self) -> Path:
@@ -156,7 +153,7 @@ class Pruning:
 
     def _stamps(self) -> Iterator[Path]:
         with contextlib.suppress(FileNotFoundError):
-            # Without a list nothing was moved: killed while the list was written.
+            # Without a list nothing was moved yet.
             yield from (path for path in self._folder.iterdir() if _is_stamp(path.name) and _listed(path))
 
     def _aside_of(self, stamp: str) -> Path:
@@ -171,7 +168,7 @@ class Pruning:
         return path
 
     def _times(self, leaving: RemovalList) -> list[list[str]]:
-        """Return the time at which each tag was set, in nanoseconds since the epoch."""
+        """Return rows of repository, tag, time when it was set (nanoseconds since the epoch)."""
         rows = []
         for name, tag, _ in leaving.tags:
             with contextlib.suppress(FileNotFoundError):
@@ -179,7 +176,7 @@ class Pruning:
         return rows
 
     def _manifests(self, leaving: RemovalList) -> Iterator[tuple[RepositoryPaths, Manifest]]:
-        """Those that are in their places."""
+        """Yield those manifests of the list that are in the mirror, not in quarantine."""
         for name, digest in leaving.manifests:
             paths = self.place.paths(name)
             manifest = paths.read(digest)
@@ -193,7 +190,10 @@ class Pruning:
             path.rename(target)
 
     def _back(self, path: Path, aside: Path) -> bool:
-        """False if it is not aside. What came anew meanwhile has the same bytes."""
+        """Move a file back; False if it is not in quarantine.
+
+        A file that was published again meanwhile is overwritten: it has the same bytes.
+        """
         try:
             (aside / path.relative_to(self.place.root)).rename(path)
         except FileNotFoundError:
@@ -201,10 +201,7 @@ class Pruning:
         return True
 
     def _sync(self, aside: Path | None, names: Sequence[str]) -> None:
-        """Sync the folders of what was moved, so that the move survives a crash.
-
-        This comes before anything else says that it was moved.
-        """
+        """Sync the folders from and to which files were moved, so that the moves survive a crash."""
         for folder in sorted(aside.rglob("*")) if aside is not None else ():
             if folder.is_dir():
                 sync_names(folder)
@@ -213,7 +210,7 @@ class Pruning:
                 sync_names(folder)
 
     def _remove(self, aside: Path) -> None:
-        """In one step out of sight, then bit by bit."""
+        """Delete one pruning: its folder is renamed first, so that a killed deletion is recognised."""
         gone = self._folder / f"gone-{aside.name}"
         aside.rename(gone)
         shutil.rmtree(gone)
@@ -228,7 +225,7 @@ def _listed(path: Path) -> bool:
 
 
 def _is_stamp(name: str) -> bool:
-    """Return whether a folder's name is a stamp, with a moment that there is."""
+    """Return whether a folder's name is a stamp with a valid date."""
     try:
         return _at(name) >= 0
     except ValueError:
@@ -236,7 +233,7 @@ def _is_stamp(name: str) -> bool:
 
 
 def _at(stamp: str) -> float:
-    """Raises ValueError."""
+    """Return the time of a stamp, in seconds since the epoch. Raises ValueError."""
     found = _STAMP.fullmatch(stamp)
     if found is None:
         raise ValueError(stamp)

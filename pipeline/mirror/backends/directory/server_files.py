@@ -1,11 +1,9 @@
-"""Files beside a directory mirror's content by which other programs serve and copy it.
+"""Make the text of a directory mirror's nginx.conf and rsync.sh from templates.
 
-They are the web server's configuration and the script for rsync, made from the files beside this one.
-
-Of a tag, a web server must tell media type, digest and bytes that belong together while the tag moves. Tried and left:
-a generated map from tags to digests, which the server reads at other times than the link; a header from one look at
-the link and the bytes from another. What holds: the link is followed once, to a path that says digest and kind, and
-that path is served (`nginx.conf`).
+For a tag, the web server must send media type, digest and bytes that belong together even while the tag moves. Tried
+and rejected: a generated map from tags to digests, which the server reads at other times than the link; a header from
+one reading of the link and the bytes from another. The configuration resolves the link once, to a path with digest and
+kind, and serves that path (`nginx.conf`).
 """
 
 from __future__ import annotations
@@ -16,13 +14,13 @@ from pathlib import Path
 from pipeline.errors import UsageError
 
 LISTEN = "127.0.0.1:8080"
-"""Where a web server listens that nobody has told otherwise."""
+"""Default address and port of the web server."""
 
 
 def nginx_configuration(root: Path, listen: str = LISTEN) -> str:
-    """Return a server for nginx's `http` section that serves the mirror at `root`.
+    """Return a `server` block for nginx's `http` section that serves the mirror at `root`.
 
-    Raises UsageError `mirror-path` for a path that cannot be written into it.
+    Raises UsageError `mirror-path` for a path that cannot be quoted in it.
     """
     text = str(root)
     if any(not char.isprintable() or char in "\"'\\$;{}" for char in text):
@@ -36,7 +34,7 @@ def nginx_configuration(root: Path, listen: str = LISTEN) -> str:
 
 
 def rsync_script() -> str:
-    """A shell script that copies a mirror, also while it is published to."""
+    """Return a shell script that copies a mirror with rsync, also while it is published to."""
     return _text("rsync.sh")
 
 

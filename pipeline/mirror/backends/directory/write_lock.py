@@ -1,8 +1,9 @@
 """The lock of a directory mirror: shared by publishers, exclusive for pruning.
 
-flock lets any number share a file for as long as they overlap, so one who wants it alone could wait for ever. That one
-shuts a gate first, which all others pass on their way in. A process that holds the lock may take it again meanwhile
-without passing the gate; otherwise it would wait for one who waits for it.
+With flock, processes that share a lock in overlapping turns could make one that wants it exclusively wait for ever. So
+there are two files: whoever wants `prune` exclusively first locks `gate` exclusively, and all others take `gate` for a
+moment before they share `prune`. A process that shares the lock already takes it again without `gate`: otherwise it
+would deadlock with one that waits for it.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ _counting = threading.Lock()
 
 @contextlib.contextmanager
 def hold_shared(folder: Path) -> Iterator[None]:
-    """Hold the lock in `folder` together with others.
+    """Share the lock in `folder` within the block.
 
-    Waits while another waits for it alone, or holds it.
+    Waits while a process holds it exclusively or waits to do so.
     """
     with _counting:
         again = _held[folder] > 0
@@ -42,12 +43,15 @@ def hold_shared(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def hold_exclusive(folder: Path, patience: float) -> Iterator[None]:
-    """Hold the lock in `folder` alone. Raises TimeoutError after `patience` seconds."""
-    until = time.monotonic() + patience
+def hold_exclusive(folder: Path, timeout: float) -> Iterator[None]:
+    """Hold the lock in `folder` exclusively within the block.
+
+    Raises TimeoutError after `timeout` seconds.
+    """
+    until = time.monotonic() + timeout
     with contextlib.ExitStack() as stack:
-        with file_locked(folder / _GATE, patience=patience):
-            stack.enter_context(file_locked(folder / _LOCK, patience=max(0.0, until - time.monotonic())))
+        with file_locked(folder / _GATE, timeout=timeout):
+            stack.enter_context(file_locked(folder / _LOCK, timeout=max(0.0, until - time.monotonic())))
         yield
 
 

@@ -1,1 +1,1 @@
-"""An OCI image layout as a mirror of one repository, to carry across an air gap."""
+"""Layout mirror: an OCI layout as a mirror of one repository, to carry across an air gap."""

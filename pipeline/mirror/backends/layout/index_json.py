@@ -1,4 +1,4 @@
-"""index.json of a layout: the entries that it lists, read and replaced whole.
+"""Read and replace the entries of a layout's index.json, with their tags.
 
 image-spec 1.1, image-layout.md.
 """
@@ -19,25 +19,25 @@ from pipeline.oci.image_layout import read_document
 from pipeline.oci.image_manifest import DOCUMENT_LIMIT, JsonReader, tag_of
 
 DRAFTS = "ingest"
-"""The folder of what is not whole yet: oras uses it for the same."""
+"""Name of the folder of drafts (see `atomic_files`): oras uses the same for its temporary files."""
 
 
 @dataclass(frozen=True, slots=True)
 class IndexEntry:
-    """A descriptor of index.json, and its JSON text, which may say more than is known here."""
+    """A descriptor in index.json, and its JSON text, which may have unknown members."""
 
     descriptor: Descriptor
     text: str
 
     @property
     def tag(self) -> str:
-        """The tag that it is listed by; empty if by none. Some name `HOST/NAME:TAG`."""
+        """The entry's tag; empty if it has none. Some tools write `HOST/NAME:TAG`."""
         name = dict(self.descriptor.annotations).get(media_types.REF_NAME, "")
         tag = name if TAG.fullmatch(name) else tag_of(name)
         return tag if TAG.fullmatch(tag) else ""
 
     def named(self, tag: str) -> IndexEntry:
-        """The same under a tag, or under none."""
+        """Return the entry with another tag ("": none)."""
         value = json.loads(self.text)
         notes = {key: note for key, note in self.descriptor.annotations if key != media_types.REF_NAME}
         if tag:
@@ -54,12 +54,12 @@ def read_entries(layout: Path) -> list[IndexEntry]:
     Raises VerificationError, UsageError `not-a-layout`.
     """
     data = read_document(layout / "index.json")
-    JsonReader.parse(data, "index.json").get("manifests").items()  # An array or nothing, or this says what is wrong.
+    JsonReader.parse(data, "index.json").get("manifests").items()  # Raises unless it is an array or missing.
     return [index_entry(value) for value in json.loads(data).get("manifests") or ()]
 
 
 def write_entries(layout: Path, entries: Iterable[IndexEntry]) -> None:
-    """Replace the entries of index.json; what else it says is kept.
+    """Replace the entries of index.json; its other members are kept.
 
     Raises VerificationError `document-too-large`.
     """
@@ -73,15 +73,12 @@ def write_entries(layout: Path, entries: Iterable[IndexEntry]) -> None:
 
 
 def index_entry(value: dict[str, object]) -> IndexEntry:
-    """A descriptor's JSON value as an entry."""
+    """Make an entry from a descriptor's JSON value."""
     return IndexEntry(JsonReader(value, "index.json").descriptor(), json.dumps(value, sort_keys=True))
 
 
 def tidy_entries(entries: Iterable[IndexEntry]) -> list[IndexEntry]:
-    """Return each entry once, without nameless ones whose digest has a named entry.
-
-    That is: an entry without a name is left out while another of the same digest has one.
-    """
+    """Return each entry once, without untagged ones of a digest that a tagged entry has."""
     every = list(dict.fromkeys(entries))
     named = {entry.descriptor.digest for entry in every if entry.tag}
     return [entry for entry in every if entry.tag or entry.descriptor.digest not in named]

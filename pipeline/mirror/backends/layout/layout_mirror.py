@@ -1,11 +1,11 @@
-"""An OCI layout as a mirror, to carry images across an air gap.
+"""`Mirror` implementation for an OCI image layout; create or open one.
 
 image-spec 1.1, image-layout.md.
 
-A layout is one repository. Its index.json lists what has a name (`org.opencontainers.image.ref.name`: a tag), and,
-without a name, what speaks of others, as oras does; the referrers of something are found by reading what is listed.
-index.json is replaced in one step, under a lock on `oci-layout`, which never changes. Nothing is collected here: what
-lost its name stays listed without one.
+A layout is one repository. Its index.json lists tagged manifests (`org.opencontainers.image.ref.name`) and, without a
+tag, referrers, as oras does; the referrers of a subject are found by reading all that is listed. index.json is replaced
+in one step, under a lock on `oci-layout`, a file that never changes. There is no garbage collection: a manifest that
+lost its tag stays listed without one.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from pipeline.progress import Progress
 
 @dataclass(frozen=True, slots=True)
 class LayoutMirror:
-    """A mirror of one repository. `identity`: what is signed as its name."""
+    """A layout as a mirror of one repository: see `Mirror`. `identity`: its name in signatures."""
 
     path: Path
     identity: str
@@ -55,26 +55,26 @@ class LayoutMirror:
 
     @property
     def namespace(self) -> str:
-        """None: clients read it as files."""
+        """Empty: clients read a layout as files."""
         return ""
 
     def repository(self, name: str) -> LayoutRepository:
-        """The layout's one repository, whatever it is called. Raises UsageError `repository-name`."""
+        """Return the one repository, for any valid name. Raises UsageError `repository-name`."""
         if name and not NAME.fullmatch(name):
             raise UsageError("repository-name", f"invalid repository name: '{name[:80]}'", place=self.url)
         return LayoutRepository(self.path, self.identity, self.known)
 
     def repositories(self) -> tuple[str, ...]:
-        """One, without a name."""
+        """Return one empty name."""
         return ("",)
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
-        """Nothing is pruned from a layout."""
+        """Hold nothing: a layout is never pruned."""
         yield
 
     def inventory(self) -> Inventory:
-        """Take an inventory of what the tags of the layout lead to."""
+        """Take an inventory of all that is reachable from the layout's tags."""
         return inventory_by_tags(self)
 
     def prune(
@@ -86,7 +86,7 @@ class LayoutMirror:
         dry_run: bool = False,
         idle: bool = False,
     ) -> PruningResult:
-        """Raises UsageError `not-a-mirror`."""
+        """Refuse: raises UsageError `not-a-mirror`."""
         raise UsageError(
             "not-a-mirror",
             f"{self.url} is an OCI layout, in which nothing can be removed",
@@ -95,11 +95,11 @@ class LayoutMirror:
         )
 
     def restore(self, stamp: str) -> UndoResult:
-        """Raises UsageError `undo-impossible`: nothing is pruned from a layout."""
+        """Refuse: raises UsageError `undo-impossible`."""
         raise undo_impossible(self.url)
 
     def scrub(self, healing: RepairSources, *, rate: int, progress: Progress) -> ScrubResult:
-        """Read every blob: see `scrub_layout`."""
+        """Read and verify every blob: see `scrub_layout`."""
         return scrub_layout(self, healing, rate=rate, progress=progress)
 
     @property
@@ -109,23 +109,23 @@ class LayoutMirror:
 
     @property
     def drafts(self) -> Path:
-        """The folder of what is not whole yet."""
+        """The folder of drafts (see `atomic_files`)."""
         return self.path / DRAFTS
 
     def entries(self) -> tuple[Descriptor, ...]:
-        """The descriptors in index.json. Raises VerificationError, UsageError `not-a-layout`."""
+        """Return the descriptors in index.json. Raises VerificationError, UsageError `not-a-layout`."""
         return tuple(entry.descriptor for entry in read_entries(self.path))
 
     def sweep(self) -> int:
-        """Remove drafts that killed processes left; returns how many."""
+        """Remove drafts that killed processes left; return how many."""
         make_folder(self.drafts)
         return sweep_drafts(self.drafts, shared=True)
 
 
 def open_layout(path: Path, *, create: bool, identity: str | None = None) -> LayoutMirror:
-    """Open the layout at `path`; with `create`, make it if nothing or an empty folder is there.
+    """Open the layout at `path`; with `create`, make one if nothing or an empty folder is there.
 
-    `identity`: what signatures name it by, `localhost/FOLDER` if not given.
+    `identity`: its name in signatures, `localhost/FOLDER` if not given.
 
     Raises UsageError `not-a-layout`, EnvironmentLacking `mirror-unreachable`.
     """
@@ -153,5 +153,5 @@ def is_layout(path: Path) -> bool:
 
 
 def _foreign(root: Path) -> bool:
-    """Return whether a folder holds more than what a creation that was killed leaves."""
+    """Return whether a folder has files that a killed creation of a layout does not leave."""
     return not {path.name for path in root.iterdir()} <= {"blobs", DRAFTS, "index.json"}

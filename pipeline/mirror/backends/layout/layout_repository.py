@@ -1,4 +1,4 @@
-"""The one repository of a layout."""
+"""`Repository` implementation for the one repository of an OCI layout."""
 
 from __future__ import annotations
 
@@ -12,13 +12,10 @@ from typing import TYPE_CHECKING, BinaryIO
 from pipeline.digest import Digest
 from pipeline.errors import VerificationError
 from pipeline.mirror.atomic_files import (
-    check_verified,
-    fetch_verified,
     file_locked,
     make_folder,
     mirror_errors,
     open_without_links,
-    read_verified,
     replace_file,
     sweep_drafts,
 )
@@ -43,6 +40,7 @@ from pipeline.mirror.protocol import (
     is_auxiliary,
 )
 from pipeline.mirror.references import fallback_tag, media_type_of, references, referrer_of, require_complete
+from pipeline.mirror.verified_blobs import check_verified, fetch_verified, read_verified
 from pipeline.model.image import Descriptor
 from pipeline.model.manifests import Manifest, Referrer
 from pipeline.oci import blob_path
@@ -63,7 +61,7 @@ class LayoutRepository:
 
     @property
     def name(self) -> str:
-        """None: there is but one."""
+        """Empty: a layout has only one repository."""
         return ""
 
     @property
@@ -85,7 +83,7 @@ class LayoutRepository:
             return self._resolve(tag)
 
     def tags(self) -> tuple[str, ...]:
-        """All tags, sorted, auxiliary ones too."""
+        """Return all tags, sorted, auxiliary ones too."""
         with mirror_errors(self.url):
             return tuple(sorted({entry.tag for entry in read_entries(self.path) if entry.tag}))
 
@@ -95,12 +93,12 @@ class LayoutRepository:
             return blob_path(self.path, digest).is_file()
 
     def open_blob(self, digest: Digest) -> BinaryIO | None:
-        """A blob that is here, to be served: no link is followed below the layout's folder."""
+        """Open a blob to be served, following no symlink below the layout's folder; None if missing."""
         with mirror_errors(self.url):
             return open_without_links(self.path, blob_path(self.path, digest))
 
     def read_blob(self, descriptor: Descriptor) -> bytes:
-        """A small blob, verified. Raises VerificationError."""
+        """Read a small blob, verified. Raises VerificationError."""
         with mirror_errors(self.url):
             return read_verified(blob_path(self.path, descriptor.digest), descriptor)
 
@@ -110,19 +108,19 @@ class LayoutRepository:
             fetch_verified(blob_path(self.path, descriptor.digest), descriptor, store)
 
     def check_blob(self, descriptor: Descriptor, advance: Callable[[int], None] = ignore_progress) -> None:
-        """Read a blob to its end and keep nothing. Raises VerificationError."""
+        """Read and verify a blob, keeping nothing. Raises VerificationError."""
         with mirror_errors(self.url):
             check_verified(blob_path(self.path, descriptor.digest), descriptor, advance)
 
     def file_path(self, digest: Digest) -> str:
-        """None: nobody serves a layout."""
+        """Return an empty path: web servers do not serve layouts."""
         return ""
 
     def referrers(self, subject: Digest) -> tuple[Referrer, ...]:
         """List the referrers of `subject`, sorted by digest.
 
-        Of what is listed in index.json, and in a fallback index that
-        was copied here."""
+        They are found in index.json, and in a referrers index that was copied here under its fallback tag.
+        """
         with mirror_errors(self.url):
             entries = read_entries(self.path)
             listed = {entry.descriptor.digest for entry in entries}
@@ -136,9 +134,9 @@ class LayoutRepository:
     # --- writing
 
     def put_blob(self, descriptor: Descriptor, content: bytes | Path, *, elsewhere: Sequence[str] = ()) -> Arrival:
-        """Make sure that a blob is here.
+        """Make sure that a blob is here and intact.
 
-        Raises VerificationError if `content` is not what `descriptor` says.
+        Raises VerificationError if `content` does not match `descriptor`.
         """
         with mirror_errors(self.url):
             make_folder(self._drafts)
@@ -160,9 +158,9 @@ class LayoutRepository:
             return self._put(manifest)
 
     def attach(self, manifest: Manifest) -> bool:
-        """Put a manifest that has a `subject`, and list it without a name.
+        """Put a manifest that has a `subject`, and list it in index.json without a tag.
 
-        Returns False if that was so before.
+        Returns False if both were there before.
         """
         with self._changing():
             if references(manifest).subject is None:
@@ -179,7 +177,7 @@ class LayoutRepository:
             return True
 
     def put_auxiliary(self, tag: str, manifest: Manifest, expected: Digest | None) -> None:
-        """Point an auxiliary tag at a manifest, which is put. Raises ValueError, TagConflict."""
+        """Put a manifest and point an auxiliary tag at it. Raises ValueError, TagConflict."""
         if not TAG.fullmatch(tag) or not is_auxiliary(tag):
             raise ValueError(f"{tag} is not an auxiliary tag")
         with self._changing():
@@ -188,10 +186,10 @@ class LayoutRepository:
             self._move(tag, manifest.descriptor)
 
     def point(self, tag: str, cleared: Cleared, expected: Digest | None) -> None:
-        """Point a tag at what was cleared; write nothing if it points there already.
+        """Point a tag at the cleared manifest; write nothing if it points there already.
 
-        Raises ValueError, TagConflict; VerificationError `manifest-missing`, `blob-missing` if anything of it is not
-        here.
+        Raises ValueError, TagConflict; VerificationError `manifest-missing`, `blob-missing` if the manifest or anything
+        that it refers to is missing.
         """
         if not TAG.fullmatch(tag) or is_auxiliary(tag):
             raise ValueError(f"{tag} is a reserved tag")
@@ -206,17 +204,17 @@ class LayoutRepository:
             self._move(tag, cleared.manifest.descriptor)
 
     def moving(self) -> contextlib.AbstractContextManager[None]:
-        """Nothing to hold: one person carries a layout."""
+        """Hold nothing: several writers of one layout are not expected."""
         return contextlib.nullcontext()
 
     def overtaken(self, moved: Mapping[str, Digest]) -> tuple[str, ...]:
-        """None: whoever moves a tag holds the lock and looks what it points to."""
+        """Return none: tags are compared and swapped under a lock."""
         return ()
 
     # --- removing
 
     def remove_tag(self, tag: str, expected: Digest) -> None:
-        """Remove a tag that points to `expected`; what it named stays listed. Raises TagConflict."""
+        """Remove a tag that points to `expected`; its manifest stays listed. Raises TagConflict."""
         with self._changing():
             self._expect(tag, expected)
             write_entries(
@@ -225,7 +223,7 @@ class LayoutRepository:
             )
 
     def remove_manifest(self, digest: Digest) -> None:
-        """Remove a manifest or index, and all that index.json says of it. Its blobs stay."""
+        """Remove a manifest or index, and its entries in index.json. Its blobs stay."""
         with self._changing():
             entries = read_entries(self.path)
             rest = [entry for entry in entries if entry.descriptor.digest != digest]
@@ -235,7 +233,7 @@ class LayoutRepository:
                 blob_path(self.path, digest).unlink(missing_ok=True)
 
     def remove_referrer(self, digest: Digest) -> None:
-        """Remove a manifest that speaks of another: a lock keeps those apart who do."""
+        """Remove a referrer; `remove_manifest` does it under the lock that all writers take."""
         self.remove_manifest(digest)
 
     # --- index.json
@@ -271,7 +269,7 @@ class LayoutRepository:
     # --- manifests
 
     def _read(self, digest: Digest) -> Manifest | None:
-        """A blob that is a manifest, verified."""
+        """Read a blob that is a manifest or index, verified; None if missing or of another kind."""
         path = blob_path(self.path, digest)
         file = open_without_links(self.path, path)
         if file is None:

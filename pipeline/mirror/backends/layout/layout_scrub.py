@@ -1,7 +1,7 @@
-"""Scrubbing a layout: every blob is read, and what index.json leads to must be there.
+"""Scrub an OCI layout: verify every blob, restore those reachable from index.json.
 
-Like a directory's (`directory_scrub`), without what is known from before: a layout is carried, and read anew where it
-arrives.
+Like `directory_scrub`, but without a record of blobs known to be intact: a layout is carried to another place and read
+anew there.
 """
 
 from __future__ import annotations
@@ -64,25 +64,25 @@ class _LayoutScrub:
     throttle: ReadThrottle
     task: Task
     rotten: dict[Digest, DamageKind] = field(default_factory=dict)
-    """Blobs still to be healed, once it is known what they are."""
+    """Corrupt blobs whose descriptors are not known yet."""
     followed: set[Digest] = field(default_factory=set)
     findings: list[Finding] = field(default_factory=list)
     read: int = 0
 
     def blob(self, digest: Digest) -> None:
-        """Read one; a rotten one is put aside."""
+        """Read and verify one blob; note it if it is corrupt."""
         path = blob_path(self.mirror.path, digest)
         try:
             seen = hash_file(self.mirror.path, path, self._advance)
-        except OSError:  # what the disk cannot read
+        except OSError:  # the disk cannot read it
             seen = None
         if (seen is None and os.path.lexists(path)) or (seen is not None and seen.digest != digest):
             self.rotten[digest] = DamageKind.ROTTEN
 
     def follow(self) -> int:
-        """Follow index.json to all that it leads to, and heal what is corrupt or missing.
+        """Restore damaged blobs that are reachable from index.json; return the number of tags.
 
-        What nothing leads to is put aside. Returns how many tags there are.
+        Corrupt blobs that are not reachable are moved to quarantine.
         """
         waiting = list(self.mirror.entries())
         while waiting:
@@ -94,7 +94,7 @@ class _LayoutScrub:
                 continue
             self.followed.add(descriptor.digest)
             manifest = self._manifest(descriptor.digest)
-            with contextlib.suppress(VerificationError):  # as it was put here: no matter of rot
+            with contextlib.suppress(VerificationError):  # published so: malformed, not corrupted
                 said = references(manifest) if manifest is not None else None
                 waiting += said.manifests if said else ()
                 for one in said.blobs if said else ():

@@ -1,1 +1,1 @@
-"""A registry as a mirror: the OCI distribution specification 1.1 over HTTP."""
+"""Registry mirror: any registry with the HTTP API of the OCI distribution specification 1.1."""

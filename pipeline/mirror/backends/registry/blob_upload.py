@@ -1,6 +1,6 @@
-"""One blob pushed to a registry: mounted from another repository, or uploaded.
+"""Push one blob to a registry: mount it from another repository, or upload it resumably.
 
-An upload is resumed where a connection broke (distribution-spec 1.1, "Pushing blobs").
+distribution-spec 1.1, "Pushing blobs".
 """
 
 from __future__ import annotations
@@ -31,35 +31,35 @@ from pipeline.transfer import (
 )
 
 SINGLE_UPLOAD_LIMIT = 8 << 20
-"""Bytes up to which a blob is sent with one request: less than that is lost when it breaks."""
+"""Bytes up to which a blob is sent in one request: so much is sent again when the connection breaks."""
 
 UPLOAD_CHUNK = 64 << 20
-"""Bytes per request of a larger one: below the limits that proxies in front of registries have (100 MB is common),
-and large enough that the requests between do not count."""
+"""Bytes per request of a larger blob: below the usual limits of proxies in front of registries (100 MB is common),
+and large enough that the time for the requests' round trips is negligible."""
 
 UPLOAD_SESSIONS = 8
-"""How often an upload is begun because the registry forgot the one before. docker-registry 2.8 does whenever a
-connection breaks within a request: it knows how much has arrived and takes that for an error ("upload resumed at wrong
-offset"). Others say how much they have, and are sent the rest."""
+"""Upload sessions of one blob: a new one is begun where the registry has dropped the one before. docker-registry 2.8
+does so whenever a connection breaks within a request: it takes the bytes that have arrived for an error ("upload
+resumed at wrong offset"). Others say how many bytes they have, and are sent the rest."""
 
 MOUNT_ATTEMPTS = 3
-"""Repositories that are asked for a blob before it is uploaded."""
+"""Repositories from which a mount is tried before a blob is uploaded."""
 
 UPLOAD_RESPONSE_LIMIT = 1 << 20
-"""Bytes of an answer to an upload, which says little."""
+"""Bytes of a response to an upload request, which is short."""
 
 _RANGE = re.compile(r"(?:bytes=)?0-(\d{1,18})")
 
 
 class _Forgotten(Exception):
-    """The registry does not know this upload any more. `answer`: how it says so."""
+    """The registry does not know this upload session any more. `answer`: its response."""
 
     def __init__(self, answer: RegistryResponse) -> None:
         self.answer = answer
 
 
 class BlobUpload:
-    """Brings one blob to the repository `name` (with its namespace)."""
+    """Push of one blob to the repository `name` (with its namespace)."""
 
     def __init__(self, exchange: RegistryClient, name: str, descriptor: Descriptor, content: bytes | Path) -> None:
         self._exchange = exchange
@@ -74,10 +74,10 @@ class BlobUpload:
         self._piece = UPLOAD_CHUNK
 
     def mount(self, sources: Sequence[str]) -> bool:
-        """Mount the blob from the first of `sources` that has it; return whether one had.
+        """Mount the blob from the first of `sources` that has it; return whether one had it.
 
-        `sources`: full names, of which MOUNT_ATTEMPTS are tried at most. What a registry begins instead is the upload's
-        session.
+        `sources`: full names of repositories, of which MOUNT_ATTEMPTS are tried. If the registry begins an upload
+        session instead, `send` uses it.
         """
         for source in sources[:MOUNT_ATTEMPTS]:
             query = f"?mount={self._descriptor.digest}&from={quote(source, safe='')}"
@@ -87,7 +87,7 @@ class BlobUpload:
                     "POST", f"{self._path}/uploads/{query}", scopes=scopes, limit=UPLOAD_RESPONSE_LIMIT
                 )
             except EnvironmentLacking as error:
-                if error.code == "registry-denied":  # of the source: what is wrong with the target, the upload says
+                if error.code == "registry-denied":  # for the source; if for the target too, the upload reports it
                     continue
                 raise
             if answer.status == 201:
@@ -105,12 +105,12 @@ class BlobUpload:
         Raises VerificationError `blob-mismatch` if the bytes are not the descriptor's, and as
         `RegistryClient.ask`.
         """
-        patience = self._exchange.patience()
+        retries = self._exchange.retry_budget()
         for left in reversed(range(UPLOAD_SESSIONS)):
             try:
                 if not self._location:
                     self._begin()
-                self._transfer(task, patience)
+                self._transfer(task, retries)
                 return
             except _Forgotten as gone:
                 self._location, self._offset = "", 0
@@ -134,14 +134,14 @@ class BlobUpload:
     def _cancel(self) -> None:
         """Cancel an upload session that is not needed.
 
-        Where that is not possible or allowed, the registry forgets it in time.
+        Where that fails, the registry drops the session after a time.
         """
         if self._location:
             with contextlib.suppress(EnvironmentLacking):
                 self._exchange.ask("DELETE", self._location, scopes=self._scopes, limit=UPLOAD_RESPONSE_LIMIT)
             self._location = ""
 
-    def _transfer(self, task: Task, patience: RetryBudget) -> None:
+    def _transfer(self, task: Task, retries: RetryBudget) -> None:
         size = self._descriptor.size
         while True:
             try:
@@ -151,17 +151,17 @@ class BlobUpload:
                     return
                 self._patch()
                 self._report(task)
-                patience.renew()
+                retries.renew()
             except TransientFailure as failure:
-                patience.spend(failure)
+                retries.spend(failure)
                 if self._arrived():
                     self._offset = size
                     self._report(task)
                     return
                 before = self._offset
-                self._take_up()
+                self._query_offset()
                 if self._offset > before:
-                    patience.renew()
+                    retries.renew()
 
     def _patch(self) -> None:
         end = min(self._descriptor.size, self._offset + self._piece)
@@ -185,7 +185,7 @@ class BlobUpload:
         self._location, self._offset = answer.location() or self._location, got
 
     def _finish(self) -> None:
-        """Send what is left (all of a small one) and close the upload."""
+        """Send the remaining bytes (all of a small blob) and complete the upload."""
         size = self._descriptor.size
         headers = {"Content-Type": "application/octet-stream"}
         if 0 < self._offset < size:
@@ -208,27 +208,27 @@ class BlobUpload:
         self._offset = size
 
     def _report(self, task: Task) -> None:
-        """Tell how far it is; what is sent twice is told once."""
+        """Report progress; bytes that are sent twice count once."""
         task.advance(max(0, self._offset - self._reported))
         self._reported = max(self._reported, self._offset)
 
-    def _take_up(self) -> None:
-        """Ask how much of the blob has arrived, to resume the upload there.
+    def _query_offset(self) -> None:
+        """Ask how many bytes of the blob have arrived, to resume the upload there.
 
-        Raises _Forgotten when that cannot be said, which costs what arrived.
+        Raises _Forgotten if the registry does not tell: then all is sent again.
         """
         answer = self._exchange.ask("GET", self._location, scopes=self._scopes, limit=UPLOAD_RESPONSE_LIMIT)
         if answer.status not in {200, 202, 204}:
             raise _Forgotten(answer)
         got = _received(answer, 0)
-        if got == 1:  # `0-0` is what registries say of nothing, too
+        if got == 1:  # registries answer `0-0` for no bytes, too
             got = 0
         if got > self._descriptor.size:
             raise _Forgotten(answer)
         self._location, self._offset = answer.location() or self._location, got
 
     def _arrived(self) -> bool:
-        """The answer to the last request may be all that was lost."""
+        """Return whether the whole blob is there: perhaps only the last response was lost."""
         target = f"{self._path}/{self._descriptor.digest}"
         return self._exchange.ask("HEAD", target, scopes=self._scopes, limit=0).status == 200
 
@@ -251,16 +251,15 @@ class BlobUpload:
 
 
 def _received(answer: RegistryResponse, otherwise: int) -> int:
-    """The number of bytes that have arrived, as a Range header says."""
+    """Return the number of arrived bytes, from the Range header; `otherwise` without one."""
     match = _RANGE.fullmatch(answer.header("range").strip())
     return int(match[1]) + 1 if match else otherwise
 
 
-def known_digest(content: bytes | Path, descriptor: Descriptor) -> None:
-    """Check that `content` can be what `descriptor` says.
+def check_content(content: bytes | Path, descriptor: Descriptor) -> None:
+    """Check the size of `content`, and the digest if it is bytes, before it is uploaded.
 
-    A file's bytes are not read for that: the registry computes their digest, and so does whoever reads them. Raises
-    VerificationError `blob-mismatch` if it cannot.
+    A file is not read for this: the registry computes its digest. Raises VerificationError `blob-mismatch`.
     """
     size = len(content) if isinstance(content, bytes) else content.stat().st_size
     same = size == descriptor.size and (isinstance(content, Path) or Digest.of(content) == descriptor.digest)

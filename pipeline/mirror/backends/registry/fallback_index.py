@@ -1,6 +1,6 @@
-"""The list of referrers that clients keep where a registry has no referrers API.
+"""Add entries to and drop them from a referrers index, for registries without referrers API.
 
-It is an index under the tag `sha256-HEX` (distribution-spec 1.1, "Referrers Tag Schema"), merged by whoever attaches.
+There, clients maintain it under the tag `sha256-HEX` (distribution-spec 1.1, "Referrers Tag Schema").
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from pipeline.oci.image_manifest import DOCUMENT_LIMIT, descriptor_json
 
 
 def merge_referrers(index: Manifest | None, add: Sequence[Referrer] = (), drop: Sequence[Digest] = ()) -> Manifest:
-    """Return the index with `add` listed and `drop` not.
+    """Return `index` (None: an empty one) with the entries `add` and without `drop`.
 
-    What others wrote is carried as it is; entries are sorted by digest, so that writers who know the same referrers
-    write the same bytes.
+    Other clients' entries are kept as they are; entries are sorted by digest, so that writers who know the same
+    referrers write the same bytes.
 
-    Raises VerificationError `document-malformed`, or `referrers-too-many` when no registry would take it.
+    Raises VerificationError `document-malformed`, or `referrers-too-many` if it is too large for a manifest.
     """
     document: dict[str, object] = {"schemaVersion": 2, "mediaType": media_types.INDEX}
     entries: dict[Digest, object] = {}
     if index is not None:
-        listed_referrers(index)  # raises if it is none
+        listed_referrers(index)  # raises if it is malformed
         known = json.loads(index.data)
         document |= known
         for entry in known.get("manifests") or []:
@@ -37,7 +37,7 @@ def merge_referrers(index: Manifest | None, add: Sequence[Referrer] = (), drop: 
     document["manifests"] = [entries[digest] for digest in sorted(entries) if digest not in drop]
     try:
         merged = Manifest(media_types.INDEX, canonical_json(document))
-    except (ValueError, TypeError, RecursionError) as error:  # what others wrote may hold fractions
+    except (ValueError, TypeError, RecursionError) as error:  # other clients' entries may have fractions
         raise VerificationError("document-malformed", "the list of referrers cannot be updated") from error
     if len(merged.data) > DOCUMENT_LIMIT:
         raise VerificationError(

@@ -1,6 +1,6 @@
-"""Lists of names that a registry gives page by page: its tags, its repositories.
+"""Request all pages of a registry's list of tags or repositories, and yield the names.
 
-distribution-spec 1.1.
+distribution-spec 1.1, "Listing Tags".
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pipeline.oci.image_manifest import JsonReader
 from pipeline.transfer import RegistryClient, Scope
 
 NAMES_PER_PAGE = 1000
-"""Tags or repositories that are asked for at a time."""
+"""Tags or repositories that are requested per page."""
 
 NAME_PAGES_MOST = 2000
 """Pages of a list: two million tags are more than anybody keeps."""
@@ -28,7 +28,10 @@ NAME_PAGE_LIMIT = 32 << 20
 
 
 def listed_names(exchange: RegistryClient, path: str, scopes: Sequence[Scope], key: str, place: str) -> Iterator[str]:
-    """All names of a list, page by page. A list that does not exist is empty."""
+    """Request the list at `path` page by page and yield the names under its `key`.
+
+    A list that does not exist is empty. Raises EnvironmentLacking, VerificationError.
+    """
     url: str | None = f"{path}?n={NAMES_PER_PAGE}"
     seen: set[str] = set()
     while url is not None:

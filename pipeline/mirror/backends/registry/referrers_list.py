@@ -1,6 +1,6 @@
-"""Referrers of an image on a registry, from its referrers API or a fallback tag.
+"""List, attach and drop referrers on a registry, by its API or in a fallback index.
 
-Clients keep the list under the fallback tag where there is no API (distribution-spec 1.1, "Listing Referrers" and
+Where there is no API, clients maintain the index under a fallback tag (distribution-spec 1.1, "Listing Referrers" and
 "Referrers Tag Schema").
 """
 
@@ -27,32 +27,33 @@ from pipeline.oci import media_types
 from pipeline.transfer import RegistryResponse
 
 LISTING_ATTEMPTS = 60
-"""How often a fallback index is looked at and written because others write at the same time. Each round one of them
-is through at least."""
+"""Rounds of reading and writing a fallback index that others write at the same time. In each round at least one
+writer succeeds."""
 
 LISTING_LOOKS = 4
-"""How often a change must be found in place, each time a little later, where others were seen to write."""
+"""Times that a change must be found in place, each a little later, where others were seen to write."""
 
 LISTING_REFUSALS = 3
-"""Times that a refused list is read and written again."""
+"""Times that an index that the registry refused is read and written again."""
 
 LISTING_PAUSE_LEAST = 0.02
-"""Seconds. What others read before this one wrote they have written back after a few round trips: the pause before
-the last look is at least this, and at least what reading and writing took here."""
+"""Seconds of the pause before an index is read back, which is also at least twice the time that reading and writing
+took here: a writer who read before us has written within a few round trips."""
 
 LISTING_PAUSE_MOST = 2.0
+"""Seconds of that pause at most, before a random share is added."""
 
 REFERRER_PAGES_MOST = 1000
 """Pages of referrers of one image."""
 
 REFERRER_PAGE_LIMIT = 32 << 20
-"""Bytes of one of them."""
+"""Bytes of one page."""
 
 _NO_API = frozenset({404, 405, 501})
 
 
 class ReferrersRepository(Protocol):
-    """The part of a repository that is needed here."""
+    """The part of `RegistryRepository` that `ReferrersList` uses."""
 
     @property
     def url(self) -> str: ...
@@ -69,18 +70,15 @@ class ReferrersRepository(Protocol):
 
 
 class ReferrersList:
-    """The referrers of one repository. Which of the two ways its registry knows is learned once."""
+    """Referrers in one repository. Whether the registry has the referrers API is found out once."""
 
     def __init__(self, repository: ReferrersRepository, put: Callable[[str, Manifest], RegistryResponse]) -> None:
-        """Take the repository, and `put`, which puts a manifest under a digest or a tag.
-
-        `put` is not for everybody, because people pull by tags.
-        """
+        """`put` puts a manifest under a digest or tag; not public, because it could move any tag."""
         self._repository = repository
         self._put = put
         self._native: bool | None = None
         self._writing: dict[Digest, threading.Lock] = {}
-        """For each list: threads of this process do not need to meet on the registry to find each other."""
+        """Subject → lock between threads of this process, so that they do not contend on the registry."""
 
     def of(self, subject: Digest) -> tuple[Referrer, ...]:
         """List the referrers of `subject`, sorted by digest."""
@@ -94,7 +92,7 @@ class ReferrersList:
     def attach(self, manifest: Manifest) -> bool:
         """Put `manifest`, and list it as a referrer of its subject.
 
-        Returns False if all that was so before. Raises ValueError if it has no subject, EnvironmentLacking
+        Returns False if both were there before. Raises ValueError if it has no subject, EnvironmentLacking
         `referrers-contended`.
         """
         subject = manifest_subject(manifest)
@@ -108,7 +106,7 @@ class ReferrersList:
         if answer.header("oci-subject"):
             self._native = True
             return True
-        if self._native:  # it has the API and does not say that it took note: it must show it
+        if self._native:  # it has the API but did not confirm with OCI-Subject: is it listed?
             if any(one.descriptor.digest == ours for one in self.of(subject)):
                 return True
             self._native = False
@@ -121,7 +119,7 @@ class ReferrersList:
         return True
 
     def drop(self, subject: Digest, referrer: Digest) -> None:
-        """Take a referrer that was removed off the fallback index, if there is one that lists it."""
+        """Remove a deleted referrer from the fallback index, if there is one that lists it."""
 
         def holds(index: Manifest | None) -> bool:
             return index is None or all(one.descriptor.digest != referrer for one in listed_referrers(index))
@@ -131,12 +129,12 @@ class ReferrersList:
     def _write(
         self, subject: Digest, change: Callable[[Manifest | None], Manifest], holds: Callable[[Manifest | None], bool]
     ) -> None:
-        """Read, change and write, until the change `holds` and stays.
+        """Read, change and write the fallback index, until the change `holds` and stays.
 
-        A registry cannot compare and swap. Somebody who read before we wrote and writes after it takes our change
-        away without noticing; he does so within the time of a few round trips. So after a write it is read back a
-        random pause later that is longer than our own reading and writing took, and is written again if need be. Where
-        that shows that others write, one look is not enough: LOOKS must agree.
+        A registry cannot compare and swap. Another writer who read before we wrote and writes after it undoes our
+        change unknowingly, within a few round trips. So the index is read back after a random pause that is longer than
+        reading and writing took here, and is written again if the change is gone. Where that shows that others write
+        too, the change must be found LISTING_LOOKS times.
         """
         tag = fallback_tag(subject)
         pause, wrote, contended, looks, refusals = LISTING_PAUSE_LEAST, None, False, 0, 0
@@ -174,10 +172,10 @@ class ReferrersList:
         )
 
     def _gone(self, index: Manifest) -> tuple[Digest, ...]:
-        """The digests that a list of referrers names and that are not there.
+        """Return the digests in a referrers index whose manifests are missing.
 
-        Others removed them, and one who had read the list before named them again. Some registries refuse such a list
-        (docker-registry: MANIFEST_BLOB_UNKNOWN).
+        They were deleted, and a writer who had read the index before listed them again. Some registries refuse such an
+        index (docker-registry: MANIFEST_BLOB_UNKNOWN).
         """
         listed = (one.descriptor.digest for one in listed_referrers(index))
         return tuple(digest for digest in listed if not self._repository.has_manifest(digest))
@@ -185,7 +183,7 @@ class ReferrersList:
     # --- the API ---------------------------------------------------------------------------------
 
     def _asked(self, subject: Digest) -> tuple[Referrer, ...] | None:
-        """From the API; None if the registry has none."""
+        """Request the referrers of `subject` from the API; None if the registry has none."""
         place = f"{self._repository.url}: referrers of {subject.short}"
         url: str | None = f"referrers/{subject}"
         seen: set[str] = set()

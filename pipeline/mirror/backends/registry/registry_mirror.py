@@ -1,6 +1,6 @@
-"""A mirror that is a registry, reached by the OCI distribution specification 1.1.
+"""`Mirror` implementation for a namespace of a registry; open it with its credentials.
 
-Any registry that implements it will do.
+OCI distribution specification 1.1.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import EnvironmentLacking, UsageError
 from pipeline.mirror.backends.registry.name_pages import listed_names
-from pipeline.mirror.backends.registry.registry_address import RegistryRoot
+from pipeline.mirror.backends.registry.registry_address_form import RegistryRoot
 from pipeline.mirror.backends.registry.registry_prune import prune_registry
 from pipeline.mirror.backends.registry.registry_repository import RegistryRepository
 from pipeline.mirror.inventory import inventory_by_tags
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     pass
 
 _LISTS_NOTHING = frozenset({401, 403, 404, 405, 501})
-"""Answers with which registries refuse to list all their repositories."""
+"""Response statuses with which registries refuse to list all their repositories."""
 
 
 def open_registry(
@@ -49,13 +49,12 @@ def open_registry(
     network: Network | None = None,
     known: KnownInRun | None = None,
 ) -> RegistryMirror:
-    """Return the registry at `registry://HOST[:PORT]/NAMESPACE` or `registry+http://…`.
+    """Return the mirror at `registry://HOST[:PORT]/NAMESPACE` or `registry+http://…`.
 
-    Nothing is asked of it yet.
+    No request is sent yet.
 
-    `environment` says where credentials and certificates are kept, and how the network is reached (unless `network`
-    does); `known` which blobs are known to be whole. Raises UsageError `mirror-url`. Close it at the end, or use it in
-    a `with` block.
+    `environment` has the paths of credentials and certificates, and proxies (unless `network` is given); `known`: blobs
+    known to be intact. Raises UsageError `mirror-url`. Close the mirror, or use it in a `with` block.
     """
     address = RegistryRoot.parse(url)
     exchange = RegistryClient(
@@ -69,7 +68,7 @@ def open_registry(
 
 
 class RegistryMirror(Mirror):
-    """A namespace of a registry."""
+    """A namespace of a registry as a mirror: see `Mirror`."""
 
     def __init__(self, address: RegistryRoot, exchange: RegistryClient, progress: Progress, known: KnownInRun) -> None:
         self._address = address
@@ -85,12 +84,12 @@ class RegistryMirror(Mirror):
         self.close()
 
     def close(self) -> None:
-        """End the connections."""
+        """Close the connections."""
         self._exchange.close()
 
     @property
     def url(self) -> str:
-        """As a person names it."""
+        """The address, as a person writes it."""
         return str(self._address)
 
     @property
@@ -99,7 +98,7 @@ class RegistryMirror(Mirror):
         return self._exchange.traffic
 
     def repository(self, name: str) -> RegistryRepository:
-        """The repository with a name, which need not exist yet. Raises UsageError `repository-name`."""
+        """Return the repository `name`, which need not exist. Raises UsageError `repository-name`."""
         if not NAME.fullmatch(name) or len(self._address.full(name)) > 255:
             raise UsageError(
                 "repository-name",
@@ -108,12 +107,12 @@ class RegistryMirror(Mirror):
                 hint="use lower-case letters and digits, with . _ - / between them, at most 255 characters",
             )
         made = RegistryRepository(self._address, name, self._exchange, self._progress, self.known)
-        return self._repositories.setdefault(name, made)  # one, which all threads share: it has learned and locks
+        return self._repositories.setdefault(name, made)  # all threads share one, with its locks and what it found out
 
     def repositories(self) -> tuple[str, ...]:
         """List the names of all repositories of the namespace, sorted.
 
-        None are listed if the registry does not list them.
+        Empty if the registry refuses to list its repositories.
         """
         try:
             names = list(listed_names(self._exchange, "/v2/_catalog", (CATALOG_SCOPE,), "repositories", self.url))
@@ -126,17 +125,17 @@ class RegistryMirror(Mirror):
 
     @property
     def namespace(self) -> str:
-        """The namespace; empty for all of a registry."""
+        """The namespace; empty for a whole registry."""
         return self._address.namespace
 
     def writing(self) -> AbstractContextManager[None]:
-        """Nothing to hold: what a registry collects, and when, is its keeper's."""
+        """Hold nothing: registries have no locks; the operator decides when garbage is collected."""
         return contextlib.nullcontext()
 
-    # --- keeping
+    # --- maintenance
 
     def inventory(self) -> Inventory:
-        """Take an inventory of what the tags of all repositories lead to that the registry lists."""
+        """Take an inventory of all that is reachable from the tags of all listed repositories."""
         return inventory_by_tags(self)
 
     def prune(
@@ -152,9 +151,9 @@ class RegistryMirror(Mirror):
         return prune_registry(self, rules, now, pulls=pulls, dry_run=dry_run, idle=idle)
 
     def restore(self, stamp: str) -> UndoResult:
-        """Raises UsageError `undo-impossible`: what a registry deleted is gone."""
+        """Refuse, because deletions are final: raises UsageError `undo-impossible`."""
         raise undo_impossible(self.url)
 
     def scrub(self, healing: RepairSources, *, rate: int, progress: Progress) -> ScrubResult:
-        """Read what all tags lead to: see `scrub_remote`."""
+        """Read and verify all that is reachable from tags: see `scrub_remote`."""
         return scrub_remote(self, self.known, healing, rate=rate, progress=progress)

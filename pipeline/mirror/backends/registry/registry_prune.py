@@ -1,7 +1,4 @@
-"""Pruning of a registry: manifests and tags are deleted through its API.
-
-Its keeper is told to free the space.
-"""
+"""Prune a registry through its API; instructions to the operator for garbage collection."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ INSTRUCTIONS = (
     "every index, and every signature, SBOM and provenance that is attached by digest",
     "4. start the registry again: a running one remembers blobs that the collection took away",
 )
-"""Steps left to people. Tried with docker-registry 2.8.3 (tests/system/abreast/test_prune_registry.py)."""
+"""Steps for the operator. Tried with docker-registry 2.8.3 (tests/system/abreast/test_prune_registry.py)."""
 
 
 def prune_registry(
@@ -32,5 +29,5 @@ def prune_registry(
     dry_run: bool = False,
     idle: bool = False,
 ) -> PruningResult:
-    """Delete what the rules do not keep, and say what frees the space: see `prune_by_deletion`."""
+    """Delete what the rules do not keep; the result has INSTRUCTIONS: see `prune_by_deletion`."""
     return prune_by_deletion(mirror, rules, now, pulls=pulls, dry_run=dry_run, idle=idle, instructions=INSTRUCTIONS)

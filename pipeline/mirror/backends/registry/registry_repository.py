@@ -1,4 +1,4 @@
-"""One repository of a registry."""
+"""`Repository` implementation for one repository on a registry, over its HTTP API."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from pipeline.digest import Digest, HashingWriter
 from pipeline.errors import EnvironmentLacking, RelbuildError, UsageError, VerificationError
-from pipeline.mirror.backends.registry.blob_upload import BlobUpload, known_digest
+from pipeline.mirror.backends.registry.blob_upload import BlobUpload, check_content
 from pipeline.mirror.backends.registry.name_pages import NAME_PAGE_LIMIT, listed_names
 from pipeline.mirror.backends.registry.referrers_list import LISTING_PAUSE_LEAST, LISTING_PAUSE_MOST, ReferrersList
-from pipeline.mirror.backends.registry.registry_address import RegistryRoot
+from pipeline.mirror.backends.registry.registry_address_form import RegistryRoot
 from pipeline.mirror.backends.registry.registry_responses import (
     MANIFEST_TYPES,
     promised_digest,
@@ -61,11 +61,11 @@ BLOB_LIMIT = 64 << 20
 """Bytes of a blob that is read into memory (`Repository.read_blob`)."""
 
 BLOB_CHECKS = 3
-"""How often a blob is begun to be read back when the connection breaks."""
+"""Attempts to read a blob back when the connection breaks."""
 
 
 class RegistryRepository(Repository):
-    """A repository of a registry, for use from several threads."""
+    """A repository on a registry: see `Repository`. For use from several threads."""
 
     def __init__(
         self, address: RegistryRoot, name: str, exchange: RegistryClient, progress: Progress, known: KnownInRun
@@ -82,27 +82,27 @@ class RegistryRepository(Repository):
         self._listing = ReferrersList(self, self._put)
         self._removal = Removal(self, self._put)
         self._moving = 0.0
-        """Seconds that moving a tag took, at most: how long others may need for it as well."""
+        """Longest time in seconds that moving a tag took: others may need as long."""
 
     @property
     def name(self) -> str:
-        """Below the mirror's namespace."""
+        """The name below the mirror's namespace."""
         return self._name
 
     @property
     def url(self) -> str:
-        """As a person names it."""
+        """The address, as a person writes it."""
         return f"{self._address}/{self._name}"
 
     @property
     def identity(self) -> str:
-        """As those who pull name it."""
+        """The name by which clients pull: `HOST/NAMESPACE/NAME`."""
         return f"{self._address.host}/{self._full}"
 
     # --- reading ---------------------------------------------------------------------------------
 
     def manifest(self, reference: Digest | str) -> Manifest | None:
-        """The manifest or index with a digest, or that a tag points to; None if there is none."""
+        """Return the manifest or index with a digest or under a tag, verified; None if missing."""
         answer = self.ask("GET", f"manifests/{_reference(reference)}", accept=MANIFEST_TYPES, limit=DOCUMENT_LIMIT)
         if answer.status == 404:
             return None
@@ -114,12 +114,12 @@ class RegistryRepository(Repository):
     def resolve(self, tag: str) -> Digest | None:
         """Resolve a tag to the digest that it points to now; None if it does not exist.
 
-        A registry that does not say it is asked for the
-        manifest, whose digest is computed."""
+        If the registry does not send the digest, the manifest is requested and its digest computed.
+        """
         return self._head(tag)
 
     def tags(self) -> tuple[str, ...]:
-        """All tags, sorted, auxiliary ones too."""
+        """Return all tags, sorted, auxiliary ones too."""
         found = set(listed_names(self._exchange, f"/v2/{self._full}/tags/list", self._reading, "tags", self.url))
         strange = next((tag for tag in found if not TAG.fullmatch(tag)), None)
         if strange is not None:
@@ -148,7 +148,7 @@ class RegistryRepository(Repository):
         return True
 
     def read_blob(self, descriptor: Descriptor) -> bytes:
-        """A small blob, verified."""
+        """Read a small blob, verified."""
         if descriptor.size > BLOB_LIMIT:
             raise VerificationError(
                 "blob-too-large",
@@ -168,7 +168,7 @@ class RegistryRepository(Repository):
         return answer.body
 
     def fetch_blob(self, descriptor: Descriptor, store: Store) -> None:
-        """Bring a blob of any size into the store, verified, from where the last attempt stopped."""
+        """Download a blob of any size into the store, verified; an interrupted download is resumed."""
         url = f"{self._address.base}/v2/{self._full}/blobs/{descriptor.digest}"
 
         def source(
@@ -190,10 +190,9 @@ class RegistryRepository(Repository):
             raise
 
     def check_blob(self, descriptor: Descriptor, advance: Callable[[int], None] = ignore_progress) -> None:
-        """Read a blob of any size to its end, and compare it with its digest and size.
+        """Download a blob of any size and verify digest and size, keeping nothing.
 
-        Nothing is kept; a transfer that breaks off is begun anew. Raises VerificationError `blob-missing`,
-        `blob-damaged`.
+        An interrupted download is begun anew. Raises VerificationError `blob-missing`, `blob-damaged`.
         """
         for left in reversed(range(BLOB_CHECKS)):
             try:
@@ -222,7 +221,7 @@ class RegistryRepository(Repository):
             raise VerificationError("blob-damaged", what, place=self.url)
 
     def file_path(self, digest: Digest) -> str:
-        """None: a registry is asked."""
+        """Return an empty path: a registry serves blobs by its API only."""
         return ""
 
     def referrers(self, subject: Digest) -> tuple[Referrer, ...]:
@@ -234,9 +233,9 @@ class RegistryRepository(Repository):
     def put_blob(self, descriptor: Descriptor, content: bytes | Path, *, elsewhere: Sequence[str] = ()) -> Arrival:
         """Make sure that a blob is here: found, else mounted, else uploaded.
 
-        It is mounted from one of `elsewhere`, and read then.
+        It is mounted from one of the repositories `elsewhere`, and read back.
         """
-        known_digest(content, descriptor)
+        check_content(content, descriptor)
         self._write()
         size = self._blob_size(descriptor.digest)
         present = size is not None
@@ -246,7 +245,7 @@ class RegistryRepository(Repository):
         if not present and upload.mount([self._address.full(name) for name in elsewhere if name != self._name]):
             if self._is_whole(descriptor, descriptor.size):
                 return Arrival.MOUNTED
-            present = True  # It came rotten from there, and is sent as if it had been here.
+            present = True  # The mounted blob is corrupt: upload it as if it had been here.
             upload = BlobUpload(self._exchange, self._full, descriptor, content)
         label = f"{self._name} {descriptor.digest.short}"
         with task(self._progress, "publish", label, total=descriptor.size, unit="bytes") as running:
@@ -256,17 +255,17 @@ class RegistryRepository(Repository):
         return Arrival.UPLOADED
 
     def put_manifest(self, manifest: Manifest) -> bool:
-        """Put a manifest or index by its digest; False if it was there."""
+        """Put a manifest or index by its digest; return False if it was there intact."""
         self._write()
         present = self.has_manifest(manifest.digest)
-        if present and self._gives(manifest):
+        if present and self._returns(manifest):
             return False
         self._put(str(manifest.digest), manifest)
-        if present and not self._gives(manifest):
+        if present and not self._returns(manifest):
             raise still_corrupt(f"manifest {manifest.digest}", self.url)
         return True
 
-    def _gives(self, manifest: Manifest) -> bool:
+    def _returns(self, manifest: Manifest) -> bool:
         """Return whether the registry returns the manifest unchanged."""
         try:
             return self.manifest(manifest.digest) == manifest
@@ -274,20 +273,21 @@ class RegistryRepository(Repository):
             return False
 
     def attach(self, manifest: Manifest) -> bool:
-        """Put a manifest with a `subject`, and make sure that `referrers` lists it."""
+        """Put a manifest that has a `subject`, and make sure that `referrers` lists it."""
         self._write()
         return self._listing.attach(manifest)
 
     def put_auxiliary(self, tag: str, manifest: Manifest, expected: Digest | None) -> None:
-        """Point an auxiliary tag at a manifest. The last writer wins, and the other is told."""
+        """Put a manifest and point an auxiliary tag at it; the last writer wins. Raises TagConflict."""
         if not is_auxiliary(tag):
             raise ValueError(f"{tag} is not an auxiliary tag")
         self._move(tag, manifest, expected)
 
     def point(self, tag: str, cleared: Cleared, expected: Digest | None) -> None:
-        """Point a tag at what was cleared.
+        """Point a tag at the cleared manifest.
 
-        Registries cannot compare and swap: the last writer wins, and the other is told when the tag is read back.
+        Registries cannot compare and swap: the last writer wins, and the other gets TagConflict when it reads the tag
+        back.
         """
         if is_auxiliary(tag):
             raise ValueError(f"{tag} is an auxiliary tag")
@@ -295,14 +295,14 @@ class RegistryRepository(Repository):
         self._move(tag, cleared.manifest, expected)
 
     def moving(self) -> AbstractContextManager[None]:
-        """Nothing to hold: registries have no locks."""
+        """Hold nothing: registries have no locks."""
         return nullcontext()
 
     def overtaken(self, moved: Mapping[str, Digest]) -> tuple[str, ...]:
-        """Return the tags that point elsewhere, some time after they were moved to these digests.
+        """Pause, and return the tags that do not point to these digests any more.
 
-        Whoever looked before that and writes after it does so within the time of a few round trips, so the pause is at
-        least what moving took here.
+        Another writer who resolved a tag before our move writes it within a few round trips, so the pause is at least
+        twice the time that moving took here.
         """
         if not moved:
             return ()
@@ -314,14 +314,11 @@ class RegistryRepository(Repository):
     # --- removing --------------------------------------------------------------------------------
 
     def remove_tag(self, tag: str, expected: Digest) -> None:
-        """Remove a tag and nothing else, where the registry can delete at all (see `Removal.tag`)."""
+        """Remove a tag, not its manifest, if the registry allows deletions (see `Removal.tag`)."""
         self._removal.tag(tag, expected)
 
     def remove_manifest(self, digest: Digest) -> None:
-        """Remove a manifest or index, its tags, and its entry in a list of referrers.
-
-        Its tags are all that point to it.
-        """
+        """Remove a manifest or index, all tags that point to it, and its entry among referrers."""
         held = self.manifest(digest)
         if held is None:
             return
@@ -331,14 +328,14 @@ class RegistryRepository(Repository):
             self._listing.drop(subject, digest)
 
     def remove_referrer(self, digest: Digest) -> None:
-        """Take a manifest off the list of what speaks of its subject, and then remove it."""
+        """Remove a manifest's entry among the referrers of its subject, then the manifest."""
         held = self.manifest(digest)
         subject = manifest_subject(held) if held is not None else None
         if subject is not None:
             self._listing.drop(subject, digest)
         self._removal.manifest(digest)
 
-    # --- what the parts of this repository share -------------------------------------------------
+    # --- requests, also for ReferrersList and Removal --------------------------------------------
 
     def ask(
         self,
@@ -348,9 +345,9 @@ class RegistryRepository(Repository):
         limit: int = NAME_PAGE_LIMIT,
         accept: Sequence[str] = (),
     ) -> RegistryResponse:
-        """Send a GET, HEAD or DELETE to a path below `/v2/NAME/` (or to an absolute URL).
+        """Send a GET, HEAD or DELETE to a path below `/v2/NAME/`, or to an absolute URL.
 
-        Nothing can be put with it.
+        `limit`: bytes of the response's body.
         """
         headers = {"Accept": ", ".join(accept)} if accept else {}
         scopes = {"GET": self._reading, "HEAD": self._reading, "DELETE": self._delete}[method]
@@ -360,14 +357,17 @@ class RegistryRepository(Repository):
         return target if "://" in target else f"/v2/{self._full}/{target}"
 
     def expect(self, answer: RegistryResponse, statuses: set[int], what: str) -> None:
-        """Raises EnvironmentLacking `registry-denied` or `registry-refused` for another status."""
+        """Raise EnvironmentLacking `registry-denied` or `registry-refused` for any other status.
+
+        `what` completes "the registry refused to …".
+        """
         if answer.status in {401, 403}:
             raise self._exchange.denied(self._reading, f"it refused to {what}: {response_words(answer)}")
         if answer.status not in statuses:
             raise registry_refused(answer, what, self.url)
 
     def _put(self, reference: str, manifest: Manifest) -> RegistryResponse:
-        """Put a manifest under a digest or a tag; whoever calls this knows that it may be this tag."""
+        """Put a manifest under a digest or tag; the caller has checked that the tag may be moved."""
         answer = self._exchange.ask(
             "PUT",
             self._below(f"manifests/{reference}"),
@@ -397,10 +397,9 @@ class RegistryRepository(Repository):
         return found
 
     def _write(self) -> None:
-        """Ask from now on for tokens that allow reading and writing.
+        """From now on, request tokens that allow pull and push, also for reading.
 
-        One serves all, and registries that tell nothing of what does not exist yet to who may only read tell it to who
-        may make it.
+        One token serves all requests, and some registries deny read-only clients a repository that does not exist yet.
         """
         self._reading = self._push
 
@@ -419,7 +418,7 @@ class RegistryRepository(Repository):
             raise TagConflict(tag, found, written=True)
 
     def _blob_size(self, digest: Digest) -> int | None:
-        """A blob's size, -1 if the registry does not tell it, None if it is not here."""
+        """Return a blob's size, -1 if the registry does not send it, None if the blob is missing."""
         answer = self.ask("HEAD", f"blobs/{digest}")
         if answer.status == 404:
             return None
@@ -438,7 +437,7 @@ class RegistryRepository(Repository):
 
 
 def _reference(reference: Digest | str) -> str:
-    """For a URL. Raises UsageError `tag-malformed`."""
+    """Return a digest or tag as text for a URL. Raises UsageError `tag-malformed`."""
     if isinstance(reference, str) and not TAG.fullmatch(reference):
         raise UsageError(
             "tag-malformed", f"invalid tag: '{reference[:200]}'", hint="use up to 128 letters, digits, . _ and -"

@@ -1,4 +1,4 @@
-"""Answers of registries: errors in their own words, pages, manifests.
+"""Read a registry's HTTP responses: errors, digests, manifests, links to the next page.
 
 distribution-spec 1.1.
 """
@@ -23,21 +23,21 @@ MANIFEST_TYPES = (
     "application/vnd.docker.distribution.manifest.list.v2+json",
     "application/vnd.docker.distribution.manifest.v2+json",
 )
-"""What is asked for: a registry may give only what is named."""
+"""Manifest media types for the Accept header: a registry may return only those that are listed."""
 
 WORDS_LIMIT = 300
-"""Characters of a registry's own words that an error repeats."""
+"""Characters of a registry's error message that are repeated in ours."""
 
 _NEXT = re.compile(r'<([^<>]{1,4096})>\s*;\s*rel="?next"?')
 
 
 def error_code(answer: RegistryResponse) -> str:
-    """The code of the first error of an answer (`MANIFEST_UNKNOWN` …), or an empty text."""
+    """Return the code of a response's first error (`MANIFEST_UNKNOWN` …); "" if there is none."""
     return _first_error(answer)[0]
 
 
 def response_words(answer: RegistryResponse) -> str:
-    """The status of an answer and what the registry says to it: bounded, on one line."""
+    """Return a response's status and error message, bounded, on one line."""
     code, message = _first_error(answer)
     text = " ".join(word for word in (str(answer.status), code, message) if word)
     return "".join(sign if sign.isprintable() else "?" for sign in text[:WORDS_LIMIT])
@@ -53,9 +53,9 @@ def _first_error(answer: RegistryResponse) -> tuple[str, str]:
 
 
 def registry_refused(answer: RegistryResponse, what: str, place: str) -> EnvironmentLacking:
-    """Return the error for an answer that is not what was asked for.
+    """Make the error of a response with an unexpected status.
 
-    `what`: the thing that was to be done.
+    `what` completes "the registry refused to …".
     """
     return EnvironmentLacking(
         "registry-refused",
@@ -66,9 +66,9 @@ def registry_refused(answer: RegistryResponse, what: str, place: str) -> Environ
 
 
 def promised_digest(answer: RegistryResponse) -> Digest | None:
-    """Return the digest in an answer's Docker-Content-Digest header.
+    """Return the digest in a response's Docker-Content-Digest header.
 
-    None if there is none, or one of another algorithm.
+    None if there is none, or it is not sha256.
     """
     try:
         return Digest.parse(answer.header("docker-content-digest"))
@@ -77,9 +77,9 @@ def promised_digest(answer: RegistryResponse) -> Digest | None:
 
 
 def require_digest(answer: RegistryResponse, digest: Digest, place: str) -> None:
-    """Compare the digest that an answer names with that of its bytes.
+    """Check that a response's Docker-Content-Digest header, if it has one, is `digest`.
 
-    Raises VerificationError `registry-digest` if it names another.
+    Raises VerificationError `registry-digest`.
     """
     named = promised_digest(answer)
     if named not in {None, digest}:
@@ -87,10 +87,10 @@ def require_digest(answer: RegistryResponse, digest: Digest, place: str) -> None
 
 
 def response_manifest(answer: RegistryResponse, wanted: Digest | None, place: str) -> Manifest:
-    """Return the manifest that an answer carries, verified.
+    """Return the manifest in a response, verified.
 
-    Raises VerificationError when its bytes have another digest than was asked for or is promised, or its media type is
-    not the one that it names itself.
+    Raises VerificationError when its digest is neither the `wanted` nor the header's one, or its Content-Type differs
+    from its own `mediaType`.
     """
     manifest = Manifest(answer.header("content-type").partition(";")[0].strip().lower(), answer.body)
     if wanted is not None and manifest.digest != wanted:
@@ -114,9 +114,9 @@ def response_manifest(answer: RegistryResponse, wanted: Digest | None, place: st
 
 
 def next_page(answer: RegistryResponse, seen: Collection[str], place: str) -> str | None:
-    """Return the URL of the next page (RFC 8288), or None.
+    """Return the URL of the next page from the Link header (RFC 8288), or None.
 
-    Raises VerificationError `registry-pages` when it was `seen` or is somewhere else than the registry.
+    Raises VerificationError `registry-pages` when it is among `seen` or of another origin than the registry.
     """
     link = _NEXT.search(answer.header("link"))
     if link is None:

@@ -1,4 +1,4 @@
-"""Taking things off a registry: manifests by digest, and tags alone."""
+"""Delete a manifest by digest, or a tag without its manifest, through a registry's API."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from pipeline.oci.image_manifest import descriptor_json
 from pipeline.transfer import RegistryResponse
 
 REMOVAL_RESPONSE_LIMIT = 1 << 20
-"""Bytes of an answer to a deletion."""
+"""Bytes of a response to a deletion."""
 
 REMOVED_TYPE = "application/vnd.relbuild.removed.v1"
-"""The artifactType of what stands under a tag for the moment before it goes."""
+"""The artifactType of the placeholder to which a tag points for a moment before it is deleted."""
 
 _EMPTY = b"{}"
 _EMPTY_BLOB = Descriptor("application/vnd.oci.empty.v1+json", Digest.of(_EMPTY), len(_EMPTY))
@@ -30,7 +30,7 @@ _DONE = frozenset({200, 202, 204})
 
 
 class RemovalRepository(Protocol):
-    """The part of a repository that is needed here."""
+    """The part of `RegistryRepository` that `Removal` uses."""
 
     @property
     def url(self) -> str: ...
@@ -47,19 +47,16 @@ class RemovalRepository(Protocol):
 
 
 class Removal:
-    """Removes from one repository."""
+    """Deletions in one repository. Whether the registry deletes tags by name is found out once."""
 
     def __init__(self, repository: RemovalRepository, put: Callable[[str, Manifest], RegistryResponse]) -> None:
-        """Take the repository, and `put`, which puts a manifest under a digest or a tag.
-
-        `put` is not for everybody, because people pull by tags.
-        """
+        """`put` puts a manifest under a digest or tag; not public, because it could move any tag."""
         self._repository = repository
         self._put = put
         self._by_tag = True
 
     def manifest(self, digest: Digest) -> None:
-        """Remove a manifest; it is no error if it is gone.
+        """Delete a manifest; it is no error if it is missing.
 
         Raises EnvironmentLacking `delete-unsupported`.
         """
@@ -70,12 +67,12 @@ class Removal:
         self._repository.expect(answer, set(_DONE), f"remove manifest {digest}")
 
     def tag(self, tag: str, expected: Digest) -> None:
-        """Remove a tag that points to `expected`, and nothing else.
+        """Delete a tag that points to `expected`, and nothing else.
 
         Registries of distribution-spec 1.1 delete tags. Older ones (docker-registry 2.8) delete manifests only, with
-        all their tags. There the tag is first pointed at a manifest made for this, which no client takes for an
-        image, and that is deleted: the tag goes with it, what it pointed to stays, and so does a tag that somebody
-        moves meanwhile. Whether the registry deletes at all is tried before, on one that has no tag.
+        all their tags. There the tag is first pointed at a placeholder manifest, which no client takes for an image,
+        and the placeholder is deleted: the tag is deleted with it, its former manifest stays, and so does a tag that
+        somebody moves meanwhile. Whether the registry deletes at all is tried before, on a placeholder without a tag.
 
         Raises TagConflict, EnvironmentLacking `delete-unsupported`.
         """
@@ -103,12 +100,12 @@ class Removal:
         held = self._repository.manifest(expected)
         if held is None or self._repository.resolve(tag) != expected:
             raise TagConflict(tag, self._repository.resolve(tag))
-        stand_in = _placeholder()
+        placeholder = _placeholder()
         try:
-            self._put(tag, stand_in)
-            self.manifest(stand_in.digest)
+            self._put(tag, placeholder)
+            self.manifest(placeholder.digest)
         except BaseException:
-            if self._repository.resolve(tag) == stand_in.digest:
+            if self._repository.resolve(tag) == placeholder.digest:
                 self._put(tag, held)
             raise
 
@@ -127,7 +124,7 @@ class Removal:
 
 
 def _placeholder() -> Manifest:
-    """A manifest that is nobody's: random, so that no other tag points to it."""
+    """Make a manifest with a random annotation, so that no other tag points to its digest."""
     empty = descriptor_json(_EMPTY_BLOB)
     document = {
         "schemaVersion": 2,

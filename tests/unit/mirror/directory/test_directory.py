@@ -12,7 +12,7 @@ import pytest
 from pipeline.digest import Digest
 from pipeline.errors import EnvironmentLacking, RelbuildError, UsageError, VerificationError
 from pipeline.mirror.atomic_files import _draft
-from pipeline.mirror.backends.directory.directory_address import find_root
+from pipeline.mirror.backends.directory.directory_address_form import find_root
 from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror, open_directory
 from pipeline.mirror.protocol import Arrival, TagConflict
 from pipeline.mirror.references import fallback_tag

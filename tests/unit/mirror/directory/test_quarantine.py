@@ -263,7 +263,7 @@ def test_who_publishes_may_begin_again_while_a_pruning_waits(mirror: DirectoryMi
 
 def _free(path: Path) -> bool:
     try:
-        with file_locked(path, patience=0):
+        with file_locked(path, timeout=0):
             return True
     except TimeoutError:
         return False

@@ -29,27 +29,27 @@ def test_moves_are_signed_side_by_side_and_made_in_their_order(
     api: bool, maker: ImagePublisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No move is signed before all are being signed, and none is made before all are signed."""
-    signing, settling = threading.Barrier(len(TAGS), timeout=30), threading.Barrier(len(TAGS), timeout=30)
+    signing, confirming = threading.Barrier(len(TAGS), timeout=30), threading.Barrier(len(TAGS), timeout=30)
     done: list[str] = []
-    announce, settle, point = SignedTag.announce, SignedTag.settle, RegistryRepository.point
+    announce, confirm, point = SignedTag.announce, SignedTag.confirm, RegistryRepository.point
 
     def announcing(self: SignedTag, move: Move) -> None:
         signing.wait()
         announce(self, move)
         done.append("signed")
 
-    def settled(self: SignedTag, digest: Digest, version: str, why: MoveCause) -> bool:
-        settling.wait()
-        return settle(self, digest, version, why)
+    def confirmed(self: SignedTag, digest: Digest, version: str, why: MoveCause) -> bool:
+        confirming.wait()
+        return confirm(self, digest, version, why)
 
     def pointing(self: RegistryRepository, tag: str, cleared: Cleared, expected: Digest | None) -> None:
         if tag in TAGS:
             done.append(tag)
         point(self, tag, cleared, expected)
 
-    monkeypatch.setattr(TagMover, "_judged", lambda *_: True)  # the gate was told what the tags point to
+    monkeypatch.setattr(TagMover, "_gate_saw", lambda *_: True)  # the gate was told what the tags point to
     monkeypatch.setattr(SignedTag, "announce", announcing)
-    monkeypatch.setattr(SignedTag, "settle", settled)
+    monkeypatch.setattr(SignedTag, "confirm", confirmed)
     monkeypatch.setattr(RegistryRepository, "point", pointing)
     with fake_registry(referrers=api, tag_deletion=api) as registry, open_mirror(registry) as there:
         repository = there.repository("small")

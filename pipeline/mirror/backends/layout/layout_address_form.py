@@ -1,4 +1,4 @@
-"""Addresses of layouts: `oci:PATH`, as skopeo names them."""
+"""The `oci:PATH` address form, as in skopeo: open the layout as a mirror of one repository."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LayoutForm(AddressForm):
-    """Addresses of layouts."""
+    """The address form of layouts."""
 
     @property
     def is_path(self) -> bool:
@@ -31,7 +31,7 @@ class LayoutForm(AddressForm):
         return str(Path(rest).absolute())
 
     def locate(self, address: Address, *, create: bool) -> tuple[Address, str]:
-        """See `AddressForm`: a layout is one repository, without a name."""
+        """See `AddressForm`: a layout is one repository, with an empty name."""
         return address, ""
 
     @contextlib.contextmanager
@@ -42,7 +42,7 @@ class LayoutForm(AddressForm):
         yield open_layout(address.path, create=create, identity=name or None)
 
     def pull_source(self, path: Path, clock: Callable[[], float]) -> PullSource | None:
-        """See `AddressForm`: one repository that is called as its folder."""
+        """See `AddressForm`: one repository, named after its folder."""
         from pipeline.mirror.backends.layout.layout_mirror import is_layout, open_layout
         from pipeline.mirror.pull_source import PullSource
 

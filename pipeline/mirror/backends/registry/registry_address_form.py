@@ -1,6 +1,7 @@
-"""Addresses of registries: `registry://HOST[:PORT]/NAMESPACE/NAME`.
+"""The `registry://` and `registry+http://` address forms: parse, split, open the registry.
 
-`registry+http://…` is for plain text.
+registry://HOST[:PORT]/NAMESPACE/NAME      HTTPS
+registry+http://HOST[:PORT]/NAMESPACE/NAME plain HTTP
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ if TYPE_CHECKING:
     from pipeline.mirror.mirror_access import MirrorAccess
 
 SCHEMES = {"registry": "https", "registry+http": "http"}
-"""The scheme that people write → what is spoken."""
+"""Scheme of the address → scheme of the requests."""
 
 _HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252})|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?")
 
 
 @dataclass(frozen=True, slots=True)
 class RegistryRoot:
-    """A registry and the namespace in it (an empty text: all of it). `scheme` is one of SCHEMES."""
+    """Parsed address of a registry and a namespace on it ("": all). `scheme`: one of SCHEMES."""
 
     scheme: str
     host: str
@@ -36,7 +37,7 @@ class RegistryRoot:
 
     @classmethod
     def parse(cls, url: str) -> RegistryRoot:
-        """Raises UsageError `mirror-url`."""
+        """Parse `SCHEME://HOST[:PORT]/NAMESPACE`. Raises UsageError `mirror-url`."""
         scheme, _, rest = url.partition("://")
         host, _, namespace = rest.partition("/")
         namespace = namespace.rstrip("/")
@@ -50,11 +51,11 @@ class RegistryRoot:
 
     @property
     def base(self) -> str:
-        """The URL below which requests go."""
+        """The base URL of requests."""
         return f"{SCHEMES[self.scheme]}://{self.host}"
 
     def full(self, name: str) -> str:
-        """A repository's name with the namespace, as the registry knows it."""
+        """Return a repository's full name on the registry, with the namespace."""
         return f"{self.namespace}/{name}" if self.namespace else name
 
     def __str__(self) -> str:
@@ -67,7 +68,7 @@ def _wrong(url: str, hint: str) -> UsageError:
 
 @dataclass(frozen=True, slots=True)
 class RegistryForm(AddressForm):
-    """Addresses of registries."""
+    """The address form of registries, with one scheme."""
 
     @property
     def is_path(self) -> bool:
@@ -89,7 +90,7 @@ class RegistryForm(AddressForm):
 
     @contextlib.contextmanager
     def open(self, address: Address, access: MirrorAccess, *, create: bool, name: str) -> Iterator[RegistryMirror]:
-        """See `AddressForm`. Nothing is asked of the registry yet."""
+        """See `AddressForm`. Sends no request yet."""
         from pipeline.mirror.backends.registry.registry_mirror import open_registry
         from pipeline.mirror.known_blobs import KnownInRun
 

@@ -1,4 +1,4 @@
-"""Addresses of mirrors that are directories: `dir:PATH/NAME`."""
+"""The `dir:PATH/NAME` address form: locate a directory mirror's root and open the mirror."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from pipeline.mirror.pull_source import PullSource
 
 MARKER = "relbuild-mirror.json"
-"""The file in a mirror's root that says what it is."""
+"""Name of the file in a directory mirror's root that marks it as one."""
 
 
 @dataclass(frozen=True, slots=True)
 class DirectoryForm(AddressForm):
-    """Addresses of mirrors that are directories."""
+    """The address form of directory mirrors."""
 
     @property
     def is_path(self) -> bool:
@@ -33,7 +33,7 @@ class DirectoryForm(AddressForm):
         return str(Path(rest).absolute())
 
     def locate(self, address: Address, *, create: bool) -> tuple[Address, str]:
-        """See `AddressForm`: the mirror that the repository lies in is found."""
+        """See `AddressForm`: the mirror's root is looked for upwards from the repository's path."""
         found = find_root(address.path)
         if found is None and create:
             found = (address.path.parent, address.path.name)
@@ -67,8 +67,8 @@ class DirectoryForm(AddressForm):
         mirror = open_directory(path, create=False, clock=clock)
         return PullSource(mirror.repositories, mirror.existing)
 
-    def keepers_file(self, address: Address, name: str) -> Path | None:
-        """See `AddressForm`. `address` may also name a repository."""
+    def operators_file(self, address: Address, name: str) -> Path | None:
+        """See `AddressForm`. `address` can be a repository's too."""
         for folder in (address.path, *address.path.parents):
             if (folder / name).is_file() and (folder / MARKER).is_file():
                 return folder / name
@@ -76,10 +76,9 @@ class DirectoryForm(AddressForm):
 
 
 def find_root(path: Path) -> tuple[Path, str] | None:
-    """Split `ROOT/NAME` into the mirror's root and the repository's name.
+    """Split `ROOT/NAME` into the mirror's root, found by its marker, and the repository's name.
 
-    The name is empty for the root itself. Returns None if no folder on the way up is a mirror. Nothing but the root
-    need exist.
+    The name is empty for the root itself. Returns None if no parent folder is a mirror. Only the root need exist.
     """
     for folder in (path.absolute(), *path.absolute().parents):
         if (folder / MARKER).is_file():
