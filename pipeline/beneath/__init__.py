@@ -1,12 +1,12 @@
-"""Opening files below a folder, and nothing outside it: the only door to `openat2`.
+"""Open files below a folder, and never outside of it, by openat2(2) or an equal walk.
 
 A name is resolved by the kernel with RESOLVE_BENEATH (openat2(2), Linux 5.6): links are followed as long as they stay
 in the folder, and no `..`, absolute link or link of /proc leads out of it, however the folder changes meanwhile. Where
-the kernel or a filter of system calls does not offer that, the name is resolved here, one component after the other,
-each opened with O_NOFOLLOW, with the same result.
+the kernel lacks it or a seccomp filter refuses it, the name is resolved here, one component after the other, each
+opened with O_NOFOLLOW, with the same result.
 
-Only regular files (or, where asked for, folders) are opened, without waiting: a FIFO or a device is refused by name.
-Every error is an OSError with its file's path, so that callers turn them into errors of their own as they do others.
+Only regular files (or, where asked for, folders) are opened, without blocking: a FIFO or a device raises NotRegular.
+Every error is an OSError with its file's path, so that callers convert them like other OSErrors.
 """
 
 from pipeline.beneath.folder import (

@@ -1,4 +1,4 @@
-"""Folders, and what is read below them."""
+"""Open and read regular files below a folder, refusing links and names that lead out."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _READ: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """A folder, and all that can be read below it.
+    """A folder below which files are opened.
 
-    `path` itself is the caller's word and may lead through links.
+    `path` itself is trusted and may lead through links.
     """
 
     path: Path
@@ -33,16 +33,15 @@ class Folder:
     def open(self, name: str | PurePath) -> BufferedReader:
         """Open the regular file `name` for reading.
 
-        Raises OSError: Escape, NotRegular, FileNotFoundError …
+        Raises OSError: PathEscape, NotRegular, FileNotFoundError …
         """
         handle = self._handle(name, wanted=stat.S_IFREG)
         return os.fdopen(handle, "rb")
 
     def open_without_links(self, name: str | PurePath) -> BufferedReader:
-        """Open a file as `open` does, where no link at all is expected.
+        """Open a regular file for reading, following no link, not even one within the folder.
 
-        Not even a link that stays in the folder is followed. Raises OSError: LinkRefused, NotRegular, FileNotFoundError
-        …
+        Raises OSError: LinkRefused, PathEscape, NotRegular, FileNotFoundError …
         """
         *above, last = _plain_parts(self.path, os.fspath(name))
         here = os.open(self.path, PATH_FLAGS | os.O_DIRECTORY)
@@ -70,22 +69,19 @@ class Folder:
             return _bounded(file, self.path / name, limit)
 
     def open_folder(self, name: str | PurePath) -> int:
-        """A descriptor of the folder `name`, which the caller closes. Raises as `open`."""
+        """Open the folder `name` as a descriptor, which the caller closes. Raises as `open`."""
         return self._handle(name, wanted=stat.S_IFDIR)
 
     def has_file(self, name: str | PurePath) -> bool:
-        """Return whether `name` is a regular file reached without leaving the folder. Raises Escape."""
+        """Return whether `name` is a regular file. Raises PathEscape."""
         return self._has(name, stat.S_IFREG)
 
     def has_folder(self, name: str | PurePath) -> bool:
-        """Return whether `name` is a folder, reached without leaving this one. Raises Escape."""
+        """Return whether `name` is a folder. Raises PathEscape."""
         return self._has(name, stat.S_IFDIR)
 
     def check(self, name: str | PurePath) -> None:
-        """Raise Escape where `name` leads out of the folder.
-
-        It does so whatever `name` names, and also if nothing is there.
-        """
+        """Raise PathEscape if `name` leads out of the folder, also if nothing is there."""
         self._has(name, None)
 
     def _has(self, name: str | PurePath, kind: int | None) -> bool:
@@ -110,7 +106,7 @@ class Folder:
     def _handle(self, name: str | PurePath, *, wanted: int) -> int:
         """Open `name` as a file of the type `wanted`.
 
-        It is looked at before it is opened, because opening a device may do something; and again afterwards.
+        Its type is checked before it is opened, because opening a device may have effects; and again afterwards.
         """
         path = self.path / name
         flags = _READ | (os.O_DIRECTORY if wanted == stat.S_IFDIR else 0)
@@ -134,17 +130,17 @@ class Folder:
 
 @dataclass(frozen=True, slots=True)
 class GivenFolder:
-    """The folder that was given: `folder`, that of the recipe that a person named.
+    """The folder of a recipe that a person named, and the folder above it.
 
-    What stands in it is opened there. What a recipe names with `..` is opened below the folder above, where
-    `templates/` and recipes that others share may stand (right below the file system's root: `/templates` alone); no
-    name and no link leads further.
+    Files in `folder` are opened below it. Paths with `..` are opened below the folder above, where `templates/` and
+    shared recipes may be (right below the file system's root: only below `/templates`); no name and no link leads
+    further.
     """
 
     folder: Path
 
     def place(self, path: Path) -> tuple[Folder, str]:
-        """The folder below which `path` is opened, and its name there. Raises Escape."""
+        """Return the folder below which `path` is opened, and its name there. Raises PathEscape."""
         whole = Path(os.path.abspath(path))  # noqa: PTH100  not resolved: links are followed when it is opened
         inner = Path(os.path.abspath(self.folder))  # noqa: PTH100
         above = inner.parent
@@ -181,7 +177,7 @@ class GivenFolder:
 
 
 def read_file(path: Path, limit: int) -> bytes:
-    """Return the content of a regular file that a person named, links and all.
+    """Read a regular file that a person named, following links anywhere.
 
     It has at most `limit` bytes. Raises OSError: NotRegular, TooLarge, FileNotFoundError …
     """
@@ -190,7 +186,7 @@ def read_file(path: Path, limit: int) -> bytes:
 
 
 def open_file(path: Path) -> BufferedReader:
-    """Open a regular file that a person named, for reading.
+    """Open a regular file that a person named for reading, following links anywhere.
 
     Raises OSError: NotRegular, FileNotFoundError …
     """
@@ -215,9 +211,9 @@ def _plain_parts(folder: Path, name: str) -> list[str]:
 
 
 def _open_component(folder: int, part: str, flags: int, path: Path) -> int:
-    """Open one component that is no link.
+    """Open one component of a path; raise LinkRefused if it is a link.
 
-    With O_PATH and O_NOFOLLOW a link would be opened itself.
+    With O_PATH and O_NOFOLLOW a link itself is opened, so its type is checked.
     """
     try:
         handle = os.open(part, flags | os.O_NOFOLLOW, dir_fd=folder)

@@ -1,4 +1,4 @@
-"""Errors of opening a file below a folder, besides those of the system calls."""
+"""Errors of opening a file below a folder: escape, not regular, link, too large."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _KINDS: Final = {
 class PathEscape(OSError):
     """A name leads out of the folder.
 
-    `link` is the link that does, below the folder ("": the name itself), `target` what stands in it.
+    `link` is the path of the link that does, below the folder ("": the name itself), `target` its target.
     """
 
     def __init__(self, folder: Path, name: str, link: str, target: str) -> None:
@@ -53,7 +53,7 @@ class NotRegular(OSError):
 
 
 class LinkRefused(OSError):
-    """A link stands where none is expected."""
+    """A component of a path is a link, and none may be."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(errno.ELOOP, "a symbolic link is not allowed here", str(path))
@@ -68,5 +68,5 @@ class TooLarge(OSError):
 
 
 def escape_error(error: PathEscape, place: str | None) -> RecipeError:
-    """An escape as a person is told of it."""
+    """Convert a PathEscape to a RecipeError at a place in the recipe."""
     return RecipeError("path-escapes", str(error.strerror), place=place, hint=error.way_out)

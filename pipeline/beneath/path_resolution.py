@@ -1,4 +1,4 @@
-"""From a name to a descriptor, without leaving a folder: by the kernel, or by hand."""
+"""Resolve a name below a folder to a descriptor: by openat2(2), or component by component."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _OPENAT2: Final = 437
 _NO_MAGIC_LINKS: Final = 0x02
 _BENEATH: Final = 0x08
 _TRIES: Final = 8
-"""EAGAIN means that something was renamed meanwhile; a folder in which that never ends is refused."""
+"""Attempts while openat2 fails with EAGAIN, because something was renamed meanwhile."""
 
 
 # --- by the kernel -------------------------------------------------------------------------------
@@ -35,7 +35,7 @@ _TRIES: Final = 8
 def _system_call() -> Callable[[int, str, int], tuple[int, int]]:
     """Return openat2 as a function of folder, name and flags.
 
-    It gives the descriptor and errno; made when it is needed, for ctypes takes longer to load than all else here.
+    It returns the descriptor and errno. It is made when needed, because importing ctypes takes long.
     """
     import ctypes
 
@@ -67,7 +67,7 @@ def _openat2(folder: int, name: str, flags: int) -> int:
 def kernel_resolves() -> bool:
     """Return whether openat2 works here.
 
-    An old kernel says ENOSYS, and an old filter of system calls EPERM.
+    An old kernel fails with ENOSYS, and an old seccomp filter with EPERM.
     """
     top = os.open("/", PATH_FLAGS | os.O_DIRECTORY)
     try:
@@ -82,7 +82,7 @@ def kernel_resolves() -> bool:
 def _encodes(name: str) -> bool:
     """Return whether a file can have that name.
 
-    Half of a surrogate pair that stands for no byte cannot be in one.
+    A lone surrogate that is no escaped byte cannot be in one.
     """
     try:
         os.fsencode(name)
@@ -106,13 +106,13 @@ def open_below(top: int, folder: Path, name: str, flags: int) -> int:
             if error.errno in (errno.EXDEV, errno.ELOOP):
                 break
             raise OSError(error.errno, error.strerror, str(folder / name)) from None
-    # The kernel refused: walked once more, to say which link it was. What passes here was exchanged meanwhile, or is a
-    # link of /proc, and stays refused.
+    # The kernel refused: walk the path to raise with the link's name. If the walk succeeds, a component was replaced
+    # meanwhile, or is a link of /proc, and it stays refused.
     os.close(_walk(top, folder, name, PATH_FLAGS))
     raise PathEscape(folder, name, name, "a target that changes between lookups")
 
 
-# --- by hand -------------------------------------------------------------------------------------
+# --- component by component ----------------------------------------------------------------------
 
 
 def _walk(top: int, folder: Path, name: str, flags: int) -> int:
@@ -175,9 +175,9 @@ def _walk(top: int, folder: Path, name: str, flags: int) -> int:
 
 
 def _last(folder: int, part: str, seen: int, flags: int) -> int:
-    """Open the last component as asked for, which was just `seen`.
+    """Open the last component with `flags`; `seen` is its O_PATH descriptor.
 
-    The descriptor `seen` is kept or closed here.
+    `seen` is returned or closed.
     """
     if flags == PATH_FLAGS:
         return seen

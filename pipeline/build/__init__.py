@@ -1,4 +1,4 @@
-"""From a recipe to a tested image. Start reading at `run.build`."""
+"""Building: from a recipe to a tested image in an OCI layout with its report."""
 
 from pipeline.build.build_image import (
     assemble,

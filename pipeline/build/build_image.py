@@ -1,6 +1,6 @@
-"""The stages of a build in their order: a recipe becomes a tested image.
+"""The narrative of a build, one verb a line: lock, layers, state, image, smoke test, report.
 
-Each line is a verb on a noun; start reading at `build`.
+Start reading at `build`.
 """
 
 from __future__ import annotations
@@ -55,14 +55,14 @@ from pipeline.smoke import FailureHold, plan_digest
 
 
 def build(options: BuildOptions, build_env: BuildEnvironment) -> BuildResult:
-    """Build, launch and test one recipe, after what it is built from.
+    """Build, launch and test one recipe, after its parent.
 
-    Raises RelbuildError; an image that was launched and failed is no error here: `BuildResult.report` says so.
+    Raises RelbuildError; an image that was launched and failed is no error here: see `BuildResult.report`.
     """
     started = build_env.clock()
     made = assemble(options, build_env)
     image, locked, layout = made.image, made.locked, options.output / made.image.name
-    # Children that are built side by side come here for the same parent: the second finds it tested.
+    # Children that are built in parallel build the same parent: the second one finds it tested.
     with build_env.store.locked(f"output-{layout.resolve()}"):
         write_layout(image, store=build_env.store, target=layout)
         bill = make_bill(image, locked.all_chosen, locked.all_headers, made.composition.tree, store=build_env.store)
@@ -75,7 +75,7 @@ def build(options: BuildOptions, build_env: BuildEnvironment) -> BuildResult:
 
 
 def assemble(options: BuildOptions, build_env: BuildEnvironment) -> AssembledImage:
-    """Make a recipe's image, which is written nowhere but into the store."""
+    """Make a recipe's image in the store, without writing a layout."""
     locked = lock(options, build_env)
     composition = compose_layers(locked)
     layers = pack_layers(composition, options, build_env)
@@ -116,8 +116,8 @@ def build_parent(options: BuildOptions, build_env: BuildEnvironment) -> ParentIm
     """Build the image that the recipe of `options` is built from.
 
     It has its own lock, and the same platform and architecture. Where the child is to be tested, it is tested too and
-    stands in the output; what is unchanged is recalled, the verdict as well. Raises SmokeError `parent-failed`: nothing
-    is built on an image that did not pass.
+    written to the output; unchanged results are recalled, the verdict as well. Raises SmokeError `parent-failed` if it
+    does not pass its tests.
     """
     recipe = load_recipe(options.recipe)
     if recipe.parent is None:
@@ -160,10 +160,10 @@ def explain_package(options: BuildOptions, build_env: BuildEnvironment, package:
 def smoke_image(
     options: BuildOptions, build_env: BuildEnvironment, layout: Path | None, holding: FailureHold | None = None
 ) -> tuple[str, SmokeReport]:
-    """Test an image that was built before, again, with the recipe's checks.
+    """Test an image that was built before again, with the recipe's checks.
 
-    It is launched; its layers are taken from the layout into the store, digest by digest. Returns the product's name
-    and the verdict.
+    Its layers are loaded from the layout into the store and verified by digest. Returns the product's name and the
+    report.
     """
     recipe = load_recipe(options.recipe)
     image = load_layout_image(layout or options.output / recipe.name, store=build_env.store)
@@ -177,10 +177,7 @@ def smoke_image(
 
 
 def load_or_build(options: BuildOptions, build_env: BuildEnvironment) -> tuple[Image, SmokePlan]:
-    """Return a recipe's image as it stands in the output, and the plan of its tests.
-
-    The image is built (and not tested) if it is not there.
-    """
+    """Load a recipe's image from the output, or build it untested; return it and its smoke plan."""
     recipe = load_recipe(options.recipe)
     layout = options.output / recipe.name
     if not layout.exists():

@@ -1,4 +1,4 @@
-"""The report of a build: the documents of its making, and what is known of it as JSON."""
+"""Make the documents and the JSON report of a build, and write its report folder."""
 
 from __future__ import annotations
 
@@ -22,16 +22,13 @@ from pipeline.store import Store
 def make_documents(
     bill: Bill, record: BuildRecord, locked: LockedRecipe, options: BuildOptions, build_env: BuildEnvironment
 ) -> tuple[tuple[str, bytes], ...]:
-    """Return the documents of an image's making: SBOMs, bill, record.
-
-    If they are asked for, its source packages are among them.
-    """
+    """Make the documents of a build by name: SBOMs, bill, record; source packages if asked for."""
     documents = report_documents(bill, record, store=build_env.store)
     return (*documents, sources_document(obtain_sources(locked, build_env))) if options.sources else documents
 
 
 def write_build_report(built: BuildResult, store: Store) -> None:
-    """Write the folder of the report."""
+    """Write the report folder of a build."""
     write_report(
         built.report_folder,
         build_report_json(built),
@@ -44,7 +41,7 @@ def write_build_report(built: BuildResult, store: Store) -> None:
 
 
 def build_report_json(built: BuildResult) -> dict[str, object]:
-    """All that is known of a build, as JSON."""
+    """Return the report of a build as JSON values."""
     section, parent = built.locked.section, built.locked.parent
     return {
         "image": {

@@ -1,7 +1,4 @@
-"""The results of a build.
-
-They are an image in the store, and one that was tested and stands in the output.
-"""
+"""Data classes for the results of a build: the assembled image, and the tested one."""
 
 from __future__ import annotations
 
@@ -26,9 +23,9 @@ from pipeline.trees import Composition
 class AssembledImage:
     """An image whose layers are in the store.
 
-    `composition` is what all but the last come to, and `states` are rpm's of all files, by NEVRA, as its database has
-    them. `reused` names the layers that were not made anew; `changes` is package content that scriptlets or recipes
-    altered, in the parent too; `templates` are the files that took part.
+    `composition` is that of all layers but the last, and `states` are rpm's states of all files, by NEVRA, as in its
+    database. `reused` names the layers that were recalled; `changes` is package content that scriptlets or recipes
+    changed, in the parent too; `templates` are the template files that were read.
     """
 
     image: Image
@@ -42,10 +39,10 @@ class AssembledImage:
 
 @dataclass(frozen=True, slots=True)
 class BuildResult:
-    """An image that stands in `layout`, what it was `tested` with, and what it `took`.
+    """An image that was written to `layout`, and the result of its smoke test.
 
-    `tested` is None if it was not tested at all; `took` is in seconds. `documents` are (name, content) of what the
-    report says of the image's making, from `bill` and `record`.
+    `tested` is None if it was not tested at all; `took` is in seconds. `documents` are (name, content) of the documents
+    in its report, from `bill` and `record`.
     """
 
     assembled: AssembledImage
@@ -68,22 +65,22 @@ class BuildResult:
 
     @property
     def changes(self) -> tuple[Change, ...]:
-        """Package content that scriptlets or the recipe altered."""
+        """Package content that scriptlets or the recipe changed."""
         return self.assembled.changes
 
     @property
     def reused(self) -> tuple[str, ...]:
-        """The names of the layers that were not made anew."""
+        """The names of the layers that were recalled."""
         return self.assembled.reused
 
     @property
     def evidence(self) -> Evidence | None:
-        """The verdict with what it is about, None where there is none that counts."""
+        """The evidence of the smoke test, None if there is none."""
         return self.tested.evidence if self.tested else None
 
     @property
     def report(self) -> SmokeReport | None:
-        """The verdict, None where it was not asked for."""
+        """The report of the smoke test, None if it was not tested."""
         return self.tested.report if self.tested else None
 
     @property

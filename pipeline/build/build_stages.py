@@ -1,4 +1,4 @@
-"""The stages of a build between the lock and the report."""
+"""Stages of a build between lock and report: compose, pack, state layer, config, smoke test."""
 
 from __future__ import annotations
 
@@ -36,10 +36,7 @@ STATE_LAYER = "state"
 
 
 def compose_layers(locked: LockedRecipe) -> Composition:
-    """Compose the contents of every layer from headers alone.
-
-    Conflicts and unsafe paths are refused here.
-    """
+    """Compose the entries of every layer from headers; raise for conflicts and unsafe paths."""
     resolution = locked.section.resolution
     by_nevra = {str(header.nevra): header for header in locked.headers}
     layers = image_layers(locked.recipe, resolution)
@@ -58,7 +55,7 @@ def compose_layers(locked: LockedRecipe) -> Composition:
 
 
 def pack_layers(composition: Composition, options: BuildOptions, build_env: BuildEnvironment) -> list[BuiltLayer]:
-    """The package layers, the lowest first."""
+    """Pack the package layers into blobs, the lowest first."""
     return [
         build_layer(layer, store=build_env.store, compression=options.compression, progress=build_env.progress)
         for layer in composition.layers
@@ -66,10 +63,7 @@ def pack_layers(composition: Composition, options: BuildOptions, build_env: Buil
 
 
 def template_variables(locked: LockedRecipe) -> dict[str, object]:
-    """Return the values that templates and `{{ packages[…] }}` see.
-
-    They are the recipe's values, and the packages after the lock.
-    """
+    """Return the variables of templates: the recipe's values and the locked `packages`."""
     packages = {
         header.nevra.name: {
             "name": header.nevra.name,
@@ -86,11 +80,11 @@ def template_variables(locked: LockedRecipe) -> dict[str, object]:
 
 
 def url_fetcher(build_env: BuildEnvironment) -> Callable[[Download], bytes]:
-    """Return a function that fetches a file that has a URL, unless the store has it."""
+    """Return a function that fetches a file by URL into the store and returns its content."""
 
     def get(wanted: Download) -> bytes:
         if wanted.target is not None:
-            build_env.store.sound(wanted.target)  # A damaged one is put aside, and fetched anew.
+            build_env.store.sound(wanted.target)  # A damaged one is moved aside, and fetched again.
         (digest,) = fetch(
             build_env.store,
             [wanted],
@@ -143,7 +137,7 @@ def add_state(
 
 
 def make_config_and_manifest(locked: LockedRecipe, layers: Sequence[Layer]) -> Image:
-    """Config and manifest around the layers."""
+    """Make the image: config and manifest for the layers."""
     recipe, section = locked.recipe, locked.section
     seen = template_variables(locked)
 
@@ -171,7 +165,7 @@ def smoke_test(
 ) -> SmokeResult:
     """Launch the image under the recipe's limits and ask its checks.
 
-    If that was done already, its result is recalled.
+    A former result for the same image and plan is recalled.
     """
     return run_tests(
         image,
@@ -188,7 +182,7 @@ def smoke_test(
 
 
 def build_inputs(locked: LockedRecipe, templates: tuple[Path, ...], options: BuildOptions) -> BuildInputs:
-    """Return the inputs of the build, for the record of it."""
+    """Return the inputs of a build, for its build record."""
     return BuildInputs(
         recipe=locked.recipe,
         repositories=options.repositories,
@@ -205,17 +199,14 @@ def build_inputs(locked: LockedRecipe, templates: tuple[Path, ...], options: Bui
 
 
 def all_changes(locked: LockedRecipe, own: Sequence[Change]) -> tuple[Change, ...]:
-    """Return the changes in the whole image to what packages brought.
-
-    They include what was done in the parent and is still so.
-    """
+    """Return the changes to package content in the whole image, those of the parent included."""
     below = locked.parent.changes if locked.parent else ()
     again = {change.path for change in own}
     return (*(change for change in below if change.path not in again), *own)
 
 
 def reused_layers(locked: LockedRecipe, layers: Sequence[BuiltLayer], state: StateLayer) -> tuple[str, ...]:
-    """The names of the layers that were not made anew."""
+    """The names of the layers that were recalled, the parent's included."""
     own = (made.layer.name for made in layers if made.reused)
     return (*(layer.name for layer in parent_layers(locked)), *own, *((STATE_LAYER,) if state.reused else ()))
 

@@ -1,8 +1,8 @@
-"""The child: reads requests from standard input, does them in turn, writes results.
+"""The child process's program: reads requests from stdin, executes them, writes results.
 
-Run as a script by an isolated interpreter (`python -I`), whose only argument is a JSON array of the folders in which
-modules are looked for. A frame is the length of a JSON text and of the bytes after it, then both. The first that it
-writes says that it has started: whatever ends it before that is no request's fault.
+Run as a script by an isolated interpreter (`python -I`), whose only argument is `sys.path` as a JSON array. A frame is
+the lengths of a JSON text and of the bytes after it, then both. The first frame that it writes says that it has
+started: a failure before that is not caused by a request.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from collections.abc import Callable
 
 FRAME = struct.Struct(">QQ")
 CHILD_MEMORY = 1 << 30
-"""Bytes of address space: the interpreter has 50 MB, the largest text that is searched 64 MB as it came."""
+"""Bytes of address space: the interpreter takes 50 MB, the largest text that is searched 64 MB."""
 
 AskParent = Callable[[object], object]
-"""Asks the parent something in the middle of a request."""
+"""Function that sends the parent a question during a request and returns its answer (JSON values)."""
 
 
 def main() -> None:
@@ -37,7 +37,7 @@ def main() -> None:
         head, body = _read()
         if not isinstance(head, dict):
             return
-        # The soft limit is the kernel's signal; what was used for former requests does not count.
+        # At the soft limit the kernel sends SIGXCPU; time used by earlier requests is added.
         used = math.ceil(time.process_time())
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_CPU, (used + int(head["seconds"]), resource.RLIM_INFINITY))
@@ -64,7 +64,7 @@ def _ask(question: object) -> object:
 
 
 def _read() -> tuple[object, bytes]:
-    """The next frame; None as its head at the end."""
+    """Read the next frame; its head is None at the end of input."""
     start = sys.stdin.buffer.read(FRAME.size)
     if len(start) < FRAME.size:
         return None, b""

@@ -1,4 +1,4 @@
-"""The parent's side: starting the child, handing it work, and stopping it."""
+"""The parent's side of the limited child: start it, send requests, kill it at a limit."""
 
 from __future__ import annotations
 
@@ -22,33 +22,33 @@ from pipeline.process import PIPE, Process, start
 PROCESSOR_TIME: Final = 5
 """Seconds of processor time for one request: a template may run 500,000 steps, which takes one or two."""
 CALL_DEADLINE: Final = 120.0
-"""Seconds for one request, whatever it waits for: an overloaded machine may give a tenth of a processor."""
+"""Seconds for one request in all: an overloaded machine may give a tenth of a processor."""
 RESULT_SIZE_LIMIT: Final = 32 << 20
 """Bytes of one frame from the child: a text of 4 Mi characters, each as JSON's longest escape."""
 QUESTIONS_LIMIT: Final = 10_000
 """Questions in one request: more templates than any recipe has."""
 STDERR_SHOWN_LIMIT: Final = 1000
-"""Characters of what a child that fails has said: the last lines of a traceback."""
+"""Characters of a failed child's stderr that are shown: the last lines of a traceback."""
 _PIECE: Final = 1 << 16
 
 AnswerQuestion = Callable[[object], object]
-"""Answers what the child asks in the middle of a request (JSON values)."""
+"""Function that answers the child's question during a request (JSON values)."""
 
 
 class LimitMet(Exception):
-    """The child did not come to a result: the text says which limit it met."""
+    """The child met a limit, which the text names, before it had a result."""
 
 
 class _Failed(Exception):
-    """The child cannot serve any request: the text is what it said, if anything."""
+    """The child cannot serve any request; the text is from its stderr, if any."""
 
 
 class _Child:
-    """A running child. Not for several threads at once."""
+    """A running child; not thread-safe."""
 
     def __init__(self) -> None:
         script = Path(__file__).with_name("child.py")
-        # Isolated, it looks nowhere but where this process has found its own modules: libraries may lie anywhere.
+        # An isolated interpreter gets this process's module path, because libraries may be installed anywhere.
         places = json.dumps([str(script.parents[2]), *(place for place in sys.path if place.startswith("/"))])
         self.owner = os.getpid()
         self._process: Process = start(
@@ -85,21 +85,21 @@ class _Child:
         try:
             self._receive(until)
         except (EOFError, LimitMet):
-            raise _Failed(self._said()) from None
+            raise _Failed(self._read_stderr()) from None
         self._started = True
 
-    def _said(self) -> str:
-        """Return the end of what stands in its standard error, where Python tells of its failures."""
+    def _read_stderr(self) -> str:
+        """Return the end of its standard error, where Python prints failures."""
         with contextlib.suppress(OSError):
             return os.read(self._err, _PIECE).decode(errors="replace").strip()[-STDERR_SHOWN_LIMIT:]
         return ""
 
     def stop(self) -> str:
-        """Kill it, and say how it had ended, if it had."""
+        """Kill it, and describe how it ended: by a limit, a signal or a status."""
         with contextlib.suppress(OSError):
             handle = os.pidfd_open(self._process.pid)
             try:
-                # What it was doing may have ended it just now: its status says so.
+                # If its output has ended, it may be exiting: wait, so that its own status is seen.
                 select.select([handle], [], [], 1.0 if self._ended() else 0.0)
                 signal.pidfd_send_signal(handle, signal.SIGKILL)
             finally:
@@ -157,17 +157,15 @@ class _Child:
 
 _children: list[_Child] = []
 _inherited: list[_Child] = []
-"""Kept, because Python waits for the process of one that it throws away."""
+"""Kept, because Python would wait for the process of one that is garbage-collected."""
 _lock = threading.Lock()
 
 
 def call_limited(module: str, request: object, *, body: bytes = b"", answer: AnswerQuestion | None = None) -> object:
     """Call `serve(request, body, ask)` of the module in the child, and return its result.
 
-    `request`, the result and what is asked are JSON values.
-
-    Raises Stopped when a limit is met, and EnvironmentLacking `child-failed` where no child can be started
-    or it cannot load what it needs.
+    `request`, the result, questions and answers are JSON values. Raises LimitMet when a limit is met, and
+    EnvironmentLacking `child-failed` where no child can be started or it cannot import the module.
     """
     with _lock:
         child = _running()
@@ -189,7 +187,7 @@ def call_limited(module: str, request: object, *, body: bytes = b"", answer: Ans
                 hint="the cause is this machine or this installation, not a recipe",
             ) from None
         except BaseException:
-            # Interrupted in the middle: what it says next would be taken for another answer.
+            # Interrupted during a request: its next frame would be taken for another request's result.
             _children.clear()
             child.stop()
             raise
@@ -204,7 +202,7 @@ def _stop_all() -> None:
 
 
 def _running() -> _Child:
-    """This process's child. One that was inherited by a fork is its parent's, and is left alone."""
+    """Return this process's child, started if needed; one inherited by a fork is not used."""
     if _children and _children[0].owner == os.getpid():
         return _children[0]
     for child in _children:

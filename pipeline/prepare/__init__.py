@@ -1,6 +1,6 @@
-"""The steps from a recipe to its packages.
+"""Steps from a recipe to its packages: resolve or lock, fetch, verify, number owners.
 
-They are resolved or taken from the lock, fetched, verified, read, and their owners numbered.
+`pipeline.build.build_image.lock` has them in their order.
 """
 
 from pipeline.prepare.build_options import BuildEnvironment, BuildOptions

@@ -1,4 +1,4 @@
-"""The options of a build, the environment that it runs in, and its opened repositories."""
+"""Data classes for a build's options, environment, and its lazily opened repositories."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class BuildOptions:
     """A recipe and the options of its build.
 
     `repositories` is the file that defines platforms; `platform` and `architectures` override the recipe's; `output` is
-    where layout and report go; `full` tests also what takes long; `sources` fetches the source packages too; `locks` is
-    a folder for the locks, by the recipes' names, where they are not to stand beside the recipes.
+    where layout and report go; `full`: also run the long tests; `sources`: also fetch the source packages; `locks` is
+    a folder for the locks, by the recipes' names, if they are not kept beside the recipes.
     """
 
     recipe: Path
@@ -57,7 +57,7 @@ class BuildOptions:
 class BuildEnvironment:
     """The environment of a build: its store, its progress, and the process's settings.
 
-    `clock` gives seconds since the epoch; `runtime` names an OCI runtime, or None for the machine's.
+    `clock` returns seconds since the epoch; `runtime` names an OCI runtime, None for the first that is installed.
     """
 
     store: Store
@@ -68,18 +68,15 @@ class BuildEnvironment:
     runtime: str | None = None
 
     def sandboxes(self) -> SandboxRegistry:
-        """Return the registry in which sandboxes are made.
-
-        What a killed relbuild left there is removed first.
-        """
+        """Open the sandbox registry of the store, which first clears what killed processes left."""
         return open_sandbox_registry(self.store.sandbox, find_runtime(self.runtime))
 
 
 @dataclass(slots=True)
 class RepositoryCache:
-    """The offer of a platform's repositories, opened when it is first asked for.
+    """A platform's repositories, opened when they are first needed.
 
-    A fresh lock needs none of it.
+    With a fresh lock and all packages in the store they are not needed.
     """
 
     platform: Platform
@@ -102,9 +99,9 @@ class RepositoryCache:
         return self._opened
 
     def changed(self, error: RelbuildError) -> bool:
-        """Tell whether the repositories changed under `error`.
+        """Return whether `error` occurred because the repositories changed since they were opened.
 
-        If they did, they are open as they are now.
+        They are opened again to find out, and stay open in the new state.
         """
         before = self._opened
         if before is None or self.build_env.offline or error.code not in CHANGED_CODES:

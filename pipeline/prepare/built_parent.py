@@ -1,4 +1,4 @@
-"""A built image as the parent that another recipe is built from."""
+"""Conversion of an image that was just built to the `ParentImage` of a child's build."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def as_parent(
 ) -> ParentImage:
     """Return an image that was built from `locked` as the parent of another one.
 
-    `lower` is what its layers but the last come to; `states` are rpm's of the files of all packages, by NEVRA, as its
-    database has them, and `changes` what in it is not as packages brought it.
+    `lower` is the tree of its layers but the last; `states` are rpm's states of the files of all packages, by NEVRA, as
+    in its database, and `changes` the package content that was changed in it.
     """
     name = image.name
     tree, accounts = parent_tree_and_accounts(lower, image.layers[-1], locked.accounts, store=store)

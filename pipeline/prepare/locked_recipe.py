@@ -1,8 +1,6 @@
-"""The stages from a recipe to its locked packages.
+"""Stages of locking a recipe: compare lock and inputs, resolve, group layers, write lock.
 
-They are: resolve or use the lock, fetch, verify, number owners, group, lock.
-
-`pipeline.build.lock` has them in their order.
+`pipeline.build.build_image.lock` has them in their order.
 """
 
 from __future__ import annotations
@@ -54,12 +52,12 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class LockedRecipe:
-    """A recipe with its resolution.
+    """A recipe with its locked packages.
 
-    `wrote`: the lock file was written, `first` for the first time, `why` says for which reasons; `changes` say what
-    differs from before. `headers` are in the order of the transaction; `keys` are those of every repository of the
-    platform. `section` and `headers` are what the recipe adds to its `parent`, if it has one; `accounts` are all of the
-    image.
+    `wrote`: the lock file was written, `first`: it is a new section, `why`: the reasons; `changes` are the differences
+    from the former section, as text. `headers` are in the order of the transaction; `keys` are those of all
+    repositories of the platform. `section` and `headers` are what the recipe adds to its `parent`, if it has one;
+    `accounts` are all of the image.
     """
 
     recipe: Recipe
@@ -94,10 +92,10 @@ class LockedRecipe:
 
 @dataclass(frozen=True, slots=True)
 class LockPlan:
-    """The decision about the lock of a recipe: use it, or resolve anew, because of `why`.
+    """The decision to use the lock of a recipe, or to resolve again for the reasons `why`.
 
-    `section` is what the lock at `path` says for the platform and architecture until now, None if nothing; `inputs` are
-    those of today.
+    `section` is the one in the lock at `path` for the platform and architecture, None if there is none; `inputs` are
+    the present inputs' digests.
     """
 
     recipe: Recipe
@@ -114,12 +112,12 @@ class LockPlan:
 
     @property
     def resolves(self) -> bool:
-        """Return whether the repositories are asked which packages the recipe comes to."""
+        """Return whether the recipe is resolved against the repositories."""
         return self.action is LockAction.RESOLVE or self.section is None
 
 
 def plan_lock(options: BuildOptions, build_env: BuildEnvironment, parent: ParentImage | None) -> LockPlan:
-    """Compare the lock of a recipe with the inputs of today.
+    """Compare the lock of a recipe with its present inputs, and decide what to do.
 
     `parent` is the image that it is built from.
     """
@@ -151,7 +149,7 @@ def plan_lock(options: BuildOptions, build_env: BuildEnvironment, parent: Parent
 
 
 def resolve(plan: LockPlan) -> LockSection:
-    """The packages of a recipe: what its lock says, or what the repositories offer today."""
+    """Return the packages of a recipe: those in its lock, or resolved from the repositories."""
     if plan.section is not None and not plan.resolves:
         return plan.section
     build_env = plan.cache.build_env
@@ -174,21 +172,16 @@ def resolve(plan: LockPlan) -> LockSection:
 
 
 def fetch_and_verify(plan: LockPlan, section: LockSection) -> tuple[PackageHeader, ...]:
-    """Return the headers of a section's packages, in the order of the transaction.
-
-    The packages are in the store by then.
-    """
+    """Fetch a section's packages into the store; return their headers in transaction order."""
     packages = [chosen.package for chosen in section.resolution.chosen]
     return obtain_verified(packages, plan.recipe, plan.keys, section, plan.cache)
 
 
 def retry_if_changed(plan: LockPlan, obtain: Callable[[], _T]) -> _T:
-    """Call `obtain`, which reads repositories, and call it once more if they changed meanwhile.
+    """Call `obtain`, which reads repositories, and once more if they changed meanwhile.
 
-    The second time they are open as they are now.
-
-    Raises EnvironmentLacking `repository-changing` when they change again. What a lock says is the same whatever they
-    offer, so there it is done once.
+    The second call sees their new state. Raises EnvironmentLacking `repository-changing` when they change again. With a
+    lock that is used there is no second call.
     """
     try:
         return obtain()
@@ -207,7 +200,7 @@ def retry_if_changed(plan: LockPlan, obtain: Callable[[], _T]) -> _T:
 def number_owners(
     plan: LockPlan, section: LockSection, headers: Sequence[PackageHeader]
 ) -> tuple[LockSection, AccountTable]:
-    """The section with a number for every name that owns a file, and all accounts of the image."""
+    """Return the section with a numeric ID for each owner's name, and the image's accounts."""
     store = plan.cache.build_env.store
     kept = plan.section.accounts if plan.section is not None else section.accounts
     accounts, allocated = number_accounts(
@@ -228,15 +221,15 @@ def keep_lock(
     accounts: AccountTable,
     mode: LockMode,
 ) -> LockedRecipe:
-    """Write the lock beside the recipe where it says something new.
+    """Write the lock if its section differs from the former one.
 
     Raises ResolutionError `lock-stale` where `mode` forbids that.
     """
     before, parent = plan.section, plan.parent
     if before is not None and before.parent and parent and before.parent.config == parent.config:
-        section = replace(section, parent=before.parent)  # The same image, though it may be compressed otherwise.
+        section = replace(section, parent=before.parent)  # The same image, maybe compressed differently.
     if before is not None and before.metadata and replace(section, metadata=before.metadata) == before:
-        section = before  # The repositories moved on, and offer the same: the lock says already where that came from.
+        section = before  # Only repomd.xml differs: the lock keeps the digest of the one that was resolved from.
     wrote = section != before
     if wrote and mode is LockMode.LOCKED:
         raise ResolutionError(
@@ -265,7 +258,7 @@ def keep_lock(
 
 
 def choose_platform(recipe: Recipe, options: BuildOptions) -> Platform:
-    """Return the platform that the order or the recipe names.
+    """Return the platform that the options or the recipe name.
 
     Raises RecipeError `platform-unknown`, `platform-refused`.
     """
@@ -298,10 +291,10 @@ def choose_architecture(recipe: Recipe, platform: Platform, options: BuildOption
 
 
 def group_layers(plan: LockPlan, section: LockSection, options: BuildOptions) -> LockSection:
-    """Group the packages of every layer that says `auto` into the layers of the image.
+    """Assign the packages of every `auto` layer of the recipe to layers of the image.
 
-    Return the section with them so placed. How often packages change is read from their changelogs, so they have to be
-    in the store. A lock that is used says it already.
+    Returns the section with these layers. The frequency of changes is read from the packages' changelogs, so they must
+    be in the store. If the lock is used, it has the layers already.
     """
     if not plan.resolves:
         return section
@@ -320,9 +313,9 @@ def group_layers(plan: LockPlan, section: LockSection, options: BuildOptions) ->
 
 
 def _former(plan: LayerPlan, fresh: LockSection, section: LockSection | None, options: BuildOptions) -> FormerLayers:
-    """Return the former grouping of a layer.
+    """Return the former layers of an `auto` layer's packages.
 
-    It is read from the lock of the recipe that brings the layer, else from `section`.
+    They are read from the lock of the included recipe that brings the layer, else from `section`.
     """
     lock = read_lock(options.lock_file_at(plan.brought_by)) if plan.brought_by else None
     theirs = lock.section(fresh.resolution.platform, fresh.resolution.arch) if lock else None
@@ -330,18 +323,17 @@ def _former(plan: LayerPlan, fresh: LockSection, section: LockSection | None, op
 
 
 def locked_packages(folder: Path) -> frozenset[Digest]:
-    """Return the packages that the locks below a folder name.
+    """Return the checksums of all packages in the locks below a folder.
 
-    Read are the locks that stand beside their recipe, and those that begin as relbuild begins one; the locks of other
-    programs are none of ours. Raises ResolutionError for a lock that cannot be read: what it needs must not be lost
-    because of that.
+    Read are locks beside their recipe, and those that begin like relbuild's; other programs' locks are ignored. Raises
+    ResolutionError for a lock that cannot be read, so that its packages are not removed from the store.
     """
     found: set[Digest] = set()
     for above, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if name != ".git")
         for path in (Path(above, name) for name in sorted(files) if name.endswith(".lock")):
             if path.is_symlink():
-                continue  # What it leads to stands here itself, or is none that a build would read.
+                continue  # Its target is found by itself, or is not read by a build.
             lock = read_lock(path) if is_lock(path) or _beside_recipe(path) else None
             for section in lock.sections if lock else ():
                 found.update(chosen.package.checksum for chosen in section.resolution.chosen)
@@ -349,7 +341,7 @@ def locked_packages(folder: Path) -> frozenset[Digest]:
 
 
 def _beside_recipe(path: Path) -> bool:
-    """Return whether a recipe of the same name stands beside the lock at `path`."""
+    """Return whether a recipe of the same name is beside the lock at `path`."""
     if not path.is_file():
         return False
     for recipe in (path.with_suffix(suffix) for suffix in (".yaml", ".yml")):
@@ -361,6 +353,6 @@ def _beside_recipe(path: Path) -> bool:
 
 
 _RECIPE_START = 1 << 20
-"""Bytes of a file in which a recipe shows that it is one."""
+"""Bytes at the start of a file that are searched for a recipe's keys."""
 
 _RECIPE_MARKS = (re.compile(rb"^name\s*:", re.MULTILINE), re.compile(rb"^(layers|from|include)\s*:", re.MULTILINE))

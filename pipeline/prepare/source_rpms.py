@@ -1,4 +1,4 @@
-"""The source packages of an image, for licences that demand them."""
+"""Source RPMs of all packages of a locked recipe, fetched into the store and verified."""
 
 from __future__ import annotations
 
@@ -22,11 +22,9 @@ from pipeline.repos import (
 
 
 def obtain_sources(locked: LockedRecipe, build_env: BuildEnvironment) -> tuple[Package, ...]:
-    """Return the source package of every package, verified and in the store, sorted, each once.
+    """Fetch and verify the source RPMs of all packages; return them sorted, each once.
 
-    They are verified as packages are.
-
-    Raises ResolutionError `sources-missing` for all that no repository of sources has, or `sources-unknown` if the
+    Raises ResolutionError `sources-missing` for all that no source repository has, or `sources-unknown` if the
     platform names none; VerificationError and EnvironmentLacking as for packages.
     """
     platform = locked.platform

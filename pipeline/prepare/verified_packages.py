@@ -1,7 +1,4 @@
-"""Packages in the store, fetched, verified and read.
-
-Their bytes and signatures are what was promised.
-"""
+"""Fetch packages and archives into the store, verify signatures, and read RPM headers."""
 
 from __future__ import annotations
 
@@ -31,22 +28,21 @@ def obtain_verified(
     section: LockSection,
     cache: RepositoryCache,
 ) -> tuple[PackageHeader, ...]:
-    """Return the headers of all packages, in the order of the transaction.
+    """Fetch and verify all packages; return their headers in transaction order.
 
-    Every package is in the store by then, verified. What was damaged in the store is fetched once more. Raises as
-    `obtain` and `verify_and_read`.
+    A copy that is damaged in the store is fetched once more. Raises as `obtain` and `verify_and_read`.
     """
     obtain(packages, recipe, cache)
     try:
         return verify_and_read(packages, keys, section, cache.build_env)
     except VerificationError as error:
-        if any(problem.code not in _GONE for problem in error.problems):
+        if any(problem.code not in _STORE_DAMAGE for problem in error.problems):
             raise
     obtain(packages, recipe, cache)
     return verify_and_read(packages, keys, section, cache.build_env)
 
 
-_GONE = ("blob-damaged", "blob-missing")
+_STORE_DAMAGE = ("blob-damaged", "blob-missing")
 """Codes of problems with the store's copy of a package, not with the package itself."""
 
 
@@ -92,18 +88,15 @@ def obtain(packages: Sequence[Package], recipe: Recipe, cache: RepositoryCache) 
 
 
 def obtain_archives(recipe: Recipe, build_env: BuildEnvironment) -> None:
-    """Fetch the archives that a recipe puts into the image into the store.
+    """Fetch a recipe's archives into the store, from files beside it or by URL.
 
-    They come from beside it or by their URLs.
-
-    Raises VerificationError when one has not the checksum that the recipe gives, RecipeError `path-escapes`, and as
-    `fetch` does.
+    Raises VerificationError when a checksum is not the recipe's, RecipeError `path-escapes`, and as `fetch` does.
     """
     wanted = []
     for plan in recipe.files:
         if plan.kind is not FileKind.ARCHIVE or plan.sha256 is None:
             continue
-        build_env.store.sound(plan.sha256)  # A damaged one is put aside, and fetched anew.
+        build_env.store.sound(plan.sha256)  # A damaged one is moved aside, and fetched again.
         url = plan.origin
         if plan.is_beside:
             if not build_env.store.has(plan.sha256):
@@ -124,8 +117,8 @@ def obtain_archives(recipe: Recipe, build_env: BuildEnvironment) -> None:
 def _refuse_escape(recipe: Recipe, path: Path, place: str) -> None:
     """Raise RecipeError `path-escapes` if a file leads out of the recipe's folder.
 
-    It is looked at and then fetched: what is fetched has the checksum that the recipe gives, so nothing is read that
-    whoever wrote it does not have already.
+    The file could be replaced between this check and the fetch, but only by one with the checksum in the recipe, whose
+    author has its content already.
     """
     try:
         GivenFolder(recipe.path.parent).check(path)
@@ -136,9 +129,9 @@ def _refuse_escape(recipe: Recipe, path: Path, place: str) -> None:
 def verify_and_read(
     packages: Sequence[Package], keys: Sequence[RepositoryKey], section: LockSection, build_env: BuildEnvironment
 ) -> tuple[PackageHeader, ...]:
-    """Return every package's header, in the order of the transaction, its signature checked.
+    """Verify the signatures of all packages; return their headers in transaction order.
 
-    The keys are those of the repository that the package comes from. All that fail are reported at once.
+    Trusted are the keys of the repository that a package comes from. All failures are reported at once.
     """
     by_repository: dict[str, list[bytes]] = {}
     for key in keys:
@@ -162,7 +155,7 @@ def verify_and_read(
 
 
 def _verified(package: Package, keys: Sequence[bytes], store: Store) -> PackageHeader:
-    """One package's header; that its signature is good is remembered per package and keys."""
+    """Verify a package and return its header; a good signature is remembered by package, keys."""
     path = verified_file(package, keys, store)
     header = read_header(path, package.checksum)
     demand_nevra(header.nevra, package)
@@ -194,6 +187,6 @@ def demand_nevra(nevra: Nevra, package: Package) -> None:
 
 
 def _about(problem: Problem, package: Package, path: Path) -> Problem:
-    """The same problem, told of the package and not of its file in the store."""
+    """Return a problem that names the package instead of its file in the store."""
     message = problem.message.replace(path.name, str(package.nevra))
     return replace(problem, message=message, place=f"{package.nevra} of repository '{package.repository}'")

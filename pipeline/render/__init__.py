@@ -1,9 +1,9 @@
-"""Configuration files from Jinja2 templates. The only door to `jinja2`.
+"""Rendering of configuration files from a recipe's Jinja2 templates. The door to `jinja2`.
 
-A template is a function of the values it is given and of the template files it names, of nothing else: it
-sees no clock, no randomness, no environment, no Python objects beyond plain data. An undefined name is an
-error, never an empty string, and a template that runs away is stopped by bounds that count work rather than
-time, so that it stops at the same place everywhere.
+A template's text depends only on the values it is given and on the template files it names: it has no access to a
+clock, randomness, the environment or Python objects beyond plain data. An undefined name is an error, never an empty
+string. A template that runs away is stopped by bounds that count work rather than time, so at the same place
+everywhere.
 """
 
 from pipeline.render.bounded_environment import FILTERS

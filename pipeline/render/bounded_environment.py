@@ -1,4 +1,4 @@
-"""A Jinja2 environment in which a template can neither reach out nor run away.
+"""Jinja2 environment whose operators, filters and methods are harmless and bounded.
 
 Jinja's own sandbox keeps templates from Python's internals but sets no bound on work. Everything that
 multiplies text or numbers is therefore either bounded here or not offered: operators, concatenation, `range`,
@@ -102,7 +102,7 @@ _TEXT_FILTERS = (
 
 
 class RenderBoundPassed(TemplateRuntimeError):
-    """A bound was passed."""
+    """A rendering has exceeded a bound on size or work."""
 
 
 class NameMissing(UndefinedError):
@@ -136,7 +136,7 @@ class MissingValue(StrictUndefined):
 
 
 class _BoundedCode(CodeGenerator):
-    """Lets `~` go through the environment, as the sandbox lets the other operators."""
+    """Code generator that compiles `~` to a call of `BoundedEnvironment.concatenate`."""
 
     def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:  # noqa: N802
         self.write("environment.concatenate((")
@@ -194,10 +194,10 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         )
 
     def wrap_str_format(self, value: object) -> None:
-        """`str.format` is not offered: a width in it makes any amount of text."""
+        """Return None: `str.format` is not offered, whose widths make any amount of text."""
 
     def is_safe_attribute(self, obj: object, attr: str, value: object) -> bool:
-        """Only methods that do not multiply, and only of plain data."""
+        """Return whether an attribute may be used: methods of plain data with bounded results."""
         if isinstance(obj, str):
             return attr in _TEXT_METHODS
         if isinstance(obj, dict | list | tuple):
@@ -243,7 +243,7 @@ def _refuse_undefined(*values: object) -> None:
 def _text_of(value: object) -> str:
     """Return a scalar as text.
 
-    Booleans are written as in YAML; null and collections are mistakes in a file.
+    Booleans are written as in YAML; null and collections raise TemplateRuntimeError.
     """
     _refuse_undefined(value)
     if isinstance(value, bool):
@@ -285,7 +285,7 @@ def _on_text(function: Callable[..., object]) -> Callable[..., object]:
 
 
 def _join(values: Iterable[object], separator: str = "", attribute: str | None = None) -> str:
-    """`['a', 'b'] | join(', ')`; with `attribute`, that item of each mapping."""
+    """Join values (`['a', 'b'] | join(', ')`); with `attribute`, that item of each mapping."""
     _refuse_undefined(values)
     pieces: list[str] = []
     for value in values:
@@ -296,7 +296,7 @@ def _join(values: Iterable[object], separator: str = "", attribute: str | None =
 
 
 def _replace(text: object, old: str, new: str) -> str:
-    """`'a.b' | replace('.', '-')`."""
+    """Replace text: `'a.b' | replace('.', '-')`."""
     whole = _text_of(text)
     _bound(len(whole) + whole.count(old) * len(new), RENDERED_TEXT_LIMIT, "text", "characters")
     return whole.replace(old, new)
@@ -314,12 +314,12 @@ def _indent(text: object, width: int = 4, first: bool = False) -> str:
 
 
 def _quote(value: object) -> str:
-    """A scalar as one word of a POSIX shell."""
+    """Quote a scalar as one word of a POSIX shell."""
     return shlex.quote(_text_of(value))
 
 
 def _tojson(value: object, indent: int | None = None) -> str:
-    """JSON with sorted keys."""
+    """Write a value as JSON with sorted keys."""
     _refuse_undefined(value)
     if indent is not None:
         _bound(indent, 16, "an indent", "spaces")

@@ -1,7 +1,7 @@
-"""HTML pages from relbuild's own Jinja2 templates, every value escaped.
+"""Rendering of HTML pages from relbuild's own Jinja2 templates, every value escaped.
 
-Unlike a recipe's, such a template is part of the program and so needs no sandbox and no bounds; what it is given may be
-anybody's.
+Unlike a recipe's, such a template is part of the program and so needs no sandbox and no bounds; the values may be
+foreign.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from markupsafe import Markup
 class HtmlTemplates:
     """The templates of one folder.
 
-    `filters` are given to them by name; `legal` is what every text goes through before it is escaped. A name that
-    nothing defines is an error of the program.
+    `filters` are available in them by name; `legal` is applied to every text before it is escaped. An undefined name
+    raises.
     """
 
     def __init__(self, folder: Path, filters: Mapping[str, Callable[..., object]], legal: Callable[[str], str]) -> None:
@@ -32,11 +32,11 @@ class HtmlTemplates:
             lstrip_blocks=True,
             keep_trailing_newline=True,
             auto_reload=False,
-            optimized=False,  # Folding constants takes longer than a page that is rendered once or twice has of it.
+            optimized=False,  # Folding constants takes longer than it saves when a page is rendered once or twice.
             finalize=printed,
         )
         self._environment.filters |= dict(filters)
 
     def render(self, name: str, values: Mapping[str, object]) -> str:
-        """The template `name` with `values`."""
+        """Render the template `name` with `values`."""
         return self._environment.get_template(name).render(dict(values))

@@ -1,4 +1,4 @@
-"""Running a template within bounds that count its work."""
+"""Run a template with bounds on the lines that it executes and on its output."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _Trace = Callable[[FrameType, str, object], Any]
 
 
 def generate_bounded(pieces: Callable[[], Iterator[str]], loader: TemplateLoader | None) -> str:
-    """All of the output, with its size and the work that it takes bounded."""
+    """Join a template's output; raise RenderBoundPassed beyond the bounds on size and lines run."""
     kept: list[str] = []
     size = 0
     with _counted_steps(loader):
@@ -32,10 +32,10 @@ def generate_bounded(pieces: Callable[[], Iterator[str]], loader: TemplateLoader
 
 @contextmanager
 def _counted_steps(loader: TemplateLoader | None) -> Iterator[None]:
-    """Counts the lines of template code that run in this thread, and stops at STEP_LIMIT.
+    """Count the lines of template code that run in this thread, and raise at STEP_LIMIT.
 
-    Python offers no other hook into a loop that prints nothing. Whoever traces already (a debugger, a
-    coverage tool) gets its trace function back afterwards.
+    Tracing is Python's only hook into a loop without output. A trace function that was set (by a debugger or coverage
+    tool) is restored afterwards.
     """
     steps = 0
 

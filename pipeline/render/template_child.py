@@ -1,4 +1,4 @@
-"""Parsing and rendering of templates in the child with limits.
+"""Entry of the limited child process that parses and renders a recipe's templates.
 
 It asks its parent for their texts.
 """
@@ -14,7 +14,7 @@ from pipeline.render.template_loaders import TemplateLoader, TemplateRefused, Te
 from pipeline.render.templates import evaluate_in_process
 
 
-class _Asking(TemplateLoader):
+class _ParentLoader(TemplateLoader):
     def __init__(self, ask: AskParent) -> None:
         super().__init__()
         self._ask = ask
@@ -30,7 +30,7 @@ class _Asking(TemplateLoader):
 
 
 def serve(request: object, _: bytes, ask: AskParent) -> object:
-    """The text that a request comes to, or its problems."""
+    """Execute a request: return the rendered text, or its problems, as JSON values."""
     assert isinstance(request, dict)
     try:
         return {"text": _text(request, ask)}
@@ -48,7 +48,7 @@ def _text(request: dict[str, object], ask: AskParent) -> str:
         with template_errors_explained(None, place, {}):
             BoundedEnvironment(None).parse(str(request["check_text"]))
         return ""
-    loader = _Asking(ask)
+    loader = _ParentLoader(ask)
     environment = BoundedEnvironment(loader)
     with template_errors_explained(loader, place, seen):
         if "check" in request:

@@ -1,4 +1,4 @@
-"""Errors in templates as relbuild's own, with file and line where they are known."""
+"""Conversion of Jinja's errors to RecipeErrors, with file and line where known."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from pipeline.errors import EnvironmentLacking, RecipeError
 from pipeline.render.bounded_environment import FILTERS, NameMissing, RenderBoundPassed
 from pipeline.render.template_loaders import TemplateLoader, TemplateRefused
 
-_KNOWN_MOST = 1000
-"""Names among which one like an undefined one is looked for, which takes time for each."""
-_SHOWN = 200
-_SAID = 2000
-"""Characters of a name and of an exception's text that are told."""
+_SUGGESTION_CANDIDATES = 1000
+"""Names that are compared with an undefined one for a suggestion, which takes time for each."""
+_NAME_SHOWN = 200
+_TEXT_SHOWN = 2000
+"""Characters of a name and of an exception's text that are shown."""
 
 
 @contextmanager
@@ -69,8 +69,8 @@ def template_errors_explained(
             "template-syntax", f"the template cannot be compiled: {error.msg}", place=place, hint="reduce the nesting"
         ) from None
     except Exception as error:
-        # Whatever Python raises in what a template asks for is the template's: there are too many to name them.
-        message = f"the template fails: {str(error)[:_SAID] or type(error).__name__}"
+        # Any exception that Python raises while a template runs is the template's error.
+        message = f"the template fails: {str(error)[:_TEXT_SHOWN] or type(error).__name__}"
         raise RecipeError("template-failed", message, place=_where(error, loader, place)) from None
 
 
@@ -83,7 +83,7 @@ def _syntax_hint(said: str) -> str:
 
 
 def _where(error: BaseException, loader: TemplateLoader | None, place: str) -> str:
-    """The innermost line of template code in the traceback, as file:line."""
+    """Return the innermost line of template code in the traceback, as file:line."""
     if loader is None:
         return place
     found = place
@@ -105,7 +105,7 @@ def _not_found(error: TemplateNotFound, loader: TemplateLoader | None, place: st
 
 
 def _undefined(error: NameMissing, place: str, values: Mapping[str, object]) -> RecipeError:
-    name = error.name[:_SHOWN]
+    name = error.name[:_NAME_SHOWN]
     known: list[str]
     if error.owner is None:
         message = f"'{name}' is undefined"
@@ -114,7 +114,7 @@ def _undefined(error: NameMissing, place: str, values: Mapping[str, object]) -> 
         owner = error.owner
         known = [str(key) for key in owner] if isinstance(owner, Mapping) else []
         message = f"'{name}' is undefined: the value has no such member"
-    near = difflib.get_close_matches(name, known[:_KNOWN_MOST], n=1, cutoff=0.6)
+    near = difflib.get_close_matches(name, known[:_SUGGESTION_CANDIDATES], n=1, cutoff=0.6)
     if near:
         hint = f"did you mean '{near[0]}'?"
     elif known:

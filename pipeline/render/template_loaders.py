@@ -1,7 +1,4 @@
-"""Loaders of templates: from a file below a folder or, in the child, from the parent.
-
-The parent reads the file.
-"""
+"""Loaders of template texts: from files below folders or, in the child, from the parent."""
 
 from __future__ import annotations
 
@@ -19,14 +16,14 @@ from pipeline.errors import Problem
 
 TEMPLATE_LIMIT = 1 << 20
 """Bytes of a template file."""
-_KNOWN_MOST = 1000
-"""Names of templates among which one like a missing one is looked for."""
+_SUGGESTION_CANDIDATES = 1000
+"""Names of templates that are compared with a missing one for a suggestion."""
 
 _ESCAPE_HINT = "write the path relative to the template folder, without '..'"
 
 
 class TemplateRefused(Exception):
-    """A template may not, or cannot, be read."""
+    """A template must not, or cannot, be read."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem.message)
@@ -35,7 +32,7 @@ class TemplateRefused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class TemplateText:
-    """The text of the template file `path`, which people know as `shown`."""
+    """The text of the template file `path`, which messages call `shown`."""
 
     text: str
     path: str
@@ -43,18 +40,18 @@ class TemplateText:
 
 
 class TemplateLoader(BaseLoader):
-    """Loads templates, and remembers what it loaded."""
+    """Base of loaders, which remember the templates that they loaded."""
 
     def __init__(self) -> None:
         self.loaded: dict[str, TemplateText] = {}
 
     @abstractmethod
     def text(self, name: str) -> TemplateText | None:
-        """The template `name`, None if there is none. Raises Refused."""
+        """Return the template `name`, None if there is none. Raises TemplateRefused."""
 
     @abstractmethod
     def hint(self, name: str) -> str:
-        """Hint at what a person may have meant by `name`, which is missing."""
+        """Return a hint for the error that the template `name` is missing."""
 
     def get_source(self, environment: Environment, template: str) -> tuple[str, str, Callable[[], bool]]:
         found = self.text(template)
@@ -67,7 +64,7 @@ class TemplateLoader(BaseLoader):
 class FileLoader(TemplateLoader):
     """A loader that reads from folders, never from outside them.
 
-    `given` is what no link leads out of (default: each folder).
+    No link leads out of `given` (default: each of the folders).
     """
 
     def __init__(self, folders: tuple[Path, ...], given: GivenFolder | None) -> None:
@@ -77,7 +74,7 @@ class FileLoader(TemplateLoader):
         self._contents: dict[str, str] = {}
 
     def find(self, name: str) -> tuple[Path, Path] | None:
-        """The folder and the file for `name`. Raises Refused `template-escapes`."""
+        """Find the folder and the file of `name`. Raises TemplateRefused `template-escapes`."""
         parts = PurePosixPath(name)
         if not name or parts.is_absolute() or ".." in parts.parts or "\0" in name or "\\" in name:
             message = f"template '{name[:200]}' is outside the template folders"
@@ -92,10 +89,7 @@ class FileLoader(TemplateLoader):
         return None
 
     def contents(self) -> dict[str, str]:
-        """Return the digest of each template that was looked for, by name.
-
-        It is `missing` for what was not there.
-        """
+        """Return the digest, or `missing`, of each template that was looked for, by name."""
         return dict(self._contents)
 
     def text(self, name: str) -> TemplateText | None:
@@ -136,7 +130,7 @@ class FileLoader(TemplateLoader):
             for form in ("*.j2", "*/*.j2")
             for path in folder.glob(form)
             if path.is_file()
-        )[:_KNOWN_MOST]
+        )[:_SUGGESTION_CANDIDATES]
         stems = {path.removesuffix(".j2"): path for path in known}
         return tuple(stems[near] for near in difflib.get_close_matches(name[:200].removesuffix(".j2"), stems, n=3))
 

@@ -1,7 +1,7 @@
-"""Find templates in folders, render them, and report errors with file and line.
+"""Find, check and render a recipe's templates, mostly in a limited child process.
 
-What is rendered is rendered in the child with limits (`pipeline.limited`), but for what cannot take long: a few names
-and attributes in a text. The bounds that count steps and sizes hold in both, and give the nicer error.
+Texts with only a few names and attributes, which cannot take long, are rendered in this process, all others in the
+limited child (`pipeline.limited`). The bounds that count steps and sizes hold in both, and give clearer errors.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pipeline.render.template_errors import template_errors_explained
 from pipeline.render.template_loaders import FileLoader, TemplateRefused
 
 _CHILD = "pipeline.render.template_child"
-"""Module that serves in the child."""
+"""Module whose `serve` runs in the child."""
 
 _SIMPLE = (
     nodes.Template,
@@ -37,19 +37,19 @@ _SIMPLE = (
     nodes.Const,
 )
 _SIMPLE_MOST = 64
-"""Parts of a template that is rendered here: names, attributes, items and the text around them."""
-_CHECKED_HERE = 16 << 10
-"""Characters of a template that is parsed here, in a fifth of a second at most; longer ones are for the child."""
+"""Nodes of a template that is rendered in this process: names, attributes, items and text."""
+_PARSED_IN_PROCESS = 16 << 10
+"""Characters of a template that is parsed in this process, in a fifth of a second at most."""
 
 
 FORMAT = 1
-"""Raise it when the same template and values come to another text."""
+"""To be raised when the same template and values give another text."""
 _REMEMBERED_MOST = 1 << 18
 """Characters of a text that is remembered."""
 
 
 class RenderMemory(Protocol):
-    """A store that keeps results."""
+    """Protocol of a store of results by identity."""
 
     def recall(self, identity: Digest, /) -> object | None:
         """A remembered JSON value."""
@@ -60,10 +60,7 @@ class RenderMemory(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A rendered template, and every template file that took part.
-
-    The files stand in the order in which they were read.
-    """
+    """A rendered template, and every template file that was read, in order."""
 
     text: str
     sources: tuple[Path, ...]
@@ -73,14 +70,14 @@ class Rendered:
 class Templates:
     """The templates in `folders`.
 
-    A name is looked for in the first folder first. `given` is what no link leads out of (default: each of the folders).
+    Folders are searched in order. No link leads out of `given` (default: each of the folders).
     """
 
     folders: tuple[Path, ...]
     given: GivenFolder | None = None
 
     def find(self, name: str) -> Path | None:
-        """The file that `name` stands for, or None. Raises RecipeError `template-escapes`."""
+        """Find the file of a template, or None. Raises RecipeError `template-escapes`."""
         with template_errors_explained(None, "", {}):
             found = FileLoader(self.folders, self.given).find(name)
         return found[1] if found else None
@@ -95,7 +92,7 @@ class Templates:
         environment = BoundedEnvironment(loader)
         with template_errors_explained(loader, place, {}):
             source, filename, _ = loader.get_source(environment, name)
-            if len(source) > _CHECKED_HERE:
+            if len(source) > _PARSED_IN_PROCESS:
                 _in_child({"check": name, "place": place}, loader, place)
             else:
                 environment.parse(source, name, filename)
@@ -105,7 +102,7 @@ class Templates:
     ) -> Rendered:
         """Render the template `name` with `values`.
 
-        `place` is who asked for it. What `memory` has of the same template with the same values is not rendered again.
+        `place` is the `file:line` that asks for it. A result in `memory` for the same templates and values is reused.
 
         The text has LF line ends and, unless it is empty, exactly one at its end. Raises RecipeError:
         `template-missing`, `template-undefined`, `template-syntax`, `template-failed`, `template-escapes`,
@@ -123,13 +120,13 @@ class Templates:
 
 
 def _identity(name: str, values: Mapping[str, object]) -> Digest:
-    """Digest of all that a rendering depends on, besides the texts of templates."""
+    """Return the digest of a rendering's inputs, but for the texts of templates."""
     seen = json.dumps(values, sort_keys=True)
     return identity("rendering", FORMAT, template=name, values=Digest.of(seen.encode()), jinja=version("jinja2"))
 
 
 def _recalled(value: object, loader: FileLoader) -> str | None:
-    """A remembered text, if every template that took part, or was looked for, is as it was."""
+    """Return a remembered text if all templates that were read or looked for are unchanged."""
     if not isinstance(value, dict) or not isinstance(value.get("read"), dict):
         return None
     try:
@@ -142,7 +139,7 @@ def _recalled(value: object, loader: FileLoader) -> str | None:
 
 
 def is_template(text: str) -> bool:
-    """Return True if `text` holds anything that `evaluate` would replace."""
+    """Return True if `text` has anything that `evaluate_template` would replace."""
     return "{{" in text or "{%" in text or "{#" in text
 
 
@@ -150,7 +147,7 @@ def check_template(text: str, *, place: str) -> None:
     """Parse a small template without evaluating it. Raises RecipeError `template-syntax`."""
     if not is_template(text):
         return
-    if len(text) > _CHECKED_HERE:
+    if len(text) > _PARSED_IN_PROCESS:
         _in_child({"check_text": text, "place": place}, None, place)
         return
     with template_errors_explained(None, place, {}):
@@ -158,22 +155,20 @@ def check_template(text: str, *, place: str) -> None:
 
 
 def evaluate_template(text: str, values: Mapping[str, object], *, place: str) -> str:
-    """Evaluate a small template, which names no other.
-
-    It is one such as `{{ packages['mysql-server'].version }}`.
+    """Evaluate a text such as `{{ packages['mysql-server'].version }}`, without other templates.
 
     Raises RecipeError at `place`: `template-undefined`, `template-syntax`, `template-failed`,
     `template-too-large`, `template-runaway`.
     """
     if not is_template(text):
         return text
-    if len(text) <= _CHECKED_HERE and _is_simple(text):
+    if len(text) <= _PARSED_IN_PROCESS and _is_simple(text):
         return evaluate_in_process(text, values, place=place)
     return _in_child({"evaluate": text, "values": dict(values), "place": place}, None, place)
 
 
 def evaluate_in_process(text: str, values: Mapping[str, object], *, place: str) -> str:
-    """As `evaluate`, in this process."""
+    """Evaluate a text as `evaluate_template` does, in this process."""
     with template_errors_explained(None, place, values):
         template = BoundedEnvironment(None).from_string(text)
         return generate_bounded(lambda: template.generate(dict(values)), None)
@@ -186,7 +181,7 @@ def _is_simple(text: str) -> bool:
     """
     try:
         waiting: list[nodes.Node] = [BoundedEnvironment(None).parse(text)]
-    except Exception:  # Whatever it is, the evaluation says it again, with a place.
+    except Exception:  # Whatever it is, the evaluation raises it again, with a place.
         return True
     seen = 0
     while waiting:
@@ -201,7 +196,7 @@ def _is_simple(text: str) -> bool:
 def _in_child(request: Mapping[str, object], loader: FileLoader | None, place: str) -> str:
     """Return the text that the child process renders.
 
-    The child reads no files: it asks for templates by name, and gets what may be read.
+    The child reads no files: it asks for templates by name, and this process reads them.
     """
 
     def answer(question: object) -> object:

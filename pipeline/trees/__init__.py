@@ -1,9 +1,8 @@
-"""Trees: what stands where in an image, worked out from headers before a payload is opened.
+"""File-system trees of images as data: composed from RPM headers, scanned, compared.
 
-The one idea: file metadata is data. `compose` lays packages over one another as rpm would on a disk and says
-what each layer holds, which conflicts there are and what rpm's database must record, and needs neither a disk
-nor root. `scan_directory` reads a real directory into the same form, so that the two can be compared, with
-`diff_trees`.
+`compose` computes from packages' headers what rpm would install: the entries of each layer, conflicts, and the file
+states for rpm's database, without a disk or root. `scan_directory` reads a directory into the same form, and
+`diff_trees` compares two trees.
 """
 
 from pipeline.trees.apply_layer import apply_layer_entries

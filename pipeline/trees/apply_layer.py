@@ -11,14 +11,13 @@ from pipeline.model.tree import Entry, EntryKind, Tree
 def apply_layer_entries(lower: Tree, upper: Iterable[Entry]) -> Tree:
     """Apply the entries of a layer, whiteouts among them, over `lower`.
 
-    An entry of the layer that says nothing of its owner is taken for the content of the package that owns the path
-    below, if one does and the kind is the same.
+    An entry without an owning package gets that of the path in `lower`, if it has one and the kind is the same.
     """
     entries = dict(lower.entries)
     added: dict[str, Entry] = {}
     for entry in upper:
         if entry.kind is EntryKind.OPAQUE or entry.kind is not EntryKind.DIRECTORY:
-            for gone in _beneath(entry.path, entries):
+            for gone in _paths_below(entry.path, entries):
                 del entries[gone]
         if entry.kind is EntryKind.WHITEOUT:
             entries.pop(entry.path, None)
@@ -36,8 +35,8 @@ def _owned(entry: Entry, lower: Tree) -> Entry:
     return replace(entry, owner=below.owner) if same else entry
 
 
-def _beneath(path: str, entries: dict[str, Entry]) -> list[str]:
-    """Paths below `path`; none for what was no directory."""
+def _paths_below(path: str, entries: dict[str, Entry]) -> list[str]:
+    """List the paths below `path`; none if it is no directory."""
     below = entries.get(path)
     if path and (below is None or below.kind is not EntryKind.DIRECTORY):
         return []

@@ -1,4 +1,4 @@
-"""Canonical paths: paths with the symlinks that stand in the image followed.
+"""Canonical paths in an image: the image's own symlinks in directories resolved.
 
 A package may say `/bin/x` where `/bin` is a symlink to `usr/bin` that another package owns; the file lies at
 `usr/bin/x`. Nothing in a layer may lie beneath a symlink, so every path is made canonical before anything else.
@@ -16,12 +16,12 @@ PATH_LIMIT = 4096
 FILE_NAME_LIMIT = 255
 """Bytes: NAME_MAX."""
 WHITEOUT = ".wh."
-"""How the names begin that mean "deleted" in a layer (image-spec, layer.md)."""
+"""Prefix of whiteouts' names in a layer (image-spec, layer.md)."""
 
 _LINKS_LIMIT = 40
 """Symlinks followed in one path: the kernel's own bound."""
 _ROUNDS = 8
-"""Symlinks whose own path leads through symlinks settle in as many rounds as they nest."""
+"""Rounds of resolving symlinks' own paths: as many as symlinks in such paths are nested."""
 
 
 def split_path(path: str) -> tuple[str, ...]:
@@ -54,10 +54,7 @@ def unsafe_path(path: str, why: str) -> BuildError:
 
 
 class CanonicalPaths:
-    """The canonical paths of an image.
-
-    They are found by a map of canonical path → target of the symlinks of the image.
-    """
+    """Resolver of canonical paths, from a map of canonical path → target of an image's symlinks."""
 
     def __init__(self, links: Mapping[str, str]) -> None:
         self._links = links
@@ -65,7 +62,7 @@ class CanonicalPaths:
 
     @classmethod
     def of(cls, links: Iterable[tuple[str, str]]) -> CanonicalPaths:
-        """Make the canonical paths from absolute paths as packages write them, with their targets.
+        """Make a resolver from symlinks' absolute paths as in packages' headers, and targets.
 
         Raises BuildError `unsafe-path`.
         """
@@ -80,7 +77,7 @@ class CanonicalPaths:
 
     @classmethod
     def in_tree(cls, tree: Tree) -> CanonicalPaths:
-        """For the symlinks of a composed tree."""
+        """Make a resolver for the symlinks of a composed tree."""
         return cls({entry.path: entry.link for entry in tree if entry.kind is EntryKind.SYMLINK})
 
     def path(self, names: tuple[str, ...]) -> str:

@@ -1,10 +1,8 @@
-"""File capabilities: rpm's text to the bytes of the attribute `security.capability`.
+"""Conversion of file capabilities between text and the attribute `security.capability`.
 
-The attribute is of revision 2.
-
-The text is libcap's (cap_from_text(3)): clauses separated by white space, each a comma-separated list of names
-(or `all`, or nothing for all) followed by one or more operators `=`, `+`, `-` with flags of `e`, `i`, `p`. The
-bytes are `struct vfs_cap_data` of linux/capability.h.
+The attribute is of revision 2. The text is libcap's (cap_from_text(3)): clauses separated by white space, each a
+comma-separated list of names (or `all`, or nothing for all) followed by one or more operators `=`, `+`, `-` with flags
+of `e`, `i`, `p`. The bytes are `struct vfs_cap_data` of linux/capability.h.
 """
 
 from __future__ import annotations

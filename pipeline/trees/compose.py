@@ -1,4 +1,4 @@
-"""From headers to layers, without opening a payload.
+"""Compose the entries of all layers from RPM headers, finding conflicts and unsafe paths.
 
 rpm's rules for files that several packages own are followed (rpm, lib/transaction.c, handleOverlappedFiles and
 rpmfilesCompare): what is the same in mode, owner, and content or target is shared, of two ELF files the
@@ -39,19 +39,19 @@ TREE_ENTRIES_LIMIT = 4_000_000
 """Files in all packages together: ten times a full desktop installation."""
 
 _PERMISSIONS = 0o7777
-_PREFERRED = 2
-"""The colour of 64 bit ELF: rpm's `_prefer_color` where both may stand side by side."""
+_PREFERRED_COLOR = 2
+"""The colour of 64-bit ELF files: rpm's `_prefer_color` on multilib architectures."""
 
 
-_BELOW = -1
-"""The layer of what a parent image has."""
+_PARENT = -1
+"""The layer number of claims of a parent image's packages."""
 
 
 @dataclass(slots=True)
 class _Claim:
     """One package's file at a canonical path.
 
-    `layer` is _BELOW for a package of the parent image.
+    `layer` is _PARENT for a package of the parent image.
     """
 
     layer: int
@@ -61,8 +61,8 @@ class _Claim:
 
 
 @dataclass(slots=True)
-class _Work:
-    """The state of a composition that is under way."""
+class _Composing:
+    """The state of one run of `compose`: claims and problems found so far."""
 
     accounts: AccountTable
     options: ComposeOptions
@@ -82,20 +82,20 @@ def compose(
     accounts: AccountTable,
     options: ComposeOptions | None = None,
 ) -> Composition:
-    """Lay the packages of `layers` (lowest first) over one another.
+    """Compose the packages of `layers` (lowest first) into entries of each layer.
 
     The result does not depend on the order of the packages within a layer. Raises BuildError with every
     problem: `file-conflict`, `unsafe-path`, `owner-unknown`, `device-node`, `capability-unknown`,
     `too-many-files`.
     """
     options = options or ComposeOptions()
-    work = _Work(accounts, options)
+    work = _Composing(accounts, options)
     work.uids = {user.name: user.uid for user in accounts.users}
     work.gids = {group.name: group.gid for group in accounts.groups}
     ordered = [(name, sorted(packages, key=lambda package: package.nevra)) for name, packages in layers]
     _claim_all(ordered, work)
-    winners = {path: _settle(path, claims, work) for path, claims in sorted(work.claims.items())}
-    composed, tree = _lay(ordered, winners, work)
+    winners = {path: _choose_claim(path, claims, work) for path, claims in sorted(work.claims.items())}
+    composed, tree = _compose_layers(ordered, winners, work)
     _refuse_beneath_files(tree, work)
     for (kind, name), packages in sorted(work.unknown.items()):
         work.refuse(
@@ -114,16 +114,16 @@ def compose(
     )
 
 
-# --- who claims which path -------------------------------------------------------------------------------
+# --- claims of packages on paths -------------------------------------------------------------------------
 
 
-def _claim_all(layers: Sequence[tuple[str, Sequence[PackageHeader]]], work: _Work) -> None:
+def _claim_all(layers: Sequence[tuple[str, Sequence[PackageHeader]]], work: _Composing) -> None:
     options = work.options
     count = sum(len(package.files) for _, packages in layers for package in packages)
     if count > TREE_ENTRIES_LIMIT:
         raise BuildError("too-many-files", f"the packages contain {count} files, more than {TREE_ENTRIES_LIMIT}")
     canonical = _canonical(layers, work)
-    _claim_below(canonical, work)
+    _claim_parent(canonical, work)
     for number, (name, packages) in enumerate(layers):
         for package in packages:
             out = excluded_files(
@@ -144,10 +144,10 @@ def _claim_all(layers: Sequence[tuple[str, Sequence[PackageHeader]]], work: _Wor
                     work.claims.setdefault(path, []).append(_Claim(number, package, index, file))
 
 
-def _claim_below(canonical: CanonicalPaths, work: _Work) -> None:
+def _claim_parent(canonical: CanonicalPaths, work: _Composing) -> None:
     """Record the claims of the parent image's packages.
 
-    A file that is gone is claimed no more: who brings it again emits it.
+    A file that is no longer in the parent's tree is not claimed: a package that has it emits it.
     """
     for one in work.options.installed:
         work.states[str(one.header.nevra)] = list(one.states)
@@ -155,11 +155,11 @@ def _claim_below(canonical: CanonicalPaths, work: _Work) -> None:
             if one.states[index] == STATE_NORMAL:
                 path = canonical.path(split_path(file.path))
                 if work.options.below.get(path) is not None:
-                    work.claims.setdefault(path, []).append(_Claim(_BELOW, one.header, index, file))
+                    work.claims.setdefault(path, []).append(_Claim(_PARENT, one.header, index, file))
 
 
-def _canonical(layers: Sequence[tuple[str, Sequence[PackageHeader]]], work: _Work) -> CanonicalPaths:
-    """All symlinks that will stand in the image."""
+def _canonical(layers: Sequence[tuple[str, Sequence[PackageHeader]]], work: _Composing) -> CanonicalPaths:
+    """Make the resolver for all symlinks that will be in the image."""
     links = {f"/{entry.path}": entry.link for entry in work.options.below if entry.kind is EntryKind.SYMLINK}
     for _, packages in layers:
         for package in packages:
@@ -168,26 +168,26 @@ def _canonical(layers: Sequence[tuple[str, Sequence[PackageHeader]]], work: _Wor
                     try:
                         split_path(file.path)
                     except BuildError:
-                        continue  # Reported where all paths are.
+                        continue  # Reported with all other paths.
                     links[file.path] = file.link
     return CanonicalPaths.of(links.items())
 
 
-# --- who wins it -----------------------------------------------------------------------------------------
+# --- the claim that is emitted, and conflicts ------------------------------------------------------------
 
 
-def _settle(path: str, claims: list[_Claim], work: _Work) -> _Claim | None:
-    """The claim that is emitted at `path`, None if only ghosts claim it."""
+def _choose_claim(path: str, claims: list[_Claim], work: _Composing) -> _Claim | None:
+    """Return the claim that is emitted at `path`, None if only ghosts claim it."""
     claims.sort(key=lambda claim: (claim.layer, claim.package.nevra, claim.index))
     real = [claim for claim in claims if not claim.file.flags & FileFlag.GHOST]
     if not real:
         return None
     colors = {claim.file.color for claim in real}
-    if _PREFERRED in colors and len(colors) > 1 and 0 not in colors:
+    if _PREFERRED_COLOR in colors and len(colors) > 1 and 0 not in colors:
         for claim in real:
-            if claim.file.color != _PREFERRED:
+            if claim.file.color != _PREFERRED_COLOR:
                 work.states[str(claim.package.nevra)][claim.index] = STATE_WRONG_COLOR
-        real = [claim for claim in real if claim.file.color == _PREFERRED]
+        real = [claim for claim in real if claim.file.color == _PREFERRED_COLOR]
     first = real[0]
     for other in real[1:]:
         if why := _difference(first.file, other.file):
@@ -210,8 +210,8 @@ def _difference(a: FileRecord, b: FileRecord) -> str | None:
     return None
 
 
-def _conflict(path: str, first: _Claim, other: _Claim, why: str, work: _Work) -> None:
-    below = first.layer == _BELOW
+def _conflict(path: str, first: _Claim, other: _Claim, why: str, work: _Composing) -> None:
+    below = first.layer == _PARENT
     work.refuse(
         "file-conflict",
         f"/{path} is in {first.package.nevra}{' of the parent image' if below else ''} and in {other.package.nevra}"
@@ -226,8 +226,8 @@ def _conflict(path: str, first: _Claim, other: _Claim, why: str, work: _Work) ->
 # --- the layers ------------------------------------------------------------------------------------------
 
 
-def _lay(
-    layers: Sequence[tuple[str, Sequence[PackageHeader]]], winners: dict[str, _Claim | None], work: _Work
+def _compose_layers(
+    layers: Sequence[tuple[str, Sequence[PackageHeader]]], winners: dict[str, _Claim | None], work: _Composing
 ) -> tuple[list[ComposedLayer], dict[str, Entry]]:
     tree = dict(work.options.below.entries)
     of_layer: dict[int, list[tuple[str, _Claim]]] = {}
@@ -241,7 +241,7 @@ def _lay(
         directories: dict[str, Entry] = {}
         for path, claim in of_layer.get(number, ()):
             entry = _entry(path, claim, work)
-            if _stands_below(entry, path, work):
+            if _is_in_parent(entry, path, work):
                 tree[path] = replace(tree[path], owner=tree[path].owner or entry.owner)
                 continue
             if entry.kind is EntryKind.DIRECTORY:
@@ -249,7 +249,7 @@ def _lay(
             else:
                 emitted.setdefault(entry.owner, []).append((claim.index, entry))
         parts = tuple(
-            Part(package.nevra, package.checksum, _linked(package, emitted[str(package.nevra)]))
+            Part(package.nevra, package.checksum, _with_hard_links(package, emitted[str(package.nevra)]))
             for package in packages
             if str(package.nevra) in emitted
         )
@@ -263,7 +263,7 @@ def _lay(
                 if path and known is None:
                     known = Entry(path, EntryKind.DIRECTORY, mode=0o755)
                 else:
-                    continue  # The root needs no entry; what stands in the way is reported for all.
+                    continue  # The root needs no entry; a file in the way is reported later.
             directories[path] = tree[path] = replace(known, mtime=build_time)
         composed.append(
             ComposedLayer(
@@ -277,7 +277,7 @@ def _lay(
     return composed, tree
 
 
-def _entry(path: str, claim: _Claim, work: _Work) -> Entry:
+def _entry(path: str, claim: _Claim, work: _Composing) -> Entry:
     file, nevra = claim.file, str(claim.package.nevra)
     kind = kind_of(file.mode)
     if kind is None or kind in (EntryKind.CHARACTER, EntryKind.BLOCK):
@@ -309,7 +309,7 @@ def _entry(path: str, claim: _Claim, work: _Work) -> Entry:
     )
 
 
-def _number(numbers: dict[str, int], kind: str, name: str, nevra: str, work: _Work) -> int:
+def _number(numbers: dict[str, int], kind: str, name: str, nevra: str, work: _Composing) -> int:
     number = numbers.get(name)
     if number is None:
         work.unknown.setdefault((kind, name), set()).add(nevra)
@@ -317,8 +317,8 @@ def _number(numbers: dict[str, int], kind: str, name: str, nevra: str, work: _Wo
     return number
 
 
-def _linked(package: PackageHeader, entries: list[tuple[int, Entry]]) -> tuple[tuple[int, Entry], ...]:
-    """Sorted by path, all but the first of each set of hard links naming the first."""
+def _with_hard_links(package: PackageHeader, entries: list[tuple[int, Entry]]) -> tuple[tuple[int, Entry], ...]:
+    """Sort entries by path, and make all but the first of each set of hard links name the first."""
     first: dict[int, Entry] = {}
     linked = []
     for index, entry in sorted(entries, key=lambda item: item[1].path):
@@ -332,11 +332,10 @@ def _linked(package: PackageHeader, entries: list[tuple[int, Entry]]) -> tuple[t
     return tuple(linked)
 
 
-def _stands_below(entry: Entry, path: str, work: _Work) -> bool:
-    """Tell whether the same thing is in the parent image already, though no package claims it.
+def _is_in_parent(entry: Entry, path: str, work: _Composing) -> bool:
+    """Return whether the same entry is in the parent image already, so that it is not emitted.
 
-    A different thing of a package there is a conflict, and so is a directory that would take the place of something
-    else or the other way round.
+    A different entry of a package there is a conflict, and so is a directory in place of another kind or the reverse.
     """
     below = work.options.below
     there = below.get(path)
@@ -349,7 +348,7 @@ def _stands_below(entry: Entry, path: str, work: _Work) -> bool:
         and entry.link == there.link
         and (entry.kind is not EntryKind.FILE or entry.content == there.content)
     )
-    settled = any(claim.layer == _BELOW for claim in work.claims[path])
+    settled = any(claim.layer == _PARENT for claim in work.claims[path])
     turned = (entry.kind is EntryKind.DIRECTORY) != (there.kind is EntryKind.DIRECTORY)
     if not same and (turned or (there.owner and not settled)):
         work.refuse(
@@ -363,7 +362,7 @@ def _stands_below(entry: Entry, path: str, work: _Work) -> bool:
 
 
 def _parents(paths: Iterable[str]) -> list[str]:
-    """All directories that `paths` stand in, sorted, with the root as ``""``."""
+    """List all parent directories of `paths`, sorted, with the root as ``""``."""
     found: set[str] = set()
     for path in paths:
         above = path
@@ -375,7 +374,7 @@ def _parents(paths: Iterable[str]) -> list[str]:
     return sorted(found)
 
 
-def _refuse_beneath_files(tree: dict[str, Entry], work: _Work) -> None:
+def _refuse_beneath_files(tree: dict[str, Entry], work: _Composing) -> None:
     for path in _parents(tree):
         entry = tree.get(path)
         if entry is not None and entry.kind is not EntryKind.DIRECTORY:

@@ -1,4 +1,4 @@
-"""The input and the result of `compose`."""
+"""Data classes for the options and the result of `compose`, and rpm's file states."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ STATE_WRONG_COLOR = 4
 """RPMFILE_STATE_* (rpm, include/rpm/rpmfi.h)."""
 
 TRANSACTION_COLOR = 3
-"""What rpm's configuration calls `_transaction_color` where 32 and 64 bit may stand side by side."""
+"""rpm's configuration `_transaction_color` on multilib architectures."""
 
 _EMPTY = Tree.of({})
 
 
 def install_color(arch: str) -> int:
-    """RPMTAG_INSTALLCOLOR that rpm gives on `arch` (rpm, platform files)."""
+    """Return RPMTAG_INSTALLCOLOR as rpm sets it on `arch` (rpm, platform files)."""
     return TRANSACTION_COLOR if arch in ("x86_64", "s390x", "ppc64", "sparc64") else 0
 
 
@@ -32,10 +32,10 @@ def install_color(arch: str) -> int:
 class ComposeOptions:
     """The options of `compose`.
 
-    `docs`, `man`: layer name → are they installed? (missing: yes). `languages`: the locales to install, none for all.
-    `below`: the tree of a parent image, as its state layer left it. `installed`: its packages, which claim their files
-    as those of a layer below all others would. The order of the transaction is no option: what is in a layer must not
-    depend on the layers above.
+    `docs`, `man`: layer name → whether they are installed (missing: yes). `languages`: the locales to install, none for
+    all. `below`: the tree of a parent image, state layer included. `installed`: its packages, which claim their files
+    like packages of a layer below all others. The order of the transaction is no option: the content of a layer must
+    not depend on the layers above.
     """
 
     docs: Mapping[str, bool] = field(default_factory=dict)
@@ -62,7 +62,7 @@ class Part:
 class ComposedLayer:
     """One layer before it is made.
 
-    `directories` are all that its entries stand in and all that its packages own, with the modes and owners
+    `directories` are all parents of its entries and all that its packages own, with the modes and owners
     that they have in the image up to this layer, sorted. `parts` are sorted by NEVRA; a package that emits
     nothing is in `contents` (all NEVRAs, sorted) only. `build_time` is the newest of its packages, and the
     directories' mtime.
@@ -77,10 +77,10 @@ class ComposedLayer:
 
 @dataclass(frozen=True, slots=True)
 class Composition:
-    """The result of `compose`: all layers, and the tree that they come to together.
+    """The result of `compose`: all layers, and their tree together.
 
-    The tree is that of all layers with what is `below`. `states` are rpm's of every file by NEVRA (those of `installed`
-    too), and `build_time` is the newest build time.
+    The tree includes the parent's (`below`). `states` are rpm's states of every file by NEVRA (those of `installed`
+    too), and `build_time` is the newest build time of a layer.
     """
 
     layers: tuple[ComposedLayer, ...]

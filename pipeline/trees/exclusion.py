@@ -1,4 +1,4 @@
-"""Leave out a package's documents, manual pages or languages.
+"""Find the files of a package that are left out: documents, manual pages, languages.
 
 This is rpm's skipInstallFiles (rpm, lib/transaction.c), manual pages aside: a file is left out by its own flag,
 and a directory that the package owns is left out with the last file in it.
@@ -29,7 +29,7 @@ def excluded_files(files: Sequence[FileRecord], *, docs: bool, man: bool, langua
     inside = Counter(posixpath.dirname(file.path) for file in files)
     emptied = {posixpath.dirname(files[index].path) for index in out}
     inside.subtract(posixpath.dirname(files[index].path) for index in out)
-    # A directory that held nothing but what is left out goes too, and may leave its parent empty.
+    # A directory whose files are all left out is left out too, and may leave its parent empty.
     for folder in sorted(folders, key=lambda path: path.count("/"), reverse=True):
         if folder in emptied and inside[folder] <= 0 and folders[folder] not in out:
             out.add(folders[folder])
@@ -39,14 +39,14 @@ def excluded_files(files: Sequence[FileRecord], *, docs: bool, man: bool, langua
 
 
 def _left_out(file: FileRecord, docs: bool, man: bool, languages: Sequence[str]) -> bool:
-    if languages and file.languages and not _spoken(file.languages, languages):
+    if languages and file.languages and not _language_wanted(file.languages, languages):
         return True
     if not docs and file.flags & FileFlag.DOC and not file.flags & FileFlag.LICENSE:
         return True
     return not man and not stat.S_ISDIR(file.mode) and file.path.startswith(MANUALS)
 
 
-def _spoken(file: Sequence[str], wanted: Sequence[str]) -> bool:
+def _language_wanted(file: Sequence[str], wanted: Sequence[str]) -> bool:
     """Tell whether a file of these languages is installed for the wanted ones.
 
     rpm compares as many letters as the file's language has: a file for `de` is installed for `de_AT`.

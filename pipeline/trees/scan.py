@@ -1,4 +1,4 @@
-"""A real directory as a tree."""
+"""Scan a directory on disk into a tree, overlayfs whiteouts included."""
 
 from __future__ import annotations
 
@@ -28,12 +28,10 @@ _FOREIGN = ("security.selinux", "security.ima", "security.evm", "security.apparm
 def scan_directory(root: Path, *, shift: int = 0, contents: bool = True) -> Tree:
     """Read the directory `root`, without following symlinks, into a tree.
 
-    The root itself is not an entry.
-
-    `shift` is taken off owners' numbers. With `contents`, files' digests are computed. Of hard links the first
-    path is the file. An overlay's whiteouts (character device 0:0) and opaque directories come out as such:
-    kinds WHITEOUT (at the path that is hidden) and OPAQUE (at the directory's path with `/` at its end). Raises
-    BuildError `socket` for a socket, `too-deep`.
+    The root itself is not an entry. `shift` is subtracted from owners' IDs. With `contents`, files' digests are
+    computed. Of hard links the first path is the file. An overlay's whiteouts (character device 0:0) and opaque
+    directories become entries of kinds WHITEOUT (at the path that is hidden) and OPAQUE (at the directory's path with
+    `/` at its end). Raises BuildError `socket` for a socket, `too-deep`.
     """
     found = _Scan(root, shift, contents)
     found.walk("", 0)
@@ -43,8 +41,8 @@ def scan_directory(root: Path, *, shift: int = 0, contents: bool = True) -> Tree
 def read_xattrs(path: str | int) -> tuple[tuple[str, bytes], ...]:
     """Return the extended attributes that belong to an image, sorted.
 
-    They are capabilities (as revision 2) and `user.*`. What the kernel, its security modules or overlayfs put there for
-    themselves is left out.
+    They are capabilities (as revision 2) and `user.*`. Attributes of the kernel, its security modules and overlayfs are
+    left out.
     """
     found = []
     with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""The differences between two trees."""
+"""Comparison of two trees, path by path and field by field."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _FIELDS = tuple(item.name for item in fields(Entry))
 
 
 def diff_trees(old: Tree, new: Tree, *, ignore: Iterable[str] = ("owner",)) -> tuple[TreeDifference, ...]:
-    """All differences, sorted by path. `ignore` names fields of Entry that do not count."""
+    """Compare two trees; return differences by path. `ignore` names fields that do not count."""
     compared = [name for name in _FIELDS if name not in set(ignore)]
     changes = []
     for path in sorted({*old.entries, *new.entries}):
