@@ -1,6 +1,6 @@
-"""relbuild: recipes in, tested container images out. Start reading at `pipeline.build`."""
+"""relbuild: builds tested OCI images from RPM recipes. Start reading at `pipeline.build`."""
 
 __version__ = "0.1.0"
 
 FORMAT = 1
-"""Version of what a build's bytes look like. Part of every identity: raise it when any byte changes."""
+"""Version of a build's output format. Part of every identity: to be raised when any byte of output changes."""

@@ -1,4 +1,4 @@
-"""`python -m pipeline` is `relbuild`."""
+"""Entry point of `python -m pipeline`: the `relbuild` command."""
 
 from pipeline.cli import main
 

@@ -1,13 +1,12 @@
-"""Archive streams (tar, cpio, zip), read by libarchive.
+"""Readers of archive streams (tar, cpio, zip) by libarchive: headers and content only.
 
 libarchive only parses: nothing here creates a file. Formats are enabled one by one, and so are filters: streams are
 decompressed by `pipeline.streams`, whose memory and output have bounds, but for the few codecs that only libarchive
-has. Headers come out as bytes, exactly as they stand in the archive, whatever the process's locale is: libarchive
-converts names to the locale and normalises them on the way, except where it cannot, so headers are read under a fixed
-locale of the thread.
+has. Headers are returned as bytes, exactly as in the archive, whatever the process's locale is: libarchive converts
+names to the locale and normalises them, except where it cannot, so headers are read under a fixed locale of the thread.
 
-`libarchive-c` loads the shared library; its own iteration over entries is not used, because it drops what a layer
-needs: extended attributes, names that are not UTF-8, and the holes of sparse files.
+`libarchive-c` loads the shared library; its own iteration over entries is not used, because it drops extended
+attributes, names that are not UTF-8, and the holes of sparse files.
 """
 
 from __future__ import annotations
@@ -25,8 +24,8 @@ from typing import BinaryIO, NamedTuple
 from pipeline.errors import EnvironmentLacking
 
 ARCHIVE_HEADER_LIMIT = 16 << 20
-"""Bytes that are read for one entry's header: some pieces of a stream, because the last may begin with it. A header
-has names and attributes, of which Linux takes 4 KiB and 64 KiB; libarchive would keep up to 1 GiB of them in memory."""
+"""Bytes that are read for one entry's header: several pieces of a stream, the last of which may begin with it. Linux
+limits names to 4 KiB and attributes to 64 KiB; libarchive would keep up to 1 GiB of them in memory."""
 
 _LC_CTYPE_MASK = 1
 _ZIP_PIECE = 1 << 16
@@ -54,10 +53,10 @@ class MalformedArchive(Exception):
 
 
 class ArchiveHeader(NamedTuple):
-    """The fields that an archive gives for one entry.
+    """The header of one archive entry.
 
-    `mode` has the type's bits, 0 as type for hard links. `hardlink` and `symlink` are None for what is no such link.
-    `sparse`: the content has holes. `ruled`: the entry has an access control list. `encrypted`: the content is.
+    `mode` includes the file type bits, which are 0 for hard links. `hardlink` and `symlink` are None for other types.
+    `sparse`: the content has holes. `has_acl`: the entry has an access control list. `encrypted`: the content is.
     """
 
     path: bytes
@@ -71,14 +70,14 @@ class ArchiveHeader(NamedTuple):
     device: tuple[int, int]
     xattrs: tuple[tuple[bytes, bytes], ...]
     sparse: bool
-    ruled: bool
+    has_acl: bool
     encrypted: bool
 
 
 class ArchiveMember(NamedTuple):
     """One entry of an archive.
 
-    `blocks` gives its content with each block's offset, once, before the next member is asked for.
+    `blocks` yields its content as (offset, block), once, before the next member is read.
     """
 
     header: ArchiveHeader
@@ -86,7 +85,7 @@ class ArchiveMember(NamedTuple):
 
 
 def libarchive_version() -> str:
-    """The version of the shared library. Raises EnvironmentLacking `library-missing`."""
+    """Return the shared library's version. Raises EnvironmentLacking `library-missing`."""
     number = int(_library().version_number())
     return f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}"
 
@@ -96,7 +95,7 @@ def read_archive(
 ) -> Iterator[ArchiveMember]:
     """Yield the members of an archive of one of the `formats`, in its order.
 
-    What follows the end marker is not asked of `pieces`.
+    Nothing after the end marker is read from `pieces`.
 
     Raises MalformedArchive, EnvironmentLacking `library-missing`, and whatever `pieces` raises.
     """
@@ -107,10 +106,7 @@ def read_archive(
 
 
 def read_zip(file: BinaryIO) -> Iterator[ArchiveMember]:
-    """Yield the members of a zip archive, which has modes and links in a directory at its end.
-
-    Raises as `read_archive`.
-    """
+    """Yield the members of a zip archive; it needs a seekable file. Raises as `read_archive`."""
     stream = _Stream(iter(lambda: file.read(_ZIP_PIECE), b""), _library(), file.seek)
     with stream.opened((ArchiveFormat.ZIP,), None):
         while (header := stream.next_header()) is not None:
@@ -118,7 +114,7 @@ def read_zip(file: BinaryIO) -> Iterator[ArchiveMember]:
 
 
 class _Stream:
-    """An archive that is read: the C library's handle, and the piece that it reads from."""
+    """An open archive: libarchive's handle, its callbacks, and the piece that it reads from."""
 
     def __init__(
         self, pieces: Iterator[bytes], library: ModuleType, seek: Callable[[int, int], int] | None = None
@@ -140,11 +136,11 @@ class _Stream:
 
     @contextmanager
     def opened(self, formats: Sequence[ArchiveFormat], packed: ArchiveFilter | None) -> Iterator[None]:
-        """Open the archive; on leaving, free what the C library holds."""
+        """Open the archive for the block; free libarchive's objects at its end."""
         library = self._library
         self._encrypts = ArchiveFormat.ZIP in formats
         self._locale = _locale(self._encrypts)
-        read, seek = library.READ_CALLBACK(self._more), library.SEEK_CALLBACK(self._moved)
+        read, seek = library.READ_CALLBACK(self._read_callback), library.SEEK_CALLBACK(self._seek_callback)
         self._handle = library.read_new()
         try:
             self._entry = library.entry_new()
@@ -152,8 +148,8 @@ class _Stream:
             for one in formats:
                 self._enable(library.get_read_format_function, one.value)
             if self._seek is not None:
-                self._called(library.read_set_seek_callback, self._handle, seek)
-            self._called(library.read_open, self._handle, None, library.NO_OPEN_CB, read, library.NO_CLOSE_CB)
+                self._call(library.read_set_seek_callback, self._handle, seek)
+            self._call(library.read_open, self._handle, None, library.NO_OPEN_CB, read, library.NO_CLOSE_CB)
             yield
         finally:
             if self._entry is not None:
@@ -163,14 +159,14 @@ class _Stream:
     def _enable(self, find: Callable[[str], Callable[..., int]], name: str) -> None:
         """Enable a format or filter, unless the library would start a program for it."""
         try:
-            enabled = self._called(find(name), self._handle) == self._library.ARCHIVE_OK
+            enabled = self._call(find(name), self._handle) == self._library.ARCHIVE_OK
         except ValueError:
             enabled = False
         if not enabled:
             raise MalformedArchive(f"this machine's libarchive cannot read its format ({name})")
 
-    def _moved(self, handle: object, context: object, offset: int, whence: int) -> int:
-        """Go to another place in the file. Exceptions as with `_more`."""
+    def _seek_callback(self, handle: object, context: object, offset: int, whence: int) -> int:
+        """Seek in the file, called by libarchive. Exceptions as with `_read_callback`."""
         try:
             assert self._seek is not None
             return self._seek(offset, whence)
@@ -178,10 +174,10 @@ class _Stream:
             self._error = error
             return -1
 
-    def _more(self, handle: object, context: object, where: ctypes.Array[ctypes.c_void_p]) -> int:
-        """Hand the next piece to the C library, which reads from it until it asks again.
+    def _read_callback(self, handle: object, context: object, where: ctypes.Array[ctypes.c_void_p]) -> int:
+        """Give libarchive the next piece, which it reads from until the next call.
 
-        An exception must not leave through C: it is kept, and raised when the library has returned.
+        An exception must not propagate through C: it is kept, and raised when libarchive has returned.
         """
         try:
             for piece in self._pieces:
@@ -199,7 +195,7 @@ class _Stream:
             return -1
         return 0
 
-    def _called(self, function: Callable[..., int], *arguments: object) -> int:
+    def _call(self, function: Callable[..., int], *arguments: object) -> int:
         try:
             status = function(*arguments)
         except self._library.ArchiveError as error:
@@ -211,14 +207,14 @@ class _Stream:
         return int(status)
 
     def next_header(self) -> ArchiveHeader | None:
-        """The next entry's, None at the end."""
+        """Read the next entry's header; None at the end."""
         library, entry = self._library, self._entry
         if self._left:
-            self._called(library.read_data_skip, self._handle)
+            self._call(library.read_data_skip, self._handle)
         before = _libc().uselocale(self._locale)
         self._header_left = ARCHIVE_HEADER_LIMIT
         try:
-            status = self._called(library.read_next_header2, self._handle, entry)
+            status = self._call(library.read_next_header2, self._handle, entry)
         finally:
             self._header_left = None
             _libc().uselocale(before)
@@ -249,10 +245,7 @@ class _Stream:
         )
 
     def _judge_warning(self) -> None:
-        """Refuse an entry that the library read only in part.
-
-        That it could not convert a name is what was wanted.
-        """
+        """Raise MalformedArchive for a warning of libarchive, but for a name that is not converted."""
         message = self._library.error_string(self._handle) or b""
         if b"can't be converted from UTF-8" not in message:
             raise MalformedArchive(message.decode(errors="replace") or "a header is damaged")
@@ -272,11 +265,11 @@ class _Stream:
         return tuple(sorted(found.items()))
 
     def blocks(self) -> Iterator[tuple[int, memoryview]]:
-        """The content of the current entry. What lies in the current piece is not copied."""
+        """Yield the content of the current entry; blocks within the current piece are not copied."""
         library, handle, end = self._library, self._handle, self._left
         address, size, offset = self._block
         while self._left:
-            status = self._called(library.read_data_block, handle, *self._block_places)
+            status = self._call(library.read_data_block, handle, *self._block_places)
             if status == library.ARCHIVE_EOF:
                 self._left = 0
                 return
@@ -296,7 +289,7 @@ class _Stream:
 
 @functools.cache
 def _library() -> ModuleType:
-    """Return `libarchive.ffi`, with what it does not declare.
+    """Return `libarchive.ffi` with further functions declared.
 
     Raises EnvironmentLacking `library-missing`.
     """
@@ -309,7 +302,7 @@ def _library() -> ModuleType:
             f"archives cannot be read, because the shared library libarchive cannot be loaded: {error}",
             hint="install it: the package is libarchive13 on Debian 12, libarchive on Fedora and EL",
         ) from error
-    # It tells warnings to Python's log, which prints them; they are judged here.
+    # libarchive-c logs warnings, which Python would print; `_judge_warning` handles them.
     logging.getLogger("libarchive").setLevel(logging.ERROR)
     ffi.ArchiveError = libarchive.ArchiveError
     pointer = ctypes.c_void_p
@@ -340,8 +333,8 @@ def _libc() -> ctypes.PyDLL:
 def _locale(is_zip: bool) -> object:
     """Return the locale under which headers are read.
 
-    For tar and cpio it is "C", in which no name that is not ASCII is converted and the library falls back to the bytes
-    as they are; for zip, whose reader has no such fallback, UTF-8.
+    For tar and cpio it is "C", in which non-ASCII names cannot be converted and libarchive returns their bytes; for
+    zip, whose reader has no such fallback, UTF-8.
     """
     wanted = b"C.UTF-8" if is_zip else b"C"
     return _libc().newlocale(_LC_CTYPE_MASK, wanted, None) or _libc().newlocale(_LC_CTYPE_MASK, b"C", None)

@@ -1,9 +1,7 @@
-"""Write folders atomically: they are whole or not there.
+"""Write folders atomically: draft beside the target, sync, exchange; clean up old drafts.
 
-They are made beside their place, synced, and put there in one step.
-
-A draft's folder is locked while its maker lives, so what killed processes left beside a target is known, and goes with
-the next run.
+A target is either absent or complete. A draft's folder is locked while its process lives, so that drafts of killed
+processes are recognised and removed by the next run.
 """
 
 from __future__ import annotations
@@ -26,13 +24,13 @@ _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 @contextlib.contextmanager
 def folder_draft(target: Path) -> Iterator[Path]:
-    """A new folder on the file system of `target`; whatever is left of it at the end is removed."""
+    """Make a new folder beside `target`; if it is still there at the end, it is removed."""
     while True:
         draft = target.parent / f"{_prefix(target)}{secrets.token_hex(4)}"
         draft.mkdir()
         handle = os.open(draft, _FOLDER)
         fcntl.flock(handle, fcntl.LOCK_EX)
-        # Between the two somebody may have taken it for one that a killed process left.
+        # Before it was locked, another process may have removed it as a killed process's draft.
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(draft.stat(), os.fstat(handle)):
                 break
@@ -65,9 +63,9 @@ def sweep_folder_drafts(target: Path, *more: Path) -> None:
 
 
 def put_folder(draft: Path, target: Path) -> None:
-    """Sync all that is in `draft` and move it to `target`.
+    """Sync all files in `draft` and move it to `target`.
 
-    What stood there is then at `draft`. Raises OSError.
+    A former `target` is then at `draft`. Raises OSError.
     """
     _sync_tree(draft)
     _exchange(draft, target)
@@ -86,7 +84,7 @@ def _exchange(draft: Path, target: Path) -> None:
     names = os.fsencode(draft), os.fsencode(target)
     if libc.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0:
         return
-    # Some file systems cannot exchange: for a moment nothing is there, but never half of something.
+    # Some file systems cannot exchange: for a moment there is no target, but never an incomplete one.
     old = draft.with_name(f"{draft.name}.old")
     target.rename(old)
     draft.rename(target)

@@ -1,9 +1,8 @@
-"""Copy files so that a copy shares no inode with its original.
+"""Copy a file to another inode, sharing blocks where the file system can (FICLONE).
 
-What is written into one is not in the other.
-
-Where the file system shares blocks (Btrfs, XFS: ioctl_ficlone(2)) a copy costs neither time nor space; elsewhere the
-kernel copies (copy_file_range(2)), and between file systems that cannot do that, bytes are read and written.
+Writes to one do not change the other. Where the file system shares blocks (Btrfs, XFS: ioctl_ficlone(2)) a copy costs
+neither time nor space; elsewhere the kernel copies (copy_file_range(2)), and between file systems that cannot do that,
+bytes are read and written.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ _PIECE: Final = 8 << 20
 _CANNOT: Final = frozenset(
     {errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.EBADF, errno.ETXTBSY}
 )
-"""Error numbers that mean that blocks cannot be shared or copied here.
+"""Error numbers that mean that blocks cannot be shared or copied.
 They come from file systems, kernels and filters of system calls."""
 
 
@@ -45,8 +44,7 @@ def _copy(source: int, target: int) -> None:
     except OSError as error:
         if error.errno not in _CANNOT:
             raise
-    # What is left: all of it where the kernel cannot, nothing else (some file systems of the kernel's copy nothing, and
-    # say so by 0).
+    # Copy the rest: the whole file where copy_file_range does not work or (on virtual file systems) copies nothing.
     while piece := os.pread(source, _PIECE, done):
         view = memoryview(piece)
         while view:

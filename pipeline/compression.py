@@ -1,21 +1,21 @@
-"""The codecs of compressed streams.
+"""Codecs (gzip, zstd, xz, bzip2): detect and decompress streams, compress layer pieces.
 
-Each has one declaration, which says how the codec is told, read, written, and called.
+Each codec has one declaration.
 
 A layer's tar bytes are cut into pieces of at most `PIECE` bytes and each piece becomes a whole gzip member
 (RFC 1952) or zstd frame (RFC 8878). Members and frames concatenate into valid streams, so compressed pieces
-are kept and put together without being compressed again, and pieces are compressed side by side without the
-number of cores showing in the bytes.
+are kept and concatenated without being compressed again, and pieces are compressed in parallel without the
+number of cores affecting the bytes.
 
 gzip is made by libdeflate, which is 3 to 4 times faster than zlib at the same size: measured on one core with
 8 MiB of shared libraries, libdeflate 5 compresses 111 MB/s to 37.1 % (zlib 6: 29 MB/s to 37.4 %) and
 decompresses 700 MB/s (zlib: 240 MB/s); zstd 3 compresses 244 MB/s to 38.5 % and decompresses 960 MB/s. Both
-let go of Python's lock: two threads do twice the work in the same time. libdeflate decompresses only whole
-members, so ours say their length in an extra field (RFC 1952, 2.3.1.1), as BGZF's do; members of others are
-read by zlib.
+release Python's lock: two threads do twice the work in the same time. libdeflate decompresses only whole
+members, so relbuild's have their length in an extra field (RFC 1952, 2.3.1.1), like BGZF's; other members are
+decompressed by zlib.
 
-A codec of layers is a member of `Compression` and a `LayerCodec`; both stand here, and nothing else lists them. The
-libraries are imported when they are used: what only names a codec starts without them.
+A codec of layers is a member of `Compression` and a `LayerCodec`; both are declared here, and nothing else lists them.
+The libraries are imported when they are used.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ ZSTD_LEVEL = 3
 READ_SIZE = 1 << 20
 """Bytes that are read at once."""
 _WINDOW = 128 << 20
-"""Bytes of zstd window: what `zstd --long=27` uses; a stream that wants more is refused."""
+"""Bytes of zstd window: that of `zstd --long=27`; a stream that needs more is refused."""
 _LZMA_MEMORY = 256 << 20
 """Bytes of memory for xz: `xz -9` needs 65 MiB."""
 START_SIZE = 6
-"""First bytes of a stream by which its codec is told."""
+"""Number of first bytes of a stream by which its codec is detected."""
 
 
 class Compression(StrEnum):
@@ -60,11 +60,11 @@ class Compression(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Codec:
-    """A codec that is read.
+    """A codec that can be decompressed.
 
-    `suffixes` are endings of files' names, `encodings` the words of Content-Encoding. `starts` tells a stream by its
-    first `START_SIZE` bytes; `decompress` gives its content in pieces of at most `PIECE` bytes, working on as many at a
-    time as its second argument says, if it can.
+    `suffixes` are file name suffixes, `encodings` the words of Content-Encoding. `starts` detects a stream by its first
+    `START_SIZE` bytes; `decompress` yields its content in pieces of at most `PIECE` bytes, with as many threads as its
+    second argument, if it can.
     """
 
     name: str
@@ -78,7 +78,7 @@ class Codec:
 class LayerCodec:
     """A codec that layers are written with.
 
-    `media_suffix` ends the media type of a layer, `compress` makes a whole member of one piece, the same for the same
+    `media_suffix` is that of a layer's media type, `compress` makes a whole member of one piece, the same for the same
     bytes, and `version` names the library that the bytes depend on.
     """
 
@@ -89,7 +89,7 @@ class LayerCodec:
 
 
 def layer_codec(compression: Compression) -> LayerCodec:
-    """The codec of layers that are compressed so."""
+    """Return the codec of a compression."""
     match compression:
         case Compression.GZIP:
             return LayerCodec(GZIP, "+gzip", gzip_member, _deflate_version)
@@ -100,14 +100,14 @@ def layer_codec(compression: Compression) -> LayerCodec:
 
 
 def layer_versions() -> str:
-    """The libraries that compressed bytes depend on: part of a segment's identity."""
+    """Return the library versions that compressed bytes depend on; part of a segment's identity."""
     return " ".join(dict.fromkeys(layer_codec(compression).version() for compression in Compression))
 
 
 def codec_of(start: bytes) -> Codec | None:
     """Return the codec of a stream with these first bytes, or None.
 
-    None is returned if the stream is not compressed, or with none that is known.
+    None is returned if the stream is not compressed, or by an unknown codec.
     """
     return next((codec for codec in CODECS if codec.starts(start)), None)
 
@@ -157,7 +157,7 @@ def _gunzip(reader: Buffered, workers: int) -> Iterator[bytes]:
 
 
 def _members(reader: Buffered, workers: int) -> Iterator[bytes]:
-    """Our own gzip members, `workers` side by side; from the first one of another make on, zlib."""
+    """Decompress relbuild's gzip members in `workers` threads; from another one on, by zlib."""
     from concurrent.futures import ThreadPoolExecutor
 
     if workers <= 1:
@@ -203,7 +203,7 @@ def _whole_member(member: bytes) -> bytes:
 
 
 def _zlib(reader: Buffered) -> Iterator[bytes]:
-    """gzip members of any make."""
+    """Decompress any gzip members."""
     data = reader.read(READ_SIZE)
     while data:
         stream = zlib.decompressobj(wbits=31)
@@ -238,12 +238,12 @@ def _zstd_version() -> str:
 
 
 def _is_zstd(start: bytes) -> bool:
-    """Return whether it is a frame or a skippable frame (RFC 8878, 3.1)."""
+    """Return whether a stream begins with a frame or a skippable frame (RFC 8878, 3.1)."""
     return start.startswith(b"\x28\xb5\x2f\xfd") or start[1:4] == b"\x2a\x4d\x18"
 
 
 def _unzstd(reader: Buffered, _: int) -> Iterator[bytes]:
-    """zstd frames of any make."""
+    """Decompress any zstd frames."""
     import zstandard
 
     stream = zstandard.ZstdDecompressor(max_window_size=_WINDOW).stream_reader(
@@ -257,7 +257,7 @@ def _unzstd(reader: Buffered, _: int) -> Iterator[bytes]:
 
 
 class _Stream(Protocol):
-    """The interface that zlib's, lzma's and bz2's decompressors have in common."""
+    """Protocol of lzma's and bz2's decompressors."""
 
     @property
     def eof(self) -> bool: ...
@@ -271,7 +271,7 @@ class _Stream(Protocol):
 def _streams(reader: Buffered, make: Callable[[], _Stream]) -> Iterator[bytes]:
     """Decompress concatenated xz or bzip2 streams.
 
-    Decompressors keep what `max_length` made them hold back.
+    A decompressor keeps output beyond `max_length` for its next call.
     """
     data = reader.read(READ_SIZE)
     while data:
@@ -305,4 +305,4 @@ XZ = Codec("xz", (".xz",), ("xz",), lambda start: start.startswith(b"\xfd7zXZ\x0
 BZIP2 = Codec("bzip2", (".bz2",), ("bzip2",), lambda start: start.startswith(b"BZh"), _bunzip2)
 
 CODECS = (GZIP, ZSTD, XZ, BZIP2)
-"""All codecs that are read."""
+"""All codecs that can be decompressed."""

@@ -1,4 +1,4 @@
-"""Digests as types, canonical JSON, and reads and writes that count and verify.
+"""SHA-256 digests as types, hashing of files and streams, canonical JSON, identities.
 
 `Digest` names stored (often compressed) bytes; `DiffId` names a layer's tar bytes. They have the same
 form (OCI image-spec 1.1, descriptor.md) and are never mixed: mypy refuses one for the other.
@@ -18,7 +18,7 @@ from pipeline.beneath import open_file
 from pipeline.errors import VerificationError
 
 CHUNK = 1 << 20
-"""Bytes per read: large enough that Python's overhead per call vanishes, small enough to stay in cache."""
+"""Bytes per read: large enough to make Python's overhead per call small, small enough to stay in cache."""
 
 _HEX = re.compile(r"[0-9a-f]{64}")
 
@@ -59,33 +59,33 @@ class _Sha256:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Digest(_Sha256):
-    """Name of stored bytes."""
+    """SHA-256 digest of stored bytes."""
 
     __str__ = _Sha256.__str__
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class DiffId(_Sha256):
-    """Name of a layer's uncompressed tar bytes."""
+    """SHA-256 digest of a layer's uncompressed tar bytes."""
 
     __str__ = _Sha256.__str__
 
 
 def digest_json(value: object) -> Digest:
-    """A digest from the JSON text of one. Raises TypeError, VerificationError."""
+    """Parse a digest from a JSON value. Raises TypeError, VerificationError."""
     if not isinstance(value, str):
         raise TypeError("a digest is a string")
     return Digest.parse(value)
 
 
 class Sink(Protocol):
-    """Anything that bytes can be written to."""
+    """Protocol of objects that bytes can be written to."""
 
     def write(self, data: bytes, /) -> object: ...
 
 
 class HashingWriter:
-    """Passes bytes on to `target` (or drops them) and knows their digest and count."""
+    """Writer that passes bytes to `target` (or drops them) and computes digest and count."""
 
     def __init__(self, target: Sink | None = None) -> None:
         self._target = target
@@ -127,9 +127,9 @@ def digest_file(path: Path) -> Digest:
 
 
 def canonical_json(value: object) -> bytes:
-    """JSON with sorted keys, no white space, UTF-8: the same value always gives the same bytes.
+    """Write JSON with sorted keys, no white space, UTF-8: equal values give equal bytes.
 
-    Floats are refused, because their text depends on who prints them.
+    Floats are refused, because their text depends on the writer.
     """
     _refuse_floats(value)
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()

@@ -1,4 +1,4 @@
-"""Every error that relbuild raises on purpose.
+"""Exception classes of all errors that relbuild raises on purpose, with exit codes.
 
     RelbuildError                  exit code
     ├── UsageError                 2   the command line is invalid
@@ -30,8 +30,8 @@ class Problem:
     """One thing that is wrong.
 
     `code` is kebab-case and stable; `message` says what happened to which input; `place` is
-    `file:line` with the path in the document, or a package or file name; `hint` is the way out. URLs in them lose
-    what may be secret, here and once for all: an error goes into logs, reports and pages.
+    `file:line` with the path in the document, or a package or file name; `hint` is the way out. Secrets in URLs are
+    redacted here, because errors are written to logs, reports and pages.
     """
 
     code: str

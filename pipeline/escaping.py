@@ -1,9 +1,9 @@
-"""Foreign text where people read it: on a terminal, in a page, in XML and JSON.
+"""Escape or strip control, invisible and bidirectional characters in foreign text.
 
-Names, log lines, changelogs and messages come from packages, mirrors, images and recipes, and hold whatever their
-makers liked: sequences that steer a terminal, marks that turn the reading direction or join words, separators that
-begin a line of their own, halves of surrogate pairs. Text that is told to people goes through `visible`, which writes
-such characters out, or `cleaned`, which leaves them out where a reader would not know an escape.
+Names, log lines, changelogs and messages come from packages, mirrors, images and recipes, and may have terminal escape
+sequences, bidirectional marks, line separators and lone surrogates. Text for people goes through `escape_invisible`,
+which writes such characters as escapes, or `strip_invisible`, which removes them where a reader would not know an
+escape.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _HIDDEN = (
     "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0"
     "\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
 )
-"""Characters that are not shown, or that show other text out of its place.
+"""Characters that are invisible, or that reorder or hide other text.
 They are marks and overrides of the reading direction (UAX #9), zero-width characters, separators of lines and
 paragraphs, fillers, tags (Unicode's Default_Ignorable_Code_Point, without the variation selectors of emoji)."""
 _UNSEEN = re.compile(f"[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\ufdcf\ufdf0-\ufffd\U00010000-\U0010fffd]|[{_HIDDEN}]")
@@ -26,10 +26,10 @@ _SEQUENCE = re.compile("\x1b(?:\\[[0-?]*[ -/]*[@-~]|\\][^\x07\x1b]*(?:\x07|\x1b\
 
 
 def escape_invisible(text: str, *, lines: bool = True) -> str:
-    """Escape the characters of a text that are not seen, on a terminal and in XML.
+    """Escape control and invisible characters of a text, for a terminal and for XML.
 
-    What would move the cursor, change colours, turn or hide text is written out as an escape such as `\\x1b` or
-    `\\u202e`. Tabs stay, and with `lines` line feeds; without, the text is one line.
+    They are written as escapes such as `\\x1b` or `\\u202e`. Tabs stay, and with `lines` line feeds; without, the text
+    is one line.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -38,19 +38,18 @@ def escape_invisible(text: str, *, lines: bool = True) -> str:
 
 
 def escape_message(text: str) -> str:
-    """Escape a message, and set off its lines after the first.
+    """Escape a message, and prefix its lines after the first.
 
-    It may quote foreign text of several lines: none of them is to pass for a line of relbuild's own, nor for a command
-    to the CI that shows them.
+    It may quote foreign text of several lines, which must not look like lines of relbuild's own or commands to a CI
+    system.
     """
     return escape_invisible(text.rstrip("\n")).replace("\n", "\n  | ")
 
 
 def strip_invisible(text: str) -> str:
-    """Remove from a text what no page shows and no XML may hold.
+    """Remove terminal sequences, control and invisible characters, for pages and XML.
 
-    That is terminal sequences, control characters, halves of surrogate pairs, marks that turn or hide text. Tab and
-    line feed stay.
+    Lone surrogates and bidirectional marks are among them. Tab and line feed stay.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -60,7 +59,7 @@ def strip_invisible(text: str) -> str:
 def json_text(value: object) -> str:
     """Return a value as indented JSON with sorted keys.
 
-    It is readable: only what is not seen is written as JSON's escape.
+    Only control and invisible characters are written as JSON escapes.
     """
     text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)
     return _UNSEEN.sub(lambda found: json.dumps(found[0])[1:-1], text)

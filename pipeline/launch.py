@@ -1,6 +1,6 @@
-"""Launching an image, to test it or to run it for a person.
+"""Launch an image from its unpacked blobs: to smoke-test it, run it, or draft checks.
 
-The image is unpacked from the very blobs that are shipped.
+The layers are unpacked from the blobs that are published, with digest and diff_id checked.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ from pipeline.smoke import (
 from pipeline.store import Store
 
 FORMAT = 3
-"""Raise it when the same image, checks and runtime may come to another verdict."""
+"""To be raised when the same image, checks and runtime may give another verdict."""
 
 CONTENTS_FORMAT = 2
-"""Raise it when the same image may come to other contents."""
+"""To be raised when the same image may give other contents."""
 
 STOP_TIMEOUT = 10.0
 """Seconds that an instance gets to end after its stop signal when a person stops it, as `docker stop` gives."""
@@ -57,15 +57,15 @@ STOP_TIMEOUT = 10.0
 SHELLS = ("/bin/bash", "/usr/bin/bash", "/bin/sh", "/usr/bin/sh")
 
 _ALL_NAMESPACES = ("--user", "--mount", "--net", "--pid", "--ipc", "--uts", "--cgroup", "--root", "--wd")
-_BUT_FILES = ("--net", "--pid", "--ipc", "--uts")
+_NAMESPACES_WITHOUT_FILES = ("--net", "--pid", "--ipc", "--uts")
 
 
-# --- tested --------------------------------------------------------------------------------------------
+# --- smoke tests -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class SmokeResult:
-    """A verdict, whether it is from before, and where it is good what a publication can rest on."""
+    """A smoke report, whether it is a remembered one, and its evidence if it passed."""
 
     report: SmokeReport
     reused: bool
@@ -87,11 +87,10 @@ def run_tests(
 ) -> SmokeResult:
     """Launch `image` under the limits of `plan` and ask its checks.
 
-    Its neighbours are tested only if `full`.
-
-    The layers are unpacked from the store's blobs, with digest and diff_id checked on the way. A passing
-    verdict on the same image, the same plan and the same runtime is reused unless `again`. An image that does
-    not pass is no error here: the report says so. `folder` is the recipe's, which `upgrade_from` is relative to.
+    Its neighbours are tested only if `full`. The layers are unpacked from the store's blobs, with digest and diff_id
+    checked on the way. A passing verdict on the same image, the same plan and the same runtime is reused unless
+    `again`. An image that does not pass is no error here: the report says so. `folder` is the recipe's, which
+    `upgrade_from` is relative to.
 
     Raises UsageError `upgrade-from-missing`, EnvironmentLacking.
     """
@@ -136,7 +135,7 @@ def _read_report(value: object) -> SmokeReport:
 
 
 def _contents(image: Image, store: Store, progress: Progress) -> Contents:
-    """Return the contents of the image, read once per image."""
+    """Read the packages and privileged files of an image; remembered per image."""
     name = identity("contents", CONTENTS_FORMAT, image=image.digest)
     known = store.recall_as(name, lambda value: from_json(Contents, value))
     if known is not None:
@@ -147,7 +146,7 @@ def _contents(image: Image, store: Store, progress: Progress) -> Contents:
 
 
 def unpack_layers(image: Image, store: Store, progress: Progress) -> tuple[Path, ...]:
-    """The unpacked layers of an image whose blobs are in the store, lowest first."""
+    """Unpack the layers of an image in the store, unless they are; return folders, lowest first."""
     return tuple(unpack_to_store(layer, store=store, progress=progress) for layer in image.layers)
 
 
@@ -169,8 +168,7 @@ def _older(plan: SmokePlan, folder: Path, store: Store) -> Image:
 def default_smoke_plan(image: Image) -> SmokePlan:
     """Return a smoke plan for an image without a recipe.
 
-    It asks what can be asked of any image: that it listens on its exposed ports and no other, and stops when it is
-    told to.
+    Its checks hold for any image: it listens on its exposed ports and no others, and stops at its stop signal.
     """
     ports = [int(port.partition("/")[0]) for port in image.config.exposed_ports if port.endswith("/tcp")]
     ready = (
@@ -214,10 +212,7 @@ class HostMount:
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """The options with which a person wants an image launched.
-
-    Without limits of their own, the recipe's hold.
-    """
+    """The options of `relbuild run`: instances, limits, ports, mounts, environment."""
 
     instances: int = 1
     limits: Limits = Limits()
@@ -235,7 +230,7 @@ class ImageRun:
     stop_signal: str
 
     def wait(self, timeout: float) -> bool:
-        """Wait up to `timeout` seconds until all have ended; have they?"""
+        """Wait up to `timeout` seconds until all have ended; return whether they have."""
         for instance in self.instances:
             if instance.alive:
                 return instance.wait(timeout) is not None and all(not other.alive for other in self.instances)
@@ -267,8 +262,8 @@ def run_image(
 ) -> Iterator[ImageRun]:
     """Run instances of `image` for as long as the block lasts, in one network.
 
-    They reach one another. `follow` gets what each prints, by its name, in a thread of its own. Raises SmokeError,
-    UsageError, EnvironmentLacking.
+    They can connect to one another. `follow` is called with an instance's name and a piece of its output, in a thread
+    of its own. Raises SmokeError, UsageError, EnvironmentLacking.
     """
     lowers = unpack_layers(image, store, progress)
     with contextlib.ExitStack() as closing:
@@ -309,7 +304,7 @@ def _volume_folder(mount: HostMount, number: int, store: Store) -> Path:
 
 def _binding(mount: HostMount, number: int, store: Store) -> BindMount:
     if mount.named:
-        # One that is new is filled when the image's root is there: all its layers, one over the other.
+        # A new volume is filled once the image's root is mounted.
         return BindMount(_volume_folder(mount, number, store), mount.path, read_only=mount.read_only, begun=True)
     source = Path(mount.source).absolute()
     if not source.exists():
@@ -320,7 +315,7 @@ def _binding(mount: HostMount, number: int, store: Store) -> BindMount:
 
 
 def shell_of(instance: Instance) -> str | None:
-    """A shell in the image, or None."""
+    """Find a shell in the image, or None."""
     for path in SHELLS:
         status = instance.files.stat(path)
         if status is not None and status.st_mode & 0o111:
@@ -337,21 +332,21 @@ def enter_command(instance: Instance) -> tuple[str, ...]:
     target = ("nsenter", "--target", str(instance.pid))
     shell = shell_of(instance)
     if shell is None:
-        return (*target, *_BUT_FILES, "--", "/bin/sh")
+        return (*target, *_NAMESPACES_WITHOUT_FILES, "--", "/bin/sh")
     user = ("--setuid", str(instance.plan.uid), "--setgid", str(instance.plan.gid))
     return (*target, *_ALL_NAMESPACES, *user, "--", shell)
 
 
-# --- recorded --------------------------------------------------------------------------------------------
+# --- drafts ----------------------------------------------------------------------------------------------
 
 
 def draft_smoke_checks(
     image: Image, plan: SmokePlan, *, store: Store, sandboxes: SandboxRegistry, progress: Progress, settling: float
 ) -> str:
-    """Draft `smoke` of a recipe from a running instance.
+    """Launch an image and draft `smoke` of a recipe from the running instance, as YAML.
 
-    The draft is made from what one instance shows when it is ready and has run `settling` seconds more. Raises
-    SmokeError if the image does not start.
+    The instance is observed once it is ready and has run `settling` seconds more. Raises SmokeError if the image does
+    not start.
     """
     lowers = unpack_layers(image, store, progress)
     with launch(image.config, lowers, plan.limits, sandboxes=sandboxes, name=f"{image.name}-record") as instance:

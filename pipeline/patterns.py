@@ -1,9 +1,8 @@
-"""Search texts for regular expressions of recipes and rules, within bounds.
+"""Regular-expression search with bounded work: in-process if cheap, else in a child.
 
-The texts are what images and servers say.
-
-Python's expressions backtrack: `(a+)+$` doubles its time with each character, and even `a+b` takes the square of a
-text's length. A search that may take long is done by the child with limits (`pipeline.limited`), any other here.
+Patterns are from recipes and rules, texts from images and servers. Python's expressions backtrack: `(a+)+$` doubles its
+time with each character, and even `a+b` takes the square of a text's length. A search that may take long is done by the
+limited child (`pipeline.limited`), others in this process.
 """
 
 from __future__ import annotations
@@ -15,12 +14,12 @@ from pipeline import limited
 
 _MODULE = "pipeline.patterns"
 UNLIMITED_STEPS = 4_000_000
-"""Steps of a search that is done here, as many as take a tenth of a second."""
+"""Steps of a search that is done in this process: a tenth of a second."""
 
 _REPEATS = re.compile(r"[*+?{]")
 _GROUPS = re.compile(r"\)[*+?{]|\\[1-9]|\(\?P=|\(\?\(")
 _NESTED = 64
-"""Number of repetitions that is too many for a search in this process."""
+"""Number of repetitions that stands for too many for a search in this process."""
 
 
 class Undecided(Exception):
@@ -43,7 +42,7 @@ def search_pattern(pattern: str, text: str) -> tuple[int, int] | None:
 
 
 def serve(request: object, body: bytes, _: limited.AskParent) -> object:
-    """Search `body` for the pattern `request`. Runs in the child."""
+    """Search `body` for the pattern `request`; called in the limited child."""
     return _find(str(request), body.decode(errors="surrogatepass"))
 
 

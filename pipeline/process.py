@@ -1,4 +1,4 @@
-"""Running commands: the one door to `subprocess`.
+"""Run and start commands with a clean environment and a deadline. Door to `subprocess`.
 
 Every command gets a clean environment (PATH, LANG, TZ and what the caller names), no standard input
 unless given, and a deadline. Output is captured up to a bound.
@@ -18,7 +18,7 @@ from typing import IO
 from pipeline.errors import EnvironmentLacking, RelbuildError
 
 Process = subprocess.Popen[bytes]
-"""A command that was started."""
+"""A command that was started, a `subprocess.Popen`."""
 
 PIPE = subprocess.PIPE
 DEVNULL = subprocess.DEVNULL
@@ -27,7 +27,7 @@ DeadlinePassed = subprocess.TimeoutExpired
 
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 OUTPUT_LIMIT = 8 << 20
-"""Bytes kept of a command's stdout and of its stderr: a log is read by people, a flood is not."""
+"""Bytes kept of a command's stdout and of its stderr: more than people read."""
 
 
 class CommandFailed(RelbuildError):
@@ -58,10 +58,7 @@ class Completed:
 
 
 def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the environment that commands get, with nothing of the caller's.
-
-    So nothing of the caller's environment can matter.
-    """
+    """Return the environment of commands: fixed variables and `extra`, nothing of the caller's."""
     return {"PATH": SEARCH_PATH, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TZ": "UTC", **(extra or {})}
 
 
@@ -135,7 +132,7 @@ def start(
 ) -> subprocess.Popen[bytes]:
     """Start `argv` in a session of its own and return at once.
 
-    The caller waits for it and bounds it.
+    The caller waits for it and bounds its time and output.
     """
     words = [str(word) for word in argv]
     program = find_program(words[0])

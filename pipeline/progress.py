@@ -1,4 +1,4 @@
-"""Progress as events. The library reports what it does; `pipeline.cli` decides how it looks."""
+"""Protocol of progress reporting: tasks that start, advance and finish, and warnings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Task(Protocol):
         """`amount` more units (bytes or items) are done. Called from any thread."""
 
     def note(self, text: str) -> None:
-        """Set the task's result, said once at the end: `reused`, `12 packages` …"""
+        """Set the task's result, which is shown at its end: `reused`, `12 packages` …"""
 
 
 class Progress(Protocol):
@@ -31,10 +31,10 @@ class Progress(Protocol):
         """
 
     def finish(self, task: Task, *, failed: bool = False) -> None:
-        """The task ended."""
+        """Report that a task has ended."""
 
     def warn(self, text: str) -> None:
-        """Something that the person should know and that is no error."""
+        """Report a warning."""
 
 
 class _Quiet:
@@ -55,14 +55,14 @@ class _Quiet:
 
 
 QUIET: Progress = _Quiet()
-"""Says nothing."""
+"""Progress that is not shown."""
 
 
 @contextmanager
 def task(
     progress: Progress, stage: str, label: str, *, total: int | None = None, unit: str = "items"
 ) -> Iterator[Task]:
-    """A task that lasts as long as the `with` block and fails when the block raises."""
+    """Report a task for the duration of the block; it fails when the block raises."""
     running = progress.start(stage, label, total=total, unit=unit)
     try:
         yield running

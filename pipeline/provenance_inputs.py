@@ -1,8 +1,7 @@
-"""The bill and the record of inputs that are written beside a build.
+"""Make an image's bill of materials and the record of its build's inputs by digest.
 
-SBOMs and the gate's rules are read from the bill; provenance is made from the record of every input by digest.
-
-All of it is a function of the image and its inputs.
+SBOMs are made from the bill, and the gate's rules check it; provenance is made from the record of inputs. All of it
+depends only on the image and its inputs.
 """
 
 from __future__ import annotations
@@ -48,10 +47,10 @@ _SET_ID = 0o6000
 def make_bill(
     image: Image, every: Sequence[Chosen], headers: Sequence[PackageHeader], tree: Tree, *, store: Store
 ) -> Bill:
-    """Make the bill of `image`: `every` package in it, the parent's too, with its header.
+    """Make the bill of `image` from `every` package in it, the parent's too, with its header.
 
-    `tree` is what its layers but the last come to together; the last layer is read from the store, and so are the
-    packages' changelogs, each once. Raises VerificationError for what is damaged there.
+    `tree` is the tree of its layers but the last; the last layer and the packages' changelogs are read from the store.
+    Raises VerificationError for damaged content there.
     """
     by_nevra = {str(header.nevra): header for header in headers}
     packages = []
@@ -88,24 +87,21 @@ def make_bill(
 
 
 def _plain(text: str) -> str:
-    """Return a header's text as every reader of JSON takes it.
-
-    Bytes that are no UTF-8 and control characters are replaced.
-    """
+    """Replace bytes that are no UTF-8 and control characters in a header's text."""
     known = text.encode(errors="surrogateescape").decode(errors="replace")
     return "".join(one if one.isprintable() else " " for one in known).strip()
 
 
 @dataclass(frozen=True, slots=True)
 class _Fixes:
-    """The fixes that a package's changelog names, as a store remembers them."""
+    """The fixes that a package's changelog names, as the store remembers them."""
 
     named: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class _Lending:
-    """The files of an image that lend rights, as a store remembers them."""
+class _PrivilegedFiles:
+    """The privileged files of an image, as the store remembers them."""
 
     files: tuple[Privileged, ...]
 
@@ -122,19 +118,18 @@ def _fixes(checksum: Digest, store: Store) -> tuple[str, ...]:
 
 def _privileged(layers: Sequence[Layer], tree: Tree, store: Store) -> tuple[Privileged, ...]:
     name = identity("privileged", 2, layers=[layer.diff_id for layer in layers])
-    known = store.recall_as(name, lambda value: from_json(_Lending, value))
+    known = store.recall_as(name, lambda value: from_json(_PrivilegedFiles, value))
     if known is not None:
         return known.files
     found = privileged_paths(tree, layer_entries(layers[-1], store=store))
-    store.remember(name, to_json(_Lending(found)))
+    store.remember(name, to_json(_PrivilegedFiles(found)))
     return found
 
 
 def privileged_paths(lower: Tree, upper: Iterator[Entry]) -> tuple[Privileged, ...]:
-    """Return the paths that lend rights in an image, sorted by path.
+    """Find setuid and setgid files and files with capabilities in an image, sorted by path.
 
-    `lower` is the tree below the last layer, `upper` what stands in that layer. A file that the last layer replaces is
-    as it is there.
+    `lower` is the tree below the last layer, `upper` the entries of that layer, which replace those below.
     """
     entries = apply_layer_entries(lower, upper).entries
     found = []
@@ -157,8 +152,8 @@ def privileged_paths(lower: Tree, upper: Iterator[Entry]) -> tuple[Privileged, .
 class BuildInputs:
     """The inputs of a build.
 
-    `repositories` is the file that defines platforms, `lock` the lock's, `templates` every template file that took
-    part; `checks` is the digest of the plan of what is asked of the image.
+    `repositories` is the file that defines platforms, `lock` the lock file, `templates` every template file that was
+    read; `checks` is the digest of the smoke plan.
     """
 
     recipe: Recipe
@@ -177,7 +172,7 @@ class BuildInputs:
 def make_build_record(image: Image, inputs: BuildInputs) -> BuildRecord:
     """Make the record of every input of `image` by digest.
 
-    Names of files are relative to the recipe's folder, and nothing tells of the machine, so two builds of the same
+    Names of files are relative to the recipe's folder, and nothing depends on the machine, so two builds of the same
     inputs give equal records.
     """
     recipe, section = inputs.recipe, inputs.section
@@ -220,26 +215,25 @@ def make_build_record(image: Image, inputs: BuildInputs) -> BuildRecord:
 
 def _file(path: Path, folder: Path, kind: MaterialKind) -> Material:
     name = Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
-    # What lies further away is no part of the recipes' checkout, and its path is this machine's.
+    # A file further away is not in the recipes' checkout, and its path depends on this machine.
     return Material(path.name if name.startswith("../../") else name, "", digest_file(path), kind)
 
 
 def _own_files(recipe: Recipe, folder: Path) -> Iterator[Material]:
-    """Static files of the recipe, its archives, and what it names by URL."""
+    """Yield the recipe's static files, its archives, and its files by URL."""
     for plan in recipe.files:
         if plan.kind is FileKind.SOURCE:
             yield _file(folder / plan.origin, folder, MaterialKind.FILE)
         elif plan.sha256 is not None:
-            # An archive is what its checksum says, as a package by path is; the file beside the recipe is not read.
+            # An archive is identified by its checksum in the recipe, like a local package; its file is not read.
             name, uri = (plan.origin, "") if plan.is_beside else (plan.path, public_url(plan.origin))
             yield Material(name, uri, plan.sha256, MaterialKind.FILE)
 
 
 def _repositories(platform: Platform, known: Mapping[str, Digest]) -> Iterator[Material]:
-    """Yield the index of each repository as it was when the lock was made.
+    """Yield the repomd.xml of each repository as it was when the lock was made.
 
-    Where it is, is told as the definition is written, before variables are replaced: what they stand for is this
-    machine's.
+    Its URL is that in the definition, before variables are expanded, because their values depend on this machine.
     """
     for one in platform.repositories:
         if one.id in known:
@@ -262,14 +256,14 @@ def _packages(section: LockSection, headers: Sequence[PackageHeader]) -> Iterato
 
 
 def _parent(parent: ParentImage) -> Material:
-    """The image below, whose own provenance says what it was made from."""
+    """Return the parent image as a material; its own provenance has its inputs."""
     url = f"pkg:oci/{parent.name.lower()}@sha256%3A{parent.digest.hex}"
     return Material(parent.name, url, Digest(parent.digest.hex), MaterialKind.PARENT)
 
 
 @cache
 def _own_code() -> Material:
-    """relbuild's own source: a digest over the names and digests of its files, in order."""
+    """Return relbuild's own source as a material: a digest of its files' names and digests."""
     folder = Path(pipeline.__file__).parent
     files = sorted(path for path in folder.rglob("*") if path.suffix in _CODE and path.is_file())
     listed = [[path.relative_to(folder).as_posix(), str(digest_file(path))] for path in files]
@@ -279,4 +273,4 @@ def _own_code() -> Material:
 
 
 _CODE = (".py", ".json", ".yaml", ".lua")
-"""What decides on bytes in relbuild's package (pyproject.toml, package-data)."""
+"""Suffixes of relbuild's own files that images' bytes depend on (pyproject.toml, package-data)."""

@@ -1,7 +1,7 @@
-"""The folder that stands beside an image's layout and says how it was made and tested.
+"""Write, seal and read an image's report folder `NAME.report/` beside its layout.
 
 `NAME.report/` holds `report.json`, `junit.xml`, the containers' logs, the evidence of an image that passed, and
-`bill.json`, `materials.json`, `sbom.spdx.json` and `sbom.cyclonedx.json`, which are a function of the image and its
+`bill.json`, `materials.json`, `sbom.spdx.json` and `sbom.cyclonedx.json`, which depend only on the image and its
 inputs, so they are made once for each and recalled from the store.
 """
 
@@ -29,10 +29,10 @@ from pipeline.smoke import junit_report
 from pipeline.store import Store
 
 SOURCES_FILE = "sources.json"
-"""The source packages that were fetched for an image, if they were."""
+"""The document with the source packages that were fetched for an image, if they were."""
 
 SEALS_FILE = "seals.json"
-"""What the store says of the other documents in a report's folder."""
+"""The document with the store's seals (HMACs) of the others in a report's folder."""
 
 SEALS_LIMIT = 64 << 10
 """Bytes of the seals: a few hundred."""
@@ -41,7 +41,7 @@ BILL_FILE = "bill.json"
 RECORD_FILE = "materials.json"
 
 SBOM_LIMIT = 256 << 20
-"""Bytes of an SBOM: ten thousand packages come to about forty million."""
+"""Bytes of an SBOM: ten thousand packages take about forty million."""
 
 
 def write_report(
@@ -54,10 +54,10 @@ def write_report(
     image: Image,
     store: Store,
 ) -> None:
-    """Write `NAME.report/` beside the layout, whole or not at all.
+    """Write `NAME.report/` beside the layout atomically.
 
-    In it are `report.json`, `junit.xml`, the containers' logs, what the image was made of, and of an image that passed
-    the evidence. `value` is what `report.json` says, `documents` are (file name, content).
+    It gets `report.json` (with `value`), `junit.xml`, the containers' logs, `documents` as (file name, content), and
+    the evidence of an image that passed.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     sweep_folder_drafts(folder)
@@ -112,16 +112,16 @@ def _sbom(bill: Bill, form: SbomForm, store: Store) -> bytes:
 
 
 def seal_documents(folder: Path, image: Digest, documents: Sequence[tuple[str, bytes]], store: Store) -> None:
-    """Write the seals of `store` on the documents of `image` in `folder`.
+    """Write the store's seals of the documents of `image` in `folder`.
 
-    So none is published that was edited, or that is about another image.
+    They show whether a document was edited, or is about another image.
     """
     seals = {name: store.seal(_named(name, image, data)) for name, data in documents}
     (folder / SEALS_FILE).write_bytes(canonical_json(seals))
 
 
 def refuse_edited_report(folder: Path, image: Digest, store: Store) -> None:
-    """Refuse documents in a report's folder that this store did not write of `image`.
+    """Refuse documents in a report's folder that this store did not seal for `image`.
 
     Raises UsageError `report-missing`, VerificationError `report-of-another-image`, PublicationRefused
     `gate-report-edited`.
@@ -141,8 +141,8 @@ def refuse_edited_report(folder: Path, image: Digest, store: Store) -> None:
 def update_recorded_checks(folder: Path, image: Digest, checks: Digest, store: Store) -> None:
     """Set the checks in the record of the report's folder of `image`.
 
-    `image` was asked other checks than when it was built: the record says so from now on. A record that is missing or
-    edited is left as it is, and publishing refuses it.
+    It is called when `image` was tested with other checks than when it was built. A record that is missing or edited is
+    left unchanged, and publishing refuses it.
     """
     try:
         refuse_edited_report(folder, image, store)
@@ -163,10 +163,7 @@ def _sealed_in(folder: Path) -> tuple[str, ...]:
 
 
 def _named(name: str, image: Digest, data: bytes) -> bytes:
-    """Return the bytes that are sealed of a document.
-
-    Its name and its image too, so that none can stand in for another.
-    """
+    """Return the bytes that are sealed of a document: its name, its image and content."""
     return f"{name}\n{image}\n".encode() + data
 
 
@@ -192,7 +189,7 @@ def read_build_record(folder: Path) -> BuildRecord:
 
 
 def sources_document(packages: Sequence[Package]) -> tuple[str, bytes]:
-    """(file name, content) that names the source packages of an image."""
+    """Return (file name, content) of the document that lists an image's source packages."""
     told = [
         {
             "name": f"{one.nevra.name}-{one.nevra.version}-{one.nevra.release}.src.rpm",
@@ -205,7 +202,7 @@ def sources_document(packages: Sequence[Package]) -> tuple[str, bytes]:
 
 
 def read_source_files(folder: Path, store: Store) -> tuple[SourceFile, ...]:
-    """Return the source packages of an image, which lie in the store.
+    """Return the source packages of an image, as files in the store.
 
     Raises UsageError `sources-missing`.
     """
@@ -231,7 +228,7 @@ def read_source_files(folder: Path, store: Store) -> tuple[SourceFile, ...]:
 
 
 def read_sbom(folder: Path, form: SbomForm, image: Digest) -> bytes:
-    """Read the SBOM in a report's folder, which has to be about `image`.
+    """Read the SBOM in a report's folder, which must be about `image`.
 
     Raises UsageError `report-missing`, VerificationError `report-of-another-image`.
     """

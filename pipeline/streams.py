@@ -1,4 +1,4 @@
-"""Read compressed streams as pieces or as files, every reader with a bound.
+"""Decompress streams with bounds, as pieces or as files, and read ahead in a thread.
 
 The codecs are in `compression`.
 """
@@ -21,17 +21,17 @@ METADATA_SIZE_LIMIT = 4 << 30
 """Bytes of decompressed repository metadata: ten times the largest file lists known."""
 
 LAYER_SIZE_LIMIT = 256 << 30
-"""Bytes of tar that a layer may hold when nobody says how many it should: far more than any image, far less
-than a disk filled by a bomb."""
+"""Bytes of tar that a layer may have if its size is not declared: far more than any image's, far less than a
+decompression bomb's."""
 
 
 def decompressed(file: BinaryIO, *, limit: int, name: str, workers: int = 0) -> Iterator[bytes]:
     """Decompress `file`, and yield pieces of at most `PIECE` bytes.
 
-    gzip, zstd, xz, bzip2 (each of any number of concatenated streams) are told by their first bytes; anything
-    else is passed on as it is. With `workers`, gzip members of our own are decompressed side by side. `name`
-    is for errors. Raises VerificationError `stream-damaged`, or `stream-too-large` once more than `limit`
-    bytes have come out; a truncated zstd stream is told only by its digest.
+    gzip, zstd, xz, bzip2 (each of any number of concatenated streams) are detected by their first bytes; other
+    streams are passed on unchanged. With `workers`, relbuild's gzip members are decompressed in as many threads.
+    `name` is for errors. Raises VerificationError `stream-damaged`, or `stream-too-large` beyond `limit`
+    decompressed bytes; truncation of a zstd stream is detected only by its digest.
     """
     reader: Buffered = io.BufferedReader(_raw(file), READ_SIZE)
     codec = codec_of(reader.peek(START_SIZE)[:START_SIZE])
@@ -50,7 +50,7 @@ def decompressed(file: BinaryIO, *, limit: int, name: str, workers: int = 0) -> 
 
 
 def open_compressed(path: Path, *, limit: int = METADATA_SIZE_LIMIT) -> BinaryIO:
-    """Open the decompressed content of a file as a file.
+    """Open the decompressed content of the file at `path` as a file.
 
     Closing it closes `path`. Errors as `decompressed`.
     """
@@ -100,7 +100,7 @@ def prefetch(pieces: Iterator[_T], *, depth: int = 4) -> Iterator[_T]:
 
 
 class IteratorFile(io.RawIOBase):
-    """Pieces, made when they are asked for, as a raw file. Closing it calls `at_end`."""
+    """A raw file that reads from an iterator of pieces. Closing it calls `at_end`."""
 
     def __init__(self, pieces: Iterator[bytes], at_end: Callable[[], object] | None = None) -> None:
         self._pieces = pieces
@@ -108,11 +108,11 @@ class IteratorFile(io.RawIOBase):
         self._rest = memoryview(b"")
 
     def readable(self) -> bool:
-        """Always."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override]
-        """As many bytes as fit, 0 at the end."""
+        """Read up to as many bytes as fit; return their number, 0 at the end."""
         while not self._rest:
             piece = next(self._pieces, None)
             if piece is None:
@@ -131,7 +131,7 @@ class IteratorFile(io.RawIOBase):
 
 
 class _Reader(io.RawIOBase):
-    """Any object with `read` as a raw file; closing it leaves the object open."""
+    """A raw file that reads from an object with `read`, which stays open when it is closed."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file

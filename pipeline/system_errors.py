@@ -1,9 +1,7 @@
 """Convert operating-system errors into relbuild's own, by `errno`.
 
-Each has its code, its exit status and its way out.
-
-What the kernel says wrong is never a defect of relbuild, so every OSError has an answer here, the unknown ones too.
-Libraries report some of them in their own types: a thread that cannot be started is a RuntimeError in Python.
+Each has its code, its exit status and its hint. An OSError is never reported as a defect of relbuild, so unknown ones
+are converted too. Some are reported in other types: a thread that cannot be started is a RuntimeError in Python.
 """
 
 from __future__ import annotations
@@ -22,47 +20,47 @@ _NO_THREAD = "can't start new thread"
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
+class _Conversion:
     code: str
     message: str
     hint: str
     kind: type[RelbuildError] = EnvironmentLacking
 
 
-_FULL = _Answer(
+_FULL = _Conversion(
     "disk-full",
     "the disk is full",
     "free space with `relbuild store gc`, or choose other directories with --store and --output",
 )
-_REFUSED = _Answer(
+_REFUSED = _Conversion(
     "no-permission",
     "permission denied by the operating system",
     "run `relbuild doctor` to see which permissions this user lacks, or choose writable directories",
 )
-_DEFECTIVE = _Answer(
+_DEFECTIVE = _Conversion(
     "disk-error",
     "disk or file system error",
     "check the kernel log (`dmesg`); once the disk is sound, `relbuild store fsck` finds damaged files",
 )
-_FILES = _Answer("too-many-open-files", "too many open files", "raise the limit: `ulimit -n 4096`")
-_MEMORY = _Answer("out-of-memory", "out of memory", "provide more memory, or run fewer jobs at once (--jobs)")
-_PROCESSES = _Answer(
+_FILES = _Conversion("too-many-open-files", "too many open files", "raise the limit: `ulimit -n 4096`")
+_MEMORY = _Conversion("out-of-memory", "out of memory", "provide more memory, or run fewer jobs at once (--jobs)")
+_PROCESSES = _Conversion(
     "too-many-processes",
     "cannot start more processes or threads",
     "raise the limit (`ulimit -u`, or the control group's pids.max), or run fewer jobs at once (--jobs)",
 )
-_NOT_A_FOLDER = _Answer("not-a-directory", "not a directory", "check the path", UsageError)
-_LOOP = _Answer("path-unusable", "path unusable", "check the path", UsageError)
+_NOT_A_FOLDER = _Conversion("not-a-directory", "not a directory", "check the path", UsageError)
+_LOOP = _Conversion("path-unusable", "path unusable", "check the path", UsageError)
 
-_ANSWERS: Mapping[int, _Answer] = {
+_CONVERSIONS: Mapping[int, _Conversion] = {
     errno.ENOSPC: _FULL,
-    errno.EDQUOT: _Answer("disk-full", "the disk quota is exhausted", _FULL.hint),
-    errno.EFBIG: _Answer(
+    errno.EDQUOT: _Conversion("disk-full", "the disk quota is exhausted", _FULL.hint),
+    errno.EFBIG: _Conversion(
         "disk-full", "the file exceeds the size limit", "see `ulimit -f`, or name another file system"
     ),
     errno.EACCES: _REFUSED,
     errno.EPERM: _REFUSED,
-    errno.EROFS: _Answer(
+    errno.EROFS: _Conversion(
         "read-only",
         "the file system is read-only",
         "mount it writable, or choose other directories with --store and --output",
@@ -72,26 +70,26 @@ _ANSWERS: Mapping[int, _Answer] = {
     errno.ENXIO: _DEFECTIVE,
     errno.ENODEV: _DEFECTIVE,
     errno.EREMOTEIO: _DEFECTIVE,
-    errno.ESTALE: _Answer(
+    errno.ESTALE: _Conversion(
         "disk-error", "stale file handle of a network file system", "remount it, then run the command again"
     ),
     errno.EMFILE: _FILES,
     errno.ENFILE: _FILES,
     errno.ENOMEM: _MEMORY,
     errno.EAGAIN: _PROCESSES,
-    errno.ENOENT: _Answer("file-missing", "file or directory not found", "check the path", UsageError),
+    errno.ENOENT: _Conversion("file-missing", "file or directory not found", "check the path", UsageError),
     errno.ENOTDIR: _NOT_A_FOLDER,
-    errno.EEXIST: _Answer(
+    errno.EEXIST: _Conversion(
         "file-in-the-way", "the path already exists", "choose another path, or move the file away", UsageError
     ),
-    errno.EISDIR: _Answer("is-a-directory", "this is a directory, not a file", "check the path", UsageError),
+    errno.EISDIR: _Conversion("is-a-directory", "this is a directory, not a file", "check the path", UsageError),
     errno.ELOOP: _LOOP,
     errno.ENAMETOOLONG: _LOOP,
 }
 
 
 def relbuild_error(error: BaseException) -> RelbuildError | None:
-    """The relbuild error that an exception stands for; None for a defect of relbuild itself."""
+    """Convert an exception to a RelbuildError; None for a defect of relbuild itself."""
     match error:
         case RelbuildError():
             return error
@@ -107,9 +105,9 @@ def relbuild_error(error: BaseException) -> RelbuildError | None:
 def _of_system(error: OSError) -> RelbuildError:
     number = error.errno
     where = _path(error.filename)
-    answer = _ANSWERS.get(number or 0)
+    answer = _CONVERSIONS.get(number or 0)
     if isinstance(error, FileExistsError) and where and not Path(where).is_dir():
-        answer = _NOT_A_FOLDER  # That a folder is there already stops nothing: something else stands in its place.
+        answer = _NOT_A_FOLDER  # An existing folder would be no error, so something else is there.
     if answer is None or (answer.kind is UsageError and where is None):
         said = str(error.strerror or error) or type(error).__name__
         name = f" ({errno.errorcode[number]})" if number is not None and number in errno.errorcode else ""
@@ -123,7 +121,7 @@ def _of_system(error: OSError) -> RelbuildError:
 
 
 def _path(filename: object) -> str | None:
-    """The path in an OSError, which may be text, bytes, or the number of an open file."""
+    """Return the path in an OSError's filename, which may be text, bytes, or a descriptor."""
     if isinstance(filename, int):
         with contextlib.suppress(OSError):
             return str(Path(f"/proc/self/fd/{filename}").readlink())

@@ -1,7 +1,4 @@
-"""Parse and join URLs from people and from servers, and show them without secrets.
-
-They are taken apart without surprises.
-"""
+"""Parse and join URLs, and redact the secrets in URLs and texts."""
 
 from __future__ import annotations
 
@@ -13,13 +10,13 @@ URL_LIMIT = 16 << 10
 """Characters of a URL: servers refuse longer request lines, and presigned addresses have some two thousand."""
 
 HIDDEN = "***"
-"""Stands for what is not shown."""
+"""Text in place of a secret."""
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 _LABEL = re.compile(r"[^\s./\\@:%]{1,63}")
 _HOST_LIMIT = 253
-"""Characters of a host's name, of its labels 63 (RFC 1035); longer ones make the resolver raise UnicodeError."""
+"""Characters of a host name (RFC 1035; 63 of a label); longer ones make the resolver raise UnicodeError."""
 
 _HARMLESS = frozenset(
     {
@@ -51,14 +48,14 @@ _HARMLESS = frozenset(
         "version",
     }
 )
-"""Parameters whose values may be shown: those of mirror lists and of the distribution specification. Of all others
-nobody knows whether they are a token or a signature."""
+"""Parameters whose values may be shown: those of mirror lists and of the distribution specification. Any other may be a
+token or a signature."""
 
 _CREDENTIALS = re.compile(r"(?<=://)[^\s/?#]*@")
 _COLLAPSED = re.compile(r"((?:https?|ftp|registry(?:\+http)?):/)(?!/)[^\s/?#]*@(?!sha256:)")
 """Credentials in a URL that lost a slash because it was taken for a path."""
 _TORN = re.compile(r"(?<=://)(?!\[)[^\s/?#@\[]*:(?!PORT)(?!\d{0,5}(?:[/?#\s'\",;:)\]]|$))\S*@(?!sha256:)")
-"""A password with an unencoded `/`, `?` or `#` in it ends the host for a parser; for whoever reads it, it does not."""
+"""A password with an unencoded `/`, `?` or `#`, at which a parser ends the host."""
 _CUT = re.compile(r"(?<=://)(?!\[)[^\s/?#@\[*]*:(?!PORT)(?!\d{0,5}(?:[/?#\s'\",;:)\]]|$))[^\s/?#'\"]*")
 """Text after a host's colon that is no port: a password that was cut off before its `@`."""
 _QUERY = re.compile(r"(?<=://)([^\s?#]*\?)([^\s#]*)")
@@ -66,10 +63,7 @@ _PARAMETER = re.compile(r"([^&;=]+)=([^&;]*)")
 
 
 def redact_urls(text: str) -> str:
-    """Remove user, password and secret parameters from every URL in `text`.
-
-    Of parameters that may be secret, the values are removed.
-    """
+    """Redact user, password and the values of possibly secret parameters in all URLs of `text`."""
     if ":/" not in text:
         return text
     text = _COLLAPSED.sub(rf"\1{HIDDEN}@", text)
@@ -84,17 +78,14 @@ def _shown_parameter(found: re.Match[str]) -> str:
 
 
 def public_url(url: str) -> str:
-    """Return a URL as it may be published.
-
-    It is without user and password, and without the values of parameters that may be secret.
-    """
+    """Return a URL without user and password, and with secret parameters' values redacted."""
     return redact_urls(_CREDENTIALS.sub("", url))
 
 
 def shown_url(url: str, limit: int = 200) -> str:
-    """Return one URL for a message: without secrets and on one line.
+    """Return one URL for a message: without secrets, on one line, at most `limit` characters.
 
-    It may also be what was given for a URL. At most `limit` characters are shown.
+    `url` may be malformed.
     """
     scheme, separator, rest = url.partition("://")
     if separator and (at := re.search(r"^.*@(?!sha256:)", rest, re.DOTALL)) and "@" in rest.split("/")[0]:
@@ -107,7 +98,7 @@ def shown_url(url: str, limit: int = 200) -> str:
 class Url:
     """A parsed URL.
 
-    `scheme` and `host` are in small letters; `port` is the scheme's own if none is named (0 if there is none).
+    `scheme` and `host` are in lower case; `port` is the scheme's default if none is given (0 if it has none).
     """
 
     scheme: str
@@ -119,18 +110,18 @@ class Url:
 
     @property
     def origin(self) -> tuple[str, str, int]:
-        """Scheme, host and port (RFC 6454): what credentials and connections are kept to."""
+        """Scheme, host and port (RFC 6454), to which credentials and connections are bound."""
         return self.scheme, self.host, self.port
 
     @property
     def place(self) -> str:
-        """The host, and the port where it is not the scheme's own."""
+        """The host, and the port unless it is the scheme's default."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == DEFAULT_PORTS.get(self.scheme, 0) else f"{host}:{self.port}"
 
 
 def parse_url(text: str) -> Url | None:
-    """A URL with a scheme, or None for what is none. Never raises, whatever a server wrote."""
+    """Parse a URL with a scheme; None for any other text. Never raises."""
     if len(text) > URL_LIMIT or not text.isprintable():
         return None
     try:
@@ -149,7 +140,7 @@ def parse_url(text: str) -> Url | None:
 
 
 def is_http_url(text: str) -> bool:
-    """Return whether a text is a URL that can be asked over HTTP."""
+    """Return whether a text is an http or https URL."""
     url = parse_url(text)
     return url is not None and url.scheme in DEFAULT_PORTS and bool(url.host)
 
@@ -157,7 +148,7 @@ def is_http_url(text: str) -> bool:
 def join_url(base: str, reference: str) -> str:
     """Resolve `reference` against the URL `base` (RFC 3986, 5).
 
-    Returns an empty text for what is no URL. Never raises.
+    Returns "" if the result is no URL. Never raises.
     """
     try:
         joined = urljoin(base, reference)

@@ -1,10 +1,10 @@
-"""YAML with places, safe and bounded. The only door to `yaml`.
+"""Parser of a safe, bounded YAML subset into plain values with their line numbers.
 
-A document is built from the parser's events, so nothing is ever constructed that a recipe does not need:
-strings, numbers, booleans, null, lists and mappings. Scalars follow the core schema of YAML 1.2
+A document is built from the parser's events, so that it has only strings, numbers, booleans, null, lists and mappings.
+Scalars follow the core schema of YAML 1.2
 (https://yaml.org/spec/1.2.2/#103-core-schema), where `no`, `on` and `12:30:45` are strings; a key is always
-its text. What YAML offers beyond that is refused by name: tags, anchors, aliases, merge keys, several
-documents in one file, keys that are not plain text, and the same key twice.
+its text. Other features of YAML are errors: tags, anchors, aliases, merge keys, several documents in one file, keys
+that are not plain text, and the same key twice.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ YAML_SIZE_LIMIT = 1 << 20
 YAML_DEPTH_LIMIT = 32
 """Lists and mappings inside one another: several times what any sensible recipe has."""
 YAML_NODE_LIMIT = 100_000
-"""Scalars, lists and mappings, so that everything that walks a document stays quick."""
+"""Scalars, lists and mappings in a document, so that processing it stays quick."""
 YAML_NUMBER_LIMIT = 64
 """Characters of a number: turning longer ones into integers costs more than linear time."""
 YAML_PROBLEM_LIMIT = 50
@@ -54,7 +54,7 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 class YamlDocument:
     """A parsed document.
 
-    Its `name` as people see it, its plain `value`, and where everything stands.
+    `name` is its name in messages, `positions` the (line, column) of each key and list item.
     """
 
     name: str
@@ -64,7 +64,7 @@ class YamlDocument:
     def place(self, path: DocumentPath) -> str:
         """Return `name:line` of the key or list item at `path`.
 
-        If there is none, that of the nearest thing around it that exists.
+        If there is none, that of the nearest enclosing key or item.
         """
         for length in range(len(path), -1, -1):
             position = self.positions.get(path[:length])
@@ -76,10 +76,10 @@ class YamlDocument:
 def load_yaml(path: Path, name: str | None = None, *, given: GivenFolder | None = None) -> YamlDocument:
     """Read and parse the document at `path`.
 
-    `name` (default: the file's name) is what places call it, `given` the folder that it must not lead out of (default:
+    `name` (default: the file's name) is its name in places, `given` the folder that no link may lead out of (default:
     its own).
 
-    Raises RecipeError: `document-missing`, `document-unreadable`, `path-escapes`, and all that `parse` raises.
+    Raises RecipeError: `document-missing`, `document-unreadable`, `path-escapes`, and all that `parse_yaml` raises.
     """
     shown = name or path.name
     try:
@@ -106,7 +106,7 @@ def load_yaml(path: Path, name: str | None = None, *, given: GivenFolder | None 
 
 
 def parse_yaml(text: str, name: str) -> YamlDocument:
-    """Parse `text`; `name` is what places call it. An empty document has the value None.
+    """Parse `text`, called `name` in places. An empty document has the value None.
 
     Raises RecipeError with everything that is wrong, up to YAML_PROBLEM_LIMIT: `yaml-syntax`,
     `yaml-duplicate-key`, `yaml-key`, `yaml-tag`, `yaml-alias`, `yaml-number`, `yaml-encoding`,
@@ -147,11 +147,11 @@ class _Mark(Protocol):
 
 
 class _TooMany(Exception):
-    """A bound was passed; the problem is already written down."""
+    """A bound was exceeded; the problem is recorded already."""
 
 
 class _Builder:
-    """Turns events into values, and writes down places and problems on the way."""
+    """Builder of values from the parser's events, recording positions and problems."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -160,7 +160,7 @@ class _Builder:
         self._nodes = 0
 
     def document(self, events: Iterator[yaml.Event]) -> object:
-        """The value of the first and only document."""
+        """Build the value of the first and only document."""
         value: object = None
         seen = False
         for event in events:
@@ -178,14 +178,14 @@ class _Builder:
         return value
 
     def problem(self, code: str, mark: _Mark, message: str, hint: str | None = None) -> None:
-        """Write down a problem at `mark`; ends the parse when there are too many."""
+        """Record a problem at `mark`; raise _TooMany at YAML_PROBLEM_LIMIT."""
         place = f"{self.name}:{mark.line + 1}:{mark.column + 1}"
         self.problems.append(Problem(code, message, place, hint))
         if len(self.problems) >= YAML_PROBLEM_LIMIT:
             raise _TooMany
 
     def syntax(self, error: yaml.MarkedYAMLError, text: str) -> None:
-        """Write down what the parser could not read."""
+        """Record a syntax error of the parser."""
         mark = error.problem_mark or error.context_mark or _At(0, 0)
         said = error.problem or error.context or "invalid YAML"
         context = f", {error.context}" if error.context and error.context != said else ""

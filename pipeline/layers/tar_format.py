@@ -255,7 +255,7 @@ def _refused(header: ArchiveHeader) -> str:
         # image-spec layer.md: "Sparse files SHOULD NOT be used because they lack consistent support across tar
         # implementations." A kilobyte of them can stand for any size.
         return "is a sparse file"
-    if header.ruled:
+    if header.has_acl:
         return "has an access control list in a format that image tools do not read"
     if not (0 <= header.uid <= OWNER_LIMIT and 0 <= header.gid <= OWNER_LIMIT):
         return f"has an invalid owner {header.uid}:{header.gid}"
