@@ -18,8 +18,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipeline.store.authenticated_values import Sealer
 from pipeline.store.seal_key import read_key
-from pipeline.store.sealed_envelopes import Sealer
 from pipeline.store.tree_seals import tree_metadata_digest
 
 DRAFTS = re.compile(r"(store/tmp|store/users|store/sandbox/live|mirror/\.incoming)/|(output|recipes)/\.")
@@ -126,7 +126,7 @@ class _Reader:
 
     def _unsealed(self, path: Path, data: bytes, key: bytes) -> bytes:
         kind = data.split(b" ", 3)[2].decode(errors="replace")
-        sealed = Sealer.of(key, kind).open(path.parent.name if path.name == "seal" else f"sha256:{path.name}", data)
+        sealed = Sealer.of(key, kind).unseal(path.parent.name if path.name == "seal" else f"sha256:{path.name}", data)
         if not isinstance(sealed, bytes):
             return data
         with contextlib.suppress(ValueError, OSError):

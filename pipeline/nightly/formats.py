@@ -26,7 +26,7 @@ from pipeline.packages import lua
 from pipeline.render import templates as rendering
 from pipeline.resolve import lockfile, solv_cache
 from pipeline.site import site_history, site_writer
-from pipeline.store import sealed_envelopes
+from pipeline.store import authenticated_values
 
 IMAGE_FORMATS: Mapping[str, int] = MappingProxyType(
     {
@@ -65,7 +65,7 @@ DOCUMENT_FORMATS: Mapping[str, int] = MappingProxyType(
         "pipeline.site.site_history.HISTORY_FORMAT": site_history.HISTORY_FORMAT,
         "pipeline.site.site_history.STATE_FORMAT": site_history.STATE_FORMAT,
         "pipeline.site.site_writer.PAGE_FORMAT": site_writer.PAGE_FORMAT,
-        "pipeline.store.sealed_envelopes.FORMAT": sealed_envelopes.FORMAT,
+        "pipeline.store.authenticated_values.FORMAT": authenticated_values.FORMAT,
     }
 )
 """Documents that outlive a release, and what the store's are wrapped in: read by their version, so a raised one makes

@@ -1,21 +1,21 @@
-"""The store: content-addressed files, remembered results, unpacked trees.
+"""The store, relbuild's cache directory: blobs by digest, cached results, unpacked trees.
 
-The only door to its directory.
+No other code reads or writes the directory.
 
     blobs/<hex>            any bytes by digest: RPMs, segments, layers, configs, manifests
-    results/<xx>/<hex>     small JSON results by identity: "these inputs came to this", each in a sealed envelope
+    results/<xx>/<hex>     cached JSON results by the identity (digest) of their inputs, each with a seal (HMAC)
     trees/<name>/          layers unpacked once per diff_id, and rpm's Lua (`root/` and the seal on it)
-    metadata/              downloads under way
+    metadata/              downloads in progress
     locks/                 one file per name that is locked
     users/                 one file for each process that uses the store
-    quarantine/            what was damaged, for people to look at
-    tmp/                   work in flight; what a killed process left is removed by the next
-    key                    what the store seals with
+    quarantine/            damaged files, which people can examine
+    tmp/                   temporary files; those of killed processes are removed by the next process
+    key                    the HMAC key of the seals
 
-A thing in the store is absent or whole: everything is written under `tmp/`, synced and renamed. Nothing in it is
-believed because it stands there: a result and a tree by their seal, a blob by its digest, which is computed anew
-unless the seal says that it was and that the file was not touched since. What does not hold is a miss: told of, put
-into quarantine, and made or fetched again. See docs/decisions/0017.
+Files are absent or complete: everything is written under `tmp/`, synced and renamed. Nothing is trusted because it is
+there: results and trees are authenticated by their seals; a blob is hashed, unless a sealed result says that it was and
+its file is unchanged. What fails is a cache miss: it is reported, moved to quarantine, and made or fetched again. See
+docs/decisions/0017.
 """
 
 from pipeline.store.blobs import BlobWriter, copy_into

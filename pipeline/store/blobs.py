@@ -1,7 +1,4 @@
-"""Writers and stamps of blobs.
-
-A stamp tells at a look that a blob was not touched since it was hashed.
-"""
+"""Write blobs into the store by digest, hash them, and take stamps that show later changes."""
 
 from __future__ import annotations
 
@@ -22,15 +19,15 @@ from pipeline.errors import VerificationError
 from pipeline.store.durable_files import failing_at, sync_file
 
 Stamp = list[int]
-"""Size, inode, time of modification and of change in nanoseconds: the kernel sets the last with every change of content
-or attributes, and nobody else can."""
+"""Size, inode, modification and change time in nanoseconds. The kernel sets the change time with every change of
+content or attributes, and nobody else can: with an equal stamp, a file is unchanged."""
 
 
 class BlobWriter:
-    """A blob being written: `write` bytes, then leave the `with` block.
+    """Writer of one blob: `write` its bytes in a `with` block, whose end puts it, synced.
 
-    Then it stands under its digest, synced, or nowhere if the block raised. With `expected`, other bytes raise
-    VerificationError. `place` tells where a digest stands, `kept` is told of what does now.
+    Nothing is kept if the block raises. With `expected`, other content raises VerificationError `digest-mismatch`.
+    `place` returns the path of a digest; `kept` is called with the digest afterwards.
     """
 
     def __init__(
@@ -51,7 +48,7 @@ class BlobWriter:
         return self
 
     def write(self, data: bytes | memoryview, /) -> int:
-        """Write all of `data`; returns its length."""
+        """Write all of `data`; return its length."""
         self._hash.update(data)
         with failing_at(self._path):
             self._file.write(data)
@@ -60,7 +57,7 @@ class BlobWriter:
 
     @property
     def digest(self) -> Digest:
-        """Digest of what was written so far."""
+        """The digest of what was written so far."""
         return Digest(self._hash.hexdigest())
 
     def __exit__(
@@ -84,10 +81,7 @@ class BlobWriter:
 
 
 def blob_stamp(path: Path) -> Stamp | None:
-    """Return the stamp of a blob's file.
-
-    It is None if none stands there, or something that is no regular file.
-    """
+    """Return the stamp of a blob's file; None if it is missing or not a regular file."""
     try:
         return _stamp(path.lstat())
     except (FileNotFoundError, NotADirectoryError):
@@ -95,7 +89,7 @@ def blob_stamp(path: Path) -> Stamp | None:
 
 
 def stamp_of_whole(path: Path, digest: Digest) -> Stamp | None:
-    """The stamp of a blob's file if its bytes, which are all read, are what its name says."""
+    """Hash a blob's file; return its stamp if it has this digest, None otherwise."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         before = _stamp(os.fstat(handle))
@@ -104,7 +98,7 @@ def stamp_of_whole(path: Path, digest: Digest) -> Stamp | None:
             return None
         with os.fdopen(handle, "rb") as file:
             whole = hashlib.file_digest(file, "sha256").hexdigest() == digest.hex
-        # Whoever wrote into it meanwhile made another stamp of it.
+        # If the file was changed meanwhile, this stamp does not match it any more.
         return before if whole else None
     except OSError as error:
         if error.errno in _NO_BLOB:
@@ -113,7 +107,7 @@ def stamp_of_whole(path: Path, digest: Digest) -> Stamp | None:
 
 
 _NO_BLOB = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.EIO)
-"""Nothing there, a link, a pipe, or what the disk cannot read."""
+"""The file is missing, a symlink, a pipe, or unreadable on disk."""
 
 
 def _stamp(status: os.stat_result) -> Stamp | None:
@@ -123,6 +117,6 @@ def _stamp(status: os.stat_result) -> Stamp | None:
 
 
 def copy_into(file: BinaryIO, target: BlobWriter) -> None:
-    """Copy the rest of `file` into a blob."""
+    """Copy the rest of `file` into a blob's writer."""
     while data := file.read(CHUNK):
         target.write(data)

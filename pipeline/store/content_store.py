@@ -1,4 +1,7 @@
-"""The store's files. See the package's docstring for what lies where."""
+"""Open the store; put, read and verify its blobs, cached results and trees; seals; locks.
+
+The package's docstring has the layout of its directory.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ from typing import BinaryIO, TypeVar
 
 from pipeline.digest import DiffId, Digest, identity
 from pipeline.errors import RelbuildError, VerificationError
+from pipeline.store.authenticated_values import SealFault, read_small
 from pipeline.store.blobs import (
     BlobWriter,
     Stamp,
@@ -27,7 +31,6 @@ from pipeline.store.blobs import (
 )
 from pipeline.store.durable_files import failing_at, sync_file, sync_folder
 from pipeline.store.locks import hold_lock, sweep_temporary, temporary_folder
-from pipeline.store.sealed_envelopes import EnvelopeFault, read_small
 from pipeline.store.store_folders import READ_ONLY_ERRNOS, make_store_folders, require_own_folders
 from pipeline.store.store_processes import register_process
 from pipeline.store.store_sealers import StoreSealers
@@ -40,7 +43,7 @@ from pipeline.store.tree_seals import (
 )
 
 _USED_AGE = 3600.0
-"""Seconds after which the use of something is noted anew: seldom enough to cost nothing."""
+"""Seconds after which a use is recorded again in the file's times: seldom enough to cost nothing."""
 
 _T = TypeVar("_T")
 
@@ -50,28 +53,27 @@ def _silent(text: str) -> None:
 
 
 @dataclass(slots=True)
-class _Known:
-    """The facts that a store has found out in this process."""
+class _Told:
+    """The warnings that this process has given of a store, each once."""
 
     guard: threading.Lock = field(default_factory=threading.Lock)
     foreign: bool = False
-    """Was told that results of others stand here."""
+    """That the store has results that are not sealed with its key."""
     closed: bool = False
-    """Was told that nothing can be remembered."""
+    """That the store is not writable."""
 
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """A store in a directory that only its owner can enter (unpacked trees hold setuid files).
+    """A store in a directory that only its owner can enter (unpacked trees have setuid files).
 
-    `key` is what a CI gives in place of the store's own; `tell` is told, in a sentence, what was not as this store had
-    left it.
+    `key`: HMAC key that a CI gives in place of the store's own; `tell`: called with a warning for people.
     """
 
     root: Path
     key: bytes | None = field(default=None, repr=False, compare=False)
     tell: Callable[[str], None] = field(default=_silent, repr=False, compare=False)
-    _known: _Known = field(default_factory=_Known, repr=False, compare=False)
+    _told: _Told = field(default_factory=_Told, repr=False, compare=False)
     _sealers: StoreSealers = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -79,7 +81,7 @@ class Store:
 
     @classmethod
     def open(cls, root: Path, *, key: bytes | None = None, tell: Callable[[str], None] = _silent) -> Store:
-        """Open or make the store at `root`, and remove what killed processes left in flight.
+        """Open or make the store at `root`, and remove temporary files of killed processes.
 
         Raises EnvironmentLacking `no-permission`, `store-not-own`.
         """
@@ -92,31 +94,28 @@ class Store:
 
     @property
     def sandbox(self) -> Path:
-        """The folder in which sandboxes stand while they run."""
+        """The folder of running sandboxes."""
         return self.root / "sandbox"
 
     def volume(self, name: str) -> Path:
-        """The folder of a volume that outlives its instance. It is not made."""
+        """Return the folder of a volume that outlives its instance; it is not made here."""
         return self.root / "volumes" / name
 
     # --- blobs -------------------------------------------------------------------------------
 
     def blob(self, digest: Digest) -> Path:
-        """Return the path at which the blob stands, or would stand."""
+        """Return the path of a blob, which need not exist."""
         return self.root / "blobs" / digest.hex
 
     def has(self, digest: Digest) -> bool:
-        """Return whether a file of that name is here.
-
-        Its bytes are what they should be only where `sound` says so, or whoever reads them hashes them.
-        """
+        """Return whether a blob's file exists; its content is not verified (`sound` does)."""
         return self.blob(digest).exists()
 
     def sound(self, digest: Digest) -> bool:
-        """Return whether the blob is here and its bytes are what its name says.
+        """Return whether the blob is here and intact.
 
-        They are hashed unless this store has hashed them before and the file was not touched since. A damaged blob is
-        put into quarantine, so that it is made or fetched again.
+        It is hashed, unless this store has hashed it before and the file is unchanged since. A damaged blob is moved to
+        quarantine, so that it is made or fetched again.
         """
         name, path = _stamped(digest), self.blob(digest)
         seen = blob_stamp(path)
@@ -132,24 +131,21 @@ class Store:
         return True
 
     def stamp(self, digest: Digest) -> Stamp | None:
-        """Stamp of the blob's file, another after every change of it; None if there is no file."""
+        """Return the stamp of the blob's file, another after every change of it; None if missing."""
         return blob_stamp(self.blob(digest))
 
     def writer(self, expected: Digest | None = None) -> BlobWriter:
-        """A new blob, to be used in a `with` block."""
+        """Return the writer of a new blob, to be used in a `with` block."""
         return BlobWriter(self.root / "tmp", self.blob, self.note_whole, expected)
 
     def note_whole(self, digest: Digest) -> None:
-        """Note that a blob is whole, for its bytes were just hashed by whoever wrote or linked it.
-
-        It is `sound` as it stands now.
-        """
+        """Record that a blob is `sound` with its present stamp: its writer has just hashed it."""
         seen = self.stamp(digest)
         if seen is not None:
             self._keep(_stamped(digest), seen, sync=False)
 
     def put(self, data: bytes) -> Digest:
-        """Keep `data`; returns its digest."""
+        """Put `data` as a blob; return its digest."""
         digest = Digest.of(data)
         if read_small(self.blob(digest)) != data:
             with self.writer(digest) as blob:
@@ -175,7 +171,7 @@ class Store:
 
     @contextlib.contextmanager
     def reading(self, digest: Digest) -> Iterator[BinaryIO]:
-        """The blob as a file. What is read is *not* verified: hash it, or call `verify` first."""
+        """Open a blob within the block, *not* verified: hash it, or call `verify` first."""
         try:
             file = self.blob(digest).open("rb")
         except FileNotFoundError:
@@ -184,9 +180,9 @@ class Store:
             yield file
 
     def verify(self, digest: Digest) -> Stamp:
-        """Recompute the blob's digest, and return its stamp.
+        """Hash the blob and return its stamp.
 
-        Raises VerificationError; a damaged blob is put into quarantine first.
+        Raises VerificationError; a damaged blob is moved to quarantine first.
         """
         whole = stamp_of_whole(self.blob(digest), digest)
         if whole is None:
@@ -204,9 +200,9 @@ class Store:
         )
 
     def settle(self) -> None:
-        """Sync the names of all blobs to the disk, whose bytes are there already.
+        """Sync the names of all blobs to the disk; their bytes are there already.
 
-        What names blobs and is to last (a layout) calls it first.
+        To be called before a lasting document that refers to blobs (a layout) is written.
         """
         with contextlib.suppress(PermissionError):
             sync_folder(self.root / "blobs")
@@ -214,30 +210,29 @@ class Store:
     # --- results -----------------------------------------------------------------------------
 
     def recall(self, identity: Digest) -> object | None:
-        """Return the JSON value that this store remembered for `identity`, or None.
+        """Return the cached JSON value for `identity`; None if there is none with this store's seal.
 
-        What another store or anybody else wrote is None; what was damaged is put into quarantine.
+        A damaged one is moved to quarantine.
         """
         path = self.result(identity)
         data = read_small(path)
         if data is None:
             return None
-        value = data if isinstance(data, EnvelopeFault) else self.opened(identity, data)
+        value = data if isinstance(data, SealFault) else self.unseal(identity, data)
         if isinstance(value, bytes):
             self._used(path)
             known: object = json.loads(value)
             return known
-        if value is EnvelopeFault.FOREIGN:
+        if value is SealFault.FOREIGN:
             self._tell_of_foreign(path)
         else:
             self.quarantine(path, "a cached result was changed after this store wrote it")
         return None
 
     def recall_as(self, identity: Digest, read: Callable[[object], _T]) -> _T | None:
-        """Recall what was remembered for `identity`, as `read` makes it; None if there is none.
+        """Return the cached value for `identity`, converted by `read`; None if there is none.
 
-        One that `read` refuses (ValueError, TypeError, LookupError, a RelbuildError) has another form than is wanted,
-        and is None.
+        Also None if `read` raises ValueError, TypeError, LookupError or a RelbuildError: then it has another format.
         """
         known = self.recall(identity)
         if known is None:
@@ -249,31 +244,28 @@ class Store:
             return None
 
     def remember(self, identity: Digest, value: object) -> None:
-        """Keep a JSON value under `identity`, sealed.
-
-        A store that cannot be written to remembers nothing, and says so: what is remembered only saves time.
-        """
+        """Cache a JSON value under `identity`, sealed. A store that is not writable only warns."""
         self._keep(identity, value, sync=True)
 
-    def opened(self, identity: Digest, envelope: bytes) -> bytes | EnvelopeFault:
-        """The value in a result's file, as it was written, or why it does not count."""
+    def unseal(self, identity: Digest, framed: bytes) -> bytes | SealFault:
+        """Return the value in the content of a result's file, or why its seal is not accepted."""
         sealer = self._sealers.known("result")
-        return EnvelopeFault.FOREIGN if sealer is None else sealer.open(str(identity), envelope)
+        return SealFault.FOREIGN if sealer is None else sealer.unseal(str(identity), framed)
 
     def result(self, identity: Digest) -> Path:
-        """Path where a result stands, or would stand."""
+        """Return the path of a cached result, which need not exist."""
         return self.root / "results" / identity.hex[:2] / identity.hex
 
     def _keep(self, identity: Digest, value: object, *, sync: bool) -> None:
         path = self.result(identity)
         data = json.dumps(value, sort_keys=True).encode()
         try:
-            envelope = self._sealers.made("result").close(str(identity), data)
+            framed = self._sealers.made("result").seal(str(identity), data)
             self._make_place(path.parent)
             handle, name = tempfile.mkstemp(dir=self.root / "tmp", prefix="file-")
             with failing_at(path), os.fdopen(handle, "wb") as file:
                 fcntl.flock(file, fcntl.LOCK_EX)
-                file.write(envelope)
+                file.write(framed)
                 if sync:
                     sync_file(file)
                 file.flush()
@@ -281,12 +273,12 @@ class Store:
         except OSError as error:
             if error.errno not in READ_ONLY_ERRNOS:
                 raise
-            if not self._known.closed:
-                self._known.closed = True
+            if not self._told.closed:
+                self._told.closed = True
                 self.tell(f"the store is not writable, so new results are not cached: {self.root}")
 
     def _make_place(self, folder: Path) -> None:
-        """Make a folder of results. Something else in its place, a link also, is put aside."""
+        """Make a folder of results; anything else in its place is moved to quarantine."""
         try:
             folder.mkdir(mode=0o700)
         except FileExistsError:
@@ -299,33 +291,32 @@ class Store:
     def seal(self, data: bytes) -> str:
         """Return the seal of this store on `data`: HMAC-SHA256 (RFC 2104), 64 hex digits.
 
-        Only this store says it of `data`, under a key that is made when it is first needed. Whoever can read the store
-        can make one too.
+        The key is made when it is first needed. Whoever can read the store can make seals too.
         """
         return self._sealers.seal(data)
 
     def sealed(self, data: bytes, seal: str) -> bool:
-        """Tell whether `seal` was made by this store, of this very data."""
+        """Return whether `seal` is this store's seal on `data`."""
         return hmac.compare_digest(self.seal(data).encode(), seal.encode(errors="replace"))
 
-    # --- what is not as it should be ------------------------------------------------------------
+    # --- damage ----------------------------------------------------------------------------------
 
     def quarantine(self, path: Path, why: str) -> None:
-        """Put a file of the store out of the way, for people to look at, and tell of it."""
+        """Move a damaged file of the store to quarantine, and warn of it."""
         aside = self.root / "quarantine" / f"{time.time_ns()}-{path.name}"
         try:
             path.rename(aside)
         except FileNotFoundError:
-            return  # Another process was faster, and told of it.
+            return  # Another process has moved it, and warned.
         except OSError as error:
             if error.errno not in READ_ONLY_ERRNOS:
                 raise
-            aside = path  # It cannot be moved, and does not count.
+            aside = path  # It cannot be moved; it is ignored all the same.
         self.tell(f"{path}: {why}; it was moved to {aside} and is recreated")
 
     def _tell_of_foreign(self, path: Path) -> None:
-        with self._known.guard:
-            first, self._known.foreign = not self._known.foreign, True
+        with self._told.guard:
+            first, self._told.foreign = not self._told.foreign, True
         if first:
             self.tell(
                 "the store holds results that are not sealed with its key (from another machine, or an older relbuild);"
@@ -333,7 +324,7 @@ class Store:
             )
 
     def _used(self, path: Path) -> None:
-        """Note that something was used, for `collect`."""
+        """Update a file's times at most once an hour: `collect_garbage` goes by them."""
         with contextlib.suppress(OSError):
             now = time.time()
             if now - path.stat().st_mtime > _USED_AGE:
@@ -342,16 +333,16 @@ class Store:
     # --- trees -------------------------------------------------------------------------------
 
     def tree(self, name: DiffId | str) -> Path:
-        """Return the folder of an unpacked layer, or of another kept tree.
+        """Return the folder of an unpacked layer or other tree, whose root is `root/` in it.
 
-        `root/` in it is the tree; the folder exists only when it is whole.
+        The folder exists only when the tree is complete.
         """
         return self.root / "trees" / (name if isinstance(name, str) else name.hex)
 
     def keep_tree(self, folder: Path, name: DiffId | str, content: Mapping[str, str] | None = None) -> Path:
-        """Move a whole tree (`folder`/root, in a temporary folder) to its place, sealed.
+        """Seal a complete tree (`folder`/root, in a temporary folder) and move it to its place.
 
-        The first to finish wins. `content` is the sha256 of each of its files by path, where whoever made it knows.
+        The first to finish wins. `content`: path → sha256 of each of its files, where the caller knows them.
         """
         target = self.tree(name)
         found = content if content is not None else hash_tree_files(folder / TREE_ROOT)
@@ -365,10 +356,7 @@ class Store:
         return target
 
     def kept_tree(self, name: DiffId | str) -> Path | None:
-        """Return the folder of a kept tree that is as it was when it was made, or None.
-
-        One that is not as it was is removed.
-        """
+        """Return the folder of an unchanged tree, or None. A changed one is removed."""
         folder = self.tree(name)
         if not os.path.lexists(folder):
             return None
@@ -380,10 +368,7 @@ class Store:
         return None
 
     def tree_holds(self, folder: Path, *, reading: bool = False) -> bool:
-        """Return whether a kept tree is as it was when it was made.
-
-        With `reading` every file is read.
-        """
+        """Return whether a tree is unchanged since it was sealed; `reading`: hash every file."""
         holds = tree_holds(folder, folder.name, self._sealers.known("tree"), reading=reading)
         if holds and not reading:
             self._used(folder / "seal")
@@ -393,14 +378,14 @@ class Store:
 
     @property
     def metadata(self) -> Path:
-        """Folder for repository metadata."""
+        """The folder of downloads in progress."""
         return self.root / "metadata"
 
     @contextlib.contextmanager
     def locked(self, name: str) -> Iterator[None]:
-        """Hold the lock called `name` (any text) against other processes and threads.
+        """Hold the lock `name` (any text) within the block, against other processes and threads.
 
-        In a store that cannot be written to nobody makes anything, so there is nothing to be locked.
+        A store that is not writable needs no lock, because nobody makes anything in it.
         """
         path = self.root / "locks" / hashlib.sha256(name.encode()).hexdigest()[:32]
         try:
@@ -417,9 +402,9 @@ class Store:
 
     @contextlib.contextmanager
     def temporary(self, prefix: str) -> Iterator[Path]:
-        """Make a fresh folder on the store's file system, for the time of the block.
+        """Make a temporary folder on the store's file system for the time of the block.
 
-        It is removed with the block, or by the next `open` if this process is killed.
+        It is removed at its end, or by the next `open` if this process is killed.
         """
         with temporary_folder(self.root / "tmp", prefix) as folder:
             yield folder
@@ -430,5 +415,5 @@ def _stamped(digest: Digest) -> Digest:
 
 
 def last_stamped(store: Store, digest: Digest) -> Path:
-    """The file that says when a blob was hashed or last used."""
+    """Return the path of the result with a blob's stamp, whose times show the last use."""
     return store.result(_stamped(digest))

@@ -1,9 +1,7 @@
-"""Files that are on the disk before they count.
+"""Write a file so that it survives a power cut: sync it, rename it, sync its folder.
 
-They are synced, then renamed, then the folder that names them is synced.
-
-Without the first a power cut can leave a name for bytes that never arrived (rename(2) orders nothing), without the
-last it can take the name away again (fsync(2): the folder's entry needs an fsync of its own).
+Without the first sync, a power cut can leave a name without its content (rename(2) guarantees no order); without the
+second, the name can be lost (fsync(2): a folder's entry needs an fsync of its own).
 """
 
 from __future__ import annotations
@@ -20,15 +18,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 _SPARED = 30.0
-"""Seconds: far more than passes between making a draft and locking it."""
+"""Age in seconds up to which a draft (temporary file) is not removed: its writer may not have locked it yet."""
 
 
 @contextlib.contextmanager
 def failing_at(path: Path) -> Iterator[None]:
-    """Name `path` in an operating-system error that comes without one.
-
-    The errors of write and fsync come without one.
-    """
+    """Add `path` to an OSError within the block that names no file, as of write and fsync."""
     try:
         yield
     except OSError as error:
@@ -38,16 +33,13 @@ def failing_at(path: Path) -> Iterator[None]:
 
 
 def sync_file(file: BinaryIO) -> None:
-    """Sync what was written to the disk."""
+    """Flush a file and sync it to the disk."""
     file.flush()
     os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:
-    """Sync the names in `folder` to the disk.
-
-    A file system without a sync for folders says EINVAL.
-    """
+    """Sync the names in `folder` to the disk, if the file system can sync folders (else EINVAL)."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(handle)
@@ -60,9 +52,9 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_durably(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Write `data` to `path`, whole or not at all, also over a power cut.
+    """Write `data` to `path` atomically and durably, replacing what was there.
 
-    What stood there is replaced, and what a killed writer of the same file left is removed.
+    Drafts of killed writers of the same file are removed.
     """
     _sweep(path)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -81,13 +73,10 @@ def write_durably(path: Path, data: bytes, *, mode: int = 0o644) -> None:
 
 
 def _sweep(path: Path) -> None:
-    """Remove drafts of `path` that no living process holds.
-
-    The youngest are spared: their owner is about to hold them.
-    """
+    """Remove old drafts of `path` that no process has locked."""
     draft = re.compile(re.escape(f".{path.name}.") + "[a-z0-9_]{8}")
     for other in path.parent.iterdir():
-        # One that may not be read, or is gone by now, is somebody else's.
+        # Unreadable ones, and those removed meanwhile, are left to others.
         with contextlib.suppress(OSError):
             if draft.fullmatch(other.name) and other.lstat().st_mtime < time.time() - _SPARED:
                 with other.open("rb") as file:

@@ -1,6 +1,6 @@
-"""Locks, and the folders of work in flight.
+"""Lock files and locked temporary folders, and removal of those that killed processes left.
 
-What a killed process leaves is known by nobody holding its lock.
+A killed process's file is recognised because nobody holds its lock.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 SWEEP_AGE = 30.0
-"""Seconds: far more than passes between making a temporary file and locking it."""
+"""Age in seconds up to which a temporary file is not removed: its owner may not have locked it yet."""
 
 
 def hold_lock(path: Path) -> int:
-    """Return a handle that holds the lock of a file.
+    """Lock a file, which is made if missing; return the file descriptor that holds the lock.
 
-    `remove_unheld` may take a file away between opening and locking it: then it is made again.
+    `remove_unheld` may remove the file between opening and locking it: then it is made again.
     """
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -38,12 +38,12 @@ def hold_lock(path: Path) -> int:
 
 
 def remove_unheld(path: Path) -> bool:
-    """Remove the file of a lock if nobody holds it, and tell whether that was so."""
+    """Remove a lock file if nobody holds its lock; return whether it was removed."""
     with contextlib.suppress(OSError):
         handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink()  # While it is held: whoever waits for it sees that it is gone, and makes another.
+            path.unlink()  # While it is locked: a process that waits for it sees that it is gone, and makes another.
             return True
         finally:
             os.close(handle)
@@ -52,9 +52,9 @@ def remove_unheld(path: Path) -> bool:
 
 @contextlib.contextmanager
 def temporary_folder(parent: Path, prefix: str) -> Iterator[Path]:
-    """Make a fresh folder in `parent`, for the time of the block.
+    """Make and lock a temporary folder in `parent` for the time of the block.
 
-    It is removed with the block, or by `sweep` if this process is killed.
+    It is removed at its end, or by `sweep_temporary` if this process is killed.
     """
     folder = Path(tempfile.mkdtemp(dir=parent, prefix=f"{prefix}-"))
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -67,10 +67,7 @@ def temporary_folder(parent: Path, prefix: str) -> Iterator[Path]:
 
 
 def sweep_temporary(folder: Path) -> None:
-    """Remove temporary files and folders that no living process holds a lock on.
-
-    The youngest are spared: their owner may be about to lock them.
-    """
+    """Remove old temporary files and folders that no process has locked."""
     spared = time.time() - SWEEP_AGE
     for path in folder.glob("*"):
         try:

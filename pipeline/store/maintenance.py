@@ -1,4 +1,4 @@
-"""Looking after a store: how much it holds, what goes, and whether all of it is what it was."""
+"""Measure a store's disk usage, collect garbage by last use, and verify all its files."""
 
 from __future__ import annotations
 
@@ -12,27 +12,28 @@ from typing import assert_never
 
 from pipeline.digest import Digest
 from pipeline.errors import VerificationError
+from pipeline.store.authenticated_values import SealFault, read_small
 from pipeline.store.blobs import stamp_of_whole
 from pipeline.store.content_store import Store, last_stamped
 from pipeline.store.locks import remove_unheld, sweep_temporary
 from pipeline.store.seal_key import KEY_FILE, read_key
-from pipeline.store.sealed_envelopes import EnvelopeFault, read_small
 from pipeline.store.store_folders import STORE_FOLDERS
 from pipeline.store.store_processes import oldest_other_process
 
 _USE_NOTED = 2 * 86400.0
-"""Seconds for which the use of something may go unnoted: a day with relatime, and as much again for what was looked up
-and is about to be used."""
+"""Seconds for which a use may not be recorded: a day with relatime, and as much again for what was looked up and is
+about to be used."""
 
 PARTIAL = "partial"
-"""Downloads under way, below `metadata`."""
+"""Name of the folder of partial downloads below `metadata`."""
 
 
 @dataclass(frozen=True, slots=True)
 class GarbageCollected:
-    """The result of a collection: bytes that were freed per kind of content.
+    """Result of a garbage collection: kind of content → bytes freed.
 
-    `spared_since`: another process uses the store, so what was used since (seconds since the epoch) was left.
+    `spared_since`: because another process uses the store, everything used since then (seconds since the epoch) was
+    kept.
     """
 
     freed: dict[str, int]
@@ -41,10 +42,7 @@ class GarbageCollected:
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """A damaged file or folder of the store.
-
-    It was not what it should be, and is in quarantine or removed.
-    """
+    """A damaged file or folder of the store, which was moved to quarantine."""
 
     kind: str
     path: Path
@@ -53,10 +51,10 @@ class Damage:
 
 @dataclass(frozen=True, slots=True)
 class StoreChecked:
-    """The result of reading a whole store.
+    """Result of verifying a whole store.
 
-    `read` counts what is whole, per kind; `foreign` are results that another store, or an older relbuild, wrote: they
-    do no harm, for they do not count.
+    `read`: kind of content → number of intact items; `foreign`: number of results without this store's seal, of another
+    store or an older relbuild, which are ignored.
     """
 
     damaged: tuple[Damage, ...]
@@ -65,7 +63,7 @@ class StoreChecked:
 
 
 def store_usage(store: Store) -> dict[str, int]:
-    """Return the bytes on disk per kind of content, with what runs and volumes keep."""
+    """Return kind of content (folder's name) → bytes on disk, with sandboxes and volumes."""
     every = {*STORE_FOLDERS, *(path.name for path in store.root.iterdir() if path.is_dir() and not path.is_symlink())}
     return {name: sum(_bytes(path) for path in (store.root / name).glob("*")) for name in sorted(every)}
 
@@ -74,12 +72,11 @@ def store_usage(store: Store) -> dict[str, int]:
 
 
 def collect_garbage(store: Store, before: float, keep: Collection[Digest] = ()) -> GarbageCollected:
-    """Remove what was last used before `before` (seconds since the epoch) and is not in `keep`.
+    """Remove what was last used before `before` (seconds since the epoch), except blobs `keep`.
 
-    The files of locks that nobody holds are removed too. Use is when a file was last read or written, as the file
-    system tells it (to a day, with relatime), or when the store noted it; a folder was used when any file directly in
-    it was. What another process that is running may use is left. What is removed is made or fetched again when it is
-    needed.
+    Also lock files that nobody holds. The last use is a file's access or modification time (to a day, with relatime),
+    or that of the stamp recorded for a blob; for a folder, the latest of the files directly in it. What another running
+    process may use is kept. What is removed is made or fetched again when it is needed.
     """
     since = oldest_other_process(store.root)
     spared = None if since is None or since - _USE_NOTED >= before else since - _USE_NOTED
@@ -89,7 +86,7 @@ def collect_garbage(store: Store, before: float, keep: Collection[Digest] = ()) 
     # Blobs before results: the results tell when blobs were used.
     for kind in freed:
         for path in sorted(_items(store, kind)):
-            with contextlib.suppress(FileNotFoundError):  # Another is collecting too.
+            with contextlib.suppress(FileNotFoundError):  # Another process is collecting too.
                 if (kind == "blobs" and path.name in kept) or _last_used(store, kind, path) >= limit:
                     continue
                 freed[kind] += _remove(store, kind, path)
@@ -100,10 +97,7 @@ def collect_garbage(store: Store, before: float, keep: Collection[Digest] = ()) 
 
 
 def _items(store: Store, kind: str) -> Iterator[Path]:
-    """List the paths of a kind of content that are looked at.
-
-    No link is followed: one is an item, and is what goes.
-    """
+    """Yield the paths of all items of a kind of content; symlinks are items, not followed."""
     for path in (store.root / kind).glob("*"):
         inside = kind == "results" or (kind == "metadata" and path.name == PARTIAL)
         if inside and path.is_dir() and not path.is_symlink():
@@ -116,7 +110,7 @@ def _last_used(store: Store, kind: str, path: Path) -> float:
     """Return the time at which an item was last used, in seconds since the epoch."""
     seen = [path.lstat()]
     if stat.S_ISLNK(seen[0].st_mode):
-        return 0.0  # relbuild puts none there.
+        return 0.0  # relbuild makes no symlinks there.
     if stat.S_ISDIR(seen[0].st_mode):
         seen += [entry.lstat() for entry in path.iterdir() if entry.is_file()]
     elif kind == "blobs":
@@ -126,10 +120,10 @@ def _last_used(store: Store, kind: str, path: Path) -> float:
 
 
 def _remove(store: Store, kind: str, path: Path) -> int:
-    """Remove it in one step; the bytes that were freed."""
+    """Remove an item in one step; return the bytes that were freed."""
     found = path.lstat()
     if kind == "blobs" and found.st_nlink > 1:
-        path.unlink()  # A layout or mirror of an older relbuild holds it too: nothing is freed, and nothing is lost.
+        path.unlink()  # Hard-linked by a layout or mirror of an older relbuild: nothing is freed, and nothing is lost.
         return 0
     size = _bytes(path)
     with store.temporary("collected") as folder:
@@ -147,9 +141,9 @@ def _bytes(path: Path) -> int:
 
 
 def check_store(store: Store) -> StoreChecked:
-    """Read all that the store holds, and put what is damaged into quarantine.
+    """Read and verify everything in the store; move what is damaged to quarantine.
 
-    A damaged tree is removed. So what is damaged is made or fetched again.
+    It is then made or fetched again when it is needed.
     """
     damaged: list[Damage] = []
     read = dict.fromkeys(("blobs", "results", "trees", "metadata"), 0)
@@ -164,9 +158,9 @@ def check_store(store: Store) -> StoreChecked:
         match _check_result(store, path):
             case None:
                 read["results"] += 1
-            case EnvelopeFault.FOREIGN:
+            case SealFault.FOREIGN:
                 foreign += 1
-            case EnvelopeFault.DAMAGED:
+            case SealFault.DAMAGED:
                 damaged.append(_put_aside(store, "result", path, "it was changed after this store wrote it"))
             case other:
                 assert_never(other)
@@ -177,7 +171,7 @@ def check_store(store: Store) -> StoreChecked:
             damaged.append(_put_aside(store, "tree", path, "it was changed after this store wrote it"))
     for path in sorted(_items(store, "metadata")):
         if path.parent.name == PARTIAL and path.is_file() and not path.is_symlink():
-            read["metadata"] += 1  # The part of a download: its digest decides when it is whole.
+            read["metadata"] += 1  # A partial download: verified by its digest when it is complete.
         else:
             damaged.append(_put_aside(store, "metadata", path, "not a file of relbuild's"))
     return StoreChecked(tuple(damaged), read, foreign)
@@ -199,22 +193,22 @@ def _check_blob(store: Store, path: Path) -> bool:
         return False
     whole = stamp_of_whole(path, digest)
     if whole is None:
-        return not os.path.lexists(path)  # It may have been collected meanwhile.
+        return not os.path.lexists(path)  # It may have been garbage-collected meanwhile.
     store.note_whole(digest)
     return True
 
 
-def _check_result(store: Store, path: Path) -> EnvelopeFault | None:
+def _check_result(store: Store, path: Path) -> SealFault | None:
     data = read_small(path)
     if data is None:
         return None
-    if isinstance(data, EnvelopeFault):
+    if isinstance(data, SealFault):
         return data
     try:
-        opened = store.opened(Digest(path.name), data)
+        value = store.unseal(Digest(path.name), data)
     except VerificationError:
-        return EnvelopeFault.DAMAGED
-    return opened if isinstance(opened, EnvelopeFault) else None
+        return SealFault.DAMAGED
+    return value if isinstance(value, SealFault) else None
 
 
 def _put_aside(store: Store, kind: str, path: Path, why: str) -> Damage:

@@ -1,10 +1,8 @@
-"""The key that a store seals with.
+"""Read a store's HMAC key from the environment or its file; make it; derive keys from it.
 
-It is the store's own, made once and kept in its root, or one that a CI gives it.
-
-The store's own key never leaves the machine and is never cached: whoever has it can make a result that counts. A CI
-whose machines are thrown away gives a key of its own from its protected secrets; then what its protected runs
-remembered counts on their next machine, and what anybody else put into the cache does not.
+The store's own key must never leave the machine or be cached: whoever has it can forge results. A CI with ephemeral
+machines gives a key from its protected secrets: then results cached by its protected runs are accepted on their next
+machine, and those that anybody else put into the cache are not.
 """
 
 from __future__ import annotations
@@ -25,7 +23,7 @@ from pipeline.errors import UsageError, VerificationError
 from pipeline.store.durable_files import sync_file, sync_folder
 
 KEY_FILE = "key"
-"""The store's own key, in its root, readable by its owner only."""
+"""Name of the file with the store's own key, in its root, readable by its owner only."""
 
 KEY_SIZE = 32
 """Bytes: as many as SHA-256 has (RFC 2104, section 3)."""
@@ -37,17 +35,17 @@ KEY_FILE_VARIABLE = "RELBUILD_STORE_KEY_FILE"
 """Environment variable that names the file with that text."""
 
 KEY_TEXT_LEAST = 32
-"""Characters that a given key has at least. What it sealed is seen by whoever reads the cache, so it must withstand
-guessing: 32 hex digits at random are 128 bits."""
+"""Least characters of a given key. Whoever can read the cache sees values with their seals, so the key must withstand
+guessing: 32 random hex digits are 128 bits."""
 
 KEY_TEXT_MOST = 4096
-"""Characters that a given key has at most."""
+"""Most characters of a given key."""
 
 
 def given_key(environment: Mapping[str, str]) -> bytes | None:
-    """Return the key that the environment gives, or None.
+    """Return the key given by the environment; None: the store's own is to be used.
 
-    With None the store's own is used. Raises UsageError `store-key-short`, `store-key-missing`.
+    Raises UsageError `store-key-short`, `store-key-missing`.
     """
     text, place = environment.get(KEY_VARIABLE, ""), KEY_VARIABLE
     if not text and (name := environment.get(KEY_FILE_VARIABLE, "")):
@@ -76,7 +74,10 @@ def given_key(environment: Mapping[str, str]) -> bytes | None:
 
 
 def read_key(root: Path) -> bytes | None:
-    """The store's own key; None if it was never made. Raises VerificationError `store-key`."""
+    """Read the store's own key; None if there is none yet.
+
+    Raises VerificationError `store-key` if the file was changed.
+    """
     path = root / KEY_FILE
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -98,9 +99,9 @@ def read_key(root: Path) -> bytes | None:
 
 
 def make_key(root: Path) -> bytes:
-    """Return the store's own key, made if there is none.
+    """Return the store's own key; make one if there is none.
 
-    Of several that make one at the same time the first wins.
+    The first of several processes wins.
     """
     known = read_key(root)
     if known is not None:
@@ -122,7 +123,7 @@ def make_key(root: Path) -> bytes:
 
 
 def derive_key(key: bytes, purpose: str) -> bytes:
-    """A key for one purpose, so that a seal of one kind is none of another."""
+    """Derive the key for one purpose, so that a seal of one kind is not valid for another."""
     return hmac.new(key, b"relbuild derived key\n" + purpose.encode(), hashlib.sha256).digest()
 
 

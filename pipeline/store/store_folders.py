@@ -1,7 +1,4 @@
-"""The folders of a store.
-
-They must be its own, and may be on a file system that is only read.
-"""
+"""Make a store's folders; refuse a store with a symlink or file in place of a folder."""
 
 from __future__ import annotations
 
@@ -14,14 +11,13 @@ from pipeline.errors import EnvironmentLacking
 STORE_FOLDERS = ("blobs", "results", "trees", "metadata", "locks", "tmp", "users", "quarantine")
 
 READ_ONLY_ERRNOS = (errno.EROFS, errno.EACCES, errno.EPERM)
-"""A store that this process may only read."""
+"""Errors of writing to a store that is read-only for this process."""
 
 
 def make_store_folders(root: Path) -> None:
-    """Make a store's root and its folders, where they are missing.
+    """Make a store's root and its folders where they are missing.
 
-    A store that is there, and that this process may only read, can do without. Raises EnvironmentLacking
-    `no-permission`.
+    An existing read-only store may lack some. Raises EnvironmentLacking `no-permission`.
     """
     try:
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -37,9 +33,9 @@ def make_store_folders(root: Path) -> None:
 
 
 def require_own_folders(root: Path) -> None:
-    """Refuse a store of which a folder is a link or no folder.
+    """Refuse a store in which a symlink or file is in place of a folder.
 
-    It leads what is swept and collected elsewhere: an unpacked cache may have brought it. Raises EnvironmentLacking
+    A symlink, for example from an unpacked CI cache, would lead deletions elsewhere. Raises EnvironmentLacking
     `store-not-own`.
     """
     for name in STORE_FOLDERS:
@@ -61,7 +57,7 @@ def _make_folder(path: Path) -> None:
     try:
         path.mkdir(exist_ok=True, mode=0o700)
     except FileExistsError:
-        return  # Something else stands there, which `require_own_folders` tells of.
+        return  # Not a folder: `require_own_folders` reports it.
     except OSError as error:
         if error.errno not in READ_ONLY_ERRNOS or not (path.parent / "blobs").exists():
             raise

@@ -1,7 +1,4 @@
-"""The processes that use a store, and since when.
-
-What they may be using is not collected from under them.
-"""
+"""Register the processes that use a store, so that garbage collection spares their files."""
 
 from __future__ import annotations
 
@@ -14,15 +11,15 @@ import threading
 from pathlib import Path
 
 _entered: dict[Path, tuple[int, Path, int]] = {}
-"""Stores in use, by root: the process that entered, its file, and the handle with its lock."""
+"""Root of a store → process that registered, its file, and the descriptor that holds the file's lock."""
 
 _guard = threading.Lock()
 
 
 def register_process(root: Path) -> None:
-    """Note that this process uses the store at `root` until it ends.
+    """Register this process at the store at `root` until it ends.
 
-    A store that cannot be written to is not collected from.
+    Nothing is done for a store that is not writable: nobody collects garbage there.
     """
     with _guard:
         known = _entered.get(root)
@@ -39,9 +36,9 @@ def register_process(root: Path) -> None:
 
 
 def _entry(path: Path) -> int:
-    """Return a handle that holds the lock of the file.
+    """Make and lock a file; return the descriptor that holds the lock.
 
-    The file is made again if it was taken for a left one before it was held.
+    Made again if another process removed it as a leftover before it was locked.
     """
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -52,9 +49,9 @@ def _entry(path: Path) -> int:
 
 
 def oldest_other_process(root: Path) -> float | None:
-    """Return the time at which the first of the other processes that use the store began.
+    """Return when the first of the other processes registered that use the store.
 
-    It is in seconds since the epoch; None if there are none. Files of those that have ended are removed.
+    Seconds since the epoch; None if there are none. Files of processes that have ended are removed.
     """
     with _guard:
         own = _entered.get(root)

@@ -1,7 +1,4 @@
-"""The sealers of a store.
-
-Its key, read or made when it is first needed, and what is made of it.
-"""
+"""Sealers and seals of a store, from its HMAC key, which is read or made on first use."""
 
 from __future__ import annotations
 
@@ -10,16 +7,13 @@ import hmac
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipeline.store.authenticated_values import Sealer
 from pipeline.store.seal_key import make_key, read_key
-from pipeline.store.sealed_envelopes import Sealer
 
 
 @dataclass(slots=True)
 class StoreSealers:
-    """Seals under the key of the store at `root`.
-
-    `given` is what a CI gives in place of the store's own.
-    """
+    """Seals under the key of the store at `root`, or under `given`, which a CI gives instead."""
 
     root: Path
     given: bytes | None = field(repr=False)
@@ -34,21 +28,21 @@ class StoreSealers:
         return hmac.new(self._key_made(), data, hashlib.sha256).hexdigest()
 
     def known(self, kind: str) -> Sealer | None:
-        """The sealer of a kind of envelope; None if there is no key: then nothing was sealed."""
+        """Return the sealer of a kind of value; None if there is no key yet, so nothing was sealed."""
         known = self._sealers.get(kind)
         if known is None and (key := self._key()) is not None:
             known = self._sealers[kind] = Sealer.of(key, kind)
         return known
 
     def made(self, kind: str) -> Sealer:
-        """The sealer of a kind of envelope; the key is made if there is none."""
+        """Return the sealer of a kind of value; the key is made if there is none."""
         self._key_made()
         sealer = self.known(kind)
         assert sealer is not None, "there is a key now"
         return sealer
 
     def _key(self) -> bytes | None:
-        """The key, if there is one."""
+        """Return the key, or None."""
         if self.given is not None:
             return self.given
         if self._own is None:

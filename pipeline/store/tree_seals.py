@@ -1,9 +1,9 @@
-"""The seals of kept trees.
+"""Seal unpacked trees; check by metadata or by hashing that a tree is unchanged.
 
-A look at names, inodes and times tells that nothing was touched; reading all of it tells that no bit has rotted.
+Names, inodes and change times show that nothing was changed; hashing also shows that the disk has corrupted nothing.
 
-A tree is not synced when it is made, for that would take longer than making it. So one that was made before the machine
-was last started is read once before it counts again: after that it is known to be on the disk.
+A tree is not synced when it is made, which would take longer than making it. So one that was made before the machine's
+last start is hashed once before it is used again: then it is known to be on the disk.
 """
 
 from __future__ import annotations
@@ -17,24 +17,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.store.sealed_envelopes import EnvelopeFault, Sealer, read_small
+from pipeline.store.authenticated_values import Sealer, SealFault, read_small
 
 TREE_ROOT = "root"
-"""The tree, in a kept tree's folder."""
+"""Name of the tree itself in its folder."""
 
 TREE_SEAL_FILE = "seal"
-"""Beside it: what it is compared with, in an envelope."""
+"""Name of the file with the tree's seal, beside it."""
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _SETTLED = "settled"
-"""Instead of the boot in which it was made: it was read since, from the disk."""
+"""In place of the boot's identifier: the tree was hashed after a restart."""
 
 
 @dataclass(frozen=True, slots=True)
 class TreeSeal:
-    """The seal of a kept tree: digests of it, and in which boot of the machine it was written.
+    """Content of a tree's seal.
 
-    `look` is over names, inodes, modes, owners, sizes and change times, `content` over the bytes of its files.
+    `look`: digest over names, inodes, modes, owners, sizes and change times; `content`: digest over the files' content;
+    `boot`: the machine's boot in which it was written.
     """
 
     look: str
@@ -43,7 +44,7 @@ class TreeSeal:
 
 
 def content_digest(files: Mapping[str, str]) -> str:
-    """Over the content of a tree's regular files: path below the root → sha256 in hex."""
+    """Return the digest over a tree's files. `files`: path below the root → sha256 in hex."""
     found = hashlib.sha256()
     for path in sorted(files):
         found.update(os.fsencode(path) + b"\0" + files[path].encode() + b"\n")
@@ -51,24 +52,24 @@ def content_digest(files: Mapping[str, str]) -> str:
 
 
 def write_seal(folder: Path, name: str, content: str, sealer: Sealer, *, settled: bool = False) -> None:
-    """Seal the tree in `folder`, which is kept as `name`."""
+    """Write the seal of the tree in `folder`, which is kept under `name`."""
     told = {
         "look": tree_metadata_digest(folder / TREE_ROOT),
         "content": content,
         "boot": _SETTLED if settled else _boot(),
     }
     draft = folder / f".{TREE_SEAL_FILE}"
-    draft.write_bytes(sealer.close(name, json.dumps(told).encode()))
+    draft.write_bytes(sealer.seal(name, json.dumps(told).encode()))
     draft.replace(folder / TREE_SEAL_FILE)
 
 
 def read_seal(folder: Path, name: str, sealer: Sealer | None) -> TreeSeal | None:
-    """Read the seal of a tree; None if this store did not seal it."""
+    """Read a tree's seal; None if it has none that this store made for `name`."""
     data = read_small(folder / TREE_SEAL_FILE)
-    if sealer is None or data is None or isinstance(data, EnvelopeFault):
+    if sealer is None or data is None or isinstance(data, SealFault):
         return None
-    value = sealer.open(name, data)
-    if isinstance(value, EnvelopeFault):
+    value = sealer.unseal(name, data)
+    if isinstance(value, SealFault):
         return None
     try:
         return TreeSeal(**json.loads(value))
@@ -77,10 +78,10 @@ def read_seal(folder: Path, name: str, sealer: Sealer | None) -> TreeSeal | None
 
 
 def tree_holds(folder: Path, name: str, sealer: Sealer | None, *, reading: bool = False) -> bool:
-    """Return whether a kept tree is what it was when it was made.
+    """Return whether a tree is unchanged since it was sealed.
 
-    The kernel sets a change time with every change of content or attributes, and nobody else can. With `reading` its
-    files are read too, as they are once after a restart.
+    By its metadata: the kernel sets the change time with every change of content or attributes, and nobody else can.
+    With `reading`, and once after a restart, its files are hashed too.
     """
     with contextlib.suppress(OSError):
         sealed = read_seal(folder, name, sealer)
@@ -98,7 +99,7 @@ def tree_holds(folder: Path, name: str, sealer: Sealer | None, *, reading: bool 
 
 
 def hash_tree_files(root: Path) -> dict[str, str]:
-    """sha256 of each regular file below `root`, by path. A file of several names is read once."""
+    """Return path → sha256 (hex) of each regular file below `root`; hard links are read once."""
     found: dict[str, str] = {}
     seen: dict[tuple[int, int], str] = {}
     base = os.fsencode(root)
@@ -119,7 +120,7 @@ def hash_tree_files(root: Path) -> dict[str, str]:
 
 
 def tree_metadata_digest(root: Path) -> str:
-    """A digest over names, inodes, modes, owners, sizes and change times of all below `root`."""
+    """Return the digest over names, inodes, modes, owners, sizes and change times below `root`."""
     found = hashlib.sha256()
     folders = [os.fsencode(root)]
     _look_at(found, b"", os.lstat(root))

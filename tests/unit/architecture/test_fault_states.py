@@ -12,8 +12,8 @@ import pytest
 
 from pipeline.digest import Digest
 from pipeline.store import Store
+from pipeline.store.authenticated_values import Sealer
 from pipeline.store.seal_key import KEY_SIZE
-from pipeline.store.sealed_envelopes import Sealer
 
 FAULTS = Path(__file__).parents[3] / "ci" / "faults.d"
 
@@ -109,7 +109,7 @@ def test_what_a_seal_does_not_hold_for_counts_by_its_bytes(tmp_path: Path) -> No
     for name, spoil in (("one", b""), ("two", b""), ("three", b" ")):
         at = tmp_path / name
         key = _own_key(at / "store")
-        sealed = Sealer.of(key, "result").close(str(Digest.of(b"it")), json.dumps(["a", 1]).encode())
+        sealed = Sealer.of(key, "result").seal(str(Digest.of(b"it")), json.dumps(["a", 1]).encode())
         place = at / "store" / "results" / Digest.of(b"it").hex
         place.parent.mkdir()
         place.write_bytes(sealed + spoil)
