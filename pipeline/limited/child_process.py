@@ -79,7 +79,7 @@ class _Child:
             if "ask" not in told or answer is None:
                 break
             self._send({"answer": answer(told["ask"])}, b"", until)
-        raise LimitMet("makes more than {ASKED_LIMIT} requests")
+        raise LimitMet(f"makes more than {QUESTIONS_LIMIT} requests")
 
     def _start(self, until: float) -> None:
         try:

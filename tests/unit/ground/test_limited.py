@@ -47,6 +47,12 @@ def test_the_child_asks_in_the_middle() -> None:
     ]
 
 
+def test_a_child_that_asks_too_much_is_told_how_much_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child_process, "QUESTIONS_LIMIT", 1)
+    with pytest.raises(LimitMet, match="makes more than 1 requests"):
+        call_limited(WORK, {"ask": {"template": "a"}}, answer=lambda question: question)
+
+
 def test_the_child_has_no_environment_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET", "x")
     child_process._stop_all()
