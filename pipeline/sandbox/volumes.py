@@ -30,7 +30,7 @@ _FEATURES = "none,ext_attr,dir_index,filetype,extent,flex_bg,sparse_super,large_
 _BYTES_PER_INODE = 32768
 _INODES_MIN = 1024
 VOLUME_MOUNT_OPTIONS = "barrier=0,noinit_itable,errors=remount-ro"
-_FORMAT_TIMEOUT = 60.0
+_MKFS_TIMEOUT = 60.0
 _DATA = "data"
 """Folder of the file system that is mounted: servers refuse a data directory with `lost+found` in it."""
 
@@ -150,4 +150,4 @@ def _format(file: Path, size: int) -> None:
     inodes = max(_INODES_MIN, size // _BYTES_PER_INODE)
     command: list[str | Path] = ["mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-I", "256", "-m", "0"]
     command += ["-O", _FEATURES, "-N", str(inodes), "-E", "lazy_itable_init=1,nodiscard", file]
-    process.run(command, timeout=_FORMAT_TIMEOUT)
+    process.run(command, timeout=_MKFS_TIMEOUT)
