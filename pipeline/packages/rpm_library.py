@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def _load_system_bindings() -> None:
-    """Load `rpm` of the interpreter that a virtual environment was made from, where it is in its usual place.
+    """Load the `rpm` package of the interpreter that a virtual environment was made from.
 
     The `rpm` of a virtual environment is a shim that starts the system's interpreters to ask each where rpm's library
     is. That takes longer than loading it, for every command, and is left for other systems.
