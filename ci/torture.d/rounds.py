@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +24,8 @@ def run(name: str, scenario: Scenario) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--result", type=Path, help="write a line into this file")
     given = parser.parse_args()
+    # Whoever ends it has its servers and processes ended, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     began = time.monotonic()
     with _folder() as folder:
         losses, told = scenario(folder, given.rounds, given.seed)

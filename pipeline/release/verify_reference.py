@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 
 from pipeline.digest import Digest
-from pipeline.errors import PublicationRefused, VerificationError
+from pipeline.errors import EnvironmentLacking, PublicationRefused, VerificationError
 from pipeline.mirror.address import Address
 from pipeline.mirror.gate import AttestedEvidence, Candidate, Cleared
 from pipeline.mirror.image_tags import immutable_tag
@@ -14,7 +15,7 @@ from pipeline.mirror.protocol import Repository
 from pipeline.mirror.published import MirroredImage
 from pipeline.mirror.signed_identity import EXPECT_OWN, ExpectedIdentity, SignedIdentity, known_names
 from pipeline.mirror.tag_check import TagStanding, check_tag
-from pipeline.mirror.tag_statements import TagMemory
+from pipeline.mirror.tag_statements import TagMemory, recent_statements
 from pipeline.mirror.verification import Verified
 from pipeline.mirror.verification import verify_image as verify_held
 from pipeline.model.rules import MirrorRules
@@ -22,8 +23,12 @@ from pipeline.oci import VerifyingKey
 from pipeline.prepare import BuildEnvironment
 from pipeline.release.current_images import mirror_access
 
-VERIFY_ATTEMPTS = 3
-"""Attempts to verify a reference that may be moved meanwhile."""
+VERIFY_ATTEMPTS = 10
+"""Attempts to verify a reference that is moved meanwhile: each takes another move."""
+
+
+class _TagMovedError(Exception):
+    """The tag was moved while it was checked."""
 
 
 def verify_reference(
@@ -71,7 +76,7 @@ def verify_in_repository(
 
     It is as `verify`; PublicationRefused is raised if the recorded answers do not carry the move.
     """
-    for attempt in reversed(range(VERIFY_ATTEMPTS)):
+    for _ in range(VERIFY_ATTEMPTS):
         found = verify_held(
             repository,
             reference,
@@ -84,15 +89,10 @@ def verify_in_repository(
         if isinstance(reference, Digest):
             return found
         names = (*known_names(repository, expected), *found.identities)
-        try:
-            standing = check_signed_tag(
-                repository, reference, found, key, build_env, names=names, allow_stale=allow_stale
-            )
+        with contextlib.suppress(_TagMovedError):
+            standing = _standing(repository, reference, found, key, build_env, names=names, allow_stale=allow_stale)
             return replace(found, tag=standing)
-        except VerificationError:
-            if not attempt or repository.resolve(reference) == found.held.digest:
-                raise  # else it was moved while it was verified
-    raise AssertionError("the last attempt returns or raises")
+    raise _moving(repository, str(reference))
 
 
 def check_signed_tag(
@@ -108,24 +108,66 @@ def check_signed_tag(
     """Check the tag of what was `found` against what is signed of it, and remember that.
 
     The tag points to what was `found`; what is signed is under one of `names`. None is returned for the tag that never
-    moves, whose name says what it points to. Raises VerificationError as `check_tag`.
+    moves, whose name says what it points to. Raises VerificationError as `check_tag`, EnvironmentLacking `tag-moving`.
+    """
+    try:
+        return _standing(repository, tag, found, key, build_env, names=names, allow_stale=allow_stale)
+    except _TagMovedError:
+        raise _moving(repository, tag) from None
+
+
+def _standing(
+    repository: Repository,
+    tag: str,
+    found: Verified,
+    key: VerifyingKey,
+    build_env: BuildEnvironment,
+    *,
+    names: Sequence[str],
+    allow_stale: bool,
+) -> TagStanding | None:
+    """Check the tag; an error counts only if nothing moved between two looks.
+
+    The tag and what is signed of it are read one after the other, and may have been moved there and back meanwhile.
     """
     held = found.held
     if tag == immutable_tag(held.version, held.created, held.digest):
         return None
     memory = TagMemory(build_env.store)
-    standing = check_tag(
-        repository,
-        tag,
-        held.digest,
-        key,
-        names,
-        now=int(build_env.clock() * 1000),
-        seen=memory.seen(repository.url, tag),
-        allow_stale=allow_stale,
+    before: tuple[object, ...] | None = None
+    for _ in range(VERIFY_ATTEMPTS):
+        try:
+            standing = check_tag(
+                repository,
+                tag,
+                held.digest,
+                key,
+                names,
+                now=int(build_env.clock() * 1000),
+                seen=memory.seen(repository.url, tag),
+                allow_stale=allow_stale,
+            )
+        except VerificationError:
+            statements = (recent_statements(repository, name, tag, key) for name in dict.fromkeys(names))
+            state = (repository.resolve(tag), *(tuple(one.record for one in each) for each in statements))
+            if state == before:
+                raise
+            if state[0] != held.digest:
+                raise _TagMovedError from None
+            before = state
+        else:
+            memory.see(repository.url, tag, standing.number)
+            return standing
+    raise _TagMovedError
+
+
+def _moving(repository: Repository, tag: str) -> EnvironmentLacking:
+    return EnvironmentLacking(
+        "tag-moving",
+        f"tag '{tag}' was moved again and again while it was verified",
+        place=f"{repository.url}:{tag}",
+        hint="verify it again when nobody publishes to it",
     )
-    memory.see(repository.url, tag, standing.number)
-    return standing
 
 
 def clear_published(
