@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from pipeline.model.rpm_database import DATABASE_FOLDERS
@@ -113,7 +114,8 @@ class Platform:
     `rpm_database` is the directory in the image where the platform's own rpm reads its database.
     `architectures` are RPM base architectures (`x86_64`, `aarch64`). `variables` values may name environment variables
     that are offered (`is_offered`), as `${NAME:-default}`; they are expanded by `pipeline.repos`. `sources` are the
-    repositories of source packages; nothing is resolved from them.
+    repositories of source packages; nothing is resolved from them. `files` are the `.repo` files and folders of
+    variables beside the definitions that it was read from, but for those that hold secrets.
     """
 
     name: str
@@ -123,3 +125,4 @@ class Platform:
     architectures: tuple[str, ...] = ("x86_64",)
     description: str = field(default="", compare=False)
     sources: tuple[PackageRepository, ...] = ()
+    files: tuple[Path, ...] = field(default=(), compare=False)

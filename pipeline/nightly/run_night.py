@@ -293,7 +293,8 @@ class _CatalogueRun:
         entry = self.catalogue.find(job.product.name)
         assert entry is not None and entry.recipe is not None
         key = (job.settings.key,) if job.settings.key else ()
-        return (job.settings.repositories, *key, *map(absolute, task_files(entry.recipe)))
+        named = {path: None for state in self.planner.platform_states for path in state.platform.files}
+        return (job.settings.repositories, *key, *map(absolute, (*named, *task_files(entry.recipe))))
 
     def _take(self, ended: TaskResult) -> None:
         job = self._jobs.pop(ended.name)

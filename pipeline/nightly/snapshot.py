@@ -50,6 +50,9 @@ def night_snapshot(
                     files |= {path for path in folder.rglob("*") if path.is_file()}
     documents: list[tuple[str, Digest]] = []
     for platform_state in planner.platform_states:
+        for path in platform_state.platform.files:
+            folders |= {path} if path.is_dir() else set()
+            files |= {one for one in path.iterdir() if one.is_file()} if path.is_dir() else {path}
         own = platform_variables(platform_state.platform, platform_state.arch, planner.build_env.environment)
         for repository in platform_state.platform.repositories:
             expanded = expand_repository(repository, own, planner.build_env.environment)

@@ -18,6 +18,7 @@ from pipeline.recipes.reference import (
     rules_reference,
     rules_schema,
 )
+from pipeline.recipes.repo_file_options import repo_file_reference
 from pipeline.recipes.scaffold import Scaffold, scaffold_text, write_scaffold
 from pipeline.recipes.sources import find_recipe
 
@@ -33,6 +34,7 @@ __all__ = [
     "load_rules",
     "platforms_schema",
     "recipe_reference",
+    "repo_file_reference",
     "rules_reference",
     "rules_schema",
     "scaffold_text",

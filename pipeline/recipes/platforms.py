@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import Field
 
-from pipeline.errors import RecipeError
+from pipeline.errors import Problem, RecipeError, RelbuildError
 from pipeline.model.platform import (
     OFFERED_PREFIX,
     PackageRepository,
@@ -28,7 +28,8 @@ from pipeline.recipes.fields import (
     VariableName,
 )
 from pipeline.recipes.problems import Problems, nearest, validate_document
-from pipeline.recipes.repository_fields import RepositoryDocument
+from pipeline.recipes.repo_files import read_repo_file, read_variables
+from pipeline.recipes.repository_fields import RepositoryDocument, RepositoryFileDocument, RepositoryItem
 from pipeline.yaml_documents import DocumentPath, YamlDocument, load_yaml
 
 DEFAULT_DATABASE = DATABASE_FOLDERS[0]
@@ -58,8 +59,14 @@ class PlatformDocument(Strict):
         alias="rpm-database",
         description=f"where its own rpm has its database; default: {DEFAULT_DATABASE}",
     )
-    repositories: list[RepositoryDocument] = Field(default=[], description="what it is made of")
-    sources: list[RepositoryDocument] = Field(
+    dnf_vars: list[Line] = Field(
+        default=[],
+        alias="dnf-vars",
+        description="folders of variables as dnf has them, a file for each: /etc/dnf/vars, /etc/yum/vars, or one "
+        "beside this file; `variables` go before",
+    )
+    repositories: list[RepositoryItem] = Field(default=[], description="what it is made of")
+    sources: list[RepositoryItem] = Field(
         default=[], description="where its source packages are, for licences that demand them; never resolved from"
     )
 
@@ -74,12 +81,14 @@ class PlatformsDocument(Strict):
 class Platforms(Mapping[str, Platform]):
     """The platforms by name.
 
-    `refused` are names of platforms that nothing can be built on, with the reason.
+    `refused` are names of platforms that nothing can be built on, with the reason. `broken` are those whose `.repo`
+    files or variables cannot be used here: another machine's platforms keep nobody from using the rest.
     """
 
     platforms: Mapping[str, Platform]
     refused: Mapping[str, str]
     name: str = "repositories.yaml"
+    broken: Mapping[str, RelbuildError] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Platform:
         return self.platforms[name]
@@ -91,8 +100,12 @@ class Platforms(Mapping[str, Platform]):
         return len(self.platforms)
 
     def find(self, name: str, *, place: str | None = None) -> Platform:
-        """The platform `name`; `place` is who asked. Raises RecipeError `platform-refused`,
-        `platform-unknown`."""
+        """The platform `name`; `place` is who asked.
+
+        Raises RecipeError `platform-refused`, `platform-unknown`, and as `read_repo_file` and `read_variables`.
+        """
+        if name in self.broken:
+            raise self.broken[name]
         if name in self.refused:
             raise RecipeError(
                 "platform-refused",
@@ -119,32 +132,47 @@ def load_platforms(path: Path) -> Platforms:
     problems.stop_if_any()
     if parsed is None:
         raise AssertionError("a document without problems has a value")
-    reader = _Reader(parsed.platforms, document, problems)
+    reader = _Reader(parsed.platforms, document, problems, path.parent)
     platforms: dict[str, Platform] = {}
     for name, platform in parsed.platforms.items():
         if platform.refused is None:
-            platforms[name] = reader.platform(name, ())
+            found = reader.platform(name, ())
+            if name not in reader.broken:
+                platforms[name] = found
         elif platform.repositories or platform.extends:
             path_of: DocumentPath = ("platforms", name, "refused")
             message = f"the platform '{name}' is refused and has repositories"
             problems.add("platform-contradiction", message, document, path_of, "remove one of the two")
     problems.stop_if_any()
     refused = {name: found.refused for name, found in parsed.platforms.items() if found.refused is not None}
-    return Platforms(platforms, refused, document.name)
+    broken = {name: RecipeError.of(list(dict.fromkeys(found))) for name, found in reader.broken.items()}
+    return Platforms(platforms, refused, document.name, broken)
 
 
 class _Reader:
-    def __init__(self, platforms: Mapping[str, PlatformDocument], document: YamlDocument, problems: Problems) -> None:
+    def __init__(
+        self, platforms: Mapping[str, PlatformDocument], document: YamlDocument, problems: Problems, folder: Path
+    ) -> None:
         self._platforms = platforms
         self._document = document
         self._problems = problems
+        self._folder = folder
+        self.broken: dict[str, list[Problem]] = {}
+        self._files: list[Path] = []
 
     def platform(self, name: str, below: tuple[str, ...]) -> Platform:
         """The platform `name` with all that it extends; `below` are those that extend it."""
         document = self._platforms[name]
         path: DocumentPath = ("platforms", name)
+        if not below:
+            self._files = []
         base = self._base(name, document, path, below)
-        variables = {**(dict(base.variables) if base else {}), **document.variables}
+        outer = below[0] if below else name
+        variables = {
+            **(dict(base.variables) if base else {}),
+            **self._dnf_variables(document.dnf_vars, outer),
+            **document.variables,
+        }
         repositories = {repository.id: repository for repository in (base.repositories if base else ())}
         sources = {repository.id: repository for repository in (base.sources if base else ())}
         for key, listed, target in (
@@ -153,6 +181,14 @@ class _Reader:
         ):
             for index, repository in enumerate(listed):
                 inner = (*path, key, index)
+                if isinstance(repository, RepositoryFileDocument):
+                    for one in self._repo_file(repository, variables, name, below):
+                        if one.id in repositories or one.id in sources:
+                            message = f"duplicate repository '{one.id}' in this platform"
+                            hint = "list other 'sections' of the file"
+                            self._refuse("repository-duplicate", message, (*inner, "file"), hint, below)
+                        target[one.id] = one
+                    continue
                 if repository.id in repositories or repository.id in sources:
                     message = f"duplicate repository '{repository.id}' in this platform"
                     self._refuse("repository-duplicate", message, (*inner, "id"), "give it another id", below)
@@ -170,7 +206,7 @@ class _Reader:
                     hint = f"rename it to {OFFERED_PREFIX}{given}, here and where it is set"
                     message = f"platforms cannot use the environment variable {given}"
                     self._refuse("variable-not-offered", message, (*path, "variables", key), hint, below)
-        if not repositories and not below:
+        if not repositories and not below and name not in self.broken:
             message = f"the platform '{name}' has no repositories"
             self._refuse("key-missing", message, path, "add 'repositories:', or 'refused:' with a reason", below)
         return Platform(
@@ -181,7 +217,50 @@ class _Reader:
             architectures=tuple(document.architectures or (base.architectures if base else ("x86_64",))),
             description=document.description,
             sources=tuple(sources.values()),
+            files=tuple(dict.fromkeys(self._files)),
         )
+
+    def _repo_file(
+        self, document: RepositoryFileDocument, variables: Mapping[str, str], name: str, below: tuple[str, ...]
+    ) -> tuple[PackageRepository, ...]:
+        """The repositories of a `.repo` file; what is wrong breaks the platform that is read."""
+        outer = below[0] if below else name
+        outer = below[0] if below else name
+        try:
+            found = read_repo_file(document, self._folder)
+        except RecipeError as error:
+            self.broken.setdefault(outer, []).extend(error.problems)
+            return ()
+        if not found.secret:
+            self._keep(found.path)
+        known = variable_names(variables)
+        for repository in found.repositories:
+            found_in = (one for text in _texts(repository) for one in _VARIABLE.findall(text))
+            for used in sorted({braced or plain for braced, plain in found_in} if not below else ()):
+                if used not in known:
+                    problem = Problem(
+                        "variable-undefined",
+                        f"the variable '${used}' is not defined",
+                        f"{found.path.name}: [{repository.id}]",
+                        "define it under 'variables' of the platform, or name folders under 'dnf-vars'",
+                    )
+                    self.broken.setdefault(outer, []).append(problem)
+        return found.repositories
+
+    def _dnf_variables(self, folders: Sequence[str], outer: str) -> dict[str, str]:
+        try:
+            found = read_variables(folders, self._folder)
+        except RecipeError as error:
+            self.broken.setdefault(outer, []).extend(error.problems)
+            return {}
+        for name in folders:
+            self._keep(self._folder / name)
+        return found
+
+    def _keep(self, path: Path) -> None:
+        """Note a file or folder beside the definitions, which their readers elsewhere need too."""
+        if path.absolute().is_relative_to(self._folder.absolute()):
+            self._files.append(path.absolute())
 
     def _base(
         self, name: str, document: PlatformDocument, path: DocumentPath, below: tuple[str, ...]
@@ -262,3 +341,10 @@ class _Reader:
                     hint = f"did you mean '${near}'?" if near else "define it under 'variables'"
                     message = f"the variable '${name}' is not defined"
                     self._refuse("variable-undefined", message, (*path, *inner), hint, below)
+
+
+def _texts(repository: PackageRepository) -> tuple[str, ...]:
+    """All texts of a repository that may hold variables."""
+    access = repository.access
+    places = (repository.metalink or "", repository.mirrorlist or "", access.sslcacert, access.sslclientcert)
+    return (*repository.baseurls, *repository.keys, *places, access.sslclientkey, access.proxy)

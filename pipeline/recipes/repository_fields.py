@@ -207,6 +207,37 @@ class RepositoryDocument(_Access, _Content):
         )
 
 
+class RepositoryFileDocument(Certificates):
+    """A `.repo` file of dnf as it stands, in place of a repository.
+
+    Its sections become repositories. What each of its options does is in [repositories.md](repositories.md).
+    Certificates of another machine's file are replaced by those given here.
+    """
+
+    file: Line = Field(
+        description="the file, relative to `repositories.yaml` or from the root",
+        examples=["/etc/yum.repos.d/redhat.repo"],
+    )
+    sections: list[Line] = Field(
+        default=[],
+        description="ids of the sections to take, or patterns, enabled or not; default: those that are enabled",
+    )
+    keys: list[Line] = Field(
+        default=[], description="paths or URLs of the OpenPGP keys that sign its packages, in place of its `gpgkey`"
+    )
+
+
+def _repository_kind(value: object) -> str:
+    file = isinstance(value, RepositoryFileDocument) or (isinstance(value, dict) and "file" in value)
+    return "<file>" if file else "<repository>"
+
+
+RepositoryItem = Annotated[
+    Annotated[RepositoryDocument, Tag("<repository>")] | Annotated[RepositoryFileDocument, Tag("<file>")],
+    Discriminator(_repository_kind),
+]
+
+
 def _reference(document: SecretDocument | None) -> SecretReference | None:
     return SecretReference(file=document.file or "", environment=document.environment or "") if document else None
 

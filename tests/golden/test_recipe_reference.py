@@ -13,6 +13,7 @@ from pipeline.recipes import (
     load_rules,
     platforms_schema,
     recipe_reference,
+    repo_file_reference,
     rules_reference,
     rules_schema,
 )
@@ -24,6 +25,7 @@ REFERENCE = DOCS / "recipe.md"
 RULES = DOCS / "rules.md"
 LIMITS = DOCS / "limits.md"
 CHECKS = DOCS / "checks.md"
+REPOSITORIES = DOCS / "repositories.md"
 
 
 def test_the_reference_is_not_stale() -> None:
@@ -48,6 +50,16 @@ def test_the_reference_of_checks_is_not_stale() -> None:
     if os.environ.get("RELBUILD_REGENERATE"):
         CHECKS.write_text(checks_reference())
     assert CHECKS.read_text() == checks_reference(), "run this test with RELBUILD_REGENERATE=1"
+
+
+def test_the_table_of_options_of_repo_files_is_not_stale() -> None:
+    before, table, after = re.split(
+        r"(?<=<!-- options -->\n)(.*)(?=<!-- end -->)", REPOSITORIES.read_text(), flags=re.DOTALL
+    )
+    if os.environ.get("RELBUILD_REGENERATE"):
+        REPOSITORIES.write_text(before + repo_file_reference() + after)
+        table = repo_file_reference()
+    assert table == repo_file_reference(), "run this test with RELBUILD_REGENERATE=1"
 
 
 def test_the_example_in_the_reference_of_the_rules_is_one(tmp_path: Path) -> None:
