@@ -1,1 +1,1 @@
-"""A catalogue, every night. Start reading at `pipeline.nightly.run_night`."""
+"""Nightly runs: plan, build, test and publish a catalogue. Start at `run_night`."""

@@ -1,4 +1,4 @@
-"""The documents that are attached to a published image, and the packages of the one before."""
+"""Find what a mirror has of a published image: attested documents, former packages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DOCUMENT_NAMES = {
     LOCK: "Lock",
     SIGN: "Signature",
 }
-"""The name that people use for an attested predicate."""
+"""Names of predicate types, for people."""
 
 
 def published_packages(on_mirror: PublishedProduct) -> Mapping[str, str] | None:
@@ -41,8 +41,7 @@ def published_packages(on_mirror: PublishedProduct) -> Mapping[str, str] | None:
 def list_attached(repository: Repository, image: Digest) -> tuple[AttachedDocument, ...]:
     """Return the signature and the attestations of an image: of each kind the newest.
 
-    They are on its mirror. Where files are served, each has also the path below the mirror's address by which it can be
-    had.
+    Where the mirror serves files, each has also its path below the mirror's address.
     """
     found: dict[str, AttachedDocument] = {}
     for referrer in list_bundles(repository, image):

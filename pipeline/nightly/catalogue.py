@@ -1,4 +1,4 @@
-"""The recipes of a night as a graph: what is built from what, and which of it is wanted."""
+"""Load a night's recipes in order of their parents, and select the wanted products."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class CatalogueEntry:
 
 @dataclass(frozen=True, slots=True)
 class ProductSelection:
-    """A selection of products: those that fit all that is given.
+    """A selection of products: those that meet all given conditions.
 
     `names`, `labels` (key and value, of `image.labels`), `changed` (files; None: not asked) and `containing` (packages:
     those whose image has one of them).
@@ -63,11 +63,11 @@ class Catalogue:
     entries: tuple[CatalogueEntry, ...]
 
     def find(self, name: str) -> CatalogueEntry | None:
-        """The product of that name."""
+        """Return the entry of a product, None if there is none."""
         return next((entry for entry in self.entries if entry.name == name), None)
 
     def below(self, name: str) -> Iterator[CatalogueEntry]:
-        """All that a product is built from, the nearest first."""
+        """Yield a product's ancestors, the nearest first."""
         entry = self.find(name)
         while entry is not None and entry.parent:
             entry = self.find(entry.parent)
@@ -75,23 +75,22 @@ class Catalogue:
                 yield entry
 
     def followed(self, entry: CatalogueEntry) -> tuple[CatalogueEntry, ...]:
-        """The products whose groups of packages a product shares, because it includes them."""
+        """Return the products whose `auto` layers a product shares, because it includes them."""
         plans = entry.recipe.layers if entry.recipe else ()
         paths = {plan.brought_by.resolve() for plan in plans if plan.at_most is not None and plan.brought_by}
         return tuple(one for one in self.entries if one.path.resolve() in paths and one.name != entry.name)
 
     def above(self, name: str) -> frozenset[str]:
-        """The names of all that is built from a product, at any distance."""
+        """Return the names of all descendants of a product."""
         return frozenset(
             entry.name for entry in self.entries if any(one.name == name for one in self.below(entry.name))
         )
 
 
 def load_catalogue(places: Sequence[Path]) -> Catalogue:
-    """Load the recipes in folders, or those that are named as files.
+    """Load the recipes in folders or files, and their parents, each after its parent.
 
-    The catalogue also says what they are built from. A recipe that is wrong is in it with its error. Raises UsageError
-    `catalogue-empty`, `path-missing`.
+    An invalid recipe is in it with its error. Raises UsageError `catalogue-empty`, `path-missing`.
     """
     entries: dict[Path, CatalogueEntry] = {}
     for place in places:
@@ -129,7 +128,7 @@ def _read(path: Path) -> CatalogueEntry:
 def _name_in(path: Path) -> str:
     """Return the product's name in a recipe that is wrong elsewhere.
 
-    So it stands in the night under its name.
+    So the night reports it under its name.
     """
     try:
         value = load_yaml(path).value
@@ -153,7 +152,7 @@ def _with_parents(entries: Sequence[CatalogueEntry]) -> list[CatalogueEntry]:
 
 
 def _refuse_doubles(entries: Sequence[CatalogueEntry]) -> list[CatalogueEntry]:
-    """Two recipes of one name would overwrite each other on the mirror: both are wrong."""
+    """Make recipes of the same name errors: they would overwrite each other on the mirror."""
     by_name: dict[str, list[CatalogueEntry]] = {}
     for entry in entries:
         by_name.setdefault(entry.name, []).append(entry)
@@ -179,23 +178,23 @@ def _in_order(entries: Sequence[CatalogueEntry]) -> Iterator[CatalogueEntry]:
     out: set[str] = set()
     while waiting:
         ready = [entry for entry in waiting if not entry.parent or entry.parent in out or entry.parent not in names]
-        # No circle is left: a recipe in one cannot be loaded.
+        # There are no cycles: a recipe in one cannot be loaded.
         for entry in ready:
             out.add(entry.name)
             yield entry
         waiting = [entry for entry in waiting if entry.name not in out]
 
 
-# --- which of it ---------------------------------------------------------------------------------
+# --- selection -----------------------------------------------------------------------------------
 
 
 def select_products(
     catalogue: Catalogue, wanted: ProductSelection, held: Callable[[CatalogueEntry], Collection[str] | None]
 ) -> Catalogue:
-    """Select the products that are wanted, and what they are built from.
+    """Select the wanted products, and their ancestors.
 
-    Of a changed file all that is built from its product is wanted too: its image will be another. `held` says which
-    packages an entry's image has, None if nobody knows: then it is wanted, rather too much than too little.
+    If a file of a product changed, its descendants are wanted too. `held` returns the packages of an entry's image,
+    None if unknown: then it is selected.
 
     Raises UsageError `product-unknown`, `label-unknown`, `package-unknown`.
     """
@@ -240,7 +239,7 @@ def _containing(
 
 
 def _touches(entry: CatalogueEntry, changed: Sequence[Path]) -> bool:
-    """Has one of the files a part in the recipe? Of one that cannot be read nobody knows."""
+    """Return whether a changed file is part of the recipe; True for one that cannot be read."""
     if entry.recipe is None:
         return True
     files = {path.resolve() for path in changed}
@@ -268,14 +267,14 @@ def recipe_templates(recipe: Recipe) -> frozenset[Path]:
             continue
         seen.add(name)
         for path in (folder / name for folder in recipe.template_folders):
-            with contextlib.suppress(OSError):  # What cannot be read, or leads out, is told of when it is rendered.
+            with contextlib.suppress(OSError):  # A template that cannot be read is an error when it is rendered.
                 waiting += _QUOTED.findall(given.read(path, TEMPLATE_LIMIT).decode(errors="replace"))
                 found.add(path.resolve())
     return frozenset(found)
 
 
 def has_auto_layers(recipe: Recipe) -> bool:
-    """Has the recipe a layer that says `auto`?"""
+    """Return whether the recipe has an `auto` layer."""
     return any(plan.at_most is not None for plan in recipe.layers)
 
 

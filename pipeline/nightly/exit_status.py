@@ -1,4 +1,4 @@
-"""The exit code of a night, and the security fixes that are lacking for too long."""
+"""Computation of a night's exit code from failures and overdue security fixes."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ FAILED_EXIT = 1
 def with_exit_code(night: NightlyRun, threshold: Threshold | None) -> NightlyRun:
     """Return the night with its exit code.
 
-    What failed counts more than what is lacking. Which fixes are lacking for too long depends on the day, so it is
-    asked each night, whatever else is known.
+    Failures take precedence over overdue fixes. Which fixes are overdue depends on the day, so it is computed each
+    night, also if nothing changed.
     """
     exceeded = []
     for product in night.products:

@@ -1,7 +1,7 @@
-"""Every format of relbuild's own, by what a raised one means for a night.
+"""Tables of all format versions, by what a raised one causes: rebuild, retest or nothing.
 
-A test finds all constants of the code that are formats, schemas and versions, and demands that each stands in one of
-these tables. Which relbuild did a night, whatever its formats, is told by `own_code`.
+A test finds all constants of the code that are formats, schemas and versions, and demands that each is in one of these
+tables. The running code itself is identified by `relbuild_digest`.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ IMAGE_FORMATS: Mapping[str, int] = MappingProxyType(
         "pipeline.resolve.solv_cache._FORMAT": solv_cache._FORMAT,
     }
 )
-"""Formats that an image's bytes, or what is said to be in it, depend on.
-If one is another, the image is built again."""
+"""Formats that an image's bytes, or documents on its content, depend on.
+If one differs, the image is built again."""
 
 TEST_FORMATS: Mapping[str, int] = MappingProxyType(
     {
@@ -49,7 +49,7 @@ TEST_FORMATS: Mapping[str, int] = MappingProxyType(
         "pipeline.model.plan_form._PLAN_VERSION": plan_form._PLAN_VERSION,
     }
 )
-"""Formats that a verdict depends on: if one is another, the image is tested again."""
+"""Formats that a test's verdict depends on: if one differs, the image is tested again."""
 
 DOCUMENT_FORMATS: Mapping[str, int] = MappingProxyType(
     {

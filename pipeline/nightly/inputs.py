@@ -1,6 +1,6 @@
-"""The inputs of an image and of its tests, as named digests.
+"""Compute the named digests of an image's and its tests' inputs, and compare them.
 
-By them a night can say whether anything changed of what an image is made from and tested with, and what.
+By comparing them a night finds which inputs changed since an image was built and tested.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ INPUT_TEXTS = {
     "older": "the older image of the upgrade test",
     "runtime": "the runtime of the tests",
 }
-"""What people call the inputs."""
+"""Names of the inputs in messages."""
 
 TEST_INPUTS = frozenset({"checks", "older", "runtime"})
-"""Inputs that an image is tested with. All others it is made from."""
+"""Inputs of an image's tests. All others are inputs of the image."""
 
 REPOSITORIES_INPUT = "offer"
-"""The one input that may differ without any effect: the repositories changed, but for this image nothing."""
+"""The input that may differ without effect: the repositories changed, but not the packages of this image."""
 
-_SAYS_NOTHING = frozenset({"place", "sources", "template_folders", "parent", "smoke"})
+_LEFT_OUT = frozenset({"place", "sources", "template_folders", "parent", "smoke"})
 """Fields of a recipe that no byte of the image depends on, or that are inputs of their own."""
 
 
 def image_inputs(recipe: Recipe, compression: Compression, key: str) -> dict[str, str]:
-    """Return the inputs that `recipe` and relbuild bring to the image.
+    """Return the inputs of the image from `recipe` and relbuild, by name.
 
-    Templates and packages are not among them. `key`: the fingerprint of the key that signs.
+    Templates and packages are not among them. `key`: the fingerprint of the signing key.
     """
     formats = [dict(IMAGE_FORMATS), layer_versions(), library_versions(), importlib.metadata.version("Jinja2")]
     return {
@@ -73,7 +73,7 @@ def test_inputs(recipe: Recipe, runtime: str, *, full: bool) -> dict[str, str]:
 
 
 def template_names(recipe: Recipe, used: Iterable[Path]) -> tuple[str, ...]:
-    """The names by which templates were found in the recipe's folders, sorted."""
+    """Return the names of templates, relative to the recipe's template folders, sorted."""
     names = set()
     for path in used:
         for folder in recipe.template_folders:
@@ -84,7 +84,7 @@ def template_names(recipe: Recipe, used: Iterable[Path]) -> tuple[str, ...]:
 
 
 def templates_digest(recipe: Recipe, names: Sequence[str]) -> str:
-    """Return the digest of what templates of these names are now.
+    """Return the digest of the present content of templates by name.
 
     The first that is found in the recipe's folders counts.
     """
@@ -96,7 +96,7 @@ def templates_digest(recipe: Recipe, names: Sequence[str]) -> str:
 
 
 def changed_inputs(before: InputDigests, now: InputDigests) -> tuple[str, ...]:
-    """Names of inputs that are not the same, sorted."""
+    """Return the names of inputs that differ, sorted."""
     return tuple(sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name)))
 
 
@@ -107,7 +107,7 @@ def in_words(names: Iterable[str]) -> str:
 
 
 def _copied(recipe: Recipe) -> list[Path]:
-    # Of archives only what the recipe says of them counts, which has their checksums.
+    # Archives are not read: their checksums are in the recipe.
     return [recipe.path.parent / plan.origin for plan in recipe.files if plan.kind is FileKind.SOURCE]
 
 
@@ -125,10 +125,10 @@ def _digest(value: object) -> str:
 def _form(value: object) -> object:
     """Return a value as JSON values, without the fields that have their defaults.
 
-    What says nothing (`_SAYS_NOTHING`) is left out too. So a key that relbuild learns changes no recipe that lacks it.
+    What says nothing (`_LEFT_OUT`) is left out too. So a key that relbuild learns changes no recipe that lacks it.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {field.name: field.default for field in dataclasses.fields(value) if field.name not in _SAYS_NOTHING}
+        fields = {field.name: field.default for field in dataclasses.fields(value) if field.name not in _LEFT_OUT}
         given = {name: getattr(value, name) for name in fields}
         return {name: _form(inner) for name, inner in given.items() if inner != fields[name]}
     if isinstance(value, Path):

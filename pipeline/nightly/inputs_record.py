@@ -1,6 +1,6 @@
-"""The record of a product that is kept from night to night.
+"""Record of a product's inputs: attested on the mirror, remembered in the store, read.
 
-It is signed beside its image on the mirror, and in the store so that the mirror need not be asked.
+It is attested on the mirror, and kept in the store so that the mirror need not be read.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ InputDigests = Mapping[str, str]
 """Name of an input → its digest, or a word where there is none."""
 
 FORMAT = 1
-"""Raise it when what is kept cannot be compared with what was kept before."""
+"""To be raised when a new record cannot be compared with former ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class InputsRecord:
     """The inputs that an image that passed was made from and tested with.
 
-    `facts` by name, the names of the `templates` that took part, and the `lock` as text.
+    `facts` are (input, digest), `templates` the names of the templates that were read, and `lock` is the lock as text.
     """
 
     facts: tuple[tuple[str, str], ...]
@@ -45,9 +45,9 @@ class InputsRecord:
 
 @dataclass(frozen=True, slots=True)
 class PublishedProduct:
-    """A product as it stands on a mirror.
+    """A published product on a mirror.
 
-    Its record, the image's digest and its immutable tag, and what the last night said of it (None: nobody knows).
+    Its record, the image's digest and its immutable tag, and the last night's `Product` (None: unknown).
     """
 
     record: InputsRecord
@@ -57,7 +57,7 @@ class PublishedProduct:
 
 
 def record_predicate(record: InputsRecord) -> bytes:
-    """The record as it is attested."""
+    """Write a record as the predicate of an attestation."""
     value = to_json(record)
     assert isinstance(value, dict)
     return canonical_json({"format": FORMAT, **value})
@@ -83,7 +83,7 @@ def attested_inputs(
 
 
 def parse_inputs_record(predicate: bytes) -> InputsRecord:
-    """The inverse of `predicate`. Raises ValueError, VerificationError `format-newer`."""
+    """Parse what `record_predicate` wrote. Raises ValueError, VerificationError `format-newer`."""
     value = json.loads(predicate)
     if not isinstance(value, dict):
         raise ValueError("it is not an object")
@@ -112,5 +112,5 @@ def recall_published(
 
 
 def remember_published(store: Store, destination: str, product: Product, on_mirror: PublishedProduct) -> None:
-    """Let the store remember it."""
+    """Remember a `PublishedProduct` in the store."""
     store.remember(_name(destination, product.name), to_json(on_mirror))

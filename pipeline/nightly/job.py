@@ -1,4 +1,4 @@
-"""The job of one product of a night, as it is given to an executor, and its result."""
+"""Data classes for the job of one product in a night, its settings and its result."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ class RunSettings:
 class Job:
     """The task to make one product.
 
-    `locks` are (product, text): its own, "" if it is to be resolved here, and those of what it is built from; `parent`
-    is the digest of the image that it is built from, as it was published. `facts` are its inputs, `on_mirror` what is
-    published. `test_only`: only its checks are others.
+    `locks` are (product, text): its own, "" if the worker is to resolve, and those of its ancestors; `parent` is the
+    digest of its parent image, as it was published. `facts` are its inputs, `on_mirror` what is published. `test_only`:
+    only its checks changed.
     """
 
     product: Product
@@ -66,7 +66,7 @@ class Job:
 
     @property
     def may_be_same(self) -> bool:
-        """Has it to be resolved to know whether the image would be another?"""
+        """Return whether resolving may show that the image would be the same."""
         if not self.resolve or self.on_mirror is None or self.settings.retest:
             return False
         return set(changed_inputs(self.on_mirror.record.inputs, dict(self.facts))) <= TEST_INPUTS | {REPOSITORIES_INPUT}

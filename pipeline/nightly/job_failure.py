@@ -1,4 +1,4 @@
-"""The failure of a product's job, as the night's record tells it."""
+"""Make the record of a failed product from an error or a failed smoke test."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def failed_job(job: Job, error: Exception, progress_log: ProgressLog) -> Product
 def failed_product(
     product: Product, error: RelbuildError, settings: RunSettings, *, log: tuple[str, ...] = ()
 ) -> Product:
-    """The product with what kept it from being made. What stands on the mirror is left as it is."""
+    """Return the product with an error as its failure; its published image is kept."""
     first = error.problems[0]
     message = "\n".join(problem.message for problem in error.problems)
     failure = Failure(
@@ -54,7 +54,7 @@ def failed_product(
 def smoke_failed_product(job: Job, report: SmokeReport | None, progress_log: ProgressLog) -> Product:
     """Return the product whose new image did not pass its smoke test.
 
-    What stands on the mirror is what it was.
+    Its published image is kept.
     """
     problems = report.problems if report else ("the image was not launched",)
     output = [
@@ -81,9 +81,9 @@ def _with_failure(product: Product, why: str, failure: Failure) -> Product:
 
 
 def _as_given(product: Product, job: Job) -> Product:
-    """Return a product whose failure names files as whoever asked for the night names them.
+    """Return a product whose failure names files as the night's options do.
 
-    They are named neither by where the worker keeps them nor by absolute paths where relative ones were given.
+    Neither the worker's own paths nor absolute paths in place of relative ones are shown.
     """
     here, failure = CURRENT_WORKER.get(), product.run.failure
     assert failure is not None
@@ -114,7 +114,7 @@ def _stage(error: RelbuildError) -> Stage:
 
 
 def command_for(product: Product, settings: RunSettings) -> str:
-    """Return the command that a person types to see a failure again."""
+    """Return the command that reproduces a failure."""
     mode = "--locked" if settings.locked else "--upgrade"
     words = ["relbuild", "build", product.recipe, mode, "--retest"]
     words += ["--platform", settings.platform] if settings.platform else []

@@ -1,6 +1,6 @@
-"""Checks of what a worker reports: the product it was given, and its tags on the mirror.
+"""Verify a worker's result: the given product, and its published tags on the mirror.
 
-The process that gave the work confirms it.
+The process that submitted the job checks it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Comparison of a night's lock with the published one."""
+"""Compare two locks as text: whether both give the same image bytes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pipeline.resolve import parse_lock
 
 
 def same_packages(before: str, now: str) -> bool:
-    """Return True if two locks, as text, come to the same bytes.
+    """Return True if two locks, as text, give the same image bytes.
 
     They do with the same packages in the same layers, in the same order, on the same image. Which repository they came
     from, or what else there is by now, makes no difference.

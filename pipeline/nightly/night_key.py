@@ -1,4 +1,4 @@
-"""The key that signs what a night publishes. Nobody is there to be asked for its password."""
+"""Load a night's signing key, with its password from the environment, without a prompt."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pipeline.oci import SigningKey, load_signing_key
 from pipeline.progress import Progress
 
 NIGHT_PASSWORD_VARIABLES = ("RELBUILD_KEY_PASSWORD", "COSIGN_PASSWORD")
-"""Environment variables that may hold the password of the key that signs. Nobody is there to be asked for it."""
+"""Environment variables that may hold the password of the signing key, in this order."""
 
 
 def load_night_key(settings: RunSettings, progress: Progress) -> SigningKey:
-    """Load the key that signs, its password from the environment.
+    """Load the signing key, with its password from the environment.
 
     Raises UsageError, EnvironmentLacking.
     """
@@ -23,7 +23,7 @@ def load_night_key(settings: RunSettings, progress: Progress) -> SigningKey:
 
 
 def password_from_environment(settings: RunSettings) -> Callable[[], bytes]:
-    """Takes the password of the key from the environment."""
+    """Return a function that reads the key's password from the environment."""
 
     def ask() -> bytes:
         for name in NIGHT_PASSWORD_VARIABLES:

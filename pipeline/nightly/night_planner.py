@@ -1,7 +1,7 @@
-"""The decisions of a night about each product of a catalogue.
+"""Decide for each product of a night: unchanged, or a job to test or build it.
 
-What is to be done is nothing, where what it is made from and tested with is what it was; else a job. One state of a
-platform's repositories is opened once and shared by all recipes.
+If no input of image and tests changed, nothing is done; else there is a job. A platform's repositories are opened once
+and shared by all recipes.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ class Planner:
         return recall_published(self.build_env.store, str(self.settings.to), name, self._warn)
 
     def _warn(self, text: str) -> None:
-        """Say it once: the same document is read for several questions."""
+        """Warn once: the same document may be read several times."""
         if text not in self._told:
             self._told.add(text)
             self.build_env.progress.warn(text)
@@ -142,7 +142,7 @@ class Planner:
     def packages(self, entry: CatalogueEntry) -> Collection[str] | None:
         """Return the names of the packages of an entry's image, None if nobody knows.
 
-        They are as the last night said, else as its lock and those of what it is built from say.
+        They are those of the last night's record, else of its lock and its ancestors' locks.
         """
         known = self.last(entry.name)
         if known is not None and known.published.packages:
@@ -156,7 +156,7 @@ class Planner:
         return names
 
     def as_known(self, entry: CatalogueEntry, product: Product | None) -> Product:
-        """Return a product of which nothing can be done tonight, with all that is known of it.
+        """Return a product for which nothing can be done, with what is known of it.
 
         What is known is what stands there. `product` is None where not even its platform is known.
         """
@@ -188,7 +188,7 @@ class Planner:
                 facts["key"] = on_mirror.record.inputs.get("key", "")
             product = _as_it_stands(product, on_mirror)
             changed = frozenset(changed_inputs(on_mirror.record.inputs, facts))
-        # What is built from another needs its packages, and layers that group themselves need the packages' changelogs.
+        # A child needs its parent's packages, and `auto` layers need the packages' changelogs.
         on_worker = bool(entry.parent) or (not self.settings.locked and has_auto_layers(recipe))
         job = Job(
             product=product,
@@ -229,7 +229,7 @@ class Planner:
         shared = [(one.path.stem, locks[one.name]) for one in self.catalogue.followed(entry) if locks.get(one.name)]
         return (*shared, *([(entry.name, on_mirror.record.lock)] if on_mirror else []), *below)
 
-    # --- what it is made from ---------------------------------------------------------------------
+    # --- inputs -----------------------------------------------------------------------------------
 
     def _build_options(self, entry: CatalogueEntry) -> BuildOptions:
         settings = self.settings
@@ -255,7 +255,7 @@ class Planner:
         }
 
     def _lock_digests(self, entry: CatalogueEntry) -> str:
-        """With --locked the locks are what is offered: its own, and those of what it is built from."""
+        """Return the digest of its lock and its ancestors' locks, which --locked builds from."""
         paths = [entry.path, *(one.path for one in self.catalogue.below(entry.name))]
         return " ".join(str(digest_file(lock_path(path))) if lock_path(path).exists() else "none" for path in paths)
 
@@ -326,7 +326,7 @@ class Planner:
             section = replace(section, accounts=before.accounts)
         return format_lock(Lock(recipe.name, (section,)))
 
-    # --- what stands on the mirror ----------------------------------------------------------------
+    # --- the published image ----------------------------------------------------------------------
 
     def _on_mirror(self, product: Product) -> PublishedProduct | None:
         """Return the product as it is published on the mirror.
@@ -359,7 +359,7 @@ class Planner:
         if len(held.images) != 1:
             return None
         require_identity(repository, held.manifest, self._public(self.settings.key))
-        if digest is None:  # an older image of the product would be taken for the newest
+        if digest is None:  # else an older image of the product would be taken for the newest
             key, now = self._public(self.settings.key), int(self.build_env.clock() * 1000)
             check_tag(repository, "latest", reference, key, (repository.identity,), now=now, allow_stale=True)
         record = attested_inputs(repository, held.digest, self._public(self.settings.key), self._warn)
@@ -408,6 +408,6 @@ _DESCRIPTION_LABEL = "org.opencontainers.image.description"
 
 
 def _as_it_stands(product: Product, on_mirror: PublishedProduct) -> Product:
-    """The product of tonight with all that is known of the image that stands there."""
+    """Return a product with all that is known of its published image."""
     known = (on_mirror.product or product).published
     return replace(product, published=replace(known, digest=on_mirror.digest, immutable=on_mirror.immutable))

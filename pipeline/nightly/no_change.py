@@ -1,11 +1,11 @@
-"""The check that nothing changed since the last night, byte for byte.
+"""Repeat the last night's result if a snapshot of all that it read is unchanged.
 
-What the last night read is read again, and what it came to is told again. Recipes are not parsed, nothing is resolved,
-and most of the program is not loaded: this is what most nights come to, and it takes a fraction of a second.
+The files and documents that the last night read are compared by digest. Recipes are not parsed, nothing is resolved,
+and most modules are not imported, so it takes a fraction of a second, which is enough for most nights.
 
-Nothing is believed here that a whole night would not believe: a repomd.xml whose signature held yesterday is today's if
-its bytes are the same. Where anything differs, or a platform is found by metalinks (whose bytes differ from hour to
-hour), the whole night is done.
+Nothing is trusted that a whole night would not trust: a repomd.xml that was verified yesterday is valid if its bytes
+are the same. Where anything differs, or a platform has metalinks (whose bytes change from hour to hour), the whole
+night is run.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from pipeline.nightly.relbuild_digest import code_digest
 from pipeline.store import Store
 
 FORMAT = 1
-"""Raise it when what is watched, or how, changes."""
+"""To be raised when the content of a snapshot changes."""
 
 RUN_BYTES = 8
-"""Random bytes of a night's `run`: no two of a mirror are ever the same."""
+"""Random bytes of a night's unique id `run`."""
 
 SNAPSHOT_DOCUMENT_LIMIT = 4 << 20
 """Bytes of a repomd.xml or a file of keys."""
@@ -41,15 +41,15 @@ NOTHING_CHANGED = "no input of its build or tests changed"
 
 _VARIABLE = re.compile(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)")
 _LIBRARIES = ("deflate", "solv", "zstandard", "Jinja2", "MarkupSafe", "PyYAML", "cryptography", "pydantic")
-"""Distributions that decide what recipes mean, what is chosen, and what bytes come out. rpm's own library is none: its
-files are watched."""
+"""Distributions that the meaning of recipes, the resolution, or output bytes depend on. rpm's library is not among
+them: its files are in the snapshot."""
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """A snapshot of all that a night read.
 
-    `made` is the digest of what it was asked for and of the program; `files` are (path, digest or `missing`), `folders`
+    `made` is the digest of its settings and of relbuild's code; `files` are (path, digest or `missing`), `folders`
     (path, digest of the names in it), `documents` (URL, digest), `programs` (path, size and time of change),
     `variables` (name of an environment variable, digest of its value), `tags` (product, tag, digest).
     """
@@ -65,24 +65,24 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class RememberedNight:
-    """The last night as it is told again, and what it read."""
+    """The last night's record, and the snapshot of what it read."""
 
     watch: Snapshot
     night: NightlyRun
 
 
 FetchDocument = Callable[[str, int], bytes]
-"""Gets a document by its URL, of at most so many bytes."""
+"""Function that fetches a document by its URL, of at most so many bytes."""
 
 ResolveTag = Callable[[str, str], Digest | None]
-"""What a product's tag on the mirror points to."""
+"""Function that returns the digest of a product's tag on the mirror."""
 
 
 def request_digest(words: object) -> Digest:
     """Return the digest of a night's settings (JSON values) and of the program that does it.
 
-    The program counts to its last byte: so a relbuild that changed anywhere does a whole night, which compares formats
-    and decides.
+    The program counts to its last byte: a relbuild that changed at all runs a whole night, which compares formats and
+    decides.
     """
     libraries = [importlib.metadata.version(name) for name in _LIBRARIES]
     return identity(
@@ -99,7 +99,7 @@ def repeat_unchanged(
     get: FetchDocument,
     resolve: ResolveTag,
 ) -> NightlyRun | None:
-    """Return tonight's result if nothing that the last night read is another now.
+    """Return the last night's record as tonight's if nothing that it read has changed.
 
     Returns None if something is or may be.
     """
@@ -164,7 +164,7 @@ def _recall(store: Store, made: Digest) -> RememberedNight | None:
 
 
 def _holds(seen: Snapshot, environment: Mapping[str, str], get: FetchDocument, resolve: ResolveTag) -> bool:
-    """Return True if everything is as it was. What costs least is looked at first."""
+    """Return True if nothing in a snapshot has changed; cheap comparisons come first."""
     return (
         all(_value(name, environment) == value for name, value in seen.variables)
         and all(_stamp(path) == stamp for path, stamp in seen.programs)

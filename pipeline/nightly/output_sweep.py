@@ -1,4 +1,4 @@
-"""Removal of what earlier nights could not remove from the folder of outputs."""
+"""Remove drafts of layouts and reports that killed runs left in the output folder."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pipeline.atomic_folders import sweep_folder_drafts
 
 
 def sweep_output(output: Path, names: Iterable[str]) -> None:
-    """Remove the drafts of products' layouts and reports that nobody writes any more.
+    """Remove the drafts of products' layouts and reports whose writers have ended.
 
-    Who writes a layout or a report sweeps its own; a product that is as it was is not written again, and what a killed
-    or failing run left of it would stay.
+    Writing a layout or report removes its old drafts; those of unchanged products, which are not written again, would
+    stay.
     """
     if not any(output.glob(".*")):
         return
-    # Here and not above: a night in which nothing changed loads as little as it can.
+    # Here and not above: a night in which nothing changed imports as little as it can.
     from pipeline.reports import report_folder
 
     for layout in (output / name for name in names):

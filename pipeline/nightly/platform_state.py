@@ -1,4 +1,4 @@
-"""The state of a platform's repositories tonight, read once and shared by all its products."""
+"""State of a platform's repositories in a night, read once and shared by its products."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline.resolve import PackagePool, RepositoryAdvisories, open_pool
 
 @dataclass(slots=True)
 class PlatformState:
-    """A platform for one architecture, as it is tonight; or why it cannot be read."""
+    """A platform's repositories for one architecture, or the error of reading them."""
 
     platform: Platform
     arch: str

@@ -1,4 +1,4 @@
-"""The products of the last night, read from its `nightly.json` when somebody asks."""
+"""Read the last night's products from its `nightly.json`, when they are first needed."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pipeline.model.json_form import read_json, refuse_newer
 from pipeline.model.night_record import NIGHT_FORMAT, Product
 
 NIGHT_FILE_LIMIT = 256 << 20
-"""Bytes of a `nightly.json`: ten thousand products of a hundred packages come to a tenth of that."""
+"""Bytes of a `nightly.json`: ten thousand products of a hundred packages take a tenth of that."""
 
 
 class PreviousNight(Mapping[str, Product]):
     """The products of the last night, by name, in this release's form or another's.
 
-    One that cannot be read counts as not there, and `warn` is told once why: it is a convenience, and whatever is done
-    because of it is checked against what is signed.
+    One that cannot be read counts as missing, with one warning: decisions that use it are checked against signed
+    records.
     """
 
     def __init__(self, path: Path, warn: Callable[[str], None]) -> None:
@@ -30,7 +30,7 @@ class PreviousNight(Mapping[str, Product]):
 
     @property
     def key(self) -> str:
-        """The public key, in PEM, that what was published is verified with; "" if nobody knows."""
+        """The public key, in PEM, that verifies the published images; "" if unknown."""
         self._read()
         return self._key
 

@@ -1,4 +1,4 @@
-"""One product of a night, made by one worker. Start at `run_job`.
+"""Execute the job of one product in a worker: resolve, build, test, publish.
 
 It is resolved if need be, built, tested, published.
 """
@@ -52,9 +52,9 @@ from pipeline.system_errors import relbuild_error
 
 
 def run_job(job: object, progress: Progress) -> object:
-    """Perform one job: a function of its own process.
+    """Run one job, in a process of its own.
 
-    What fails is told in the product, never raised.
+    Failures are in the product's record, never raised.
     """
     assert isinstance(job, Job)
     job = _here(job)
@@ -78,9 +78,9 @@ def run_job(job: object, progress: Progress) -> object:
 
 
 def _here(job: Job) -> Job:
-    """Return the job as a worker of a cluster does it.
+    """Return the job with the paths of this worker of a cluster.
 
-    It has the worker's own store, and the giver's files where they stand here.
+    They are those of its own store, and of the sent files where they were unpacked.
     """
     here, settings = CURRENT_WORKER.get(), job.settings
     if here is None:
@@ -113,7 +113,7 @@ class _Worker:
     build_env: BuildEnvironment
 
     def do(self) -> JobResult:
-        """Whatever the job asks for."""
+        """Resolve the product, build or test it if needed, and publish it."""
         with self.build_env.store.temporary("locks") as folder:
             job, options = self.job, self._build_options(folder)
             recipe = load_recipe(job.recipe)
@@ -151,7 +151,7 @@ class _Worker:
         )
 
     def _demand_parent(self, locked: LockedRecipe) -> None:
-        """Refuse a child that is not built on the very image that was published tonight.
+        """Refuse to build on another parent image than the one that was published tonight.
 
         Raises VerificationError `parent-differs`.
         """
@@ -163,7 +163,7 @@ class _Worker:
                 hint="this worker has other libraries or files than the one that built it; compare `relbuild version`",
             )
 
-    # --- nothing new, or only the checks ----------------------------------------------------------
+    # --- no change, or only in the checks ---------------------------------------------------------
 
     def _unchanged(self, recipe: Recipe, locked: LockedRecipe) -> JobResult | None:
         """Return the result where the resolution is the former one, else None.

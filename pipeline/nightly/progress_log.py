@@ -1,4 +1,4 @@
-"""A log of a product's run: the last lines of its progress, and how long each stage took."""
+"""A `Progress` that keeps the last lines and each stage's duration, and passes events on."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class _TimedTask:
 class ProgressLog:
     """A Progress that passes everything on to `inner`, and keeps a log.
 
-    The log is the last `limit` lines as people would have read them and how long each stage took, from its first
-    beginning to its last end. `clock` gives seconds.
+    The log has the last `limit` lines as plain progress prints them, and each stage's time from its first start to its
+    last end. `clock` returns seconds.
     """
 
     inner: Progress

@@ -1,6 +1,6 @@
-"""The digest of relbuild's own files.
+"""Digest of relbuild's own files, which identifies the running code.
 
-Another relbuild is told by it, whether or not somebody raised a format.
+A change of the code is detected by it, whether or not a format was raised.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def code_digest() -> Digest:
 def folder_digest(root: Path) -> Digest:
     """Return the digest of the names and contents of all files below a folder.
 
-    What Python compiles them to is left out.
+    Python's compiled files are left out.
     """
     files = [path for path in root.rglob("*") if path.suffix != ".pyc" and path.is_file()]
     return Digest.of(canonical_json({str(path.relative_to(root)): str(Digest.of(path.read_bytes())) for path in files}))

@@ -1,6 +1,6 @@
-"""Renewal of what is signed of the products' tags, before it is too old to be believed.
+"""Renew products' signed tag statements on the mirror before they expire.
 
-A night renews it, also one without changes.
+Every night does it, also one without changes.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from pipeline.release.renew import renew
 def renew_tags(
     products: Sequence[Product], settings: RunSettings, mirror: Mirror | None, build_env: BuildEnvironment
 ) -> None:
-    """Renew what is due of products that stand on the mirror.
+    """Renew the tag statements of published products that are due.
 
-    What cannot be is warned of: the next night does it.
+    A failure is a warning: the next night tries again.
     """
     destination, now = str(settings.to), int(build_env.clock() * 1000)
     on_mirror = {product.name: product for product in products if product.published.digest is not None}

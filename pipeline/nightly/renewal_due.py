@@ -1,6 +1,6 @@
-"""The times when what is signed of products' tags is to be renewed.
+"""Remember in the store when products' tag statements are to be renewed next.
 
-The store remembers them: a quiet night asks no more.
+So a night without changes need not ask the mirror.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from pipeline.store import Store
 
 
 def products_due(store: Store, destination: str, products: Iterable[str], now: int) -> tuple[str, ...]:
-    """Return the products of whose tags something is to be renewed at `now`.
+    """Return the products whose tag statements are to be renewed at `now`.
 
-    Those of which nobody knows are among them. `now` is in milliseconds since the epoch.
+    Products without a remembered time are among them. `now` is in milliseconds since the epoch.
     """
 
     def is_due(product: str) -> bool:
@@ -25,7 +25,7 @@ def products_due(store: Store, destination: str, products: Iterable[str], now: i
 
 
 def remember_due(store: Store, destination: str, product: str, when: int) -> None:
-    """Remember when it is due next."""
+    """Remember when a product's tag statements are due next."""
     store.remember(_name(destination, product), when)
 
 

@@ -1,7 +1,7 @@
-"""The run of a night over a catalogue. Start reading at `nightly`.
+"""The narrative of a night: plan a catalogue, run jobs in order of parents, record results.
 
-A catalogue is planned, what changed is built, tested and published in the order in which it is built from one another,
-and what became of all of it is told.
+A catalogue is planned; changed products are built, tested and published, parents before children; the outcome of each
+is recorded. Start reading at `nightly`.
 """
 
 from __future__ import annotations
@@ -55,9 +55,8 @@ ANY_NAME = "any"
 class NightOptions:
     """The settings of a night: the catalogue, the products to take, and how they are made.
 
-    The catalogue is given by its folders or recipes. `write_locks`: put the locks of tonight beside the recipes.
-    `destination` is the mirror as it was typed: everybody reads the pages, and where a relative path begins is this
-    machine's business.
+    The catalogue is given by its folders or recipes. `write_locks`: write the new locks beside the recipes.
+    `destination` is the mirror as it was typed, because pages must not show this machine's absolute paths.
     """
 
     catalogue: tuple[Path, ...]
@@ -71,8 +70,8 @@ class NightOptions:
 class PlannedProduct:
     """The action that a night would take for a product.
 
-    `action` is `build`, `test`, `nothing`, `failed`, `resolve` where a worker has to look whether anything changed, or
-    `after NAME` where that depends on what it is built from.
+    `action` is `build`, `test`, `nothing`, `failed`, `resolve` where a worker must resolve to find changes, or
+    `after NAME` where it depends on the parent.
     """
 
     product: Product
@@ -81,7 +80,7 @@ class PlannedProduct:
 
 @dataclass(frozen=True, slots=True)
 class NightResult:
-    """A night, and who planned it: who knows what it read."""
+    """The record of a night, and its planner, which knows what was read."""
 
     night: NightlyRun
     planner: Planner
@@ -95,8 +94,8 @@ def nightly(
 ) -> NightResult:
     """Plan, build, test and publish a catalogue.
 
-    `open_executor` opens the executor when there is a job; `previous` is what the last night said of each product. What
-    fails is told in the night, and keeps only what is built from it.
+    `open_executor` is called when there is a job; `previous` are the last night's products. Failures are in the night's
+    record, and block only the failed product's descendants.
     """
     began = build_env.clock()
     with _mirror(options, build_env, create=True) as mirror:
@@ -129,7 +128,7 @@ def plan_catalogue(
 ) -> Planner:
     """Read the catalogue and select the wanted products.
 
-    Both a night and `--plan` begin so, and then decide about each product.
+    It is the first step of a night and of `--plan`.
     """
     planner = Planner(load_catalogue(options.catalogue), options.settings, build_env, mirror, previous)
     planner.catalogue = select_products(planner.catalogue, options.wanted, planner.packages)
@@ -139,7 +138,7 @@ def plan_catalogue(
 def plan_night(
     options: NightOptions, build_env: BuildEnvironment, previous: Mapping[str, Product]
 ) -> tuple[PlannedProduct, ...]:
-    """Return what a night would do, in the order in which it would.
+    """Return a night's decision on each product, in order, without running it.
 
     Nothing is built and nothing published.
     """
@@ -188,9 +187,9 @@ def _mirror(options: NightOptions, build_env: BuildEnvironment, *, create: bool)
 
 @dataclass(slots=True)
 class _CatalogueRun:
-    """The state of a night's work while it is under way.
+    """The state of a running night.
 
-    `before` is what stood on the mirror of what is made anew.
+    `before` are the formerly published products of those that are built again.
     """
 
     options: NightOptions
@@ -206,7 +205,7 @@ class _CatalogueRun:
     _executor: Executor | None = None
 
     def run(self) -> tuple[Product, ...]:
-        """All products, in the catalogue's order."""
+        """Decide on and run all products; return them in the catalogue's order."""
         waiting = list(self.catalogue.entries)
         ready: list[Job] = []
         try:
@@ -225,7 +224,7 @@ class _CatalogueRun:
         return tuple(self._done[entry.name] for entry in self.catalogue.entries)
 
     def remember(self, products: Sequence[Product]) -> None:
-        """Remember in the store what was found out about products after they were done with."""
+        """Remember the final records of products in the store."""
         for product in products:
             kept = self._kept.get(product.name)
             if kept is not None and kept.product != product:
@@ -244,7 +243,7 @@ class _CatalogueRun:
         return self._executor
 
     def _next(self, waiting: list[CatalogueEntry]) -> CatalogueEntry | None:
-        """The first of which all is done with that it is built from or whose layers it shares."""
+        """Return the first product whose parent, and products that share its layers, are done."""
         names = {entry.name for entry in self.catalogue.entries}
 
         def ready(entry: CatalogueEntry) -> bool:
@@ -325,7 +324,7 @@ class _CatalogueRun:
         return job_result
 
     def _settle(self, name: str, job_result: JobResult) -> None:
-        """A product is done with: keep what the next night needs."""
+        """Record a finished product, and remember it for the next night."""
         self._done[name] = job_result.product
         if job_result.on_mirror is None:
             return
@@ -339,7 +338,7 @@ class _CatalogueRun:
             self._write_lock(name)
 
     def _write_lock(self, name: str) -> None:
-        """Put tonight's section into the lock beside the recipe, if it says something else."""
+        """Write tonight's section into the lock beside the recipe, if it differs."""
         entry = self.catalogue.find(name)
         assert entry is not None
         path = lock_path(entry.path)
@@ -355,7 +354,7 @@ class _CatalogueRun:
 
 
 def _tried(product: Product, workers: Sequence[str]) -> Product:
-    """A product that failed for what machines lack, with the workers that it failed on."""
+    """Return a product that failed for what machines lack, with the names of the workers."""
     if product.run.failure is None or len(workers) < 2:
         return product
     hint = f"{product.run.failure.hint}; it failed on {', '.join(workers)}".removeprefix("; ")

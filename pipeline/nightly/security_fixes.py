@@ -1,6 +1,6 @@
-"""Security fixes of a night: those that each product has taken in, and those that it lacks.
+"""Find the security fixes that products lack or took in, from repositories' advisories.
 
-A product lacks what its repositories offer and its image does not have.
+A product lacks a fix that its repositories offer and its image does not have.
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ from pipeline.resolve import (
 def read_bulletins(platform_states: Sequence[PlatformState], build_env: BuildEnvironment) -> None:
     """Read the advisories of the repositories of every platform.
 
-    Those of a platform that cannot be read are left: what needed them failed, or was built from locks, and then it is
-    said.
+    Platforms that cannot be read are skipped: their products failed, or were built from locks, and are reported so.
     """
     for platform_state in platform_states:
         if platform_state.error is not None:
@@ -46,7 +45,7 @@ def with_security_fixes(
 ) -> Product:
     """Return the product with the fixes that it lacks.
 
-    Where it was built anew, also with those that came in since `before`.
+    If it was built again, also with those that it took in since `before`.
     """
     platform_state = next(
         (one for one in platform_states if (one.platform.name, one.arch) == (product.platform, product.arch)), None

@@ -1,9 +1,7 @@
-"""The environment variables that are sent to a cluster's workers.
+"""Select the environment variables that are sent to a cluster's workers.
 
-They are those that relbuild reads there, and no others.
-
-A worker makes, tests and publishes a product, so it needs what finds repositories, registries and the key's password.
-All else that a CI job carries (credentials of clouds and of forges, tokens) stays where the night was started.
+Only variables that relbuild reads are sent: a worker needs those for repositories, registries and the key's password.
+Others of a CI job (credentials of clouds and of forges, tokens) stay on the machine that started the night.
 """
 
 from __future__ import annotations
@@ -48,9 +46,9 @@ READ_VARIABLES: Mapping[str, VariableKind] = MappingProxyType(
 
 
 def sent_environment(environment: Mapping[str, str], named: Collection[str]) -> dict[str, str]:
-    """Return the part of `environment` that workers get.
+    """Return the variables of `environment` that are sent to workers.
 
-    It is what relbuild reads, and the variables `named` by the definitions of the repositories and by `--send-env`.
+    They are those that relbuild reads, and those `named` by the definitions of repositories and by `--send-env`.
     Raises UsageError `secret-not-sent` for a variable with a repository's secret.
     """
     sent: dict[str, str] = {}

@@ -1,6 +1,6 @@
-"""The list of all that a night read, for the snapshot that the next night compares.
+"""Collect all that a night read into the snapshot that the next night compares.
 
-So the next one can tell at once whether any of it is another.
+So the next one can find quickly whether anything changed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def night_snapshot(
 ) -> Snapshot | None:
     """Return a snapshot of everything that a night has read of which nothing failed.
 
-    None if it cannot be told by bytes: a metalink's differ from hour to hour.
+    None if bytes cannot be compared: a metalink's change from hour to hour.
     """
     settings = planner.settings
     files: set[Path] = {settings.repositories}
@@ -59,7 +59,7 @@ def night_snapshot(
             if not settings.locked and (expanded.metalink or expanded.mirrorlist):
                 return None
             if expanded.access != PLAIN_ACCESS:
-                return None  # Its documents are not had without what the repository is reached with.
+                return None  # Its documents cannot be fetched without the repository's credentials.
             for key in expanded.keys:
                 if key.startswith(_REMOTE_SCHEMES):
                     documents.append((key, Digest.of(get(key, SNAPSHOT_DOCUMENT_LIMIT))))
@@ -67,7 +67,7 @@ def night_snapshot(
                     files.add(Path(key))
         documents += [(f"{one.base_urls[0]}/repodata/repomd.xml", one.repomd) for one in platform_state.repositories]
     if any(public_url(url) != url for url, _ in documents):
-        return None  # What is remembered stands in the store, and a password does not belong there.
+        return None  # The snapshot is kept in the store, where a password does not belong.
     return take_snapshot(
         made,
         files=files,
@@ -84,6 +84,6 @@ def night_snapshot(
 
 
 def _template_folders(sources: tuple[Path, ...]) -> Iterator[Path]:
-    """Yield the folders in which templates are looked for, also those that do not exist yet."""
+    """Yield the folders that are searched for templates, also those that do not exist yet."""
     for source in sources:
         yield from (source.parent, source.parent / _TEMPLATES_FOLDER, source.parent.parent / _TEMPLATES_FOLDER)

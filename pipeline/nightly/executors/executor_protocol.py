@@ -1,4 +1,4 @@
-"""The protocol of executors, and what they are given and return.
+"""Protocol of executors, with the data classes of requirements, results and settings.
 
 An executor is given one task at a time and returns its result; it does not know what the tasks are.
 """
@@ -19,7 +19,7 @@ from pipeline.progress import Progress
 class Requirements:
     """The requirements of a task on its worker.
 
-    They are the architecture (rpm's name), bytes of memory, whether it has to be able to make containers, and the files
+    They are the architecture (rpm's name), bytes of memory, whether it must be able to run containers, and the files
     and folders of this machine that it reads.
     """
 
@@ -31,10 +31,10 @@ class Requirements:
 
 @dataclass(frozen=True, slots=True)
 class TaskResult:
-    """A task that ended.
+    """The result of a task that ended.
 
-    `result` is what its function returned; else `lost` says what became of its worker, or what the function raised.
-    `worker` names who did it, "" for this machine. `fault`: it failed for what the machine lacks, in words. `tried`:
+    `result` is what its function returned; else `lost` says how its worker ended, or what the function raised. `worker`
+    is the name of its worker, "" for this machine. `fault`: it failed for what the machine lacks, in words. `tried`:
     all workers on which it failed so.
     """
 
@@ -48,9 +48,9 @@ class TaskResult:
 
 @dataclass(frozen=True, slots=True)
 class MachineFault:
-    """Result of a function that failed because its machine lacks something.
+    """Result of a task function that failed because its machine lacks something.
 
-    Another machine may do better: `why` in words, and the `result` if no other does.
+    The task is tried on another machine: `why` in words, and the `result` to use if none succeeds.
     """
 
     why: str
@@ -58,14 +58,14 @@ class MachineFault:
 
 
 TaskFunction = Callable[[object, Progress], object]
-"""A function of a module, so that it can be named to another process: what to do, and where to report progress."""
+"""Function of (work, progress), of a module's top level, so that it can be pickled by name."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
     """The store, the output folder and the name of a cluster's worker.
 
-    It builds into the output folder. `files` is where the files that its task reads stand, each below its absolute
+    It builds into the output folder. `files` is the folder of the files that its task reads, each below its absolute
     path; None before there is a task.
     """
 
@@ -75,24 +75,24 @@ class WorkerSettings:
     files: AbsolutePath | None = None
 
     def local_path(self, path: AbsolutePath) -> AbsolutePath:
-        """Path here of a file of the machine that gave the task."""
+        """Return the path on this worker of a file of the machine that sent the task."""
         assert self.files is not None
         return AbsolutePath(self.files / path.relative_to("/"))
 
 
 CURRENT_WORKER: ContextVar[WorkerSettings | None] = ContextVar("HERE", default=None)
-"""The place of a task, set in the process that does it; None on the machine that gave it."""
+"""The worker settings of a task, set in the process that runs it; None on the machine that sent it."""
 
 
 class Executor(Protocol):
-    """The interface of what does tasks. Not called from two threads."""
+    """Protocol of executors: run tasks on workers and return their results. Not thread-safe."""
 
     @property
     def size(self) -> int:
-        """The number of tasks that are worth giving at a time."""
+        """The number of tasks that should be submitted at a time."""
 
     def start(self, name: str, function: TaskFunction, work: object, requirements: Requirements) -> None:
-        """Give a task. Returns at once. `name` tells it from all others that are under way."""
+        """Submit a task and return at once. `name` is unique among running tasks."""
 
     @property
     def set_aside(self) -> tuple[ExcludedWorker, ...]:
@@ -105,4 +105,4 @@ class Executor(Protocol):
         """
 
     def close(self) -> None:
-        """End what is under way, and let the workers go."""
+        """End running tasks, and release the workers."""

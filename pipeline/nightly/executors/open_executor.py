@@ -1,4 +1,4 @@
-"""The choice of an executor.
+"""Choose and open the executor: a Dask cluster's, or that of local processes.
 
 One more kind of cluster is a file or a folder beside this, and a branch in `open_executor`.
 """
@@ -17,7 +17,7 @@ def open_executor(
 ) -> Executor:
     """Return the executor for the cluster at `scheduler`, or without one for this machine.
 
-    This machine does `jobs` tasks at a time, without a number one for each processor that this process may use.
+    This machine runs `jobs` tasks at a time (None: one for each processor that this process may use).
     `plain_scheduler` allows a cluster that is reached unencrypted.
 
     Raises EnvironmentLacking, UsageError for a cluster that cannot be joined.

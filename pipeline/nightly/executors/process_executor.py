@@ -1,4 +1,4 @@
-"""The `Executor` of processes of this machine: each task has one of its own."""
+"""The `Executor` that runs each task in a process of its own on this machine."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class ProcessExecutor:
     _running: dict[str, _RunningTask] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Let the process that all others are forked from read the program once."""
+        """Preload the modules in the fork server, from which all task processes are forked."""
         self._context.set_forkserver_preload(["pipeline.nightly.product_job"])
 
     @property
@@ -54,12 +54,12 @@ class ProcessExecutor:
         return ()
 
     def start(self, name: str, function: TaskFunction, work: object, requirements: Requirements) -> None:
-        """See `Executor`. What the task needs, this machine has, or the task says what is missing."""
+        """See `Executor`. Requirements are not checked: a task fails for what the machine lacks."""
         mine, theirs = self._context.Pipe(duplex=False)
         process = self._context.Process(
             target=_perform, args=(theirs, function, work), name=f"relbuild {name}", daemon=False
         )
-        # Ctrl-C reaches all processes of the terminal. It is this one that ends the others, in one line.
+        # Ctrl-C reaches all processes of the terminal; only this one handles it and ends the others.
         resource_tracker.ensure_running()  # First: it lets the signal through again.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
@@ -100,7 +100,7 @@ class ProcessExecutor:
     def end(self, name: str) -> None:
         """End a task that is under way. Called from any thread.
 
-        `next_result` will say that it ended by a signal.
+        Its result will say that a signal ended it.
         """
         running = self._running.get(name)
         if running is not None:
@@ -117,7 +117,7 @@ class ProcessExecutor:
 
 
 def _perform(pipe: Connection, function: TaskFunction, work: object) -> None:
-    # Not ignored and not blocked, which what is started from here would inherit: a container may stop by this signal.
+    # Not ignored and not blocked, which child processes would inherit: a container may stop by this signal.
     signal.signal(signal.SIGINT, lambda *_: None)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with_parent, name="relbuild parent", daemon=True).start()
@@ -137,16 +137,15 @@ def _perform(pipe: Connection, function: TaskFunction, work: object) -> None:
         ended = TaskResult("", lost=f"{type(error).__name__}: {error}", fault=str(error))
     except Exception as error:  # What it was is told where people watch.
         ended = TaskResult("", lost=f"{type(error).__name__}: {error}")
-    with contextlib.suppress(BrokenPipeError):  # Whoever gave the work has ended.
+    with contextlib.suppress(BrokenPipeError):  # The parent has ended.
         pipe.send(ended)
     pipe.close()
 
 
 def _end_with_parent() -> None:
-    """Wait until the process that gave the work ends, and then kill this one.
+    """Wait until the process that sent the work ends, and then kill this one.
 
-    A process whose work nobody waits for any more is of no use. The kernel's own notice (PR_SET_PDEATHSIG) will not do:
-    it tells of the process that this one was forked from, not of the one that gave the work.
+    PR_SET_PDEATHSIG will not do: its parent is the fork server, not the process that sent the work.
     """
     parent = multiprocessing.parent_process()
     assert parent is not None

@@ -1,6 +1,6 @@
-"""Progress that crosses a process.
+"""Progress between processes: a sender that makes events, a receiver that reports them.
 
-What a worker reports is told as plain events, and heard where people watch.
+Reports in one process become events of plain data, and are reported again in the other.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from pipeline.progress import Progress, Task
 from pipeline.urls import redact_urls
 
 ADVANCE_INTERVAL = 0.25
-"""Seconds between two tellings of how far one task is: a task may advance a thousand times a second."""
+"""Seconds between two `advance` events of one task, which may advance a thousand times a second."""
 
 
 RUNNING_LIMIT = 1000
-"""Tasks of one worker's work that are under way at a time; a build has a dozen, and what tells of more is none."""
+"""Progress tasks of one job at a time; a build has a dozen, so more are not from a build."""
 
 
 class EventKind(StrEnum):
@@ -36,8 +36,8 @@ class EventKind(StrEnum):
 class ProgressEvent:
     """A progress event of one task.
 
-    `number` tells the task from others of the same worker. `text` is the label, the note or the warning; `amount` how
-    much was done in all, or at START the total.
+    `number` identifies the task within its job. `text` is the label, the note or the warning; `amount` the units done
+    in all, or at START the total.
     """
 
     kind: EventKind
@@ -77,7 +77,7 @@ class _SentTask:
 
 
 class ProgressSender:
-    """A Progress that tells every event to `tell`, which is called from any thread."""
+    """A `Progress` that passes every event to `tell`, which is called from any thread."""
 
     def __init__(self, tell: Callable[[ProgressEvent], None]) -> None:
         self._tell = tell
@@ -101,9 +101,9 @@ class ProgressSender:
 
 @dataclass(slots=True)
 class ProgressReceiver:
-    """The receiver of the progress events of one worker's work.
+    """Receiver of a job's progress events, which reports them to `progress`.
 
-    Hears them and reports them to `progress`, labels preceded by `name`.
+    Labels are prefixed with `name`.
     """
 
     progress: Progress
@@ -111,7 +111,7 @@ class ProgressReceiver:
     _running: dict[int, tuple[Task, int]] = field(default_factory=dict)
 
     def receive(self, event: ProgressEvent) -> None:
-        """One event, in the order in which they were told."""
+        """Handle one event; events come in order."""
         if event.kind is EventKind.WARN:
             self.progress.warn(self._named(event.text))
         elif event.kind is EventKind.START and len(self._running) < RUNNING_LIMIT:
@@ -133,7 +133,7 @@ class ProgressReceiver:
         return text if text.startswith(self.name) else f"{self.name}: {text}"
 
     def end(self) -> None:
-        """Nothing more comes: what is under way was lost with its worker."""
+        """Finish all tasks as failed: their worker is lost."""
         for task, _ in self._running.values():
             self.progress.finish(task, failed=True)
         self._running.clear()

@@ -1,6 +1,6 @@
-"""The files that a task reads, packed and taken to the worker that does it.
+"""Pack the files that a task reads into a tar, and unpack them on its worker, bounded.
 
-So a worker needs no checkout of the catalogue.
+So a worker needs no copy of the catalogue.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PACKED_LIMIT = 32 << 20
 """Bytes of one task's files, packed. They pass the scheduler, which keeps them until the task has ended."""
 
 UNPACKED_LIMIT = 1 << 30
-"""Bytes of one task's files, unpacked: text compresses tenfold, and what compresses a hundredfold is a bomb."""
+"""Bytes of one task's files, unpacked: text compresses tenfold, a decompression bomb a hundredfold."""
 _MEMBER_COST = 512
 """Bytes that a file counts for besides its content: its header, and an inode where it is unpacked."""
 
@@ -61,8 +61,8 @@ def _read_by(recipe: Recipe) -> Iterator[Path]:
 def pack_files(files: Iterable[Path]) -> bytes:
     """Pack files and folders, under their absolute paths, into a compressed tar archive.
 
-    Links are followed as long as they stay in their folder; what leads out of it, is no regular file or is not there is
-    left out: the task that wants it says so. Raises UsageError `files-too-large`.
+    Links within their folder are followed; links out of it, other types and missing files are left out, and the task
+    that reads them fails. Raises UsageError `files-too-large`.
     """
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=1, dereference=True) as archive:
@@ -125,10 +125,10 @@ def _name(path: Path) -> str:
 
 
 def unpack_files(packed: bytes, folder: Path) -> None:
-    """Put the files into a folder, below their absolute paths.
+    """Unpack the files into a folder, below their absolute paths.
 
-    Raises VerificationError `files-malformed` for what `pack` does not make: another name than one below the folder,
-    another thing than files and folders, too many bytes.
+    Raises VerificationError `files-malformed` for names outside the folder, other types than files and folders, too
+    many bytes.
     """
     if len(packed) > PACKED_LIMIT:
         raise _malformed(f"it has more than {PACKED_LIMIT} bytes")

@@ -1,4 +1,4 @@
-"""A task on its way to another machine, and how it is done there."""
+"""Payload of a task for another machine: pickled function and work, packed files."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from pipeline.store import Store
 class TaskPayload:
     """A task as it is sent: the pickled (function, work), and the packed files that it reads.
 
-    It is pickled so that the scheduler, which unpickles what it hands on, need not know what a night is.
+    It is pickled to bytes, because the scheduler unpickles task arguments and may lack relbuild's code.
     """
 
-    # Not in `repr`: a worker of Dask's writes the arguments of a task that raised into its log.
+    # Not in `repr`: a Dask worker logs the arguments of a task that raised.
     work: bytes = field(repr=False)
     files: bytes = field(repr=False)
 
@@ -39,19 +39,19 @@ class TaskPayload:
 
 @dataclass(frozen=True, slots=True)
 class PlacedPayload:
-    """A task's payload at the place where it is done."""
+    """A task's payload with the settings of the worker that runs it."""
 
     settings: WorkerSettings
     payload: TaskPayload
 
 
 def run_payload(work: object, progress: Progress) -> object:
-    """Run a payload at its place, in a process that does nothing else: a `TaskFunction`."""
+    """Unpack and run a payload on its worker, in a process of its own: a `TaskFunction`."""
     assert isinstance(work, PlacedPayload)
     settings, payload = work.settings, work.payload
     with Store.open(settings.store).temporary("files") as files:
         unpack_files(payload.files, files)
-        # No path of the work begins at this folder. What a program beneath writes to its own goes with the task.
+        # All paths of the work are absolute. Files that programs write to the working directory are removed with it.
         os.chdir(files)
         CURRENT_WORKER.set(replace(settings, files=absolute(files)))
         function, inner = pickle.loads(payload.work)  # noqa: S301 - of the same relbuild: its worker has made sure

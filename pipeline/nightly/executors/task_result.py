@@ -1,6 +1,6 @@
-"""The answer of a cluster's worker as JSON.
+"""JSON encoding of a cluster task's result, with a size limit, and its checked decoding.
 
-Nothing of it is run, and what is no answer is refused.
+Decoding runs no code, unlike unpickling.
 """
 
 from __future__ import annotations
@@ -13,33 +13,33 @@ from pipeline.nightly.executors.executor_protocol import TaskResult
 from pipeline.nightly.job import JobResult
 
 RESULT_LIMIT = 4 << 20
-"""Bytes of what a task returns. It travels through the scheduler; what is large belongs on the mirror."""
+"""Bytes of an encoded result. It passes the scheduler; large content belongs on the mirror."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
-    """A `TaskResult`, by what a task may return: what came of a product, or a text."""
+class _EncodedResult:
+    """The encoded form of a `TaskResult`, whose result is a `JobResult` or a text."""
 
     name: str
     lost: str
     worker: str
     fault: str
-    worked: JobResult | None = None
+    job_result: JobResult | None = None
     text: str | None = None
 
 
 def result_bytes(ended: TaskResult) -> bytes:
     """Return a task's result as JSON.
 
-    One that is too large, or of a kind that no task returns, says so instead.
+    One that is too large, or of another type than `JobResult` or str, is replaced by the result of a failed task.
     """
-    worked = ended.result if isinstance(ended.result, JobResult) else None
+    job_result = ended.result if isinstance(ended.result, JobResult) else None
     text = ended.result if isinstance(ended.result, str) else None
-    if ended.result is not None and worked is None and text is None:
+    if ended.result is not None and job_result is None and text is None:
         return result_bytes(
             TaskResult(ended.name, lost=f"it returned a {type(ended.result).__name__}", worker=ended.worker)
         )
-    answer = _Answer(ended.name, ended.lost, ended.worker, ended.fault, worked, text)
+    answer = _EncodedResult(ended.name, ended.lost, ended.worker, ended.fault, job_result, text)
     data = json.dumps(to_json(answer), separators=(",", ":")).encode()  # Also of names that are no UTF-8.
     if len(data) > RESULT_LIMIT:
         lost = f"it returned {len(data)} bytes; the limit is {RESULT_LIMIT}"
@@ -48,12 +48,12 @@ def result_bytes(ended: TaskResult) -> bytes:
 
 
 def read_result(data: object) -> TaskResult:
-    """The inverse of `result_bytes`. Raises ValueError for what is no answer."""
+    """Decode a result from `result_bytes`. Raises ValueError for any other data."""
     if not isinstance(data, bytes) or len(data) > RESULT_LIMIT:
-        raise ValueError("it is not text, or too long")
+        raise ValueError(f"it is not bytes, or more than {RESULT_LIMIT} bytes")
     try:
-        answer = from_json(_Answer, json.loads(data))
+        answer = from_json(_EncodedResult, json.loads(data))
     except RecursionError as error:
         raise ValueError("it is nested too deep") from error
-    result = answer.text if answer.worked is None else answer.worked
+    result = answer.text if answer.job_result is None else answer.job_result
     return TaskResult(answer.name, result, answer.lost, answer.worker, answer.fault)

@@ -1,11 +1,11 @@
-"""The health of a cluster's workers, which decides whether they get tasks.
+"""Track which cluster workers failed or fell silent, and so get no tasks.
 
-Those get tasks that neither fail for what their machine lacks nor have fallen silent.
+Workers get tasks unless they failed one for what their machine lacks, or stopped responding.
 
 A worker whose machine is at fault (no control groups, a full store, a broken disk) fails a task sooner than others end
 one, so it would draw one task after the other. A fault suspends its worker at once, and the task is tried on another.
 If it ends there, however it ends, the fault was the machine's: the worker is set aside for the night. If it fails for
-what machines lack wherever it is tried, the reason lies elsewhere, and its workers get tasks again.
+what machines lack wherever it is tried, the cause lies elsewhere, and its workers get tasks again.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 from pipeline.model.night_record import ExcludedWorker
 
 TRIED_WORKERS_LIMIT = 3
-"""Workers on which a task is tried, if all fail it for what their machines lack. A reason that three share lies
-elsewhere: a registry that is down, a key that nobody can read."""
+"""Workers on which a task is tried, if all fail it for what their machines lack. A cause that three share lies
+elsewhere: a registry that is down, a key that no worker can read."""
 
 SILENCE_TIMEOUT = 300.0
-"""Seconds after which a worker of which the scheduler hears nothing is given up, and its task begun elsewhere. Workers
-send a sign of life every few seconds; five minutes outlast a restart of a switch. docs/cluster.md says the same."""
+"""Seconds without a heartbeat after which a worker is given up, and its task started elsewhere. Workers send heartbeats
+every few seconds; five minutes outlast a restart of a switch. docs/cluster.md says the same."""
 
 
 @dataclass(slots=True)
@@ -44,18 +44,18 @@ class WorkerHealth:
         self._suspended[worker] = why
 
     def exclude(self, faults: Mapping[str, str]) -> None:
-        """Set aside workers (by name, with the reason) that failed what another has done."""
+        """Exclude workers (by name, with the reason) that failed a task that another has done."""
         for worker, why in faults.items():
             self._suspended.pop(worker, None)
             self._faulty.setdefault(worker, why)
 
     def reinstate(self, workers: Collection[str]) -> None:
-        """Let workers have tasks again whose fault lies elsewhere."""
+        """End the suspension of workers whose fault has its cause elsewhere."""
         for worker in workers:
             self._suspended.pop(worker, None)
 
     def look(self, seen: Mapping[str, float], now: float) -> tuple[str, ...]:
-        """Take note of when the scheduler last heard each worker.
+        """Record when the scheduler last received each worker's heartbeat.
 
         `seen` has times of any clock that only the scheduler reads, `now` is the time of this process's clock. Returns
         the workers that have fallen silent since the last look.
@@ -69,7 +69,7 @@ class WorkerHealth:
             elif now - known[1] >= self.silence and worker not in self._silent:
                 self._silent[worker] = f"no heartbeat for {self.silence:.0f} s"
                 fallen.append(worker)
-        for worker in self._heartbeats.keys() - seen.keys():  # It left, or comes back as a new one.
+        for worker in self._heartbeats.keys() - seen.keys():  # It left; if it returns, it has a new name.
             del self._heartbeats[worker]
         return tuple(fallen)
 

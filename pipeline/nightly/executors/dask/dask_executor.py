@@ -1,4 +1,4 @@
-"""The `Executor` of a Dask cluster: tasks are done by its workers."""
+"""The `Executor` that gives tasks to the workers of a Dask cluster."""
 
 from __future__ import annotations
 
@@ -35,29 +35,29 @@ from pipeline.nightly.executors.worker_health import SILENCE_TIMEOUT, TRIED_WORK
 from pipeline.progress import Progress
 
 WORKER_DEATHS_LIMIT = 3
-"""So many workers may die under a task. Then it is thought to be the reason."""
+"""Workers that may die while they do a task; then the task is taken for the cause."""
 
 _SUBMISSIONS_LIMIT = 10
-"""So often a task is given anew when a scheduler was lost, or when somebody else took it back."""
+"""Times that a task is submitted again when a scheduler was lost, or the task was cancelled by others."""
 
 _AHEAD = 8
-"""Tasks that are given even to a cluster without workers: so one that grows by itself sees what there is to do."""
+"""Tasks that are submitted even without workers, so that an autoscaling cluster sees the load."""
 
 _CLOSING = 5.0
 _PAUSE = 0.1
 _TICK = 0.5
 _NAMED = 5
-"""Workers that are named in a message at most."""
+"""Workers that a message names at most."""
 
-_LOOK = 2.0
-"""Seconds between two looks at which workers there are, while nothing happens."""
+_POLL_INTERVAL = 2.0
+"""Seconds between two readings of the workers, while nothing happens."""
 
 
 class _Client(distributed.Client):
     def start(self, **options: float) -> None:
         """Start the client, and close it if it cannot start.
 
-        It is closed here, because its finalizer would wait for a thread that may be its own.
+        Its finalizer would wait for a thread that may be its own.
         """
         try:
             super().start(**options)  # type: ignore[no-untyped-call]
@@ -132,7 +132,7 @@ class DaskExecutor:
         over plain TCP beyond this machine, and that was not allowed.
         """
         told = _refuse_plain([address], progress, plain=plain)
-        # What happens to the connection is told here, once and in words.
+        # Events of the connection are reported here, once and in words.
         logging.getLogger("distributed").setLevel(logging.CRITICAL)
         try:
             client = _Client(address, timeout=scheduler_timeout, set_as_default=False, name="relbuild")
@@ -142,7 +142,7 @@ class DaskExecutor:
                 f"cannot connect to the scheduler {address}: {error or type(error).__name__}",
                 hint="start `dask scheduler` there; for tls:// see docs/cluster.md",
             ) from error
-        # A scheduler on this machine may have workers elsewhere, and hands on to them what it is given.
+        # A scheduler on this machine may have workers elsewhere, to which it passes payloads.
         try:
             with contextlib.suppress(OSError):
                 workers = [] if told else [str(one) for one in client.scheduler_info()["workers"]]
@@ -154,7 +154,7 @@ class DaskExecutor:
 
     @property
     def size(self) -> int:
-        """The number of tasks that are worth giving at a time; see `Executor`.
+        """The number of tasks to have submitted at a time; see `Executor`.
 
         It is one task for each place, and one more for each worker, so that none waits for the next.
         """
@@ -197,7 +197,7 @@ class DaskExecutor:
     def close(self) -> None:
         """Cancel all tasks and leave the scheduler; see `Executor`.
 
-        Workers end what they do when they hear of it; one that cannot be reached does not.
+        Workers end their tasks when they are told; one that cannot be reached does not.
         """
         futures = [task.future for task in self._tasks.values() if task.future is not None]
         self._tasks.clear()
@@ -206,7 +206,7 @@ class DaskExecutor:
         self._client.close(timeout=_CLOSING)
 
     def _listen(self) -> None:
-        """Hear what workers tell. A scheduler that came back does not know of it."""
+        """Subscribe to workers' messages; again after a scheduler was restarted."""
         if self._client.scheduler_comm is self._connection:
             return
 
@@ -224,7 +224,7 @@ class DaskExecutor:
         task.since = time.monotonic()
         able = self._able(task.requirements)
         usable = self.health.usable(able, task.faults)
-        # Where nothing speaks against any, one that joins later may have it too.
+        # Without restriction, a worker that joins later may do it too.
         task.only = usable if set(usable) != able else ()
         task.future = self._client.submit(
             run_dask_task,
@@ -255,7 +255,7 @@ class DaskExecutor:
                 task.receiver.receive(event)
 
     def _take_future(self, future: distributed.Future[bytes]) -> None:
-        """A future is done: a result, an error, or it was taken back because the scheduler has gone."""
+        """Handle a finished future: a result, an error, or cancelled because the scheduler is lost."""
         task = next((task for task in self._tasks.values() if task.future is future), None)
         if task is None:
             return
@@ -272,7 +272,7 @@ class DaskExecutor:
                 self._resubmit(task)
             except ValueError as error:
                 self._end(task, lost=f"its worker returned an invalid result: {error}")
-            except Exception as error:  # What a worker of a wrong kind may raise is anything.
+            except Exception as error:  # A foreign worker may raise anything.
                 self._end(task, lost=f"{type(error).__name__}: {error}")
             else:
                 self._done(task, ended)
@@ -282,7 +282,7 @@ class DaskExecutor:
             self._resubmit(task)
 
     def _done(self, task: _SubmittedTask, ended: TaskResult) -> None:
-        """A worker did a task, or failed it for what its machine lacks: then another tries."""
+        """Handle a worker's result; after a machine's fault, submit the task to another worker."""
         if not ended.fault:
             for worker, why in task.faults.items():
                 self.progress.warn(
@@ -320,9 +320,9 @@ class DaskExecutor:
         self._ended.append(TaskResult(task.name, result, lost, worker or task.worker, tried=tuple(task.faults)))
 
     def _rejoined(self) -> bool:
-        """Wait for a scheduler that was lost, and return True if it came back.
+        """Wait for a lost scheduler; return True if it came back.
 
-        If it does not come back, all that was given is lost too.
+        If it does not come back, all submitted tasks are lost.
         """
         if self._client.status == "connecting":
             self.progress.warn(
@@ -341,10 +341,10 @@ class DaskExecutor:
     def _read_workers(self) -> Mapping[str, Mapping[str, float]]:
         """Return the resources that workers offer, by their names, as they were some seconds ago."""
         now = time.monotonic()
-        if now - self._asked < _LOOK or self._client.status != "running":
+        if now - self._asked < _POLL_INTERVAL or self._client.status != "running":
             return self._worker_resources
         self._asked = now
-        with contextlib.suppress(OSError):  # A scheduler that is lost just now: its futures will tell.
+        with contextlib.suppress(OSError):  # The scheduler is lost just now, which its futures will show.
             workers = self._client.scheduler_info()["workers"].values()
             self._worker_resources = {str(worker["name"]): worker["resources"] for worker in workers}
             for name in self.health.look({str(one["name"]): one["last_seen"] for one in workers}, now):
@@ -361,28 +361,28 @@ class DaskExecutor:
         return self._worker_resources
 
     def _resubmit_elsewhere(self, worker: str) -> None:
-        """A worker fell silent: what it does, and what may wait for it, is given again."""
+        """Submit the tasks of a worker that stopped responding, and those waiting for it, again."""
         self.progress.warn(f"{worker} sent no heartbeat for {self.health.silence:.0f} s; its tasks are reassigned")
         for task in list(self._tasks.values()):
             if task.future is not None and (task.worker == worker or not task.attempts):
                 future, task.future = task.future, None
                 future.cancel(force=True)
-                # `attempts` stay: a task under which three workers fall silent is thought to be the reason.
+                # `attempts` stay: a task during which three workers stopped responding is taken for the cause.
                 self._resubmit(task)
 
     def _end_unplaceable(self) -> None:
         """End the tasks that no worker has been able to do for some time.
 
-        They are waited with, because a cluster grows, and its workers start again.
+        They wait for a while, because a cluster may grow, and its workers may restart.
         """
         now = time.monotonic()
         for task in list(self._tasks.values()):
-            if (task.attempts and task.worker in self._worker_resources) or now - task.since < _LOOK:
+            if (task.attempts and task.worker in self._worker_resources) or now - task.since < _POLL_INTERVAL:
                 continue
             able = self._able(task.requirements)
             usable = self.health.usable(able, task.faults)
             if usable and task.only and not able & set(task.only):
-                self._resubmit(task)  # All that it was for have left.
+                self._resubmit(task)  # All workers that it was restricted to have left.
             if usable:
                 self._waiting.pop(task.requirements, None)
             elif task.requirements not in self._waiting:
@@ -392,7 +392,7 @@ class DaskExecutor:
                 self._end(task, lost=self._lacking(task.requirements))
 
     def _able(self, requirements: Requirements) -> set[str]:
-        """The workers that have what a task needs, as they were at the last look."""
+        """Return the workers that can run a task, as they were at the last reading."""
         return {name for name, resources in self._worker_resources.items() if can_run(resources, requirements)}
 
     def _lacking(self, requirements: Requirements) -> str:

@@ -1,4 +1,4 @@
-"""The resources that workers of a Dask cluster offer and tasks take, by Dask's names."""
+"""Dask resources that workers offer and tasks need: relbuild's version, CPU, memory."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from pipeline.nightly.executors.executor_protocol import Requirements
 from pipeline.nightly.relbuild_digest import code_digest
 
 CODE_RESOURCE, ARCH_RESOURCE, CONTAINERS_RESOURCE, MEMORY_RESOURCE = "RELBUILD", "ARCH", "CONTAINERS", "MEMORY"
-"""Dask's names of what workers offer and tasks take; the first two are followed by `-` and which."""
+"""Names of Dask resources; the first two are followed by `-` and the version or architecture."""
 
 
 _DECIDING = ("zstandard", "deflate", "rpm", "solv", "Jinja2", "PyYAML", "cryptography", "distributed")
-"""Distributions whose version decides what a task's bytes are, or how it is handed over."""
+"""Distributions whose version a task's output bytes, or its transfer, depend on."""
 
 
 @functools.cache
 def code_version() -> str:
-    """Return the name of this relbuild's code.
+    """Return an identifier of this relbuild's code and libraries.
 
     It names its version, and the digest of its files, of Python's version and of the versions of what its bytes depend
     on. Two that are named alike do the same with the same task.
@@ -48,7 +48,7 @@ def worker_resources(jobs: int, memory: int, *, containers: bool) -> dict[str, f
 
 
 def task_resources(requirements: Requirements) -> dict[str, float]:
-    """Return the Dask resources that a task takes of its worker while it is done there."""
+    """Return the Dask resources that a task takes of its worker while it runs."""
     resources = {code_version(): 1.0, f"{ARCH_RESOURCE}-{requirements.arch}": 1.0}
     if requirements.containers:
         resources[CONTAINERS_RESOURCE] = 1.0

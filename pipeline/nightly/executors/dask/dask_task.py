@@ -1,6 +1,6 @@
-"""A task on a worker of a Dask cluster.
+"""Run one task on a Dask worker, in a child process, and send its progress to the client.
 
-The one function that a worker is given, and what it reports meanwhile.
+`run_dask_task` is the one function that Dask workers are given.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from pipeline.nightly.executors.task_result import result_bytes
 
 _PLUGIN = "relbuild"
 _PAUSE = 0.1
-"""Seconds between two messages of one task, and between two looks whether it is still wanted."""
+"""Seconds between two messages of one task, and between two checks whether it was cancelled."""
 
 
 class WorkerSettingsPlugin(distributed.WorkerPlugin):
-    """Tells a worker's tasks where they are."""
+    """Dask plugin that holds the worker's settings for its tasks."""
 
     name = _PLUGIN
 
@@ -38,7 +38,7 @@ class WorkerSettingsPlugin(distributed.WorkerPlugin):
 
 @dataclass(frozen=True, slots=True)
 class DaskTask:
-    """A task as it is handed to a worker."""
+    """A task as it is sent to a worker."""
 
     night: str
     name: str
@@ -64,9 +64,9 @@ def run_dask_task(task: DaskTask) -> bytes:
 
 @dataclass(slots=True)
 class _TaskReporter:
-    """The messages of a running task to its client, and the check that the task is still wanted.
+    """Sender of a running task's progress to its client, and watcher for its cancellation.
 
-    It tells the client what happens, in few messages, and looks whether somebody still waits for the task.
+    Events are sent in few messages.
     """
 
     worker: distributed.Worker
@@ -80,15 +80,15 @@ class _TaskReporter:
     _ended: threading.Event = field(default_factory=threading.Event)
 
     def add(self, event: ProgressEvent) -> None:
-        """Tell that with the next message. Called from any thread."""
+        """Add an event to the next message. Called from any thread."""
         with self._lock:
             self._events.append(event)
 
     @contextmanager
     def until_ended(self, executor: ProcessExecutor) -> Iterator[None]:
-        """Tell the client that the task begins, and then what happens, until the block ends.
+        """Send messages from the beginning of the task until the block ends.
 
-        A task that is not wanted any more is ended.
+        A task that was cancelled is killed.
         """
         self._tell()
         thread = threading.Thread(target=self._watch, args=(executor,), name="relbuild telling", daemon=True)
@@ -118,7 +118,7 @@ class _TaskReporter:
             self.worker.log_event(EVENT_TOPIC, message.plain())
 
     def _is_unwanted(self) -> bool:
-        """Return True if the client has taken the task back, or the worker closes.
+        """Return True if the client has cancelled the task, or the worker closes.
 
         Both go on until their threads end.
         """

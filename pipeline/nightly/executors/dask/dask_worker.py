@@ -1,7 +1,4 @@
-"""The process that joins a cluster as a worker, and stays.
-
-It looks for its scheduler again when that was lost.
-"""
+"""Run a worker process of a Dask cluster, and reconnect it to its scheduler."""
 
 from __future__ import annotations
 
@@ -25,10 +22,10 @@ from pipeline.nightly.executors.executor_protocol import WorkerSettings
 from pipeline.progress import Progress
 
 DaskWorker = distributed.Worker
-"""A worker as Dask has it."""
+"""Dask's class of workers."""
 
 _PAUSE = 1.0
-"""Seconds until a worker that has lost its scheduler looks for it again."""
+"""Seconds until a worker that has lost its scheduler connects again."""
 
 _NOT_STARTED = "not-started"
 _LOST = frozenset(
@@ -40,11 +37,11 @@ _LOST = frozenset(
         "worker-heartbeat-missing",
     }
 )
-"""Reasons of a worker's end that say that its scheduler went, or did not let it in. All others say that the worker is
-to go."""
+"""Reasons of a worker's end that mean that its scheduler was lost, or refused it. All others mean that the worker shall
+exit."""
 
 _SETTINGS = {
-    "distributed.worker.profile.enabled": False,  # It looks a hundred times a second; the work is in other processes.
+    "distributed.worker.profile.enabled": False,  # It samples 100 times a second; the work is in other processes.
     "distributed.admin.tick.interval": "500ms",
     "distributed.admin.system-monitor.interval": "2s",
 }
@@ -62,7 +59,7 @@ class _Worker(DaskWorker):
 
 @dataclass(frozen=True, slots=True)
 class WorkerCapacity:
-    """The resources that a machine gives to a cluster.
+    """The resources that a machine offers to a cluster.
 
     `jobs` tasks at a time (None: one for each processor that it may use), which may want `memory` together, as text
     like `8GiB` ("": all that its control group allows), and may need containers or not.
@@ -74,11 +71,11 @@ class WorkerCapacity:
 
     @property
     def threads(self) -> int:
-        """Tasks at a time. Control groups may allow fewer processors than the machine has."""
+        """Number of tasks at a time; control groups may allow fewer CPUs than the host has."""
         return self.jobs or max(1, CPU_COUNT)
 
     def resources(self) -> dict[str, float]:
-        """As Dask's resources. Raises UsageError `memory-malformed`."""
+        """Return Dask's resources. Raises UsageError `memory-malformed`."""
         try:
             memory = parse_bytes(self.memory) if self.memory else MEMORY_LIMIT
         except ValueError as error:
@@ -87,7 +84,7 @@ class WorkerCapacity:
 
 
 async def configure_worker(worker: DaskWorker, settings: WorkerSettings, *, containers: bool) -> None:
-    """Make a worker of `dask worker`, which has not joined yet, offer what tasks want.
+    """Set up a worker of `dask worker`, which has not joined yet, to offer resources for tasks.
 
     It offers as many tasks at a time as it has threads. Raises EnvironmentLacking `nanny` in a process that may not
     have children.
@@ -114,10 +111,8 @@ def run_dask_worker(
 ) -> None:
     """Work for the scheduler at `address` (`tcp://HOST:PORT`, `tls://…`) until told to stop.
 
-    It ends at SIGTERM or SIGINT, or when the scheduler says to go. A scheduler that is not there is waited for, also
-    one that was, for at most `scheduler_timeout` seconds.
-
-    Raises EnvironmentLacking `no-scheduler` when they have passed.
+    It ends at SIGTERM or SIGINT, or when the scheduler retires it. Without a scheduler, also after one was lost, it
+    waits for at most `scheduler_timeout` seconds, then raises EnvironmentLacking `no-scheduler`.
     """
     logging.getLogger("distributed").setLevel(logging.ERROR)
     with dask.config.set(_SETTINGS):
@@ -133,7 +128,7 @@ class _WorkerLoop:
     scheduler_timeout: float | None
 
     async def run_until_stopped(self) -> None:
-        """Be one worker after the other."""
+        """Run one worker after the other, each until its scheduler is lost."""
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -143,7 +138,7 @@ class _WorkerLoop:
                 nthreads=self.capacity.threads,
                 name=self.settings.worker,
                 resources=self.capacity.resources(),
-                memory_limit=0,  # Of this process. What tasks want of the machine is what it offers.
+                memory_limit=0,  # Of this process. Tasks' memory is a Dask resource.
                 dashboard=False,
                 death_timeout=self.scheduler_timeout,
                 plugins=(WorkerSettingsPlugin(self.settings),),
@@ -156,7 +151,7 @@ class _WorkerLoop:
                 await asyncio.wait_for(stop.wait(), _PAUSE)
 
     async def _until(self, stop: asyncio.Event, worker: _Worker) -> str:
-        """Be that worker until told to stop, or until it ends; why it did."""
+        """Run a worker until `stop` is set or it ends; return the reason."""
         life, stopping = asyncio.create_task(_live(worker)), asyncio.create_task(stop.wait())
         await asyncio.wait({life, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if not life.done():

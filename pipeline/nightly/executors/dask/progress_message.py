@@ -1,4 +1,4 @@
-"""The messages of workers about tasks that are under way, as they pass the scheduler."""
+"""Progress messages from workers to the client: their plain form, parsing and bounds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _T = TypeVar("_T", str, int, bool)
 
 
 EVENT_TOPIC = "relbuild"
-"""The scheduler keeps the last events of every topic for as long as it lives: one topic for all nights is bounded."""
+"""Topic of all nights' events: the scheduler keeps the last events of every topic, so one topic is bounded."""
 
 
 EVENTS_LIMIT = 256
@@ -27,9 +27,9 @@ _AMOUNT_MOST = 1 << 62
 
 @dataclass(frozen=True, slots=True)
 class ProgressMessage:
-    """A message of a worker about a task that is under way.
+    """A worker's message with progress events of a running task.
 
-    `attempt` tells one beginning from the next. Plain data on its way: the scheduler keeps it.
+    `attempt` identifies one start of the task. It is sent as plain data, because the scheduler keeps it.
     """
 
     night: str
@@ -39,7 +39,7 @@ class ProgressMessage:
     events: tuple[ProgressEvent, ...]
 
     def plain(self) -> list[object]:
-        """As lists, words and numbers."""
+        """Return the message as lists, texts and numbers."""
         events = [[_plain(value) for value in astuple(event)] for event in self.events]
         return [self.night, self.name, self.attempt, self.worker, events]
 
@@ -47,8 +47,7 @@ class ProgressMessage:
     def parse(cls, said: object) -> ProgressMessage:
         """Parse a message from the form that `plain` returns.
 
-        Raises ValueError for what no worker of relbuild tells: whoever can speak to the scheduler may say anything
-        there.
+        Raises ValueError for any other form: any client of the scheduler can send anything.
         """
         if not isinstance(said, list | tuple) or len(said) != len(fields(cls)):
             raise ValueError("invalid message of a worker")
@@ -93,7 +92,7 @@ def _event(said: object) -> ProgressEvent:
 
 
 def _checked(value: object, kind: type[_T], most: int) -> _T:
-    """A value of just that type; `most` characters, or that as a number that is not negative."""
+    """Return a value of exactly that type; at most `most` (characters, or 0 to that number)."""
     if type(value) is not kind:
         raise ValueError(f"{type(value).__name__} is not {kind.__name__}")
     assert isinstance(value, kind)
@@ -103,5 +102,5 @@ def _checked(value: object, kind: type[_T], most: int) -> _T:
 
 
 def _plain(value: object) -> object:
-    """Words are UTF-8 on their way; a file's name need not be. What is longer than any is cut."""
+    """Return a value with texts made valid UTF-8 (names of files may not be) and cut."""
     return str(value)[:_TEXT_LIMIT].encode(errors="replace").decode() if isinstance(value, str) else value

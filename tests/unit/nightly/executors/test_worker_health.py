@@ -111,7 +111,7 @@ class Cluster:
 
 @pytest.fixture(autouse=True)
 def _look_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dask_executor, "_LOOK", 0.0)
+    monkeypatch.setattr(dask_executor, "_POLL_INTERVAL", 0.0)
     monkeypatch.setattr(dask_executor, "_TICK", 0.0)
 
 
