@@ -35,6 +35,7 @@ class Authority:
         begins: datetime.timedelta = -DAY,
         ends: datetime.timedelta = 30 * DAY,
         key_file: str = "{}-key.pem",
+        host: str = "localhost",
     ) -> tuple[Path, Path]:
         """A certificate for the host or client `name`; returns its file `NAME.pem` and its key's `NAME-key.pem`."""
         folder = folder or self.folder
@@ -42,7 +43,7 @@ class Authority:
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         built = self._builder(subject, key.public_key(), begins, ends).add_extension(
-            x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False
+            x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False
         )
         certificate, key_path = folder / f"{name}.pem", folder / key_file.format(name)
         certificate.write_bytes(self._signed(built))
