@@ -1,14 +1,13 @@
-"""Downloads and uploads: bounded, resumed, verified.
+"""HTTP client code: verified, resumed downloads into the store, and requests to registries.
 
-The only door to the HTTP library.
+No other code imports the HTTP library.
 
-A `Download` names bytes by digest and the places where they may be had; `fetch` puts them into the store or
-raises. Nothing reaches a caller unverified: a document (`fetch_document`) is the exception, because its
-checksum or signature is only known to who asked for it. `file://` is a place like any other, so that a
-mirror on disk needs no server.
+A `Download` has a digest and the URLs of one file; `fetch` puts it into the store or raises. Callers get verified
+content only, except for documents (`fetch_document`), whose checksum or signature only the caller knows. `file://` URLs
+are accepted too, so that a mirror on disk needs no server.
 
-A `RegistryClient` speaks with one registry: it logs in with what a `CredentialStore` holds, waits when it is told to,
-and counts its traffic (`TrafficCounts`).
+A `RegistryClient` sends requests to one registry: it authenticates with credentials from a `CredentialStore`, obeys
+Retry-After, and counts its traffic (`TrafficCounts`).
 """
 
 from pipeline.transfer.certificates import certificate_roots

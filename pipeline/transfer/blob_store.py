@@ -1,6 +1,6 @@
-"""The store of downloads, as far as this room needs to know it: a protocol.
+"""Interface of the store into which downloads are put; `pipeline.store.Store` implements it.
 
-`pipeline.store.Store` is one: the two rooms stand on the same floor, so neither imports the other.
+The two packages are on the same floor, so neither imports the other.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pipeline.digest import Digest
 
 
 class BlobSink(Protocol):
-    """Bytes being written, named by their digest in the end."""
+    """Writer of one blob, which is put under its digest at the end."""
 
     size: int
 
@@ -24,20 +24,20 @@ class BlobSink(Protocol):
 
 
 class BlobStore(Protocol):
-    """Keeps bytes by digest."""
+    """The part of a store that downloads use: blobs by digest, a folder for partial ones, locks."""
 
     @property
     def metadata(self) -> Path:
-        """A folder on the same file system, for what is on its way."""
+        """A folder on the same file system, for partial downloads."""
 
     def blob(self, digest: Digest) -> Path:
-        """Return the path where the bytes stand, or would stand."""
+        """Return the path of a blob, which need not exist."""
 
     def has(self, digest: Digest) -> bool:
-        """Return whether the bytes are here."""
+        """Return whether the blob is here."""
 
     def writer(self, expected: Digest | None = None) -> AbstractContextManager[BlobSink]:
-        """New bytes; kept when the block ends well."""
+        """Return the writer of a new blob, which is kept if the block raises nothing."""
 
     def locked(self, name: str) -> AbstractContextManager[None]:
-        """Hold a lock against other processes and threads."""
+        """Hold a lock within the block, against other processes and threads."""

@@ -1,4 +1,4 @@
-"""Certificates for one host, where podman and docker keep them (containers-certs.d(5))."""
+"""Find and load a registry host's certificates from certs.d folders (containers-certs.d(5))."""
 
 from __future__ import annotations
 
@@ -11,24 +11,21 @@ from urllib.parse import urlsplit
 from pipeline.errors import EnvironmentLacking
 
 SYSTEM_CERTIFICATE_ROOTS = (Path("/etc/containers/certs.d"), Path("/etc/docker/certs.d"))
-"""The machine's own folders, asked after the person's."""
+"""The machine's folders, searched after the user's."""
 
 _HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*|[0-9A-Fa-f:]+")
-"""What may be a folder's name: a registry chooses where it sends us."""
+"""Hosts that may be used as a folder's name: they can come from a registry's redirects."""
 
 
 def certificate_roots(environment: Mapping[str, str]) -> tuple[Path, ...]:
-    """The folders that may hold a folder `HOST[:PORT]`, the person's own first."""
+    """Return the folders in which to search for a folder `HOST[:PORT]`, the user's first."""
     home = environment.get("HOME")
     config = environment.get("XDG_CONFIG_HOME") or (f"{home}/.config" if home else None)
     return (Path(config, "containers", "certs.d"), *SYSTEM_CERTIFICATE_ROOTS) if config else SYSTEM_CERTIFICATE_ROOTS
 
 
 def host_certificates(roots: Sequence[Path], url: str) -> Path | None:
-    """Return the first folder of certificates for the host of `url`, or None.
-
-    The port belongs to the folder's name if `url` names one.
-    """
+    """Return the first folder of certificates for the host (and port) of `url`, or None."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     if not _HOST.fullmatch(host):
@@ -40,7 +37,7 @@ def host_certificates(roots: Sequence[Path], url: str) -> Path | None:
 def load_certificates(context: ssl.SSLContext, folder: Path) -> None:
     """Load the CA certificates and the client certificates of `folder` into `context`.
 
-    Every `*.crt` is trusted as an authority; every `*.cert` is shown, with its `*.key`, to who asks.
+    Every `*.crt` is a trusted CA; every `*.cert` with its `*.key` is a client certificate.
 
     Raises EnvironmentLacking `certificates-unreadable`.
     """

@@ -1,7 +1,6 @@
-"""Authentication challenges (WWW-Authenticate) and scopes of tokens.
+"""Parse WWW-Authenticate challenges; parse, merge and write the scopes of registry tokens.
 
-The header is that of RFC 9110, 11.6.1; scopes are those of the token authentication of the distribution project ("Token
-Scope Documentation").
+RFC 9110, 11.6.1; the distribution project's "Token Scope Documentation".
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 CHALLENGE_LIMIT = 16 << 10
-"""Bytes of challenges that are read; a challenge has some hundred."""
+"""Characters of a header that are parsed; a challenge has some hundred."""
 
 _TOKEN = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"  # noqa: S105 - RFC 9110's word for a word
 _PARAMETER = re.compile(rf'\s*({_TOKEN})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|({_TOKEN}))\s*')
@@ -22,22 +21,19 @@ _SCHEME = re.compile(rf"\s*({_TOKEN})(?:\s+|\s*(?=,|$))")
 class Challenge:
     """One challenge: an authentication scheme and its parameters.
 
-    `scheme` is in small letters; `parameters` are sorted, their names in small letters.
+    `scheme` is in lower case; `parameters` are sorted, their names in lower case.
     """
 
     scheme: str
     parameters: tuple[tuple[str, str], ...] = ()
 
     def parameter(self, name: str) -> str:
-        """A parameter's value, or an empty text."""
+        """Return a parameter's value; "" if it is missing."""
         return dict(self.parameters).get(name, "")
 
 
 def parse_challenges(headers: Iterable[str]) -> tuple[Challenge, ...]:
-    """Parse all challenges of an answer's WWW-Authenticate headers.
-
-    What cannot be understood is left out.
-    """
+    """Parse all challenges in a response's WWW-Authenticate headers; malformed ones are skipped."""
     found: list[Challenge] = []
     for header in headers:
         text, position = header[:CHALLENGE_LIMIT], 0
@@ -71,7 +67,7 @@ class Scope:
 
     @classmethod
     def repository(cls, name: str, *actions: str) -> Scope:
-        """A repository: `pull`, `push`, `delete`."""
+        """Return the scope of a repository; actions are `pull`, `push`, `delete`."""
         return cls("repository", name, tuple(sorted(actions)))
 
     def __str__(self) -> str:
@@ -79,11 +75,11 @@ class Scope:
 
 
 CATALOG_SCOPE = Scope("registry", "catalog", ("*",))
-"""To list all repositories."""
+"""The scope for listing all repositories."""
 
 
 def parse_scopes(text: str) -> tuple[Scope, ...]:
-    """A challenge's `scope`: scopes with blanks between; a name may hold colons."""
+    """Parse a challenge's `scope` parameter, separated by blanks; a name may contain colons."""
     found = []
     for word in text.split():
         kind, _, rest = word.partition(":")
@@ -94,7 +90,7 @@ def parse_scopes(text: str) -> tuple[Scope, ...]:
 
 
 def merge_scopes(*scopes: Sequence[Scope]) -> tuple[Scope, ...]:
-    """All of them, each resource once, sorted."""
+    """Return all scopes, with the actions on each resource merged, sorted."""
     actions: dict[tuple[str, str], set[str]] = {}
     for scope in (one for some in scopes for one in some):
         actions.setdefault((scope.kind, scope.name), set()).update(scope.actions)

@@ -1,4 +1,4 @@
-"""Counters of HTTP requests and of the bytes of their bodies."""
+"""Count HTTP requests by method and status, and the bytes of bodies sent and received."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections import Counter
 from dataclasses import dataclass
 
 UNANSWERED = 0
-"""Stands for the status of a request to which no answer came."""
+"""In place of a status: there was no response to the request."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrafficCounts:
-    """The requests and bytes that were counted until now.
+    """Numbers of requests and bytes counted so far.
 
-    `requests`: (method, status, how many), sorted; token servers and the hosts that a registry redirects to are counted
-    too. `sent` and `received`: bytes of bodies, without headers.
+    `requests`: (method, status, number), sorted; those to token servers and redirected ones count too. `sent` and
+    `received`: bytes of bodies, without headers.
     """
 
     requests: tuple[tuple[str, int, int], ...] = ()
@@ -23,18 +23,18 @@ class TrafficCounts:
     received: int = 0
 
     def count(self, *methods: str) -> int:
-        """Return the number of requests with these methods; with none named, of all."""
+        """Return the number of requests with these methods; without methods, of all."""
         return sum(number for method, _, number in self.requests if not methods or method in methods)
 
     def __sub__(self, earlier: TrafficCounts) -> TrafficCounts:
-        """Return what was counted after `earlier`, which was read from the same meter."""
+        """Return what was counted since `earlier`, from the same meter."""
         left = Counter({(method, status): number for method, status, number in self.requests})
         left.subtract({(method, status): number for method, status, number in earlier.requests})
         return TrafficCounts(_rows(left), self.sent - earlier.sent, self.received - earlier.received)
 
 
 class TrafficMeter:
-    """Counts, from any thread."""
+    """Meter that counts requests and bytes, from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -43,22 +43,22 @@ class TrafficMeter:
         self._received = 0
 
     def request(self, method: str, status: int) -> None:
-        """A request was answered with `status`, or with none (UNANSWERED)."""
+        """Count a request with its response's status, or UNANSWERED."""
         with self._lock:
             self._requests[method, status] += 1
 
     def sent(self, size: int) -> None:
-        """Bytes of a body were handed to the connection."""
+        """Count bytes of a body that were written to the connection."""
         with self._lock:
             self._sent += size
 
     def received(self, size: int) -> None:
-        """Bytes of a body came."""
+        """Count bytes of a body that were received."""
         with self._lock:
             self._received += size
 
     def read(self) -> TrafficCounts:
-        """Return what was counted until now."""
+        """Return what was counted so far."""
         with self._lock:
             return TrafficCounts(_rows(self._requests), self._sent, self._received)
 

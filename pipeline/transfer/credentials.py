@@ -1,6 +1,6 @@
-"""Credentials for registries, from the files of podman and docker and credential helpers.
+"""Find registry credentials in the auth files of podman and docker and by helper programs.
 
-The files are containers-auth.json(5) and docker's `config.json`; they name the credential helpers.
+The files are containers-auth.json(5) and docker's `config.json`, which name the helpers.
 """
 
 from __future__ import annotations
@@ -19,22 +19,19 @@ from pipeline.process import run
 from pipeline.transfer.token_servers import TokenServers
 
 CREDENTIALS_FILE_LIMIT = 1 << 20
-"""Bytes of a file of credentials; one with some hundred registries has far fewer."""
+"""Bytes of an auth file; one with some hundred registries has far fewer."""
 
 HELPER_TIMEOUT = 60.0
-"""Seconds for a credential helper: some ask a person to unlock a key ring, or a server."""
+"""Seconds for a credential helper: some ask a server, or a person to unlock a key ring."""
 
 _HELPER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _NOT_FOUND = "credentials not found"
-"""What helpers print when they know nothing of a server (docker-credential-helpers, `errCredentialsNotFound`)."""
+"""Message of helpers without credentials for a server (docker-credential-helpers, `errCredentialsNotFound`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """A user with a password or an identity token.
-
-    `identity_token` is what an earlier login was given instead of a password.
-    """
+    """A user with a password, or an identity token that an earlier login returned instead."""
 
     user: str
     password: str = field(default="", repr=False)
@@ -42,12 +39,12 @@ class Credentials:
 
     @property
     def basic(self) -> str:
-        """The value of an Authorization header (RFC 7617)."""
+        """The value of the Authorization header for Basic authentication (RFC 7617)."""
         return "Basic " + base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
 
 
 class CredentialStore:
-    """Finds credentials. Files are read when somebody asks, and each answer is remembered."""
+    """Credentials from auth files, which are read on demand; results are cached in memory."""
 
     def __init__(self, files: Sequence[Path], environment: Mapping[str, str]) -> None:
         self.files = tuple(files)
@@ -58,10 +55,10 @@ class CredentialStore:
 
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> CredentialStore:
-        """Return the wallet of the files that podman and docker read.
+        """Return the store of the auth files that podman and docker read.
 
-        These are `$REGISTRY_AUTH_FILE` alone if it is named, else podman's of this session, podman's and docker's of
-        the person. Raises UsageError `token-servers-malformed`.
+        Only `$REGISTRY_AUTH_FILE` if it is set, else podman's of this session, podman's and docker's of the user.
+        Raises UsageError `token-servers-malformed`.
         """
         named = environment.get("REGISTRY_AUTH_FILE")
         if named:
@@ -74,12 +71,10 @@ class CredentialStore:
         return cls(files, environment)
 
     def find(self, host: str, repository: str = "") -> Credentials | None:
-        """Find the credentials for a repository or a namespace at `HOST[:PORT]`.
-
-        None if nothing is kept for it.
+        """Find the credentials for a repository or namespace at `HOST[:PORT]`; None if missing.
 
         In each file: the host's own helper (`credHelpers`), the entry with the longest key that is the repository,
-        a namespace above it, or the host, and the helper for all (`credsStore`). Raises EnvironmentLacking
+        a namespace above it, or the host, and the helper for all hosts (`credsStore`). Raises EnvironmentLacking
         `credentials-unreadable` or `credential-helper-failed`.
         """
         place = f"{host}/{repository}".rstrip("/")
@@ -103,10 +98,7 @@ class CredentialStore:
         return self._from_helper(store, host, path) if isinstance(store, str) and store else None
 
     def _from_helper(self, name: str, host: str, path: Path) -> Credentials | None:
-        """Ask the credential helper `docker-credential-NAME get`.
-
-        It gets the server on its standard input, and gives JSON on its standard output.
-        """
+        """Run `docker-credential-NAME get`: the server on standard input, JSON on standard output."""
         program = f"docker-credential-{name}"
         if not _HELPER.fullmatch(name):
             raise _unreadable(path, f"'{name[:80]!r}' is not a credential helper's name")
@@ -138,20 +130,20 @@ class CredentialStore:
 
 
 def _keys(place: str) -> Iterator[str]:
-    """The place itself, then every namespace above it, at last the host."""
+    """Yield `HOST/REPOSITORY`, then every namespace above it, and last the host."""
     while place:
         yield place
         place = place.rpartition("/")[0]
 
 
 def _normal(key: str) -> str:
-    """A key of `auths`: docker's old ones are URLs with a path of the API's version."""
+    """Normalise a key of `auths`: docker's old ones are URLs with the API's version as path."""
     key, url = re.subn(r"^https?://", "", key)
     return re.sub(r"/v[12]$", "", key.rstrip("/")) if url else key.rstrip("/")
 
 
 def _entry(entry: Mapping[str, object], path: Path, key: str) -> Credentials | None:
-    """An entry of `auths`; an empty one says that a helper has the credentials."""
+    """Parse an entry of `auths`; None for an empty one, whose credentials a helper has."""
     token, packed = entry.get("identitytoken"), entry.get("auth")
     user, password = entry.get("username"), entry.get("password")
     if isinstance(packed, str) and packed:
@@ -161,7 +153,7 @@ def _entry(entry: Mapping[str, object], path: Path, key: str) -> Credentials | N
             colon, secret = "", ""
         if not colon:
             raise _unreadable(path, f"the `auth` of '{key}' is not base64 of USER:PASSWORD")
-        password = secret.rstrip("\0")  # docker pads it so
+        password = secret.rstrip("\0")  # docker pads it with NULs
     if isinstance(token, str) and token:
         return Credentials(user if isinstance(user, str) else "", identity_token=token)
     return Credentials(user, password) if isinstance(user, str) and isinstance(password, str) else None

@@ -1,8 +1,8 @@
-"""Deadlines for connecting and for the head of an answer, and a floor of a server's speed.
+"""Send HTTP requests with deadlines for connect and response headers and a minimum speed.
 
-The HTTP library's time-outs are for one read from a socket. A server that sends a byte every few seconds, or interim
-answers (1xx) without end, keeps within them for ever. So the sockets themselves are watched: each request has a
-`RequestDeadlines`, which tells every operation how long it may last, and judges what moved over windows of time
+The HTTP library's timeouts are for one read from a socket. A server that sends a byte every few seconds, or interim
+responses (1xx) without end, never exceeds them. So the sockets themselves are watched: each request has a
+`RequestDeadlines`, which gives every operation its timeout and checks the throughput in windows of time
 (docs/decisions/0021-deadlines-and-realms.md).
 """
 
@@ -21,24 +21,24 @@ import httpx
 from pipeline.transfer.host_lookup import look_up_host
 
 _PIECE = 64 << 10
-"""Bytes that are handed to a socket at a time: between two pieces it is judged how fast they go."""
+"""Bytes that are written to a socket at a time: the throughput is checked between two pieces."""
 
 _AFTER_FAILED_WRITE = 5.0
-"""Seconds for which an answer is awaited once the request could not be sent whole: a server that refuses a request says
-so at once and closes, and one that has half of it waits for the rest, as long as an answer may take."""
+"""Seconds to wait for a response after the request could not be sent completely. A server that refuses a request
+responds at once and closes; one that has half of it would wait for the rest, as long as a response may take."""
 
 _AVERAGE_AFTER = 4
-"""Answers that are held in memory are small: after so many times the deadline of their head …"""
+"""Time allowed for any body that is read into memory, as a multiple of the deadline for response headers."""
 _AVERAGE_OVER = 16
-"""… they must have moved with so many times the floor on average, so that none takes hours."""
+"""Average throughput demanded of such a body beyond that time, as a multiple of `floor`: so that none takes hours."""
 
 
 @dataclass(frozen=True, slots=True)
 class RequestBounds:
-    """The time limits and the least throughput of one request.
+    """Time limits and minimum throughput of one request.
 
-    Seconds to connect, and until the head of an answer is whole; and the bytes per second (`floor`) that each window of
-    so many seconds must bring, one byte at least.
+    `connect`: seconds to connect; `answer`: seconds until all response headers are received; `floor`: bytes per second
+    in each window of `window` seconds, one byte at least.
     """
 
     connect: float
@@ -46,15 +46,15 @@ class RequestBounds:
     window: float
     floor: float
 
-    def at_most(self, size: int) -> float:
-        """Seconds after which so many bytes of an answer that is held in memory must have come."""
+    def time_limit(self, size: int) -> float:
+        """Return the seconds within which `size` bytes of a body read into memory must be received."""
         return _AVERAGE_AFTER * max(self.answer, self.window) + size / max(1.0, _AVERAGE_OVER * self.floor)
 
 
 class RequestDeadlines:
-    """The time limits of one request, measured as it runs; for one thread.
+    """Deadlines of one request in progress; for one thread.
 
-    `whole`: the body goes into memory, and its average is judged too.
+    `whole`: the body is read into memory, and its average throughput is checked too.
     """
 
     def __init__(
@@ -65,44 +65,44 @@ class RequestDeadlines:
         self._clock = clock
         self._deadline: float | None = None
         self._began = self._window = clock()
-        self._moved = self._in_window = 0
-        self._in_body = self._cut = False
+        self._bytes = self._in_window = 0
+        self._in_body = self._incomplete = False
 
-    def body(self) -> None:
-        """The head of the answer is here; what is read from now on is its body."""
+    def start_body(self) -> None:
+        """Note that all response headers are received: what is read from now on is the body."""
         self._in_body = True
         self._began = self._window = self._clock()
-        self._moved = self._in_window = 0
+        self._bytes = self._in_window = 0
 
-    def cut(self) -> None:
-        """Note that the request could not be sent whole."""
-        self._cut = True
+    def note_incomplete_request(self) -> None:
+        """Note that the request could not be sent completely."""
+        self._incomplete = True
 
-    def reading(self) -> float:
-        """Seconds that the next read may take. Raises httpcore.ReadTimeout."""
+    def read_timeout(self) -> float:
+        """Return the seconds that the next read may take. Raises httpcore.ReadTimeout."""
         now = self._clock()
         if not self._in_body:
-            patience = min(self.bounds.answer, _AFTER_FAILED_WRITE) if self._cut else self.bounds.answer
+            seconds = min(self.bounds.answer, _AFTER_FAILED_WRITE) if self._incomplete else self.bounds.answer
             if self._deadline is None:
-                self._deadline = now + patience
+                self._deadline = now + seconds
             if now >= self._deadline:
-                sent = ", and the request was not sent completely" if self._cut else ""
-                raise httpcore.ReadTimeout(f"no answer within {patience:g} s{sent}")
+                sent = ", and the request was not sent completely" if self._incomplete else ""
+                raise httpcore.ReadTimeout(f"no answer within {seconds:g} s{sent}")
             return self._deadline - now
         self._judge(now, httpcore.ReadTimeout)
         return max(0.001, self._window + self.bounds.window - now)
 
-    def writing(self) -> float:
-        """Seconds that the next write may take. Raises httpcore.WriteTimeout."""
-        if self._deadline is not None:  # another request over the same connection, or one after a proxy's answer
+    def write_timeout(self) -> float:
+        """Return the seconds that the next write may take. Raises httpcore.WriteTimeout."""
+        if self._deadline is not None:  # another request over the same connection, or one after a proxy's response
             self._deadline = None
             self._window, self._in_window = self._clock(), 0
         self._judge(self._clock(), httpcore.WriteTimeout)
         return self.bounds.window
 
-    def moved(self, size: int) -> None:
-        """So many bytes went or came."""
-        self._moved += size
+    def count_bytes(self, size: int) -> None:
+        """Count bytes that were written or read."""
+        self._bytes += size
         self._in_window += size
 
     def _judge(self, now: float, error: Callable[[str], Exception]) -> None:
@@ -113,18 +113,18 @@ class RequestDeadlines:
                     f"{self.bounds.floor:g} bytes per second"
                 )
             self._window, self._in_window = now, 0
-        if self._whole and self._in_body and now - self._began > self.bounds.at_most(self._moved):
-            raise error(f"too slow: {self._moved} bytes in {now - self._began:.0f} s")
+        if self._whole and self._in_body and now - self._began > self.bounds.time_limit(self._bytes):
+            raise error(f"too slow: {self._bytes} bytes in {now - self._began:.0f} s")
 
 
 _current: ContextVar[RequestDeadlines | None] = ContextVar("watch", default=None)
 
 
 def send_request(client: httpx.Client, request: httpx.Request, watch: RequestDeadlines) -> httpx.Response:
-    """Send a request under `watch` and return the answer with its body unread.
+    """Send a request under `watch` and return the response with its body unread.
 
-    As `httpx.Client.send` does. Raises httpx's own errors: also where those below it raise ValueError or UnicodeError
-    over what a server sent or is called (a Content-Length of 5,000 digits, a host's label of 64 characters).
+    Raises httpx's errors, also where its libraries raise ValueError or UnicodeError over a server's response or name (a
+    Content-Length of 5,000 digits, a host's label of 64 characters).
     """
     before = _current.set(watch)
     try:
@@ -133,14 +133,14 @@ def send_request(client: httpx.Client, request: httpx.Request, watch: RequestDea
         raise httpx.ProtocolError(f"invalid response or address: {str(error)[:200]}") from error
     finally:
         _current.reset(before)
-    watch.body()
+    watch.start_body()
     return response
 
 
 def build_request(
     client: httpx.Client, method: str, url: str, headers: Mapping[str, str], content: Iterable[bytes] | None = None
 ) -> httpx.Request:
-    """A request. Raises httpx.InvalidURL, also for what makes the library raise ValueError."""
+    """Build a request. Raises httpx.InvalidURL, also where the library raises ValueError."""
     try:
         return client.build_request(method, url, headers=dict(headers), content=content)
     except ValueError as error:
@@ -149,7 +149,7 @@ def build_request(
 
 @contextlib.contextmanager
 def stream_request(client: httpx.Client, request: httpx.Request, watch: RequestDeadlines) -> Iterator[httpx.Response]:
-    """`send`, and the connection given back at the end."""
+    """Send a request as `send_request` does; the block's end releases its connection."""
     response = send_request(client, request, watch)
     try:
         yield response
@@ -158,14 +158,14 @@ def stream_request(client: httpx.Client, request: httpx.Request, watch: RequestD
 
 
 def with_deadlines(transport: httpx.HTTPTransport) -> httpx.HTTPTransport:
-    """The same transport with its sockets under watch."""
+    """Make a transport's sockets obey the `RequestDeadlines` of their requests; return it."""
     pool = transport._pool
     pool._network_backend = _Backend(pool._network_backend)
     return transport
 
 
 class _Backend(httpcore.NetworkBackend):
-    """Opens connections as another does, and watches them."""
+    """Network backend that opens connections by another one, and wraps them in `_Stream`."""
 
     def __init__(self, inner: httpcore.NetworkBackend) -> None:
         self._inner = inner
@@ -178,9 +178,9 @@ class _Backend(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
-        """Connect to the first address of the host that answers.
+        """Connect to the first of the host's addresses that accepts.
 
-        Each address has its share of the time that is left.
+        Each address gets an equal share of the time that is left.
         """
         watch = _current.get()
         if watch is None:
@@ -207,27 +207,27 @@ def _addresses(host: str, seconds: float) -> tuple[str, ...]:
 
 
 class _Stream(httpcore.NetworkStream):
-    """A connection that belongs to the request that was last written to it."""
+    """A connection under the deadlines of the request that was last written to it."""
 
     def __init__(self, inner: httpcore.NetworkStream) -> None:
         self._inner = inner
         self._watch = _current.get()
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """The next bytes, or none at the end."""
+        """Read the next bytes; none at the end."""
         if self._watch is None:
             return self._inner.read(max_bytes, timeout)
         while True:
-            seconds = self._watch.reading()
+            seconds = self._watch.read_timeout()
             try:
                 data = self._inner.read(max_bytes, seconds)
             except httpcore.ReadTimeout:
-                continue  # `reading` decides
-            self._watch.moved(len(data))
+                continue  # `read_timeout` decides
+            self._watch.count_bytes(len(data))
             return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        """All of `buffer`."""
+        """Write all of `buffer`."""
         self._watch = _current.get() or self._watch
         if self._watch is None:
             self._inner.write(buffer, timeout)
@@ -235,24 +235,24 @@ class _Stream(httpcore.NetworkStream):
         for start in range(0, len(buffer), _PIECE):
             piece = buffer[start : start + _PIECE]
             try:
-                self._inner.write(piece, self._watch.writing())
-            except httpcore.WriteError:  # The HTTP library reads on: the server may have said why.
-                self._watch.cut()
+                self._inner.write(piece, self._watch.write_timeout())
+            except httpcore.WriteError:  # The HTTP library reads the response all the same, which may say why.
+                self._watch.note_incomplete_request()
                 raise
-            self._watch.moved(len(piece))
+            self._watch.count_bytes(len(piece))
 
     def close(self) -> None:
-        """Close it."""
+        """Close the connection."""
         self._inner.close()
 
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.NetworkStream:
-        """The same, encrypted."""
+        """Return the connection with TLS."""
         seconds = self._watch.bounds.connect if self._watch else timeout
         return _Stream(self._inner.start_tls(ssl_context, server_hostname, seconds))
 
     def get_extra_info(self, info: str) -> object:
-        """Return what the connection knows of itself."""
+        """Return information of the wrapped connection, by name."""
         known: object = self._inner.get_extra_info(info)
         return known

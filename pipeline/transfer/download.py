@@ -1,4 +1,4 @@
-"""Downloads into the store, and small documents into memory."""
+"""Download files into the store, verified and resumable, and small documents into memory."""
 
 from __future__ import annotations
 
@@ -26,15 +26,14 @@ if TYPE_CHECKING:
     import httpx
 
 DOWNLOAD_SIZE_LIMIT = 16 << 30
-"""Bytes of a download whose size nobody stated. The largest RPMs have a few GiB."""
+"""Bytes of a download whose size is unknown. The largest RPMs have a few GiB."""
 
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """A file to download: its URLs, digest, size and label.
+    """A file to download.
 
-    `urls` are tried in turn; digest (`target`) and size are given as far as they are known; `label` is what people call
-    it.
+    `urls` are tried in turn; `target` (its digest) and `size` are None if unknown; `label` names it in messages.
     """
 
     urls: tuple[str, ...]
@@ -44,14 +43,14 @@ class Download:
 
 
 class DownloadSource(Protocol):
-    """Asks one place for its bytes from `offset` on, as `open_url` does."""
+    """Function that requests the content of a URL from `offset` on, as `open_url` does."""
 
     def __call__(
         self, url: str, network: Network, *, offset: int, validator: str
     ) -> AbstractContextManager[ResponseStream]: ...
 
 
-def _plainly(client: httpx.Client | None) -> DownloadSource:
+def _client_source(client: httpx.Client | None) -> DownloadSource:
     def source(url: str, network: Network, *, offset: int, validator: str) -> AbstractContextManager[ResponseStream]:
         return open_url(client, url, network, offset=offset, validator=validator, verified=True)
 
@@ -59,7 +58,7 @@ def _plainly(client: httpx.Client | None) -> DownloadSource:
 
 
 class _Stopped(Exception):
-    """Another download failed first."""
+    """This download was stopped because another one failed."""
 
 
 def fetch(
@@ -75,12 +74,13 @@ def fetch(
 ) -> tuple[Digest, ...]:
     """Put every download into the store and return the digests, in the order of `downloads`.
 
-    What is in the store already is not asked for. A partial download survives a kill and is resumed by the
-    next run. Raises EnvironmentLacking `network-unreachable`, `download-missing` or (with `offline`, which
-    leaves only `file://`) `offline-miss`; VerificationError `download-mismatch` when a place gave other bytes
-    than the digest or size promise and no other place gave the right ones. A place that is slow, down, or has other
-    bytes is left for the next one, and asked again after all others (`url_fallback`). `source` asks a place
-    instead of a client of `network`: one that may ask of a registry what it tells not everybody.
+    What is in the store already is not requested. A partial download survives a kill and is resumed by the next run. If
+    a server is slow, down, or has other content, the next URL is tried, and that one again after all others
+    (`url_fallback`). `offline`: only `file://` URLs are used. `source` requests URLs instead of an anonymous client of
+    `network`, for example with a registry's authentication.
+
+    Raises EnvironmentLacking `network-unreachable`, `download-missing`, `offline-miss`; VerificationError
+    `download-mismatch` if a server returned other content than digest and size say, and no other the right one.
     """
     wanted = tuple(dict.fromkeys(one for one in downloads if one.target is None or not store.has(one.target)))
     got: dict[Download, Digest] = {}
@@ -94,17 +94,17 @@ def fetch(
                 and any(not url.startswith("file:") for one in wanted for url in one.urls)
             ):
                 client = stack.enter_context((network or Network()).client(parallel))
-            fetcher = _Fetcher(store, source or _plainly(client), network or Network(), running)
+            fetcher = _Fetcher(store, source or _client_source(client), network or Network(), running)
             got = dict(zip(wanted, _all(fetcher, wanted, parallel), strict=True))
             running.note(f"{len(wanted)} fetched, {len(downloads) - len(wanted)} reused")
     return tuple(got[one] if one in got else _target(one) for one in downloads)
 
 
 def fetch_document(urls: Sequence[str], *, limit: int, offline: bool = False, network: Network | None = None) -> bytes:
-    """Fetch a small document from the first of `urls` that delivers, at most `limit` bytes.
+    """Fetch a document of at most `limit` bytes from the first of `urls` that returns it.
 
-    They are not verified: the caller knows a checksum or a signature, or knows that there is none. Raises
-    EnvironmentLacking as `fetch` does, and VerificationError `download-too-large`.
+    It is not verified: the caller has its checksum or signature, or knows that there is none. Raises EnvironmentLacking
+    as `fetch` does, and VerificationError `download-too-large`.
     """
     way = network or Network()
     with ExitStack() as stack:
@@ -135,7 +135,7 @@ def _target(one: Download) -> Digest:
 
 
 def _all(fetcher: _Fetcher, wanted: Sequence[Download], parallel: int) -> list[Digest]:
-    """All of `wanted` at once; the first failure stops the others."""
+    """Fetch all of `wanted` in parallel; the first failure stops the others."""
     with ThreadPoolExecutor(max(1, parallel), "fetch") as pool:
         futures = [pool.submit(fetcher.fetch, one) for one in wanted]
         try:
@@ -153,7 +153,7 @@ def _all(fetcher: _Fetcher, wanted: Sequence[Download], parallel: int) -> list[D
 
 
 class _Fetcher:
-    """The state that the threads of one `fetch` share."""
+    """Downloader that the threads of one `fetch` share."""
 
     def __init__(self, store: BlobStore, source: DownloadSource, network: Network, running: Task) -> None:
         self.stop = threading.Event()
@@ -162,13 +162,10 @@ class _Fetcher:
         self._network = network
         self._task = running
         self._failures: Counter[str] = Counter()
-        """Per host: a mirror that is down is asked last for the next file."""
+        """Host → number of failures: the next files are requested from failing hosts last."""
 
     def fetch(self, one: Download) -> Digest:
-        """Fetch one download from the first place that delivers.
-
-        `stop` is set only after all were handed in and one failed, or all are done.
-        """
+        """Fetch one download from the first URL that returns it."""
         if one.target is None:
             return self._from_anywhere(one, self._unnamed)
         with self._store.locked(f"download {one.target}"):
@@ -191,11 +188,11 @@ class _Fetcher:
         )
 
     def _unnamed(self, one: Download, url: str, network: Network) -> Digest:
-        """Bytes whose digest nobody knows yet."""
+        """Download a file whose digest is unknown."""
         limit = DOWNLOAD_SIZE_LIMIT if one.size is None else one.size
         with self._store.writer() as blob, self._source(url, network, offset=0, validator="") as stream:
             for piece in stream.pieces:
-                self._go_on()
+                self._check_stopped()
                 if blob.size + len(piece) > limit:
                     raise _mismatch(one, url, f"it has more than {limit} bytes")
                 blob.write(piece)
@@ -205,16 +202,16 @@ class _Fetcher:
             return blob.digest
 
     def _named(self, one: Download, url: str, network: Network) -> Digest:
-        """Download a file whose digest is known, resuming the part that is there.
+        """Download a file whose digest is known, resuming a partial download.
 
-        The part is kept under the digest, so that any run and any mirror can go on where the last one stopped.
+        That is kept under the digest, so that any run can resume it from any mirror.
         """
         target = _target(one)
         folder = self._store.metadata / "partial"
         folder.mkdir(exist_ok=True, mode=0o700)
         partial = _Partial(folder / target.hex)
         limit = DOWNLOAD_SIZE_LIMIT if one.size is None else one.size
-        taken_up = partial.take_up(limit)
+        resumed = partial.load(limit)
         try:
             self._fill(partial, one, url, network, limit)
         except SourceFailed as failure:
@@ -230,19 +227,19 @@ class _Fetcher:
             raise SourceFailed(f"the transfer ended after {partial.size} of {one.size} bytes", again=True)
         what = f"it has {partial.size} bytes with sha256:{partial.digest}"
         partial.drop()
-        if taken_up:  # what was taken up may have been the bad part: once more from the start
+        if resumed:  # the part of an earlier attempt may have been corrupt: once more from the start
             raise SourceFailed(f"resumed, {what}", again=True)
         raise _mismatch(one, url, what)
 
     def _fill(self, partial: _Partial, one: Download, url: str, network: Network, limit: int) -> None:
         if partial.size and (partial.size == limit or partial.digest == _target(one).hex):
-            return  # killed between the last byte and the rename
+            return  # complete: killed between the last byte and the rename
         offset = partial.size
         with self._source(url, network, offset=offset, validator=partial.validator(url)) as stream:
             partial.begin(stream.offset, url, stream.validator)
             with partial.path.open("ab") as file:
                 for piece in stream.pieces:
-                    self._go_on()
+                    self._check_stopped()
                     if partial.size + len(piece) > limit:
                         partial.drop()
                         raise _mismatch(one, url, f"it has more than {limit} bytes")
@@ -250,16 +247,13 @@ class _Fetcher:
                     partial.add(piece)
                     self._task.advance(len(piece))
 
-    def _go_on(self) -> None:
+    def _check_stopped(self) -> None:
         if self.stop.is_set():
             raise _Stopped
 
 
 class _Partial:
-    """The first part of a file: its path, size and hash so far.
-
-    Beside it stands where it came from.
-    """
+    """A partial download: its file, size and hash so far, and a file with its origin."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -269,11 +263,11 @@ class _Partial:
 
     @property
     def digest(self) -> str:
-        """sha256 of what is there, in hex."""
+        """The sha256 so far, in hex."""
         return self._hash.hexdigest()
 
-    def take_up(self, limit: int) -> int:
-        """Read what an earlier attempt left, unless that is too much; returns its size."""
+    def load(self, limit: int) -> int:
+        """Hash what an earlier attempt left, unless it has more than `limit` bytes; return its size."""
         if self.path.exists() and self.path.stat().st_size <= limit:
             with self.path.open("rb") as file:
                 for piece in chunks(file):
@@ -281,33 +275,33 @@ class _Partial:
         return self.size
 
     def validator(self, url: str) -> str:
-        """Return the validator that `url` gave this content, if the first part came from there.
+        """Return the validator that `url` gave for the partial content, if it came from there.
 
-        Another mirror's validators mean nothing: there the digest decides in the end.
+        For another mirror it means nothing: there the digest decides in the end.
         """
         try:
             origin = json.loads(self._origin.read_bytes())
         except (OSError, ValueError, RecursionError):
             return ""
-        same = isinstance(origin, dict) and origin.get("url") == _unspoken(url)
+        same = isinstance(origin, dict) and origin.get("url") == _url_digest(url)
         return str(origin.get("validator", "")) if same else ""
 
     def begin(self, offset: int, url: str, validator: str) -> None:
-        """The rest comes now, or (`offset` 0) all of it."""
+        """Prepare for content from `offset` on: the rest, or (0) all of it, which empties the file."""
         if offset != self.size:
             self.size = 0
             self._hash = hashlib.sha256()
         if not self.size:
             self.path.write_bytes(b"")
-            self._origin.write_text(json.dumps({"url": _unspoken(url), "validator": validator}))
+            self._origin.write_text(json.dumps({"url": _url_digest(url), "validator": validator}))
 
     def add(self, piece: bytes) -> None:
-        """`piece` was read or written."""
+        """Add a piece to size and hash."""
         self._hash.update(piece)
         self.size += len(piece)
 
     def drop(self) -> None:
-        """Remove it."""
+        """Remove both files."""
         self.path.unlink(missing_ok=True)
         self._origin.unlink(missing_ok=True)
 
@@ -317,8 +311,8 @@ def _host(url: str) -> str:
     return place.place if place else ""
 
 
-def _unspoken(url: str) -> str:
-    """A URL that can be compared, and holds no password when somebody reads it on disk."""
+def _url_digest(url: str) -> str:
+    """Return a digest by which URLs are compared: a URL on disk could contain a password."""
     return hashlib.sha256(url.encode(errors="replace")).hexdigest()
 
 

@@ -1,7 +1,7 @@
-"""Addresses of a host by its name, within a time.
+"""Resolve a host's name to addresses with a timeout.
 
-getaddrinfo waits for as long as the system's resolver does, which may be minutes, and cannot be stopped. So a thread
-waits for it, and is left behind when the time is over; who asks for the same name meanwhile shares its answer.
+getaddrinfo waits as long as the system's resolver, which may be minutes, and cannot be cancelled. So a thread calls it,
+and is abandoned after the timeout; concurrent lookups of the same name share its result.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _lock = threading.Lock()
 
 
 def look_up_host(host: str, seconds: float) -> _Addresses:
-    """Find the addresses of `host`, in the order in which to try them.
+    """Return the addresses of `host`, in the order in which to try them.
 
-    An address has none but itself.
+    If `host` is an address, it is returned.
 
-    Raises TimeoutError after `seconds`, OSError where there is none, UnicodeError for what cannot be a name.
+    Raises TimeoutError after `seconds`, OSError if it has no address, UnicodeError for an invalid name.
     """
     try:
         ipaddress.ip_address(host)
@@ -32,7 +32,7 @@ def look_up_host(host: str, seconds: float) -> _Addresses:
 
 
 def _lookup(host: str) -> Future[_Addresses]:
-    """Return what is being asked, and ask where nobody does."""
+    """Return the lookup in progress for `host`, or start one."""
     with _lock:
         if host not in _asked:
             _asked[host] = Future()
@@ -46,7 +46,7 @@ def _ask(host: str, found: Future[_Addresses]) -> None:
     try:
         answers = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
         addresses = tuple(dict.fromkeys(str(answer[4][0]) for answer in answers))
-    except Exception as error:  # whoever asked raises it
+    except Exception as error:  # raised by whoever waits for it
         failure = error
     with _lock:
         del _asked[host]

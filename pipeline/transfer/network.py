@@ -1,7 +1,4 @@
-"""The network's settings (proxies, certificates, time-outs) and one request with redirects.
-
-Redirects are bounded.
-"""
+"""Read network settings from environment variables; make HTTP clients; GET with redirects."""
 
 from __future__ import annotations
 
@@ -29,25 +26,25 @@ if TYPE_CHECKING:
     from pipeline.transfer.deadlines import RequestBounds, RequestDeadlines
 
 REDIRECTS = 5
-"""A mirror redirector needs one or two; a loop needs an end."""
+"""Redirects that are followed: a mirror redirector needs one or two."""
 
 USER_AGENT = "relbuild"
 
 DEFAULT_TIMEOUT = 30.0
-"""Seconds until the head of an answer must be whole, and over which speed is measured: those of dnf's `timeout`."""
+"""Seconds until response headers must be received, and of the window for throughput: as dnf's `timeout`."""
 
 DEFAULT_MINRATE = 1000
-"""Bytes per second that come at least: dnf's `minrate`. A modem brings six times as much."""
+"""Minimum throughput in bytes per second: dnf's `minrate`. A modem has six times as much."""
 
 CONNECT_SHARE = 0.5
-"""The part of `timeout` within which a connection stands: at 30 s, four lost packets in a row."""
+"""Share of `timeout` for connecting: with 30 s, enough for four lost packets in a row."""
 
 HURRIED_SHARE = 1 / 6
-"""While other places are left to ask, the part of `timeout` that each gets at first: at 30 s, five seconds …"""
+"""Share of `timeout` for a server while there are other URLs to try: with 30 s, five seconds."""
 
 HURRIED_RATE = 16
-"""… and how many times `minrate` it must bring. If none does, all are asked again and given their time: what came is
-kept, so that hurrying costs nothing on a slow line."""
+"""Multiple of `minrate` that such a server must reach. If none does, all are tried again with the full limits; partial
+downloads are kept, so that this costs nothing on a slow line."""
 
 _SECONDS = re.compile(r"[0-9]{1,5}")
 _RATE = re.compile(r"[0-9]{1,9}")
@@ -56,15 +53,13 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """The network settings of this machine: proxies, certificates, time-outs, retries.
+    """Network settings: proxies, certificates, timeouts, retries.
 
-    All of it is passed in; nothing is read from the environment here.
-
-    `http_proxy`, `https_proxy`: proxy URLs for plain and for encrypted requests. `no_proxy`: host names (with
-    their subdomains) that are reached directly, `*` for all. `ca_file`: certificates to trust instead of the
-    system's. `timeout`: seconds until an answer has begun; as many as that must bring `minrate` bytes each. `backoff`:
-    seconds before the first retry, doubled each time. `attempts`: how often one place is asked. `hurried`: other places
-    are left to ask. `access`: what is particular to one repository.
+    `http_proxy`, `https_proxy`: proxy URLs for http and https requests. `no_proxy`: host names (with their subdomains)
+    that are reached directly, `*` for all. `ca_file`: certificates to trust instead of the system's. `timeout`: seconds
+    until response headers are received, and of each window in which `minrate` bytes per second must be received.
+    `backoff`: seconds before the first retry, doubled each time. `attempts`: how often one URL is tried. `hurried`:
+    tighter limits, because there are other URLs to try. `access`: settings of one repository.
     """
 
     http_proxy: str | None = field(default=None, repr=False)
@@ -107,13 +102,13 @@ class Network:
         )
 
     def hurry(self) -> Network:
-        """The same for a place that others can stand in for: asked once, and left soon."""
+        """Return the settings for a URL with alternatives: one attempt, with tighter limits."""
         return replace(self, attempts=1, hurried=True)
 
     def bounds(self, *, answer: float | None = None) -> RequestBounds:
-        """The bounds of time and speed that a server is given.
+        """Return the time limits and minimum throughput of a request.
 
-        `answer`: seconds until its answer begins, if not `timeout`.
+        `answer`: seconds until response headers are received, if not `timeout`.
         """
         from pipeline.transfer.deadlines import RequestBounds
 
@@ -124,11 +119,11 @@ class Network:
 
     @contextlib.contextmanager
     def client(self, parallel: int = 1, *, certificates: Path | None = None) -> Iterator[httpx.Client]:
-        """Yield an HTTP client with these settings and the `certificates` of a folder, for one host.
+        """Yield an HTTP client with these settings and the `certificates` of a folder.
 
-        It knows nothing but what this value says, and these certificates.
+        It reads no other settings from the environment.
         """
-        import httpx  # only here: a build whose lock and packages are at hand does without, 40 ms sooner
+        import httpx  # only here: a build from a lock and the store does not need it, and starts 40 ms sooner
 
         ca_file = self.access.ca_file or self.ca_file
         try:
@@ -152,10 +147,10 @@ class Network:
             mounts=self._mounts(trust, limits),
             follow_redirects=False,
             auth=self._auth(),
-            # Sockets are watched (`deadlines`). The wait for a free connection has no limit: others may send large
-            # pieces over all there are, and these are watched.
+            # `deadlines` has the limits for sockets. Waiting for a free connection has none: all may be in use for
+            # large uploads, which have their own limits.
             timeout=httpx.Timeout(self.timeout, pool=None),
-            # Bytes as they are stored: a transparent encoding would make sizes and ranges meaningless.
+            # Content as stored: with a Content-Encoding, sizes and ranges would have no meaning.
             headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity", "Accept": "*/*"},
         ) as client:
             yield client
@@ -224,11 +219,9 @@ def send_get(
 ) -> Iterator[httpx.Response]:
     """GET `url` and yield the response with its body unread.
 
-    At most REDIRECTS redirections are followed, all under `watch`.
-
-    Only http and https are followed and never from https to http. Credentials in the URL stay with the host
-    they were given for, because httpx takes them from the URL and a redirection names its own.
-    Raises VerificationError `redirect-refused`, and httpx's own errors.
+    At most REDIRECTS redirects are followed, all under `watch`, to http and https, never from https to http. A URL's
+    credentials are sent to its own host only, because httpx takes them from each URL. Raises VerificationError
+    `redirect-refused`, and httpx's errors.
     """
     from pipeline.transfer.deadlines import build_request, stream_request
 

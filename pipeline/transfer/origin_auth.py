@@ -1,4 +1,4 @@
-"""Basic authentication that is kept to the origins that it was given for."""
+"""Basic authentication for httpx, sent only to the origins for which the credentials are."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pipeline.urls import DEFAULT_PORTS
 
 
 class OriginAuth(httpx.Auth):
-    """Credentials for requests to their own origin: no redirection takes them along (RFC 6454)."""
+    """Credentials by origin (RFC 6454); redirects to other origins do not get them."""
 
     def __init__(self, credentials: Mapping[tuple[str, str, int], Credentials]) -> None:
         self._credentials = dict(credentials)
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """Yield the request, with the header where it belongs."""
+        """Yield the request, with an Authorization header if its origin has credentials."""
         url = request.url
         origin = (url.scheme, url.host.lower(), url.port or DEFAULT_PORTS.get(url.scheme, 0))
         known = self._credentials.get(origin)

@@ -1,7 +1,6 @@
-"""Authentication at a registry: Basic, or tokens of a token server.
+"""Authenticate requests to a registry: Basic, or bearer tokens, requested and cached.
 
-Basic is that of RFC 7617; tokens are those of the token authentication of the distribution project, with OAuth2 for
-identity tokens.
+RFC 7617; the distribution project's token authentication, with OAuth2 for identity tokens.
 """
 
 from __future__ import annotations
@@ -26,27 +25,29 @@ from pipeline.transfer.token_servers import REALMS_VARIABLE
 from pipeline.urls import Url, parse_url, shown_url
 
 TOKEN_ANSWER_LIMIT = 1 << 20
-"""Bytes of a token server's answer; tokens with many scopes have some ten thousand."""
+"""Bytes of a token server's response; tokens with many scopes have some ten thousand."""
 
 CLIENT_ID = "relbuild"
 
 TOKEN_LIMIT = 48 << 10
-"""Characters of a token: it goes into a header, and servers refuse much shorter ones than a MiB."""
+"""Characters of a token: it is sent in a header, which servers limit to much less than a MiB."""
 
 TOKENS_KEPT = 256
-"""Tokens that are kept: one for each repository and what is done there. A registry that names another service with each
-answer must not fill the memory."""
+"""Tokens that are cached: one for each repository and set of actions. A registry that names another service in each
+response must not fill the memory."""
 
 TOKEN_LIFETIME_MOST = 24 * 3600.0
-"""Seconds after which a token is asked for anew, whatever its server says: registries say minutes."""
+"""Seconds after which a token is requested anew, whatever its server says: registries say minutes."""
 
-_SHORTEST = 60.0
-"""Seconds that a token lasts if its server does not say, or nothing that can be (the protocol's own rule)."""
-_OURS = frozenset({"access_type", "account", "client_id", "grant_type", "offline_token", "scope", "service"})
-"""Parameters of a token request that a realm cannot bring along."""
-_PARAMETERS = 20
-_MARGIN = 0.1
-"""The part of its life in which a token is not used any more: a request may be long."""
+_LIFETIME_DEFAULT = 60.0
+"""Seconds that a token is valid if its server does not say so, or not validly (the protocol's own rule)."""
+_RESERVED_PARAMETERS = frozenset(
+    {"access_type", "account", "client_id", "grant_type", "offline_token", "scope", "service"}
+)
+"""Parameters of a token request that a realm's URL must not set."""
+_PARAMETERS_MOST = 20
+_LIFETIME_MARGIN = 0.1
+"""Share of its lifetime before expiry in which a token is not used any more: a request may take long."""
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 
 
@@ -54,7 +55,7 @@ _TOKEN = re.compile(r"[\x21-\x7e]+")
 class TokenRequest:
     """A request to a token server.
 
-    `form`: the body of a POST; None for a GET. `authorization`: a header's value or an empty text.
+    `form`: body of a POST; None for a GET. `authorization`: the header's value; "" for none.
     """
 
     url: str
@@ -69,7 +70,7 @@ class _Token:
 
 
 class RegistryAuth:
-    """The authentication that one registry asks for, and the tokens got from its token server.
+    """Authentication at one registry, with the tokens of its token server.
 
     `host`: as people write it; `call` sends a TokenRequest and returns (status, body).
     """
@@ -93,10 +94,7 @@ class RegistryAuth:
         self._tokens: dict[tuple[str, str, tuple[Scope, ...]], _Token] = {}
 
     def header(self, scopes: Sequence[Scope]) -> str:
-        """Return the Authorization header for a request that needs `scopes`.
-
-        It is made as far as the registry said what it wants: an empty text before its first refusal.
-        """
+        """Return the Authorization header of a request with `scopes`; "" before any challenge."""
         with self._lock:
             way = self._way
             if way is None:
@@ -107,12 +105,12 @@ class RegistryAuth:
             return self._bearer(way, merge_scopes(scopes))
 
     def answer(self, challenges: Sequence[Challenge], scopes: Sequence[Scope], refused: str) -> str:
-        """Return the Authorization header for a second attempt at a request that was refused.
+        """Return the Authorization header for a second attempt at a request that got status 401.
 
-        The request was refused with `challenges` although (or because) it had the header `refused`. A token is asked
-        for `scopes` and nothing else, whatever the challenge says: what a registry names is not what is done. Raises
-        EnvironmentLacking `registry-denied` when there is no way in, `token-server-unknown` for a realm that nobody
-        vouches for, `registry-token`.
+        The response had `challenges`; the request had the header `refused` ("": none). A token is requested for
+        `scopes` only, whatever scope the challenge names. Raises EnvironmentLacking `registry-denied` without a
+        possible authentication, `token-server-unknown` for a realm that is not known to belong to the registry,
+        `registry-token`.
         """
         way = next((one for one in challenges if one.scheme == "bearer" and one.parameter("realm")), None)
         way = way or next((one for one in challenges if one.scheme == "basic"), None)
@@ -133,7 +131,7 @@ class RegistryAuth:
             return self._bearer(way, merge_scopes(scopes))
 
     def denied(self, scopes: Sequence[Scope], why: str) -> EnvironmentLacking:
-        """The error for a registry that refuses, which says where credentials were looked for."""
+        """Make the error of a registry that denies access, with the files searched for credentials."""
         what = ", ".join(scope.name for scope in scopes) or "this"
         looked = ", ".join(str(path) for path in self._wallet.files) or "no file (HOME is not set)"
         known = self._credentials(scopes)
@@ -155,10 +153,7 @@ class RegistryAuth:
         return self._wallet.find(self._host, name)
 
     def _bearer(self, way: Challenge, scopes: tuple[Scope, ...]) -> str:
-        """Return the header with a token, from those at hand or a new one.
-
-        The lock is held, so that many threads ask once.
-        """
+        """Return the header with a cached or new token. The caller holds the lock."""
         realm, service = way.parameter("realm"), way.parameter("service")
         key = (realm, service, scopes)
         known = self._tokens.get(key)
@@ -190,13 +185,10 @@ class RegistryAuth:
                 place=shown_url(realm),
                 hint="try again later, or report it to the registry's administrator",
             )
-        return _Token(f"Bearer {token}", asked + _lifetime(lasts) * (1 - _MARGIN))
+        return _Token(f"Bearer {token}", asked + _lifetime(lasts) * (1 - _LIFETIME_MARGIN))
 
     def _check_realm(self, realm: str, scopes: Sequence[Scope]) -> None:
-        """Refuse a realm that is no address, or that does not belong to this registry.
-
-        Raises EnvironmentLacking.
-        """
+        """Raise EnvironmentLacking if a realm is no valid URL or does not belong to this registry."""
         url = parse_url(realm)
         if url is None or url.scheme not in {"http", "https"} or not url.host or url.userinfo:
             raise self.denied(scopes, f"the address of its token server is invalid: {shown_url(realm)}")
@@ -231,23 +223,17 @@ class RegistryAuth:
 
 
 def _own_query(realm: str) -> tuple[str, list[tuple[str, str]]]:
-    """Split a realm into its address and the query parameters that may stay.
-
-    None stays that would ask for more than we do.
-    """
+    """Split a realm into its URL and its query parameters, without those that we set."""
     address, _, query = realm.partition("#")[0].partition("?")
     try:
-        pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=_PARAMETERS)
+        pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=_PARAMETERS_MOST)
     except ValueError:
         return address, []
-    return address, [(name, value) for name, value in pairs if name.lower() not in _OURS]
+    return address, [(name, value) for name, value in pairs if name.lower() not in _RESERVED_PARAMETERS]
 
 
 def _lifetime(said: object) -> float:
-    """Return the seconds that a token lasts, from its server's `expires_in`.
-
-    What the server says may be a number of any size, or anything else.
-    """
+    """Return the lifetime of a token in seconds, from its server's untrusted `expires_in`."""
     if isinstance(said, bool) or not isinstance(said, int | float) or not said > 0:  # NaN is not
-        return _SHORTEST
+        return _LIFETIME_DEFAULT
     return float(min(said, TOKEN_LIFETIME_MOST))

@@ -1,7 +1,4 @@
-"""HTTP requests to one registry, from many threads at once.
-
-They are authenticated, bounded, repeated where that helps, and counted.
-"""
+"""HTTP client for one registry: requests with authentication, limits, retries and counters."""
 
 from __future__ import annotations
 
@@ -43,13 +40,13 @@ if TYPE_CHECKING:
     import httpx
 
 UPLOAD_ANSWER = 300.0
-"""Seconds that a registry gets to answer when it was sent something: it may hash and move gigabytes first."""
+"""Seconds until a registry must respond to an upload: it may hash and move gigabytes first."""
 
 ERROR_LIMIT = 64 << 10
-"""Bytes of an error that are read: enough for a registry's words, whatever a proxy puts into a page of its own."""
+"""Bytes of an error response that are read: enough for a registry's error; a proxy's page may be longer."""
 
 ORIGINS_MOST = 16
-"""Hosts that one registry may send us to: its token server and its storage are two or three."""
+"""Origins of the requests for one registry: with its token server and its storage there are two or three."""
 
 _METHOD_IS_KEPT = frozenset({307, 308})
 _T = TypeVar("_T")
@@ -57,7 +54,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class FileRange:
-    """Bytes of a file: `size` of them from `offset` on."""
+    """A part of a file: `size` bytes from `offset` on."""
 
     path: Path
     offset: int
@@ -66,7 +63,7 @@ class FileRange:
 
 @dataclass(frozen=True, slots=True)
 class RegistryResponse:
-    """A whole answer. `headers`: names in small letters. `url`: who gave it, after redirections."""
+    """A response with its body. `headers`: names in lower case; `url`: after redirects."""
 
     status: int
     headers: tuple[tuple[str, str], ...]
@@ -74,21 +71,21 @@ class RegistryResponse:
     url: str
 
     def header(self, name: str) -> str:
-        """A header's value, or an empty text."""
+        """Return a header's value; "" if it is missing."""
         return dict(self.headers).get(name.lower(), "")
 
     def location(self) -> str:
-        """The absolute URL that its Location names, or an empty text if it names none."""
+        """Return the absolute URL in the Location header; "" if it is missing."""
         return join_url(self.url, self.header("location")) if self.header("location") else ""
 
 
 class RegistryClient:
     """An HTTP client for the registry at `base` (scheme, host and port).
 
-    Authorization goes to that origin and to a token server that is known to belong to it, and nowhere else: not along a
-    redirection, not to an upload's Location on another host.
+    Authorization is sent to that origin and to token servers that are known to belong to it, and nowhere else: not to
+    the target of a redirect or an upload's Location on another host.
 
-    Raises UsageError `mirror-url` for a `base` that is none. Close it at the end; it is a context manager.
+    Raises UsageError `mirror-url` for an invalid `base`. Close it at the end; it is a context manager.
     """
 
     def __init__(
@@ -125,20 +122,17 @@ class RegistryClient:
         self.close()
 
     def close(self) -> None:
-        """End all connections; threads that wait for a pause to pass stop waiting."""
+        """Close all connections; threads that wait before a retry stop waiting."""
         self._pace.close()
         self._finalizer()
 
     @property
     def traffic(self) -> TrafficCounts:
-        """Return the requests and bytes that were counted until now."""
+        """The requests and bytes that were counted so far."""
         return self._meter.read()
 
     def retry_budget(self) -> RetryBudget:
-        """Return the retries for a caller that repeats several requests as one (an upload).
-
-        `spend` a TransientFailure, and try again.
-        """
+        """Return a new budget for a caller that repeats several requests together (an upload)."""
         return RetryBudget(self.host, self.network.attempts, self.network.backoff, self._pace)
 
     def ask(
@@ -152,16 +146,15 @@ class RegistryClient:
         body: bytes | FileRange = b"",
         once: bool = False,
     ) -> RegistryResponse:
-        """Send a request to `target` and return the answer, whatever its status.
+        """Send a request to `target` and return the response, whatever its status.
 
-        `target` is a path at the registry, or an absolute URL. The answer has at most `limit` bytes of body (of an
-        error: its first ERROR_LIMIT bytes). 401 and 403 are given to the caller when logging in does not help: `denied`
-        makes the error.
+        `target` is a path at the registry, or an absolute URL. The body has at most `limit` bytes (of an error, its
+        first ERROR_LIMIT bytes). 401 and 403 are returned when authentication does not help: `denied` makes the error.
 
-        Failures that pass (lost connections, 429, 503 …) are waited out; with `once`, for requests that must not be
+        Transient failures (lost connections, 429, 503 …) are retried; with `once`, for requests that must not be
         repeated blindly, they raise TransientFailure. Raises EnvironmentLacking `registry-unreachable`,
-        `registry-busy`,
-        `registry-denied` (no way to log in); VerificationError `answer-too-large`, `redirect-refused`.
+        `registry-busy`, `registry-denied` (no way to authenticate); VerificationError `answer-too-large`,
+        `redirect-refused`.
         """
         url = join_url(self.base, target)
 
@@ -171,15 +164,15 @@ class RegistryClient:
                 seen = tuple((name.lower(), value) for name, value in response.headers.items())
                 return RegistryResponse(response.status_code, seen, data, str(response.url))
 
-        return self._patiently(attempt, once=once)
+        return self._with_retries(attempt, once=once)
 
     @contextlib.contextmanager
     def stream(
         self, target: str, *, scopes: Sequence[Scope], offset: int = 0, validator: str = ""
     ) -> Iterator[ResponseStream]:
-        """Yield the bytes of `target` from `offset` on, as `open_url` gives them.
+        """Yield the content of `target` from `offset` on, as `open_url` does.
 
-        Raises SourceFailed here or while the pieces are read, and what `ask` raises.
+        Raises SourceFailed here or while the pieces are read, and as `ask` does.
         """
         import httpx
 
@@ -195,7 +188,7 @@ class RegistryClient:
                     stack.push(opening.pop_all())
                 return response
 
-            response = self._patiently(attempt, once=False)
+            response = self._with_retries(attempt, once=False)
             if response.status_code in {401, 403}:
                 raise self.denied(scopes, _status(response))
             try:
@@ -205,15 +198,15 @@ class RegistryClient:
                 raise SourceFailed(str(error) or type(error).__name__, again=True) from error
 
     def denied(self, scopes: Sequence[Scope], why: str) -> EnvironmentLacking:
-        """Return the error `registry-denied`, with the places where credentials were looked for.
+        """Make the error `registry-denied`, with the files searched for credentials.
 
-        `why`: the registry's words.
+        `why`: the registry's message.
         """
         return self._authority.denied(scopes, why)
 
     # --- one request ---------------------------------------------------------------------------
 
-    def _patiently(self, attempt: Callable[[], _T], *, once: bool) -> _T:
+    def _with_retries(self, attempt: Callable[[], _T], *, once: bool) -> _T:
         retries = self.retry_budget()
         while True:
             self._pace.wait()
@@ -228,9 +221,9 @@ class RegistryClient:
     def _answered(
         self, method: str, url: str, scopes: Sequence[Scope], headers: Mapping[str, str], body: bytes | FileRange
     ) -> Iterator[httpx.Response]:
-        """Yield the answer after at most REDIRECTS redirections, its body unread.
+        """Yield the response, its body unread, after at most REDIRECTS redirects.
 
-        A body is only sent along where the status says that the method is kept.
+        A redirect of a request with a body is followed only if its status (307, 308) keeps the method.
         """
         for _ in range(REDIRECTS + 1):
             if self._origin[0] == "https" and self._place(url).scheme != "https":
@@ -253,9 +246,9 @@ class RegistryClient:
         raise VerificationError("redirect-refused", f"more than {REDIRECTS} redirections", place=self.host)
 
     def _place(self, url: str) -> Url:
-        """Parse a URL that is to be asked.
+        """Parse the URL of a request.
 
-        Raises VerificationError `redirect-refused` if that is no server.
+        Raises VerificationError `redirect-refused` if it is not http or https.
         """
         place = parse_url(url)
         if place is None or place.scheme not in {"http", "https"} or not place.host:
@@ -283,7 +276,10 @@ class RegistryClient:
     def _sent(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | FileRange
     ) -> Iterator[httpx.Response]:
-        """Send exactly this. What fails before or while the answer is read is a TransientFailure."""
+        """Send one request, without redirects and authentication.
+
+        Raises TransientFailure, also within the block.
+        """
         import httpx
 
         from pipeline.transfer.deadlines import RequestDeadlines, build_request, stream_request
@@ -340,7 +336,7 @@ class RegistryClient:
                 raise VerificationError(
                     "answer-too-large", f"the response of {self.host} exceeds {limit} bytes", place=str(response.url)
                 )
-            if time.monotonic() - began > bounds.at_most(len(data)):
+            if time.monotonic() - began > bounds.time_limit(len(data)):
                 raise TransientFailure("the response is too slow")
         return bytes(data[:ERROR_LIMIT] if response.is_error else data)
 
@@ -350,7 +346,7 @@ class RegistryClient:
             yield piece
 
     def _token(self, wanted: TokenRequest) -> tuple[int, bytes]:
-        """Ask a token server, which is not followed elsewhere."""
+        """Send a request to a token server; its redirects are not followed."""
         form = {"Content-Type": "application/x-www-form-urlencoded"} if wanted.form is not None else {}
         headers = {**form, **_authorization(wanted.authorization)}
 
@@ -361,12 +357,12 @@ class RegistryClient:
                     raise TransientFailure(f"its token server: {_status(response)}", retry_after(response.headers))
                 return response.status_code, self._read(response, TOKEN_ANSWER_LIMIT)
 
-        return self._patiently(attempt, once=False)
+        return self._with_retries(attempt, once=False)
 
     def _client(self, url: str) -> httpx.Client:
-        """Return the connection pool of an origin.
+        """Return the HTTP client of a URL's origin.
 
-        Each has its own, so that a host's certificates are for that host alone.
+        Each has its own, so that a host's certificates are used for that host alone.
         """
         key = self._place(url).origin
         with self._lock:

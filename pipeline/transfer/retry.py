@@ -1,6 +1,6 @@
-"""Retries: transient failures, pauses that a server asks for, and when to give up.
+"""Retry budget for transient HTTP failures: pauses (own, or by Retry-After), and giving up.
 
-The pauses are those of Retry-After (RFC 9110).
+RFC 9110, 10.2.3.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from datetime import datetime
 from pipeline.errors import EnvironmentLacking
 
 TRANSIENT_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
-"""Statuses after which the same request may well succeed."""
+"""Statuses after which the same request may succeed later."""
 
 RETRY_PAUSE_MOST = 120.0
-"""Seconds that a server may ask to be left alone. One that asks for more is not asked again: the person decides."""
+"""Seconds of a Retry-After that are waited for. If a server asks for more, the request fails and the user decides."""
 
 THROTTLED_ATTEMPTS = 12
-"""How often in a row one request is put off because the server asks for it. Someone who uploads in parallel to a
-registry that counts requests meets this often, and each time at a pause that the registry chose."""
+"""How often in a row one request is retried because the server asks for a pause. With parallel uploads to a registry
+with rate limits this is frequent, and the registry chooses each pause."""
 
 
 class TransientFailure(Exception):
-    """The failure of a request for a reason that may pass.
+    """Failure of a request that may succeed later.
 
-    `pause`: seconds that the server asks to be left alone (None: it does not say).
+    `pause`: seconds that the server asks to wait (None: it does not ask).
     """
 
     def __init__(self, text: str, pause: float | None = None) -> None:
@@ -35,11 +35,9 @@ class TransientFailure(Exception):
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds that an answer's Retry-After asks for.
+    """Return the seconds in a response's Retry-After; None if it is missing or malformed.
 
-    None if it says nothing that can be understood.
-
-    A date is taken against the answer's own Date, so that neither clock needs to be right.
+    A date is compared with the response's own Date, so that neither clock needs to be right.
     """
     text = headers.get("retry-after", "").strip()
     if text.isascii() and text.isdecimal():
@@ -59,10 +57,7 @@ def _date(text: str) -> datetime | None:
 
 
 class SharedPause:
-    """A pause shared by all threads that speak with one server.
-
-    When one of them is told to wait, all wait.
-    """
+    """Pause shared by all threads with requests to one server: if one must wait, all wait."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -70,12 +65,12 @@ class SharedPause:
         self._closed = threading.Event()
 
     def hold(self, seconds: float) -> None:
-        """Nobody asks for so long."""
+        """Let all threads wait for so long before their next request."""
         with self._lock:
             self._free = max(self._free, time.monotonic() + seconds)
 
     def wait(self) -> None:
-        """Wait until asking is allowed."""
+        """Wait until the shared pause is over."""
         while True:
             with self._lock:
                 left = self._free - time.monotonic()
@@ -83,24 +78,24 @@ class SharedPause:
                 return
 
     def sleep(self, seconds: float) -> None:
-        """A pause of this thread alone."""
+        """Pause this thread alone."""
         self._closed.wait(seconds)
 
     def close(self) -> None:
-        """Nobody waits any more."""
+        """End all pauses, now and later."""
         self._closed.set()
 
     @property
     def closed(self) -> bool:
-        """Was it closed?"""
+        """True after `close`."""
         return self._closed.is_set()
 
 
 class RetryBudget:
-    """The retries that one thing has left.
+    """Remaining retries of one operation.
 
-    `attempts` in all, the pause between them doubling from `backoff` seconds; pauses that the server asks for count by
-    themselves.
+    `attempts` in all, with pauses that double from `backoff` seconds; pauses that the server asks for have a separate
+    limit.
     """
 
     def __init__(self, place: str, attempts: int, backoff: float, pace: SharedPause) -> None:
@@ -111,15 +106,15 @@ class RetryBudget:
         self.renew()
 
     def renew(self) -> None:
-        """Something moved: begin anew."""
+        """Reset the budget, because the operation has made progress."""
         self._left = max(1, self._attempts)
         self._throttled = THROTTLED_ATTEMPTS
         self._pause = self._backoff
 
     def spend(self, failure: TransientFailure) -> None:
-        """Wait before the next attempt, as long as that may help.
+        """Wait before the next attempt.
 
-        Raises EnvironmentLacking `registry-busy` or `registry-unreachable` when it does not.
+        Raises EnvironmentLacking `registry-busy` or `registry-unreachable` when no attempts are left.
         """
         if failure.pause is not None and failure.pause > RETRY_PAUSE_MOST:
             raise self._busy(f"it asks for a pause of {failure.pause:.0f} seconds: {failure}")
@@ -146,7 +141,7 @@ class RetryBudget:
 
 
 def unreachable(place: str, text: str) -> EnvironmentLacking:
-    """The error for a server that cannot be spoken with."""
+    """Make the error of a server that cannot be reached."""
     hint = "check the network, the proxy variables and the address; run the command again; it resumes where it stopped"
     if "CERTIFICATE_VERIFY_FAILED" in text:
         hint = "set SSL_CERT_FILE to its certificate authority, or put that into /etc/containers/certs.d/HOST/ca.crt"

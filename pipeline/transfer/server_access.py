@@ -1,4 +1,4 @@
-"""Certificates, credentials and proxy of one repository: what a client shows to its servers."""
+"""Find, read and check a repository's client certificate; its CA, credentials and proxy."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ CERTIFICATE_LIMIT = 4 << 20
 hundred KiB."""
 
 CERTIFICATES_MOST = 1000
-"""Files that a pattern is looked for among: a folder of entitlements has one pair for each subscription."""
+"""Files matching a pattern that are examined: a folder of entitlements has one pair for each subscription."""
 
 _KEY_SUFFIX = "-key"
-"""What subscription-manager adds to the name of a certificate's file for its key: `1234.pem`, `1234-key.pem`."""
+"""Suffix by which subscription-manager names the key's file: `1234.pem`, `1234-key.pem`."""
 
 Origin = tuple[str, str, int]
 
@@ -40,9 +40,9 @@ class ClientCertificate:
     def load(self, context: ssl.SSLContext) -> None:
         """Load it into `context`. Raises EnvironmentLacking `client-certificate-malformed`."""
         try:
-            # A password is never asked for: nobody sits at the terminal of a night.
+            # Never prompts for a password: a nightly run has no terminal.
             context.load_cert_chain(str(self.certificate), str(self.key), password="")
-        except (OSError, ValueError) as error:  # SSLError is an OSError: the key is another's, or has a password
+        except (OSError, ValueError) as error:  # SSLError is an OSError: the key does not match, or has a password
             raise _malformed(self.certificate, f"it does not work with the key {self.key}: {error}") from error
 
 
@@ -87,7 +87,7 @@ def find_client_certificate(certificate: str, key: str, *, now: float | None) ->
 
 
 def day(seconds: int) -> str:
-    """A date as people write it."""
+    """Return a date for messages: `2026-11-27`."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d")
 
 

@@ -1,10 +1,10 @@
-"""Token servers: whom a registry may send us to with the password that was kept for it.
+"""Decide which token servers belong to a registry, and may get the password for it.
 
-A registry answers 401 and names a `realm`, the URL of a server that gives out tokens. Whoever has taken over a
-registry, or the connection to it, could name a server of his own and would be given the password; or one inside our
-network, whose answer he would be shown as a token. So a realm is asked only where it is the registry itself (scheme,
-host and port), or where somebody else than the registry says that it belongs to it: this table for public ones,
-RELBUILD_TOKEN_SERVERS for others (docs/decisions/0021-deadlines-and-realms.md).
+A registry responds with 401 and names a `realm`, the URL of a token server. Whoever controls a registry, or the
+connection to it, could name a server of his own and be sent the password; or a server in our network, whose response he
+would get as a token. So a realm is used only if it is the registry itself (scheme, host and port), or if a source other
+than the registry says that it belongs to it: this table for public ones, RELBUILD_TOKEN_SERVERS for others
+(docs/decisions/0021-deadlines-and-realms.md).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pipeline.errors import UsageError
 from pipeline.urls import Url, parse_url
 
 REALMS_VARIABLE = "RELBUILD_TOKEN_SERVERS"
-"""Names more of them: `REGISTRY=SERVER`, with blanks or commas between, each a HOST or HOST:PORT."""
+"""Environment variable with more pairs `REGISTRY=SERVER`, separated by blanks or commas, each HOST or HOST:PORT."""
 
 PUBLIC_TOKEN_SERVERS: Mapping[str, str] = MappingProxyType(
     {
@@ -29,16 +29,16 @@ PUBLIC_TOKEN_SERVERS: Mapping[str, str] = MappingProxyType(
         "registry.gitlab.com": "gitlab.com",
     }
 )
-"""Public registries whose token server has another host. Others, such as ghcr.io, quay.io, gcr.io, public.ecr.aws,
-registry.redhat.io and those at azurecr.io, are their own."""
+"""Public registry → its token server on another host. Others, such as ghcr.io, quay.io, gcr.io, public.ecr.aws,
+registry.redhat.io and those at azurecr.io, issue their tokens themselves."""
 
 _ENTRY = re.compile(r"([^\s,=]{1,300})=([^\s,=]{1,300})")
 
 
 class TokenServers:
-    """The token servers that are known to belong to a registry.
+    """Known pairs of registry and token server.
 
-    `known`: pairs of a registry and a server, as HOST or HOST:PORT.
+    `known`: pairs besides the public ones, each as HOST or HOST:PORT.
     """
 
     def __init__(self, known: frozenset[tuple[str, str]] = frozenset()) -> None:
@@ -46,7 +46,7 @@ class TokenServers:
 
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> TokenServers:
-        """Return the public ones and those that RELBUILD_TOKEN_SERVERS names.
+        """Return the public pairs and those of RELBUILD_TOKEN_SERVERS.
 
         Raises UsageError `token-servers-malformed`.
         """
@@ -56,7 +56,7 @@ class TokenServers:
     def admit(self, registry: Url, realm: Url) -> bool:
         """Return whether the token server at `realm` belongs to `registry`.
 
-        One without TLS never belongs to a registry with it.
+        A server without TLS never belongs to a registry with TLS.
         """
         if realm.origin == registry.origin:
             return True
@@ -79,10 +79,7 @@ def _entry(word: str) -> tuple[str, str]:
 
 
 def _place(text: str) -> str:
-    """Return HOST[:PORT] as `Url.place` has it; of a whole URL the same.
-
-    An empty text for what is none.
-    """
+    """Return HOST[:PORT] of a host or URL in the form of `Url.place`; "" if it is invalid."""
     url = parse_url(text if "://" in text else f"https://{text}")
     if url is None or url.scheme not in {"http", "https"} or not url.host or url.userinfo:
         return ""

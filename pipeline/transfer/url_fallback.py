@@ -1,7 +1,4 @@
-"""Requests for one file to several places, in rounds.
-
-The next place is asked first, then each again after a pause, as long as that may help.
-"""
+"""Try the URLs of one file in rounds, with pauses, until one works; else raise why not."""
 
 from __future__ import annotations
 
@@ -15,12 +12,11 @@ from pipeline.transfer.url_stream import Refusal, SourceFailed
 from pipeline.urls import shown_url
 
 SOURCE_ROUNDS = 2
-"""Times that a place is asked that has no such thing, or something else.
-That is other bytes, or a page of somebody else's: mirrors are copied to, and sign-on pages of networks go away. What is
-wrong still is final."""
+"""Rounds in which a URL is tried that has no such file or other content: a mirror may be updated, a network's sign-on
+page may go away. After these, the failure is final."""
 
 _LONGEST_PAUSE = 20.0
-"""Seconds: a server's Retry-After is obeyed up to this."""
+"""Seconds of a pause, also of a server's Retry-After, at most."""
 
 _T = TypeVar("_T")
 
@@ -34,12 +30,12 @@ def try_urls(
     stop: threading.Event | None = None,
     failed: Callable[[str], None] = lambda url: None,
 ) -> _T:
-    """Return what `attempt` brings from the first of `urls` that delivers.
+    """Return the result of `attempt` for the first of `urls` for which it raises nothing.
 
-    It is given the network as that place is to be asked: hurried in the first round, if there are several. `failed` is
-    told of each place that is down.
+    `attempt` gets a URL and the network settings for it: hurried in the first round, if there are several URLs.
+    `failed` is called with each URL whose server fails otherwise than by not having the file.
 
-    Raises VerificationError if a place brought something else than was promised and none the right thing, else
+    Raises VerificationError if a server returned wrong content and none the right one, else
     EnvironmentLacking `network-unreachable`, `download-missing`, `offline-miss`, or where every place refuses who asks:
     `client-certificate-demanded`, `client-certificate-refused`, `credentials-demanded`, `credentials-refused`,
     `access-refused`, `proxy-refused`.
@@ -72,7 +68,7 @@ def try_urls(
 
 
 def _once_more(url: str, failure: SourceFailed, looked: int) -> bool:
-    """A file of this machine is what it is; a server may change its mind."""
+    """Return whether to try a URL again after `looked` rounds: never a local file."""
     if url.startswith("file:") or failure.offline:
         return False
     return failure.again or (failure.missing and looked < SOURCE_ROUNDS)
@@ -107,7 +103,7 @@ def _given_up(label: str, failures: Sequence[tuple[str, SourceFailed]], network:
 
 
 def _refused(refusal: Refusal, message: str, label: str, network: Network) -> EnvironmentLacking:
-    """Every place refuses who asks it: say what it wants, or did not accept."""
+    """Make the error if every server refuses the client: what it demands, or did not accept."""
     shown = network.access.certificate
     match refusal:
         case Refusal.CERTIFICATE if shown is None:

@@ -1,4 +1,4 @@
-"""One place where bytes may be had, asked once: `file://`, `http://` or `https://`."""
+"""Request one URL (file, http, https) once, from an offset; stream it; classify failures."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 _TRANSIENT = frozenset({408, 425, 429, *range(500, 600)})
 
 _NAMED = MappingProxyType({encoding: codec.suffixes for codec in CODECS for encoding in codec.encodings})
-"""Content-Encoding → how names of files end that servers label so although the file itself is what was asked for."""
+"""Content-Encoding → suffixes of compressed files for which servers send it although they send the file as it is."""
 
 
 class Refusal(Enum):
-    """The kind of proof that a server wants, or does not accept."""
+    """The kind of authentication that a server demands, or does not accept."""
 
     CERTIFICATE = "a client certificate"
     CREDENTIALS = "credentials"
@@ -49,19 +49,19 @@ _ABOUT_CERTIFICATE = re.compile(r"\bSSL certificate\b")
 """In the title of the page that nginx sends with 400 (ngx_http_special_response.c)."""
 
 _ALERT = re.compile(r"_ALERT_(?:CERTIFICATE_\w+|BAD_CERTIFICATE|UNSUPPORTED_CERTIFICATE|UNKNOWN_CA|ACCESS_DENIED)\b")
-"""How OpenSSL names alerts by which a server refuses a client's certificate (RFC 8446, 6.2)."""
+"""OpenSSL's names of alerts by which a server refuses a client's certificate (RFC 8446, 6.2)."""
 
 _TITLE = re.compile(rb"<title>([ -~]{1,120})</title>", re.IGNORECASE)
 _TITLE_WITHIN = 4096
-"""Bytes of a page in which its title is looked for."""
+"""Bytes of a page that are searched for its title."""
 
 
 class SourceFailed(Exception):
-    """The failure of a place to deliver.
+    """Failure of one URL.
 
-    `again`: worth asking the same place again, several times. `missing`: it has no such thing, which is worth a second
-    look. `offline`: it was not asked. `restart`: what was had of it already is of no use. `pause`: seconds that it asks
-    to be left alone. `refusal`: what of the asker it did not accept.
+    `again`: it is worth several retries. `missing`: the server has no such file, which is worth one retry. `offline`:
+    it was not requested. `restart`: a partial download cannot be resumed. `pause`: seconds that the server asks to
+    wait. `refusal`: the client was refused for this.
     """
 
     def __init__(
@@ -86,10 +86,10 @@ class SourceFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ResponseStream:
-    """An answer: its bytes from `offset` on, and its validator.
+    """A response: its content from `offset` on, and its validator.
 
-    `offset` is 0, although more was asked for, when the place cannot resume. By the validator (strong ETag or date) a
-    later request knows the same content again.
+    `offset` is 0 when the server cannot resume, whatever was requested. `validator` (strong ETag or date) identifies
+    the same content in a later request.
     """
 
     offset: int
@@ -107,10 +107,10 @@ def open_url(
     validator: str = "",
     verified: bool = False,
 ) -> Iterator[ResponseStream]:
-    """Request `url` and yield its bytes from `offset` on.
+    """Request `url` and yield its content from `offset` on.
 
-    Without a client only `file://` is asked. `verified`: the bytes are held against a digest, so what a server calls
-    their encoding does not matter; else they are a small document. Raises SourceFailed here or while the pieces are
+    Without a client only `file://` is allowed. `verified`: the caller compares the content with a digest, so its
+    Content-Encoding does not matter; otherwise it is a small document. Raises SourceFailed here or while the pieces are
     read.
     """
     if url.startswith("file:"):
@@ -142,12 +142,13 @@ def open_url(
 
 
 def response_stream(response: httpx.Response, offset: int, *, verified: bool = True, name: str = "") -> ResponseStream:
-    """Return the answer to a request for the bytes from `offset` on.
+    """Return the content of the response to a request for the bytes from `offset` on.
 
-    Raises SourceFailed here or while the pieces are read, and then httpx's own errors.
+    Raises SourceFailed here, and httpx's errors while the pieces are read.
 
-    No encoding was asked for. Web servers label compressed files with one all the same (Apache's AddEncoding), and mean
-    the file as it is: that is what is read, as dnf does, where a digest or the file's `name` says that it may be.
+    No Content-Encoding was requested. Some web servers send one for compressed files all the same (Apache's
+    AddEncoding), with the file as it is. Then the file is read as it is, as dnf does, if it is `verified` or its
+    `name` has the matching suffix.
     """
     _refuse_status(response)
     encoding = response.headers.get("content-encoding", "identity").strip().lower()
@@ -197,7 +198,7 @@ def _refuse_status(response: httpx.Response) -> None:
 
 
 def _title(response: httpx.Response) -> str:
-    """The title of the page that an answer is, or nothing."""
+    """Return the title of the HTML page in a response; "" if it has none."""
     data = b""
     for piece in response.iter_raw():
         data += piece[:_TITLE_WITHIN]

@@ -305,13 +305,13 @@ class Clock:
 def test_a_head_is_whole_in_time_however_much_comes_meanwhile(reads: list[tuple[float, int]]) -> None:
     clock = Clock()
     watch = RequestDeadlines(BOUNDS, clock=clock)
-    watch.writing()
+    watch.write_timeout()
     began = clock.now
     try:
         for seconds, size in reads:
-            assert watch.reading() <= began + BOUNDS.answer - clock.now + 1e-9
+            assert watch.read_timeout() <= began + BOUNDS.answer - clock.now + 1e-9
             clock.now += seconds
-            watch.moved(size)
+            watch.count_bytes(size)
             assert clock.now < began + 2 * BOUNDS.answer
     except httpcore.ReadTimeout:
         assert clock.now >= began + BOUNDS.answer
@@ -322,12 +322,12 @@ def test_a_body_is_left_within_two_windows_of_slowness_and_never_for_less(reads:
     """Law: whoever brings the floor in every window goes on; a window below it ends the transfer when it is judged."""
     clock = Clock()
     watch = RequestDeadlines(BOUNDS, clock=clock)
-    watch.body()
+    watch.start_body()
     start, moved = clock.now, 0
     for seconds, size in reads:
         slow = clock.now - start >= BOUNDS.window and moved < BOUNDS.floor * BOUNDS.window
         try:
-            left = watch.reading()
+            left = watch.read_timeout()
         except httpcore.ReadTimeout:
             assert slow
             return
@@ -335,19 +335,19 @@ def test_a_body_is_left_within_two_windows_of_slowness_and_never_for_less(reads:
         if clock.now - start >= BOUNDS.window:
             start, moved = clock.now, 0
         clock.now += min(seconds, left)
-        watch.moved(size)
+        watch.count_bytes(size)
         moved += size
 
 
 def test_a_document_that_just_keeps_the_floor_does_not_take_hours() -> None:
     clock = Clock()
     watch = RequestDeadlines(BOUNDS, whole=True, clock=clock)
-    watch.body()
+    watch.start_body()
     with pytest.raises(httpcore.ReadTimeout):
         while clock.now < 3600:
-            watch.reading()
+            watch.read_timeout()
             clock.now += 5
-            watch.moved(int(BOUNDS.floor * 5) + 1)
+            watch.count_bytes(int(BOUNDS.floor * 5) + 1)
     assert 40 < clock.now < 100
 
 
