@@ -1,10 +1,7 @@
-"""OCI images (image-spec 1.1): manifests, configs, layouts, archives and attestations.
+"""OCI images manifests, layouts, archives, signatures, attestations, SBOMs.
 
-An image is made from layers and a configuration, written to a layout or an archive on disk, and read back; signatures
-and attestations say something of it.
-
-Everything is derived from an image's values, and `validate` trusts none of it: it recomputes every digest,
-size and diff_id and reports all that does not match.
+An image is made from layers and a configuration, written to a layout or archive on disk, and read back. `validation`
+trusts nothing: it recomputes every digest, size and diff_id and reports all mismatches.
 """
 
 from pipeline.oci import media_types, predicates

@@ -1,7 +1,7 @@
-"""Images as one file: an OCI archive (a tar of the layout) or a Docker archive.
+"""Write a layout's image as one file: an OCI archive (the layout as tar) or Docker archive.
 
-A Docker archive is what `docker load`, `podman load` and skopeo's docker-archive: read. The same layout always gives
-the same bytes.
+`docker load`, `podman load` and skopeo's `docker-archive:` read a Docker archive. The same layout always gives the same
+bytes.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ ArchiveKind = Literal["oci", "docker"]
 
 
 def write_archive(layout: Path, target: Path, kind: ArchiveKind) -> None:
-    """Write the image of `layout` as an archive to `target`, whole or not at all.
+    """Write the image of `layout` as an archive to `target`, atomically.
 
-    A Docker archive holds the layers' tars, so its layers are decompressed, and verified against their
-    diff_ids. Raises UsageError, VerificationError.
+    A Docker archive contains the layers' tars, so layers are decompressed, and verified by their diff_ids. Raises
+    UsageError, VerificationError.
     """
     image = read_layout(layout)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -71,7 +71,7 @@ def _docker(layout: Path, image: Image, tar: tarfile.TarFile) -> None:
 
 
 class _LayerTar(IteratorFile):
-    """A layer's tar bytes as a file that knows whether they were the right ones."""
+    """A layer's decompressed tar as a file, which is hashed while it is read."""
 
     def __init__(self, layout: Path, layer: Layer) -> None:
         self._layer = layer
@@ -85,7 +85,7 @@ class _LayerTar(IteratorFile):
             yield piece
 
     def check(self, size: int) -> None:
-        """Raises VerificationError `diff-id-mismatch`."""
+        """Check size and diff_id after reading. Raises VerificationError `diff-id-mismatch`."""
         if self.read(1) or self._seen.size != size or self._seen.diff_id != self._layer.diff_id:
             name, diff_id = self._layer.name, self._layer.diff_id
             raise VerificationError("diff-id-mismatch", f"layer '{name}' does not match its diff_id {diff_id}")
@@ -105,7 +105,7 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
 
 
 def _stream(tar: tarfile.TarFile, name: str, size: int, content: IO[bytes]) -> None:
-    # Nothing of this machine, user or hour: owner 0 without names, time 0.
+    # Reproducible: owner 0 without names, time 0.
     entry = tarfile.TarInfo(name)
     entry.size = size
     entry.mode = 0o644

@@ -1,6 +1,6 @@
-"""Write and read manifests of artifacts, which carry something else than an image.
+"""Make and parse manifests of artifacts, which have other content than an image's layers.
 
-As in image-spec 1.1, manifest.md, "Guidelines for Artifact Usage".
+image-spec 1.1, manifest.md, "Guidelines for Artifact Usage".
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from pipeline.oci.image_manifest import (
 )
 
 EMPTY_DATA = b"{}"
-"""The blob that stands where an artifact has no config (manifest.md)."""
+"""The blob that an artifact without config has as config (manifest.md)."""
 
 EMPTY_DESCRIPTOR = Descriptor(media_types.EMPTY, Digest.of(EMPTY_DATA), len(EMPTY_DATA))
 
 
 @dataclass(frozen=True, slots=True)
 class ArtifactManifest:
-    """The content of an artifact's manifest.
+    """The parsed manifest of an artifact.
 
-    `artifact_type` is that of its config where it has none of its own (distribution-spec 1.1, "Listing Referrers");
+    `artifact_type` is the config's media type where the manifest has none (distribution-spec 1.1, "Listing Referrers");
     `annotations` are sorted.
     """
 
@@ -41,7 +41,7 @@ class ArtifactManifest:
     annotations: tuple[tuple[str, str], ...]
 
     def annotation(self, name: str) -> str:
-        """An annotation's value, or an empty text."""
+        """Return an annotation's value; "" if it is missing."""
         return dict(self.annotations).get(name, "")
 
 
@@ -53,9 +53,7 @@ def make_referrer(
 ) -> Artifact:
     """Make an artifact that refers to `subject`, with the empty config.
 
-    `layers`: media type and bytes.
-
-    Pure: the same values always give the same manifest.
+    `layers`: media type and content of each. The same values always give the same manifest.
     """
     blobs = [(Descriptor(media_type, Digest.of(data), len(data)), data) for media_type, data in layers]
     plain = Descriptor(subject.media_type, subject.digest, subject.size)
@@ -74,7 +72,7 @@ def make_referrer(
 
 
 def read_artifact(manifest: Manifest) -> ArtifactManifest:
-    """Parse a manifest as that of an artifact.
+    """Parse a manifest as an artifact's.
 
     Raises VerificationError `document-malformed`, `digest-malformed`.
     """

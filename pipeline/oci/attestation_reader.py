@@ -1,4 +1,4 @@
-"""Read an image's packages, platform and architecture back from its attested documents."""
+"""Parse an image's packages from its CycloneDX SBOM, its platform from SLSA provenance."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pipeline.model.advisory import ImagePackage
 from pipeline.oci.image_manifest import JsonReader
 
 LISTED_PACKAGES_MOST = 100_000
-"""Of a document that is read: more than the largest distribution has."""
+"""Components in a document: more than the largest distribution has packages."""
 
 _PROPERTY = "relbuild:"
 
@@ -17,7 +17,7 @@ _PROPERTY = "relbuild:"
 def listed_packages(document: bytes, place: str) -> tuple[ImagePackage, ...]:
     """Return the RPMs in a CycloneDX document, sorted.
 
-    Raises VerificationError `document-malformed` for one that does not say of an RPM which it is.
+    Raises VerificationError `document-malformed`, also for an RPM without complete identification.
     """
     components = JsonReader.parse(document, place).get("components").items()
     if len(components) > LISTED_PACKAGES_MOST:
@@ -53,9 +53,9 @@ def listed_packages(document: bytes, place: str) -> tuple[ImagePackage, ...]:
 
 
 def built_for(predicate: bytes, place: str) -> tuple[str, str]:
-    """Return the platform and RPM architecture of an image from its SLSA predicate.
+    """Return the platform and RPM architecture of an image's build, from its SLSA predicate.
 
-    They are those that it was built for. Raises VerificationError `document-malformed`.
+    Raises VerificationError `document-malformed`.
     """
     parameters = JsonReader.parse(predicate, place).get("buildDefinition").get("externalParameters")
     return parameters.get("platform").text(), parameters.get("architecture").text()

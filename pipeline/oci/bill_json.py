@@ -1,7 +1,7 @@
-"""Write and read a bill of materials as canonical JSON.
+"""Encode and parse a bill of materials (`Bill`) as canonical JSON.
 
-There is one form for each bill: what is read has to say, byte for byte, what would be written, so a key that is there
-twice or another order is refused. Keys of a later release are passed over.
+Each bill has exactly one encoding: parsed bytes must equal what would be written, so that duplicate keys or another
+order are refused. Keys of a later release are ignored.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from pipeline.model.package import Nevra
 from pipeline.oci.image_manifest import JsonReader
 
 FORMAT = 1
-"""Raised when a former reader would misread the form; a newer one is refused by name."""
+"""Format of the document, raised when an older reader would misread it; a newer one is refused by name."""
 
 BILL_LIMIT = 32 << 20
-"""Bytes: ten thousand packages come to about eight million."""
+"""Bytes of a bill: ten thousand packages need about eight million."""
 
 TIME_MOST = (1 << 32) - 1
-"""Seconds since the epoch: an image's time is the newest RPMTAG_BUILDTIME, which has 32 bits."""
+"""Latest time, in seconds since the epoch: an image's is the newest RPMTAG_BUILDTIME, which has 32 bits."""
 
 _AGAIN = "build the image again with `relbuild build`"
 
 
 def bill_bytes(bill: Bill) -> bytes:
-    """The one JSON form of a bill (canonical JSON)."""
+    """Encode a bill as canonical JSON."""
     return canonical_json(
         {
             "format": FORMAT,
@@ -48,9 +48,9 @@ def bill_bytes(bill: Bill) -> bytes:
 
 
 def parse_bill(data: bytes, place: str) -> Bill:
-    """Parse a bill from its JSON text.
+    """Parse a bill's JSON, named `place` in errors.
 
-    `place` is what errors call it. Raises VerificationError `bill-malformed`, `format-newer`.
+    Raises VerificationError `bill-malformed`, `format-newer`.
     """
     try:
         document = JsonReader.parse(data, place)

@@ -1,4 +1,4 @@
-"""An image's configuration as settings that can be compared one by one."""
+"""Flatten an image's config (JSON) into settings by name, to compare two images."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ import json
 from collections.abc import Iterator, Mapping
 
 _HISTORY = ("rootfs", "history")
-"""What is said of layers, which are compared as layers."""
+"""Members about layers, which are compared separately."""
 
 
 def flatten_config(config: bytes) -> Mapping[str, str]:
-    """Return the settings of a config as flat names and texts.
+    """Return setting's name → value as text, of a config that `parse_config` accepts.
 
-    The config was parsed before (`parse_config`). The names are those of config.md: `architecture`, `StopSignal`,
-    `Env.PATH`, `Labels.NAME`, `ExposedPorts.8080/tcp`. Lists other than Env are JSON. Settings that relbuild does not
-    write (a health check, say) are among them.
+    The names are those of config.md: `architecture`, `StopSignal`, `Env.PATH`, `Labels.NAME`, `ExposedPorts.8080/tcp`.
+    Lists other than Env are JSON. Settings that relbuild does not write (such as a health check) are included.
     """
     document: dict[str, object] = json.loads(config)
     run = document.pop("config", None)

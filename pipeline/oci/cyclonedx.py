@@ -1,10 +1,10 @@
-"""A bill of materials as a CycloneDX 1.6 document in JSON.
+"""Make a CycloneDX 1.6 document (JSON value) from a bill of materials; validate documents.
 
-The specification: https://cyclonedx.org/docs/1.6/json/
+https://cyclonedx.org/docs/1.6/json/
 
-The image is what the document is about, the RPMs are its components. What CycloneDX has no place for (layer, source
-package, repository, what a changelog names) stands in properties that begin with `relbuild:`. The only door to
-`cyclonedx`.
+The image is the document's subject, the RPMs are its components. Properties that begin with `relbuild:` have what
+CycloneDX has no member for (layer, source package, repository, vulnerabilities named in a changelog). No other code
+imports `cyclonedx`.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ if TYPE_CHECKING:
     from cyclonedx.validation.json import JsonStrictValidator
 
 _WEB = re.compile(r"https?://[A-Za-z0-9._~:/?#@!$&'()*+,;=%-]+")
-"""A home page that the specification's `iri-reference` takes."""
+"""Home pages that are valid for the specification's `iri-reference`."""
 
 
 def cyclonedx_value(bill: Bill, serial: UUID, tool: tuple[str, str]) -> object:
     """Return the CycloneDX document of a bill as a JSON value.
 
-    `serial` names it, and no other document; `tool` is the name and version of what makes it.
+    `serial`: its unique identifier; `tool`: name and version of the program that makes it.
     """
     image = _image(bill)
     packages = [_package(package, bill) for package in bill.packages]
@@ -66,14 +66,14 @@ def cyclonedx_value(bill: Bill, serial: UUID, tool: tuple[str, str]) -> object:
 
 
 def cyclonedx_problems(text: str) -> list[str]:
-    """Validate a document with the specification's strict schema; return problems as sentences."""
+    """Validate a document against the specification's strict schema; return its problems."""
     found = _validator().validate_str(text, all_errors=True)
     return [str(problem.data) for problem in found or ()]
 
 
 @cache
 def _validator() -> JsonStrictValidator:
-    """Loading it with its schemas takes most of a second, which only those wait for who ask."""
+    """Load the validator on first use: its schemas take most of a second."""
     from cyclonedx.validation.json import JsonStrictValidator
 
     return JsonStrictValidator(SchemaVersion.V1_6)
@@ -104,7 +104,7 @@ def _package(package: BilledPackage, bill: Bill) -> Component:
         type=ComponentType.LIBRARY,
         name=nevra.name,
         version=nevra.evr,
-        # Of two packages of one name and version the checksum tells which.
+        # The checksum distinguishes two packages of one name and version.
         bom_ref=BomRef(f"{url.to_string()}#{package.checksum.short}"),
         supplier=OrganizationalEntity(name=package.vendor) if package.vendor else None,
         description=package.summary or None,

@@ -1,7 +1,6 @@
-"""DSSE 1.0 envelopes: a payload and its signatures (protocol.md and envelope.md).
+"""DSSE 1.0 envelopes (protocol.md, envelope.md): sign, encode, parse, and verify by key.
 
-Not the payload's JSON is signed but its bytes with their type before them, so nobody has to agree on how JSON is
-written.
+The payload's bytes are signed, after their type, so that no canonical form of JSON is needed.
 """
 
 from __future__ import annotations
@@ -15,15 +14,12 @@ from pipeline.oci.image_manifest import JsonReader
 from pipeline.oci.signing_keys import SigningKey, VerifyingKey
 
 ENVELOPE_SIGNATURES_LIMIT = 16
-"""Signatures in one envelope; a bundle has exactly one."""
+"""Signatures in one envelope, at most; a bundle has exactly one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """A payload, its type, and signatures of both.
-
-    Nothing in it is to be believed before `signed_by`.
-    """
+    """A payload, its type, and signatures over both. Unverified until `signed_by` returns True."""
 
     payload_type: str
     payload: bytes = field(repr=False)
@@ -36,21 +32,18 @@ class Envelope:
 
 
 def pre_authentication(payload_type: str, payload: bytes) -> bytes:
-    """The bytes that are signed (PAE, protocol.md)."""
+    """Return the bytes that are signed (PAE, protocol.md)."""
     kind = payload_type.encode()
     return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
 
 
 def sign_envelope(payload_type: str, payload: bytes, key: SigningKey) -> Envelope:
-    """Payload → envelope with one signature."""
+    """Sign a payload; return the envelope with one signature."""
     return Envelope(payload_type, payload, (key.sign(pre_authentication(payload_type, payload)),))
 
 
 def envelope_json(envelope: Envelope) -> dict[str, object]:
-    """Return the JSON of an envelope, without `keyid`.
-
-    Nobody may rely on `keyid`: a bundle has a hint of its own.
-    """
+    """Return the JSON of an envelope, without the optional, unauthenticated `keyid`."""
     return {
         "payload": base64.b64encode(envelope.payload).decode(),
         "payloadType": envelope.payload_type,
@@ -59,7 +52,7 @@ def envelope_json(envelope: Envelope) -> dict[str, object]:
 
 
 def read_envelope(document: JsonReader) -> Envelope:
-    """JSON → envelope. Raises VerificationError `document-malformed`."""
+    """Parse an envelope from JSON, unverified. Raises VerificationError `document-malformed`."""
     signatures = document.get("signatures").items()
     if not 0 < len(signatures) <= ENVELOPE_SIGNATURES_LIMIT:
         raise VerificationError(
@@ -74,7 +67,7 @@ def read_envelope(document: JsonReader) -> Envelope:
 
 
 def _decoded(part: JsonReader) -> bytes:
-    """Base64 with either alphabet (envelope.md)."""
+    """Decode base64 with either alphabet (envelope.md)."""
     text = part.text()
     try:
         return base64.b64decode(text.replace("-", "+").replace("_", "/"), validate=True)

@@ -1,8 +1,10 @@
-"""An image as a directory (image-spec 1.1, image-layout.md).
+"""Write an image to an OCI layout directory, with layers from the store, and read one back.
 
-A layout is made beside its place, synced, and put there in one step, so it is whole or not there, also after a power
-cut. Its blobs are copies that share no inode with the store's (blocks where the file system can), so what is written
-into it spoils nothing else; an unchanged one is known by its files' stamps and not copied again.
+image-spec 1.1, image-layout.md.
+
+A layout is made beside its place, synced, and renamed in one step: it is complete or absent, also after a power cut.
+Its blobs are copies that share no inode with the store's (blocks, where the file system can), so that writes into it
+damage nothing else. Unchanged blobs are recognised by their files' stamps and not copied again.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ def blob_path(layout: Path, digest: Digest) -> Path:
 
 
 def index_bytes(image: Image) -> bytes:
-    """The layout's index.json: one manifest, with the image's reference as its name."""
+    """Return a layout's index.json with one manifest, whose ref name is the image's reference."""
     entry = descriptor_json(image.manifest_descriptor)
     entry["platform"] = platform_json(image.config)
     entry["annotations"] = {media_types.REF_NAME: image.reference}
@@ -44,10 +46,10 @@ def index_bytes(image: Image) -> bytes:
 def write_layout(image: Image, *, store: Store, target: Path) -> None:
     """Write `image` to `target` as an OCI layout, with its layers from the store.
 
-    What stood there is replaced in one step; the same image there is not touched.
+    A layout there is replaced in one step; if it is the same image, it is not touched.
 
-    Raises VerificationError `blob-missing` or `blob-damaged` for a layer, UsageError `not-a-layout` if
-    something else stands at `target`.
+    Raises VerificationError `blob-missing` or `blob-damaged` for a layer, UsageError `not-a-layout` if `target` is
+    neither empty nor a layout.
     """
     sweep_folder_drafts(target)
     if _stands(image, store, target):
@@ -80,11 +82,11 @@ def write_layout(image: Image, *, store: Store, target: Path) -> None:
 
 
 def read_layout(path: Path) -> Image:
-    """Read the image in a layout that holds one.
+    """Read the image of a layout with one image.
 
-    Its documents are verified, its layers are not (`validate`).
+    Manifest and config are verified, layers are not.
 
-    Raises UsageError `not-a-layout` or `several-images`, VerificationError.
+    Raises UsageError `not-a-layout`, `several-images`, `not-an-image`, VerificationError.
     """
     index = JsonReader.parse(read_document(path / "index.json"), "index.json")
     manifests = index.get("manifests").items()
@@ -102,9 +104,9 @@ def read_layout(path: Path) -> Image:
 
 
 def read_document(path: Path) -> bytes:
-    """Return the bytes of a small file of a layout.
+    """Read a file of a layout with at most DOCUMENT_LIMIT bytes.
 
-    Raises UsageError `not-a-layout` if it is missing, VerificationError if it is large.
+    Raises UsageError `not-a-layout` if it is missing, VerificationError `document-too-large`.
     """
     try:
         with path.open("rb") as file:
@@ -121,7 +123,7 @@ def read_document(path: Path) -> bytes:
 
 
 def read_blob(layout: Path, digest: Digest) -> bytes:
-    """A document's bytes, verified. Raises VerificationError."""
+    """Read a manifest or config of a layout, verified. Raises VerificationError."""
     path = blob_path(layout, digest)
     if not path.is_file():
         raise VerificationError("blob-missing", f"{digest} is missing in the layout", place=str(layout))
@@ -134,7 +136,7 @@ def read_blob(layout: Path, digest: Digest) -> bytes:
 
 
 def _stands(image: Image, store: Store, target: Path) -> bool:
-    """Return whether exactly this image is at `target` already."""
+    """Return whether exactly this image is at `target` already, intact."""
     documents = {
         target / "oci-layout": LAYOUT_FILE,
         target / "index.json": index_bytes(image),
@@ -154,9 +156,9 @@ def _stands(image: Image, store: Store, target: Path) -> bool:
 
 
 def _same(store: Store, ours: Path, digest: Digest) -> bool:
-    """Return whether a layer's file is whole: by its stamp if it was hashed before, or now.
+    """Return whether a layer's file is intact, by its recorded stamp or by hashing it now.
 
-    One that is the store's own, as they were once, is not taken for the layout's.
+    False for a hard link to the store's file, which older relbuilds made.
     """
     found = blob_stamp(ours)
     if found is None or found == store.stamp(digest):
@@ -170,7 +172,7 @@ def _same(store: Store, ours: Path, digest: Digest) -> bool:
 
 
 def _note(store: Store, ours: Path, digest: Digest) -> None:
-    """A layer's file was hashed or copied just now, and is whole."""
+    """Record the stamp of a layer's file, which was just hashed or copied, in the store."""
     store.remember(_stamped(ours, digest), blob_stamp(ours))
 
 

@@ -1,6 +1,6 @@
-"""Write and parse the exact bytes of an image's config and manifest.
+"""Encode and parse image manifests, configs and indexes; a checked reader of untrusted JSON.
 
-They are made from layers and a configuration, and read back (image-spec 1.1, config.md and manifest.md).
+image-spec 1.1, config.md, manifest.md, image-index.md.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from pipeline.model.manifests import Manifest
 from pipeline.oci import media_types
 
 DOCUMENT_LIMIT = 4 << 20
-"""Bytes of a manifest, config or index: what registries accept of a manifest (distribution-spec)."""
+"""Bytes of a manifest, config or index: registries accept manifests of this size (distribution-spec)."""
 
 IMAGE_LAYERS_MOST = 1000
-"""Layers in a manifest that is read: far more than any runtime stacks."""
+"""Layers in a parsed manifest, at most: far more than any runtime can stack."""
 
 
 def timestamp(seconds: int) -> str:
-    """Seconds since the epoch → RFC 3339 in UTC."""
+    """Format seconds since the epoch as RFC 3339 in UTC."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -37,10 +37,10 @@ def make_image(
     layers: Sequence[Layer],
     annotations: Mapping[str, str] | None = None,
 ) -> Image:
-    """An image from its layers (lowest first). Pure: the same values always give the same bytes.
+    """Make an image from its layers (lowest first). The same values always give the same bytes.
 
-    The manifest carries title (`name`), version (the tag of `reference`) and created (the config's) besides
-    `annotations`, which win.
+    The manifest's annotations are title (`name`), version (the tag of `reference`), created (the config's), and
+    `annotations`, which take precedence.
     """
     config_bytes = canonical_json(_config(config, layers))
     config_descriptor = Descriptor(media_types.CONFIG, Digest.of(config_bytes), len(config_bytes))
@@ -65,14 +65,14 @@ def make_image(
 
 
 INDEX_LIMIT = 100
-"""Manifests in an index that is read: far more than there are architectures."""
+"""Manifests in a parsed index, at most: far more than there are architectures."""
 
 
 def make_index(images: Sequence[Image], annotations: Mapping[str, str] | None = None) -> Manifest:
-    """Make an index over images of several architectures (image-index.md).
+    """Make an index of images of several architectures (image-index.md), sorted by architecture.
 
-    Its manifests are sorted by architecture. Pure, like `make_image`. It carries the annotations that all its images
-    have in common besides `annotations`, which win.
+    The same values always give the same bytes. Its annotations are those that all images have in common, and
+    `annotations`, which take precedence.
     """
     ordered = sorted(images, key=lambda image: (image.config.architecture, image.config.variant))
     common = set.intersection(*(set(_notes(image).items()) for image in ordered)) if ordered else set()
@@ -104,10 +104,9 @@ def parse_index(data: bytes, place: str = "index") -> tuple[Descriptor, ...]:
 
 
 def end_of_life(manifest: bytes) -> str:
-    """Return the product's end-of-life date (`2027-04-30`) from a manifest's annotations.
+    """Return the end-of-life date (`2027-04-30`) in the annotations of a manifest or index.
 
-    It is the day until which the product of an image or index is kept up; "" if the manifest says none, or what is no
-    date. Raises VerificationError `document-malformed`.
+    "" if it has none, or an invalid one. Raises VerificationError `document-malformed`.
     """
     notes = JsonReader.parse(manifest, "manifest").get("annotations").members()
     text = notes[media_types.END_OF_LIFE].text() if media_types.END_OF_LIFE in notes else ""
@@ -123,13 +122,13 @@ def _notes(image: Image) -> dict[str, str]:
 
 
 def tag_of(reference: str) -> str:
-    """`host/name:tag` → `tag`; a bare tag is itself."""
+    """Return the tag of a reference: `host/name:tag` → `tag`; a bare tag is returned itself."""
     last = reference.rpartition("/")[2]
     return last.partition(":")[2] if ":" in last or "/" in reference else last
 
 
 def descriptor_json(descriptor: Descriptor) -> dict[str, object]:
-    """descriptor.md."""
+    """Return the JSON of a descriptor (descriptor.md)."""
     return {
         "mediaType": descriptor.media_type,
         "digest": str(descriptor.digest),
@@ -139,7 +138,7 @@ def descriptor_json(descriptor: Descriptor) -> dict[str, object]:
 
 
 def platform_json(config: ImageConfig) -> dict[str, str]:
-    """The `platform` of an index's entry (image-index.md)."""
+    """Return the `platform` member of an index entry (image-index.md)."""
     variant = {"variant": config.variant} if config.variant else {}
     return {"architecture": config.architecture, "os": config.os, **variant}
 
@@ -163,7 +162,7 @@ def _config(config: ImageConfig, layers: Sequence[Layer]) -> dict[str, object]:
 
 
 def _stored(key: ImageKey, value: Any) -> object:  # noqa: ANN401  as the key has it
-    """The value of a setting as a config has it."""
+    """Convert a setting's value to its form in a config's JSON."""
     match key.stored:
         case ConfigForm.STRING:
             return value
@@ -181,7 +180,7 @@ def _port(port: str) -> str:
     return port if "/" in port else f"{port}/tcp"
 
 
-# --- back ------------------------------------------------------------------------------------------
+# --- parsing ---------------------------------------------------------------------------------------
 
 
 _NUMBER_MOST = (1 << 63) - 1
@@ -189,9 +188,9 @@ _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class JsonReader:
-    """Reads a JSON document and says what is wrong with it: `place` names the document.
+    """Typed access to the values of an untrusted JSON document, named `place` in errors.
 
-    Every access raises VerificationError `document-malformed` when the value is not of the kind asked for.
+    Every access raises VerificationError `document-malformed` when the value is of another type.
     """
 
     def __init__(self, value: object, place: str) -> None:
@@ -200,9 +199,9 @@ class JsonReader:
 
     @classmethod
     def parse(cls, data: bytes, place: str) -> JsonReader:
-        """JSON text → reader."""
+        """Parse JSON text; return the reader of its value."""
         try:
-            # RFC 8259: JSON is UTF-8, and has neither NaN nor halves of surrogate pairs that UTF-8 could hold.
+            # RFC 8259: JSON is UTF-8, without NaN; unpaired surrogates cannot be encoded in UTF-8.
             value = json.loads(data.decode(), parse_constant=_no_constant)
             if _SURROGATE.search(data):
                 json.dumps(value, ensure_ascii=False).encode()
@@ -215,18 +214,18 @@ class JsonReader:
         return VerificationError("document-malformed", f"{self._place} is not {wanted}", place=self._place)
 
     def get(self, key: str) -> JsonReader:
-        """A member of an object (a reader of None if it is missing)."""
+        """Return the reader of an object's member (of None if it is missing)."""
         if not isinstance(self._value, dict):
             raise self._wrong("an object")
         return JsonReader(self._value.get(key), f"{self._place}: {key}")
 
     @property
     def missing(self) -> bool:
-        """Return True if there is no value here."""
+        """True if the value is missing or null."""
         return self._value is None
 
     def text(self, default: str | None = None) -> str:
-        """A string."""
+        """Return the value as a string; `default`, if given, for a missing one."""
         if self._value is None and default is not None:
             return default
         if not isinstance(self._value, str):
@@ -234,16 +233,13 @@ class JsonReader:
         return self._value
 
     def number(self) -> int:
-        """Return the value as a number, not negative, of 63 bits at most.
-
-        That is what a size in Go's libraries can be, and a file's.
-        """
+        """Return the value as an integer from 0 to 2^63 - 1: the range of sizes in Go's libraries."""
         if not isinstance(self._value, int) or isinstance(self._value, bool) or not 0 <= self._value <= _NUMBER_MOST:
             raise self._wrong("a number")
         return self._value
 
     def items(self) -> list[JsonReader]:
-        """An array's items; a missing array is empty."""
+        """Return readers of an array's items; none if it is missing."""
         if self._value is None:
             return []
         if not isinstance(self._value, list):
@@ -251,7 +247,7 @@ class JsonReader:
         return [JsonReader(item, f"{self._place}[{index}]") for index, item in enumerate(self._value)]
 
     def members(self) -> dict[str, JsonReader]:
-        """An object's members; a missing object is empty."""
+        """Return key → reader of an object's members; empty if it is missing."""
         if self._value is None:
             return {}
         if not isinstance(self._value, dict):
@@ -259,22 +255,22 @@ class JsonReader:
         return {str(key): JsonReader(value, f"{self._place}: {key}") for key, value in self._value.items()}
 
     def json(self) -> bytes:
-        """The object as JSON text with sorted keys and no white space; a missing one is `{}`."""
+        """Encode the object as JSON with sorted keys and no white space; a missing one is `{}`."""
         value = {} if self._value is None else self._value
         if not isinstance(value, dict):
             raise self._wrong("an object")
         try:
             text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
             return text.encode()
-        except (ValueError, RecursionError) as error:  # NaN, and halves of surrogate pairs, are not JSON in UTF-8
+        except (ValueError, RecursionError) as error:  # NaN and unpaired surrogates are not JSON in UTF-8
             raise self._wrong("an object that JSON can hold") from error
 
     def texts(self) -> tuple[str, ...]:
-        """An array of strings."""
+        """Return an array of strings; empty if it is missing."""
         return tuple(item.text() for item in self.items())
 
     def descriptor(self) -> Descriptor:
-        """A descriptor (descriptor.md)."""
+        """Return the value as a descriptor (descriptor.md)."""
         notes = {key: value.text() for key, value in self.get("annotations").members().items()}
         return Descriptor(
             self.get("mediaType").text(),
@@ -285,7 +281,7 @@ class JsonReader:
 
 
 def parse_config(data: bytes, place: str = "config") -> tuple[ImageConfig, tuple[DiffId, ...]]:
-    """A config's bytes → what it says, and its layers' diff_ids. Raises VerificationError."""
+    """Parse a config; return its settings and its layers' diff_ids. Raises VerificationError."""
     document = JsonReader.parse(data, place)
     run = document.get("config")
     run = JsonReader({}, place) if run.missing else run
@@ -301,7 +297,7 @@ def parse_config(data: bytes, place: str = "config") -> tuple[ImageConfig, tuple
 
 
 def _restored(key: ImageKey, value: JsonReader) -> Any:  # noqa: ANN401  as the key has it
-    """The value of a setting from what a config has. Raises VerificationError."""
+    """Convert a setting's value from its form in a config's JSON. Raises VerificationError."""
     match key.stored:
         case ConfigForm.STRING:
             return value.text("")
@@ -318,7 +314,7 @@ def _restored(key: ImageKey, value: JsonReader) -> Any:  # noqa: ANN401  as the 
 def parse_image(name: str, reference: str, manifest_bytes: bytes, config_bytes: bytes) -> Image:
     """Parse an image from the bytes of its manifest and config.
 
-    Raises VerificationError when they do not fit each other.
+    Raises VerificationError when they are malformed or do not match.
     """
     manifest = JsonReader.parse(manifest_bytes, "manifest")
     descriptors = [item.descriptor() for item in manifest.get("layers").items()]
@@ -348,7 +344,10 @@ def parse_image(name: str, reference: str, manifest_bytes: bytes, config_bytes: 
 
 
 def _layer(number: int, descriptor: Descriptor, diff_id: DiffId) -> Layer:
-    """A layer made elsewhere has neither our name nor our tar size: then a number, and 0."""
+    """Make a layer from its descriptor.
+
+    A layer made elsewhere gets its number as name, and 0 as tar size.
+    """
     notes = dict(descriptor.annotations)
     name = notes.pop(media_types.LAYER_NAME, str(number))
     size = notes.pop(media_types.LAYER_TAR_SIZE, "0")

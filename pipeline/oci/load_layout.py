@@ -12,7 +12,7 @@ from pipeline.store import Store, copy_into
 def load_layout_image(path: Path, *, store: Store) -> Image:
     """Return the one image in the layout at `path`, with every layer's blob in the store.
 
-    A layer that the store lacks is copied, and its digest checked on the way.
+    Layers that the store lacks are copied and verified.
 
     Raises UsageError `not-a-layout` or `several-images`, VerificationError.
     """

@@ -1,4 +1,7 @@
-"""Names of what OCI stores (image-spec 1.1, media-types.md and annotations.md)."""
+"""Constants: OCI media types and annotation keys, RPM's architectures in OCI's terms.
+
+image-spec 1.1, media-types.md, annotations.md.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ LAYER_TAR = "application/vnd.oci.image.layer.v1.tar"
 LAYERS: Mapping[Compression, str] = MappingProxyType(
     {compression: f"{LAYER_TAR}{layer_codec(compression).media_suffix}" for compression in Compression}
 )
-"""Media type of a layer by its compression."""
+"""Compression → media type of a layer."""
 
 ARCHITECTURES: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
@@ -29,10 +32,10 @@ ARCHITECTURES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "armv7hl": ("arm", "v7"),
     }
 )
-"""RPM's architecture → architecture and variant in Go's words (config.md)."""
+"""RPM's architecture → OCI's (Go's) architecture and variant (config.md)."""
 
 SIMPLE_SIGNING = "application/vnd.dev.cosign.simplesigning.v1+json"
-"""What a signature in cosign's first form signs."""
+"""Media type of the signed payload in cosign's simple signing."""
 SIGSTORE_BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 IN_TOTO = "application/vnd.in-toto+json"
 
@@ -41,10 +44,10 @@ TITLE = "org.opencontainers.image.title"
 VERSION = "org.opencontainers.image.version"
 CREATED = "org.opencontainers.image.created"
 END_OF_LIFE = "org.relbuild.end-of-life"
-"""On a manifest or index: the day until which the product is kept up. image-spec (annotations.md) has no name for it,
-and keeps `org.opencontainers` for itself."""
+"""On a manifest or index: the day until which the product is maintained. image-spec (annotations.md) has no name for
+it, and reserves `org.opencontainers`."""
 
 LAYER_NAME = "org.relbuild.layer.name"
-"""On a layer's descriptor: what the recipe calls it."""
+"""On a layer's descriptor: its name in the recipe."""
 LAYER_TAR_SIZE = "org.relbuild.layer.tar-size"
-"""On a layer's descriptor: bytes of its tar, which compression hides."""
+"""On a layer's descriptor: size of its uncompressed tar in bytes."""

@@ -1,10 +1,9 @@
-"""Encrypt and decrypt private keys in cosign's form, and bound the cost of decryption.
+"""Encrypt and decrypt private keys in cosign's format; limit the cost of key derivation.
 
-Also what a file in PKCS #8 asks for is checked here, before it can be opened.
-
-cosign's form (securesystemslib's "encrypted", as go-securesystemslib writes it) is JSON in PEM: scrypt makes a key from
-the password, NaCl's secretbox (XSalsa20 and Poly1305) keeps the PKCS #8 bytes. How costly the derivation is stands in
-the file, so a file could ask for all of the machine: what it may ask for is bounded here.
+cosign's format (securesystemslib's "encrypted", as go-securesystemslib writes it) is JSON in PEM: scrypt derives a key
+from the password, with which NaCl's secretbox (XSalsa20 and Poly1305) encrypts the PKCS #8 bytes. The file contains the
+cost of the derivation, and could demand all of the machine's memory and time, so that is limited here. For encrypted
+PKCS #8 files the cost is checked here too, before the library decrypts them.
 """
 
 from __future__ import annotations
@@ -24,19 +23,19 @@ from pipeline.errors import UsageError, VerificationError
 from pipeline.oci.image_manifest import JsonReader
 
 COSIGN_LABELS = ("ENCRYPTED SIGSTORE PRIVATE KEY", "ENCRYPTED COSIGN PRIVATE KEY")
-"""What PEM calls cosign's form, now and before cosign 2."""
+"""PEM labels of cosign's format, now and before cosign 2."""
 
 SCRYPT_N, SCRYPT_R, SCRYPT_P = 1 << 16, 8, 1
-"""What cosign writes; scrypt then takes 64 MiB and a fifth of a second."""
+"""Parameters that cosign uses: scrypt then needs 64 MiB and a fifth of a second."""
 
 SCRYPT_MEMORY = 256 << 20
-"""Bytes that a file may make scrypt take: four times what cosign asks for."""
+"""Bytes of memory that a file may demand for scrypt: four times cosign's."""
 
 SCRYPT_WORK = 1 << 23
-"""N·r·p that a file may ask for: sixteen times what cosign asks for, some seconds."""
+"""N·r·p that a file may demand: sixteen times cosign's, some seconds."""
 
 PBKDF2_ITERATIONS = 20_000_000
-"""Iterations that a PKCS #8 file may ask for: thirty times of what is advised, some seconds."""
+"""Iterations that a PKCS #8 file may demand: thirty times what is advised, some seconds."""
 
 _SALT = 32
 _PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,60})-----\r?\n(.*?)-----END \1-----", re.DOTALL)
@@ -47,7 +46,7 @@ _SCRYPT_OID = bytes.fromhex("2b06010401da47040b")
 def pem_block(data: bytes, place: str) -> tuple[str, bytes]:
     """Return the label and the bytes of the first PEM block (RFC 7468) that is a key.
 
-    Parameters before an EC key, as OpenSSL writes them, are passed over. Raises UsageError `key-malformed`.
+    Parameters before an EC key, as OpenSSL writes them, are skipped. Raises UsageError `key-malformed`.
     """
     for match in _PEM.finditer(data):
         label = match[1].decode("ascii")
@@ -66,7 +65,7 @@ def pem_block(data: bytes, place: str) -> tuple[str, bytes]:
 
 
 def encrypt_private_key(der: bytes, password: bytes) -> bytes:
-    """PKCS #8 bytes → a key file in cosign's form, with a fresh salt and nonce."""
+    """Encrypt PKCS #8 bytes; return a key file in cosign's format, with random salt and nonce."""
     salt = secrets.token_bytes(_SALT)
     box = SecretBox(_derive(password, salt, SCRYPT_N, SCRYPT_R, SCRYPT_P))
     sealed = box.encrypt(der, secrets.token_bytes(SecretBox.NONCE_SIZE))
@@ -88,9 +87,7 @@ def encrypt_private_key(der: bytes, password: bytes) -> bytes:
 
 
 def decrypt_private_key(body: bytes, password: bytes, place: str) -> bytes:
-    """Decrypt the body of a private key in cosign's form, and return PKCS #8 bytes.
-
-    The body is what stands in the PEM block.
+    """Decrypt a PEM block's content in cosign's format; return the PKCS #8 bytes.
 
     Raises UsageError `key-malformed`, `key-derivation-costly`, `key-password-wrong`.
     """
@@ -121,9 +118,9 @@ def decrypt_private_key(body: bytes, password: bytes, place: str) -> bytes:
 
 
 def refuse_costly_derivation(body: bytes, place: str) -> None:
-    """Look at what an EncryptedPrivateKeyInfo (RFC 5958) asks for before it is opened.
+    """Refuse an EncryptedPrivateKeyInfo (RFC 5958) whose key derivation is too costly.
 
-    The library that opens it has no bound of its own. Raises UsageError `key-malformed`, `key-derivation-costly`.
+    The library that decrypts it has no limit. Raises UsageError `key-malformed`, `key-derivation-costly`.
     """
     try:
         (outer,) = _elements(body)
@@ -148,7 +145,7 @@ def _refuse_costly_scrypt(n: int, r: int, p: int, place: str) -> None:
 
 
 def _derive(password: bytes, salt: bytes, n: int, r: int, p: int) -> bytes:
-    # OpenSSL counts some blocks beside N·r·128, and refuses when it comes to more than maxmem
+    # OpenSSL adds some blocks to N·r·128, and refuses more than maxmem.
     limit = SCRYPT_MEMORY + (1 << 20)
     return hashlib.scrypt(password, salt=salt, n=n, r=r, p=p, maxmem=limit, dklen=SecretBox.KEY_SIZE)
 
@@ -168,14 +165,14 @@ def _not_cosigns(place: str, how: str) -> UsageError:
     )
 
 
-# --- DER (X.690), as little as is needed ------------------------------------------------------------
+# --- DER (X.690), minimal ---------------------------------------------------------------------------
 
 _DEPTH = 8
-"""Nesting in an AlgorithmIdentifier: PBES2 has four levels."""
+"""Nesting in an AlgorithmIdentifier, at most: PBES2 has four levels."""
 
 
 def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """The (tag, content) pairs that stand one after another. Raises ValueError."""
+    """Yield the (tag, content) of consecutive elements. Raises ValueError."""
     at = 0
     while at < len(data):
         if len(data) < at + 2:
@@ -192,7 +189,7 @@ def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _leaves(data: bytes, depth: int) -> Iterator[tuple[int, bytes]]:
-    """All that is not made of others, in order. Raises ValueError."""
+    """Yield all primitive elements, in order. Raises ValueError."""
     if depth > _DEPTH:
         raise ValueError("too deep")
     for tag, content in _elements(data):

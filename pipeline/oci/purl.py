@@ -1,4 +1,4 @@
-"""Package URLs (purl-spec, types `rpm` and `oci`): names of packages that scanners know."""
+"""Make package URLs (purl-spec) of RPMs, source RPMs and images, as scanners use them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipeline.digest import Digest
 from pipeline.model.package import Nevra
 
 UNKNOWN_VENDOR = "unknown"
-"""The namespace where a header names no vendor: the type `rpm` demands one."""
+"""Namespace of packages without a vendor: the type `rpm` requires one."""
 
 _NAMESPACES = {
     "almalinux": "almalinux",
@@ -24,13 +24,14 @@ _NAMESPACES = {
     "suse linux products gmbh": "suse",
     "suse llc <https://www.suse.com/>": "suse",
 }
-"""What distributions write into RPMTAG_VENDOR, in lower case → the namespace by which scanners know them."""
+"""A distribution's RPMTAG_VENDOR in lower case → the namespace that scanners use."""
 
 
 def vendor_namespace(vendor: str) -> str:
     """Return the purl namespace of a vendor.
 
-    A distribution's well-known one, else the vendor's name in lower case with `-` for what is neither letter nor digit.
+    A distribution's known one, else the vendor's name in lower case with `-` for other characters than letters and
+    digits.
     """
     plain = " ".join(vendor.lower().split())
     return _NAMESPACES.get(plain) or re.sub(r"[^a-z0-9.]+", "-", plain).strip("-.") or UNKNOWN_VENDOR
@@ -39,7 +40,7 @@ def vendor_namespace(vendor: str) -> str:
 def package_url(nevra: Nevra, vendor: str, source_rpm: str) -> PackageURL:
     """Return the package URL of an RPM.
 
-    It is `pkg:rpm/VENDOR/NAME@VERSION-RELEASE?arch=…&epoch=…&upstream=…`; the epoch is left out when it is 0.
+    It is `pkg:rpm/VENDOR/NAME@VERSION-RELEASE?arch=…&epoch=…&upstream=…`; an epoch of 0 is omitted.
     """
     return PackageURL(
         "rpm",
@@ -55,14 +56,11 @@ def package_url(nevra: Nevra, vendor: str, source_rpm: str) -> PackageURL:
 
 
 def source_url(source_rpm: str, vendor: str) -> PackageURL | None:
-    """Return the package URL of a source RPM, from the name of its file.
-
-    The name is `NAME-VERSION-RELEASE.src.rpm`; None for another name.
-    """
+    """Return a source RPM's package URL from its file name; None unless `NAME-V-R.src.rpm`."""
     found = re.fullmatch(r"(.+)-([^-]+-[^-]+)\.(?:no)?src\.rpm", source_rpm)
     return PackageURL("rpm", vendor_namespace(vendor), found[1], found[2], {"arch": "src"}) if found else None
 
 
 def image_url(name: str, digest: Digest, architecture: str) -> PackageURL:
-    """`pkg:oci/NAME@sha256:…?arch=…`: where it is published is not part of what it is."""
+    """Return `pkg:oci/NAME@sha256:…?arch=…` of an image, without its repository."""
     return PackageURL("oci", None, name.lower(), str(digest), {"arch": architecture})

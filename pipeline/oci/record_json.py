@@ -1,6 +1,6 @@
-"""Write and read the record of a build's inputs as canonical JSON.
+"""Encode and parse the record of a build's inputs (`BuildRecord`) as canonical JSON.
 
-There is one form only, as in `pipeline.oci.bill_json`.
+Each record has exactly one encoding, as in `pipeline.oci.bill_json`.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from pipeline.model.provenance import Material, MaterialKind, Provenance
 from pipeline.oci.image_manifest import JsonReader
 
 FORMAT = 1
-"""Raised when a former reader would misread the form; a newer one is refused by name."""
+"""Format of the document, raised when an older reader would misread it; a newer one is refused by name."""
 
 RECORD_LIMIT = 32 << 20
-"""Bytes: ten thousand packages come to about four million."""
+"""Bytes of a record: ten thousand packages need about four million."""
 
 _AGAIN = "build the image again with `relbuild build`"
 
 
 def record_bytes(record: BuildRecord) -> bytes:
-    """The one JSON form of a record (canonical JSON). Times are left out where there are none."""
+    """Encode a record as canonical JSON, without unknown times."""
     told = record.provenance
     times = {"started": told.started, "finished": told.finished}
     return canonical_json(
@@ -48,9 +48,9 @@ def record_bytes(record: BuildRecord) -> bytes:
 
 
 def parse_record(data: bytes, place: str) -> BuildRecord:
-    """Parse a build record from its JSON text.
+    """Parse a build record's JSON, named `place` in errors.
 
-    `place` is what errors call it. Raises VerificationError `record-malformed`, `format-newer`.
+    Raises VerificationError `record-malformed`, `format-newer`.
     """
     try:
         document = JsonReader.parse(data, place)

@@ -1,8 +1,8 @@
-"""Software bills of materials as SPDX 2.3 and CycloneDX 1.6 documents, in JSON.
+"""Make SBOM documents (SPDX 2.3, CycloneDX 1.6 in JSON) from a bill of materials; validate.
 
-The one idea: a document is a function of the bill. Its name is made from the image's digest and the bill's, its
-time is the image's, and everything is sorted; so the same bill gives the same bytes, and what is published again is
-what was published before. The libraries that know the forms are loaded when a document is made, not before.
+A document is a pure function of the bill: its identifier is derived from the digests of image and bill, its time is the
+image's, and everything is sorted. So the same bill gives the same bytes, and publishing again changes nothing. The
+libraries for the formats are imported when a document is made.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _TOOL = "relbuild"
 
 
 class SbomForm(StrEnum):
-    """The forms, as the command line names them."""
+    """SBOM formats, as named on the command line."""
 
     SPDX = "spdx"
     CYCLONEDX = "cyclonedx"
@@ -35,7 +35,7 @@ class SbomForm(StrEnum):
 
 
 def sbom_bytes(bill: Bill, form: SbomForm) -> bytes:
-    """The document for a bill: JSON in UTF-8 with sorted keys, ending in a line feed."""
+    """Make the document of a bill: JSON in UTF-8 with sorted keys, ending in a line feed."""
     serial = _serial(bill, form)
     if form is SbomForm.SPDX:
         from pipeline.oci.spdx import spdx_value
@@ -49,9 +49,9 @@ def sbom_bytes(bill: Bill, form: SbomForm) -> bytes:
 
 
 def sbom_problems(data: bytes, form: SbomForm) -> list[str]:
-    """Validate a document with its form's own validator; return problems as sentences.
+    """Validate a document with its format's validator; return the problems as texts.
 
-    None for a good one. Raises VerificationError `sbom-malformed` for what is no JSON.
+    Raises VerificationError `sbom-malformed` if it is not JSON.
     """
     try:
         if form is SbomForm.SPDX:
@@ -66,15 +66,15 @@ def sbom_problems(data: bytes, form: SbomForm) -> list[str]:
 
 
 def sbom_versions() -> tuple[tuple[str, str], ...]:
-    """(library, version) of all that a document's bytes depend on besides the bill, sorted."""
+    """Return (library, version) of the software on which a document's bytes depend."""
     return (*((name, version(name)) for name in _LIBRARIES), (_TOOL, __version__))
 
 
 def _serial(bill: Bill, form: SbomForm) -> UUID:
-    """Return the UUID that names the document of a bill in a form.
+    """Return the UUID that identifies the document of a bill in a format.
 
-    Two documents that differ have different names, also where they are about one image (a package may have come from
-    another repository).
+    Different documents have different identifiers, also about one image (a package may have come from another
+    repository).
     """
     image = uuid5(NAMESPACE_URL, f"https://relbuild.org/image/{bill.digest}")
     return uuid5(image, f"{form} {Digest.of(bill_bytes(bill))} {dict(sbom_versions())}")

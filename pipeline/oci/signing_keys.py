@@ -1,12 +1,11 @@
-"""Signing and verifying keys, loaded from files, of the kinds that all verifiers accept.
+"""Generate signing keys, load signing and verifying keys from files, sign and verify bytes.
 
-ECDSA on P-256, and RSA (PKCS #1 v1.5) of 2048, 3072 and 4096 bits, both with SHA-256: that is where all agree. On
-P-384, P-521 and Ed25519 they do not: what `cosign sign` 3.1 signs with such a key, its own `cosign verify --key`
-refuses, for it hashes differently (tried). So these are refused by name, rather than used for signatures of which
-nobody knows who accepts them. Signing is deterministic (ECDSA by RFC 6979): the same bytes under the same key give the
-same signature.
+Supported are the kinds that all verifiers accept: ECDSA on P-256, and RSA (PKCS #1 v1.5) of 2048, 3072 and 4096 bits,
+both with SHA-256. Not so P-384, P-521 and Ed25519: `cosign verify --key` 3.1 refuses what `cosign sign` signs with such
+a key, because it hashes differently (tried). These are refused by name. Signing is deterministic (ECDSA by RFC 6979):
+the same bytes under the same key give the same signature.
 
-What is secret never stands in a message or a `repr`.
+Secrets are never part of a message or a `repr`.
 """
 
 from __future__ import annotations
@@ -36,13 +35,13 @@ KEY_LIMIT = 64 << 10
 """Bytes of a key file: an RSA key of 4096 bits in PEM has some 3 KiB."""
 
 RSA_BITS = (2048, 3072, 4096)
-"""What the "Sigstore algorithm registry" lists."""
+"""Key sizes in the "Sigstore algorithm registry"."""
 
 PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 _CURVES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
-"""How people call what OpenSSL calls otherwise."""
+"""OpenSSL's name of a curve → the usual one."""
 
 _MAKE = (
     "create a signing key with cosign generate-key-pair, or "
@@ -50,40 +49,40 @@ _MAKE = (
 )
 
 PasswordSource = Callable[[], bytes]
-"""Asked for the password, at most once and only if the key file has one."""
+"""Function that returns the password; called at most once, and only if the key file is encrypted."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class VerifyingKey:
-    """A public key. Two are equal when they are the same key."""
+    """A public key that verifies signatures."""
 
     der: bytes
     """SubjectPublicKeyInfo (RFC 5280)."""
 
     @property
     def pem(self) -> bytes:
-        """As verifiers want it in a file."""
+        """The key in PEM, for verifiers' key files."""
         return _public(self.der).public_bytes(
             serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
         )
 
     @property
     def fingerprint(self) -> Digest:
-        """The digest of its DER form: what people compare."""
+        """The digest of its DER form, by which people compare keys."""
         return Digest.of(self.der)
 
     @property
     def hint(self) -> str:
-        """The fingerprint in base64: how a sigstore bundle says which key it needs."""
+        """The fingerprint in base64, by which a sigstore bundle names the key."""
         return base64.b64encode(bytes.fromhex(self.fingerprint.hex)).decode()
 
     @property
     def kind(self) -> str:
-        """`ECDSA P-256`, `RSA 3072` …"""
+        """The kind of key: `ECDSA P-256`, `RSA 3072` …"""
         return _kind(_public(self.der))
 
     def verifies(self, signature: bytes, data: bytes) -> bool:
-        """Return True if `signature` (DER for ECDSA) is this key's signature of `data`."""
+        """Return whether `signature` (DER for ECDSA) is this key's signature of `data`."""
         key = _public(self.der)
         try:
             if isinstance(key, ec.EllipticCurvePublicKey):
@@ -100,20 +99,20 @@ class VerifyingKey:
 
 @dataclass(frozen=True, slots=True)
 class SigningKey:
-    """A private key. Its `repr` shows the fingerprint of its public key alone."""
+    """A private key that signs. Its `repr` shows only the fingerprint of its public key."""
 
     _key: PrivateKey = field(repr=False, compare=False)
     public: VerifyingKey
 
     def sign(self, data: bytes) -> bytes:
-        """The signature of `data`: ECDSA in DER, or RSA; the same for the same bytes."""
+        """Sign `data`: ECDSA in DER, or RSA; the same bytes give the same signature."""
         if isinstance(self._key, ec.EllipticCurvePrivateKey):
             return self._key.sign(data, ec.ECDSA(hashes.SHA256(), deterministic_signing=True))
         return self._key.sign(data, padding.PKCS1v15(), hashes.SHA256())
 
 
 def generate_key(password: bytes) -> tuple[bytes, bytes]:
-    """A new key on P-256: its private half in cosign's encrypted form, its public half in PEM."""
+    """Generate a P-256 key; return the private key encrypted as by cosign, the public in PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
     private = key.private_bytes(
         serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -124,11 +123,11 @@ def generate_key(password: bytes) -> tuple[bytes, bytes]:
 def load_signing_key(
     source: bytes | Path, password: PasswordSource | None = None, *, progress: Progress = QUIET
 ) -> SigningKey:
-    """Load a private key from a file or from a file's content.
+    """Load a private key from a file, or from a file's content.
 
-    The file is PKCS #8 or SEC 1 in PEM, plain or encrypted, or cosign's encrypted form.
+    The file is PKCS #8 or SEC 1 in PEM, plain or encrypted, or in cosign's encrypted format.
 
-    A file that others than its owner can read is warned of. Raises UsageError: `key-unreadable`, `key-malformed`,
+    Warns of a file that others than its owner can read. Raises UsageError: `key-unreadable`, `key-malformed`,
     `key-not-private`, `key-kind`, `key-password-missing`, `key-password-wrong`, `key-derivation-costly`.
     """
     data, place = _content(source, progress)
@@ -141,10 +140,10 @@ def load_signing_key(
 def load_verifying_key(
     source: bytes | Path, password: PasswordSource | None = None, *, progress: Progress = QUIET
 ) -> VerifyingKey:
-    """Load a public key from a file or from a file's content.
+    """Load a public key from a file, or from a file's content.
 
-    The file is a public key in PEM, or a private one (as `load_signing_key` reads them), of which the public key is
-    returned. Raises UsageError with the codes of `load_signing_key`.
+    The file is a public key in PEM, or a private one (as in `load_signing_key`), whose public key is returned. Raises
+    UsageError with the codes of `load_signing_key`.
     """
     data, place = _content(source, progress)
     label, _ = pem_block(data, place)
@@ -157,7 +156,7 @@ def load_verifying_key(
         raise _malformed(place) from error
 
 
-# --- what the library gives -------------------------------------------------------------------------
+# --- keys of the library ----------------------------------------------------------------------------
 
 
 def _public(der: bytes) -> PublicKey:
@@ -167,7 +166,7 @@ def _public(der: bytes) -> PublicKey:
 
 
 def _verifying(key: object, place: str) -> VerifyingKey:
-    """Raises UsageError `key-kind`."""
+    """Convert a public key of the library. Raises UsageError `key-kind`."""
     usable = (isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1)) or (
         isinstance(key, rsa.RSAPublicKey) and key.key_size in RSA_BITS
     )
@@ -237,7 +236,7 @@ def _wrong_kind(key: object, place: str) -> UsageError:
 
 
 def _content(source: bytes | Path, progress: Progress) -> tuple[bytes, str]:
-    """The bytes of a key, and how to call it."""
+    """Return the content of a key file, and its name for messages."""
     if isinstance(source, bytes):
         return _bounded(source, "key"), "key"
     place = str(source)

@@ -1,10 +1,9 @@
-"""Sigstore bundles (protobuf-specs, sigstore_bundle.proto, v0.3) with a signed statement.
+"""Sign statements as Sigstore bundles that refer to an image, and verify bundles by key.
 
-The statement is signed by a key. Bundles are what newer cosign and other sigstore clients read, attached to an image as
-a referrer.
+protobuf-specs, sigstore_bundle.proto, v0.3. Newer cosign and other sigstore clients read bundles.
 
-A bundle made here has no certificate and no entry of a transparency log, only a hint of which key it needs; verifiers
-are told so (`--insecure-ignore-tlog`).
+A bundle made here has no certificate and no transparency log entry, only a hint that names its key; verifiers need
+`--insecure-ignore-tlog`.
 """
 
 from __future__ import annotations
@@ -29,23 +28,23 @@ from pipeline.oci.statements import Statement, read_statement, statement_bytes
 
 CONTENT_ANNOTATION = "dev.sigstore.bundle.content"
 PREDICATE_TYPE_ANNOTATION = "dev.sigstore.bundle.predicateType"
-"""Annotations by which cosign tells bundles apart without reading them."""
+"""Annotations by which cosign selects bundles without reading them."""
 
 BUNDLE_TYPES = (media_types.SIGSTORE_BUNDLE, "application/vnd.dev.sigstore.bundle+json;version=0.3")
-"""How a bundle of v0.3 may call itself (the specification gives both)."""
+"""Media types of a bundle of v0.3 (the specification has both)."""
 
 BUNDLE_LIMIT = 64 << 20
-"""Bytes of a bundle. It holds the statement in base64, so SBOMs of 48 MiB fit: those of some 20,000 packages."""
+"""Bytes of a bundle. The statement in it is base64, so SBOMs up to 48 MiB fit: those of some 20,000 packages."""
 
 BUNDLE_NODE_LIMIT = 10_000
-"""Values in a bundle, which is parsed before anything about it is verified: it has ten, with entries of logs and
-certificates some hundred. What is attested stands in it as one text."""
+"""JSON values in a bundle, which is parsed before anything of it is verified: it has ten, with log entries and
+certificates some hundred. The statement in it is one string."""
 
 
 def make_bundle(statement: Statement, key: SigningKey) -> bytes:
-    """Sign a statement and return it as a bundle.
+    """Sign a statement and return the bundle.
 
-    Pure: the same statement and key always give the same bytes.
+    The same statement and key always give the same bytes.
     """
     envelope = sign_envelope(media_types.IN_TOTO, statement_bytes(statement), key)
     return canonical_json(
@@ -66,8 +65,8 @@ def make_attestation(
 ) -> Artifact:
     """Sign a statement and return it as a referrer of `subject`.
 
-    `created`: the image's, in seconds since the epoch; never the clock, which would give another manifest each time.
-    `annotations` are the manifest's, besides those of a bundle.
+    `created`: the image's creation time, in seconds since the epoch; not the present time, which would give another
+    manifest each time. `annotations`: the manifest's, besides those of a bundle.
 
     Raises VerificationError `bundle-too-large`; ValueError if the statement is not about `subject`.
     """
@@ -92,9 +91,9 @@ def make_attestation(
 
 
 def bundle_layer(manifest: Manifest) -> Descriptor:
-    """Return the descriptor of the bundle that a referrer carries.
+    """Return the descriptor of the bundle in a referrer's manifest.
 
-    Raises VerificationError `bundle-malformed` if it is no referrer with one bundle that can be read.
+    Raises VerificationError `bundle-malformed` unless it has exactly one bundle of an acceptable size.
     """
     try:
         said = read_artifact(manifest)
@@ -110,11 +109,11 @@ def bundle_layer(manifest: Manifest) -> Descriptor:
 
 
 def verify_bundle(manifest: Manifest, blob: bytes, subject: Digest, key: VerifyingKey) -> Statement:
-    """A referrer, its bundle and the image that it is said to be of → what was signed by `key`.
+    """Verify that a referrer's bundle is about `subject` and signed by `key`; return it parsed.
 
-    Raises VerificationError: `bundle-malformed`, `signature-of-another` (made for another image and moved here),
-    `signature-wrong-key`, `signature-altered` (by the key's own word it signed something else, or the bytes are not
-    those of the manifest), `predicate-mismatch` (the manifest says that it attests what it does not).
+    `blob`: the bundle's bytes. Raises VerificationError: `bundle-malformed`, `signature-of-another` (made for another
+    image), `signature-wrong-key`, `signature-altered` (the bundle names this key and does not verify, or does not match
+    the manifest's digest), `predicate-mismatch` (the manifest's annotation differs from the signed predicate type).
     """
     layer = bundle_layer(manifest)
     said = read_artifact(manifest)
@@ -150,16 +149,15 @@ def verify_bundle(manifest: Manifest, blob: bytes, subject: Digest, key: Verifyi
 
 
 def unverified_statement(blob: bytes) -> Statement:
-    """Return the statement in a bundle without checking its signature.
+    """Return the statement in a bundle without verification, for callers without a key.
 
-    It is returned whoever signed it: for those who have no key, and say so. Raises VerificationError
-    `bundle-malformed`, `document-malformed`.
+    Raises VerificationError `bundle-malformed`, `document-malformed`.
     """
     return read_statement(_read_bundle(blob)[0].payload)
 
 
 def _read_bundle(blob: bytes) -> tuple[Envelope, str]:
-    """The envelope and the hint; an empty hint where the key is said in another way."""
+    """Parse a bundle; return its envelope and its key's hint ("": it has none)."""
     if blob.count(b"[") + blob.count(b"{") + blob.count(b",") > BUNDLE_NODE_LIMIT:
         raise VerificationError("bundle-malformed", f"the bundle has more than {BUNDLE_NODE_LIMIT} values")
     document = JsonReader.parse(blob, "bundle")

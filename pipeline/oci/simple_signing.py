@@ -1,11 +1,10 @@
-"""cosign's simple signing: signatures in a manifest under the tag `sha256-HEX.sig`.
+"""Sign images by cosign's simple signing; join and verify signatures of `.sig` manifests.
 
-It is cosign's first form of signature, the only one that podman and older cosign read. The manifest has one layer for
-each signature.
-
-A layer's bytes are what is signed (containers/image, "atomic container signature", with sigstore's type): the digest of
-the image, and the name under which it was signed. The signature itself stands in the layer's annotation. An image that
-is copied to another mirror keeps the signatures with its former names; one with the new name may stand beside them.
+The oldest kind of cosign signatures, the only one that podman and older cosign read: a manifest under the tag
+`sha256-HEX.sig` with one layer for each signature. A layer's content is the signed payload (containers/image, "atomic
+container signature", with sigstore's type): the image's digest and its name, the identity. The layer's annotation has
+the signature. An image that is copied to another mirror keeps the signatures with its former names, and may get one
+with the new name.
 """
 
 from __future__ import annotations
@@ -26,23 +25,23 @@ from pipeline.oci.image_manifest import JsonReader, descriptor_json
 from pipeline.oci.signing_keys import SigningKey, VerifyingKey
 
 SIGNATURE_ANNOTATION = "dev.cosignproject.cosign/signature"
-"""The annotation that holds the signature, in base64."""
+"""Annotation of a layer with the signature, in base64."""
 
 SIGNATURE_TYPE = "cosign container image signature"
 
 SIMPLE_SIGNATURES_LIMIT = 200
-"""Signatures of one image that are looked at: one for each signer and mirror is what people have."""
+"""Signatures of one image, at most: usual is one for each signer and mirror."""
 
 PAYLOAD_LIMIT = 64 << 10
-"""Bytes of a payload: it has some 250, and whatever its signer put under `optional`."""
+"""Bytes of a payload: it has some 250, and what its signer put under `optional`."""
 
 
 @dataclass(frozen=True, slots=True)
 class SimpleSignature:
-    """The claim of one layer of a signature manifest.
+    """One signature of a signature manifest, checked.
 
-    `digest`: the image; `identity`: the name under which it was signed; both None where the payload cannot be read.
-    `problem`: why it does not hold, or None.
+    `digest`: the image's; `identity`: the name under which it is signed; both None for a malformed payload. `problem`:
+    why the signature is not valid, or None.
     """
 
     layer: Descriptor
@@ -57,9 +56,9 @@ def signature_tag(digest: Digest) -> str:
 
 
 def signature_payload(digest: Digest, identity: str) -> bytes:
-    """Return the bytes that are signed, exactly as cosign writes them.
+    """Return the payload to sign, exactly as cosign writes it.
 
-    `identity` is `HOST/NAME` as those who pull name it.
+    `identity`: the `HOST/NAME` by which clients pull.
     """
     value = {
         "critical": {
@@ -73,11 +72,11 @@ def signature_payload(digest: Digest, identity: str) -> bytes:
 
 
 def make_simple_signature(digest: Digest, identity: str, key: SigningKey, existing: Manifest | None = None) -> Artifact:
-    """The signature manifest of an image, for the tag `signature_tag(digest)`.
+    """Sign an image; return the signature manifest for the tag `signature_tag(digest)`.
 
-    `existing` is the one that stands there now, whose signatures are kept. If it holds this key's signature of the same
-    payload already, it is returned as it is, without blobs. Otherwise the blobs are the config and the payload that is
-    new. Raises VerificationError `document-malformed`, `signatures-too-many`.
+    `existing` is the present one, whose signatures are kept. If it has this key's signature of the same payload, it is
+    returned unchanged, without blobs. Otherwise the blobs are the config and the new payload. Raises VerificationError
+    `document-malformed`, `signatures-too-many`.
     """
     payload = signature_payload(digest, identity)
     layers = list(read_artifact(existing).layers) if existing else []
@@ -102,8 +101,8 @@ def make_simple_signature(digest: Digest, identity: str, key: SigningKey, existi
 def join_signatures(present: Manifest, more: Manifest) -> Artifact:
     """Return the signature manifest with the signatures of both manifests.
 
-    Those of `present` come first, and then those of `more` that are not among them. Its blobs are the config alone:
-    payloads are where both manifests are. Raises VerificationError `document-malformed`, `signatures-too-many`.
+    First those of `present`, then the others of `more`. Its only blob is the config: the payloads are where the two
+    manifests are. Raises VerificationError `document-malformed`, `signatures-too-many`.
     """
     layers = list(read_artifact(present).layers)
     missing = [layer for layer in read_artifact(more).layers if layer not in layers]
@@ -121,14 +120,13 @@ def check_signatures(
     key: VerifyingKey,
     identity: str | None = None,
 ) -> tuple[SimpleSignature, ...]:
-    """Check every signature in a signature manifest, and return each with its problem.
+    """Check every signature in a signature manifest; return each with its problem, if any.
 
-    The problem is what is wrong with it as a signature of `subject` by `key`, and, if `identity` is given, under that
-    name (with or without a tag).
+    It must be a signature of `subject` by `key`, and under the name `identity` (with or without a tag), if that is
+    given. `payloads`: digest of a layer → its content.
 
-    `payloads`: the layers' bytes by the digest that the manifest gives. Raises VerificationError `document-malformed`,
-    `signatures-too-many`. The problems' codes: `signature-malformed`, `signature-altered`, `signature-wrong-key`,
-    `signature-of-another`, `signature-other-identity`.
+    Raises VerificationError `document-malformed`, `signatures-too-many`. The problems' codes: `signature-malformed`,
+    `signature-altered`, `signature-wrong-key`, `signature-of-another`, `signature-other-identity`.
     """
     layers = read_artifact(manifest).layers
     if len(layers) > SIMPLE_SIGNATURES_LIMIT:
@@ -145,10 +143,10 @@ def verify_signatures(
     key: VerifyingKey,
     identity: str | None = None,
 ) -> tuple[SimpleSignature, ...]:
-    """Return the signatures that hold, of those of `check_signatures`.
+    """Return the valid signatures of a signature manifest, with `check_signatures`.
 
-    Raises VerificationError with all problems if none does: `signature-missing` if there are none at all, else the
-    codes given there.
+    If none is valid, raises VerificationError with all problems: `signature-missing` if there are no signatures, else
+    the codes given there.
     """
     checked = check_signatures(manifest, payloads, subject, key, identity)
     good = tuple(signature for signature in checked if signature.problem is None)
@@ -163,10 +161,7 @@ def verify_signatures(
 
 
 def _nearest(problems: Sequence[Problem]) -> list[Problem]:
-    """Sort problems with `signature-wrong-key` last.
-
-    Other people's keys are no news when a signature by ours is there and fails: what says most comes first.
-    """
+    """Sort problems with `signature-wrong-key` last: other signers' keys are expected."""
     return sorted(problems, key=lambda problem: problem.code == "signature-wrong-key")
 
 
@@ -225,14 +220,14 @@ def _signature(layer: Descriptor) -> bytes | None:
 
 
 def _without_tag(name: str) -> str:
-    """`HOST:PORT/NAME:TAG@sha256:…` → `HOST:PORT/NAME`."""
+    """Strip tag and digest: `HOST:PORT/NAME:TAG@sha256:…` → `HOST:PORT/NAME`."""
     name = name.partition("@")[0]
     head, slash, last = name.rpartition("/")
     return head + slash + last.partition(":")[0] if slash else name
 
 
 def _of_layers(layers: Sequence[Descriptor]) -> Artifact:
-    """The signature manifest, with its config as a blob."""
+    """Make the signature manifest with these layers; its blob is the config."""
     config = _config(layers)
     descriptor = Descriptor(media_types.CONFIG, Digest.of(config), len(config))
     document = {
@@ -245,9 +240,9 @@ def _of_layers(layers: Sequence[Descriptor]) -> Artifact:
 
 
 def _config(layers: Sequence[Descriptor]) -> bytes:
-    """Return a config as cosign writes it.
+    """Return the config as cosign writes it.
 
-    The payloads are not compressed, so their digests are their diff_ids.
+    Payloads are not compressed: their digests are the diff_ids.
     """
     return canonical_json(
         {

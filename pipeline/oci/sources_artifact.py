@@ -1,7 +1,4 @@
-"""The corresponding source packages of an image, as an artifact.
-
-It goes with the image, for licences that demand them.
-"""
+"""Make the referrer artifact with an image's source RPMs, for licences that require it."""
 
 from __future__ import annotations
 
@@ -17,14 +14,14 @@ from pipeline.oci.artifacts import EMPTY_DATA, EMPTY_DESCRIPTOR
 from pipeline.oci.image_manifest import descriptor_json, timestamp
 
 SOURCES_TYPE = "application/vnd.relbuild.sources.v1"
-"""The artifact's type: its layers are source RPMs, each with its file name as title."""
+"""The artifactType; the layers are source RPMs, with their file names as titles."""
 
 SOURCE_RPM = "application/x-rpm"
 
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """One source RPM: its file name, sha256, bytes, and where it lies."""
+    """One source RPM: file name, sha256, size in bytes, and path."""
 
     name: str
     digest: Digest
@@ -35,7 +32,7 @@ class SourceFile:
 def make_sources_artifact(files: Sequence[SourceFile], subject: Descriptor, created: int) -> Artifact:
     """Make a referrer of `subject` with source RPMs as layers.
 
-    `created`: the image's own time, in seconds since the epoch. Pure: the same files always give the same manifest.
+    `created`: the image's creation time, in seconds since the epoch. The same files always give the same manifest.
     """
     ordered = sorted(files, key=lambda one: (one.name, one.digest))
     layers = [Descriptor(SOURCE_RPM, one.digest, one.size, ((media_types.TITLE, one.name),)) for one in ordered]

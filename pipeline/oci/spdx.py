@@ -1,10 +1,10 @@
-"""A bill of materials as an SPDX 2.3 document in JSON.
+"""Make an SPDX 2.3 document (JSON value) from a bill of materials, and validate documents.
 
-The specification: https://spdx.github.io/spdx-spec/v2.3/
+https://spdx.github.io/spdx-spec/v2.3/
 
 The document describes the image, a package that contains its layers, which contain the RPMs, each generated from
-its source package. Nothing is concluded: what is said of licences is what the headers declare. The only door to
-`spdx_tools`, with `licences`.
+its source package. Licences are those that the headers declare; none are concluded. Only this module and `licences`
+import `spdx_tools`.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ SPDX_VERSION = "SPDX-2.3"
 _DOCUMENT = "SPDXRef-DOCUMENT"
 _IMAGE = "SPDXRef-Image"
 _WEB = re.compile(r"https?://[A-Za-z0-9]+([.-][A-Za-z0-9]+)*\.[A-Za-z]{2,}(:[0-9]{1,5})?(/[!-~]*)?")
-"""A home page that the specification's URI and its validator take: with a domain."""
+"""Home pages that are valid URIs for the specification and its validator: with a domain."""
 
 
 def spdx_value(bill: Bill, namespace: str, tool: str) -> object:
     """Return the SPDX document of a bill as a JSON value.
 
-    `namespace` is its URI, which no other document has; `tool` is the name and version of what makes it.
+    `namespace`: its unique URI; `tool`: name and version of the program that makes it.
     """
     document = Document(
         creation_info=CreationInfo(
@@ -77,7 +77,7 @@ def spdx_value(bill: Bill, namespace: str, tool: str) -> object:
 
 
 def spdx_problems(text: str) -> list[str]:
-    """Validate a document with the specification's own validator; return problems as sentences."""
+    """Validate a document with the specification's own validator; return the problems as texts."""
     try:
         document = JsonLikeDictParser().parse(json.loads(text))  # type: ignore[no-untyped-call]
     except SPDXParsingError as error:
@@ -162,7 +162,7 @@ def _source(name: str, vendor: str) -> Package:
 
 
 def _sources(bill: Bill) -> list[tuple[str, str]]:
-    """The source packages, each once, with the vendor of the first package that is made from it."""
+    """Return each source package once, with the vendor of the first package built from it."""
     found: dict[str, str] = {}
     for package in bill.packages:
         if package.source_rpm:
@@ -170,7 +170,7 @@ def _sources(bill: Bill) -> list[tuple[str, str]]:
     return sorted(found.items())
 
 
-# --- how they hang together ------------------------------------------------------------------------------
+# --- relationships ---------------------------------------------------------------------------------------
 
 
 def _relationships(bill: Bill) -> Iterator[Relationship]:
@@ -187,7 +187,7 @@ def _relationships(bill: Bill) -> Iterator[Relationship]:
 
 
 def _own_licences(bill: Bill) -> Iterator[ExtractedLicensingInfo]:
-    """The document has to say something of every `LicenseRef-` in it."""
+    """Yield the required information on every `LicenseRef-` in the document."""
     tags = {package.license for package in bill.packages if package.license.strip()}
     said = {str(own_licence(tag)): (tag, _NO_EXPRESSION) for tag in tags if licence_expression(tag) is None}
     said |= {name: (name, _NAMED_ONLY) for tag in tags for name in licence_references(tag)}
@@ -202,12 +202,12 @@ _NAMED_ONLY = "A distribution's name for a licence; its text is in the package, 
 def _declared(tag: str) -> LicenseExpression | SpdxNoAssertion:
     if not tag.strip():
         return SpdxNoAssertion()
-    parsed = licence_expression(tag)  # which refuses to be taken for true or false
+    parsed = licence_expression(tag)  # has no truth value
     return own_licence(tag) if parsed is None else parsed
 
 
 def _supplier(vendor: str) -> Actor | SpdxNoAssertion:
-    """The vendor on one line; in parentheses the form has an address (7.5)."""
+    """Return the vendor on one line without parentheses, which in the format mean an address."""
     name = " ".join(vendor.split()).translate(str.maketrans("()", "[]"))
     return Actor(ActorType.ORGANIZATION, name) if name else SpdxNoAssertion()
 
@@ -225,9 +225,9 @@ def _layer_id(number: int) -> str:
 
 
 def _package_id(package: BilledPackage) -> str:
-    """Return the SPDX identifier of a package.
+    """Return the SPDX identifier of a package, made unique by its checksum.
 
-    It is a name that holds letters, digits, `.` and `-` only; the checksum tells apart what they make alike.
+    It has letters, digits, `.` and `-` only.
     """
     return f"SPDXRef-Package-{_plain(str(package.nevra))}-{package.checksum.short}"
 

@@ -1,6 +1,6 @@
-"""in-toto statements, and the provenance of an image as an SLSA predicate.
+"""Encode and parse in-toto statements; encode an image's provenance as an SLSA predicate.
 
-As in the in-toto attestation framework (statement.md v1) and SLSA v1.0 (provenance.md).
+in-toto attestation framework (statement.md v1), SLSA v1.0 (provenance.md).
 """
 
 from __future__ import annotations
@@ -16,25 +16,22 @@ from pipeline.oci.image_manifest import JsonReader, timestamp
 
 STATEMENT_V1 = "https://in-toto.io/Statement/v1"
 STATEMENT_TYPES = (STATEMENT_V1, "https://in-toto.io/Statement/v0.1")
-"""What is read: `cosign attest` still writes the older, which differs in nothing that is read here."""
+"""Accepted types: `cosign attest` still writes the older one, which differs in nothing that is read here."""
 
 BUILD_TYPE = "https://relbuild.org/build/v1"
-"""How a recipe becomes an image; says what the parameters mean."""
+"""The buildType: identifies relbuild's build of an image from a recipe, and the meaning of its parameters."""
 
 BUILDER = "https://relbuild.org/builder/workstation/v1"
-"""relbuild on somebody's machine: whoever has the key could have written anything, so what it says of itself is level 1
-of SLSA's build track and no more (provenance exists; nothing keeps the builder from forging it)."""
+"""The builder's identifier: relbuild on any machine. Whoever has the key could have written anything, so it claims only
+level 1 of SLSA's build track (provenance exists; nothing prevents the builder from forging it)."""
 
 SUBJECT_LIMIT = 1000
-"""Subjects of a statement that is read: one image, or the images of an index."""
+"""Subjects of a parsed statement, at most: usual are one image, or the images of an index."""
 
 
 @dataclass(frozen=True, slots=True)
 class StatementSubject:
-    """The subject of a statement, by digest.
-
-    `name` is for people, and may be empty.
-    """
+    """A subject of a statement, by digest. `name` is for people, and may be empty."""
 
     digest: Digest
     name: str = ""
@@ -42,7 +39,7 @@ class StatementSubject:
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A claim about subjects. `predicate` is JSON text: of what shape, `predicate_type` says."""
+    """An in-toto statement about subjects. `predicate` is JSON text of type `predicate_type`."""
 
     predicate_type: str
     subjects: tuple[StatementSubject, ...]
@@ -50,9 +47,9 @@ class Statement:
 
 
 def statement_bytes(statement: Statement) -> bytes:
-    """Serialize a statement to the bytes to sign.
+    """Encode a statement to the bytes to sign.
 
-    The predicate goes in byte for byte, since an SBOM may have tens of MiB.
+    The predicate is included byte for byte, because an SBOM can have tens of MiB.
 
     Raises ValueError if the predicate is not a JSON object.
     """
@@ -70,9 +67,8 @@ def statement_bytes(statement: Statement) -> bytes:
 def read_statement(data: bytes, place: str = "statement") -> Statement:
     """Parse a statement from its signed bytes.
 
-    Its predicate is canonical JSON, which for one that was made here are the same bytes.
-
-    Subjects without a sha256 are left out. Raises VerificationError `document-malformed`.
+    Its predicate is encoded as canonical JSON again. Subjects without a sha256 are skipped. Raises VerificationError
+    `document-malformed`.
     """
     document = JsonReader.parse(data, place)
     kind = document.get("_type").text()
@@ -90,11 +86,9 @@ def read_statement(data: bytes, place: str = "statement") -> Statement:
 
 
 def provenance_predicate(provenance: Provenance) -> bytes:
-    """Return the SLSA predicate of a provenance, as canonical JSON.
+    """Encode a provenance as an SLSA predicate (canonical JSON), with times only if it has them.
 
-    Pure: without times unless the provenance has them.
-
-    Parameters name what was asked for; by digest it stands among the dependencies, as the specification wants it.
+    The parameters name what was requested; the resolved dependencies have the digests, as the specification requires.
     """
     dependencies = (provenance.recipe, *provenance.materials)
     metadata = {
@@ -132,7 +126,7 @@ def _sorted(materials: Sequence[Material]) -> list[Material]:
 
 
 def _resource(material: Material) -> dict[str, object]:
-    """in-toto's ResourceDescriptor (resource_descriptor.md)."""
+    """Return in-toto's ResourceDescriptor of a material (resource_descriptor.md)."""
     return {
         "name": material.name,
         **({"uri": material.uri} if material.uri else {}),

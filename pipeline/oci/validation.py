@@ -1,7 +1,4 @@
-"""Validate a layout: recompute every digest, and report every mismatch.
-
-Every mismatch is reported, not only the first.
-"""
+"""Validate an OCI layout: recompute all digests, sizes and diff_ids; return all mismatches."""
 
 from __future__ import annotations
 
@@ -23,19 +20,19 @@ from pipeline.streams import LAYER_SIZE_LIMIT, decompressed
 _P = ParamSpec("_P")
 
 LAYOUT_PROBLEM_LIMIT = 1000
-"""Problems that are reported: a layout with more is not looked at further."""
+"""Problems that are reported: validation stops after so many."""
 
 LAYOUT_MANIFEST_LIMIT = 100
-"""Manifests of one layout that are looked at."""
+"""Manifests of one layout that are validated."""
 
 _LAYER_TYPES = {media_types.LAYER_TAR, *media_types.LAYERS.values()}
 
 
 def validate_layout(path: Path) -> tuple[Problem, ...]:
-    """All that is wrong with the layout at `path`; empty when it is sound.
+    """Return all problems of the layout at `path`; empty when it is valid.
 
-    Recomputed are digest and size of every blob and the diff_id of every layer; compared are config and
-    manifest, platforms, media types; reported are blobs that are missing or that nothing refers to.
+    Digest and size of every blob and the diff_id of every layer are recomputed; config and manifest, platforms and
+    media types are compared; missing and unreferenced blobs are reported.
     """
     found = _Found(path)
     try:
@@ -64,7 +61,7 @@ class _Found:
             raise _Enough
 
     def attempt(self, look: Callable[_P, None], *args: _P.args, **kwargs: _P.kwargs) -> None:
-        """Run one check; record what makes it impossible as a problem, so that others go on."""
+        """Run one check; record its error as a problem, so that the others go on."""
         try:
             look(*args, **kwargs)
         except RelbuildError as error:
@@ -72,7 +69,7 @@ class _Found:
                 self.add(problem.code, problem.message, problem.place or "")
 
     def blob(self, descriptor: Descriptor, place: str) -> bool:
-        """Return True if the blob of a descriptor is here and right; record a problem if not."""
+        """Return whether the blob of a descriptor is here and intact; record a problem if not."""
         self.referred.add(descriptor.digest.hex)
         if descriptor.digest in self.checked:
             return self.checked[descriptor.digest]
