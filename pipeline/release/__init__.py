@@ -1,10 +1,9 @@
-"""The operations of publishing: publish, verify, copy, promote, roll back, tell the history.
+"""Operations on published images: publish, verify, copy, promote, roll back, prune, audit.
 
-What was tested here goes to a mirror; what is on a mirror is verified, carried on, promoted, rolled back, and its
-history told. Start reading at `publish`.
+Start reading at `publish`.
 
-Whatever moves a tag here has what the gate cleared: from the evidence that this machine sealed when it tested the
-image, or from the evidence that the keeper's key attests on the mirror.
+Tags are only moved to images that the gate cleared: by the evidence that this machine sealed when it tested the image,
+or by the evidence on the mirror that is attested by the operator's key.
 """
 
 from pipeline.release.compare import compare_images

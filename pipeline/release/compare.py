@@ -1,9 +1,8 @@
-"""The differences between two images, wherever they are.
+"""Compare two images on mirrors or in layouts: packages, settings, files, layers, sizes.
 
-They are read from the very layers that are shipped, with digest and diff_id checked on the way. Start reading at
-`compare`.
+They are read from their layers, whose digests and diff_ids are verified meanwhile. Start reading at `compare_images`.
 
-Each layer is read once, as a stream: of files only digests are kept, and of the RPM database its bytes.
+Each layer is streamed once: the digests of its files are kept, and the content of its RPM database.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ _EMPTY = Tree.of({})
 def compare_images(before: Address | Path, after: Address | Path, build_env: BuildEnvironment) -> Comparison:
     """Compare one image or index with another: references on mirrors, or layouts.
 
-    Images are paired by platform; two single images are compared whatever they are for.
+    Images are paired by platform; two single images are compared whatever their platforms.
 
     Raises UsageError `reference-missing`, `not-a-layout`, `platforms-differ`, VerificationError.
     """
@@ -79,12 +78,12 @@ def compare_images(before: Address | Path, after: Address | Path, build_env: Bui
     )
 
 
-# --- which images ----------------------------------------------------------------------------------------
+# --- the images ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class _Side:
-    """The images that one reference names."""
+    """The digest of one reference, and its images."""
 
     digest: Digest
     images: tuple[Image, ...]
@@ -104,7 +103,7 @@ def _look(reference: Address | Path, build_env: BuildEnvironment) -> _Side:
 
 
 def _bring(reference: Address | Path, image: Image, build_env: BuildEnvironment) -> None:
-    """The layers of an image into the store."""
+    """Bring the layers of an image into the store."""
     if isinstance(reference, Path):
         load_layout_image(reference, store=build_env.store)
         return
@@ -127,14 +126,14 @@ def _platform(image: Image) -> str:
     return f"{config.os}/{config.architecture}{config.variant and '/' + config.variant}"
 
 
-# --- what is in them -------------------------------------------------------------------------------------
+# --- their contents --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class _LayerContent:
     """The content of one layer.
 
-    `database`: the bytes of the RPM database, if the layer has one.
+    `content`: bytes of its files; `database`: the RPM database's bytes, if the layer has one.
     """
 
     entries: tuple[Entry, ...]
@@ -150,9 +149,9 @@ class _Inside:
 
 
 class _Reader:
-    """A reader of layers, which reads each once.
+    """Reader of images that reads each layer once.
 
-    What two images have in common lies lowest, and is stacked once as well.
+    The layers that two images have in common are the lowest, and are stacked once as well.
     """
 
     def __init__(self, build_env: BuildEnvironment) -> None:
@@ -180,7 +179,7 @@ class _Reader:
 
     def _layer(self, layer: Layer, paths: tuple[str, ...]) -> _LayerContent:
         if (layer.diff_id, paths) not in self._layers:
-            # A layer that was made elsewhere does not say how large it is.
+            # A layer that was made elsewhere has no annotation with its size.
             bounded = layer if layer.tar_size else replace(layer, tar_size=LAYER_SIZE_LIMIT)
             with task(self._build_environment.progress, "read", layer.name, unit="bytes") as running:
                 self._layers[layer.diff_id, paths] = self._read(bounded, running, paths)
@@ -214,9 +213,9 @@ class _Reader:
 
 
 def _named(entries: Sequence[Entry], lower: Tree) -> Iterator[Entry]:
-    """Yield the entries of a layer, hard links as the files that they name.
+    """Yield the entries of a layer, with hard links replaced by their files.
 
-    The file is looked up in the layer, else below it.
+    These are in the layer or below it.
     """
     files = {entry.path: entry for entry in entries if entry.kind is EntryKind.FILE}
     for entry in entries:
@@ -227,7 +226,7 @@ def _named(entries: Sequence[Entry], lower: Tree) -> Iterator[Entry]:
         yield replace(file, path=entry.path) if file is not None else entry
 
 
-# --- how they differ -------------------------------------------------------------------------------------
+# --- their differences -----------------------------------------------------------------------------------
 
 
 def _compared(old: Image, new: Image, reader: _Reader) -> ImageComparison:
@@ -296,7 +295,7 @@ def _package(
         return PackageDifference(one.name, one.arch, before, after)
     known = told[0].get(before, ())
     newest = max((entry.time for entry in known), default=0)
-    # A changelog that was cut at its old end has lost entries that are not new.
+    # Old entries are not new, although the former changelog may have been truncated before them.
     entries = tuple(entry for entry in told[1].get(after, ()) if entry not in known and entry.time >= newest)
     return PackageDifference(one.name, one.arch, before, after, entries, named_fixes(entries))
 

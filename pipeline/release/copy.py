@@ -1,4 +1,4 @@
-"""From one mirror to another, or across an air gap, with everything that belongs to it."""
+"""Copy images with signatures, referrers and tags to another mirror or a layout (air gap)."""
 
 from __future__ import annotations
 
@@ -35,10 +35,7 @@ from pipeline.release.verify_reference import check_signed_tag, clear_published,
 
 @dataclass(frozen=True, slots=True)
 class CopyResult:
-    """The result of a copy.
-
-    It has the reference's digest, its tags there, and how much was sent.
-    """
+    """Result of copying one image or index: digest, tags on the target, and what was sent."""
 
     digest: Digest
     tags: tuple[str, ...]
@@ -56,14 +53,15 @@ def copy(
     identity: ExpectedIdentity = EXPECT_OWN,
     allow_stale: bool = False,
 ) -> tuple[CopyResult, ...]:
-    """Copy an image, or all that a repository's tags name, to another mirror or into a layout.
+    """Verify an image and copy it to another mirror or layout.
 
-    A repository's tags are taken if neither tag nor digest is named. Every signature and referrer is carried along; all
-    is verified first to the last byte. `identity` is the source's; what is in a layout, which has no name, must have
-    been signed under a name whose last part is the target's.
+    Without tag or digest in `source`, the images of all its tags are copied.
 
-    With a private key, what arrives is signed under the target's name as well, and so are the moves of its tags. With a
-    public one the target is a mirror of the source: the signed moves of its tags are carried, and it verifies under the
+    All signatures and referrers are copied too. `identity` is the source's; an image in a layout, which has no name,
+    must be signed under a name whose last part is the target's.
+
+    With a private key, the copy is also signed under the target's name, and so are the moves of its tags. With a public
+    key, the target is a mirror of the source: the signed moves of its tags are copied, and it verifies under the
     source's name (`--as`).
 
     Raises UsageError, VerificationError, PublicationRefused.
@@ -76,11 +74,11 @@ def copy(
 
 
 TagPairs = tuple[tuple[str, str], ...]
-"""Tags of the source (an empty text: it was named by its digest), and what they are to be called on the target."""
+"""(tag on the source, tag on the target); the first is "" where the source was given by digest."""
 
 
 def _wanted(here: Repository, source: Address, target: Address) -> list[tuple[Digest, TagPairs]]:
-    """Return the digests that are to be carried, with the tags that each is to have there."""
+    """Return the digests to copy, with the tags of each."""
     if target.tag:
         refuse_reserved_tag(target.tag)
     if source.digest is not None:
@@ -117,7 +115,7 @@ class _CopyJob:
     allow_stale: bool
 
     def carry(self, digest: Digest, tags: TagPairs) -> CopyResult:
-        """One image or index: verified, carried, and what arrived cleared before a tag points to it."""
+        """Copy one image or index: verify it, copy it, clear it at the gate, then set its tags."""
         work, public = self.build_env, self._public
         found = verify_in_repository(self.here, digest, public, work, contents=True, expected=self.expected)
         held = found.held
@@ -151,9 +149,9 @@ class _CopyJob:
         return self.key.public if isinstance(self.key, SigningKey) else self.key
 
     def _believed(self, found: Verified, tags: TagPairs) -> list[TagStanding]:
-        """Check that every tag of the source is where its newest signed move says.
+        """Check that every tag of the source points where its newest signed move says.
 
-        Return the moves that are carried with that, because nobody is here to sign new ones.
+        Returns the tags whose signed moves are to be copied, because without a private key none can be signed.
         """
         names = (*known_names(self.here, self.expected), *found.identities)
         carried = []
@@ -177,7 +175,7 @@ class _CopyJob:
         return carried
 
     def _names(self, held: MirroredImage, key: SigningKey) -> list[NameSignature]:
-        """A signature under the target's name, of all that is signed."""
+        """Return what to sign under the target's name: manifests, index, and source packages."""
         subjects = [manifest.digest for manifest in held.manifests]
         sources = [
             one.descriptor.digest

@@ -1,4 +1,4 @@
-"""Access to mirrors, and the images that their tags point to now."""
+"""Open mirrors, make tag signers, refuse reserved tags, and read the images of tags."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from pipeline.prepare import BuildEnvironment
 
 
 def mirror_access(build_env: BuildEnvironment) -> MirrorAccess:
-    """Return the access to mirrors of a build environment."""
+    """Return the settings with which mirrors are opened, from a build environment."""
     return MirrorAccess(build_env.environment, build_env.progress, build_env.clock, build_env.store)
 
 
 def tag_signer(key: SigningKey, rules: MirrorRules, build_env: BuildEnvironment) -> TagSigner:
-    """The signer of where tags point, valid for as long as the keeper's rules say."""
+    """Return the signer of statements on tags, with the validity in the operator's rules."""
     return TagSigner(key, build_env.clock, rules.validity, TagMemory(build_env.store))
 
 
 def refuse_reserved_tag(tag: str) -> None:
-    """Refuse a tag that people cannot pull by.
+    """Refuse an auxiliary or malformed tag.
 
     Raises UsageError `tag-reserved`, `tag-malformed`.
     """
@@ -40,10 +40,9 @@ def refuse_reserved_tag(tag: str) -> None:
 
 
 def current_images(repository: Repository, tags: Sequence[str], wanted: Digest) -> tuple[CurrentImage, ...]:
-    """Return the images that tags point to now, but for those that point to `wanted`.
+    """Return the images to which tags point now, except those that point to `wanted`.
 
-    What cannot be read as an image there is passed over: a tag that somebody else broke must not keep the next
-    publication from mending it.
+    Unreadable images are skipped: a tag that somebody else broke must not prevent the next publication.
     """
     known: dict[Digest, MirroredImage | None] = {}
     found = []

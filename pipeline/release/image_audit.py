@@ -1,6 +1,6 @@
-"""The security fixes that an image lacks and that its repositories offer now.
+"""Find the security fixes that an image lacks, by its platform's advisories; check a limit.
 
-Its packages as they are attested are compared with what the repositories of its platform say. Start reading at `audit`.
+The image's packages are read from its attested SBOM or its report. Start reading at `audit`.
 """
 
 from __future__ import annotations
@@ -45,22 +45,21 @@ from pipeline.resolve import (
 )
 
 _MODULAR = ".module"
-"""In the release of what is built as part of a module (`3.module_el9`, `1.module+el8.4.0`)."""
+"""Part of the release of packages that are built in a module (`3.module_el9`, `1.module+el8.4.0`)."""
 
 _SHOWN = 8
-"""Advisories that an error names."""
+"""Advisories that an error names, at most."""
 
 
 @dataclass(frozen=True, slots=True)
 class AuditOptions:
-    """The subject of an audit, and the options for it.
+    """Subject and options of an audit.
 
-    `subject` is a reference on a mirror, or a layout that was built here.
-
-    `key` must have signed what is named and attested the packages; None: they are what the mirror says, as those of a
-    layout are what its report says. `repositories` is the file that defines platforms, `platform` another one than was
-    recorded. `architectures` are RPM's, empty for all that an index has. `modules` are streams that are on besides
-    those that the packages tell of. `kinds` of advisories, None for all. `identity`: the name that was signed.
+    `subject`: a reference on a mirror, or a layout that was built here. `key` must have signed the image and attested
+    the packages; None: they are unverified, as those in a layout's report always are. `repositories`: the file that
+    defines platforms; `platform`: another one than the recorded. `architectures` are RPM's, empty for all of an index.
+    `modules`: streams that are enabled besides those that the packages show. `kinds` of advisories, None for all.
+    `identity`: the expected name in signatures.
     """
 
     subject: Address | Path
@@ -75,7 +74,7 @@ class AuditOptions:
 
 @dataclass(frozen=True, slots=True)
 class AuditedContents:
-    """One image: the platform and RPM architecture that it was built for, and what is in it."""
+    """One image: the platform and RPM architecture for which it was built, and its packages."""
 
     digest: Digest
     platform: str
@@ -85,14 +84,14 @@ class AuditedContents:
 
 @dataclass(frozen=True, slots=True)
 class AuditedImage:
-    """The fixes that one image lacks.
+    """The missing fixes of one image, and the limits of the audit.
 
-    `heard` are the repositories that have advisories, `silent` those that have none. `unjudged`: of how many packages
-    nothing is known, or only what other repositories say, by the repository that they come from: a silent one, or one
-    that is not of the platform. `unoffered` are packages that no repository has in any version, `unavailable` fixes
-    among `missing` that no repository has, so that building again would not bring them. `streams` are the module
-    streams that are on; `modular` are packages that look as if of a module, in a build that the repositories do not
-    know. `notes` are sentences about what was not understood.
+    `heard`: repositories that have advisories; `silent`: those that have none. `unjudged`: repository → number of the
+    image's packages from it, where it is silent or not of the platform, so that at most other repositories' advisories
+    are known. `unoffered`: packages that no repository has in any version. `unavailable`: those of `missing` that no
+    repository has, so that building again would not bring them. `streams`: enabled module streams; `modular`: packages
+    that seem to be of a module, in a build that the repositories do not have. `notes`: messages about data that could
+    not be interpreted.
     """
 
     contents: AuditedContents
@@ -109,10 +108,10 @@ class AuditedImage:
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """The findings of an audit at `now` (milliseconds since the epoch).
+    """Result of an audit at `now` (milliseconds since the epoch).
 
-    `digest` is of what was named, an index or an image; `verified`: the packages are attested by a key that was given.
-    `end_of_life` is a day, or "".
+    `digest`: of the subject, an index or an image; `verified`: the packages are attested by the given key;
+    `end_of_life`: a day, or "".
     """
 
     subject: str
@@ -124,7 +123,7 @@ class Audit:
 
     @property
     def missing(self) -> tuple[MissingFix, ...]:
-        """Return the fixes that any of the images lacks, each once."""
+        """The fixes that any of the images lacks, each once."""
         return tuple(dict.fromkeys(fix for image in self.images for fix in image.missing))
 
 
@@ -158,9 +157,9 @@ def audit(options: AuditOptions, build_env: BuildEnvironment) -> Audit:
 
 
 def open_bulletin(platform: Platform, arch: str, build_env: BuildEnvironment) -> RepositoryAdvisories:
-    """Return what a platform's repositories say now.
+    """Read the advisories and newest packages of a platform's repositories.
 
-    A bulletin is to be opened once, and compared with any number of images.
+    For audits of any number of images.
     """
     opened = open_repositories(
         platform,
@@ -176,7 +175,7 @@ def open_bulletin(platform: Platform, arch: str, build_env: BuildEnvironment) ->
 
 
 def audit_image(contents: AuditedContents, bulletin: RepositoryAdvisories, options: AuditOptions) -> AuditedImage:
-    """Return the fixes that one image lacks. Pure."""
+    """Compare one image's packages with the advisories; no I/O."""
     packages, advisories = contents.packages, bulletin.advisories
     streams = streams_in_use(packages, bulletin.streams) | set(options.modules)
     missing = missing_fixes(packages, advisories.given, streams=streams, kinds=options.kinds)
@@ -200,10 +199,9 @@ def audit_image(contents: AuditedContents, bulletin: RepositoryAdvisories, optio
 
 
 def require_below(threshold: Threshold, found: Audit) -> None:
-    """Refuse an audit that found fixes lacking beyond `threshold`.
+    """Raise FixesLacking `fixes-lacking` if an audit found missing fixes beyond `threshold`.
 
-    Raises FixesLacking `fixes-lacking` if something is missing that is as bad and as old as `threshold` says, and
-    `advisories-missing` if of an image nobody can tell, because no repository of its platform has advisories.
+    Also `advisories-missing` for an image whose platform has no repository with advisories: nothing is known of it.
     """
     for image in found.images:
         if not image.heard:
@@ -226,13 +224,13 @@ def require_below(threshold: Threshold, found: Audit) -> None:
         )
 
 
-# --- what is in an image ---------------------------------------------------------------------------------
+# --- contents of images ----------------------------------------------------------------------------------
 
 
 def read_audited_contents(
     options: AuditOptions, build_env: BuildEnvironment
 ) -> tuple[Digest, str, tuple[AuditedContents, ...]]:
-    """Return the digest of the subject, its end of life, and the contents of its images.
+    """Read the digest of the subject, its end of life, and the contents of its images.
 
     Raises as `audit`.
     """
@@ -242,7 +240,7 @@ def read_audited_contents(
         return image.digest, end_of_life(image.manifest_bytes), (_built_here(subject, image.digest, options),)
     with mirror_access(build_env).repository(subject) as repository:
         held = read_published(repository, subject.reference)
-        if options.key is not None:  # an index says which images it has, and until when they are kept up
+        if options.key is not None:  # the signed index or manifest has the list of images and the end of life
             read_attested_predicate(repository, held.digest, SIGN, options.key)
             require_identity(repository, held.manifest, options.key, options.identity)
         contents = tuple(_published(repository, image, options) for image in held.images)
@@ -268,7 +266,10 @@ def _published(repository: Repository, image: Image, options: AuditOptions) -> A
 
 
 def rpm_architecture(config: ImageConfig) -> str:
-    """RPM's name for what an image is for. Raises VerificationError `architecture-unknown`."""
+    """Return RPM's name of an image's architecture.
+
+    Raises VerificationError `architecture-unknown`.
+    """
     for name, known in media_types.ARCHITECTURES.items():
         if known == (config.architecture, config.variant):
             return name
@@ -277,7 +278,7 @@ def rpm_architecture(config: ImageConfig) -> str:
 
 
 def _available(fix: MissingFix, packages: Sequence[ImagePackage], bulletin: RepositoryAdvisories) -> bool:
-    """Tell whether a repository has the fix, for an architecture of the image's package."""
+    """Return whether a repository has the fix, for an architecture of the image's package."""
     arches = {one.nevra.arch for one in packages if one.nevra.name == fix.package}
     offered = (bulletin.newest.get((fix.package, arch)) for arch in arches)
     return any(evr is not None and compare_evr(evr, fix.fixed_in) >= 0 for evr in offered)

@@ -1,7 +1,4 @@
-"""Inspection of what is on a mirror.
-
-What it is made of, and whether every digest, size and diff_id holds.
-"""
+"""Read an image's documents on a mirror, validate all of it, or read its attested SBOM."""
 
 from __future__ import annotations
 
@@ -21,19 +18,16 @@ _PREDICATES = {SbomForm.SPDX: SPDX, SbomForm.CYCLONEDX: CYCLONEDX}
 
 
 def inspect_reference(reference: Address, build_env: BuildEnvironment) -> MirroredImage:
-    """Return the documents of what a reference names, each verified.
+    """Read manifests and configs of an image or index, verified; layers are not read.
 
-    Layers are not read. Raises UsageError `reference-missing`, VerificationError.
+    Raises UsageError `reference-missing`, VerificationError.
     """
     with mirror_access(build_env).repository(reference) as repository:
         return read_published(repository, reference.reference)
 
 
 def validate_reference(reference: Address, build_env: BuildEnvironment) -> tuple[MirroredImage, tuple[Problem, ...]]:
-    """Fetch an image or index into the store, and validate it.
-
-    Every digest, size and diff_id of it is recomputed as `validate` does of a layout.
-    """
+    """Fetch an image or index into the store, and validate it as `validate_layout` does."""
     with mirror_access(build_env).repository(reference) as repository:
         held = read_published(repository, reference.reference)
         problems: list[Problem] = []
@@ -55,11 +49,11 @@ def attested_sbom(
     *,
     identity: ExpectedIdentity = EXPECT_OWN,
 ) -> tuple[Digest, bytes]:
-    """Return the SBOM that `key` attests of an image, and the image's digest.
+    """Return an image's digest and its SBOM attested by `key`.
 
-    The image must be signed with `key` under this repository's name.
+    The image must be signed by `key` under the expected name.
 
-    Raises UsageError `several-images` for an index (name the digest of one of its images), VerificationError.
+    Raises UsageError `several-images` for an index (the digest of one of its images is needed), VerificationError.
     """
     with mirror_access(build_env).repository(reference) as repository:
         held = read_published(repository, reference.reference)

@@ -1,4 +1,4 @@
-"""Tags that are moved to what a mirror holds already: promoted to a channel, or rolled back."""
+"""Move a tag on a mirror to a verified image there: promote it to a channel, or roll back."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from pipeline.release.verify_reference import clear_published, verify_in_reposit
 
 @dataclass(frozen=True, slots=True)
 class MoveResult:
-    """The result of moving a tag: `moved` is None if it pointed there already."""
+    """Result of moving a tag; `moved` is None if it pointed there already."""
 
     repository: str
     tag: str
@@ -45,10 +45,10 @@ def promote(
     identity: ExpectedIdentity = EXPECT_OWN,
     allow_stale: bool = False,
 ) -> MoveResult:
-    """Point `channel` at the very digest that `reference` names.
+    """Point the tag `channel` at the digest of `reference`.
 
-    The digest is verified first, and cleared by that channel's rules. Nothing is uploaded but the signed move. Raises
-    as `verify`, PublicationRefused.
+    The image is verified first, and cleared by the rules for that tag. Only the signed move is uploaded. Raises as
+    `verify_in_repository`, PublicationRefused.
     """
     with mirror_access(build_env).repository(reference, write=True) as repository:
         refuse_reserved_tag(channel)
@@ -82,11 +82,11 @@ def rollback(
     *,
     identity: ExpectedIdentity = EXPECT_OWN,
 ) -> MoveResult:
-    """Point a tag at what it pointed to before, or at `to`, verified first to its last byte.
+    """Point a tag at its former image, or at `to`, after verifying that image.
 
-    Nothing is uploaded but the signed move. Where the tag points now is not asked: rolling back is what mends it.
+    Only the signed move is uploaded. The tag's present target is not checked: it may be the one to be repaired.
 
-    Raises UsageError `history-empty`, as `verify`, PublicationRefused.
+    Raises UsageError `history-empty`, as `verify_in_repository`, PublicationRefused.
     """
     tag = reference.tag or "latest"
     refuse_reserved_tag(tag)

@@ -1,7 +1,4 @@
-"""The removal of what the keeper's rules do not keep.
-
-On a directory it can be brought back.
-"""
+"""Open a mirror and prune it by the operator's rules and access logs, or undo prunings."""
 
 from __future__ import annotations
 
@@ -28,8 +25,8 @@ def prune(
 ) -> PruningResult:
     """Remove from a mirror what the rules do not keep.
 
-    With `dry_run` only say what that would be. `logs` are access logs that tell when tags were pulled; `idle`: nobody
-    publishes to the registry meanwhile, the keeper says.
+    With `dry_run`, nothing is changed. `logs`: access logs with the times of pulls; `idle`: the operator assures that
+    nobody publishes to the registry meanwhile.
 
     Raises UsageError `not-a-mirror`, and as `Mirror.prune` does.
     """
@@ -40,7 +37,7 @@ def prune(
 
 
 def undo_pruning(mirror: Address, stamp: str, build_env: BuildEnvironment) -> UndoResult:
-    """Bring back what went from a mirror with the pruning `stamp`, and with those after it.
+    """Undo the pruning `stamp` of a mirror and those after it.
 
     Raises UsageError `quarantine-unknown`, `undo-impossible`.
     """

@@ -1,4 +1,7 @@
-"""Publish to a mirror what was built and tested here. Start reading at `publish`."""
+"""Publish images that were built and tested here to a mirror, signed and attested.
+
+With SBOMs, provenance, evidence and, on request, source packages. Start reading at `publish`.
+"""
 
 from __future__ import annotations
 
@@ -48,17 +51,17 @@ from pipeline.reports import (
 from pipeline.store import Store
 
 REPOSITORIES_REMEMBERED = 3
-"""Repositories that are remembered of a layer: each that has lost it costs a request."""
+"""Repositories that are recorded for a layer: each that has lost it costs a request."""
 
 
 @dataclass(frozen=True, slots=True)
 class PublishOptions:
-    """The images that are to be published, and the options for it.
+    """Images to publish, and options.
 
-    `layouts` are as builds left them, with their reports beside them. Those of one name become one index. `to` is a
-    mirror; `known_as` is `HOST/NAMESPACE` for those who pull from a directory. `tags` replace the tags that follow the
-    version. `sources`: with the source packages, which the builds have fetched. `attested`: what is attested of each
-    image besides, predicate type → JSON.
+    `layouts`: as builds left them, with their reports beside them; images of one name become one index. `to`: a mirror;
+    `known_as`: the `HOST/NAMESPACE` by which clients pull from a directory. `tags` replace the version's floating tags.
+    `sources`: also publish the source packages, which the builds have fetched. `attested`: further attestations of each
+    image, predicate type → JSON.
     """
 
     layouts: tuple[Path, ...]
@@ -73,7 +76,7 @@ class PublishOptions:
 
 @dataclass(frozen=True, slots=True)
 class BuiltImage:
-    """An image as a build left it: what was answered, what it is made of, what from."""
+    """An image and its build's report: evidence and its seal, bill, inputs, SBOMs, sources."""
 
     image: Image
     evidence: bytes
@@ -85,9 +88,9 @@ class BuiltImage:
 
 
 def publish(options: PublishOptions, build_env: BuildEnvironment) -> tuple[Publication, ...]:
-    """Publish what was built and tested here.
+    """Publish images that were built and tested here.
 
-    Each product is a publication of its own; those before one that is refused are published.
+    Each product is a publication of its own; when one is refused, those before it are published.
 
     Raises PublicationRefused, UsageError, VerificationError, EnvironmentLacking.
     """
@@ -119,22 +122,21 @@ def publish(options: PublishOptions, build_env: BuildEnvironment) -> tuple[Publi
 
 @dataclass(frozen=True, slots=True)
 class KnownRepositories:
-    """The repositories of a mirror in which this store's layers were put.
+    """Record in the store of the repositories of a mirror to which layers were pushed.
 
-    A layer that products share is then mounted and not sent. What is remembered may be out of date, which costs a
-    request and no more.
+    So a layer that products share is mounted and not sent again. An outdated entry only costs a request.
     """
 
     store: Store
     mirror: str
 
     def of(self, images: Sequence[Image]) -> dict[Digest, tuple[str, ...]]:
-        """Layer → names of repositories."""
+        """Return digest of a layer → names of repositories that have it."""
         digests = {layer.blob.digest for image in images for layer in image.layers}
         return {digest: self._names(digest) for digest in digests}
 
     def remember(self, images: Sequence[Image], name: str) -> None:
-        """The images' layers are in the repository `name`."""
+        """Record that the images' layers are in the repository `name`."""
         for digest in {layer.blob.digest for image in images for layer in image.layers}:
             names = self._names(digest)
             if name not in names:
@@ -149,9 +151,7 @@ class KnownRepositories:
 
 
 def open_built_image(layout: Path, build_env: BuildEnvironment, *, sources: bool = False) -> BuiltImage:
-    """Read an image from its layout, with what its report's folder says of it.
-
-    Its layers are taken into the store.
+    """Read an image from its layout, and its report; copy its layers into the store.
 
     Raises UsageError `report-missing`, PublicationRefused `gate-report-missing`, `gate-report-edited`,
     VerificationError.
@@ -189,7 +189,7 @@ def _evidence(folder: Path, image: Image) -> tuple[bytes, str]:
 def prepare_upload(
     members: Sequence[BuiltImage], repository: Repository, options: PublishOptions, build_env: BuildEnvironment
 ) -> tuple[Upload, Callable[[], Cleared]]:
-    """Everything that goes to the mirror for one product, cleared; and how to ask the gate anew."""
+    """Return the cleared upload of one product, and a function that asks the gate again."""
     images = tuple(member.image for member in members)
     _refuse_doubles(images)
     top = _manifest(images[0]) if len(images) == 1 else make_index(images)
@@ -243,10 +243,7 @@ def _manifest(image: Image) -> Manifest:
 
 
 def _attachments(member: BuiltImage, key: SigningKey, further: Mapping[str, bytes]) -> tuple[SignedAttachments, ...]:
-    """Return what is attached to an image.
-
-    With its sources, if they are published, comes what is attached to these: they are signed as well.
-    """
+    """Return the attachments of an image, and of its source packages, which are signed too."""
     image = member.image
     created = image.config.created
     sources = (make_sources_artifact(member.sources, image.manifest_descriptor, created),) if member.sources else ()
@@ -272,7 +269,7 @@ def _attachments(member: BuiltImage, key: SigningKey, further: Mapping[str, byte
 def _index_attachments(
     top: Manifest, members: Sequence[BuiltImage], created: int, key: SigningKey
 ) -> SignedAttachments:
-    """Of an index: its signature, and that it was made of these images."""
+    """Return the attachments of an index: signature, and provenance with images as materials."""
     first = members[0].record.provenance
     images = tuple(
         Material(

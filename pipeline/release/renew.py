@@ -1,7 +1,4 @@
-"""Renewal of what is signed of tags before it is too old to be believed.
-
-Each night does that for its products.
-"""
+"""Renew the signed statements on a repository's tags before they expire, in nightly runs."""
 
 from __future__ import annotations
 
@@ -21,10 +18,10 @@ from pipeline.release.current_images import tag_signer
 
 @dataclass(frozen=True, slots=True)
 class RenewalResult:
-    """The result of signing tags again.
+    """Result of a renewal.
 
-    `tags` were signed again; `left` are those that point elsewhere than is signed, or of which nothing is signed;
-    `due`: when the first of all is to be renewed again, in milliseconds since the epoch.
+    `tags` were renewed; `left` point elsewhere than signed, or have no statement; `due`: when the next statement is to
+    be renewed, in milliseconds since the epoch.
     """
 
     tags: tuple[str, ...]
@@ -35,12 +32,10 @@ class RenewalResult:
 def renew(
     repository: Repository, key: SigningKey, rules: MirrorRules, build_env: BuildEnvironment, own: Mapping[str, Digest]
 ) -> RenewalResult:
-    """Sign again where the tags of a repository point.
+    """Renew the old statements by `key` on a repository's floating tags.
 
-    Signed are those of which that is signed with `key` and old, and where `own` says so of one that nobody signed. What
-    points elsewhere than is signed is left, for a person to look at.
-
-    Raises as the repository does.
+    `own`: tag → digest of tags that this run has set: they are signed also where no statement is. A tag that points
+    elsewhere than signed is left, to be examined by a person. Raises as the repository does.
     """
     signer = tag_signer(key, rules, build_env)
     renewed: list[str] = []

@@ -1,6 +1,6 @@
-"""Test a published image again, with other checks or another runtime than before.
+"""Fetch a published image, test it again, and attest the new smoke report on the mirror.
 
-It is not built again: the new verdict is attested beside the former ones. No tag moves.
+For other checks or another runtime than before. Nothing is built, and no tag moves.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from pipeline.prepare import BuildEnvironment
 
 @dataclass(frozen=True, slots=True)
 class RetestResult:
-    """The verdict on an image of a mirror, and what was sent.
+    """Result of testing an image of a mirror.
 
-    `uploaded` are (digest, bytes), `attached` the new referrers.
+    `uploaded`: (digest, bytes) that were sent; `attached`: new referrers.
     """
 
     image: Image
@@ -49,10 +49,9 @@ def retest(
     folder: Path = Path(),
     also: Callable[[Image], Mapping[str, bytes]] = lambda image: {},
 ) -> RetestResult:
-    """Test the image `digest` of a repository, and attest there that it passes.
+    """Test the image `digest` of a repository with the checks of `plan`; attest a pass.
 
-    The image is fetched and launched, and asked the checks of `plan`; if it passes, that is attested, and with it what
-    `also` says of it. `folder` is the recipe's.
+    `also` returns further attestations (predicate type → JSON). `folder` is the recipe's.
 
     Raises UsageError `reference-missing`, VerificationError `image-missing` for an index, `identity-mismatch`.
     """

@@ -1,4 +1,4 @@
-"""Read all bytes of a mirror, and heal what is rotten from the store or another mirror."""
+"""Open a mirror and its repair sources; verify all its content, restore damaged content."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from pipeline.release.current_images import mirror_access
 def scrub(
     mirror: Address, build_env: BuildEnvironment, *, sources: Sequence[Address] = (), rate: int = 0
 ) -> ScrubResult:
-    """Read everything on a mirror, compare it with its digest, and heal what is damaged.
+    """Read and verify everything on a mirror; restore what is corrupt or missing.
 
-    At most `rate` bytes are read in a second (0: no limit). What is rotten or missing is healed from the store, then
-    from `sources`, which are mirrors.
+    At most `rate` bytes are read in a second (0: no limit). Content is restored from the store, then from the mirrors
+    `sources`.
 
     Raises UsageError `not-a-mirror`, EnvironmentLacking if a mirror cannot be reached.
     """

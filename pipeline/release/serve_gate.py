@@ -1,4 +1,4 @@
-"""Gate of serving from this machine: an image that a build left here must have passed tests."""
+"""Gate of `relbuild serve`: refuse a layout of a build here whose image did not pass."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from pipeline.reports import report_folder
 
 
 def refuse_untested(path: Path) -> None:
-    """Refuse to serve a layout whose report has no evidence that this very image passed.
+    """Refuse to serve a layout whose report has no evidence that exactly this image passed.
 
-    The report is the one beside it. A mirror, and a layout without a report, came through a gate elsewhere or are
-    somebody's own. Raises PublicationRefused `gate-not-passed`.
+    Mirrors and layouts without a report are served: a gate elsewhere cleared them, or they were not built by relbuild.
+    Raises PublicationRefused `gate-not-passed`.
     """
     if not is_layout(path) or not report_folder(path).is_dir():
         return
     tested = _tested(report_folder(path))
     try:
         image = read_layout(path).digest
-    except RelbuildError:  # several images, or none: a mirror, which says itself what is wrong with it
+    except RelbuildError:  # several images, or none: opening it as a mirror reports what is wrong
         image = None
     if image is None or tested != image:
         raise PublicationRefused(
@@ -37,7 +37,7 @@ def refuse_untested(path: Path) -> None:
 
 
 def _tested(folder: Path) -> Digest | None:
-    """The image that the evidence in a report's folder speaks of; None if there is none."""
+    """Return the digest of the image in a report's evidence; None if there is no evidence."""
     try:
         with (folder / EVIDENCE_FILE).open("rb") as file:
             return read_evidence(file.read(EVIDENCE_LIMIT + 1)).image

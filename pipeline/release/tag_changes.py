@@ -1,4 +1,4 @@
-"""The history of a tag: where it pointed and when, with what changed each time."""
+"""Read a tag's moves from its mirror, with the difference between the images of each move."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from pipeline.release.current_images import mirror_access
 
 @dataclass(frozen=True, slots=True)
 class HistoryStep:
-    """A move of a tag, and what changed with it.
+    """A move of a tag, and the difference between its images.
 
-    `changes` is None where either image is not there any more, or has no SBOM.
+    `changes` is None if an image is missing or has no SBOM.
     """
 
     past: PastMove
@@ -38,9 +38,9 @@ def history(
     *,
     identity: ExpectedIdentity = EXPECT_OWN,
 ) -> tuple[HistoryStep, ...]:
-    """Return all moves of a tag, oldest first, with what changed between neighbours.
+    """Return all moves of a tag, oldest first, each with the difference between its images.
 
-    They are those that `key` signed, or without one what the mirror says.
+    Only moves that `key` signed; without a key all, unverified.
     """
     with mirror_access(build_env).repository(reference) as repository:
         known: dict[Digest, KnownContents | None] = {}

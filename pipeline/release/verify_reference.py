@@ -1,4 +1,4 @@
-"""Verify what a mirror holds to the last byte, and clear it by what is attested there."""
+"""Verify an image on a mirror and its tag's signed moves; clear it by attested evidence."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from pipeline.prepare import BuildEnvironment
 from pipeline.release.current_images import mirror_access
 
 VERIFY_ATTEMPTS = 10
-"""Attempts to verify a reference that is moved meanwhile: each takes another move."""
+"""Attempts to verify a tag that is moved meanwhile."""
 
 
 class _TagMovedError(Exception):
-    """The tag was moved while it was checked."""
+    """Error: the tag was moved while it was checked."""
 
 
 def verify_reference(
@@ -40,11 +40,11 @@ def verify_reference(
     identity: ExpectedIdentity = EXPECT_OWN,
     allow_stale: bool = False,
 ) -> Verified:
-    """Verify what a reference names.
+    """Verify the image or index of a reference.
 
-    Verified are every byte (without `contents`, of layers only that they are there), signatures and the name in them,
-    attestations, the recorded answers once more, and of a tag that may move that it points where its newest signed move
-    says. Raises UsageError `reference-missing`, VerificationError.
+    That is: all blobs (without `contents`, layers need only exist), signatures and the name in them, attestations, the
+    recorded answers of the tests, which are judged again, and for a floating tag, that it points where its newest
+    signed move says. Raises UsageError `reference-missing`, VerificationError.
     """
     with mirror_access(build_env).repository(reference) as repository:
         try:
@@ -58,7 +58,7 @@ def verify_reference(
                 expected=expected,
                 allow_stale=allow_stale,
             )
-        except PublicationRefused as refused:  # nobody wants to publish here: what stands there does not hold
+        except PublicationRefused as refused:  # nothing is published here: the image does not verify
             raise VerificationError.of(refused.problems) from refused
 
 
@@ -72,9 +72,9 @@ def verify_in_repository(
     expected: SignedIdentity | None,
     allow_stale: bool = False,
 ) -> Verified:
-    """Verify what a reference names in an open repository, before a tag is moved to it.
+    """Verify a reference in an open repository, as `verify_reference` does.
 
-    It is as `verify`; PublicationRefused is raised if the recorded answers do not carry the move.
+    Raises PublicationRefused if the evidence does not suffice.
     """
     for _ in range(VERIFY_ATTEMPTS):
         found = verify_held(
@@ -105,10 +105,10 @@ def check_signed_tag(
     names: Sequence[str],
     allow_stale: bool,
 ) -> TagStanding | None:
-    """Check the tag of what was `found` against what is signed of it, and remember that.
+    """Check that a tag of the verified image is signed, under one of `names`; record its number.
 
-    The tag points to what was `found`; what is signed is under one of `names`. None is returned for the tag that never
-    moves, whose name says what it points to. Raises VerificationError as `check_tag`, EnvironmentLacking `tag-moving`.
+    Returns None for the immutable tag, whose name has the digest. Raises VerificationError as `check_tag`,
+    EnvironmentLacking `tag-moving`.
     """
     try:
         return _standing(repository, tag, found, key, build_env, names=names, allow_stale=allow_stale)
@@ -126,9 +126,9 @@ def _standing(
     names: Sequence[str],
     allow_stale: bool,
 ) -> TagStanding | None:
-    """Check the tag; an error counts only if nothing moved between two looks.
+    """Check the tag; an error counts only if the same state was read twice.
 
-    The tag and what is signed of it are read one after the other, and may have been moved there and back meanwhile.
+    The tag and its statements are read one after the other, and may change between.
     """
     held = found.held
     if tag == immutable_tag(held.version, held.created, held.digest):
@@ -173,14 +173,14 @@ def _moving(repository: Repository, tag: str) -> EnvironmentLacking:
 def clear_published(
     held: MirroredImage, tags: tuple[str, ...], repository: Repository, key: VerifyingKey, rules: MirrorRules
 ) -> Cleared:
-    """Clear what a mirror holds by the evidence that `key` attests there.
+    """Clear an image on a mirror by the evidence that `key` attests there.
 
-    Going back is what a person wants who names an older image, so what `tags` point to now is not asked about.
+    Without `current` images, so that an older image is not refused: the caller adds them.
     """
     warrants = [AttestedEvidence(image.digest, repository, key) for image in held.images]
     candidates = tuple(
         Candidate(image.manifest_bytes, image.config_bytes, warrant.evidence, warrant)
         for image, warrant in zip(held.images, warrants, strict=True)
     )
-    # The keeper's rules are on repositories; a layout has no name, and there the product's is taken.
+    # The operator's rules name repositories; a layout has no name, and the product's is used.
     return Cleared(repository.name or held.images[0].name, tags, held.manifest, candidates, rules)

@@ -1,9 +1,7 @@
-"""The static site of a nightly run: pages, a feed, and files for other programs.
+"""The static site of nightly runs: HTML pages, Atom feed, JSON, JUnit XML, Markdown.
 
-It is the morning page: what a night over a catalogue came to.
-
-`write_site` makes it from a `NightlyRun` and from what the site itself remembers of the nights before. Pages run no
-script and load nothing from elsewhere. What did not change is not made again.
+`write_site` makes it from a `NightlyRun` and the history that the site keeps. Pages run no scripts and load nothing
+from elsewhere. Unchanged pages are not made again.
 """
 
 from pipeline.site.feed import atom_xml

@@ -1,6 +1,6 @@
-"""The nights as an Atom feed (RFC 4287).
+"""Make the Atom feed (RFC 4287) of nightly runs.
 
-It has an entry for each night, and for each product that failed or is new.
+It has an entry for each run, and for each product that failed, is blocked, or was built.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from pipeline.site.text_format import (
 )
 
 FEED_ENTRIES_LIMIT = 200
-"""Entries of a feed: readers keep what they have seen."""
+"""Entries of a feed, at most: readers keep older ones."""
 
 _OURS = UUID("8f6d7f0e-6f0b-5a57-9a41-0f8b3f3cf0b7")
-"""The name space of the identifiers, so that they are the same whoever makes the feed, wherever it stands."""
+"""UUID namespace of the entries' identifiers, which do not depend on where and by whom the feed is made."""
 
 _SAID = {Outcome.FAILED: "failed", Outcome.BLOCKED: "is blocked", Outcome.BUILT: "was built"}
 
 
 def atom_xml(nights: Sequence[NightSummary], catalogue: str, known_as: str, address: str = "") -> bytes:
-    """Return the Atom feed of `nights`, oldest first, one at least.
+    """Return the Atom feed of `nights`, at least one, oldest first.
 
-    `catalogue` and `known_as` are the nights' own, by which feeds are told apart. `address`: the URL of the site's
-    folder; links are relative to it, or to the feed's own URL.
+    `catalogue` and `known_as` are the runs', and part of the feed's identifier. `address`: the URL of the site's
+    folder, to which links are relative; "": to the feed's own URL.
     """
     base = attributes(**{"xml:base": address}) if address else ""
     entries = [entry for summary in reversed(nights) for entry in _entries(summary, catalogue, known_as)]

@@ -1,4 +1,4 @@
-"""A night in GitHub-flavoured Markdown, for the summary of a CI run."""
+"""Summarize a nightly run in GitHub-flavoured Markdown, for the summary of a CI run."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from pipeline.site.text_format import (
 )
 
 SUMMARY_LIMIT = 900_000
-"""Characters: GitHub refuses a summary of more than 1 MiB."""
+"""Characters of a summary: GitHub refuses more than 1 MiB."""
 _LOG_SHOWN = 20
-"""Lines of a failure's log."""
+"""Lines of a failure's log that are shown."""
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+\-.!|~&@:$])")
 
 
 def summary_markdown(night: NightlyRun) -> str:
-    """The night's headline, its products in a table, and what failed."""
+    """Return the run's headline, problems, failures, and a table of its products."""
     written: list[str] = []
     size = 0
     for block in _blocks(night):
@@ -108,12 +108,12 @@ def _trouble(product: Product) -> str:
 
 
 def _plain(text: str) -> str:
-    """A text in which nothing is markup, a mention or a reference, on one line."""
+    """Escape a text for Markdown, on one line: no markup, mentions or references."""
     return _SPECIAL.sub(r"\\\1", " ".join(strip_invisible(text).split()))
 
 
 def _fenced(text: str, language: str) -> str:
-    """A block of code, its fence longer than any in it."""
+    """Return a fenced code block, its fence longer than any in the text."""
     text = strip_invisible(text)
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)

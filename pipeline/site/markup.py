@@ -1,4 +1,4 @@
-"""Texts in XML and JSON, whatever is in them."""
+"""Escape untrusted texts for XML and HTML, and encode JSON with unpaired surrogates."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from pipeline.escaping import strip_invisible
 
 
 def attributes(**values: object) -> str:
-    """` a="1" b="x"`."""
+    """Return escaped attributes: ` a="1" b="x"`."""
     return "".join(f' {key}="{_value(value)}"' for key, value in values.items())
 
 
 def text(value: object) -> str:
-    """A value between tags."""
+    """Escape a value for the text between tags."""
     return escape(strip_invisible(str(value)), quote=False)
 
 
 def json_bytes(value: object) -> bytes:
-    """Return JSON with sorted keys, without white space.
+    """Encode JSON with sorted keys, without white space.
 
-    Half of a surrogate pair, as a log has that is not UTF-8, is written as JSON's own escape.
+    Unpaired surrogates, as from a log that is not UTF-8, become JSON escapes.
     """
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return text.encode(errors="backslashreplace") + b"\n"
 
 
 def _value(value: object) -> str:
-    # As it stands, white space in an attribute becomes spaces (Extensible Markup Language 1.0, 3.3.3).
+    # Unescaped white space in an attribute is normalised to spaces (Extensible Markup Language 1.0, 3.3.3).
     return escape(strip_invisible(str(value))).replace("\n", "&#10;").replace("\t", "&#9;")

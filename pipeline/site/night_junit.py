@@ -1,10 +1,10 @@
-"""A night as JUnit XML, which CI servers show.
+"""Convert a nightly run to JUnit XML: a suite for each product, a case for each check.
 
-It has a suite for each product with its checks as cases, and one for what the night asks besides: whether repositories
-can be read, and whether fixes are past the threshold.
+Another suite has the run's own cases: whether repositories can be read, and whether missing fixes are past the
+threshold.
 
-The image itself is a case of each suite: it passes, is an error (what failed is no check), or is skipped (a blocked
-product). The checks of a product with which nothing was done were not asked that night, and so are not among them.
+The image itself is a case of each suite: it passes, is an error (something other than a check failed), or is skipped (a
+blocked product). The checks of an unchanged product did not run that night, and are not included.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from pipeline.site.text_format import utc_datetime
 from pipeline.smoke.junit_document import JunitCase, JunitResult, JunitSuite, junit_document
 
 _ASKED = frozenset({Stage.SMOKE, Stage.PUBLISH})
-"""Stages in which a product that failed has been asked its checks."""
+"""Stages of a failure in which the product's checks have run."""
 
 _HERE = "localhost"
-"""Where a product was made that names no worker."""
+"""Host of a product without a worker."""
 
 
 def junit_xml(night: NightlyRun) -> bytes:
-    """All products of the night."""
+    """Return the JUnit document of a nightly run."""
     suites = [_of_product(product, night) for product in night.products]
     own = _of_night(night)
     if own.cases:
@@ -45,7 +45,7 @@ def _of_product(product: Product, night: NightlyRun) -> JunitSuite:
         product.run.outcome is Outcome.FAILED and failure is not None and failure.stage in _ASKED
     )
     checks = tuple(_check(check, product) for check in product.published.checks) if asked else ()
-    # A smoke test's failure is told by its checks, as far as one of them did not pass.
+    # If a check failed, its case reports the failure of the smoke test.
     told = (
         failure is not None
         and failure.stage is Stage.SMOKE

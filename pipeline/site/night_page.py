@@ -1,4 +1,4 @@
-"""The content of the page of a night."""
+"""Compute the template variables of a nightly run's page: table, failures, fixes, timeline."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from pipeline.site.site_history import NIGHTS_LIMIT, NightSummary, product_key
 from pipeline.site.text_format import clock_text, count_text
 
 FIXES_SHOWN = 100
-"""Missing fixes in the night's own table; all are on the products' pages."""
+"""Missing fixes in the run's table; all are on the products' pages."""
 _STRIP = 14
-"""Nights in the strip of a product."""
+"""Nights in the strip of a product's past outcomes."""
 
 
 @dataclass(frozen=True, slots=True)
 class PastOutcome:
-    """A product in one of the last nights. `outcome` is "" when it was not there."""
+    """A product's outcome in one of the last runs; "" if it was not part of it."""
 
     began: int
     outcome: str
@@ -45,10 +45,7 @@ class PastOutcome:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A product of the night.
-
-    `variant` tells its platforms apart where it has several, else it is "".
-    """
+    """A product's row. `variant` names its platform where it has several, else it is ""."""
 
     product: Product
     variant: str
@@ -60,20 +57,20 @@ class Row:
 
     @property
     def strip_words(self) -> str:
-        """The strip, said: the latest night first, so often as it was the same."""
+        """The strip in words, latest night first, with equal outcomes counted."""
         told = [tick.outcome for tick in reversed(self.strip) if tick.outcome]
         counted = [f"{len(list(same))} × {outcome}" for outcome, same in groupby(told)]
         return f"{count_text(len(told), 'night')}, latest first: {', '.join(counted)}"
 
     @property
     def worst(self) -> str:
-        """The severity of the worst fix that is missing."""
+        """The severity of the worst missing fix; "" if none is missing."""
         return self.missing[0].severity if self.missing else ""
 
 
 @dataclass(frozen=True, slots=True)
 class FailedRow:
-    """A product that failed or is blocked."""
+    """A product that failed or is blocked. `where`: the stage in words."""
 
     row: Row
     failure: Failure | None
@@ -82,7 +79,7 @@ class FailedRow:
 
 @dataclass(frozen=True, slots=True)
 class FixGroup:
-    """A fix that is missing, in one package, and the products that lack it."""
+    """A missing fix in one package, and the products that lack it."""
 
     fix: MissingFix
     severity: str
@@ -92,10 +89,7 @@ class FixGroup:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """The time in which a product was worked on, in per cent of the night.
-
-    Its steps likewise.
-    """
+    """A product's bar in the timeline, and its steps, in per cent of the run's duration."""
 
     row: Row
     x: str
@@ -107,9 +101,11 @@ class Bar:
 
 
 def night_values(night: NightlyRun, nights: Sequence[NightSummary], name: str) -> Mapping[str, object]:
-    """Return the variables for the template of the night's page `name`.
+    """Return the variables for the template of a run's page.
 
-    `nights`: those that are kept, oldest first.
+    `name`: the page's path below the site's root.
+
+    `nights`: the runs that the site keeps, oldest first.
     """
     root = path_to_root(name)
     names = Counter(product.name for product in night.products)
@@ -145,7 +141,7 @@ def night_values(night: NightlyRun, nights: Sequence[NightSummary], name: str) -
             ("100%", "end", clock_text(night.ended)),
         ),
         "nights_kept": NIGHTS_LIMIT,
-        # A page that stays as it is must not link to nights that go.
+        # A run's own page is not updated, and must not link to runs that are removed later.
         "nights": () if root else tuple(reversed(nights)),
     }
 
@@ -191,7 +187,7 @@ def _bars(rows: Sequence[Row], night: NightlyRun) -> tuple[Bar, ...]:
             steps.append((step, percent(at), percent(took), took))
             at += took
         start = row.product.run.began - night.began
-        # A name stands above its bar, from its beginning or to its end, wherever there is more room.
+        # The name is above the bar, aligned to its start or its end, whichever has more room.
         end = start + row.product.run.took
         early = whole - start >= end
         label = percent(start if early else end)

@@ -1,9 +1,9 @@
-"""The paths of a site's pages, and the links out of them.
+"""Compute the paths of a site's files, and links between its pages and to the mirror.
 
-index.html                     the latest night
-nights/STAMP.html, .json       each night that is kept
+index.html                     the latest run
+nights/STAMP.html, .json       each run that is kept
 NAME/index.html                a product
-data/                          what is remembered from night to night (`history.py`)
+data/                          the site's history (`site_history`)
 atom.xml, nightly.json, junit.xml, summary.md, release.pub, style.css, icon.svg
 """
 
@@ -30,8 +30,8 @@ _BELOW = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(?:/[A-Za-z0-9_][A-Za-z0-9._-]*
 def product_folder(name: str) -> str:
     """Return the folder of a product's page.
 
-    A product that is called as something else of the site gets a `_`, with which no repository's name ends. Raises
-    UsageError `product-name` for what must not become a path.
+    A name that the site uses for something else gets a `_`, with which no repository's name ends. Raises UsageError
+    `product-name` for a name that is not safe as a path.
     """
     if len(name) > 200 or not _NAME.fullmatch(name):
         raise UsageError("product-name", f"invalid product name: '{name[:200]}'", place=name[:200])
@@ -40,19 +40,19 @@ def product_folder(name: str) -> str:
 
 
 def data_file(name: str) -> str:
-    """The file of a product's figures. `site.json` is the site's own."""
+    """Return the file of a product's figures, which is never `data/site.json`."""
     folder = product_folder(name)
     return f"data/{folder}{'_' if folder == 'site' else ''}.json"
 
 
 def path_to_root(name: str) -> str:
-    """From the page `name` to the site's root."""
+    """Return the relative path from the page `name` to the site's root."""
     return "../" * name.count("/")
 
 
 def blob_link(root: str, mirror: str, path: str) -> str:
-    """Return the link from a page to a file of the mirror; "" where none leads there.
+    """Return the link from a page to a file of the mirror; "" if there is none.
 
-    `mirror` leads from the site's root to the mirror's, "" if they are apart.
+    `root`: relative path to the site's root; `mirror`: from there to the mirror's root, "" if there is none.
     """
     return f"{root}{mirror}{path}" if mirror and _BELOW.fullmatch(path) else ""

@@ -1,6 +1,6 @@
-"""A renderer of pages from templates.
+"""Render the HTML pages of nightly runs and products from Jinja2 templates.
 
-Imported only when there is a page to make: Jinja2 and the templates take their time.
+Imported only when there is a page to make, because Jinja2 and the templates take time to load.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _TEMPLATES = Path(__file__).with_name("templates")
 
 _LOG_OF_NIGHT = 5
 _LOG_OF_PRODUCT = 15
-"""Lines of a failure's log that are shown at once; those before are folded."""
+"""Lines of a failure's log that are shown at once; earlier ones are folded."""
 
 _FILTERS: Mapping[str, Callable[..., object]] = {
     "size": text_format.size_text,
@@ -38,14 +38,14 @@ _FILTERS: Mapping[str, Callable[..., object]] = {
 
 
 def render_night_page(night: NightlyRun, nights: Sequence[NightSummary], name: str) -> bytes:
-    """The page of a night. `name`: the page's, below the site's root."""
+    """Render the page of a nightly run. `name`: its path below the site's root."""
     from pipeline.site.night_page import night_values
 
     return _page("night.html.j2", {**night_values(night, nights, name), "LOG_SHOWN": _LOG_OF_NIGHT}, night)
 
 
 def render_product_page(products: Sequence[Product], night: NightlyRun, history: ProductHistory, mirror: str) -> bytes:
-    """The page of a product on its platforms."""
+    """Render the page of a product with all its platforms."""
     from pipeline.site.product_page import product_values
 
     values = product_values(products, night, history, mirror)

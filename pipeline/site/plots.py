@@ -1,6 +1,6 @@
-"""Figures over nights as small line plots: where each mark stands, and the same in words.
+"""Compute line plots of a product's figures over time: SVG coordinates, text alternatives.
 
-Across is time, in per mille of the plot's width; down are pixels from the top. The scale begins at 0.
+x is time, in per mille of the plot's width; y is pixels from the top. The scale begins at 0.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from pipeline.site.text_format import (
 )
 
 PLOT_HEIGHT = 120
-"""Pixels of the area in which is drawn."""
+"""Pixels of the plot area."""
 _MARKS = 70
-"""Points up to which each gets a mark of its own."""
+"""Points up to which each has a mark."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A value: `x` in per cent, `y` in pixels, and what it says."""
+    """A mark of a value: `x` in per cent, `y` in pixels, and its text."""
 
     x: str
     y: float
@@ -36,10 +36,10 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """A plot as the template draws it.
+    """Values for the template of one plot.
 
-    Its heading, its line (`points` of an SVG polyline, x in per mille), marks, nights that failed (x in per cent), the
-    levels of its scale (y, text), the days at its ends, the last value, and the whole in words.
+    `title`; `line`: `points` of an SVG polyline, x in per mille; `marks`; `failed`: x in per cent of runs that failed;
+    `levels` of the scale (y, text); `first` and `last` day; `latest` value; `words`: a description.
     """
 
     name: str
@@ -55,9 +55,9 @@ class Plot:
 
 
 def plots(points: Sequence[Point]) -> tuple[Plot, ...]:
-    """Plot size, time, memory and processor over the nights.
+    """Return plots of download size, build time, peak memory and CPU time.
 
-    Each is plotted as far as there are two figures of one at least.
+    Only those with two values at least.
     """
     wanted: tuple[tuple[str, str, Callable[[Point], int | None], Callable[[int | None], str], tuple[int, ...]], ...] = (
         ("size", "Size to download", lambda point: point.download, size_text, _DECIMAL),
@@ -77,7 +77,7 @@ _BINARY = tuple(scale * step for scale in (1, 1 << 10, 1 << 20, 1 << 30, 1 << 40
                 (1, 2, 5, 10, 20, 50, 100, 200, 500))  # fmt: skip
 _SPANS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 15_000, 30_000, 60_000, 120_000, 300_000,
           600_000, 1_200_000, 1_800_000, 3_600_000, 7_200_000, 14_400_000, 43_200_000)  # fmt: skip
-"""Steps of a scale that read well."""
+"""Round steps of a scale, in milliseconds; those above are in bytes."""
 
 
 def _plot(

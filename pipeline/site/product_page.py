@@ -1,4 +1,4 @@
-"""The content of the page of a product."""
+"""Compute the template variables of a product's page, with a section for each platform."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ from pipeline.site.treemap import TREEMAP_HEIGHT as MAP_HEIGHT
 from pipeline.site.treemap import LayerArea, treemap
 
 POINTS_SHOWN = 60
-"""Nights in a page's table of figures; all are in the file that it links to."""
+"""Runs in a page's table of figures; all are in the JSON file that it links."""
 
 
 @dataclass(frozen=True, slots=True)
 class PackageChangeRow:
-    """A package that changed, and how in a word."""
+    """A package change, and its kind: added, changed or removed."""
 
     change: PackageChange
     word: str
@@ -55,7 +55,7 @@ class InstanceChecks:
 
 @dataclass(frozen=True, slots=True)
 class DocumentLink:
-    """A document that goes with an image: where it is linked to, or else what fetches it."""
+    """An attached document of an image: its link, or else the command that fetches it to `file`."""
 
     attached: AttachedDocument
     link: str
@@ -67,9 +67,8 @@ class DocumentLink:
 class PlatformSection:
     """A product on one platform.
 
-    `id` tells it apart in links on the page. `tag` is the one to pull by; `pull` and `verify` are commands. `refused`:
-    the checks are not of the image that stands, but of one that did not pass them. `last` is the point of the last
-    build, `points` are the latest first.
+    `id`: the section's anchor. `tag`: the one to pull; `pull` and `verify`: commands. `refused`: the checks are of a
+    new image that did not pass, not of the published one. `last`: the point of the last build; `points`: latest first.
     """
 
     id: str
@@ -102,8 +101,8 @@ def product_values(
 ) -> Mapping[str, object]:
     """Return the variables for the template of a product's page.
 
-    `products`: the same product on its platforms. It says nothing of this night that would be another the next night if
-    nothing happened to the product.
+    `products`: the same product on its platforms. They depend on the run only as far as it changed the product, so that
+    unchanged pages stay the same.
     """
     name = products[0].name
     root = path_to_root(f"{product_folder(name)}/index.html")
@@ -154,7 +153,7 @@ def _section(product: Product, night: NightlyRun, history: ProductHistory, root:
 
 
 def _failing(points: Sequence[Point]) -> tuple[Point, ...]:
-    """The nights without a new image up to the last one, oldest first."""
+    """Return the latest runs in a row that failed or were blocked, oldest first."""
     count = 0
     while count < len(points) and points[-1 - count].outcome in (Outcome.FAILED, Outcome.BLOCKED):
         count += 1
@@ -179,7 +178,7 @@ def _verify(product: Product, reference: str, tag: str, night: NightlyRun) -> tu
 
 
 def _parent(product: Product, night: NightlyRun, root: str) -> str:
-    """The link to the parent's page, if it has one."""
+    """Return the link to the parent's page; "" if it has none."""
     known = product.parent in {other.name for other in night.products}
     return f"{root}{product_folder(product.parent)}/index.html" if known else ""
 

@@ -1,4 +1,4 @@
-"""A night at a glance: its headline, the order of products, how urgent something is."""
+"""Compute a run's headline, its products and fixes by urgency, and end-of-life warnings."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from pipeline.site.text_format import (
 )
 
 OUTCOME_ORDER = (Outcome.FAILED, Outcome.BLOCKED, Outcome.BUILT, Outcome.RETESTED, Outcome.UNCHANGED)
-"""What needs somebody comes first."""
+"""Order of outcomes: those that need attention come first."""
 
 SEVERITY_ORDER = ("critical", "important", "moderate", "low", "")
 UNRATED_SEVERITY = "unrated"
-"""The word for a fix to which no advisory gives a severity."""
+"""Shown severity of a fix whose advisory has none."""
 
 END_OF_LIFE_WARNING_DAYS = 90
-"""Days before its end of life from which a product is warned of."""
+"""Days before a product's end of life from which a warning is shown."""
 _NAMED = 3
-"""Products that a headline names; more are counted."""
+"""Products that a headline names; more are only counted."""
 
 STAGE_TEXTS = {
     Stage.RECIPE: "in its recipe",
@@ -53,9 +53,9 @@ class AgedFix:
 
 @dataclass(frozen=True, slots=True)
 class EndOfLife:
-    """The end of life of a product and how near it is.
+    """A product's end of life.
 
-    `state` is `passed`, `near` or `far`, `said` tells it in words.
+    `state`: `passed`, `near` or `far`; `said`: a warning in words, or "".
     """
 
     day: str
@@ -64,14 +64,14 @@ class EndOfLife:
 
 
 def order_products(products: tuple[Product, ...]) -> tuple[Product, ...]:
-    """Failed first, then by name."""
+    """Sort products: failed ones first (OUTCOME_ORDER), then by name."""
     return tuple(
         sorted(products, key=lambda one: (OUTCOME_ORDER.index(one.run.outcome), one.name, one.platform, one.arch))
     )
 
 
 def headline(night: NightlyRun) -> str:
-    """The night in one line, without a full stop."""
+    """Return the run in one line, without a full stop."""
     failed = _names(night, Outcome.FAILED)
     blocked = _names(night, Outcome.BLOCKED)
     total = len({product.name for product in night.products})
@@ -96,7 +96,7 @@ def headline(night: NightlyRun) -> str:
 
 
 def aged_fixes(product: Product, now: int) -> tuple[AgedFix, ...]:
-    """The worst first, then the oldest."""
+    """Return a product's missing fixes with their ages, the worst first, then the oldest."""
     found = [
         AgedFix(fix, fix.severity or UNRATED_SEVERITY, days_since(fix.issued, now)) for fix in product.published.missing
     ]
@@ -106,12 +106,12 @@ def aged_fixes(product: Product, now: int) -> tuple[AgedFix, ...]:
 
 
 def severity_order(severity: str) -> int:
-    """0 is the worst. A word that is not known stands behind those that are."""
+    """Return the rank of a severity: 0 is the worst; unknown words come last."""
     return SEVERITY_ORDER.index(severity) if severity in SEVERITY_ORDER else len(SEVERITY_ORDER)
 
 
 def end_of_life_status(product: Product, now: int) -> EndOfLife | None:
-    """None where no date is known."""
+    """Return a product's end of life, compared with `now`; None if the date is unknown."""
     days = days_until(product.end_of_life, now)
     if days is None:
         return None
@@ -124,7 +124,7 @@ def end_of_life_status(product: Product, now: int) -> EndOfLife | None:
 
 
 def day_dependent_texts(product: Product, now: int) -> list[str]:
-    """All that a product's page says that depends on the day."""
+    """Return all texts of a product's page that depend on the present day."""
     end = end_of_life_status(product, now)
     return [str((now - fix.issued) // MILLISECONDS_PER_DAY) for fix in product.published.missing] + [
         end.said if end else ""

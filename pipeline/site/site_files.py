@@ -1,4 +1,4 @@
-"""Files of a site: whole or as they were, and not touched when nothing in them changes."""
+"""Write a site's files atomically and only if their content changed; lock the site."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _DRAFT = ".draft"
 
 
 class SiteFiles:
-    """Writes below `folder`, and remembers what it wrote. One process at a time has `locked` it."""
+    """Writer of files below `folder`; `written` are those that changed. Use it within `locked`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -22,9 +22,9 @@ class SiteFiles:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Lock the site, so that nobody else writes meanwhile.
+        """Hold the site's lock within the block, against other writers.
 
-        Raises EnvironmentLacking `site-unwritable` for what the file system forbids in this block.
+        Raises EnvironmentLacking `site-unwritable` for an OSError within the block.
         """
         try:
             self._make(self.folder)
@@ -43,15 +43,15 @@ class SiteFiles:
             ) from error
 
     def sweep(self) -> None:
-        """Remove the drafts of processes that were killed: nobody else writes here now."""
+        """Remove temporary files of killed processes; requires the lock."""
         for inner in ("", "nights", "data"):
             for draft in (self.folder / inner).glob(f".*{_DRAFT}"):
                 draft.unlink(missing_ok=True)
 
     def put(self, name: str, data: bytes, *, keep: bool = False) -> bool:
-        """Write `data` to a file of the site, unless it has that already; False if it had.
+        """Write `data` to a file of the site; return False if it has that content already.
 
-        `keep`: it survives a power cut, because it cannot be made again.
+        `keep`: sync it to disk, because it cannot be made again.
         """
         target = self.folder / name
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
@@ -70,7 +70,7 @@ class SiteFiles:
         return True
 
     def remove(self, name: str) -> None:
-        """Remove a file, if it is there."""
+        """Remove a file, if it exists."""
         (self.folder / name).unlink(missing_ok=True)
 
     def _make(self, folder: Path) -> None:

@@ -1,10 +1,10 @@
-"""The history that a site keeps: figures of each product, and the last nights' results.
+"""Data classes of a site's history (products' figures, last runs); update, encode, read them.
 
-    data/NAME.json    the figures of a product (`ProductHistory`), a point for each night that measured something
-    data/site.json    the last nights in short, and from what each product's page was made (`SiteState`)
+    data/NAME.json    a product's figures (`ProductHistory`), with a point for each run that measured something
+    data/site.json    summaries of the last runs, and the digest of each product page's inputs (`SiteState`)
 
-Both are bounded. A file that cannot be read is put aside (`.damaged`) and begun anew: a page without its past is better
-than none. One that a newer relbuild wrote is left alone, and the site is not written.
+Both are bounded. A damaged file is renamed (`.damaged`) and begun anew: a page without its past is better than none.
+For one that a newer relbuild wrote, the site is not written.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from pipeline.site.markup import json_bytes
 from pipeline.site.text_format import stamp_text
 
 POINTS_LIMIT = 400
-"""Points of one product on one platform: more than a year of nights."""
+"""Points of one product on one platform: more than a year of nightly runs."""
 NIGHTS_LIMIT = 60
-"""Past nights that are kept whole, with a page each: two months."""
+"""Past runs that are kept, with a page each: two months."""
 FIGURES_LIMIT = 16 << 20
-"""Bytes of a file of figures: 400 points on twenty platforms come to four million."""
+"""Bytes of a file of figures: 400 points on twenty platforms need four million."""
 
 HISTORY_FORMAT = 1
 STATE_FORMAT = 1
@@ -35,10 +35,10 @@ STATE_FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """The figures that one night measured of a product.
+    """The figures of a product that one run measured.
 
-    `at` is when the night began, which names it. `took`: the build, or the test where nothing was built. Sizes in
-    bytes, `cpu_time` in microseconds; None where it was not measured.
+    `at`: when the run began (milliseconds since the epoch), which identifies it. `took`: milliseconds of the build, or
+    of the test where nothing was built. Sizes are bytes, `cpu_time` microseconds; None where not measured.
     """
 
     at: int
@@ -78,11 +78,11 @@ class ProductHistory:
     series: tuple[FigureSeries, ...]
 
     def of(self, product: Product) -> tuple[Point, ...]:
-        """The points of the product on its platform."""
+        """Return the points of a product on its platform."""
         return next((one.points for one in self.series if _is_of(one, product)), ())
 
     def with_point(self, product: Product, night: NightlyRun) -> ProductHistory:
-        """With what this night measured, in place of what was noted of the same night before."""
+        """Return the history with this run's point, which replaces an earlier one of the same run."""
         point = _measured(product, night)
         if point is None:
             return self
@@ -97,10 +97,7 @@ class ProductHistory:
 
 @dataclass(frozen=True, slots=True)
 class ProductNews:
-    """A night's news of one product.
-
-    `said` is the failure's message, or the version that is new.
-    """
+    """A run's news of one product. `said`: the failure's message, or the new version."""
 
     name: str
     platform: str
@@ -111,10 +108,10 @@ class ProductNews:
 
 @dataclass(frozen=True, slots=True)
 class NightSummary:
-    """A night's summary.
+    """Summary of a run.
 
-    `results` has each product's outcome by `name platform arch`; `items` what is worth telling. `name` is what its
-    files are called, where another night began in the same second.
+    `results`: (`product_key`, outcome) of each product; `items`: news for the feed; `name`: base name of its files,
+    unique also when another run began in the same second.
     """
 
     began: int
@@ -129,25 +126,22 @@ class NightSummary:
 
     @property
     def stamp(self) -> str:
-        """The night's name in files."""
+        """The base name of the run's files."""
         return self.name or stamp_text(self.began)
 
     def count(self, outcome: Outcome) -> int:
-        """Return how many products had that outcome."""
+        """Return the number of products with an outcome."""
         return sum(result == outcome for _, result in self.results)
 
     @property
     def outcomes(self) -> Mapping[str, str]:
-        """Product's key → outcome."""
+        """`product_key` → outcome."""
         return dict(self.results)
 
 
 @dataclass(frozen=True, slots=True)
 class SiteState:
-    """The nights that a site keeps, and the digests from which its pages were made.
-
-    `nights` oldest first; `pages` has for each product the digest of that from which its page was made.
-    """
+    """The runs that a site keeps, oldest first, and (product, digest of its page's inputs)."""
 
     format: int
     nights: tuple[NightSummary, ...]
@@ -166,7 +160,7 @@ def product_key(product: Product) -> str:
 
 
 def summarize_night(night: NightlyRun, headline: str) -> NightSummary:
-    """A night in short."""
+    """Summarize a run."""
     return NightSummary(
         began=night.began,
         ended=night.ended,
@@ -184,9 +178,9 @@ def summarize_night(night: NightlyRun, headline: str) -> NightSummary:
 
 
 def with_unique_start(night: NightlyRun, nights: Sequence[NightSummary]) -> NightlyRun:
-    """Return the night with a start time that no other run has.
+    """Return the run, its start moved by milliseconds until no other run has the same.
 
-    It began at another millisecond than any other run: by that, figures are told apart.
+    Figures are identified by the start.
     """
     taken = {one.began for one in nights if one.run != night.run}
     while night.began in taken:
@@ -197,10 +191,9 @@ def with_unique_start(night: NightlyRun, nights: Sequence[NightSummary]) -> Nigh
 def add_night(
     nights: tuple[NightSummary, ...], summary: NightSummary
 ) -> tuple[NightSummary, tuple[NightSummary, ...], tuple[NightSummary, ...]]:
-    """Add a night to those that are kept, and give it its name.
+    """Add a run to those that are kept, replacing an earlier summary of the same run.
 
-    Returns this night with its name, the nights that are kept, with this one in place of what was written of it before,
-    and those that go.
+    Returns the summary with its unique name, the runs that are kept, and those that are dropped.
     """
     others = [one for one in nights if (one.run, one.began) != (summary.run, summary.began)]
     stamp, taken = stamp_text(summary.began), {one.stamp for one in others}
@@ -211,14 +204,14 @@ def add_night(
 
 
 def site_document_bytes(value: ProductHistory | SiteState) -> bytes:
-    """Return the JSON of a history or a state, as `read` reads it."""
+    """Encode a history or a state as JSON, for `read_site_document`."""
     return json_bytes(to_json(value))
 
 
 def read_site_document(path: Path, empty: SiteDocument) -> SiteDocument:
-    """Read the document at `path`, written by this release or another.
+    """Read a history or state from a file that this or an older release wrote.
 
-    Returns `empty` if there is none, or none that can be read. Raises VerificationError `format-newer`.
+    Returns `empty` if it is missing, or damaged: then it is renamed. Raises VerificationError `format-newer`.
     """
     try:
         with path.open("rb") as file:
@@ -244,9 +237,9 @@ def _is_of(series: FigureSeries, product: Product) -> bool:
 
 
 def _measured(product: Product, night: NightlyRun) -> Point | None:
-    """Return the figures of a product from one night; None where it did nothing.
+    """Return the point of a product in one run; None if it was unchanged.
 
-    Of a product that failed, only that: its other figures are of the image that stands there.
+    For a product that failed, without figures of the image: those are of the published one.
     """
     if product.run.outcome is Outcome.UNCHANGED:
         return None

@@ -1,7 +1,4 @@
-"""The writer of a site: its history is updated, then the pages that changed are made.
-
-What is remembered is brought up to date, then every page is made from which something changed.
-"""
+"""Write the site of a nightly run: update its history, make changed pages, remove old ones."""
 
 from __future__ import annotations
 
@@ -43,25 +40,23 @@ from pipeline.site.site_history import (
 )
 
 PAGE_FORMAT = 1
-"""Version of what the code makes of a product's page. Raise it when a page would be another from the same night."""
+"""Version of the code for product pages. Raise it when the same run would give another page."""
 
 _OF_THE_NIGHT = frozenset(one.name for one in fields(ProductRun)) - {"failure"}
-"""What is told of a product on the night's page alone: the product's own page is the same as long as nothing happened
-to the product, and shows besides why there is no newer image."""
+"""Fields of a product's run that only the run's page shows, so that the product's own page stays the same while nothing
+happens to the product. Of the run, it only shows a failure."""
 
 _TEMPLATES = Path(__file__).with_name("templates")
 
 
 def write_site(night: NightlyRun, folder: Path, *, mirror: str = "../", address: str = "") -> tuple[Path, ...]:
-    """Write the site of a night into `folder`, which is made if it is missing.
+    """Write the site of a run into `folder`, made if missing; return the files that changed.
 
-    Returns the files that changed.
+    `mirror`: relative path from the folder to the root of the directory mirror (`../` from `nightly/` in it); "" if
+    there is none, as for a registry: then pages show commands that fetch documents. `address`: the URL of the folder,
+    for feed readers that do not support relative links; "" if unknown.
 
-    `mirror` leads from the folder to the root of the directory mirror that was published to (`../` from `nightly/` in
-    it); "" if no link leads there, as to a registry: then pages say what command fetches a document. `address` is the
-    URL of the folder, for feed readers that do not know relative links; "" if it is not known.
-
-    What was written of the same run is replaced; a night from before the last only gets a page of its own. Raises
+    Earlier files of the same run are replaced; a run before the latest one only gets its own page. Raises
     EnvironmentLacking `site-unwritable`, UsageError `product-name`, VerificationError `format-newer`.
     """
     files = SiteFiles(folder)
@@ -85,7 +80,7 @@ def write_site(night: NightlyRun, folder: Path, *, mirror: str = "../", address:
         for past in gone:
             files.remove(f"nights/{past.stamp}.html")
             files.remove(f"nights/{past.stamp}.json")
-        # Last: a page is noted as made only when it stands there.
+        # Last: a page is recorded only after it was written.
         files.put(
             "data/site.json",
             site_document_bytes(SiteState(STATE_FORMAT, nights, tuple(sorted(pages.items())))),
@@ -95,16 +90,14 @@ def write_site(night: NightlyRun, folder: Path, *, mirror: str = "../", address:
 
 
 def refuse_newer_site(folder: Path) -> None:
-    """Refuse to begin a night whose pages could not be written.
+    """Raise VerificationError `format-newer` if a newer relbuild wrote the site in `folder`.
 
-    A newer relbuild wrote what stands in `folder`.
-
-    Raises VerificationError `format-newer`.
+    To be called before a run whose pages could not be written.
     """
     path = folder / "data" / "site.json"
     with contextlib.suppress(
         OSError, ValueError, RecursionError
-    ):  # What is damaged is dealt with when pages are written.
+    ):  # A damaged file is handled when the pages are written.
         with path.open("rb") as file:
             raw = json.loads(file.read(FIGURES_LIMIT))
         if isinstance(raw, dict):
@@ -128,7 +121,7 @@ def _json(night: NightlyRun) -> dict[str, object]:
 def _inputs(
     night: NightlyRun, products: Mapping[str, Sequence[Product]], value: Mapping[str, object], mirror: str
 ) -> Mapping[str, Digest]:
-    """For each product, the digest of all that its page is made from, but the history."""
+    """Return product → digest of all inputs of its page, without the history."""
     listed = value["products"]
     assert isinstance(listed, list)
     kept: dict[str, list[object]] = {name: [] for name in products}
@@ -144,7 +137,7 @@ _PRODUCT_TEMPLATES = ("frame.html.j2", "parts.html.j2", "product.html.j2")
 
 
 def _is_made(folder: Path, name: str, group: Sequence[Product], inputs: Digest, pages: Mapping[str, Digest]) -> bool:
-    """Return whether a product's page stands there and would come out the same now."""
+    """Return whether a product's page exists and would be the same now."""
     return (
         all(product.run.outcome is Outcome.UNCHANGED for product in group)
         and pages.get(name) == inputs
@@ -153,7 +146,7 @@ def _is_made(folder: Path, name: str, group: Sequence[Product], inputs: Digest, 
 
 
 def _brought_up(files: SiteFiles, name: str, group: Sequence[Product], night: NightlyRun) -> ProductHistory:
-    """A product's history with what this night measured."""
+    """Add this run's figures to a product's history; write and return it."""
     file = page_paths.data_file(name)
     history = read_site_document(files.folder / file, NO_HISTORY)
     for product in group:

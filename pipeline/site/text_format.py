@@ -1,4 +1,4 @@
-"""Figures, times and texts, formatted for people.
+"""Format sizes, durations, times, counts and logs as texts for the site's pages.
 
 Times are UTC, in milliseconds since the epoch.
 """
@@ -9,19 +9,18 @@ from collections.abc import Sequence
 from datetime import UTC, date, datetime
 
 MILLISECONDS_PER_DAY = 86_400_000
-"""Milliseconds."""
 LOG_LINES_LIMIT = 400
 LOG_LINE_LIMIT = 2000
-"""Lines of a log that a page shows, and characters of one."""
+"""Lines of a log that a page shows, and characters of a line."""
 
 
 def size_text(size: int | None) -> str:
-    """Bytes in decimal units, as registries show them: `482 B`, `12.4 MB`."""
+    """Format bytes in decimal units, as registries do: `482 B`, `12.4 MB`."""
     return _scaled(size, 1000, ("kB", "MB", "GB", "TB"))
 
 
 def memory_text(size: int | None) -> str:
-    """Bytes in binary units, as limits of memory are given: `12.4 MiB`."""
+    """Format bytes in binary units, as memory limits are: `12.4 MiB`."""
     return _scaled(size, 1024, ("KiB", "MiB", "GiB", "TiB"))
 
 
@@ -39,7 +38,7 @@ def _scaled(size: int | None, base: int, units: tuple[str, ...]) -> str:
 
 
 def span_text(milliseconds: int | None) -> str:
-    """A duration in its two largest units: `340 ms`, `4.2 s`, `3 min 7 s`, `2 h 5 min`."""
+    """Format a duration in its two largest units: `340 ms`, `4.2 s`, `3 min 7 s`, `2 h 5 min`."""
     if milliseconds is None:
         return "–"
     if milliseconds < 1000:
@@ -53,55 +52,55 @@ def span_text(milliseconds: int | None) -> str:
 
 
 def cpu_text(microseconds: int | None) -> str:
-    """Time of a processor."""
+    """Format CPU time as a duration."""
     return span_text(None if microseconds is None else round(microseconds / 1000))
 
 
 def utc_datetime(at: int) -> datetime:
-    """A time as a datetime in UTC."""
+    """Convert a time to a datetime in UTC."""
     return datetime.fromtimestamp(at / 1000, UTC)
 
 
 def iso_text(at: int) -> str:
-    """`2026-11-25T03:30:12Z`: RFC 3339."""
+    """Format a time by RFC 3339: `2026-11-25T03:30:12Z`."""
     return utc_datetime(at).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def stamp_text(at: int) -> str:
-    """`2026-11-25T033012Z`: a night's name, which sorts and is a file's name everywhere."""
+    """Format a time for file names, sortable: `2026-11-25T033012Z`."""
     return utc_datetime(at).strftime("%Y-%m-%dT%H%M%SZ")
 
 
 def day_text(at: int) -> str:
-    """`25 November 2026`."""
+    """Format a day: `25 November 2026`."""
     when = utc_datetime(at)
     return f"{when.day} {when:%B %Y}"
 
 
 def weekday_text(at: int) -> str:
-    """`Wednesday, 25 November 2026`."""
+    """Format a day with its weekday: `Wednesday, 25 November 2026`."""
     return f"{utc_datetime(at):%A}, {day_text(at)}"
 
 
 def minute_text(at: int) -> str:
-    """`25 Nov 2026, 03:30`."""
+    """Format a time to the minute: `25 Nov 2026, 03:30`."""
     when = utc_datetime(at)
     return f"{when.day} {when:%b %Y, %H:%M}"
 
 
 def clock_text(at: int) -> str:
-    """`03:30`."""
+    """Format a time of day: `03:30`."""
     return f"{utc_datetime(at):%H:%M}"
 
 
 def short_day_text(at: int) -> str:
-    """`25 Nov`."""
+    """Format a day without the year: `25 Nov`."""
     when = utc_datetime(at)
     return f"{when.day} {when:%b}"
 
 
 def count_text(number: int, noun: str) -> str:
-    """`1 product`, `2 products`, `2 fixes`, `2 repositories`."""
+    """Format a count with its noun: `1 product`, `2 products`, `2 fixes`, `2 repositories`."""
     if number == 1:
         return f"1 {noun}"
     if noun.endswith("y") and noun[-2] not in "aeiou":
@@ -110,24 +109,24 @@ def count_text(number: int, noun: str) -> str:
 
 
 def log_lines(log: Sequence[str]) -> list[str]:
-    """The last lines of a log, as many and as long as a page should have."""
+    """Return the last lines of a log, at most LOG_LINES_LIMIT, cut at LOG_LINE_LIMIT characters."""
     return [f"{line[:LOG_LINE_LIMIT]}…" if len(line) > LOG_LINE_LIMIT else line for line in log[-LOG_LINES_LIMIT:]]
 
 
 def pixel_text(pixels: float) -> str:
-    """A length in a drawing."""
+    """Format a length in an SVG drawing."""
     return f"{pixels:.2f}"
 
 
 def days_since(issued: int, now: int) -> int:
-    """Whole days from one time to another, never below 0."""
+    """Return whole days from one time to another, at least 0."""
     return max(0, (now - issued) // MILLISECONDS_PER_DAY)
 
 
 def days_until(day: str, now: int) -> int | None:
-    """Return the days from `now` to a date such as `2027-04-30`; None if that is no date.
+    """Return the days from `now` to a date such as `2027-04-30`; None if malformed.
 
-    Negative when it has passed.
+    Negative for a date in the past.
     """
     try:
         return (date.fromisoformat(day) - utc_datetime(now).date()).days
@@ -136,5 +135,5 @@ def days_until(day: str, now: int) -> int | None:
 
 
 def join_names(names: list[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
+    """Join names: `a`, `a and b`, `a, b and c`."""
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

@@ -1,8 +1,8 @@
-"""Treemaps of an image's packages, a layer at a time.
+"""Compute the treemap of an image's packages by layer: rectangles in proportion to sizes.
 
-Packages are drawn as areas: squarified treemaps (Bruls, Huizing, van Wijk, 2000).
+Squarified treemaps (Bruls, Huizing, van Wijk, 2000).
 
-A map is `TREEMAP_WIDTH` × `TREEMAP_HEIGHT` pixels on a wide screen. Across it is measured in per cent, so that it fits
+A map is `TREEMAP_WIDTH` × `TREEMAP_HEIGHT` pixels on a wide screen. Its x coordinates are in per cent, so that it fits
 any screen while its texts keep their size.
 """
 
@@ -18,20 +18,20 @@ from pipeline.model.published_image import PackageSize
 TREEMAP_WIDTH = 1040.0
 TREEMAP_HEIGHT = 440.0
 NARROW_WIDTH = 330.0
-"""Pixels across on a phone."""
+"""Pixels of the map's width on a phone."""
 
 _HEADING = 18.0
-"""Pixels of the strip that names a layer."""
+"""Pixels of the strip with a layer's name."""
 _SMALLEST = 60.0
-"""Square pixels below which packages of a layer are put together."""
+"""Square pixels below which packages of a layer are combined."""
 _LETTER = 6.8
-"""Pixels of a letter on average, in the map's texts."""
+"""Average pixels of a letter in the map's texts."""
 HUES = 6
 
 
 @dataclass(frozen=True, slots=True)
 class Rectangle:
-    """In pixels."""
+    """A rectangle in pixels."""
 
     x: float
     y: float
@@ -45,10 +45,10 @@ class Rectangle:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A package, or several small ones together, and where it is drawn.
+    """The area of a package, or of several small ones combined.
 
-    `label` is shown where it fits: on any screen (`all`), on wide ones (`wide`), or nowhere (""). `x` and `width` in
-    per cent.
+    `fits`: on which screens `label` fits: any (`all`), wide ones (`wide`), or none (""). `x` and `width` are in per
+    cent.
     """
 
     label: str
@@ -67,7 +67,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class LayerArea:
-    """A layer: all of its place, and the packages in it. `hue` 0 to HUES - 1."""
+    """The area of a layer, with the cells of its packages. `hue`: 0 to HUES - 1."""
 
     name: str
     size: int
@@ -86,9 +86,9 @@ class LayerArea:
 
 
 def squarified(sizes: Sequence[int], place: Rectangle) -> tuple[Rectangle, ...]:
-    """Return a rectangle for each size, in the order given, that together fill `place`.
+    """Divide `place` into rectangles with areas in proportion to `sizes`, in their order.
 
-    They leave no gap and have areas in proportion (largest first gives the best shapes). Sizes are above 0.
+    Sizes must be above 0; largest first gives the best shapes.
     """
     scaled = squarify.normalize_sizes(sizes, place.width, place.height)
     return tuple(
@@ -98,9 +98,9 @@ def squarified(sizes: Sequence[int], place: Rectangle) -> tuple[Rectangle, ...]:
 
 
 def treemap(packages: Sequence[PackageSize], layers: Sequence[str]) -> tuple[LayerArea, ...]:
-    """Draw the packages that have any bytes, by layer.
+    """Return the areas of the layers with their packages, without empty packages.
 
-    `layers`: the names of the image's layers, lowest first.
+    `layers`: names of the image's layers, lowest first, by which hues are assigned.
     """
     held: dict[str, list[PackageSize]] = {}
     for package in packages:
