@@ -1,4 +1,4 @@
-"""Data classes of a site's history (products' figures, last runs); update, encode, read them.
+"""Data classes of a site's history (products' figures, last runs); update, encode, read.
 
     data/NAME.json    a product's figures (`ProductHistory`), with a point for each run that measured something
     data/site.json    summaries of the last runs, and the digest of each product page's inputs (`SiteState`)
