@@ -1,4 +1,4 @@
-"""OCI images: manifests, layouts, archives, signatures, attestations, SBOMs (image-spec 1.1).
+"""OCI images: manifests, layouts, archives, signatures, attestations, SBOMs.
 
 An image is made from layers and a configuration, written to a layout or archive on disk, and read back. `validation`
 trusts nothing: it recomputes every digest, size and diff_id and reports all mismatches.
