@@ -1,8 +1,7 @@
-"""Layers: from composed packages to blobs, and from blobs to trees on disk.
+"""Layers: packed from composed packages into blobs, and unpacked from blobs to folders.
 
-The one idea: a layer is put together from segments, one per package, that are compressed once, ever. No file
-system is needed to make one; `unpack` makes the tree, from the very bytes that are shipped, when something has
-to run.
+A layer is concatenated from segments, one per package, which are compressed once and kept. No file-system tree is
+needed to pack one; `unpack_to_store` unpacks a layer from its published blob when it is to be mounted.
 """
 
 from pipeline.layers.image_contents import read_contents

@@ -1,6 +1,6 @@
-"""The numbers of accounts, given before any layer is made.
+"""Assign numeric IDs to all accounts of an image, and write its passwd and group files.
 
-RPM headers hold names, tar needs numbers.
+RPM headers have owners' names, tar headers need numbers, which are assigned before any layer is made.
 
 A number comes from, in this order: the parent image, the recipe's `accounts`, `user()` and `group()`
 provides, sysusers.d and passwd and group files in payloads, else one that is kept in the lock. The state
@@ -23,12 +23,12 @@ from pipeline.model.header import PackageHeader
 from pipeline.model.recipe import Group, User
 
 _SYSTEM_HIGHEST = 999
-"""System accounts are numbered downwards from here, as shadow-utils does (SYS_UID_MAX)."""
+"""System accounts get IDs downwards from here, as in shadow-utils (SYS_UID_MAX)."""
 
 _ACCOUNT_FILES = re.compile(r"/(etc/(passwd|group)|usr/lib/sysusers\.d/[^/]+\.conf)")
 
 _DIGITS = 10
-"""Of the largest number of an account: uid_t has 32 bits."""
+"""Digits of the largest ID: uid_t has 32 bits."""
 
 NOLOGIN = "/sbin/nologin"
 
@@ -36,13 +36,13 @@ _PARENT = "the parent image"
 
 
 def account_files(header: PackageHeader) -> tuple[str, ...]:
-    """The paths in a package that tell of accounts, which must be read from its payload."""
+    """Return the files in a package that declare accounts, to be read from its payload."""
     return tuple(file.path for file in header.files if _ACCOUNT_FILES.fullmatch(file.path) and file.digest)
 
 
 @dataclass(frozen=True, slots=True)
-class _Wish:
-    """An account as one source describes it; a number of None asks for any."""
+class _Declared:
+    """An account as one source declares it; `number` None: any."""
 
     name: str
     number: int | None
@@ -54,25 +54,25 @@ class _Wish:
 
 
 @dataclass(slots=True)
-class _Wishes:
-    users: dict[str, _Wish] = field(default_factory=dict)
-    groups: dict[str, _Wish] = field(default_factory=dict)
+class _Declarations:
+    users: dict[str, _Declared] = field(default_factory=dict)
+    groups: dict[str, _Declared] = field(default_factory=dict)
     members: set[tuple[str, str]] = field(default_factory=set)
 
-    def user(self, wish: _Wish) -> None:
+    def user(self, wish: _Declared) -> None:
         _first(self.users, wish)
 
-    def group(self, wish: _Wish) -> None:
+    def group(self, wish: _Declared) -> None:
         _first(self.groups, wish)
 
 
-def _first(table: dict[str, _Wish], wish: _Wish) -> None:
-    """The first source that names a number wins; a later one only fills in what is unknown."""
+def _first(table: dict[str, _Declared], wish: _Declared) -> None:
+    """Add a declaration: the first number wins; later sources only fill in missing values."""
     known = table.get(wish.name)
     if known is None:
         table[wish.name] = wish
     else:
-        table[wish.name] = _Wish(
+        table[wish.name] = _Declared(
             wish.name,
             known.number if known.number is not None else wish.number,
             known.source,
@@ -92,25 +92,25 @@ def number_accounts(
     kept: Sequence[tuple[str, str, int]],
     parent: AccountTable | None = None,
 ) -> tuple[AccountTable, tuple[tuple[str, str, int], ...]]:
-    """The account table of an image, and the allocated numbers that the lock must keep.
+    """Return the account table of an image, and the allocated numbers that the lock must keep.
 
-    `parent` is that of the image below: its numbers hold, and `headers` are what is added to it.
+    `parent` is that of the parent image: its numbers are kept, and `headers` are those of added packages.
 
-    `users` and `groups` are the recipe's. `read` gives the content of the named files of a package. `kept` is
-    what the lock holds from before: (`user` or `group`, name, number). The order of `headers` does not matter.
+    `users` and `groups` are the recipe's. `read` returns the content of files of a package by path. `kept` are the
+    allocated numbers in the lock: (`user` or `group`, name, number). The order of `headers` does not matter.
     Raises BuildError `account-number-taken` if two names claim one number, `account-differs` if the recipe gives one
     of the parent's accounts another number.
     """
-    wishes = _Wishes()
+    wishes = _Declarations()
     if parent is not None:
         _from_parent(parent, users, groups, wishes)
     for group in groups:
-        wishes.group(_Wish(group.name, group.gid, "recipe"))
+        wishes.group(_Declared(group.name, group.gid, "recipe"))
     for user in users:
         gid = user.gid if user.gid is not None else user.uid
         named = next((group.name for group in groups if group.gid == gid), user.name)
-        wishes.group(_Wish(named, gid, "recipe"))
-        wishes.user(_Wish(user.name, user.uid, "recipe", gid, user.home, user.shell, user.comment))
+        wishes.group(_Declared(named, gid, "recipe"))
+        wishes.user(_Declared(user.name, user.uid, "recipe", gid, user.home, user.shell, user.comment))
     ordered = sorted(headers, key=lambda header: str(header.nevra))
     for header in ordered:
         for provide in header.provides:
@@ -122,20 +122,20 @@ def number_accounts(
     for header in ordered:
         for file in header.files:
             if file.user not in wishes.users:
-                wishes.user(_Wish(file.user, 0 if file.user == "root" else None, str(header.nevra)))
+                wishes.user(_Declared(file.user, 0 if file.user == "root" else None, str(header.nevra)))
             if file.group not in wishes.groups:
-                wishes.group(_Wish(file.group, 0 if file.group == "root" else None, str(header.nevra)))
-    wishes.user(_Wish("root", 0, "always", 0, "/root", "/bin/bash", "root"))
-    wishes.group(_Wish("root", 0, "always"))
-    return _settle(wishes, kept)
+                wishes.group(_Declared(file.group, 0 if file.group == "root" else None, str(header.nevra)))
+    wishes.user(_Declared("root", 0, "always", 0, "/root", "/bin/bash", "root"))
+    wishes.group(_Declared("root", 0, "always"))
+    return _build_table(wishes, kept)
 
 
-def _from_parent(parent: AccountTable, users: Sequence[User], groups: Sequence[Group], wishes: _Wishes) -> None:
-    """Take over the parent image's accounts, whose numbers are fixed: its files have them."""
+def _from_parent(parent: AccountTable, users: Sequence[User], groups: Sequence[Group], wishes: _Declarations) -> None:
+    """Declare the parent image's accounts, whose numbers are fixed, because its files have them."""
     for group in parent.groups:
-        wishes.group(_Wish(group.name, group.gid, _PARENT))
+        wishes.group(_Declared(group.name, group.gid, _PARENT))
     for user in parent.users:
-        wishes.user(_Wish(user.name, user.uid, _PARENT, user.gid, user.home, user.shell, user.comment))
+        wishes.user(_Declared(user.name, user.uid, _PARENT, user.gid, user.home, user.shell, user.comment))
     wishes.members.update(parent.members)
     wanted = [("user", user.name, user.uid, parent.uid(user.name)) for user in users]
     gids = {user.name: user.gid for user in parent.users}
@@ -161,27 +161,27 @@ def final_accounts(table: AccountTable, passwd: str | None, group: str | None) -
     They are those in its final `/etc/passwd` and `/etc/group` (None: as they were written from the table, or there is
     none), then those of the table that are not there.
     """
-    wishes = _Wishes()
+    wishes = _Declarations()
     for path, text in (("/etc/group", group), ("/etc/passwd", passwd)):
         _from_file(path, text or "", _PARENT, wishes)
     for one in table.groups:
-        wishes.group(_Wish(one.name, one.gid, _PARENT))
+        wishes.group(_Declared(one.name, one.gid, _PARENT))
     for user in table.users:
-        wishes.user(_Wish(user.name, user.uid, _PARENT, user.gid, user.home, user.shell, user.comment))
+        wishes.user(_Declared(user.name, user.uid, _PARENT, user.gid, user.home, user.shell, user.comment))
     wishes.members.update(table.members)
-    return _settle(wishes, ())[0]
+    return _build_table(wishes, ())[0]
 
 
-def _settle(
-    wishes: _Wishes, kept: Sequence[tuple[str, str, int]]
+def _build_table(
+    wishes: _Declarations, kept: Sequence[tuple[str, str, int]]
 ) -> tuple[AccountTable, tuple[tuple[str, str, int], ...]]:
     remembered = {(kind, name): number for kind, name, number in kept}
     for name, wish in list(wishes.users.items()):
         # An account without a group of its own name and without a stated group gets one, as useradd -r does.
         if wish.group is None and name not in wishes.groups:
-            wishes.group(_Wish(name, wish.number, wish.source))
+            wishes.group(_Declared(name, wish.number, wish.source))
         elif isinstance(wish.group, str) and wish.group not in wishes.groups:
-            wishes.group(_Wish(wish.group, None, wish.source))
+            wishes.group(_Declared(wish.group, None, wish.source))
     allocated: list[tuple[str, str, int]] = []
     numbers = {
         "group": _numbers("group", wishes.groups, remembered, {}, allocated),
@@ -209,12 +209,12 @@ def _settle(
 
 def _numbers(
     kind: str,
-    wishes: Mapping[str, _Wish],
+    wishes: Mapping[str, _Declared],
     remembered: Mapping[tuple[str, str], int],
     preferred: Mapping[str, int],
     allocated: list[tuple[str, str, int]],
 ) -> dict[str, int]:
-    """A number for every name; two names with one number are an error that names both sources."""
+    """Return a number for every name; raise for two names with one number, with both sources."""
     numbers: dict[str, int] = {}
     taken: dict[int, str] = {}
     problems = []
@@ -236,7 +236,7 @@ def _numbers(
     if problems:
         raise BuildError.of(problems)
     unnumbered = sorted(name for name, wish in wishes.items() if wish.number is None)
-    # What was allocated before is given out first, so that a newcomer never takes an old name's number.
+    # Formerly allocated numbers first, so that a new name never gets an old name's number.
     for name in sorted(unnumbered, key=lambda name: ((kind, name) not in remembered, name)):
         number = remembered.get((kind, name), preferred.get(name))
         if number is None or number in taken:
@@ -247,7 +247,7 @@ def _numbers(
     return numbers
 
 
-def _from_provide(name: str, encoded: str, source: str, wishes: _Wishes) -> None:
+def _from_provide(name: str, encoded: str, source: str, wishes: _Declarations) -> None:
     """Read an account from a `user(NAME)` or `group(NAME)` provide.
 
     rpm ≥ 4.19 puts the sysusers line there in base64.
@@ -265,36 +265,36 @@ def _from_provide(name: str, encoded: str, source: str, wishes: _Wishes) -> None
     if line:
         _sysusers_line(line.strip("\0\n"), source, wishes)
     elif kind == "user":
-        wishes.user(_Wish(account, None, source))
+        wishes.user(_Declared(account, None, source))
     else:
-        wishes.group(_Wish(account, None, source))
+        wishes.group(_Declared(account, None, source))
 
 
-def _from_file(path: str, text: str, source: str, wishes: _Wishes) -> None:
+def _from_file(path: str, text: str, source: str, wishes: _Declarations) -> None:
     for line in text.splitlines():
         if path.endswith("/passwd"):
             fields = line.split(":")
             if len(fields) == 7 and _is_number(fields[2]) and _is_number(fields[3]):
                 name, _, uid, gid, comment, home, shell = fields
-                wishes.user(_Wish(name, int(uid), source, int(gid), home, shell, comment))
+                wishes.user(_Declared(name, int(uid), source, int(gid), home, shell, comment))
         elif path.endswith("/group"):
             fields = line.split(":")
             if len(fields) == 4 and _is_number(fields[2]):
-                wishes.group(_Wish(fields[0], int(fields[2]), source))
+                wishes.group(_Declared(fields[0], int(fields[2]), source))
                 wishes.members.update((fields[0], member) for member in fields[3].split(",") if member)
         else:
             _sysusers_line(line, source, wishes)
 
 
 def _is_number(text: str) -> bool:
-    """Tell whether a field is a number as the C library reads one.
+    """Return whether a field is a number as the C library parses it.
 
-    `str.isdigit` takes `²` and digits without end.
+    `str.isdigit` accepts `²` and any number of digits.
     """
     return len(text) <= _DIGITS and text.isascii() and text.isdigit()
 
 
-def _sysusers_line(line: str, source: str, wishes: _Wishes) -> None:
+def _sysusers_line(line: str, source: str, wishes: _Declarations) -> None:
     """Read one line of sysusers.d(5).
 
     The forms are `u name id[:group] "comment" home shell`, `g name id`, and `m user group`.
@@ -311,14 +311,14 @@ def _sysusers_line(line: str, source: str, wishes: _Wishes) -> None:
         number, _, group = identifier.partition(":")
         uid = int(number) if _is_number(number) else None
         stated: str | int | None = int(group) if _is_number(group) else (group or None)
-        wishes.user(_Wish(name, uid, source, stated, home, shell, comment))
+        wishes.user(_Declared(name, uid, source, stated, home, shell, comment))
         if stated is None:
-            wishes.group(_Wish(name, uid, source))
+            wishes.group(_Declared(name, uid, source))
     elif kind == "g":
-        wishes.group(_Wish(name, int(identifier) if _is_number(identifier) else None, source))
+        wishes.group(_Declared(name, int(identifier) if _is_number(identifier) else None, source))
     elif kind == "m":
-        wishes.user(_Wish(name, None, source))
-        wishes.group(_Wish(identifier, None, source))
+        wishes.user(_Declared(name, None, source))
+        wishes.group(_Declared(identifier, None, source))
         wishes.members.add((identifier, name))
 
 
@@ -328,7 +328,7 @@ def _sysusers_line(line: str, source: str, wishes: _Wishes) -> None:
 def complete_passwd(text: str, table: AccountTable) -> str:
     """Return `/etc/passwd` with a line for every user.
 
-    The lines that are there stay, the missing ones follow.
+    Existing lines are kept, missing ones appended.
     """
     names = {line.split(":", 1)[0] for line in text.splitlines()}
     return _with_lines(
@@ -344,7 +344,7 @@ def complete_passwd(text: str, table: AccountTable) -> str:
 def complete_group(text: str, table: AccountTable) -> str:
     """Return `/etc/group` with a line for every group.
 
-    Members that are missing in a line are added to it.
+    Members that an existing line lacks are added to it.
     """
     members: dict[str, list[str]] = {}
     for group, user in table.members:
@@ -369,7 +369,7 @@ def complete_group(text: str, table: AccountTable) -> str:
 
 
 def complete_shadow(text: str, names: Iterable[str], *, fields: int) -> str:
-    """`/etc/shadow` (9 fields) or `/etc/gshadow` (4) with a locked line for every name."""
+    """Return `/etc/shadow` (9 fields) or `/etc/gshadow` (4) with a locked line for every name."""
     present = {line.split(":", 1)[0] for line in text.splitlines()}
     return _with_lines(text, (f"{name}:!{':' * (fields - 2)}" for name in names if name not in present))
 
@@ -380,7 +380,7 @@ def _with_lines(text: str, lines: Iterable[str]) -> str:
 
 
 def changed_numbers(before: AccountTable, passwd: str, group: str) -> tuple[str, ...]:
-    """Sentences about accounts that a scriptlet gave another number than the table's."""
+    """Describe accounts whose number in the files differs from the table's, after a scriptlet."""
     found = []
     for kind, text, number_of in (("user", passwd, before.uid), ("group", group, before.gid)):
         for line in text.splitlines():

@@ -1,9 +1,7 @@
-"""Unpack a recipe's archive (tar, cpio or zip, any compression) below a path of the image.
+"""Unpack a recipe's archive (tar, cpio or zip) below a path of the image, and nowhere else.
 
-Nothing of it is put anywhere else.
-
-The archive says what is in it; owners, modes and times are the recipe's. Its bytes have the checksum that the recipe
-gives, and are still not believed: a name or link that leads out, a device, more content than fits is refused.
+Content is the archive's; owners, modes and times are the recipe's. Its checksum was verified, but it is not trusted: a
+name or link that leads out, a device, or more content than the limit is refused.
 """
 
 from __future__ import annotations
@@ -34,7 +32,7 @@ from pipeline.trees.canonical_path import PATH_LIMIT
 ARCHIVE_ENTRIES_LIMIT = 1_000_000
 """Entries of one archive: ten times a large application."""
 ARCHIVE_CONTENT_LIMIT = 8 << 30
-"""Bytes of all files of one archive, holes included: what a build session may write."""
+"""Bytes of all files of one archive, holes included: as many as a build session may write."""
 
 ARCHIVE_DIRECTORY_MODE = 0o755
 """Permissions of directories and programs where the recipe gives none."""
@@ -46,22 +44,22 @@ _FILTERS = {
     b"LZIP": ArchiveFilter.LZIP,
     b"\x5d\x00\x00": ArchiveFilter.LZMA,
 }
-"""First bytes of the streams that only libarchive decompresses."""
+"""First bytes of streams that only libarchive decompresses."""
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 _LINKS_LIMIT = 40
-"""Symlinks on the way of one path: the kernel's own bound (path_resolution(7))."""
+"""Symlinks that are followed in one path: the kernel's own bound (path_resolution(7))."""
 _HOLE = bytes(1 << 20)
 
 
 def place_archive(file: ImageFile, archive: BinaryIO, root: RootFs, *, uid: int, gid: int, mtime: int) -> None:
-    """Put what is in `archive` below `file.path`.
+    """Unpack `archive` below `file.path`.
 
-    Directories that are there keep their owners and modes.
+    Existing directories keep their owners and modes.
 
     Raises BuildError `archive-unsafe`, `archive-malformed`, `archive-too-large`, `archive-empty`.
     """
     assert file.archive is not None
-    placing = _Placing(file, file.archive, root, uid, gid, mtime)
+    placing = _Unpacking(file, file.archive, root, uid, gid, mtime)
     try:
         placing.folder(())
         for member in archive_members(archive):
@@ -75,7 +73,7 @@ def place_archive(file: ImageFile, archive: BinaryIO, root: RootFs, *, uid: int,
 
 
 def archive_members(archive: BinaryIO) -> Iterator[ArchiveMember]:
-    """The members of an archive, whose format is told by how it begins.
+    """Yield the members of an archive, whose format is detected by its first bytes.
 
     Raises MalformedArchive, VerificationError `stream-damaged` and `stream-too-large`, EnvironmentLacking
     `library-missing`.
@@ -95,8 +93,8 @@ def archive_members(archive: BinaryIO) -> Iterator[ArchiveMember]:
 
 
 @dataclass(slots=True)
-class _Placing:
-    """An archive that is being placed.
+class _Unpacking:
+    """The state of unpacking one archive.
 
     Paths are tuples of names below the recipe's path; `folders` are known to be directories and no links, `files` are
     those of the archive with all of their hard links.
@@ -116,13 +114,13 @@ class _Placing:
     links: dict[tuple[str, ...], str] = field(default_factory=dict)
 
     def wrong(self, code: str, why: str, hint: str | None = None) -> BuildError:
-        """The error for this archive."""
+        """Make an error about this archive."""
         return BuildError(
             code, f"the archive '{self.archive.name}' is refused: {why}", place=self.file.place, hint=hint
         )
 
     def place(self, member: ArchiveMember) -> None:
-        """Put one entry where it belongs, if stripping leaves something of its name."""
+        """Unpack one entry, unless stripping leaves nothing of its name."""
         self.count += 1
         if self.count > ARCHIVE_ENTRIES_LIMIT:
             raise self.wrong("archive-too-large", f"it has more than {ARCHIVE_ENTRIES_LIMIT} entries")
@@ -152,7 +150,7 @@ class _Placing:
             raise self.wrong("archive-unsafe", f"'{_shown(header)}' is not a file, directory or link")
 
     def finish(self) -> None:
-        """Look at what can be judged only now: where links lead, and that there is anything."""
+        """Check the whole: that no link leads out, and that there are entries."""
         for path, target in self.links.items():
             why = self._leads_out(path, target)
             if why:
@@ -169,14 +167,14 @@ class _Placing:
     def folder(self, path: tuple[str, ...]) -> None:
         """Make a directory with those above it, up to the recipe's path.
 
-        What is there must be a directory itself: a link that a package put there would lead elsewhere.
+        An existing one must be a directory itself, not a link of a package that leads elsewhere.
         """
         if path in self.folders:
             return
         if path:
             self.folder(path[:-1])
         else:
-            # Links on the way to the recipe's own path are the image's: /lib may be one.
+            # Links in the recipe's own path are followed: /lib may be one.
             self.base = self.root.real(self.file.path)
         whole = self._whole(path)
         found = self.root.stat(whole, follow=False)
@@ -199,7 +197,7 @@ class _Placing:
             )
         self.folder(path[:-1])
         if member.header.size > 0:
-            # In cpio archives the last of a file's names has its content.
+            # In cpio archives the last of a file's hard links has its content.
             self._write(path, member)
             for name in names:
                 self.root.link(self._whole(name), self._whole(path))
@@ -223,7 +221,7 @@ class _Placing:
         )
 
     def _content(self, member: ArchiveMember) -> Iterator[bytes | memoryview]:
-        """The content of a file, holes filled with zeros, within what is left of the bound."""
+        """Yield a file's content, holes as zeros; raise beyond the bound on all content."""
         size, at = member.header.size, 0
         if size > self.left:
             raise self.wrong("archive-too-large", f"its files exceed {ARCHIVE_CONTENT_LIMIT >> 30} GiB")
@@ -260,10 +258,7 @@ class _Placing:
             raise self.wrong("archive-malformed", f"'{'/'.join(path)}' appears twice")
 
     def _leads_out(self, path: tuple[str, ...], target: str) -> str:
-        """Return the reason to refuse a symlink, "" if there is none.
-
-        Links of the archive on its way are followed.
-        """
+        """Return why a symlink leads out, following the archive's links; "" if it does not."""
         done, ahead, followed = list(path[:-1]), target.split("/")[::-1], 0
         if target.startswith("/"):
             return "is absolute; it must point inside the archive"

@@ -1,6 +1,6 @@
-"""Record the script that changed each path.
+"""Record which script or step changed each path in an overlay's upper directory.
 
-Package content that is not as the package brought it has a cause.
+It gives the cause of every change to package content.
 """
 
 from __future__ import annotations
@@ -14,18 +14,15 @@ from pipeline.sandbox import BuildSession
 
 
 class ChangeTracker:
-    """A record of the step that changed each path.
-
-    It is made from the upper directory's metadata before and after each step.
-    """
+    """Record of the step that changed each path, by the upper directory's metadata after each."""
 
     def __init__(self, session: BuildSession) -> None:
         self._session = session
         self._seen: dict[str, tuple[int, ...]] = {}
         self._cause: dict[str, str] = {}
 
-    def saw(self, cause: str) -> None:
-        """Everything that differs since the last call was done by `cause`."""
+    def record_step(self, cause: str) -> None:
+        """Record `cause` for everything that differs since the last call."""
         now = dict(self._walk(self._session.upper))
         for path, stamp in now.items():
             if self._seen.get(path) != stamp:
@@ -33,11 +30,11 @@ class ChangeTracker:
         self._seen = now
 
     def forget(self) -> None:
-        """Forget what differs since the last call: it was our own cleaning."""
+        """Ignore what differs since the last call: relbuild's own cleaning."""
         self._seen = dict(self._walk(self._session.upper))
 
     def changes(self, tree: Tree) -> tuple[Change, ...]:
-        """Package content among what was changed, with the last cause of each."""
+        """Return the changes to package content, with the last cause of each."""
         found = []
         for path in sorted(self._seen):
             entry = tree.get(path)

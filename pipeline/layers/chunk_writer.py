@@ -1,4 +1,4 @@
-"""Tar bytes into compressed pieces, several at a time, in order."""
+"""Writer that compresses tar bytes in pieces, in parallel and in order, into a blob."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline.model.tree import Entry, EntryKind
 from pipeline.store import BlobWriter
 
 COMPRESSION_WORKERS = max(1, min(8, len(os.sched_getaffinity(0))))
-"""Threads that compress: one for each processor that this process may use. Their number does not show in the bytes."""
+"""Threads that compress: one for each processor that this process may use. The bytes do not depend on it."""
 
 
 class ChunkWriter:
@@ -36,7 +36,7 @@ class ChunkWriter:
         self.size = 0
 
     def entry(self, entry: Entry, content: Iterable[bytes] = ()) -> None:
-        """An entry with exactly `entry.size` bytes of content, if it is a file."""
+        """Write an entry with exactly `entry.size` bytes of content, if it is a file."""
         self.write(tar_header(entry))
         if entry.kind is EntryKind.FILE and entry.size:
             before = self.size
@@ -49,7 +49,7 @@ class ChunkWriter:
             self.write(padding(entry.size))
 
     def write(self, data: bytes) -> None:
-        """Any bytes of tar."""
+        """Write any bytes of tar."""
         self.size += len(data)
         if self._hash is not None:
             self._hash.update(data)
@@ -66,12 +66,12 @@ class ChunkWriter:
                 self._submit()
 
     def end(self) -> None:
-        """The end marker, and `finish`."""
+        """Write the end marker, and finish."""
         self.write(TAR_END)
         self.finish()
 
     def finish(self) -> None:
-        """Everything is compressed and written."""
+        """Wait until everything is compressed and written."""
         if self._piece:
             self._submit()
         while self._running:

@@ -1,6 +1,6 @@
 """The contents of an image (packages, privileged files), read from its unpacked layers.
 
-They are read from the very bytes that are shipped, whoever built them.
+They are read from the published layers, whoever built them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def read_contents(image: Image, lowers: Sequence[Path]) -> Contents:
 
 
 def _packages(lowers: Sequence[Path], paths: Sequence[str]) -> tuple[str, tuple[PackageLicense, ...]]:
-    """The path of the database, "" if there is none, and the packages in it."""
+    """Read the packages from the RPM database; return its path ("" if none) and them."""
     for lower in reversed(lowers):
         handle = os.open(lower, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -61,7 +61,7 @@ def _privileged(lowers: Sequence[Path]) -> list[PrivilegedFile]:
 
 
 def _programs(root: Path) -> Iterator[tuple[str, int]]:
-    """Setuid and setgid programs in one layer; symlinks are not followed."""
+    """Yield setuid and setgid programs in one layer; symlinks are not followed."""
     folders = [""]
     while folders:
         folder = folders.pop()
@@ -77,7 +77,7 @@ def _programs(root: Path) -> Iterator[tuple[str, int]]:
 
 
 def _hides(upper: Path, path: str) -> bool:
-    """Tell whether an upper layer replaces or removes what a lower one has at `path`."""
+    """Return whether an upper layer replaces or removes a lower one's `path`."""
     place = upper
     for part in path.split("/"):
         place /= part

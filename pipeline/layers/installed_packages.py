@@ -1,4 +1,4 @@
-"""The records of rpm's database in a finished image: its packages and their files' states."""
+"""Compute the final file states of packages, and write them into a new rpm database."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.trees import STATE_NOT_INSTALLED
 
 
 def matching_paths(pattern: str, tree: Tree) -> list[str]:
-    """The canonical paths in `tree` that a line under `remove` means."""
+    """Return the canonical paths in `tree` that match a line under `remove`."""
     wanted = pattern.strip("/")
     return [path for path in tree.entries if fnmatch.fnmatchcase(path, wanted)]
 
@@ -24,7 +24,7 @@ def final_file_states(
 ) -> dict[str, tuple[int, ...]]:
     """Return rpm's states of all files by NEVRA in the finished image.
 
-    Files that lie at or below `remove` count as not installed. `paths` are the canonical paths of the files of each
+    Files at or below a path in `remove` count as not installed. `paths` are the canonical paths of the files of each
     package.
     """
     gone = {path for pattern in remove for path in matching_paths(pattern, tree)}

@@ -1,7 +1,7 @@
-"""A layer from segments: mostly a copy of bytes.
+"""Build a package layer by concatenating its packages' compressed segments.
 
 A layer is all of its directories, then the segments of its packages in order of NEVRA, then the end marker. Its
-identity is made of the segments' identities, so a layer in which nothing changed costs a look into the store.
+identity is made of the segments' identities, so an unchanged layer costs a lookup in the store.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from pipeline.streams import IteratorFile, decompressed, prefetch
 from pipeline.trees import ComposedLayer, Part
 
 FORMAT = 1
-"""Raise it when the same inputs give other bytes."""
+"""To be raised when the same inputs give other bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class BuiltLayer:
-    """A layer; `reused`: it stood in the store."""
+    """A built layer; `reused`: it was in the store."""
 
     layer: Layer
     reused: bool
@@ -52,7 +52,7 @@ class _Known:
 def build_layer(
     composed: ComposedLayer, *, store: Store, compression: Compression, progress: Progress = QUIET
 ) -> BuiltLayer:
-    """Make the layer, or find it made. The packages are blobs of `store` and verified.
+    """Build the layer, or recall it. Its packages must be in `store` and verified.
 
     Raises VerificationError `package-damaged`, `blob-missing`, `blob-damaged`.
     """
@@ -115,7 +115,7 @@ def _segments(
     pool: ThreadPoolExecutor,
     running: Task,
 ) -> list[Segment]:
-    """All segments in order, the missing ones made side by side."""
+    """Return all segments in order; missing ones are made in parallel."""
 
     def one(item: tuple[Part, Digest]) -> Segment:
         part, name = item
@@ -161,7 +161,7 @@ def _assemble(segments: Sequence[Segment], blob: BlobWriter, store: Store) -> tu
             size += len(piece)
     except VerificationError:
         for segment in segments:
-            store.verify(segment.digest)  # Removes the damaged one and says so.
+            store.verify(segment.digest)  # Removes the damaged one and raises.
         raise
     if size != expected:
         raise VerificationError("layer-malformed", f"layer segments have {size} bytes of tar, not {expected}")
@@ -177,5 +177,5 @@ def _chunks(segments: Sequence[Segment], blob: BlobWriter, store: Store) -> Iter
                 blob.write(data)
                 yield data
         if found.hexdigest() != segment.digest.hex:
-            store.verify(segment.digest)  # Puts it aside and says so.
+            store.verify(segment.digest)  # Moves it aside and raises.
             raise VerificationError("blob-damaged", f"{segment.digest} in the store changed while it was read")

@@ -1,8 +1,8 @@
-"""Layers of entries that no package brings: of an overlay's upper directory, or of memory.
+"""Pack a layer from an overlay's upper directory, or from entries in memory.
 
-An overlay says "deleted" with a character device 0:0 and "nothing from below" with an attribute; a layer says
-both with `.wh.` names (image-spec, layer.md). An opaque directory is written as one whiteout for each name that
-it hides, which the specification prefers, so the layer depends on what was removed and not on how.
+Overlayfs marks a deleted path by a character device 0:0 and an opaque directory by an attribute; a layer marks both by
+`.wh.` names (image-spec, layer.md). An opaque directory is written as one whiteout for each name that it hides, as the
+specification prefers, so the layer depends on what was removed and not on how.
 """
 
 from __future__ import annotations
@@ -47,10 +47,9 @@ def pack_directory(
 ) -> Layer:
     """Pack the changes that an overlay's upper directory makes to `lower` into a layer.
 
-    `shift` is taken off owners' numbers. What is the same as in `lower` is left out, also when it was copied up
-    or removed and made again. Everything gets `build_time` as its time, except what has its content and time
-    from `lower`. Sockets are left out: nobody listens any more. Raises BuildError `device-node`, `too-deep`,
-    `unsafe-path` (a name that would mean a whiteout).
+    `shift` is subtracted from owners' IDs. Entries equal to those in `lower` are left out, also when they were copied
+    up or removed and made again. Entries get `build_time` as their time, except those with content and time of `lower`.
+    Sockets are left out. Raises BuildError `device-node`, `too-deep`, `unsafe-path` (a whiteout's name).
     """
     changes = _Changes(upper, lower, shift, build_time)
     changes.walk("", hidden=False)
@@ -87,7 +86,7 @@ def pack_entries(
 
 
 def layer_to_json(layer: Layer) -> dict[str, object]:
-    """A layer as a JSON value, for the store's results."""
+    """Convert a layer to a JSON value, for the store's results."""
     return {
         "name": layer.name,
         "diff_id": str(layer.diff_id),
@@ -100,7 +99,7 @@ def layer_to_json(layer: Layer) -> dict[str, object]:
 
 
 def layer_from_json(value: Mapping[str, Any]) -> Layer:
-    """The inverse of `layer_to_json`."""
+    """Convert a JSON value from `layer_to_json` to a layer."""
     return Layer(
         name=value["name"],
         diff_id=DiffId.parse(value["diff_id"]),
@@ -147,7 +146,7 @@ def _write(
 
 @dataclass(slots=True)
 class _Changes:
-    """The changes of an upper directory, gathered path by path."""
+    """The changes of an upper directory to the lower tree, collected path by path."""
 
     upper: Path
     lower: Tree
@@ -165,7 +164,7 @@ class _Changes:
                 self.children.setdefault(parent, []).append(last)
 
     def result(self) -> list[tuple[Entry, bytes | Path]]:
-        """Everything that changed and the directories that it stands in, sorted by path."""
+        """Return changed entries and their parent directories, sorted by path."""
         self._link_up()
         root = self.lower.get("")
         if root is not None:
@@ -177,9 +176,9 @@ class _Changes:
         return [self.changed[path] for path in sorted(self.changed)]
 
     def walk(self, folder: str, *, hidden: bool) -> None:
-        """Gather the changes of a folder and of all below it.
+        """Collect the changes of a folder and of all below it.
 
-        `hidden`: of the lower directory nothing shows through, as an opaque directory is above.
+        `hidden`: an opaque directory above hides the lower directory.
         """
         if folder.count("/") > TREE_DEPTH_LIMIT:
             raise BuildError(
@@ -249,7 +248,7 @@ class _Changes:
     def _link_up(self) -> None:
         """Write all names of a file in the upper directory if one of its hard links is new.
 
-        Hard links hold together, for a layer cannot link to what is below it.
+        A layer cannot have a hard link to a file of a lower layer.
         """
         for names in self.links.values():
             if all(same for _, _, same in names):
@@ -261,7 +260,7 @@ class _Changes:
                 self.changed[entry.path] = (replace(entry, kind=EntryKind.HARDLINK, link=first.path, size=0), b"")
 
     def _below(self, path: str) -> Entry | None:
-        """The lower entry, a hard link as the file that it is."""
+        """Return the lower entry, a hard link as its file."""
         entry = self.lower.get(path)
         if entry is not None and entry.kind is EntryKind.HARDLINK:
             named = self.lower.get(entry.link)

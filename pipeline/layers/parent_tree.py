@@ -1,4 +1,4 @@
-"""The tree and the accounts of a finished image, for an image that is built from it."""
+"""Read the tree and the accounts of a finished image, for an image that is built from it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def parent_tree_and_accounts(
 ) -> tuple[Tree, AccountTable]:
     """Return the tree and the accounts of a whole image.
 
-    `lower` is the tree that its layers but the `last` come to, `accounts` those that the last one began with. Raises
+    `lower` is the tree of its layers but the `last`, `accounts` those that the last one began with. Raises
     VerificationError as `layer_entries` does, BuildError `accounts-too-large`.
     """
     texts: dict[str, str] = {}

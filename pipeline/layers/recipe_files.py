@@ -1,4 +1,4 @@
-"""The files that a recipe brings itself, with their final content."""
+"""Render and fetch the files of a recipe: their final content, owner and mode."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ RECIPE_FILE_LIMIT = 256 << 20
 
 @dataclass(frozen=True, slots=True)
 class ImageArchive:
-    """An archive that is put below a path.
+    """An archive that is unpacked below a path.
 
-    `name` says where it came from, for messages; its bytes have the `digest` and are in the store. Names in it lose
-    their `strip` leading components.
+    `name` is its origin, for messages; its bytes are in the store by `digest`. `strip` is the number of leading path
+    components that are removed from its names.
     """
 
     name: str
@@ -43,7 +43,7 @@ class ImageFile:
     """A file of the recipe with its final content.
 
     `content` is bytes for a file, None for a directory; `link` is a symlink's target as text. `owner`, `group` are
-    names. `mode` is None where an archive says what is a program.
+    names. `mode` is None where an archive's execute bits decide.
     """
 
     path: str
@@ -62,8 +62,8 @@ def render_files(
 ) -> tuple[tuple[ImageFile, ...], tuple[Path, ...]]:
     """Return the final files of `recipe`, and every template file that took part.
 
-    Templates see `seen`; `get` fetches what has a URL; `memory` keeps what templates came to. Archives are taken to be
-    in the store.
+    `seen` are the templates' variables; `get` fetches files by URL; `memory` keeps rendered texts. Archives must be in
+    the store.
 
     Raises RecipeError `source-missing`, `source-too-large`, `path-escapes`, and what templates raise.
     """
@@ -112,7 +112,7 @@ def _render(
 
 
 def _read_source(given: GivenFolder, plan: FilePlan) -> bytes:
-    """Read a file that stands beside the recipe.
+    """Read a file beside the recipe.
 
     Raises RecipeError `source-missing`, `source-too-large`, `path-escapes`.
     """

@@ -1,7 +1,4 @@
-"""One script of a transaction, run in a build session.
-
-The module has its environment, its input, its bounds, and what is said when it fails.
-"""
+"""Run one script of a transaction in a build session: environment, input, deadline, errors."""
 
 from __future__ import annotations
 
@@ -13,10 +10,10 @@ from pipeline.packages import lua_command
 from pipeline.sandbox import BuildSession
 
 SCRIPT_SECONDS = 300.0
-"""How long one script may run: the slowest real ones (font and certificate caches) take seconds."""
+"""Seconds that one script may run: the slowest real ones (font and certificate caches) take a few."""
 
 SCRIPT_MOUNT = "/run/relbuild"
-"""Where a script stands while it runs; rpm's Lua stands beside it."""
+"""Mount point of the folder with the running script, and rpm's Lua."""
 
 _PATH = "/sbin:/bin:/usr/sbin:/usr/bin"
 

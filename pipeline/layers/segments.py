@@ -1,7 +1,7 @@
-"""Segments: what one package contributes to a layer, already compressed.
+"""Make a package's segment of a layer: its files as compressed tar, made once and kept.
 
-A segment is a function of the package, of what is emitted of it, of the codec and of the formats, and of
-nothing else; it is compressed once and remembered. It holds no directories: those are the layer's own.
+A segment depends only on the package, the entries that it emits, the codec and the formats; it is compressed once and
+remembered. It has no directories: those are the layer's own.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from pipeline.store import Store
 from pipeline.trees import Part
 
 FORMAT = 1
-"""Raise it when the same inputs give other bytes."""
+"""To be raised when the same inputs give other bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A blob of whole compressed pieces, and how many bytes of tar it holds."""
+    """A blob of whole compressed pieces; `tar_size` is its bytes of tar."""
 
     digest: Digest
     size: int
@@ -39,8 +39,8 @@ class Segment:
 def segment_identity(part: Part, compression: Compression) -> Digest:
     """Return the identity of the segment of `part`.
 
-    The tar headers stand for the emit list: they hold every byte of it that can reach the layer; a file's content is
-    known by the package and its place in the header.
+    It is over the entries' tar headers, which have every byte of the entries that reaches the layer; a file's content
+    is identified by the package and its index in the header.
     """
     emitted = hashlib.sha256()
     for index, entry in part.entries:
@@ -57,7 +57,7 @@ def segment_identity(part: Part, compression: Compression) -> Digest:
 
 
 def recall_segment(name: Digest, store: Store) -> Segment | None:
-    """The segment called `name`, if the store holds it."""
+    """Return the segment with the identity `name`, if the store has it."""
     segment = store.recall_as(name, lambda value: from_json(Segment, value))
     return segment if segment is not None and store.sound(segment.digest) else None
 
@@ -67,7 +67,7 @@ def make_segment(
 ) -> Segment:
     """Stream the package's payload into compressed tar.
 
-    The package must have been verified; each file's content is compared with the header's digest again on its way.
+    The package must have been verified; each file's content is compared with the header's digest again.
     `pool` compresses.
 
     Raises VerificationError `package-damaged`, `blob-missing`.
@@ -88,8 +88,8 @@ def make_segment(
 def _emitted(part: Part, rpm: Path) -> Iterator[tuple[Entry, Iterator[bytes]]]:
     """Yield a package's entries with their contents, in the order of the segment.
 
-    Entries that need no content come first, in order of path; then files as the payload brings them, each with its hard
-    links behind it. RPM gives a hard link's data with its last name, which may be one that is not emitted.
+    Entries without content come first, by path; then files in the payload's order, each followed by its hard links. RPM
+    has the content of hard links with the last name, which may be one that is not emitted.
     """
     by_index = dict(part.entries)
     links: dict[str, list[Entry]] = {}

@@ -1,7 +1,7 @@
-"""The state layer: made in the sandbox, above the package layers, where a tree is needed.
+"""Build the last layer in the sandbox: accounts, scriptlets, recipe files, RPM database.
 
-Accounts, scriptlets and triggers in RPM's order, the recipe's files, removals, the RPM database. What landed
-in the overlay's upper directory, cleaned of everything that is not a function of the inputs, is the last layer.
+The steps are accounts, scriptlets and triggers in RPM's order, the recipe's files, removals, the RPM database. The
+overlay's upper directory, cleaned of everything that does not depend on the inputs alone, is packed as the last layer.
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ from pipeline.sandbox import (
 from pipeline.store import Store
 
 FORMAT = 1
-"""Raise it when the same inputs give another state layer."""
+"""To be raised when the same inputs give another state layer."""
 
 _ACCOUNT_FILE_LIMIT = 4 << 20
-"""Bytes of /etc/passwd and its like that are read: thousands of accounts."""
+"""Bytes of /etc/passwd and similar files that are read: thousands of accounts."""
 
 UNREPRODUCIBLE_PATHS = (
-    "etc/passwd-",  # copies that shadow-utils leaves; what they say depends on the order of scriptlets alone
+    "etc/passwd-",  # backups by shadow-utils, whose content depends on the order of scriptlets
     "etc/group-",
     "etc/shadow-",
     "etc/gshadow-",
@@ -76,16 +76,16 @@ UNREPRODUCIBLE_PATHS = (
     "proc/*",
     "sys/*",
 )
-"""Paths that scriptlets leave and that are no function of the inputs: never part of an image."""
+"""Paths that scriptlets leave and that do not depend on the inputs alone: never part of an image."""
 
 LOG_FOLDER = "var/log"
 
 
 @dataclass(frozen=True, slots=True)
 class StateInputs:
-    """All that the state layer is a function of.
+    """All inputs of the state layer.
 
-    `layers` are those of the parent image and the package layers, lowest first, `tree` what they come to together.
+    `layers` are those of the parent image and the package layers, lowest first, `tree` is their tree together.
     `headers` are in the order of the transaction, and `below` are the parent's packages; by NEVRA, in the header's
     order of files, `states` holds rpm's file states and `paths` the canonical paths, of both. `install_color` is rpm's
     transaction colour. `build_time` is seconds since the epoch.
@@ -109,8 +109,7 @@ class StateInputs:
 class StateLayer:
     """The last layer of an image, and the states of its packages' files.
 
-    `changes` is what in it differs from what packages brought; `states` are those of all packages' files as rpm's
-    database has them.
+    `changes` are its changes to package content; `states` are rpm's states of all packages' files, as in its database.
     """
 
     layer: Layer
@@ -121,7 +120,7 @@ class StateLayer:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """A state layer and its changes that a store remembers."""
+    """A state layer and its changes, as the store remembers them."""
 
     layer: Layer
     changes: tuple[Change, ...]
@@ -137,7 +136,7 @@ def build_state_layer(
 ) -> StateLayer:
     """Make the state layer, or recall it when nothing that it depends on changed.
 
-    `sandboxes` is asked for only when a sandbox is needed.
+    `sandboxes` is called only when a sandbox is needed.
 
     Raises BuildError: `scriptlet-failed`, `scriptlet-timed-out`, `scriptlet-renumbers`, `owner-unknown`,
     `remove-missing`; EnvironmentLacking when the machine cannot run the sandbox.
@@ -212,10 +211,10 @@ def _make(
                 session.bind(lua, f"{SCRIPT_MOUNT}-lua")
             watch = ChangeTracker(session)
             _write_accounts(session, inputs.accounts, inputs.build_time)
-            watch.saw("the account table")
+            watch.record_step("the account table")
             for step in steps:
                 run_script(step, session, bound, inputs.build_time)
-                watch.saw(step.label)
+                watch.record_step(step.label)
                 running.advance(1)
             running.note(f"{len(steps)} scripts")
             table = _check_accounts(session, inputs.accounts)
@@ -223,9 +222,9 @@ def _make(
             watch.forget()
             for file in _archives_first(inputs.files):
                 _place(file, session, table, inputs.build_time, store)
-            watch.saw("files of the recipe")
+            watch.record_step("files of the recipe")
             _remove(inputs.remove, session, inputs.tree)
-            watch.saw("remove in the recipe")
+            watch.record_step("remove in the recipe")
             installed = [(one.header, one.install_time) for one in inputs.below]
             installed += [(header, inputs.build_time) for header in inputs.headers]
             made = write_package_records(installed, states, inputs.install_color, store=store, folder=folder)
@@ -275,7 +274,7 @@ def _write_accounts(session: BuildSession, accounts: AccountTable, build_time: i
 
 
 def _check_accounts(session: BuildSession, before: AccountTable) -> dict[tuple[str, str], int]:
-    """The final numbers, with those that scriptlets added: (`user` or `group`, name) → number."""
+    """Return the final IDs, scriptlets' accounts included: (`user` or `group`, name) → number."""
     passwd, group = (
         (session.files.read(path, limit=_ACCOUNT_FILE_LIMIT) or b"").decode(errors="replace")
         for path in ("etc/passwd", "etc/group")
@@ -302,7 +301,7 @@ def _check_accounts(session: BuildSession, before: AccountTable) -> dict[tuple[s
 def _archives_first(files: Sequence[ImageFile]) -> list[ImageFile]:
     """Return the files in the order in which they are placed, archives first.
 
-    What an archive brings can be replaced by any other of them.
+    So any other file can replace one of an archive.
     """
     return sorted(files, key=lambda file: file.kind is not FileKind.ARCHIVE)
 
@@ -339,7 +338,7 @@ def _place(
 def _need_directory(session: BuildSession, path: str) -> None:
     """Make a directory with its parents where there is none.
 
-    One that is there keeps its mode and owner.
+    An existing one keeps its mode and owner.
     """
     if path and session.files.stat(path) is None:
         session.files.make_directory(path)
@@ -360,7 +359,7 @@ def _number(kind: str, name: str, numbers: Mapping[tuple[str, str], int], place:
 
 
 def _remove(paths: Sequence[str], session: BuildSession, tree: Tree) -> None:
-    """Remove what matches, with all below."""
+    """Remove the paths that match, with all below."""
     for pattern in paths:
         wanted = pattern.strip("/")
         found = matching_paths(pattern, tree) or ([wanted] if session.files.stat(wanted, follow=False) else [])
@@ -375,9 +374,9 @@ def _remove(paths: Sequence[str], session: BuildSession, tree: Tree) -> None:
 
 
 def _clean(session: BuildSession, inputs: StateInputs) -> None:
-    """Remove what is no function of the inputs, and empty the logs that scripts wrote.
+    """Remove what does not depend on the inputs alone, and empty the logs that scripts wrote.
 
-    What is in the logs tells of this build alone, while packages want them there, with their owners.
+    Logs' content is of this build alone, but packages need the files, with their owners.
     """
     for pattern in UNREPRODUCIBLE_PATHS:
         parent, name = posixpath.split(pattern)
@@ -394,7 +393,7 @@ def _clean(session: BuildSession, inputs: StateInputs) -> None:
 
 
 def _discard(path: Path) -> None:
-    """Take something out of the upper directory, so that what is below shows again, if anything."""
+    """Remove a path from the upper directory, so that the lower one is visible again, if any."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -402,7 +401,7 @@ def _discard(path: Path) -> None:
 
 
 def _place_database(made: Path, target: str, session: BuildSession, build_time: int) -> None:
-    """Put rpm's database where the platform's own rpm reads it."""
+    """Move rpm's database to the platform's path for it."""
     _need_directory(session, target)
     for file in sorted(made.iterdir()):
         session.files.write_file(f"{target}/{file.name}", file.read_bytes(), mode=0o644, mtime=build_time)

@@ -1,9 +1,8 @@
-"""The tar bytes of a layer: POSIX ustar, with pax records only where ustar cannot say it.
+"""Layer tar streams: reproducible ustar/pax headers to write, validated members to read.
 
-The formats are those of POSIX.1-2017, pax.
-
-The same entry always gives the same bytes: no user names, no access times, nothing of the machine. Reading is
-libarchive's (`pipeline.archives`); what it makes of an entry is judged here, and anything unclear is refused.
+The formats are those of POSIX.1-2017, pax. The same entry always gives the same bytes: there are no user names, no
+access times, nothing of the machine. Streams are parsed by libarchive (`pipeline.archives`); entries that layers must
+not have, or that are ambiguous, are refused here.
 """
 
 from __future__ import annotations
@@ -22,15 +21,15 @@ from pipeline.trees import split_path
 
 TAR_BLOCK = 512
 TAR_END = bytes(2 * TAR_BLOCK)
-"""What stands after the last entry."""
+"""The end marker after the last entry."""
 
 XATTR_RECORD_PREFIX = "SCHILY.xattr."
-"""How pax records for extended attributes begin (image-spec layer.md follows tar implementations in this)."""
+"""Prefix of pax records for extended attributes (image-spec layer.md follows tar implementations in this)."""
 
 _HEADER = struct.Struct("100s8s8s8s12s12s8s1s100s6s2s32s32s8s8s155s12x")
 _CHECKSUM = slice(148, 156)
-_SMALL = 0o7777777
-_LARGE = 0o77777777777
+_MAX_7_OCTAL = 0o7777777
+_MAX_11_OCTAL = 0o77777777777
 _MAGIC, _VERSION = b"ustar\0", b"00"
 
 _TYPES = {
@@ -61,9 +60,9 @@ OWNER_LIMIT = (1 << 32) - 2
 
 
 def tar_header(entry: Entry) -> bytes:
-    """Return the header blocks that stand before an entry's content.
+    """Return the header blocks of an entry.
 
-    After `entry.size` bytes of content comes `padding`.
+    They are followed by `entry.size` bytes of content and `padding`.
     """
     name = _encoded(entry.path or ".") + (b"/" if entry.kind is EntryKind.DIRECTORY else b"")
     link = _encoded(entry.link)
@@ -78,7 +77,7 @@ def tar_header(entry: Entry) -> bytes:
         link = _ascii(link)[:100]
     numbers = {b"uid": entry.uid, b"gid": entry.gid, b"size": size, b"mtime": entry.mtime}
     for key, value in numbers.items():
-        if not 0 <= value <= (_SMALL if key in (b"uid", b"gid") else _LARGE):
+        if not 0 <= value <= (_MAX_7_OCTAL if key in (b"uid", b"gid") else _MAX_11_OCTAL):
             records.append((key, str(value).encode()))
             numbers[key] = 0
     records.extend((XATTR_RECORD_PREFIX.encode() + _encoded(key), value) for key, value in entry.xattrs)
@@ -97,7 +96,7 @@ def tar_header(entry: Entry) -> bytes:
 
 
 def padding(size: int) -> bytes:
-    """Return the zero bytes that fill a content of `size` bytes up to whole blocks."""
+    """Return the zero bytes after a content of `size` bytes, up to a whole block."""
     return bytes(-size % TAR_BLOCK)
 
 
@@ -153,7 +152,7 @@ def _record(key: bytes, value: bytes) -> bytes:
 
 
 def _split_name(name: bytes) -> tuple[bytes, bytes] | None:
-    """(prefix, name) as ustar holds them, None if it cannot."""
+    """Split a path into ustar's (prefix, name); None if it does not fit."""
     if not name.isascii():
         return None
     if len(name) <= 100:
@@ -181,7 +180,7 @@ def _ascii(name: bytes) -> bytes:
 class TarMember:
     """One entry of a tar stream.
 
-    `pieces` gives its content, once, before the next member is asked for.
+    `pieces` yields its content, once, before the next member is read.
     """
 
     entry: Entry
@@ -189,10 +188,10 @@ class TarMember:
 
 
 def read_tar(pieces: Iterator[bytes], name: str) -> Iterator[TarMember]:
-    """The members of a tar stream, to its end; what follows the end marker is read and dropped.
+    """Yield the members of a tar stream; data after the end marker is read and dropped.
 
-    Paths come out canonical in form; whether they lie beneath a symlink is for who uses them. Whiteouts come
-    out as the kinds WHITEOUT (at the hidden path) and OPAQUE (at the directory). `name` is for errors. Raises
+    Paths are canonical in form; whether one is beneath a symlink is for the caller to check. Whiteouts become entries
+    of kinds WHITEOUT (at the hidden path) and OPAQUE (at the directory). `name` is for errors. Raises
     VerificationError `layer-malformed`, BuildError `unsafe-path`, EnvironmentLacking `library-missing`.
     """
     first = next(pieces, None)
@@ -209,7 +208,7 @@ def read_tar(pieces: Iterator[bytes], name: str) -> Iterator[TarMember]:
 
 
 def _content(member: ArchiveMember, size: int, name: str) -> Iterator[memoryview]:
-    """The content of a file without holes."""
+    """Yield the content of a file; raise if it has holes."""
     if not size:
         return
     at = 0
@@ -250,7 +249,7 @@ def _entry(header: ArchiveHeader, name: str) -> Entry:
 
 
 def _refused(header: ArchiveHeader) -> str:
-    """The reason why no layer may have such an entry, "" if there is none."""
+    """Return why layers must not have such an entry, "" if they may."""
     if header.sparse:
         # image-spec layer.md: "Sparse files SHOULD NOT be used because they lack consistent support across tar
         # implementations." A kilobyte of them can stand for any size.
@@ -271,7 +270,7 @@ def _text(value: bytes) -> str:
 
 
 def _place(path: bytes, kind: EntryKind) -> tuple[str, EntryKind]:
-    """The canonical path, and whether the name means a whiteout."""
+    """Return the canonical path and the kind, which a name may make a whiteout."""
     text = _text(path)
     parent, _, last = text.rstrip("/").rpartition("/")
     if last == ".wh..wh..opq":

@@ -1,4 +1,4 @@
-"""The scripts that an installation runs: their order, their arguments and their input.
+"""Plan the scriptlets and triggers of an installation in rpm's order, with their input.
 
 Follows rpm 4.18 (lib/psm.c, lib/rpmtriggers.c, lib/transaction.c) for a transaction that installs packages into an
 empty root, or beside those of a parent image:
@@ -38,8 +38,8 @@ _LESS, _GREATER, _EQUAL = 2, 4, 8
 class ScriptStep:
     """One script to run.
 
-    `label` is for people (`%post of nginx-1.26.3-3.x86_64`); `arguments` follow the script's name; `input` is fed to
-    its standard input.
+    `label` is for people (`%post of nginx-1.26.3-3.x86_64`); `arguments` follow the script's name; `input` is its
+    standard input.
     """
 
     label: str
@@ -73,7 +73,7 @@ def plan_scripts(
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """The inputs that decide on the steps, as `plan` takes them."""
+    """The inputs of `plan_scripts`, and the steps made from them."""
 
     headers: tuple[PackageHeader, ...]
     below: tuple[PackageHeader, ...]
@@ -81,7 +81,7 @@ class _Plan:
     compare: type_compare
 
     def steps(self) -> Iterator[ScriptStep]:
-        """All of them, in order."""
+        """Yield all steps in order."""
         for header in self.headers:
             yield from self._scriptlets(header, ScriptletPhase.PRETRANS)
         for index, header in enumerate(self.headers):
@@ -102,9 +102,9 @@ class _Plan:
                 yield from _file_step(header, trigger, (*self.below, *self.headers), self.present)
 
     def _instances(self, header: PackageHeader) -> str:
-        """Return how many packages of this name there are, as scriptlets are told.
+        """Return the number of packages of this name, as passed to scriptlets.
 
-        Counted are those of the parent image and, of all that are new, one.
+        Counted are those of the parent image and one new one.
         """
         new = 0 if any(other is header for other in self.below) else 1
         return str(new + sum(other.nevra.name == header.nevra.name for other in self.below))
@@ -117,7 +117,7 @@ class _Plan:
     def _package_triggers(
         self, header: PackageHeader, installed: Sequence[PackageHeader], kind: TriggerKind
     ) -> Iterator[ScriptStep]:
-        """Triggers of others that `header` sets off, then its own that the installed set off."""
+        """Yield others' triggers that `header` sets off, then its own that installed ones set off."""
         for other in sorted(installed, key=lambda other: str(other.nevra)):
             for trigger in other.triggers:
                 if trigger.kind is kind and any(_matches(on, header, self.compare) for on in trigger.on):
@@ -180,7 +180,7 @@ def _file_triggers(
 
 
 def _ranked(installed: Sequence[PackageHeader], kind: TriggerKind) -> list[tuple[PackageHeader, Trigger]]:
-    """File triggers of several packages: by priority, then in the order of installation."""
+    """Sort file triggers of packages by priority, then by order of installation."""
     found = [(owner, trigger) for owner in installed for trigger in owner.triggers if trigger.kind is kind]
     return sorted(found, key=lambda one: -one[1].priority)
 

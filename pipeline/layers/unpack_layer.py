@@ -1,9 +1,9 @@
-"""A layer on disk, once per diff_id, ready to be an overlay's lower directory.
+"""Unpack a layer's blob into a folder of the store, verified, for overlayfs to mount.
 
-The bytes are those of the blob in the store; its digest and diff_id are computed while they are unpacked, and
-only then does the tree get its place. Everything is made relative to directories that were made here and are
-held open, symlinks are never followed, nothing is replaced: a path that is there twice, lies beneath something
-that is no directory of this layer, or is a device, is refused. Python's `tarfile` is no such boundary.
+A layer is unpacked once per diff_id. The blob's digest and diff_id are computed while it is unpacked, and only if both
+match is the tree put in place. Everything is created relative to directories that were made here and are held open;
+symlinks are never followed, nothing is replaced: a path that occurs twice, is beneath something that is no directory of
+this layer, or is a device, is refused. Python's `tarfile` does not guarantee this.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ _OPAQUE = ("trusted.overlay.opaque", "user.overlay.opaque")
 
 
 def unpack_to_store(layer: Layer, *, store: Store, progress: Progress = QUIET) -> Path:
-    """The layer's tree: unpacked now, or before and untouched since.
+    """Return the folder of the layer's tree, unpacked now or before and unchanged since.
 
-    Owners are the image's numbers; whiteouts are an overlay's. Raises VerificationError `blob-missing`,
+    Owners are the image's IDs; whiteouts are overlayfs's. Raises VerificationError `blob-missing`,
     `digest-mismatch`, `diff-id-mismatch`, `layer-malformed`, `stream-damaged`; BuildError `device-node`,
     `unsafe-path`; EnvironmentLacking `root-needed`.
     """
@@ -68,22 +68,22 @@ def unpack_to_store(layer: Layer, *, store: Store, progress: Progress = QUIET) -
 
 
 def layer_entries(layer: Layer, *, store: Store) -> Iterator[Entry]:
-    """Yield the entries of the layer, in its order, whiteouts as the kinds WHITEOUT and OPAQUE.
+    """Yield the entries of the layer in order, whiteouts as the kinds WHITEOUT and OPAQUE.
 
-    No tree is made. Digest and diff_id are checked as it is read, so what was given is good only when the end is
-    reached. Raises as `unpack`.
+    Nothing is unpacked. Digest and diff_id are checked at the end, so entries are verified only when the end is
+    reached. Raises as `unpack_to_store`.
     """
     for member in layer_members(layer, store=store):
         yield member.entry
 
 
 def layer_members(layer: Layer, *, store: Store) -> Iterator[TarMember]:
-    """The same with the content of files."""
+    """Yield the entries of the layer with the content of files; see `layer_entries`."""
     return read_tar(_verified(layer, store), layer.name)
 
 
 def _verified(layer: Layer, store: Store) -> Iterator[bytes]:
-    """The layer's tar bytes. Raises at the end if blob or tar are not what the layer says."""
+    """Yield the layer's tar bytes; raise at the end if digest or diff_id do not match."""
     with store.reading(layer.blob.digest) as file:
         compressed = _Hashing(file)
         found = hashlib.sha256()
@@ -98,7 +98,7 @@ def _verified(layer: Layer, store: Store) -> Iterator[bytes]:
         yield from prefetch(hashed())
         compressed.drain()
     if compressed.hash.hexdigest() != layer.blob.digest.hex or compressed.size != layer.blob.size:
-        store.verify(layer.blob.digest)  # Removes it and says so, if it is the store's copy that is wrong.
+        store.verify(layer.blob.digest)  # Removes it and raises, if the store's copy is damaged.
         raise VerificationError(
             "digest-mismatch",
             f"layer '{layer.name}' is {compressed.size} bytes of sha256:{compressed.hash.hexdigest()},"
@@ -117,7 +117,7 @@ def _counted(pieces: Iterator[bytes], running: Task) -> Iterator[bytes]:
 
 
 class _Hashing:
-    """A file that knows the digest of what was read."""
+    """A file that computes the digest of the bytes read."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -136,7 +136,7 @@ class _Hashing:
 
 
 def _extract(pieces: Iterator[bytes], root: Path, name: str) -> dict[str, str]:
-    """Make the tree; returns the sha256 of each regular file's content, by path."""
+    """Unpack a tar stream into `root`; return each regular file's sha256, by path."""
     extraction = _Extraction(name)
     handle = os.open(root, _DIRECTORY)
     try:
@@ -155,9 +155,9 @@ def _extract(pieces: Iterator[bytes], root: Path, name: str) -> dict[str, str]:
 
 @dataclass(slots=True)
 class _Extraction:
-    """A tree being made.
+    """The state of unpacking one layer.
 
-    `directories` are all that the layer has; they get their attributes at the end, when nothing more is put into them.
+    `directories` are those of the layer, whose attributes are set at the end, after their content was created.
     """
 
     name: str
@@ -230,7 +230,7 @@ class _Extraction:
             os.close(handle)
 
     def _folder(self, path: str) -> int:
-        """A directory of this layer, open."""
+        """Return an open descriptor of a directory of this layer."""
         handle = self.open.get(path)
         if handle is not None:
             self.open.move_to_end(path)
@@ -260,7 +260,7 @@ class _Extraction:
         if entry.link not in self.files:
             raise self._malformed(f"/{entry.path} is a hard link to /{entry.link}, which is not a file of the layer")
         parent, _, name = entry.link.rpartition("/")
-        here = os.dup(folder)  # Opening the other may close this one.
+        here = os.dup(folder)  # Opening the other folder may close this descriptor.
         try:
             os.link(name, last, src_dir_fd=self._folder(parent), dst_dir_fd=here, follow_symlinks=False)
         finally:
@@ -272,7 +272,7 @@ class _Extraction:
 
 
 def _attributes(handle: int, entry: Entry) -> None:
-    # Owners first: chown takes set-id bits and capabilities away.
+    # Owners first: chown clears set-id bits and capabilities.
     os.fchown(handle, entry.uid, entry.gid)
     os.fchmod(handle, entry.mode)
     for name, value in entry.xattrs:
@@ -288,7 +288,7 @@ def _make_opaque(handle: int) -> None:
 
 
 def _write_content(handle: int, size: int, pieces: Iterator[memoryview], found: hashlib._Hash) -> None:
-    """Content, hashed into `found`, with holes where there are only zeros."""
+    """Write content with holes for zeros, and hash it into `found`."""
     for piece in pieces:
         found.update(piece)
         for at in range(0, len(piece), _HOLE):

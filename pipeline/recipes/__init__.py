@@ -1,9 +1,8 @@
-"""Recipes and platforms: YAML in, validated nouns out. The only door to `pydantic`.
+"""Parsing and validation of recipes, platforms and rules from YAML. Door to `pydantic`.
 
-A document is checked twice. Each value by itself against the models in `schema`, which are also where the
-JSON Schema and the reference come from; then the values against each other while the recipe is put together
-from the files that it includes (`assembly`). Nothing stops at the first problem: every one is reported, with
-the line that it stands in, its path in the document, and what to write instead.
+A document is checked twice: each value by the models in `schema`, from which the JSON Schema and the reference are
+generated; then values together, while the recipe is merged from the files that it includes (`merge`). All problems are
+reported at once, each with its line, its path in the document, and what to write instead.
 """
 
 from pipeline.recipes.checks_reference import checks_reference

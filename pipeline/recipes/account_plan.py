@@ -1,4 +1,4 @@
-"""The accounts that a recipe fixes: no name and no number twice."""
+"""Plan a recipe's users and groups, and report duplicate names and numbers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def plan_accounts(sources: Sequence[RecipeFile], problems: Problems) -> tuple[tu
 
 
 class _Ledger:
-    """The names and numbers that are taken, each with its holder and its place in a document."""
+    """Names and numbers in use, each with its account and its place in a document."""
 
     def __init__(self, problems: Problems) -> None:
         self._problems = problems
@@ -42,7 +42,7 @@ class _Ledger:
         self._numbers: dict[tuple[str, int], tuple[str, str]] = {}
 
     def enter(self, kind: str, name: str, number: int, source: RecipeFile, path: DocumentPath) -> bool:
-        """Write an account down, or a problem if its name or number is taken; was there none?"""
+        """Add an account; return False after adding a problem if its name or number is taken."""
         key = "uid" if path[1] == "users" else "gid"
         here = source.document.place(path)
         if name == "root":

@@ -1,6 +1,6 @@
-"""The part of the recipe document that asks: what a check or `ready` may say, key by key.
+"""Models of the `smoke` checks in a recipe document: a check, `ready`, `expect`.
 
-What is of one kind of check is made from its declaration in `pipeline.model.checks`.
+The fields of each kind of check are made from its declaration in `pipeline.model.checks`.
 """
 
 from __future__ import annotations

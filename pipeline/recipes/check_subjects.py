@@ -1,4 +1,4 @@
-"""The values of checks, made from a recipe by the forms that their kinds declare."""
+"""Convert a check's value in a recipe to the values of its kind, by their declared forms."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def plan_kind(
     path: DocumentPath,
     renderer: Renderer,
 ) -> Check:
-    """Put what is written as the value of a check's kind into the check.
+    """Return the check with the value that a recipe gives for its kind.
 
     Problems: those that the kind declares, and those of values.
     """
@@ -46,14 +46,14 @@ def plan_kind(
 
 
 def _values(form: type, written: Strict, path: PathInDocument, renderer: Renderer) -> dict[str, object]:
-    """The values of all keys that are given; the others have their defaults."""
+    """Return the values of all given keys; the others have their defaults."""
     positions = renderer.source.document.positions
     found: dict[str, object] = {}
     for name, (key, _) in keys_of(form).items():
         value = getattr(written, name)
         if name not in written.model_fields_set or value is None:
             continue
-        # What is short for a mapping has no keys of its own.
+        # A short form of a mapping has no keys.
         where = (*path, key.written or name)
         made = _value(key.form, value, where if where in positions else path, renderer)
         if made or key.form is not ValueForm.RULES:

@@ -1,4 +1,4 @@
-"""The reference of kinds of checks, from their declarations."""
+"""Generator of `docs/checks.md` from the declarations of the kinds of checks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ An example of each:
 
 
 def checks_reference() -> str:
-    """The text of `docs/checks.md`."""
+    """Return the text of `docs/checks.md`."""
     rows = [
         "| kind | value | meaning | as `ready` | beside it | `expect` | drafted | latency | then |",
         "|---|---|---|---|---|---|---|---|---|",

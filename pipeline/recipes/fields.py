@@ -1,7 +1,4 @@
-"""The types of values in documents, each with its check and its JSON Schema.
-
-They are types for the models.
-"""
+"""Types of values in recipe documents, each with its validator and JSON Schema."""
 
 from __future__ import annotations
 
@@ -22,11 +19,11 @@ from pipeline.model.recipe import Without
 from pipeline.recipes import paths
 
 LONGEST_TEXT = 64 << 10
-"""Characters of one text in a recipe; longer ones belong into files."""
+"""Characters of one text in a recipe; longer ones belong in files."""
 
 PORT_MOST = 65535
 ID_MOST = 60_000
-"""Highest number of an account: below `nobody` and what is left for user namespaces."""
+"""Highest ID of an account: below `nobody` and the range for user namespaces."""
 
 _SIGNALS = (
     *(
@@ -74,7 +71,7 @@ class Strict(BaseModel):
 
 
 def checked(function: Callable[[object], object]) -> BeforeValidator:
-    """A validator from a function that raises `Malformed`."""
+    """Make a validator from a function that raises `Malformed`."""
 
     def validate(value: object) -> object:
         try:
@@ -94,12 +91,12 @@ class Named:
 
 
 def refusal(code: str, message: str, hint: str | None = None) -> PydanticCustomError:
-    """Return the error that a validator raises so that the problem keeps its code and its hint."""
+    """Return the error for a validator to raise, with the problem's code and hint."""
     return PydanticCustomError(code, "{message}", {"message": message, "hint": hint})
 
 
 def text_of_form(pattern: str, code: str, what: str, hint: str) -> Callable[[object], object]:
-    """A check that a value is text of a form."""
+    """Return a function that requires a value to be text that matches a pattern."""
     expression = re.compile(pattern)
 
     def check(value: object) -> object:
@@ -113,7 +110,7 @@ def text_of_form(pattern: str, code: str, what: str, hint: str) -> Callable[[obj
 
 
 def kind_of_value(value: object) -> str:
-    """Name the type of a document's value, in the words of its readers."""
+    """Return the name of a value's type, for people."""
     if value is None:
         return "nothing"
     names = {str: "text", bool: "true or false", int: "a number", float: "a number", dict: "a mapping"}
@@ -205,7 +202,7 @@ def _without(value: object) -> object:
 
 
 def choice(words: type[StrEnum], what: str) -> BeforeValidator:
-    """A check that a value is one of some words."""
+    """Return a validator that converts a value to a member of an enum."""
     known = [str(word) for word in words]
 
     def pick(value: object) -> object:
@@ -229,7 +226,7 @@ def _pattern(value: object) -> object:
 
 
 def pattern_of(text: str) -> str:
-    """`text` if it is a regular expression, else raises Malformed `pattern-malformed`."""
+    """Return `text` if it is a regular expression; raise Malformed `pattern-malformed`."""
     try:
         re.compile(text)
     except (re.error, OverflowError, RecursionError) as error:
@@ -404,7 +401,7 @@ UrlValue = Annotated[str, Named("URL"), checked(_url), WithJsonSchema({"type": "
 
 
 def annotation_of(form: Form) -> Any:  # noqa: ANN401  it is a type made at run time
-    """The type of a value of a form, for models that are made from declarations."""
+    """Return the annotation of a form's values, for models made from declarations."""
     match form:
         case Quantity():
             schema = _QUANTITY if form.numeric else {"type": "string"}

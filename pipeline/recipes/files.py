@@ -1,7 +1,4 @@
-"""The files that a recipe puts into the image.
-
-What each is made from, and that none is in another's way.
-"""
+"""Plan the files that a recipe puts into the image, and report those that conflict."""
 
 from __future__ import annotations
 
@@ -28,7 +25,7 @@ def plan_files(
 ) -> tuple[FilePlan, ...]:
     """Plan the files of all `sources`, in order.
 
-    One that overrides stands where the overridden one stood.
+    A file with `override` takes the place of the overridden one.
 
     `top` is the folder that a file's `origin` is relative to. Problems: `file-kind`, `file-key-misplaced`,
     `file-duplicate`, `file-overrides-nothing`, `file-beneath-file`, `source-missing`, `template-missing`, …
@@ -115,7 +112,7 @@ def _plan(
 
 
 def _check_keys(document: FileDocument, kind: FileKind, refuse: Callable[..., None]) -> None:
-    """Refuse keys that do not go with this kind of file, and ask for those that it needs."""
+    """Refuse keys that this kind of file must not have, and require those that it needs."""
     if kind is FileKind.DIRECTORY:
         if document.path is not None:
             refuse("file-key-misplaced", "a directory has no 'path'", "'directory' is the path; remove 'path'", "path")

@@ -1,6 +1,6 @@
-"""Fields of models from declared forms, and the values that are made of what stands there.
+"""Make model fields and rendered values of checks from their declared forms.
 
-Both halves of a form stand side by side: its type, with its check and its JSON Schema, and its rendering.
+Both parts of a form are here: its type, with validator and JSON Schema, and its rendering.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ from pipeline.recipes.rule_documents import ExactRules, MatchRules
 
 _LISTS = frozenset({ValueForm.WORDS, ValueForm.LINES, ValueForm.VERBATIM_LINES, ValueForm.PORTS})
 _UNSAID = frozenset({ValueForm.PORT, ValueForm.RULES, ValueForm.EXACT_RULES})
-"""Forms whose default stands for a value that is not given."""
+"""Forms whose default is used for a value that is not given."""
 
 
 def kind_annotation(kind: CheckDeclaration[Any, Any]) -> Any:  # noqa: ANN401  it is a type made at run time
-    """The type of the value of a kind of check: a model, or a bare value."""
+    """Return the annotation of the value of a kind of check: a model, or a bare value's."""
     if not isinstance(kind.form, type):
         return _annotation(kind.form)
     name = "".join(word.capitalize() for word in mapping_title(kind).split(" ")) + "Document"
@@ -57,7 +57,7 @@ def kind_annotation(kind: CheckDeclaration[Any, Any]) -> Any:  # noqa: ANN401  i
 
 
 def mapping_title(kind: CheckDeclaration[Any, Any]) -> str:
-    """The heading of a kind's mapping in the reference; "" where its value is a bare one."""
+    """Return the heading of a kind's mapping in the reference; "" if its value is a bare one."""
     return (kind.title or f"{kind.name} check") if isinstance(kind.form, type) else ""
 
 

@@ -1,4 +1,4 @@
-"""Fields of documents for the keys under `image`, made from their table."""
+"""Make the model fields of the keys under `image` from their table."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pipeline.recipes.fields import (
 
 
 def key_field(key: ImageKey) -> tuple[Any, Any]:
-    """The field of a recipe: its type and what is said of it."""
+    """Return the type and the pydantic field of a key under `image` in a recipe."""
     kind: Any
     match key.form:
         case KeyForm.VARIABLES:
@@ -33,7 +33,7 @@ def key_field(key: ImageKey) -> tuple[Any, Any]:
 
 
 def check_field(key: ImageKey, rules: Any) -> tuple[Any, Any]:  # noqa: ANN401  a type, which only questions.py has
-    """The field of the check `image`; of values by name it has `rules` for each."""
+    """Return type and field of a key of the check `image`; for values by name, `rules` for each."""
     kind: Any
     match key.form:
         case KeyForm.VARIABLES:

@@ -1,4 +1,4 @@
-"""The reference of limits, from their declarations."""
+"""Generator of `docs/limits.md` from the declarations of the limits."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ one file in `pipeline/model/limits/`: whoever adds one adds a limit
 
 
 def limits_reference() -> str:
-    """The text of `docs/limits.md`."""
+    """Return the text of `docs/limits.md`."""
     rows = [
         "| limit | meaning | example | default | without | set by | in the kernel | slack | `run` |",
         "|---|---|---|---|---|---|---|---|---|",

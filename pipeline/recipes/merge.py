@@ -1,4 +1,4 @@
-"""The assembly of a recipe from its files: the rule of includes, checks between values.
+"""Merge a recipe with its includes into a `Recipe`, and check its values together.
 
 Included recipes come first, in order, then the recipe itself on top of them:
 
@@ -44,21 +44,21 @@ from pipeline.render import Templates, check_template, evaluate_template
 from pipeline.yaml_documents import DocumentPath
 
 RESERVED = frozenset({"arch", "name", "packages", "platform", "values", "range", "dict", "namespace", "loop"})
-"""Names that templates see beside the recipe's values."""
+"""Names of templates' variables and functions besides the recipe's values."""
 
 DEFAULT_ARCHITECTURES = ("x86_64",)
 
 LAYERS_MOST = 64
-"""Layers of an image: as many as can be stacked to be launched."""
+"""Layers of an image: as many as one overlay can have."""
 
 FROM_DEPTH = 8
-"""Recipes that are built from one another, as deep as includes may go."""
+"""Depth of parents by `from`, as of includes."""
 
 _Value = TypeVar("_Value")
 
 
 def load_recipe(path: Path) -> Recipe:
-    """Load the recipe at `path`, all that it includes, and the recipes that it is built from.
+    """Load the recipe at `path` with its includes, and its parents.
 
     Raises RecipeError with every problem at once.
     """
@@ -67,9 +67,9 @@ def load_recipe(path: Path) -> Recipe:
 
 
 def _load(top: Path, shown: str | None, stack: tuple[Path, ...]) -> Recipe:
-    """`stack` are the recipes that are built from this one, the uppermost first."""
+    """Load one recipe; `stack` are its descendants by `from`, the uppermost first."""
     problems = Problems()
-    # What a recipe is built from lies in the folder that was given with it, too.
+    # A parent must be in the folder that was given with the recipe, too.
     sources = read_sources(top, problems, GivenFolder((stack[0] if stack else top).parent), shown)
     problems.stop_if_any()
     recipe = _assemble(sources, top, stack, problems)
@@ -80,8 +80,7 @@ def _load(top: Path, shown: str | None, stack: tuple[Path, ...]) -> Recipe:
 def _load_parent(source: RecipeFile, top: Path, stack: tuple[Path, ...], problems: Problems) -> Recipe | None:
     """Load the recipe that `source` is built from.
 
-    None after writing down `from-cycle`, `from-too-deep`, what `parent_path` finds wrong, and all that is wrong with
-    the parent itself.
+    None after adding the problems `from-cycle`, `from-too-deep`, those of `parent_path`, or the parent's own.
     """
     path = parent_path(source, source.recipe.from_ or "", problems)
     if path is None:
@@ -105,12 +104,12 @@ def _load_parent(source: RecipeFile, top: Path, stack: tuple[Path, ...], problem
 
 
 def _line(recipe: Recipe) -> tuple[str, ...]:
-    """The names of a recipe and of all that it is built from."""
+    """Return the names of a recipe and its ancestors."""
     return (recipe.name, *(_line(recipe.parent) if recipe.parent else ()))
 
 
 def _runs_something(recipe: Recipe) -> bool:
-    """Return whether the image of a recipe has a program, its own or its parent's."""
+    """Return whether a recipe's image has an entrypoint or command, its own or its parent's."""
     if recipe.image.entrypoint or recipe.image.command:
         return True
     return recipe.parent is not None and _runs_something(recipe.parent)
@@ -191,7 +190,7 @@ def _assemble(sources: Sequence[RecipeFile], top: Path, stack: tuple[Path, ...],
 
 
 def _most_layers(layers: Sequence[LayerPlan], parent: Recipe | None) -> int:
-    """As many layers as an image may have, the parent's and the state layers counted."""
+    """Return how many package layers the recipe may have, beside its parents' and state layers."""
     below = _most_layers(parent.layers, parent.parent) if parent else 0
     return below + sum(plan.at_most or 1 for plan in layers) + 1
 
@@ -199,10 +198,9 @@ def _most_layers(layers: Sequence[LayerPlan], parent: Recipe | None) -> int:
 def _agree(
     sources: Sequence[RecipeFile], platform: str, architectures: Sequence[str], parent: Recipe, problems: Problems
 ) -> None:
-    """Check that a recipe fits the one that it is built from: platform, architectures, name.
+    """Check that a recipe's platform, architectures and name fit its parent's.
 
-    An image is of one platform and one architecture, and so is what it is built from; and each has its own name, by
-    which it stands in the output.
+    A child has its parent's platform and architecture, and a name of its own, which its layout in the output has.
     """
     own = sources[-1]
     if own.recipe.name in _line(parent):
@@ -222,7 +220,7 @@ def _agree(
 
 
 def _upper(sources: Sequence[RecipeFile], field: str, default: _Value) -> _Value:
-    """Return the value of `field` in the uppermost recipe that gives it."""
+    """Return the value of `field` in the last of the sources that gives it."""
     for source in _upper_source(sources, field):
         value: _Value = getattr(source.recipe, field)
         return value
@@ -235,9 +233,9 @@ def _upper_source(sources: Sequence[RecipeFile], field: str) -> tuple[RecipeFile
 
 
 def _template_folders(sources: Sequence[RecipeFile], problems: Problems) -> tuple[Path, ...]:
-    """List the folders in which templates are looked for; those of the upper recipe first.
+    """List the folders that are searched for templates; those of the upper recipe first.
 
-    Beside each recipe, `templates/` beside it and `templates/` beside its folder.
+    They are each recipe's folder, `templates/` in it, and `templates/` beside it.
     """
     folders: dict[Path, None] = {}
     for source in reversed(sources):
@@ -246,7 +244,7 @@ def _template_folders(sources: Sequence[RecipeFile], problems: Problems) -> tupl
                 if source.given.has_folder(folder):
                     folders[folder] = None
             except PathEscape as error:
-                if error.link:  # Without one, it is beyond what was given, where none is looked for.
+                if error.link:  # Without one, it is outside the given folder, which is not searched.
                     problems.add("path-escapes", str(error.strerror), source.document, (), error.way_out)
     return tuple(folders)
 

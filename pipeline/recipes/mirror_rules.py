@@ -1,4 +1,4 @@
-"""`rules.yaml`: what a mirror's keeper demands of what is published, and what is kept."""
+"""Models of `rules.yaml`, a mirror's rules, and their loading."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ class RulesDocument(Strict):
 def load_rules(path: Path) -> MirrorRules:
     """Load a mirror's rules from the file at `path`.
 
-    An empty file says nothing, so the defaults hold. Raises RecipeError with every problem at once.
+    An empty file gives the defaults. Raises RecipeError with every problem at once.
     """
     document = load_yaml(path)
     if document.value is None:

@@ -1,4 +1,4 @@
-"""Paths in the image and beside the recipe, checked as text."""
+"""Validators of paths in the image and beside the recipe, as text."""
 
 from __future__ import annotations
 
@@ -10,18 +10,21 @@ LONGEST_PATH = 4096
 LONGEST_NAME = 255
 """Linux's PATH_MAX and NAME_MAX."""
 _KERNEL_FOLDERS = ("/proc", "/sys", "/dev")
-"""What the runtime mounts: nothing in an image is seen there."""
+"""Mount points of the runtime's file systems, which hide an image's files there."""
 _SCRATCH_FOLDERS = ("/run", "/tmp")  # noqa: S108
-"""What is a scratch file system when the image runs: files of the image are not seen there."""
+"""Mount points of scratch file systems, which hide an image's files there."""
 
 
 def parse_folder(value: object) -> str:
-    """A folder in the image, which may be its root. Raises Malformed as `parse_target` does."""
+    """Parse a folder in the image, which may be its root. Raises Malformed as `parse_target`."""
     return "/" if value == "/" else parse_target(value)
 
 
 def parse_target(value: object) -> str:
-    """An absolute, plain path in the image. Raises Malformed `path-malformed` or `path-unsafe`."""
+    """Parse an absolute, plain path in the image.
+
+    Raises Malformed `path-malformed`, `path-unsafe`.
+    """
     if not isinstance(value, str) or not value:
         raise Malformed("path-malformed", "a path is expected here", "write an absolute path, such as /etc/my.cnf")
     shown = value[:80]
@@ -50,7 +53,7 @@ def parse_target(value: object) -> str:
 
 
 def parse_file_target(value: object) -> str:
-    """Like `parse_target`, for a file that must be seen when the image runs."""
+    """Parse a path like `parse_target` that no file system is mounted over when the image runs."""
     path = parse_target(value)
     if _below(path, _SCRATCH_FOLDERS):
         raise Malformed(
@@ -62,7 +65,7 @@ def parse_file_target(value: object) -> str:
 
 
 def parse_relative_path(value: object) -> str:
-    """A relative path that stays below the recipe's folder. Raises Malformed."""
+    """Parse a relative path that stays below the recipe's folder. Raises Malformed."""
     if not isinstance(value, str) or not value:
         raise Malformed("path-malformed", "a path is expected here", "write the path of a file in the recipe's folder")
     path = PurePosixPath(value)

@@ -1,4 +1,4 @@
-"""`repositories.yaml`: the platforms that recipes build on, and their repositories."""
+"""Models of `repositories.yaml`, and loading of its platforms and repositories."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class Platforms(Mapping[str, Platform]):
         return len(self.platforms)
 
     def find(self, name: str, *, place: str | None = None) -> Platform:
-        """The platform `name`; `place` is who asked.
+        """Return the platform `name`; `place` is the place of the name, for errors.
 
         Raises RecipeError `platform-refused`, `platform-unknown`, and as `read_repo_file` and `read_variables`.
         """
@@ -125,7 +125,7 @@ class Platforms(Mapping[str, Platform]):
 
 
 def load_platforms(path: Path) -> Platforms:
-    """The platforms of the file at `path`. Raises RecipeError with every problem at once."""
+    """Load the platforms of the file at `path`. Raises RecipeError with every problem at once."""
     document = load_yaml(path)
     problems = Problems()
     parsed = validate_document(PlatformsDocument, document, problems)
@@ -161,7 +161,7 @@ class _Reader:
         self._files: list[Path] = []
 
     def platform(self, name: str, below: tuple[str, ...]) -> Platform:
-        """The platform `name` with all that it extends; `below` are those that extend it."""
+        """Return the platform `name` with all that it extends; `below` are those that extend it."""
         document = self._platforms[name]
         path: DocumentPath = ("platforms", name)
         if not below:
@@ -287,7 +287,7 @@ class _Reader:
         return self.platform(base, (*below, name))
 
     def _refuse(self, code: str, message: str, path: DocumentPath, hint: str, below: tuple[str, ...]) -> None:
-        """A platform that others extend is read once for each, and complained about for itself only."""
+        """Add a problem, once: a platform is also read for each one that extends it."""
         if not below:
             self._problems.add(code, message, self._document, path, hint)
 
@@ -344,7 +344,7 @@ class _Reader:
 
 
 def _texts(repository: PackageRepository) -> tuple[str, ...]:
-    """All texts of a repository that may hold variables."""
+    """Return all texts of a repository that may have variables."""
     access = repository.access
     places = (repository.metalink or "", repository.mirrorlist or "", access.sslcacert, access.sslclientcert)
     return (*repository.baseurls, *repository.keys, *places, access.sslclientkey, access.proxy)

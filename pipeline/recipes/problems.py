@@ -1,4 +1,4 @@
-"""Problems of a document, collected with their places to be reported all at once."""
+"""Collection of a document's problems with their places, and validation by a model."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from pipeline.recipes.fields import Strict, kind_of_value
 from pipeline.yaml_documents import YAML_PROBLEM_LIMIT, DocumentPath, YamlDocument
 
 _LONGEST = 1000
-"""Characters of what is told of one problem: it may quote anything."""
+"""Characters of one problem's message, which may quote anything."""
 
 _COMPARED = 10 * YAML_PROBLEM_LIMIT
-"""Problems up to which an unknown key is compared with those that are known: far more than are told. It costs a
-millisecond for each, and a document can have as many as it has lines."""
+"""Problems up to which an unknown key is compared with known ones for a suggestion: far more than are reported. It
+takes a millisecond each, and a document can have as many as it has lines."""
 
 Model = TypeVar("Model", bound=Strict)
 
@@ -46,11 +46,11 @@ class Problems:
         return len(self._found)
 
     def add(self, code: str, message: str, document: YamlDocument, path: DocumentPath, hint: str) -> None:
-        """Write down a problem with the value at `path` in `document`."""
+        """Add a problem with the value at `path` in `document`."""
         self.keep(Problem(code, _short(message), _short(place(document, path)), _short(hint)))
 
     def keep(self, problem: Problem) -> None:
-        """Write down a problem that has its place already."""
+        """Add a problem that has its place already."""
         name, _, rest = (problem.place or "").partition(":")
         digits = rest.split(":", 1)[0]
         order = self._order.setdefault(name, len(self._order))
@@ -58,12 +58,12 @@ class Problems:
         self._found.append((name, order, line, problem))
 
     def take(self, error: RecipeError) -> None:
-        """Write down all that an error says."""
+        """Add all problems of an error."""
         for problem in error.problems:
             self.keep(problem)
 
     def sorted(self) -> list[Problem]:
-        """All of them, by document and line."""
+        """Return all problems by document and line."""
         return [found[3] for found in sorted(self._found, key=lambda found: found[1:3])]
 
     def stop_if_any(self) -> None:
@@ -80,13 +80,13 @@ def _short(text: str) -> str:
 
 
 def place(document: YamlDocument, path: DocumentPath) -> str:
-    """`mysql.yaml:14: layers[1].without[0]`."""
+    """Return the place of a path in a document: `mysql.yaml:14: layers[1].without[0]`."""
     line = document.place(path)
     return f"{line}: {path_text(path)}" if path else line
 
 
 def path_text(path: DocumentPath) -> str:
-    """A path in a document as people write it."""
+    """Return a path in a document as text: `layers[1].without[0]`."""
     text = ""
     for part in path:
         if isinstance(part, int):
@@ -97,15 +97,15 @@ def path_text(path: DocumentPath) -> str:
 
 
 RECIPE_REFERENCE = "see docs/recipe.md"
-"""The way out where nothing more particular is known."""
+"""The hint where there is no more specific one."""
 
 
 def validate_document(
     model: type[Model], document: YamlDocument, problems: Problems, *, reference: str = RECIPE_REFERENCE
 ) -> Model | None:
-    """Validate the document as a `model`; None after writing down its problems.
+    """Validate the document as a `model`; None after adding all its problems.
 
-    Everything that keeps it from being a `model` is written down. `reference` says where the form is described.
+    `reference` is the hint at the document's reference.
     """
     if document.value is None:
         problems.add("document-empty", "the document is empty", document, (), "write `name:` and `layers:`")
@@ -119,7 +119,7 @@ def validate_document(
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word that was probably meant. Hyphen and underscore count as the same."""
+    """Return the known word nearest to `word`, if any is; hyphens equal underscores."""
     plain = {name.replace("_", "-").lower(): name for name in known}
     near = difflib.get_close_matches(word.replace("_", "-").lower(), list(plain), n=1, cutoff=0.6)
     return plain[near[0]] if near else None
@@ -128,7 +128,7 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
 def _translate(
     details: ErrorDetails, model: type[Strict], document: YamlDocument, problems: Problems, reference: str
 ) -> None:
-    """Turn what pydantic says into a problem in the words of a recipe."""
+    """Convert an error of pydantic to a problem in the words of recipes, and add it."""
     path = _document_path(details["loc"], document)
     context = details.get("ctx", {})
     found = details["type"]
@@ -157,7 +157,7 @@ def _translate(
 def _document_path(location: Sequence[str | int], document: YamlDocument) -> DocumentPath:
     """Convert pydantic's location to a path in the document.
 
-    What names a member of a union is left out.
+    Names of union members are left out.
     """
     path: list[str | int] = []
     value: Any = document.value
@@ -171,7 +171,7 @@ def _document_path(location: Sequence[str | int], document: YamlDocument) -> Doc
 
 
 def _keys(model: type[Strict], path: DocumentPath) -> list[str]:
-    """The keys that may stand at `path` in a document of `model`."""
+    """Return the allowed keys at `path` in a document of `model`."""
     models: list[type[Strict]] = [model]
     for part in path:
         if isinstance(part, int):
@@ -186,7 +186,7 @@ def _keys(model: type[Strict], path: DocumentPath) -> list[str]:
 
 
 def _models_in(annotation: Any) -> list[type[Strict]]:  # noqa: ANN401
-    """The document models that a type is made of."""
+    """Return the document models in an annotation."""
     if isinstance(annotation, type) and issubclass(annotation, Strict):
         return [annotation]
     if get_origin(annotation) in {Annotated, Union, UnionType, list, dict}:

@@ -1,6 +1,6 @@
-"""The reference of the recipe format, made from the models.
+"""Generator of JSON Schemas and of `docs/recipe.md` and `docs/rules.md` from the models.
 
-It is made for editors (JSON Schema) and for people (Markdown).
+JSON Schemas are for editors, Markdown for people.
 """
 
 from __future__ import annotations
@@ -176,18 +176,18 @@ Sizes are bytes, or a number with `K`, `M`, `G`, `T` or `KiB` … `TiB`, all pow
 def json_schema() -> dict[str, object]:
     """Return the JSON Schema (draft 2020-12) of a recipe file.
 
-    What concerns several values is not in it.
+    Rules on several values together are not in it.
     """
     return _schema(RecipeDocument, "relbuild recipe")
 
 
 def platforms_schema() -> dict[str, object]:
-    """The JSON Schema of `repositories.yaml`."""
+    """Return the JSON Schema of `repositories.yaml`."""
     return _schema(PlatformsDocument, "relbuild platforms")
 
 
 def recipe_reference() -> str:
-    """The text of `docs/recipe.md`."""
+    """Return the text of `docs/recipe.md`."""
     rule = (merge.__doc__ or "").split("\n\n", 1)[1]
     filters = ", ".join(f"`{name}`" for name in FILTERS)
     text = _PROSE.replace("Filters: FILTERS.", _wrapped(f"Filters: {filters}.")).replace(
@@ -200,12 +200,12 @@ def recipe_reference() -> str:
 
 
 def rules_schema() -> dict[str, object]:
-    """The JSON Schema of `rules.yaml`."""
+    """Return the JSON Schema of `rules.yaml`."""
     return _schema(RulesDocument, "relbuild rules of a mirror")
 
 
 def rules_reference() -> str:
-    """The text of `docs/rules.md`."""
+    """Return the text of `docs/rules.md`."""
     return "\n".join([_RULES, *(_section(model, level=2) for model in _models(RulesDocument))]).rstrip("\n") + "\n"
 
 
@@ -219,7 +219,7 @@ def _schema(model: type[Strict], title: str) -> dict[str, object]:
 
 
 def _models(top: type[Strict]) -> list[type[Strict]]:
-    """`top` and all models in its fields, each once, an outer one before its inner ones."""
+    """List `top` and all models in its fields, each once, an outer one before its inner ones."""
     ordered: dict[type[Strict], None] = {}
 
     def visit(model: type[Strict]) -> None:
@@ -276,7 +276,7 @@ def _default(field: FieldInfo) -> str:
 
 
 def _type_of(field: FieldInfo) -> str:
-    """A field's type in words."""
+    """Return a field's type in words."""
     for metadata in field.metadata:
         if isinstance(metadata, Named):
             return metadata.name
@@ -306,7 +306,7 @@ def _words(annotation: Any) -> str:  # noqa: ANN401
 
 
 def flow_yaml(value: object) -> str:
-    """A value in YAML's flow style, on one line."""
+    """Write a value in YAML's flow style, on one line."""
     if isinstance(value, list):
         return f"[{', '.join(flow_yaml(item) for item in value)}]"
     if isinstance(value, dict):

@@ -1,6 +1,6 @@
-"""A renderer of the texts of the `smoke` section, and the checks of what it renders.
+"""Render and validate the texts of a recipe's `smoke` section.
 
-The recipe's values are written into the texts; the checks say what the texts must be then.
+Templates in the texts get the recipe's values; the rendered texts are validated.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PathInDocument = tuple[str | int, ...]
 class Renderer:
     """A renderer of the texts of one recipe file.
 
-    What is wrong with them is written down in `problems`.
+    Errors are added to `problems`.
     """
 
     source: RecipeFile
@@ -33,11 +33,11 @@ class Renderer:
     problems: Problems
 
     def refuse(self, code: str, message: str, hint: str, path: DocumentPath, *inner: str | int) -> None:
-        """Write down a problem."""
+        """Add a problem."""
         self.problems.add(code, message, self.source.document, (*path, *inner), hint)
 
     def text(self, text: str | None, path: DocumentPath, *inner: str | int) -> str:
-        """The text, rendered; empty if there is none."""
+        """Render a text; "" if there is none."""
         if text is None:
             return ""
         try:
@@ -47,11 +47,11 @@ class Renderer:
             return ""
 
     def words(self, words: Sequence[str], path: DocumentPath) -> tuple[str, ...]:
-        """Each text of a list."""
+        """Render each text of a list."""
         return tuple(self.text(word, path, index) for index, word in enumerate(words))
 
     def pattern(self, text: str | None, path: DocumentPath, *inner: str | int) -> str | None:
-        """A regular expression."""
+        """Render a text that must be a regular expression."""
         if text is None:
             return None
         rendered = self.text(text, path, *inner)
@@ -62,7 +62,7 @@ class Renderer:
             return None
 
     def port(self, text: str | None, path: DocumentPath, *inner: str | int) -> int:
-        """A port's number; 0 if none is given."""
+        """Render a port's number; 0 if none is given."""
         if text is None:
             return 0
         rendered = self.text(text, path, *inner)
@@ -74,7 +74,7 @@ class Renderer:
         return 0
 
     def ports(self, written: Sequence[str], path: DocumentPath, *inner: str | int) -> tuple[str, ...]:
-        """`8080` → `8080/tcp`."""
+        """Render ports: `8080` → `8080/tcp`."""
         found = []
         for index, text in enumerate(written):
             number, _, protocol = text.partition("/")
@@ -82,14 +82,14 @@ class Renderer:
         return tuple(found)
 
     def rules(self, documents: Sequence[RuleDocument] | None, path: DocumentPath, *inner: str | int) -> Rules:
-        """The rules that a value is held against."""
+        """Render rules for a value."""
         where = (*path, *inner)
         return tuple(self._rule(document, where, index) for index, document in enumerate(documents or ()))
 
     def named_rules(
         self, documents: Mapping[str, Sequence[RuleDocument]], path: DocumentPath, *inner: str | int
     ) -> tuple[tuple[str, Rules], ...]:
-        """Rules by name: headers, labels, variables."""
+        """Render rules by name: headers, labels, variables."""
         return tuple((name, self.rules(rules, path, *inner, name)) for name, rules in documents.items())
 
     def _rule(self, document: RuleDocument, path: PathInDocument, index: int) -> Rule:

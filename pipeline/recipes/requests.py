@@ -1,4 +1,4 @@
-"""The requests of a recipe to the resolver: layers of requests, pins, exclusions, modules."""
+"""Convert a recipe's layers, pins, exclusions and modules to requests to the resolver."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ LANGUAGE_FORM = (
     "write a language such as en, or a locale such as pt_BR",
 )
 TextForm = tuple[re.Pattern[str], str, str]
-"""What an item of a list looks like, what it is called, and what to write."""
+"""Pattern of a list's items, noun for one, and hint."""
 
 _PACKAGE_NAME = re.compile(r"[A-Za-z0-9_.+-]+")
 _VERSION = re.compile(r"(\d+:)?[A-Za-z0-9_.+~^]+(-[A-Za-z0-9_.+~^]+)?")
@@ -89,7 +89,7 @@ def plan_layers(
 def _refuse_names(
     layers: Sequence[LayerPlan], places: Mapping[str, tuple[RecipeFile, DocumentPath]], problems: Problems
 ) -> None:
-    """No layer may be called as one that `auto` will make of another."""
+    """Refuse names of layers that `auto` would make of another layer."""
     groups = {layer.name for layer in layers if layer.at_most is not None}
     for layer in layers:
         name, _, number = layer.name.rpartition("-")

@@ -1,4 +1,4 @@
-"""Rules for values as they stand in a recipe.
+"""Models of the rules for values in checks: patterns, equality, bounds.
 
 A value that an answer is held against is a rule (`RuleDocument`), or short for one: a text, a number, or a list of
 rules that must all hold.
@@ -22,7 +22,7 @@ from pipeline.recipes.fields import (
 
 
 def _plain(value: object) -> object:
-    """Text, or a number or a truth as the text that an answer would show."""
+    """Return text; a number or boolean as the text that an answer would have."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int | float):
@@ -54,7 +54,7 @@ def _path(value: object) -> object:
 
 
 def _rules(short: str) -> BeforeValidator:
-    """Return a validator that writes out a list of rules.
+    """Return a validator that converts short forms to a list of rules.
 
     A bare text stands for the rule called `short`.
     """

@@ -1,6 +1,6 @@
-"""A first recipe for a product, to be changed by whoever asked for it.
+"""Write a first recipe for a product, valid and commented, for `relbuild new`.
 
-It holds what every recipe needs, and the rest as comments.
+It has the keys that every recipe needs, and others as comments.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Scaffold:
 def write_scaffold(path: Path, start: Scaffold) -> None:
     """Write a first recipe to `path`, whole and valid or not at all.
 
-    What is there is never touched.
+    An existing file is never changed.
 
     Raises UsageError `recipe-exists`, `name-malformed`, RecipeError as `load_recipe`.
     """
@@ -77,7 +77,7 @@ def write_scaffold(path: Path, start: Scaffold) -> None:
 
 
 def scaffold_text(start: Scaffold) -> str:
-    """The text of a first recipe."""
+    """Return the text of a first recipe."""
     return "".join(f"{line}\n" for line in _lines(start))
 
 
@@ -154,5 +154,5 @@ def _layer(name: str, packages: tuple[str, ...]) -> Iterator[str]:
 
 
 def _scalar(text: str) -> str:
-    """As YAML; everything that is not surely a plain word is quoted."""
+    """Write a text as a YAML scalar, quoted unless it is surely a plain word."""
     return text if _BARE.fullmatch(text) and text.lower() not in _WORDS else json.dumps(text, ensure_ascii=False)

@@ -1,7 +1,7 @@
-"""The recipe document: what may stand in a recipe file, key by key.
+"""Models of the recipe document: all keys of a recipe file with their types and texts.
 
-These models are the one description of the format: the JSON Schema for editors and `docs/recipe.md` are made
-from them. They check each value by itself; what concerns several values is checked where they are put together.
+The JSON Schema for editors and `docs/recipe.md` are generated from these models. They check each value by itself; rules
+on several values are checked by `merge`.
 Inside `image` and `smoke`, words of a key are joined with `_`, elsewhere with `-`.
 """
 
@@ -73,7 +73,7 @@ PackageItem = Annotated[
 
 
 def _written_out(value: object) -> object:
-    """`true` stands for an empty mapping, and `false` for no key."""
+    """Convert `true` to an empty mapping, and `false` to None."""
     return {} if value is True else None if value is False else value
 
 
@@ -327,5 +327,5 @@ class RecipeDocument(Strict):
 
 
 def is_given(document: Strict, field: str) -> bool:
-    """Was the field written in the document, rather than left to its default?"""
+    """Return whether the field is given in the document, not left to its default."""
     return field in document.model_fields_set

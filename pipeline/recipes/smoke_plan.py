@@ -1,4 +1,4 @@
-"""The checks of an image as values, with the recipe's values written into them."""
+"""Make the `SmokePlan` of a recipe from its `smoke` section, templates rendered."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ AnyKind = CheckDeclaration[Any, Any]
 
 
 def plan_smoke(source: RecipeFile, scope: Mapping[str, object], problems: Problems) -> SmokePlan:
-    """The smoke plan of the recipe in `source`, its texts rendered with `scope`.
+    """Make the smoke plan of the recipe in `source`, its texts rendered with `scope`.
 
     Problems: `check-kind`, `check-key-misplaced`, `check-duplicate`, `check-after-stop`, `checks-missing`,
     `neighbours-silent`, `neighbours-unlimited`, `pattern-malformed`, `port-malformed`, `template-undefined`, …
@@ -78,7 +78,7 @@ def plan_smoke(source: RecipeFile, scope: Mapping[str, object], problems: Proble
 
 
 def plan_limits(document: LimitsDocument) -> Limits:
-    """The limits that a document asks for."""
+    """Convert a document's limits to `Limits`."""
     return Limits(enforce=document.enforce, **{limit.member: getattr(document, limit.name) for limit in LIMITS})
 
 

@@ -1,4 +1,4 @@
-"""A recipe's files: the recipe itself and what it includes, read and checked each by itself.
+"""Lookup and reading of recipe files: by name, as a `from` parent, and with their includes.
 
 Included recipes come first, in the order in which they are named, each after what it includes in turn. A
 recipe that is reached twice is taken once, where it is first reached.
@@ -20,18 +20,18 @@ from pipeline.recipes.schema import RecipeDocument
 from pipeline.yaml_documents import YamlDocument, load_yaml
 
 INCLUDE_DEPTH = 8
-"""Recipes that include one another; deeper than any product line."""
-_KNOWN_MOST = 1000
-"""Recipes among which one like a missing one is looked for."""
+"""Depth of includes; deeper than any product line's."""
+_SUGGESTION_CANDIDATES = 1000
+"""Recipes that are compared with a missing one for a suggestion."""
 INCLUDE_COUNT = 64
-"""Recipes that one recipe may be made of."""
+"""Recipe files that one recipe may be merged from."""
 
 
 @dataclass(frozen=True, slots=True)
 class RecipeFile:
-    """One recipe file: its places, what it says, and the folders that bound its paths.
+    """One recipe file, parsed, and the folders that bound its paths.
 
-    Its paths are relative to the one folder; none of them leads out of the other, the folder that was given.
+    Its paths are relative to `folder`; none of them may lead out of `given`.
     """
 
     path: Path
@@ -48,8 +48,8 @@ class RecipeFile:
 def parent_path(source: RecipeFile, name: str, problems: Problems) -> Path | None:
     """Find the recipe that `from: NAME` in `source` means.
 
-    NAME is a path from there, or a name without its ending. None after writing down `from-absolute`, `path-escapes` or
-    `from-missing`.
+    NAME is a path relative to it, or a name without its suffix. None after adding the problem `from-absolute`,
+    `path-escapes` or `from-missing`.
     """
 
     def refuse(code: str, message: str, hint: str) -> None:
@@ -73,23 +73,22 @@ def parent_path(source: RecipeFile, name: str, problems: Problems) -> Path | Non
     return None
 
 
-def _recipes_in(folder: Path, but: Path) -> list[str]:
+def _recipes_in(folder: Path, exclude: Path) -> list[str]:
     """The names of recipes in a folder, sorted; none in one that cannot be read."""
     try:
-        return sorted(found.name for found in folder.glob("*.yaml") if found != but)
+        return sorted(found.name for found in folder.glob("*.yaml") if found != exclude)
     except OSError:
         return []
 
 
 def _near(name: str, known: Sequence[str]) -> list[str]:
-    return difflib.get_close_matches(name[:LONGEST_NAME], known[:_KNOWN_MOST], n=1)
+    return difflib.get_close_matches(name[:LONGEST_NAME], known[:_SUGGESTION_CANDIDATES], n=1)
 
 
 def find_recipe(name: str, folders: Sequence[Path]) -> Path:
-    """Find the recipe that a person means by `name`.
+    """Find a recipe by path, or by name without its suffix.
 
-    It is a path, or a name without its ending in the working directory or in one of `folders`. Raises RecipeError
-    `recipe-missing`.
+    Names are searched in the working directory, then in `folders`. Raises RecipeError `recipe-missing`.
     """
     endings = ("",) if name.endswith((".yaml", ".yml")) else ("", ".yaml", ".yml")
     places = [Path(), *folders]
@@ -121,10 +120,10 @@ def find_recipe(name: str, folders: Sequence[Path]) -> Path:
 def read_sources(
     path: Path, problems: Problems, given: GivenFolder, shown: str | None = None
 ) -> tuple[RecipeFile, ...]:
-    """Read the recipe at `path` and what it includes; the recipe itself is the last.
+    """Read the recipe at `path` and its includes; the recipe itself is the last.
 
-    `given`: the folder that was given; `shown`: what places call it, if not its file's name. Raises RecipeError if it
-    cannot be read itself.
+    `given`: the folder that no path may lead out of; `shown`: its name in places, if not its file's. Raises RecipeError
+    if it cannot be read itself.
     """
     reader = _Reader(path, problems, given)
     document = load_yaml(path, shown, given=given)
