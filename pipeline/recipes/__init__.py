@@ -10,6 +10,7 @@ from pipeline.recipes.limits_reference import limits_reference
 from pipeline.recipes.merge import load_recipe, template_scope
 from pipeline.recipes.mirror_rules import load_rules
 from pipeline.recipes.platforms import Platforms, load_platforms
+from pipeline.recipes.recipe_lookup import find_recipe
 from pipeline.recipes.reference import (
     json_schema,
     platforms_schema,
@@ -19,7 +20,6 @@ from pipeline.recipes.reference import (
 )
 from pipeline.recipes.repo_file_options import repo_file_reference
 from pipeline.recipes.scaffold import Scaffold, scaffold_text, write_scaffold
-from pipeline.recipes.sources import find_recipe
 
 __all__ = [
     "Platforms",

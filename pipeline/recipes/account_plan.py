@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pipeline.model.recipe import Group, User
 from pipeline.recipes.problems import Problems
-from pipeline.recipes.sources import RecipeFile
+from pipeline.recipes.recipe_lookup import RecipeFile
 from pipeline.yaml_documents import DocumentPath
 
 

@@ -11,8 +11,8 @@ from pipeline.digest import Digest
 from pipeline.errors import RecipeError
 from pipeline.model.recipe import FileKind, FilePlan
 from pipeline.recipes.problems import Problems, place
+from pipeline.recipes.recipe_lookup import RecipeFile
 from pipeline.recipes.schema import FileDocument, is_given
-from pipeline.recipes.sources import RecipeFile
 from pipeline.render import Templates
 from pipeline.yaml_documents import DocumentPath
 

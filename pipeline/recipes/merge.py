@@ -28,6 +28,7 @@ from pipeline.recipes.account_plan import plan_accounts
 from pipeline.recipes.fields import PORT_MOST
 from pipeline.recipes.files import plan_files
 from pipeline.recipes.problems import Problems, place
+from pipeline.recipes.recipe_lookup import RecipeFile, parent_path, read_sources
 from pipeline.recipes.requests import (
     CAPABILITY_FORM,
     GLOB_FORM,
@@ -39,7 +40,6 @@ from pipeline.recipes.requests import (
 )
 from pipeline.recipes.schema import ImageDocument, is_given
 from pipeline.recipes.smoke_plan import plan_smoke
-from pipeline.recipes.sources import RecipeFile, parent_path, read_sources
 from pipeline.render import Templates, check_template, evaluate_template
 from pipeline.yaml_documents import DocumentPath
 

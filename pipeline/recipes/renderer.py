@@ -13,8 +13,8 @@ from pipeline.model.quantities import Malformed, parse_size
 from pipeline.model.value_rules import Rule, Rules
 from pipeline.recipes.fields import PORT_MOST, pattern_of
 from pipeline.recipes.problems import Problems, place
+from pipeline.recipes.recipe_lookup import RecipeFile
 from pipeline.recipes.rule_documents import RuleDocument
-from pipeline.recipes.sources import RecipeFile
 from pipeline.render import evaluate_template
 from pipeline.yaml_documents import DocumentPath
 

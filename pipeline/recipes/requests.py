@@ -11,8 +11,8 @@ from pipeline.beneath import PathEscape
 from pipeline.digest import Digest
 from pipeline.model.recipe import LayerPlan, LocalPackage, Request, Without
 from pipeline.recipes.problems import Problems, place
+from pipeline.recipes.recipe_lookup import RecipeFile
 from pipeline.recipes.schema import LayerDocument, LocalPackageDocument
-from pipeline.recipes.sources import RecipeFile
 from pipeline.render import is_template
 from pipeline.yaml_documents import DocumentPath
 

@@ -21,9 +21,9 @@ from pipeline.recipes.check_schema import (
 )
 from pipeline.recipes.check_subjects import plan_kind
 from pipeline.recipes.problems import Problems, place
+from pipeline.recipes.recipe_lookup import RecipeFile
 from pipeline.recipes.renderer import Renderer
 from pipeline.recipes.schema import LimitsDocument, SmokeDocument, is_given
-from pipeline.recipes.sources import RecipeFile
 from pipeline.yaml_documents import DocumentPath
 
 AnyKind = CheckDeclaration[Any, Any]

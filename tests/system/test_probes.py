@@ -19,9 +19,9 @@ from pipeline.model.report import CheckResult
 from pipeline.model.smoke import Check
 from pipeline.oci import make_image
 from pipeline.recipes.problems import Problems, validate_document
+from pipeline.recipes.recipe_lookup import RecipeFile
 from pipeline.recipes.schema import RecipeDocument
 from pipeline.recipes.smoke_plan import plan_smoke
-from pipeline.recipes.sources import RecipeFile
 from pipeline.sandbox import (
     Instance,
     find_runtime,

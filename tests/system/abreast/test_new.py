@@ -20,7 +20,7 @@ from pipeline.recipes import (
     scaffold_text,
     write_scaffold,
 )
-from pipeline.recipes.sources import find_recipe
+from pipeline.recipes.recipe_lookup import find_recipe
 from tests.support.sites import relbuild
 from tests.support.tiny_root import require_root
 from tests.system.conftest import ROOT

@@ -9,7 +9,7 @@ import pytest
 from pipeline.errors import RecipeError
 from pipeline.model.recipe import FileKind
 from pipeline.recipes import find_recipe, load_recipe
-from pipeline.recipes.sources import INCLUDE_DEPTH
+from pipeline.recipes.recipe_lookup import INCLUDE_DEPTH
 from tests.support.recipe_folder import refused, write
 
 BASE = """\
