@@ -113,7 +113,7 @@ class IdentityDocument(Strict):
 
 
 class RulesDocument(Strict):
-    """The file `rules.yaml` of a mirror's keeper."""
+    """The file `rules.yaml` of a mirror's operator."""
 
     gate: list[GateDocument] | None = Field(
         default=None, description="what is demanded; left out: one rule with the defaults below"

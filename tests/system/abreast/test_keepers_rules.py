@@ -1,4 +1,4 @@
-"""The keeper's rules on the command line: each refuses by its name, passes what satisfies it, and holds for the
+"""The operator's rules on the command line: each refuses by its name, passes what satisfies it, and holds for the
 repositories and tags that it names."""
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def test_each_rule_refuses_by_name_and_passes_what_satisfies_it(
 
 
 def test_a_tag_does_not_go_back_but_on_purpose(images: RuleTestImages, tmp_path: Path) -> None:
-    """Without rules of the keeper's own too."""
+    """Without rules of the operator's own too."""
     mirror = f"dir:{tmp_path}/mirror"
     assert images.keeper.publish([images.new.layout], mirror).status == 0
     before = tags_of(mirror)

@@ -1,4 +1,4 @@
-"""Nothing is published but what was tested. What the keeper's rules add is in `test_gate_rules`."""
+"""Nothing is published but what was tested. What the operator's rules add is in `test_gate_rules`."""
 
 from __future__ import annotations
 

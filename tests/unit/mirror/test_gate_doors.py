@@ -238,7 +238,7 @@ def test_an_auxiliary_tag_cannot_be_one_to_pull_by(repository: Repository, tmp_p
 
 
 def test_what_was_cleared_for_one_tag_is_not_pointed_at_by_another(repository: Repository, tmp_path: Path) -> None:
-    """The keeper's rules differ from tag to tag."""
+    """The operator's rules differ from tag to tag."""
     store = Store.open(tmp_path / "store")
     whole: Manifest = mirror_images.put(repository, store, mirror_images.image(store, 1))
     cleared = mirror_images.cleared(whole, tags=("latest",))

@@ -1,4 +1,4 @@
-"""The keeper's rules at the gate: each refuses by its code and place, and passes what satisfies it."""
+"""The operator's rules at the gate: each refuses by its code and place, and passes what satisfies it."""
 
 from __future__ import annotations
 

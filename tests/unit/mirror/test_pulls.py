@@ -1,4 +1,4 @@
-"""What access logs tell of pulls, and what a keeper's rule makes of it."""
+"""What access logs tell of pulls, and what an operator's rule makes of it."""
 
 from __future__ import annotations
 

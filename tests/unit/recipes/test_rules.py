@@ -1,4 +1,4 @@
-"""The keeper's rules: what can be written, and what is said of what cannot."""
+"""The operator's rules: what can be written, and what is said of what cannot."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ while :; do
   # Pages of the nights, if there are any; what its writer has to itself stays where it is.
   if [ $keep = no ]; then pages=--delete-after; else pages=--recursive; fi
   copy "$pages" --exclude='.*' --include='/nightly/***' --exclude='*' "$source" "$destination"
-  # The first copy is what the keeper of the destination then changes: it names paths.
+  # The first copy is what the operator of the destination then changes: it names paths.
   copy --ignore-existing --include=/nginx.conf --include=/rsync.sh --exclude='*' "$source" "$destination"
   if cmp -s "$work/before.list" "$work/after.list"; then
     if [ $keep = no ]; then
