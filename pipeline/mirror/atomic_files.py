@@ -1,4 +1,4 @@
-"""Write a mirror's files and symlinks atomically; flock locks; sweeping of leftover drafts.
+"""Write a mirror's files and symlinks atomically; lock files with flock; remove old drafts.
 
 A file is written as a draft (a temporary file in a folder of the mirror), synced, and renamed into place: it is absent
 or complete, is never written to again, is readable by everybody, and shares its inode with no file outside the mirror.

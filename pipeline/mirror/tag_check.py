@@ -1,4 +1,4 @@
-"""Verify a tag's target against the newest signed statements on the tag on its mirror.
+"""Verify a tag's target against the newest signed statements on it, read from its mirror.
 
 Whoever can write to a mirror can point a tag at an older image of the same product, or withhold a move; the signed
 statements say where it must point.

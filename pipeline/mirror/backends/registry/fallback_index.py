@@ -1,4 +1,4 @@
-"""Add entries to and drop them from a referrers index, for registries without referrers API.
+"""Compute a referrers index with entries added or dropped, where there is no referrers API.
 
 There, clients maintain it under the tag `sha256-HEX` (distribution-spec 1.1, "Referrers Tag Schema").
 """
