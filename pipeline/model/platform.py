@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from pipeline.model.rpm_database import DATABASE_FOLDERS
+from pipeline.model.signing_key import AcceptedSignature
 
 OFFERED_PREFIX: Final = "RELBUILD_VAR_"
 SECRET_PREFIX: Final = "RELBUILD_SECRET_"  # noqa: S105  the names' prefix, no secret
@@ -85,12 +86,13 @@ PLAIN_ACCESS: Final = RepositoryAccess()
 class PackageRepository:
     """One RPM repository.
 
-    Exactly one of `baseurls`, `metalink`, `mirrorlist` is given; they and `keys` (paths or URLs of armored
+    Exactly one of `baseurls`, `metalink`, `mirrorlist` is given; they and `keys` (paths or URLs of files of
     OpenPGP keys) may hold `$variables`. `priority`: lower wins, as in dnf (default 99); `cost`: among equal
     packages of equal priority the cheaper repository wins (default 1000). `signed_metadata` demands a good
     `repomd.xml.asc`; package signatures are always demanded. Of `exclude` and, if there are any, `include`
     (patterns), only packages that the one does not and the other does match are seen. Modules hide nothing of a
     repository with `module_hotfixes`. `access` is how its servers are reached.
+    `accept` names weaker signatures that will do.
     """
 
     id: str
@@ -105,6 +107,7 @@ class PackageRepository:
     include: tuple[str, ...] = ()
     module_hotfixes: bool = False
     access: RepositoryAccess = field(default=PLAIN_ACCESS, repr=False)
+    accept: tuple[AcceptedSignature, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

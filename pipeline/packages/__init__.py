@@ -3,14 +3,15 @@
 Who signed a package, what its header says, the bytes that it carries.
 
 The one idea: nothing in a package is believed before its signature is. `verify_package` settles that the
-header is signed by one of the given keys and that the compressed payload is the one the signed header names;
-only then do `read_header`, `read_payload` and `read_payload_files` open it, and each file's bytes are still compared
-with the digest that the header gives for them. The only door to rpm.
+header is signed by one of the given keys and that the compressed payload is the one the signed header names (or, where
+a repository accepts packages from before rpm 4.14, that one signature covers both); only then do `read_header`,
+`read_payload` and `read_payload_files` open it, and each file's bytes are still compared with the digest that the
+header gives for them. The only door to rpm.
 """
 
 from pipeline.packages.changelog import named_fixes, read_change_days, read_changelog
 from pipeline.packages.lua import lua_command, lua_runtime
-from pipeline.packages.package_signature import verify_package
+from pipeline.packages.package_signature import unreadable_keys, verify_package
 from pipeline.packages.payload import PayloadFile, read_payload, read_payload_files
 from pipeline.packages.rpm_header import read_header, read_source_nevra
 from pipeline.packages.rpmdb_reader import (
@@ -41,6 +42,7 @@ __all__ = [
     "read_payload",
     "read_payload_files",
     "read_source_nevra",
+    "unreadable_keys",
     "verify_package",
     "write_database",
 ]

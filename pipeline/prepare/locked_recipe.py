@@ -127,7 +127,14 @@ def plan_lock(options: BuildOptions, build_env: BuildEnvironment, parent: Parent
     path = options.lock_file(recipe)
     lock = read_lock(path)
     section = lock.section(platform.name, arch) if lock else None
-    keys = load_keys(platform, arch, variables=build_env.environment, store=build_env.store, offline=build_env.offline)
+    keys = load_keys(
+        platform,
+        arch,
+        variables=build_env.environment,
+        store=build_env.store,
+        offline=build_env.offline,
+        progress=build_env.progress,
+    )
     now = resolution_inputs(recipe, platform, arch, keys, parent=parent.config if parent else None)
     why = stale_reasons(section, now) if section else ("no lock for this platform and architecture",)
     action = decide_action(section, why, options.mode, path)
@@ -174,7 +181,7 @@ def resolve(plan: LockPlan) -> LockSection:
 def fetch_and_verify(plan: LockPlan, section: LockSection) -> tuple[PackageHeader, ...]:
     """Fetch a section's packages into the store; return their headers in transaction order."""
     packages = [chosen.package for chosen in section.resolution.chosen]
-    return obtain_verified(packages, plan.recipe, plan.keys, section, plan.cache)
+    return obtain_verified(packages, plan.recipe, plan.keys, section, plan.cache, locked=not plan.resolves)
 
 
 def retry_if_changed(plan: LockPlan, obtain: Callable[[], _T]) -> _T:

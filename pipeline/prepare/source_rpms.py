@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from pipeline.errors import Problem, ResolutionError, VerificationError
 from pipeline.model.package import Package
 from pipeline.model.platform import Platform
+from pipeline.model.signing_key import PackageTrust
 from pipeline.packages import read_source_nevra
 from pipeline.prepare.build_options import BuildEnvironment, RepositoryCache
 from pipeline.prepare.locked_recipe import LockedRecipe
+from pipeline.prepare.package_trust import trust_by_repository
 from pipeline.prepare.verified_packages import demand_nevra, verified_file
 from pipeline.progress import task
-from pipeline.repos import (
-    RepositoryKey,
-    fetch_packages,
-    find_source_packages,
-    load_keys,
-)
+from pipeline.repos import fetch_packages, find_source_packages, load_keys
 
 
 def obtain_sources(locked: LockedRecipe, build_env: BuildEnvironment) -> tuple[Package, ...]:
@@ -40,7 +37,14 @@ def obtain_sources(locked: LockedRecipe, build_env: BuildEnvironment) -> tuple[P
         wanted.setdefault(header.source_rpm, []).append(str(header.nevra))
     listed = replace(platform, repositories=platform.sources)
     arch = locked.section.resolution.arch
-    keys = load_keys(listed, arch, variables=build_env.environment, store=build_env.store, offline=build_env.offline)
+    keys = load_keys(
+        listed,
+        arch,
+        variables=build_env.environment,
+        store=build_env.store,
+        offline=build_env.offline,
+        progress=build_env.progress,
+    )
     opened = RepositoryCache(listed, arch, build_env).repositories()
     found: dict[str, Package] = {}
     for one in opened:
@@ -52,17 +56,19 @@ def obtain_sources(locked: LockedRecipe, build_env: BuildEnvironment) -> tuple[P
         raise ResolutionError.of([_no_source(name, wanted[name], platform) for name in lacking])
     packages = sorted(found.values())
     fetch_packages(packages, opened, store=build_env.store, progress=build_env.progress, offline=build_env.offline)
-    _verify_sources(packages, keys, build_env)
+    _verify_sources(packages, trust_by_repository(keys, platform.sources), build_env)
     return tuple(packages)
 
 
-def _verify_sources(packages: Sequence[Package], keys: Sequence[RepositoryKey], build_env: BuildEnvironment) -> None:
+def _verify_sources(
+    packages: Sequence[Package], trusts: Mapping[str, PackageTrust], build_env: BuildEnvironment
+) -> None:
     problems: list[Problem] = []
     with task(build_env.progress, "verify", "source packages", total=len(packages)) as running:
         for package in packages:
-            trusted = sorted({key.armored for key in keys if key.repository == package.repository})
+            trust = trusts.get(package.repository, PackageTrust())
             try:
-                demand_nevra(read_source_nevra(verified_file(package, trusted, build_env.store)), package)
+                demand_nevra(read_source_nevra(verified_file(package, trust, build_env.store)), package)
             except VerificationError as error:
                 problems.extend(error.problems)
             running.advance(1)

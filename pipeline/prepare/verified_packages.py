@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +13,10 @@ from pipeline.model.header import PackageHeader
 from pipeline.model.lock import LockSection
 from pipeline.model.package import Nevra, Package
 from pipeline.model.recipe import FileKind, Recipe
-from pipeline.packages import read_header, verify_package
+from pipeline.model.signing_key import PackageTrust
+from pipeline.packages import read_header, unreadable_keys, verify_package
 from pipeline.prepare.build_options import BuildEnvironment, RepositoryCache
+from pipeline.prepare.package_trust import trust_by_repository
 from pipeline.progress import task
 from pipeline.repos import LOCAL_REPOSITORY, RepositoryKey, fetch_packages
 from pipeline.store import Store
@@ -27,19 +29,23 @@ def obtain_verified(
     keys: Sequence[RepositoryKey],
     section: LockSection,
     cache: RepositoryCache,
+    *,
+    locked: bool = False,
 ) -> tuple[PackageHeader, ...]:
     """Fetch and verify all packages; return their headers in transaction order.
 
-    A copy that is damaged in the store is fetched once more. Raises as `obtain` and `verify_and_read`.
+    A copy that is damaged in the store is fetched once more. `locked` if the section is a lock's as it stands.
+    Raises as `obtain` and `verify_and_read`.
     """
+    trusts = trust_by_repository(keys, cache.platform.repositories, locked_at=section.build_time if locked else None)
     obtain(packages, recipe, cache)
     try:
-        return verify_and_read(packages, keys, section, cache.build_env)
+        return verify_and_read(packages, trusts, section, cache.build_env)
     except VerificationError as error:
         if any(problem.code not in _STORE_DAMAGE for problem in error.problems):
             raise
     obtain(packages, recipe, cache)
-    return verify_and_read(packages, keys, section, cache.build_env)
+    return verify_and_read(packages, trusts, section, cache.build_env)
 
 
 _STORE_DAMAGE = ("blob-damaged", "blob-missing")
@@ -127,25 +133,25 @@ def _refuse_escape(recipe: Recipe, path: Path, place: str) -> None:
 
 
 def verify_and_read(
-    packages: Sequence[Package], keys: Sequence[RepositoryKey], section: LockSection, build_env: BuildEnvironment
+    packages: Sequence[Package],
+    trusts: Mapping[str, PackageTrust],
+    section: LockSection,
+    build_env: BuildEnvironment,
 ) -> tuple[PackageHeader, ...]:
     """Verify the signatures of all packages; return their headers in transaction order.
 
-    Trusted are the keys of the repository that a package comes from. All failures are reported at once.
+    `trusts` are the keys of the repositories that packages come from. All failures are reported at once.
     """
-    by_repository: dict[str, list[bytes]] = {}
-    for key in keys:
-        blocks = by_repository.setdefault(key.repository, [])
-        if key.armored not in blocks:
-            blocks.append(key.armored)
-    everyone = sorted({key.armored for key in keys})
+    for name in sorted({package.repository for package in packages} & trusts.keys()):
+        for key in unreadable_keys(trusts[name]):
+            build_env.progress.warn(f"repository {name}: {key}; no signature by it counts")
     problems: list[Problem] = []
     headers: dict[str, PackageHeader] = {}
     with task(build_env.progress, "verify", "signatures and checksums", total=len(packages)) as running:
         for package in packages:
-            trusted = by_repository.get(package.repository, everyone if package.repository == LOCAL_REPOSITORY else [])
+            trust = trusts.get(package.repository, PackageTrust())
             try:
-                headers[str(package.nevra)] = _verified(package, trusted, build_env.store)
+                headers[str(package.nevra)] = _verified(package, trust, build_env.store)
             except VerificationError as error:
                 problems.extend(error.problems)
             running.advance(1)
@@ -154,22 +160,24 @@ def verify_and_read(
     return tuple(headers[nevra] for nevra in section.resolution.order)
 
 
-def _verified(package: Package, keys: Sequence[bytes], store: Store) -> PackageHeader:
+def _verified(package: Package, trust: PackageTrust, store: Store) -> PackageHeader:
     """Verify a package and return its header; a good signature is remembered by package, keys."""
-    path = verified_file(package, keys, store)
+    path = verified_file(package, trust, store)
     header = read_header(path, package.checksum)
     demand_nevra(header.nevra, package)
     return header
 
 
-def verified_file(package: Package, keys: Sequence[bytes], store: Store) -> Path:
+def verified_file(package: Package, trust: PackageTrust, store: Store) -> Path:
+    """Return the package's file in the store, its signature checked now or before."""
     path = store.blob(package.checksum)
-    name = identity("verify", 2, package=package.checksum, keys=[Digest.of(key) for key in keys])
+    keys = [Digest.of(one) for one in trust.certificates]
+    name = identity("verify", 3, package=package.checksum, keys=keys, accept=sorted(trust.accept))
     stamp = store.stamp(package.checksum)
     if stamp is None or store.recall(name) != stamp:
         stamp = store.verify(package.checksum)
         try:
-            verify_package(path, keys)
+            verify_package(path, trust)
         except VerificationError as error:
             raise VerificationError.of([_about(problem, package, path) for problem in error.problems]) from error
         store.remember(name, stamp)

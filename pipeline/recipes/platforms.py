@@ -313,6 +313,7 @@ class _Reader:
             include=tuple(document.includepkgs),
             module_hotfixes=document.module_hotfixes,
             access=document.access,
+            accept=tuple(sorted(set(document.accept))),
         )
 
     def _check_variables(

@@ -12,7 +12,8 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, WithJsonSchema
 
 from pipeline.model.platform import SECRET_PREFIX, RepositoryAccess, SecretReference
 from pipeline.model.quantities import Malformed
-from pipeline.recipes.fields import Line, Strict, checked, refusal, text_of_form
+from pipeline.model.signing_key import AcceptedSignature
+from pipeline.recipes.fields import Line, Strict, checked, choice, refusal, text_of_form
 from pipeline.urls import parse_url
 
 RepositoryId = Annotated[
@@ -166,7 +167,8 @@ class _Content(Strict):
     )
     keys: list[Line] = Field(
         min_length=1,
-        description="paths or URLs of the OpenPGP keys that sign its packages; no others are trusted",
+        description="paths or URLs of files of the OpenPGP keys that sign its packages, armored or binary; no others "
+        "are trusted",
     )
     priority: Annotated[int, Field(ge=1, le=999)] = Field(
         default=99, description="of two repositories that have a package, the lower number wins"
@@ -184,6 +186,11 @@ class _Content(Strict):
     )
     module_hotfixes: bool = Field(default=False, description="modules hide none of its packages")
     enabled: bool = Field(default=True, description="`false` leaves it out of the platform")
+    accept: list[Annotated[AcceptedSignature, choice(AcceptedSignature, "a kind of signature")]] = Field(
+        default=[],
+        description="signatures that are refused otherwise: `legacy-header-payload` (packages as rpm made them before "
+        "4.14, whose payload only a signature over header and payload covers), `sha1` (signatures over SHA-1)",
+    )
 
 
 class RepositoryDocument(_Access, _Content):

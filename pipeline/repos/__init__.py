@@ -7,12 +7,12 @@ was kept the last time.
 """
 
 from pipeline.repos.advisories import read_advisories
+from pipeline.repos.detached_signature import verify_detached
 from pipeline.repos.metadata import metadata_file
 from pipeline.repos.openpgp_keys import (
     RepositoryKey,
     load_keys,
     read_keys,
-    verify_detached,
 )
 from pipeline.repos.repository import (
     LOCAL_REPOSITORY,

@@ -1,23 +1,37 @@
-"""OpenPGP keys of repositories, and the signatures that they make over repomd.xml.
+"""OpenPGP keys of repositories, split into certificates of one primary key each.
 
-The cryptography is GnuPG's: `gpg --show-keys` tells what a file of keys holds, `gpgv` judges a detached
-signature, each in an empty home of its own. Verdicts come from exit status and status lines, which GnuPG
-documents (doc/DETAILS), never from its prose.
+rpm reads an armored block as one certificate, and refuses a whole certificate for one revoked subkey. So each
+certificate is given to it by itself, without the parts that are expired or revoked. GnuPG judges that:
+`gpg --show-keys` in an empty home, by its colon lines (doc/DETAILS), never by its prose.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.beneath import read_file
 from pipeline.errors import RecipeError, VerificationError
 from pipeline.model.platform import Platform
+from pipeline.model.signing_key import KeyFault, UnusableKey
+from pipeline.openpgp_packets import (
+    KEY_PACKETS,
+    MalformedPacket,
+    OpenPgpKey,
+    Packet,
+    PacketKind,
+    armor,
+    armor_blocks,
+    certificate_keys,
+    dearmor,
+    read_public_key,
+    read_signature,
+    split_certificates,
+)
 from pipeline.process import run
+from pipeline.progress import QUIET, Progress
 from pipeline.repos.document_fetcher import DocumentFetcher
 from pipeline.repos.repository_access import is_own_origin, repository_network
 from pipeline.repos.variables import expand_repository, platform_variables
@@ -28,29 +42,39 @@ from pipeline.urls import shown_url
 KEYS_LIMIT = 1 << 20
 """Bytes of one file of keys: distributions' have a few KiB."""
 
-SIGNATURE_LIMIT = 64 << 10
+KEYS_MOST = 200
+"""Certificates in one file: one that GnuPG stumbles over costs a run of it. The largest collections have some dozen."""
 
 _GPG_TIME = 30.0
 """Seconds; it takes milliseconds."""
 
-KEY_BLOCKS_MOST = 200
-"""Armored blocks in one file: each costs a run of gpg. The largest collections of keys have some dozen."""
+_GPG_VERSIONS = frozenset({4})
+"""Versions of OpenPGP keys that GnuPG and rpm read."""
 
-_BEGIN = b"-----BEGIN PGP PUBLIC KEY BLOCK-----"
-_END = b"-----END PGP PUBLIC KEY BLOCK-----"
-_BAD = (b"BADSIG", b"ERRSIG", b"EXPSIG", b"EXPKEYSIG", b"REVKEYSIG")
+_FAULTS = {"e": KeyFault.EXPIRED, "r": KeyFault.REVOKED, "i": KeyFault.UNREADABLE}
+"""gpg's letters of validity (doc/DETAILS, field 2); what it does not list has no valid self-signature either."""
+
+_NO_BINDING = "no valid signature of its own key stands with it"
 
 
 @dataclass(frozen=True, slots=True)
 class RepositoryKey:
-    """A primary key that a repository's packages may be signed with.
+    """A certificate of a repository: a primary key that signs its packages, with its subkeys.
 
-    `armored` is the armored block that it stands in; keys that share a block share its text.
+    `armored` is the certificate as the file has it, alone in its armor; `unusable` are those of its keys that count for
+    nothing today.
     """
 
     repository: str
     fingerprint: str
     armored: bytes
+    unusable: tuple[UnusableKey, ...] = ()
+
+    @property
+    def is_readable(self) -> bool:
+        """Return whether GnuPG reads the certificate, though it may refuse what is signed by it."""
+        faults = {one.fingerprint: one.fault for one in self.unusable}
+        return faults.get(self.fingerprint) is not KeyFault.UNREADABLE
 
 
 def load_keys(
@@ -61,16 +85,25 @@ def load_keys(
     store: Store,
     offline: bool = False,
     network: Network | None = None,
+    progress: Progress = QUIET,
 ) -> tuple[RepositoryKey, ...]:
     """The keys of every repository of the platform, sorted by repository and fingerprint.
 
-    `variables` is the environment. Keys that come by URL are kept in the store for `offline`. Raises
-    RecipeError `key-unreadable`, VerificationError `key-malformed`, and as `pipeline.transfer`.
+    `variables` is the environment. Keys that come by URL are kept in the store for `offline`; `progress` is warned of
+    what does not count. Raises RecipeError `key-unreadable`, VerificationError `key-malformed`, and as
+    `pipeline.transfer`.
     """
     way = network or Network.of(variables)
     documents = DocumentFetcher(store, offline=offline, network=way)
     own = platform_variables(platform, arch, variables)
     keys: set[RepositoryKey] = set()
+    told: set[str] = set()
+
+    def warn(text: str) -> None:
+        if text not in told:
+            told.add(text)
+            progress.warn(text)
+
     for repository in platform.repositories:
         expanded = expand_repository(repository, own, variables)
         for place in expanded.keys:
@@ -78,13 +111,15 @@ def load_keys(
             if not offline and is_own_origin(expanded, place):  # A server that wants to know who asks has its key too.
                 to_it = repository_network(expanded, way, variables, now=None)
                 reader = DocumentFetcher(store, network=to_it)
-            keys.update(_load(place, repository.id, reader))
+            keys.update(_load(place, repository.id, reader, warn))
     return tuple(sorted(keys, key=lambda key: (key.repository, key.fingerprint, key.armored)))
 
 
-def _load(place: str, repository: str, documents: DocumentFetcher) -> tuple[RepositoryKey, ...]:
+def _load(
+    place: str, repository: str, documents: DocumentFetcher, warn: Callable[[str], None]
+) -> tuple[RepositoryKey, ...]:
     if place.startswith(("http://", "https://", "file:/")):
-        return documents.get(place, limit=KEYS_LIMIT, read=lambda data: read_keys(repository, data, place))
+        return documents.get(place, limit=KEYS_LIMIT, read=lambda data: read_keys(repository, data, place, warn))
     path = Path(place)
     try:
         if not path.is_absolute():
@@ -97,112 +132,159 @@ def _load(place: str, repository: str, documents: DocumentFetcher) -> tuple[Repo
             place=f"repository {repository}",
             hint="write an absolute path, ~/…, or a URL",
         ) from error
-    return read_keys(repository, data, place)
+    return read_keys(repository, data, place, warn)
 
 
-def read_keys(repository: str, data: bytes, name: str) -> tuple[RepositoryKey, ...]:
-    """All keys in an armored file. Raises VerificationError `key-malformed` if there is none."""
-    keys = []
-    for number, armored in enumerate(_blocks(data)):
-        if number >= KEY_BLOCKS_MOST:
-            why = f"{shown_url(name)} has more than {KEY_BLOCKS_MOST} armored keys"
-            raise VerificationError("key-malformed", why, place=f"repository {repository}")
-        keys += [RepositoryKey(repository, fingerprint, armored) for fingerprint in _fingerprints(armored)]
-    if not keys:
+def read_keys(
+    repository: str, data: bytes, name: str, warn: Callable[[str], None] = lambda text: None
+) -> tuple[RepositoryKey, ...]:
+    """All keys in a file: armored, in one block or several, or a binary keyring.
+
+    `warn` is told what does not count and why. Raises VerificationError `key-malformed` if there is no key.
+    """
+    found: dict[bytes, _Certificate] = {}
+    problems: list[str] = []
+    for number, read in enumerate(_blocks(data), 1):
+        try:
+            for certificate in read():
+                found.setdefault(certificate.data, certificate)
+                if len(found) > KEYS_MOST:
+                    why = f"{shown_url(name)} has more than {KEYS_MOST} keys"
+                    raise VerificationError("key-malformed", why, place=f"repository {repository}")
+        except MalformedPacket as error:
+            problems.append(f"block {number}: {error}")
+    if not found:
+        reason = f" ({'; '.join(problems[:3])})" if problems else ""
         raise VerificationError(
             "key-malformed",
-            f"{shown_url(name)} has no armored OpenPGP public key",
+            f"{shown_url(name)} has no OpenPGP public key{reason}",
             place=f"repository {repository}",
-            hint="the file must begin with -----BEGIN PGP PUBLIC KEY BLOCK-----",
+            hint="the file must hold public keys, armored (-----BEGIN PGP PUBLIC KEY BLOCK-----) or binary",
         )
+    keys = _judged(repository, tuple(found.values()))
+    for problem in problems:
+        warn(f"{shown_url(name)}: {problem}; this block is ignored")
+    for key in keys:
+        for one in key.unusable:
+            warn(f"{shown_url(name)}: {one}; no signature by it counts")
+    return keys
+
+
+@dataclass(frozen=True, slots=True)
+class _Certificate:
+    """A primary key's packets, and the armor in which they stood, if alone."""
+
+    key: OpenPgpKey
+    packets: tuple[Packet, ...]
+    armored: bytes
+
+    @property
+    def data(self) -> bytes:
+        return b"".join(packet.raw for packet in self.packets)
+
+
+def _blocks(data: bytes) -> Iterator[Callable[[], list[_Certificate]]]:
+    """Yield what reads each armored block, or the one block of a file that is not armored."""
+    if data[:1] and data[0] & 0x80:
+        yield lambda: _certificates(data, b"")
+        return
+    for block in armor_blocks(data):
+        yield lambda block=block: _certificates(dearmor(block), block)  # type: ignore[misc]
+
+
+def _certificates(data: bytes, block: bytes) -> list[_Certificate]:
+    """Raises MalformedPacket."""
+    parts = split_certificates(data)
+    return [
+        _Certificate(read_public_key(packets[0].body), packets, block if block and len(parts) == 1 else armor(packets))
+        for packets in parts
+    ]
+
+
+def _judged(repository: str, certificates: Sequence[_Certificate]) -> tuple[RepositoryKey, ...]:
+    """Return the keys, each with the verdict of GnuPG."""
+    readable = [one for one in certificates if one.key.version in _GPG_VERSIONS]
+    # Two certificates of one key in one file (with another date of expiry, say) are told from each other only apart.
+    alone = len({one.key.fingerprint for one in readable}) < len(readable)
+    verdicts = {} if alone else _verdicts(b"".join(one.data for one in readable))
+    keys = []
+    for one in certificates:
+        own = verdicts.get(one.key.fingerprint)
+        if own is None and one.key.version in _GPG_VERSIONS:
+            own = _verdicts(one.data).get(one.key.fingerprint)  # gpg stops at the first that it cannot read.
+        unusable = _unusable(one, own)
+        keys.append(RepositoryKey(repository, one.key.fingerprint, one.armored, unusable))
     return tuple(keys)
 
 
-def _blocks(data: bytes) -> Iterator[bytes]:
-    """Yield the armored blocks, each with line feeds alone.
+_Verdicts = dict[str, tuple[str, int]]
+"""Fingerprint of a primary key or subkey → gpg's letter of its validity, and its date of expiry (0: none)."""
 
-    One pass: a block begins anew at each line that says so.
+
+def _verdicts(data: bytes) -> dict[str, _Verdicts]:
+    """gpg's verdicts on each certificate and its subkeys, by the primary key's fingerprint.
+
+    In doc/DETAILS: the `fpr` line after a `pub` or `sub` line, whose second field is the validity, the seventh the
+    date of expiry.
     """
-    block: list[bytes] = []
-    for line in data.split(b"\n"):
-        bare = line.rstrip(b" \t\r")
-        if bare == _BEGIN:
-            block = [bare]
-        elif block and bare == _END:
-            yield b"\n".join((*block, bare)) + b"\n"
-            block = []
-        elif block:
-            block.append(line.removesuffix(b"\r"))
-
-
-def _fingerprints(armored: bytes) -> list[str]:
-    """Return the fingerprints of the primary keys of one armored block.
-
-    In gpg's doc/DETAILS: the `fpr` line after a `pub` line.
-    """
+    if not data:
+        return {}
     with tempfile.TemporaryDirectory(prefix="relbuild-gpg-") as home:
         # --no-autostart: no agent or keybox daemon may outlive this call.
         command = ["gpg", "--homedir", home, "--batch", "--no-autostart", "--no-options"]
-        shown = run([*command, "--with-colons", "--show-keys"], stdin=armored, timeout=_GPG_TIME, check=False)
-    found = []
-    primary = False
+        shown = run([*command, "--with-colons", "--show-keys"], stdin=data, timeout=_GPG_TIME, check=False)
+    found: dict[str, _Verdicts] = {}
+    current: _Verdicts = {}
+    about: list[str] = []
     for line in shown.stdout.decode(errors="replace").splitlines():
         fields = line.split(":")
-        if fields[0] in {"pub", "sub"}:
-            primary = fields[0] == "pub"
-        elif fields[0] == "fpr" and primary and len(fields) > 9:
-            found.append(fields[9].upper())
-            primary = False
+        if fields[0] in {"pub", "sub"} and len(fields) > 9:
+            about = fields
+        elif fields[0] == "fpr" and about and len(fields) > 9:
+            fingerprint = fields[9].upper()
+            if about[0] == "pub":
+                current = found.setdefault(fingerprint, {})
+            current[fingerprint] = (about[1], int(about[6]) if about[6].isdigit() else 0)
+            about = []
     return found
 
 
-def verify_detached(data: bytes, signature: bytes, keys: Sequence[RepositoryKey], *, name: str) -> str:
-    """Verify a detached signature over `data`, made by one of `keys`.
+def _unusable(certificate: _Certificate, verdicts: _Verdicts | None) -> tuple[UnusableKey, ...]:
+    """Return the keys of a certificate that do not count.
 
-    Returns the primary key's fingerprint.
-
-    Raises VerificationError `metadata-signature-bad`. Expired and revoked keys are refused: whoever takes over
-    an old key could sign old metadata again.
+    With the primary key its subkeys fall, and are told of as of it.
     """
-    if not keys:
-        raise VerificationError(
-            "metadata-signature-bad",
-            f"{name} must be signed, but the repository has no keys",
-            place=name,
-            hint="add the repository's key under 'keys'",
-        )
-    with tempfile.TemporaryDirectory(prefix="relbuild-gpg-") as home:
-        folder = Path(home)
-        (folder / "keys.gpg").write_bytes(b"".join(dearmor(block) for block in sorted({k.armored for k in keys})))
-        (folder / "data").write_bytes(data)
-        (folder / "signature").write_bytes(signature)
-        judged = run(
-            [
-                *("gpgv", "--homedir", home, "--keyring", folder / "keys.gpg"),
-                *("--weak-digest", "SHA1", "--status-fd", "1", folder / "signature", folder / "data"),
-            ],
-            timeout=_GPG_TIME,
-            check=False,
-        )
-    status = [line.split()[1:] for line in judged.stdout.splitlines() if line.startswith(b"[GNUPG:] ")]
-    valid = [words[-1].decode() for words in status if words and words[0] == b"VALIDSIG"]
-    bad = [words[0].decode() for words in status if words and words[0] in _BAD]
-    if judged.status != 0 or bad or not valid or not {*valid} <= {key.fingerprint for key in keys}:
-        detail = judged.stderr.decode(errors="replace").strip().splitlines()
-        raise VerificationError(
-            "metadata-signature-bad",
-            f"{name} is not signed by a key of its repository ({'; '.join(detail[-2:]) or 'no verdict'})",
-            place=name,
-            hint="check 'keys' of the repository; if they are correct, do not use this mirror",
-        )
-    return valid[0]
+    key = certificate.key
+    keys = tuple(certificate_keys(certificate.packets))
+    ids = tuple(one.key_id for _, one in keys)
+    if verdicts is None:
+        known = key.version in _GPG_VERSIONS
+        why = "GnuPG does not read it" if known else f"it is of OpenPGP v{key.version}, which this rpm cannot check"
+        return (UnusableKey(key.fingerprint, ids, KeyFault.UNREADABLE, detail=why),)
+    found = []
+    for index, one in keys:
+        letter, expiry = verdicts.get(one.fingerprint, ("i", 0))
+        fault = _FAULTS.get(letter)
+        if fault is None:
+            continue
+        since = _revoked(certificate.packets[index + 1 :]) if fault is KeyFault.REVOKED else expiry
+        detail = _NO_BINDING if fault is KeyFault.UNREADABLE else ""
+        if index == 0:
+            return (UnusableKey(one.fingerprint, ids, fault, since=since, detail=detail),)
+        found.append(UnusableKey(one.fingerprint, (one.key_id,), fault, True, since, detail))
+    return tuple(found)
 
 
-def dearmor(armored: bytes) -> bytes:
-    """The packets of an armored block (RFC 9580, 6.2). Raises VerificationError `key-malformed`."""
-    lines = armored.strip().splitlines()
-    try:
-        body = lines[lines.index(b"") + 1 : -1]
-        return base64.b64decode(b"".join(line for line in body if not line.startswith(b"=")), validate=True)
-    except (ValueError, binascii.Error) as error:
-        raise VerificationError("key-malformed", f"invalid armored key: {error}") from error
+def _revoked(packets: Sequence[Packet]) -> int:
+    """The date of the first revocation among the signatures that follow a key."""
+    for packet in packets:
+        if packet.kind in KEY_PACKETS:
+            break
+        if packet.kind == PacketKind.SIGNATURE:
+            try:
+                signature = read_signature(packet.body)
+            except MalformedPacket:
+                continue
+            if signature.revokes:
+                return signature.created
+    return 0

@@ -15,13 +15,9 @@ from pipeline.errors import EnvironmentLacking, RelbuildError, UsageError, Verif
 from pipeline.model.package import Package
 from pipeline.model.platform import PackageRepository, Platform
 from pipeline.progress import QUIET, Progress, task
+from pipeline.repos.detached_signature import SIGNATURE_LIMIT, verify_detached
 from pipeline.repos.document_fetcher import DocumentFetcher
-from pipeline.repos.openpgp_keys import (
-    SIGNATURE_LIMIT,
-    RepositoryKey,
-    load_keys,
-    verify_detached,
-)
+from pipeline.repos.openpgp_keys import RepositoryKey, load_keys
 from pipeline.repos.repomd import (
     Checksum,
     MetadataRecord,

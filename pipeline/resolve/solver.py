@@ -7,7 +7,7 @@ them is refused.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import solv
@@ -90,7 +90,7 @@ def solve(
     if own:
         package_pool.index()
     apply_modules(package_pool, recipe, repositories, store=store, progress=progress)
-    warnings = list(_exclude(package_pool, recipe, repositories, local))
+    warnings = [*_exclude(package_pool, recipe, repositories, local), *_accepted(platform)]
     lines = _match_all(package_pool, recipe, local)
     reachable = [one for line in lines for one in line.found.everything]
     if package_pool.has_filelists or package_pool.needs_filelists(reachable, weak=recipe.weak_dependencies):
@@ -149,6 +149,13 @@ def _shown(item: LocalPackage, folder: Path) -> str:
     """The path as the lock shows it: relative to the recipe, so that a checkout may be moved."""
     path = folder / item.path
     return str(path.relative_to(folder)) if path.is_relative_to(folder) else item.path.name
+
+
+def _accepted(platform: Platform) -> Iterator[str]:
+    """Warn of repositories that accept weaker signatures: in the lock and the report."""
+    for one in platform.repositories:
+        if one.accept:
+            yield f"repository '{one.id}' accepts weaker signatures of packages: {', '.join(sorted(one.accept))}"
 
 
 def _exclude(

@@ -133,6 +133,7 @@ def _definition(repository: PackageRepository) -> list[object]:
         # Only where they are given, so that locks from before they were there stay fresh.
         *([{"include": sorted(repository.include)}] if repository.include else []),
         *(["module_hotfixes"] if repository.module_hotfixes else []),
+        *([{"accept": sorted(repository.accept)}] if repository.accept else []),
     ]
 
 

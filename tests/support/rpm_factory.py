@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pipeline.digest import digest_file
 from pipeline.model.header import PackageHeader
+from pipeline.model.signing_key import PackageTrust
 from pipeline.packages import read_header
 
 _SECONDS = 120
@@ -153,3 +154,8 @@ def forge(folder: Path) -> Iterator[Forge]:
 def header_of(package: Path) -> PackageHeader:
     """A package's header."""
     return read_header(package, digest_file(package))
+
+
+def trusting(*certificates: bytes) -> PackageTrust:
+    """These armored certificates, and nothing else accepted."""
+    return PackageTrust(certificates)

@@ -24,7 +24,7 @@ from pipeline.packages import (
     read_payload_files,
     verify_package,
 )
-from tests.support.rpm_factory import Forge, Signed, header_of
+from tests.support.rpm_factory import Forge, Signed, header_of, trusting
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def plain(made: Forge) -> Path:
 
 
 def test_a_signed_package_is_accepted_and_its_key_is_named(made: Forge, plain: Path) -> None:
-    signer = verify_package(plain, [made.other_key, made.key])
+    signer = verify_package(plain, trusting(made.other_key, made.key))
     listed = subprocess.run(
         ["gpg", "--show-keys", "--with-colons"], input=made.key, capture_output=True, check=True
     ).stdout.decode()
@@ -54,14 +54,14 @@ def test_a_signed_package_is_accepted_and_its_key_is_named(made: Forge, plain: P
 def test_an_unsigned_package_is_refused_whatever_is_trusted(made: Forge, keys: tuple[str, ...]) -> None:
     package = made.package("unsigned", files=[], signed=Signed.NOT)
     with pytest.raises(VerificationError) as caught:
-        verify_package(package, [getattr(made, key) for key in keys])
+        verify_package(package, trusting(*(getattr(made, key) for key in keys)))
     assert caught.value.code == "package-unsigned"
 
 
 def test_only_the_given_keys_are_trusted(made: Forge, plain: Path) -> None:
     for keys in ([], [made.other_key]):
         with pytest.raises(VerificationError) as caught:
-            verify_package(plain, keys)
+            verify_package(plain, trusting(*keys))
         assert caught.value.code == "package-key-unknown"
 
 
@@ -102,7 +102,7 @@ def test_a_package_signed_by_a_subkey_of_a_trusted_key_is_accepted(tmp_path: Pat
         check=True,
     )
     subprocess.run(["gpgconf", "--kill", "all"], env=environment, check=True)
-    assert verify_package(package, [gpg("--armor", "--export", primary)]) not in primary.lower()
+    assert verify_package(package, trusting(gpg("--armor", "--export", primary))) not in primary.lower()
 
 
 def damaged_copy(package: Path, target: Path, at: int) -> Path:
@@ -124,7 +124,7 @@ def test_every_flipped_byte_of_header_and_payload_is_noticed(made: Forge, plain:
     ]
     for at in places:
         with pytest.raises(VerificationError) as caught:
-            verify_package(damaged_copy(plain, tmp_path / "flipped.rpm", at), [made.key])
+            verify_package(damaged_copy(plain, tmp_path / "flipped.rpm", at), trusting(made.key))
         assert caught.value.code in ("package-damaged", "package-signature-bad"), at
 
 
@@ -135,7 +135,7 @@ def test_an_exchanged_payload_is_noticed_before_it_is_decompressed(made: Forge, 
     forged = tmp_path / "forged.rpm"
     forged.write_bytes(mine[: mine.rindex(magic)] + theirs[theirs.rindex(magic) :])
     with pytest.raises(VerificationError) as caught:
-        verify_package(forged, [made.key])
+        verify_package(forged, trusting(made.key))
     assert caught.value.code == "package-damaged"
 
 
@@ -159,7 +159,7 @@ def test_entries_outside_of_the_signed_region_are_refused(made: Forge, plain: Pa
         + data[index_end + stored :]
     )
     with pytest.raises(VerificationError) as caught:
-        verify_package(forged, [made.key])
+        verify_package(forged, trusting(made.key))
     assert caught.value.code == "package-damaged"
 
 
@@ -167,7 +167,7 @@ def test_entries_outside_of_the_signed_region_are_refused(made: Forge, plain: Pa
 def test_what_is_no_package_is_called_so(made: Forge, tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "it.rpm"
     path.write_bytes(content)
-    for call in (lambda: verify_package(path, [made.key]), lambda: header_of(path)):
+    for call in (lambda: verify_package(path, trusting(made.key)), lambda: header_of(path)):
         with pytest.raises(VerificationError) as caught:
             call()
         assert caught.value.code == "package-damaged"
@@ -177,7 +177,7 @@ def test_a_truncated_package_is_refused(made: Forge, plain: Path, tmp_path: Path
     path = tmp_path / "short.rpm"
     path.write_bytes(plain.read_bytes()[:-1000])
     with pytest.raises(VerificationError) as caught:
-        verify_package(path, [made.key])
+        verify_package(path, trusting(made.key))
     assert caught.value.code == "package-damaged"
     with pytest.raises(VerificationError) as caught:
         for file in read_payload(path):
@@ -191,7 +191,7 @@ def test_the_packages_of_the_mirror_are_judged_as_their_names_say(mirror: Path) 
     verdicts = {}
     for package in sorted((mirror / "bad").glob("*.rpm")):
         try:
-            verify_package(package, [key])
+            verify_package(package, trusting(key))
             verdicts[package.name.split("-1.0")[0]] = "good"
         except RelbuildError as error:
             verdicts[package.name.split("-1.0")[0]] = error.code

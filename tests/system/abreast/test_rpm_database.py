@@ -15,7 +15,7 @@ from pipeline.packages import (
     verify_package,
     write_database,
 )
-from tests.support.rpm_factory import Forge, header_of
+from tests.support.rpm_factory import Forge, header_of, trusting
 
 DBPATH = "usr/lib/sysimage/rpm"
 
@@ -114,4 +114,4 @@ def test_the_database_is_read_on_a_read_only_file_system(two: list[Path], tmp_pa
 def test_the_signature_of_an_installed_package_is_kept(made: Forge, two: list[Path], tmp_path: Path) -> None:
     """Scanners and `rpm -qi` show who signed a package."""
     write(tmp_path, two)
-    assert verify_package(two[0], [made.key])[-8:] in rpm(tmp_path, "-q", "doc", "--qf", "%{rsaheader:pgpsig}")
+    assert verify_package(two[0], trusting(made.key))[-8:] in rpm(tmp_path, "-q", "doc", "--qf", "%{rsaheader:pgpsig}")

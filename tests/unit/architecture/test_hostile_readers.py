@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import time
@@ -41,10 +42,19 @@ from pipeline.oci.dsse import read_envelope
 from pipeline.oci.image_manifest import JsonReader, parse_config, parse_image
 from pipeline.oci.record_json import parse_record
 from pipeline.oci.statements import read_statement
+from pipeline.openpgp_packets import (
+    MalformedPacket,
+    Packet,
+    armor,
+    certificate_keys,
+    dearmor,
+    read_signature,
+    split_certificates,
+)
 from pipeline.packages import rpm_header as header_module
 from pipeline.packages.rpm_header import read_header, read_source_nevra
 from pipeline.repos.advisories import parse_issued, read_updateinfo
-from pipeline.repos.openpgp_keys import KEY_BLOCKS_MOST, dearmor, read_keys
+from pipeline.repos.openpgp_keys import KEYS_MOST, read_keys
 from pipeline.repos.repomd import parse_metalink, parse_mirrorlist, parse_repomd, safe_location
 from pipeline.repos.xml_tree import parse_xml
 from pipeline.transfer import RegistryResponse
@@ -202,16 +212,42 @@ def test_a_file_of_begun_keys_takes_no_quadratic_time() -> None:
 
 def test_a_file_with_more_keys_than_anybody_has_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[bytes] = []
-    monkeypatch.setattr("pipeline.repos.openpgp_keys._fingerprints", lambda block: asked.append(block) or ["F"])
-    assert read(lambda: read_keys("r", (BEGIN + END) * (KEY_BLOCKS_MOST + 1), "keys")) == "key-malformed"
-    assert len(asked) == KEY_BLOCKS_MOST
+    monkeypatch.setattr("pipeline.repos.openpgp_keys._verdicts", lambda data: asked.append(data) or {})
+    several = b"".join(public_key(number) for number in range(KEYS_MOST + 1))
+    assert read(lambda: read_keys("r", several, "keys")) == "key-malformed"
+    assert asked == []
+
+
+def public_key(number: int) -> bytes:
+    """A packet with a public key of version 4, of no use."""
+    body = b"\x04" + number.to_bytes(4, "big") + b"\x01" + b"\x00\x08\xff\x00\x02\x03"
+    return bytes([0xC6, len(body)]) + body
+
+
+@given(st.one_of(st.binary(max_size=300), st.builds(lambda rest: public_key(1) + rest, st.binary(max_size=300))))
+def test_a_file_of_any_bytes_is_keys_or_malformed(data: bytes) -> None:
+    for text in (data, armor([Packet(0, b"", data)])):
+        with contextlib.suppress(MalformedPacket):
+            for certificate in split_certificates(text if text is data else dearmor(text)):
+                for _, key in certificate_keys(certificate):
+                    assert key.key_id
+
+
+@given(st.binary(max_size=200))
+@example(b"\x04\x00\x01\x08\x00\x01\xff")
+@example(b"\x06\x00\x1b\x0a\x00\x00\x00\x02\x01\x02\x00\x00\x00\x00")
+@example(b"\x03\x05\x00" + bytes(20))
+def test_a_signature_of_any_bytes_is_read_or_malformed(data: bytes) -> None:
+    with contextlib.suppress(MalformedPacket):
+        assert len(read_signature(data).issuer) in {0, 16}
 
 
 @given(st.binary(max_size=100))
 @example(b"\n\n=\xff")
 @example("\u00e4".encode())
 def test_armor_of_any_bytes_is_read_or_malformed(data: bytes) -> None:
-    assert read(lambda: dearmor(BEGIN + b"\n" + data + b"\n" + END)) in {"", "key-malformed"}
+    with contextlib.suppress(MalformedPacket):
+        dearmor(BEGIN + b"\n" + data + b"\n" + END)
 
 
 # --- JSON of registries and of what is attested ------------------------------------------------------

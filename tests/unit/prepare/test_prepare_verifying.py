@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,10 @@ from pipeline.errors import (
 from pipeline.model.package import Nevra, Package
 from pipeline.model.platform import PackageRepository
 from pipeline.model.recipe import FileKind, FilePlan, LayerPlan, LocalPackage
+from pipeline.model.signing_key import PackageTrust
 from pipeline.prepare import build_options as ordering
 from pipeline.prepare import obtain_sources, source_rpms, verified_packages
+from pipeline.prepare.package_trust import trust_by_repository
 from pipeline.repos import LOCAL_REPOSITORY, RepositoryKey
 from tests.support.builds import (
     ARCH,
@@ -117,14 +120,14 @@ class Rpms:
             verified_packages, verified_packages.read_header, lambda path, digest: header(path.read_text())
         )
 
-    def _verify(self, path: Path, keys: Any) -> None:
+    def _verify(self, path: Path, trust: PackageTrust) -> None:
         if path.read_text() in self.bad:
             raise VerificationError("signature-bad", f"{path.name} is not signed", place=str(path))
 
     @property
     def verified(self) -> list[tuple[str, list[bytes]]]:
         calls = self.journal.of(verified_packages.verify_package)
-        return [(call.args[0].read_text(), list(call.args[1])) for call in calls]
+        return [(call.args[0].read_text(), list(call.args[1].certificates)) for call in calls]
 
 
 @pytest.fixture
@@ -135,13 +138,17 @@ def rpms(journal: Journal) -> Rpms:
 KEYS = (RepositoryKey("base", "F1", b"one"), RepositoryKey("base", "F2", b"one"), RepositoryKey("extra", "F3", b"two"))
 
 
+def trusts(keys: Sequence[RepositoryKey]) -> Mapping[str, PackageTrust]:
+    return trust_by_repository(keys, (*PLATFORM.repositories, PackageRepository("extra")))
+
+
 def test_headers_come_in_the_transactions_order_each_checked_by_its_own_repositorys_keys(
     folder: Path, rpms: Rpms
 ) -> None:
     here, _ = put(folder, A, B, "c-1-1.noarch")
     packages = [package(A), package(B, "extra"), package("c-1-1.noarch", LOCAL_REPOSITORY)]
     found = section(packages[2], packages[1], packages[0])
-    headers = verified_packages.verify_and_read(packages, KEYS, found, here)
+    headers = verified_packages.verify_and_read(packages, trusts(KEYS), found, here)
     assert [one.nevra.name for one in headers] == ["c", "b", "a"]
     assert rpms.verified == [(A, [b"one"]), (B, [b"two"]), ("c-1-1.noarch", [b"one", b"two"])]
     assert here.progress.tasks[0].advanced == 3
@@ -150,13 +157,14 @@ def test_headers_come_in_the_transactions_order_each_checked_by_its_own_reposito
 def test_a_good_signature_is_not_checked_again_unless_keys_or_file_are_others(folder: Path, rpms: Rpms) -> None:
     here, packages = put(folder, A)
     for keys in (KEYS, KEYS, (RepositoryKey("base", "F9", b"other"),)):
-        verified_packages.verify_and_read(packages, keys, section(*packages), here)
+        verified_packages.verify_and_read(packages, trusts(keys), section(*packages), here)
     assert rpms.verified == [(A, [b"one"]), (A, [b"other"])]
     rpms.bad.add(A)
+    third = (RepositoryKey("base", "F8", b"third"),)
     with pytest.raises(VerificationError):
-        verified_packages.verify_and_read(packages, (RepositoryKey("base", "F8", b"third"),), section(*packages), here)
+        verified_packages.verify_and_read(packages, trusts(third), section(*packages), here)
     with pytest.raises(VerificationError):
-        verified_packages.verify_and_read(packages, (RepositoryKey("base", "F8", b"third"),), section(*packages), here)
+        verified_packages.verify_and_read(packages, trusts(third), section(*packages), here)
     assert len(rpms.verified) == 4, "what failed is no result to keep"
 
 
@@ -164,7 +172,7 @@ def test_all_packages_that_fail_are_told_at_once_by_their_names(folder: Path, rp
     here, packages = put(folder, A, B)
     rpms.bad |= {A, B}
     with pytest.raises(VerificationError) as caught:
-        verified_packages.verify_and_read(packages, KEYS, section(*packages), here)
+        verified_packages.verify_and_read(packages, trusts(KEYS), section(*packages), here)
     assert [problem.place for problem in caught.value.problems] == [
         f"{A} of repository 'base'",
         f"{B} of repository 'base'",
@@ -176,7 +184,7 @@ def test_a_package_that_says_another_name_than_its_repository_is_refused(folder:
     here, (one,) = put(folder, A)
     lying = replace(one, nevra=Nevra.parse(B))
     with pytest.raises(VerificationError) as caught:
-        verified_packages.verify_and_read([lying], KEYS, section(lying), here)
+        verified_packages.verify_and_read([lying], trusts(KEYS), section(lying), here)
     assert caught.value.code == "package-not-as-described"
 
 
@@ -240,7 +248,7 @@ def test_the_source_of_every_package_is_fetched_and_verified_once(folder: Path, 
     assert [set(call.args[1]) for call in journal.of(source_rpms.find_source_packages)] == [{"a-1-1.src.rpm"}, set()]
     assert journal.last(ordering.open_repositories).args[0].repositories == SOURCED.sources
     assert journal.last(source_rpms.fetch_packages).args == ([SOURCE], opened("base-source", "more"))
-    assert journal.last(verified_packages.verify_package).args[1] == [b"armored"]
+    assert journal.last(verified_packages.verify_package).args[1].certificates == (b"armored",)
 
 
 def test_sources_that_no_repository_has_are_told_with_the_packages_that_need_them(

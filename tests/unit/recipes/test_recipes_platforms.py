@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.errors import Problem, RecipeError
 from pipeline.model.platform import PackageRepository, Platform, RepositoryAccess, SecretReference
+from pipeline.model.signing_key import AcceptedSignature
 from pipeline.recipes import Platforms, load_platforms
 
 GOOD = """\
@@ -76,6 +77,14 @@ def test_a_platform_adds_to_what_it_extends(tmp_path: Path) -> None:
         signed_metadata=True,
         exclude=("*-debug",),
     )
+
+
+def test_signatures_that_a_repository_accepts_are_named_from_a_closed_list(tmp_path: Path) -> None:
+    accepting = '        exclude: ["*-debug"]\n        accept: [sha1, legacy-header-payload, sha1]\n'
+    good = GOOD.replace('        exclude: ["*-debug"]\n', accepting)
+    assert load(tmp_path, good)["vendor"].repositories[-1].accept == tuple(sorted(AcceptedSignature))
+    with pytest.raises(RecipeError, match="accept"):
+        load(tmp_path, good.replace("sha1", "md5"))
 
 
 def test_a_refused_platform_says_why(tmp_path: Path) -> None:

@@ -271,7 +271,13 @@ def test_an_included_recipe_repositories_keys_and_architecture_make_a_lock_stale
     assert "keys" in why(keys=(RepositoryKey("base", "E" * 40, b"armored"),))
     assert "keys" in why(keys=(RepositoryKey("base", "F" * 40, b"renewed"),))
     assert "repositories" in why(replace(PLATFORM, variables=(("m", "/srv"),)))
-    for field, value in {"priority": 1, "cost": 1, "signed_metadata": True, "exclude": ("a",)}.items():
+    for field, value in {
+        "priority": 1,
+        "cost": 1,
+        "signed_metadata": True,
+        "exclude": ("a",),
+        "accept": ("sha1",),
+    }.items():
         changed = replace(PLATFORM.repositories[0], **{field: value})  # type: ignore[arg-type]
         assert "repositories" in why(replace(PLATFORM, repositories=(changed,)))
     (tmp_path / "base.yaml").write_text("y: 2\n")

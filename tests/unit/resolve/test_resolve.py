@@ -17,6 +17,7 @@ from pipeline.model.lock import LockSection
 from pipeline.model.package import Nevra
 from pipeline.model.platform import PackageRepository, Platform
 from pipeline.model.recipe import LayerPlan, LocalPackage, Recipe, Request
+from pipeline.model.signing_key import AcceptedSignature
 from pipeline.repos import OpenRepository, open_repositories
 from pipeline.resolve import explain, solve
 from pipeline.resolve import solver as solving_module
@@ -193,6 +194,13 @@ def test_a_pin_holds_and_does_not_install(world: World) -> None:
     error = refusal(world, ["b"], pins=(("a", "3"),))
     assert error.code == "pin-unsatisfied"
     assert "available: 1-1, 1-2, 2-1" in str(error)
+
+
+def test_weaker_signatures_that_a_repository_accepts_stand_in_the_lock(world: World) -> None:
+    world.add("new", Rpm("a")).add("old", Rpm("b"), accept=tuple(AcceptedSignature))
+    assert world.solve(["a"]).resolution.warnings == (
+        "repository 'old' accepts weaker signatures of packages: legacy-header-payload, sha1",
+    )
 
 
 def test_what_is_assumed_is_not_installed_and_is_reported(world: World) -> None:

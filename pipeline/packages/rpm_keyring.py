@@ -1,0 +1,84 @@
+"""rpm's keyring of given certificates, and those that this rpm cannot read."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+import threading
+from pathlib import Path
+
+from pipeline.errors import RelbuildError
+from pipeline.model.signing_key import KeyFault, UnusableKey
+from pipeline.openpgp_packets import (
+    MalformedPacket,
+    certificate_keys,
+    dearmor,
+    prune_certificate,
+    split_certificates,
+)
+from pipeline.packages.rpm_library import rpm
+
+_KEYRING = threading.Lock()
+_NOT_READ = f"rpm {rpm.__version__} does not read it"
+
+
+@functools.lru_cache(maxsize=512)
+def readable_certificate(armored: bytes) -> tuple[bytes, tuple[UnusableKey, ...]]:
+    """Return what rpm reads of an armored certificate, and the keys of it that it does not.
+
+    rpm refuses a whole certificate for one subkey that it does not understand; then the others are tried without it.
+    """
+    if _reads(armored):
+        return armored, ()
+    try:
+        (packets,) = split_certificates(dearmor(armored))
+    except (MalformedPacket, ValueError):
+        return b"", ()
+    primary, *subkeys = [key for _, key in certificate_keys(packets)]
+    ids = tuple(key.key_id for key in (primary, *subkeys))
+    whole = (UnusableKey(primary.fingerprint, ids, KeyFault.UNREADABLE, detail=_NOT_READ),)
+    names = {key.fingerprint for key in subkeys}
+    if not _reads(prune_certificate(armored, names)):
+        return b"", whole
+    bad = [key for key in subkeys if not _reads(prune_certificate(armored, names - {key.fingerprint}))]
+    left = prune_certificate(armored, {key.fingerprint for key in bad})
+    if not _reads(left):
+        return b"", whole
+    unusable = [UnusableKey(key.fingerprint, (key.key_id,), KeyFault.UNREADABLE, True, detail=_NOT_READ) for key in bad]
+    return left, tuple(unusable)
+
+
+@functools.lru_cache(maxsize=512)
+def key_ids(armored: bytes) -> frozenset[str]:
+    """Return the ids of a certificate's keys, as signatures name them."""
+    (packets,) = split_certificates(dearmor(armored))
+    return frozenset(key.key_id for _, key in certificate_keys(packets))
+
+
+def _reads(armored: bytes) -> bool:
+    try:
+        rpm.pubkey(armored)
+    except (ValueError, TypeError, rpm.error):
+        return False
+    return True
+
+
+@functools.lru_cache(maxsize=32)
+def make_keyring(certificates: tuple[bytes, ...]) -> rpm.keyring:
+    """A keyring with these armored certificates and their subkeys, and nothing else.
+
+    rpm reads them itself, from files, because only so does it take subkeys in (and check that they belong to
+    their key). Where to read from is told by global macros, hence the lock.
+    """
+    with tempfile.TemporaryDirectory(prefix="relbuild-keys-") as folder, _KEYRING:
+        for number, certificate in enumerate(certificates):
+            Path(folder, f"{number}.key").write_bytes(certificate)
+        rpm.addMacro("_keyring", "fs")
+        rpm.addMacro("_keyringpath", f"{folder}/")
+        try:
+            return rpm.TransactionSet("/", 0).getKeyring(True)
+        except rpm.error as error:
+            raise RelbuildError("keyring-unreadable", f"rpm cannot read the keys: {error}") from error
+        finally:
+            rpm.delMacro("_keyring")
+            rpm.delMacro("_keyringpath")

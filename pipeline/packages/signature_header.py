@@ -1,0 +1,134 @@
+"""The signatures in a package's signature header, each by itself.
+
+rpm reads at most one signature of each kind and knows nothing of the list that rpm 6 writes (`RPMSIGTAG_OPENPGP`, its
+docs/manual/tags.md and format_v6.md). So the signature header is read here, and each signature over the header is given
+to rpm in a package of its own: the lead, a signature header with that signature alone, and the header. What is in a
+signature header is covered by nothing; nothing else of it is believed.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.openpgp_packets import RSA, MalformedPacket, PacketKind, Signature, read_packets, read_signature
+from pipeline.packages.rpm_file_layout import RpmFileLayout, package_damaged
+
+_DSA_HEADER, _RSA_HEADER, _OPENPGP = 267, 268, 278
+_PGP, _GPG = 1002, 1005
+_REGION, _BINARY, _STRINGS = 62, 7, 8
+_LEAD = 96
+_INTRODUCTION = struct.Struct(">8sII")
+_ENTRY = struct.Struct(">iIiI")
+_MAGIC = b"\x8e\xad\xe8\x01\x00\x00\x00\x00"
+
+SIGNATURE_HEADER_LIMIT = 64 << 20
+"""Bytes of a signature header: rpm's own bound. Most of it is space that signing fills."""
+
+SIGNATURES_MOST = 16
+"""Signatures of one package: rpm 6 puts no bound, and nobody signs with more than two or three keys."""
+
+SIGNATURE_BYTES_MOST = 64 << 10
+"""Bytes of one signature: the largest post-quantum ones have 50 KB."""
+
+
+@dataclass(frozen=True, slots=True)
+class PackageSignature:
+    """One signature of a package.
+
+    `packet` are its bytes; `whole` if it is over header and payload, not over the header alone; `listed` if it is of
+    the list of rpm 6. `tag` is where rpm before 6 reads such a signature. `said` is None if the packet cannot be read.
+    """
+
+    packet: bytes
+    whole: bool
+    listed: bool
+    tag: int
+    said: Signature | None
+
+
+def read_signatures(path: Path, layout: RpmFileLayout) -> tuple[PackageSignature, ...]:
+    """Read all signatures of a package, each once, in the order of the signature header.
+
+    Raises VerificationError `package-damaged`.
+    """
+    with path.open("rb") as file:
+        file.seek(_LEAD)
+        if layout.header - _LEAD > SIGNATURE_HEADER_LIMIT:
+            raise package_damaged(path, f"its signature header has more than {SIGNATURE_HEADER_LIMIT >> 20} MiB")
+        data = file.read(layout.header - _LEAD)
+    found: dict[tuple[bool, bytes], PackageSignature] = {}
+    for tag, packet in _packets(data, path):
+        if len(packet) > SIGNATURE_BYTES_MOST:
+            raise package_damaged(path, f"a signature has more than {SIGNATURE_BYTES_MOST >> 10} KiB")
+        whole = tag in {_PGP, _GPG}
+        found.setdefault((whole, packet), _signature(packet, whole, tag))
+        if len(found) > SIGNATURES_MOST:
+            raise package_damaged(path, f"it has more than {SIGNATURES_MOST} signatures")
+    return tuple(found.values())
+
+
+def _packets(data: bytes, path: Path) -> Iterator[tuple[int, bytes]]:
+    """Yield tag and bytes of each signature."""
+    _, entries, stored = _INTRODUCTION.unpack_from(data)
+    start = _INTRODUCTION.size + entries * _ENTRY.size
+    store = data[start : start + stored]
+    for index in range(entries):
+        tag, kind, where, count = _ENTRY.unpack_from(data, _INTRODUCTION.size + index * _ENTRY.size)
+        if tag in {_DSA_HEADER, _RSA_HEADER, _PGP, _GPG}:
+            if kind != _BINARY or not 0 <= where <= len(store) - count:
+                raise package_damaged(path, "a signature does not fit into its signature header")
+            yield tag, store[where : where + count]
+        elif tag == _OPENPGP:
+            if kind != _STRINGS or not 0 <= where < len(store) or not 0 < count <= SIGNATURES_MOST:
+                raise package_damaged(path, "the list of its signatures does not fit into its signature header")
+            yield from ((tag, _decoded(text, path)) for text in _strings(store, where, count, path))
+
+
+def _strings(store: bytes, at: int, count: int, path: Path) -> Iterator[bytes]:
+    for _ in range(count):
+        end = store.find(b"\0", at)
+        if end < 0:
+            raise package_damaged(path, "the list of its signatures does not fit into its signature header")
+        yield store[at:end]
+        at = end + 1
+
+
+def _decoded(text: bytes, path: Path) -> bytes:
+    try:
+        return base64.b64decode(b"".join(text.split()), validate=True)
+    except binascii.Error as error:
+        raise package_damaged(path, f"a signature in its list is no base64: {error}") from error
+
+
+def _signature(packet: bytes, whole: bool, tag: int) -> PackageSignature:
+    try:
+        (one,) = read_packets(packet)
+        said = read_signature(one.body) if one.kind == PacketKind.SIGNATURE else None
+    except (MalformedPacket, ValueError):
+        said = None
+    listed = tag == _OPENPGP
+    if listed:
+        tag = _RSA_HEADER if said is not None and said.algorithm in RSA else _DSA_HEADER
+    return PackageSignature(packet, whole, listed, tag, said)
+
+
+def with_one_signature(path: Path, layout: RpmFileLayout, signature: PackageSignature) -> bytes:
+    """Return the package without its payload, with this signature over the header and no other."""
+    entries = 2
+    trailer = _ENTRY.pack(_REGION, _BINARY, -entries * _ENTRY.size, _ENTRY.size)
+    store = signature.packet + trailer
+    head = (
+        _INTRODUCTION.pack(_MAGIC, entries, len(store))
+        + _ENTRY.pack(_REGION, _BINARY, len(signature.packet), _ENTRY.size)
+        + _ENTRY.pack(signature.tag, _BINARY, 0, len(signature.packet))
+        + store
+    )
+    with path.open("rb") as file:
+        lead = file.read(_LEAD)
+        file.seek(layout.header)
+        return lead + head + bytes(-len(head) % 8) + file.read(layout.payload - layout.header)

@@ -1,0 +1,40 @@
+"""The keys and the policy by which the packages of each repository are verified."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from pipeline.model.platform import PackageRepository
+from pipeline.model.signing_key import AcceptedSignature, KeyFault, PackageTrust, UnusableKey
+from pipeline.openpgp_packets import prune_certificate
+from pipeline.repos import LOCAL_REPOSITORY, RepositoryKey
+
+
+def trust_by_repository(
+    keys: Sequence[RepositoryKey], repositories: Sequence[PackageRepository], *, locked_at: int | None = None
+) -> Mapping[str, PackageTrust]:
+    """Return what verifies the packages of each repository, by its id.
+
+    A package that a recipe names by path (and by its sha256) may be signed by any of the keys, and as any of the
+    repositories accepts. `locked_at` is the build time of a lock whose packages are taken as they stand: a key that
+    expired after that counts, for a lock is to be built next year too; one that was revoked never does.
+    """
+    found = {
+        one.id: _trust([key for key in keys if key.repository == one.id], one.accept, locked_at) for one in repositories
+    }
+    found[LOCAL_REPOSITORY] = _trust(keys, [kind for one in repositories for kind in one.accept], locked_at)
+    return found
+
+
+def _trust(keys: Sequence[RepositoryKey], accept: Iterable[AcceptedSignature], locked_at: int | None) -> PackageTrust:
+    certificates: set[bytes] = set()
+    unusable: dict[UnusableKey, None] = {}
+    for key in keys:
+        gone = [one for one in key.unusable if not _counts(one, locked_at)]
+        certificates.add(prune_certificate(key.armored, {one.fingerprint for one in gone}) if gone else key.armored)
+        unusable |= dict.fromkeys(gone)
+    return PackageTrust(tuple(sorted(certificates - {b""})), tuple(unusable), frozenset(accept))
+
+
+def _counts(key: UnusableKey, locked_at: int | None) -> bool:
+    return locked_at is not None and key.fault is KeyFault.EXPIRED and key.since > locked_at

@@ -1,0 +1,66 @@
+"""Detached signatures over a repository's repomd.xml.
+
+The cryptography is GnuPG's: `gpgv` judges, in an empty home. Verdicts come from exit status and status lines, which
+GnuPG documents (doc/DETAILS), never from its prose.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.errors import VerificationError
+from pipeline.openpgp_packets import dearmor
+from pipeline.process import run
+from pipeline.repos.openpgp_keys import RepositoryKey
+
+SIGNATURE_LIMIT = 64 << 10
+
+_GPG_TIME = 30.0
+"""Seconds; it takes milliseconds."""
+
+_BAD = (b"BADSIG", b"ERRSIG", b"EXPSIG", b"EXPKEYSIG", b"REVKEYSIG")
+
+
+def verify_detached(data: bytes, signature: bytes, keys: Sequence[RepositoryKey], *, name: str) -> str:
+    """Verify a detached signature over `data`, made by one of `keys`.
+
+    Returns the primary key's fingerprint.
+
+    Raises VerificationError `metadata-signature-bad`. Expired and revoked keys are refused: whoever takes over
+    an old key could sign old metadata again.
+    """
+    if not keys:
+        raise VerificationError(
+            "metadata-signature-bad",
+            f"{name} must be signed, but the repository has no keys",
+            place=name,
+            hint="add the repository's key under 'keys'",
+        )
+    with tempfile.TemporaryDirectory(prefix="relbuild-gpg-") as home:
+        folder = Path(home)
+        readable = sorted({k.armored for k in keys if k.is_readable})
+        (folder / "keys.gpg").write_bytes(b"".join(dearmor(block) for block in readable))
+        (folder / "data").write_bytes(data)
+        (folder / "signature").write_bytes(signature)
+        judged = run(
+            [
+                *("gpgv", "--homedir", home, "--keyring", folder / "keys.gpg"),
+                *("--weak-digest", "SHA1", "--status-fd", "1", folder / "signature", folder / "data"),
+            ],
+            timeout=_GPG_TIME,
+            check=False,
+        )
+    status = [line.split()[1:] for line in judged.stdout.splitlines() if line.startswith(b"[GNUPG:] ")]
+    valid = [words[-1].decode() for words in status if words and words[0] == b"VALIDSIG"]
+    bad = [words[0].decode() for words in status if words and words[0] in _BAD]
+    if judged.status != 0 or bad or not valid or not {*valid} <= {key.fingerprint for key in keys}:
+        detail = judged.stderr.decode(errors="replace").strip().splitlines()
+        raise VerificationError(
+            "metadata-signature-bad",
+            f"{name} is not signed by a key of its repository ({'; '.join(detail[-2:]) or 'no verdict'})",
+            place=name,
+            hint="check 'keys' of the repository; if they are correct, do not use this mirror",
+        )
+    return valid[0]

@@ -1,0 +1,227 @@
+"""Files of keys as vendors publish them: armored or not, several keys in one, expired, revoked, of no use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import VerificationError
+from pipeline.model.platform import PackageRepository, Platform
+from pipeline.model.signing_key import AcceptedSignature, KeyFault
+from pipeline.openpgp_packets import (
+    MalformedPacket,
+    Packet,
+    armor,
+    certificate_keys,
+    dearmor,
+    prune_certificate,
+    read_packets,
+    read_public_key,
+    read_signature,
+    split_certificates,
+)
+from pipeline.prepare.package_trust import trust_by_repository
+from pipeline.repos import LOCAL_REPOSITORY, RepositoryKey, load_keys, read_keys
+from pipeline.store import Store
+from tests.support.journal import Told
+from tests.support.openpgp import V6_KEY, V6_SIGNATURE, KeyMaker, key_maker
+
+
+@pytest.fixture(scope="module")
+def makers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[KeyMaker, KeyMaker]]:
+    folder = tmp_path_factory.mktemp("gpg")
+    with key_maker(folder / "one") as one, key_maker(folder / "two") as two:
+        yield one, two
+
+
+def read(data: bytes) -> tuple[tuple[RepositoryKey, ...], list[str]]:
+    told: list[str] = []
+    return read_keys("r", data, "keys.gpg", told.append), told
+
+
+def one_certificate(key: RepositoryKey) -> bool:
+    """Return whether its armor holds it alone, which is what rpm can read."""
+    (packets,) = split_certificates(dearmor(key.armored))
+    return read_public_key(packets[0].body).fingerprint == key.fingerprint
+
+
+@pytest.mark.parametrize("form", ["binary keyring", "one block", "several blocks", "with line ends of Windows"])
+def test_every_key_of_a_file_is_given_alone_in_its_armor(makers: tuple[KeyMaker, KeyMaker], form: str) -> None:
+    one, two = makers
+    data = {
+        "binary keyring": one.binary + two.binary,
+        "one block": armor(list(read_packets(one.binary + two.binary))),
+        "several blocks": b"comment\n" + one.public + b"\n" + two.public,
+        "with line ends of Windows": (one.public + two.public).replace(b"\n", b"\r\n"),
+    }[form]
+    keys, told = read(data)
+    assert {key.fingerprint for key in keys} == {one.primary, two.primary}
+    assert all(map(one_certificate, keys)) and told == []
+    assert {dearmor(key.armored) for key in keys} == {one.binary, two.binary}
+
+
+def test_a_key_alone_in_its_block_keeps_its_armor_so_that_locks_stay_fresh(makers: tuple[KeyMaker, KeyMaker]) -> None:
+    one, two = makers
+    keys, _ = read(one.public + two.public)
+    assert {key.armored for key in keys} == {one.public, two.public}
+
+
+def test_armor_is_what_gpg_makes(makers: tuple[KeyMaker, KeyMaker]) -> None:
+    assert armor(list(read_packets(makers[0].binary))) == makers[0].public
+
+
+@pytest.mark.parametrize("subkey", [False, True])
+def test_what_expired_is_told_with_fingerprint_and_date_and_does_not_count(
+    makers: tuple[KeyMaker, KeyMaker], subkey: bool
+) -> None:
+    one = makers[0]
+    ((key,), told) = read(one.expired(subkey=subkey))
+    (unusable,) = key.unusable
+    gone = one.subkey if subkey else one.primary
+    assert (unusable.fingerprint, unusable.fault, unusable.subkey) == (gone, KeyFault.EXPIRED, subkey)
+    assert told == [f"keys.gpg: {unusable}; no signature by it counts"] and f"{gone} expired on 2020-02-01" in told[0]
+    counting = trust_by_repository([key], [PackageRepository("r")])["r"]
+    assert counting.unusable == (unusable,)
+    assert [left(one) for one in counting.certificates] == ([[one.primary]] if subkey else [])
+
+
+@pytest.mark.parametrize("subkey", [False, True])
+def test_what_was_revoked_does_not_count_and_disables_no_other_key_of_its_file(
+    makers: tuple[KeyMaker, KeyMaker], subkey: bool
+) -> None:
+    one, two = makers
+    keys, told = read(two.public + one.revoked(subkey=subkey))
+    gone = one.subkey if subkey else one.primary
+    assert len(told) == 1 and f"{gone} was revoked on 2020-01-01" in told[0]
+    counting = trust_by_repository(keys, [PackageRepository("r")])["r"].certificates
+    kept = [[two.primary, two.subkey], *([[one.primary]] if subkey else [])]
+    assert sorted(map(left, counting)) == sorted(kept)
+
+
+def left(certificate: bytes) -> list[str]:
+    (packets,) = split_certificates(dearmor(certificate))
+    return [key.fingerprint for _, key in certificate_keys(packets)]
+
+
+def test_with_its_primary_key_a_subkey_falls_and_is_found_by_its_id(makers: tuple[KeyMaker, KeyMaker]) -> None:
+    one = makers[0]
+    ((key,), _) = read(one.expired())
+    assert key.unusable[0].key_ids == (one.primary[-16:], one.subkey[-16:])
+
+
+def test_a_locks_packages_outlive_the_date_of_their_key_but_not_its_revocation(
+    makers: tuple[KeyMaker, KeyMaker],
+) -> None:
+    one, two = makers
+    keys, _ = read(one.expired() + two.revoked())
+    (expired,) = next(key for key in keys if key.fingerprint == one.primary).unusable
+
+    def trusted(locked_at: int | None) -> list[list[str]]:
+        trust = trust_by_repository(keys, [PackageRepository("r")], locked_at=locked_at)["r"]
+        return [left(certificate) for certificate in trust.certificates]
+
+    assert trusted(expired.since - 1) == [[one.primary, one.subkey]], "built when the key was good"
+    assert trusted(expired.since + 1) == trusted(None) == []
+
+
+def test_one_key_with_another_date_in_two_files_counts_by_the_later(makers: tuple[KeyMaker, KeyMaker]) -> None:
+    one = makers[0]
+    keys, told = read(one.expired() + one.public)
+    assert [key.fingerprint for key in keys] == [one.primary] * 2 and len(told) == 1
+    assert trust_by_repository(keys, [PackageRepository("r")])["r"].certificates == (one.public,)
+
+
+def test_a_key_that_nothing_here_reads_is_named_and_the_others_count(makers: tuple[KeyMaker, KeyMaker]) -> None:
+    one = makers[0]
+    keys, told = read(one.public + armor([Packet(6, b"", V6_KEY)]))
+    v6 = read_public_key(V6_KEY[2:])
+    assert [key.fingerprint for key in keys if not key.is_readable] == [v6.fingerprint]
+    assert len(told) == 1 and f"key {v6.fingerprint} cannot be used here: it is of OpenPGP v6" in told[0]
+    assert trust_by_repository(keys, [PackageRepository("r")])["r"].certificates == (one.public,)
+
+
+def test_a_block_that_is_damaged_is_named_and_the_others_count(makers: tuple[KeyMaker, KeyMaker]) -> None:
+    one, two = makers
+    damaged = armor([Packet(6, b"", two.binary[:50])])
+    keys, told = read(one.public + damaged)
+    assert [key.fingerprint for key in keys] == [one.primary]
+    assert told == ["keys.gpg: block 2: it ends in the middle of a packet; this block is ignored"]
+
+
+@pytest.mark.parametrize("data", [b"", b"no key", b"\x99", b"\xc2\x01\x04", V6_SIGNATURE])
+def test_what_is_no_key_is_refused_with_the_name_of_its_file(data: bytes) -> None:
+    with pytest.raises(VerificationError, match=r"keys\.gpg has no OpenPGP public key") as caught:
+        read(data)
+    assert caught.value.code == "key-malformed" and "armored" in caught.value.problems[0].hint
+
+
+def test_what_does_not_count_is_warned_of_once(makers: tuple[KeyMaker, KeyMaker], tmp_path: Path, store: Store) -> None:
+    (tmp_path / "key").write_bytes(makers[0].expired())
+    repositories = tuple(PackageRepository(name, keys=(str(tmp_path / "key"),)) for name in ("a", "b"))
+    told = Told()
+    keys = load_keys(Platform("p", repositories), "x86_64", variables={}, store=store, progress=told)
+    assert [key.repository for key in keys] == ["a", "b"]
+    assert len(told.warnings) == 1 and makers[0].primary in told.warnings[0]
+
+
+def test_what_a_repository_accepts_is_its_own_and_any_of_it_goes_for_a_package_by_path() -> None:
+    old = PackageRepository("old", accept=(AcceptedSignature.LEGACY_HEADER_PAYLOAD,))
+    trusts = trust_by_repository([], [PackageRepository("new"), old])
+    assert {name: sorted(trust.accept) for name, trust in trusts.items()} == {
+        "new": [],
+        "old": ["legacy-header-payload"],
+        LOCAL_REPOSITORY: ["legacy-header-payload"],
+    }
+
+
+# --- packets -----------------------------------------------------------------------------------------------
+
+
+def test_signatures_name_version_algorithm_hash_and_issuer(makers: tuple[KeyMaker, KeyMaker]) -> None:
+    one = makers[0]
+    (packet,) = read_packets(one.sign(b"data", subkey=True))
+    said = read_signature(packet.body)
+    assert (str(said), said.issuer, said.revokes) == ("OpenPGP v4 EdDSA/SHA256", one.subkey[-16:], False)
+    (packet,) = read_packets(V6_SIGNATURE)
+    assert (str(read_signature(packet.body)), read_signature(packet.body).issuer) == (
+        "OpenPGP v6 Ed25519/SHA512",
+        "6118ABE481C41473",
+    )
+
+
+def test_the_fingerprint_of_a_v6_key_is_that_of_the_specification() -> None:
+    """RFC 9580, A.3: the sample certificate's primary key."""
+    body = bytes.fromhex("0663877fe31b00000020f94da7bb48d60a61e567706a6587d0331999bb9d891a08242ead84543df895a3")
+    key = read_public_key(body)
+    assert key.fingerprint == "CB186C4F0609A697E4D52DFA6C722B0C1F1E27C18A56708F6525EC27BAD9ACC9"
+    assert key.key_id == "CB186C4F0609A697"
+
+
+def test_packets_of_old_and_new_form_and_all_widths_are_read() -> None:
+    body = bytes(300)
+    forms = (
+        b"\x99\x01\x2c" + body,  # old form, two octets
+        b"\x9a\x00\x00\x01\x2c" + body,  # old form, four octets
+        b"\xc6\xc0\x6c" + body,  # new form, two octets
+        b"\xc6\xff\x00\x00\x01\x2c" + body,  # new form, five octets
+    )
+    for raw in forms:
+        assert list(read_packets(raw)) == [Packet(6, body, raw)]
+        with pytest.raises(MalformedPacket):
+            list(read_packets(raw[:-1]))
+    with pytest.raises(MalformedPacket, match="parts"):
+        list(read_packets(b"\xc6\xe1\x00"))
+
+
+def test_a_certificate_loses_the_packets_of_keyrings_and_of_the_keys_that_go(
+    makers: tuple[KeyMaker, KeyMaker],
+) -> None:
+    one = makers[0]
+    trust_packet = b"\xb0\x02\x00\x00"  # As `pubring.gpg` of GnuPG 1 has them.
+    with_trust = armor([Packet(0, b"", one.binary + trust_packet)])
+    assert dearmor(prune_certificate(with_trust, ())) == one.binary
+    assert prune_certificate(one.public, ()) == one.public
+    assert left(prune_certificate(one.public, {one.subkey})) == [one.primary]
+    assert prune_certificate(one.public, {one.primary}) == b""
