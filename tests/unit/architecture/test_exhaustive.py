@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pipeline
+from tests.support.source import trees
 
 PIPELINE = Path(pipeline.__file__).parent
 
@@ -31,8 +32,8 @@ PARTIAL: dict[str, str] = {
 
 def _matches() -> Iterator[tuple[str, ast.Match]]:
     """Matches on the members of an enum, or on the classes of a union."""
-    for path in sorted(PIPELINE.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
+    for path, tree in trees().items():
+        for node in ast.walk(tree):
             if isinstance(node, ast.Match) and any(_is_member(case.pattern) for case in node.cases):
                 yield path.relative_to(PIPELINE).as_posix(), node
 
@@ -61,10 +62,8 @@ def test_every_match_ends_with_assert_never() -> None:
 
 def _modules() -> Iterator[ModuleType]:
     """Modules with a mapping at their top, whose keys are attributes as members of enums are."""
-    for path in sorted(PIPELINE.rglob("*.py")):
-        tables = [
-            node.value for node in ast.parse(path.read_text()).body if isinstance(node, ast.Assign | ast.AnnAssign)
-        ]
+    for path, tree in trees().items():
+        tables = [node.value for node in tree.body if isinstance(node, ast.Assign | ast.AnnAssign)]
         inner = [part for table in tables if table is not None for part in ast.walk(table)]
         keys = [key for part in inner if isinstance(part, ast.Dict) for key in part.keys]
         if any(isinstance(key, ast.Attribute) for key in keys) or any(isinstance(part, ast.DictComp) for part in inner):

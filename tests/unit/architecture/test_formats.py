@@ -19,6 +19,7 @@ from pipeline.nightly.no_change import request_digest
 from pipeline.nightly.relbuild_digest import code_digest, folder_digest
 from pipeline.packages import library_files, library_version
 from pipeline.recipes import load_recipe
+from tests.support.source import trees
 
 ROOT = Path(__file__).parents[3]
 RECIPE = load_recipe(ROOT / "recipes" / "nginx.yaml")
@@ -31,10 +32,10 @@ NO_FORMATS = {
 
 def _constants() -> Iterator[str]:
     """Every constant of the code that is named as a format, schema or version and holds a number."""
-    for path in sorted((ROOT / "pipeline").rglob("*.py")):
+    for path, tree in trees().items():
         parts = path.relative_to(ROOT).with_suffix("").parts
         module = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-        for node in ast.parse(path.read_text()).body:
+        for node in tree.body:
             if isinstance(node, ast.Assign | ast.AnnAssign) and _is_number(node.value):
                 for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
                     name = ast.unparse(target)

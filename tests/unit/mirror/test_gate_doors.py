@@ -30,6 +30,7 @@ from pipeline.progress import QUIET
 from pipeline.store import Store
 from tests.support import mirror_images
 from tests.support.registry_fake import fake_registry
+from tests.support.source import trees
 
 ROOMS = (Path(next(iter(pipeline.mirror.__path__))), Path(next(iter(pipeline.release.__path__))))
 IMPLEMENTATIONS = (RegistryRepository, DirectoryRepository, LayoutRepository)
@@ -54,7 +55,7 @@ def written() -> Iterator[Written]:
     """Every function of the two rooms, those inside others too."""
     for room in ROOMS:
         for path in sorted(room.rglob("*.py")):
-            tree = ast.parse(path.read_text())
+            tree = trees()[path]
             imports = [one for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for one in node.names]
             renamed = {one.asname: one.name for one in imports if one.asname}
             yield from _within(tree, f"{room.name}.{path.stem}", "", renamed)

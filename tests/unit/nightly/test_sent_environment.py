@@ -22,6 +22,7 @@ from pipeline.nightly.sent_environment import READ_VARIABLES, sent_environment
 from pipeline.progress import QUIET
 from pipeline.recipes import load_platforms
 from pipeline.repos.variables import environment_names
+from tests.support.source import trees
 
 PIPELINE = Path(__file__).parents[3] / "pipeline"
 
@@ -63,10 +64,10 @@ def test_paths_in_variables_mean_the_same_on_a_worker(tmp_path: Path, monkeypatc
 
 def _read_by_name() -> Iterator[tuple[str, str]]:
     """Every variable that the library looks up by a literal name, with the file that does."""
-    for path in sorted(PIPELINE.rglob("*.py")):
+    for path, tree in trees().items():
         if path.is_relative_to(PIPELINE / "cli"):
             continue  # Reads what it was started with; what workers need of it goes with the task.
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(tree):
             owner, keys = "", []
             if isinstance(node, ast.Subscript):
                 owner, keys = ast.unparse(node.value), [node.slice]
