@@ -122,6 +122,7 @@ def add_state(
             states=composition.states,
             tree=composition.tree,
             accounts=locked.accounts,
+            scripted=locked.scripted,
             files=files,
             remove=locked.recipe.remove,
             rpm_database=locked.platform.rpm_database,

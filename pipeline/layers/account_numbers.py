@@ -3,9 +3,10 @@
 RPM headers have owners' names, tar headers need numbers, which are assigned before any layer is made.
 
 A number comes from, in this order: the parent image, the recipe's `accounts`, `user()` and `group()`
-provides, sysusers.d and passwd and group files in payloads, else one that is kept in the lock. The state
-layer starts with this table, so a `%pre` finds its accounts; a scriptlet that ends with another number is an
-error.
+provides, sysusers.d and passwd and group files in payloads, the `useradd` and `groupadd` calls of scriptlets,
+else one that is kept in the lock. The state layer starts with this table, so a `%pre` finds its accounts, but
+for those whose number is the scriptlet's own: these it makes itself. A scriptlet that ends with another number
+is an error.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ import base64
 import binascii
 import re
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pipeline.errors import BuildError, Problem
-from pipeline.model.accounts import AccountTable
+from pipeline.layers.passwd_files import is_number
+from pipeline.layers.script_accounts import AccountRequest, account_requests
+from pipeline.model.accounts import AccountTable, NumberedAccounts, ScriptAccount
 from pipeline.model.header import PackageHeader
 from pipeline.model.recipe import Group, User
 
@@ -26,9 +29,6 @@ _SYSTEM_HIGHEST = 999
 """System accounts get IDs downwards from here, as in shadow-utils (SYS_UID_MAX)."""
 
 _ACCOUNT_FILES = re.compile(r"/(etc/(passwd|group)|usr/lib/sysusers\.d/[^/]+\.conf)")
-
-_DIGITS = 10
-"""Digits of the largest ID: uid_t has 32 bits."""
 
 NOLOGIN = "/sbin/nologin"
 
@@ -42,7 +42,10 @@ def account_files(header: PackageHeader) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class _Declared:
-    """An account as one source declares it; `number` None: any."""
+    """An account as one source describes it; a number of None asks for any.
+
+    `source` is that of the number. `script` is the scriptlet's request, where it is the first that asks for a number.
+    """
 
     name: str
     number: int | None
@@ -51,6 +54,7 @@ class _Declared:
     home: str = ""
     shell: str = ""
     comment: str = ""
+    script: AccountRequest | None = None
 
 
 @dataclass(slots=True)
@@ -58,6 +62,8 @@ class _Declarations:
     users: dict[str, _Declared] = field(default_factory=dict)
     groups: dict[str, _Declared] = field(default_factory=dict)
     members: set[tuple[str, str]] = field(default_factory=set)
+    reserved: dict[str, set[int]] = field(default_factory=lambda: {"user": set(), "group": set()})
+    """Numbers that scriptlets will take for accounts that own no file."""
 
     def user(self, wish: _Declared) -> None:
         _first(self.users, wish)
@@ -71,16 +77,18 @@ def _first(table: dict[str, _Declared], wish: _Declared) -> None:
     known = table.get(wish.name)
     if known is None:
         table[wish.name] = wish
-    else:
-        table[wish.name] = _Declared(
-            wish.name,
-            known.number if known.number is not None else wish.number,
-            known.source,
-            known.group if known.group is not None else wish.group,
-            known.home or wish.home,
-            known.shell or wish.shell,
-            known.comment or wish.comment,
-        )
+        return
+    numbered = known.number is not None or known.script is not None
+    table[wish.name] = _Declared(
+        wish.name,
+        known.number if numbered else wish.number,
+        known.source if numbered or wish.number is None else wish.source,
+        known.group if known.group is not None else wish.group,
+        known.home or wish.home,
+        known.shell or wish.shell,
+        known.comment or wish.comment,
+        known.script if numbered else wish.script,
+    )
 
 
 def number_accounts(
@@ -91,15 +99,15 @@ def number_accounts(
     read: Callable[[PackageHeader, Sequence[str]], Mapping[str, bytes]],
     kept: Sequence[tuple[str, str, int]],
     parent: AccountTable | None = None,
-) -> tuple[AccountTable, tuple[tuple[str, str, int], ...]]:
-    """Return the account table of an image, and the allocated numbers that the lock must keep.
+) -> NumberedAccounts:
+    """The account table of an image, what the lock must keep of it, and what scriptlets make.
 
     `parent` is that of the parent image: its numbers are kept, and `headers` are those of added packages.
 
-    `users` and `groups` are the recipe's. `read` returns the content of files of a package by path. `kept` are the
-    allocated numbers in the lock: (`user` or `group`, name, number). The order of `headers` does not matter.
-    Raises BuildError `account-number-taken` if two names claim one number, `account-differs` if the recipe gives one
-    of the parent's accounts another number.
+    `users` and `groups` are the recipe's. `read` gives the content of the named files of a package. `kept` is
+    what the lock holds from before: (`user` or `group`, name, number). The order of `headers` does not matter.
+    Raises BuildError `account-number-taken` if two names claim one number and the recipe or a scriptlet is one of those
+    who claim it, `account-differs` if the recipe gives one of the parent's accounts another number.
     """
     wishes = _Declarations()
     if parent is not None:
@@ -119,6 +127,10 @@ def number_accounts(
         paths = account_files(header)
         for path, content in sorted(read(header, paths).items()) if paths else ():
             _from_file(path, content.decode(errors="replace"), str(header.nevra), wishes)
+    owners = {"user": {f.user for h in ordered for f in h.files}, "group": {f.group for h in ordered for f in h.files}}
+    for header in ordered:
+        for request in account_requests(header):
+            _from_script(request, str(header.nevra), owners, wishes)
     for header in ordered:
         for file in header.files:
             if file.user not in wishes.users:
@@ -127,7 +139,52 @@ def number_accounts(
                 wishes.group(_Declared(file.group, 0 if file.group == "root" else None, str(header.nevra)))
     wishes.user(_Declared("root", 0, "always", 0, "/root", "/bin/bash", "root"))
     wishes.group(_Declared("root", 0, "always"))
-    return _build_table(wishes, kept)
+    table, allocated = _build_table(wishes, kept)
+    return NumberedAccounts(table, allocated, _made_by_scripts(wishes))
+
+
+def _from_script(request: AccountRequest, source: str, owners: Mapping[str, set[str]], wishes: _Declarations) -> None:
+    """Take over an account that a scriptlet asks for, if it owns a file or is named elsewhere.
+
+    Of another, which the scriptlet makes as it likes, the number is reserved.
+    """
+    known = wishes.users if request.kind == "user" else wishes.groups
+    script = request if request.numbered else None
+    own_group = request.kind == "user" and request.group is None and request.numbered
+    if own_group and (request.name in owners["group"] or request.name in owners["user"]):
+        wishes.group(_Declared(request.name, request.number, source, script=script))
+    if request.name not in known and request.name not in owners[request.kind]:
+        if request.number is not None:
+            wishes.reserved[request.kind].add(request.number)
+            wishes.reserved["group"].update([request.number] if own_group else ())
+        return
+    about = _Declared(
+        request.name, request.number, source, request.group, request.home, request.shell, request.comment, script
+    )
+    if request.kind == "group":
+        wishes.group(about)
+    else:
+        wishes.user(about)
+        wishes.members.update((group, request.name) for group in request.groups)
+
+
+def _made_by_scripts(wishes: _Declarations) -> tuple[ScriptAccount, ...]:
+    """Return the accounts whose number is a scriptlet's own, which it makes itself.
+
+    `useradd` without a group makes one too, and fails where that is there already: then the user is not among them.
+    """
+    made = [
+        ScriptAccount("group", name, wish.source, wish.script.phase)
+        for name, wish in wishes.groups.items()
+        if wish.script is not None
+    ]
+    groups = {one.name for one in made}
+    made += [
+        ScriptAccount("user", name, wish.source, wish.script.phase)
+        for name, wish in wishes.users.items()
+        if wish.script is not None and (wish.script.group is not None or name in groups)
+    ]
+    return tuple(sorted(made, key=lambda one: (one.kind, one.name)))
 
 
 def _from_parent(parent: AccountTable, users: Sequence[User], groups: Sequence[Group], wishes: _Declarations) -> None:
@@ -184,9 +241,13 @@ def _build_table(
             wishes.group(_Declared(wish.group, None, wish.source))
     allocated: list[tuple[str, str, int]] = []
     numbers = {
-        "group": _numbers("group", wishes.groups, remembered, {}, allocated),
+        "group": _numbers(
+            "group", wishes.groups, remembered, {}, reserved=wishes.reserved["group"], allocated=allocated
+        ),
     }
-    numbers["user"] = _numbers("user", wishes.users, remembered, numbers["group"], allocated)
+    numbers["user"] = _numbers(
+        "user", wishes.users, remembered, numbers["group"], reserved=wishes.reserved["user"], allocated=allocated
+    )
     by_gid = {number: name for name, number in numbers["group"].items()}
     users = []
     for name, wish in wishes.users.items():
@@ -212,6 +273,8 @@ def _numbers(
     wishes: Mapping[str, _Declared],
     remembered: Mapping[tuple[str, str], int],
     preferred: Mapping[str, int],
+    *,
+    reserved: set[int],
     allocated: list[tuple[str, str, int]],
 ) -> dict[str, int]:
     """Return a number for every name; raise for two names with one number, with both sources."""
@@ -222,7 +285,7 @@ def _numbers(
         if wish.number is None:
             continue
         other = taken.get(wish.number)
-        if other is not None and "recipe" in (wish.source, wishes[other].source):
+        if other is not None and _disputed(wish, wishes[other]):
             problems.append(
                 Problem(
                     "account-number-taken",
@@ -239,12 +302,24 @@ def _numbers(
     # Formerly allocated numbers first, so that a new name never gets an old name's number.
     for name in sorted(unnumbered, key=lambda name: ((kind, name) not in remembered, name)):
         number = remembered.get((kind, name), preferred.get(name))
-        if number is None or number in taken:
-            number = next(free for free in range(_SYSTEM_HIGHEST, 0, -1) if free not in taken)
+        if number is None or number in taken or number in reserved:
+            number = next(free for free in range(_SYSTEM_HIGHEST, 0, -1) if free not in taken and free not in reserved)
         taken[number] = name
         numbers[name] = number
         allocated.append((kind, name, number))
     return numbers
+
+
+def _disputed(wish: _Declared, other: _Declared) -> bool:
+    """Return whether two names may not have one number.
+
+    They may not where the recipe or a scriptlet gives it to one of them; what files of packages say is taken as it
+    stands, and `-o` of a scriptlet allows it.
+    """
+    if "recipe" in (wish.source, other.source):
+        return True
+    scripts = [one.script for one in (wish, other) if one.script is not None]
+    return bool(scripts) and not any(script.shared for script in scripts)
 
 
 def _from_provide(name: str, encoded: str, source: str, wishes: _Declarations) -> None:
@@ -274,24 +349,16 @@ def _from_file(path: str, text: str, source: str, wishes: _Declarations) -> None
     for line in text.splitlines():
         if path.endswith("/passwd"):
             fields = line.split(":")
-            if len(fields) == 7 and _is_number(fields[2]) and _is_number(fields[3]):
+            if len(fields) == 7 and is_number(fields[2]) and is_number(fields[3]):
                 name, _, uid, gid, comment, home, shell = fields
                 wishes.user(_Declared(name, int(uid), source, int(gid), home, shell, comment))
         elif path.endswith("/group"):
             fields = line.split(":")
-            if len(fields) == 4 and _is_number(fields[2]):
+            if len(fields) == 4 and is_number(fields[2]):
                 wishes.group(_Declared(fields[0], int(fields[2]), source))
                 wishes.members.update((fields[0], member) for member in fields[3].split(",") if member)
         else:
             _sysusers_line(line, source, wishes)
-
-
-def _is_number(text: str) -> bool:
-    """Return whether a field is a number as the C library parses it.
-
-    `str.isdigit` accepts `²` and any number of digits.
-    """
-    return len(text) <= _DIGITS and text.isascii() and text.isdigit()
 
 
 def _sysusers_line(line: str, source: str, wishes: _Declarations) -> None:
@@ -309,84 +376,14 @@ def _sysusers_line(line: str, source: str, wishes: _Declarations) -> None:
     kind, name, identifier, comment, home, shell = (("" if word == "-" else word) for word in words[:6])
     if kind.rstrip("!") == "u":
         number, _, group = identifier.partition(":")
-        uid = int(number) if _is_number(number) else None
-        stated: str | int | None = int(group) if _is_number(group) else (group or None)
+        uid = int(number) if is_number(number) else None
+        stated: str | int | None = int(group) if is_number(group) else (group or None)
         wishes.user(_Declared(name, uid, source, stated, home, shell, comment))
         if stated is None:
             wishes.group(_Declared(name, uid, source))
     elif kind == "g":
-        wishes.group(_Declared(name, int(identifier) if _is_number(identifier) else None, source))
+        wishes.group(_Declared(name, int(identifier) if is_number(identifier) else None, source))
     elif kind == "m":
         wishes.user(_Declared(name, None, source))
         wishes.group(_Declared(identifier, None, source))
         wishes.members.add((identifier, name))
-
-
-# --- the table as files ------------------------------------------------------------------------
-
-
-def complete_passwd(text: str, table: AccountTable) -> str:
-    """Return `/etc/passwd` with a line for every user.
-
-    Existing lines are kept, missing ones appended.
-    """
-    names = {line.split(":", 1)[0] for line in text.splitlines()}
-    return _with_lines(
-        text,
-        (
-            f"{user.name}:x:{user.uid}:{user.gid}:{user.comment}:{user.home}:{user.shell}"
-            for user in table.users
-            if user.name not in names
-        ),
-    )
-
-
-def complete_group(text: str, table: AccountTable) -> str:
-    """Return `/etc/group` with a line for every group.
-
-    Members that an existing line lacks are added to it.
-    """
-    members: dict[str, list[str]] = {}
-    for group, user in table.members:
-        members.setdefault(group, []).append(user)
-    names = set()
-    lines = []
-    for line in text.splitlines():
-        fields = line.split(":")
-        if len(fields) == 4:
-            names.add(fields[0])
-            present = [name for name in fields[3].split(",") if name]
-            fields[3] = ",".join([*present, *(m for m in members.get(fields[0], []) if m not in present)])
-        lines.append(":".join(fields))
-    return _with_lines(
-        "".join(f"{line}\n" for line in lines),
-        (
-            f"{group.name}:x:{group.gid}:{','.join(members.get(group.name, []))}"
-            for group in table.groups
-            if group.name not in names
-        ),
-    )
-
-
-def complete_shadow(text: str, names: Iterable[str], *, fields: int) -> str:
-    """Return `/etc/shadow` (9 fields) or `/etc/gshadow` (4) with a locked line for every name."""
-    present = {line.split(":", 1)[0] for line in text.splitlines()}
-    return _with_lines(text, (f"{name}:!{':' * (fields - 2)}" for name in names if name not in present))
-
-
-def _with_lines(text: str, lines: Iterable[str]) -> str:
-    start = text if not text or text.endswith("\n") else f"{text}\n"
-    return start + "".join(f"{line}\n" for line in lines)
-
-
-def changed_numbers(before: AccountTable, passwd: str, group: str) -> tuple[str, ...]:
-    """Describe accounts whose number in the files differs from the table's, after a scriptlet."""
-    found = []
-    for kind, text, number_of in (("user", passwd, before.uid), ("group", group, before.gid)):
-        for line in text.splitlines():
-            fields = line.split(":")
-            if len(fields) > 2 and _is_number(fields[2]):
-                expected = number_of(fields[0])
-                if expected is not None and expected != int(fields[2]):
-                    found.append(f"{kind} '{fields[0]}' has ID {fields[2]} instead of {expected}")
-    return tuple(found)

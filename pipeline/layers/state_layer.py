@@ -18,21 +18,16 @@ from typing import assert_never
 from pipeline.compression import Compression
 from pipeline.digest import Digest, identity
 from pipeline.errors import BuildError
-from pipeline.layers.account_numbers import (
-    changed_numbers,
-    complete_group,
-    complete_passwd,
-    complete_shadow,
-)
 from pipeline.layers.archive_files import place_archive
 from pipeline.layers.change_tracker import ChangeTracker
 from pipeline.layers.installed_packages import final_file_states, matching_paths, write_package_records
 from pipeline.layers.pack_layer import pack_directory
 from pipeline.layers.recipe_files import ImageFile
 from pipeline.layers.scripts import SCRIPT_MOUNT, run_script
+from pipeline.layers.state_accounts import check_accounts, scripted_accounts, still_expected, write_accounts
 from pipeline.layers.transaction import ScriptStep, plan_scripts
 from pipeline.layers.unpack_layer import unpack_to_store
-from pipeline.model.accounts import AccountTable
+from pipeline.model.accounts import AccountTable, ScriptAccount
 from pipeline.model.change import Change
 from pipeline.model.header import PackageHeader
 from pipeline.model.image import Layer
@@ -53,9 +48,6 @@ from pipeline.store import Store
 
 FORMAT = 1
 """To be raised when the same inputs give another state layer."""
-
-_ACCOUNT_FILE_LIMIT = 4 << 20
-"""Bytes of /etc/passwd and similar files that are read: thousands of accounts."""
 
 UNREPRODUCIBLE_PATHS = (
     "etc/passwd-",  # backups by shadow-utils, whose content depends on the order of scriptlets
@@ -88,7 +80,8 @@ class StateInputs:
     `layers` are those of the parent image and the package layers, lowest first, `tree` is their tree together.
     `headers` are in the order of the transaction, and `below` are the parent's packages; by NEVRA, in the header's
     order of files, `states` holds rpm's file states and `paths` the canonical paths, of both. `install_color` is rpm's
-    transaction colour. `build_time` is seconds since the epoch.
+    transaction colour. `build_time` is seconds since the epoch. `scripted` are the accounts of the table that
+    scriptlets make themselves.
     """
 
     layers: tuple[Layer, ...]
@@ -103,6 +96,7 @@ class StateInputs:
     install_color: int
     build_time: int
     below: tuple[InstalledPackage, ...] = ()
+    scripted: tuple[ScriptAccount, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +180,16 @@ def _identity(inputs: StateInputs, steps: Sequence[ScriptStep], lua: Path | None
         ],
         build_time=inputs.build_time,
         compression=compression,
+        **_scripted_identity(inputs),
     )
+
+
+def _scripted_identity(inputs: StateInputs) -> dict[str, list[list[str]]]:
+    """Return the accounts that scriptlets make, as a part of the layer's identity."""
+    found = [
+        [one.kind, one.name, one.package, one.phase.value] for one in scripted_accounts(inputs.scripted, inputs.tree)
+    ]
+    return {"scripted": found} if found else {}
 
 
 def _make(
@@ -210,14 +213,19 @@ def _make(
             if lua is not None:
                 session.bind(lua, f"{SCRIPT_MOUNT}-lua")
             watch = ChangeTracker(session)
-            _write_accounts(session, inputs.accounts, inputs.build_time)
+            expected = scripted_accounts(inputs.scripted, inputs.tree)
+            write_accounts(session, inputs.accounts.without(expected), inputs.build_time)
             watch.record_step("the account table")
             for step in steps:
                 run_script(step, session, bound, inputs.build_time)
+                left = still_expected(expected, step)
+                if left != expected:
+                    write_accounts(session, inputs.accounts.without(left), inputs.build_time)
+                expected = left
                 watch.record_step(step.label)
                 running.advance(1)
             running.note(f"{len(steps)} scripts")
-            table = _check_accounts(session, inputs.accounts)
+            table = check_accounts(session, inputs.accounts)
             _clean(session, inputs)
             watch.forget()
             for file in _archives_first(inputs.files):
@@ -240,59 +248,6 @@ def _make(
                 compression=compression,
             )
     return layer, changes
-
-
-# --- accounts ------------------------------------------------------------------------------------
-
-
-def _write_accounts(session: BuildSession, accounts: AccountTable, build_time: int) -> None:
-    users = [user.name for user in accounts.users]
-    groups = [group.name for group in accounts.groups]
-    files: tuple[tuple[str, int, Callable[[str], str], bool], ...] = (
-        ("etc/passwd", 0o644, lambda text: complete_passwd(text, accounts), True),
-        ("etc/group", 0o644, lambda text: complete_group(text, accounts), True),
-        ("etc/shadow", 0o000, lambda text: complete_shadow(text, users, fields=9), False),
-        ("etc/gshadow", 0o000, lambda text: complete_shadow(text, groups, fields=4), False),
-    )
-    for path, mode, complete, required in files:
-        before = session.files.read(path, limit=_ACCOUNT_FILE_LIMIT)
-        if before is None and not required:
-            continue
-        text = (before or b"").decode(errors="surrogateescape")
-        after = complete(text)
-        if after != text:
-            found = session.files.stat(path)
-            _need_directory(session, "etc")
-            session.files.write_file(
-                path,
-                after.encode(errors="surrogateescape"),
-                mode=found.st_mode & 0o7777 if found else mode,
-                uid=found.st_uid - session.shift if found else 0,
-                gid=found.st_gid - session.shift if found else 0,
-                mtime=build_time,
-            )
-
-
-def _check_accounts(session: BuildSession, before: AccountTable) -> dict[tuple[str, str], int]:
-    """Return the final IDs, scriptlets' accounts included: (`user` or `group`, name) → number."""
-    passwd, group = (
-        (session.files.read(path, limit=_ACCOUNT_FILE_LIMIT) or b"").decode(errors="replace")
-        for path in ("etc/passwd", "etc/group")
-    )
-    wrong = changed_numbers(before, passwd, group)
-    if wrong:
-        raise BuildError(
-            "scriptlet-renumbers",
-            "scriptlets changed the IDs of accounts: " + "; ".join(wrong),
-            hint="set the IDs under 'accounts:' in the recipe",
-        )
-    numbers: dict[tuple[str, str], int] = {}
-    for kind, text in (("user", passwd), ("group", group)):
-        for line in text.splitlines():
-            fields = line.split(":")
-            if len(fields) > 2 and fields[2].isdigit():
-                numbers[kind, fields[0]] = int(fields[2])
-    return numbers
 
 
 # --- files, removals, database ----------------------------------------------------------------------

@@ -43,6 +43,7 @@ class ScriptStep:
     """
 
     label: str
+    kind: ScriptletPhase | TriggerKind
     package: str
     interpreter: tuple[str, ...]
     body: str
@@ -139,6 +140,7 @@ def _step(
 ) -> ScriptStep:
     return ScriptStep(
         label=f"{what} of {header.nevra}",
+        kind=script.moment if isinstance(script, Scriptlet) else script.kind,
         package=str(header.nevra),
         interpreter=script.interpreter,
         body=script.body,

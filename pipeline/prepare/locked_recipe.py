@@ -16,7 +16,7 @@ from typing import TypeVar
 from pipeline.digest import Digest
 from pipeline.errors import RelbuildError, ResolutionError, UsageError
 from pipeline.layers.account_numbers import number_accounts
-from pipeline.model.accounts import AccountTable
+from pipeline.model.accounts import AccountTable, NumberedAccounts, ScriptAccount
 from pipeline.model.header import PackageHeader
 from pipeline.model.lock import Lock, LockSection
 from pipeline.model.parent_image import ParentImage
@@ -57,7 +57,7 @@ class LockedRecipe:
     `wrote`: the lock file was written, `first`: it is a new section, `why`: the reasons; `changes` are the differences
     from the former section, as text. `headers` are in the order of the transaction; `keys` are those of all
     repositories of the platform. `section` and `headers` are what the recipe adds to its `parent`, if it has one;
-    `accounts` are all of the image.
+    `accounts` are all of the image, and `scripted` those of them that scriptlets make themselves.
     """
 
     recipe: Recipe
@@ -72,6 +72,7 @@ class LockedRecipe:
     changes: tuple[str, ...]
     keys: tuple[RepositoryKey, ...]
     parent: ParentImage | None = None
+    scripted: tuple[ScriptAccount, ...] = ()
 
     @property
     def all_headers(self) -> tuple[PackageHeader, ...]:
@@ -206,11 +207,11 @@ def retry_if_changed(plan: LockPlan, obtain: Callable[[], _T]) -> _T:
 
 def number_owners(
     plan: LockPlan, section: LockSection, headers: Sequence[PackageHeader]
-) -> tuple[LockSection, AccountTable]:
+) -> tuple[LockSection, NumberedAccounts]:
     """Return the section with a numeric ID for each owner's name, and the image's accounts."""
     store = plan.cache.build_env.store
     kept = plan.section.accounts if plan.section is not None else section.accounts
-    accounts, allocated = number_accounts(
+    numbered = number_accounts(
         headers,
         users=plan.recipe.users,
         groups=plan.recipe.groups,
@@ -218,14 +219,14 @@ def number_owners(
         kept=kept,
         parent=plan.parent.accounts if plan.parent else None,
     )
-    return replace(section, accounts=allocated), accounts
+    return replace(section, accounts=numbered.allocated), numbered
 
 
 def keep_lock(
     plan: LockPlan,
     section: LockSection,
     headers: tuple[PackageHeader, ...],
-    accounts: AccountTable,
+    accounts: NumberedAccounts,
     mode: LockMode,
 ) -> LockedRecipe:
     """Write the lock if its section differs from the former one.
@@ -253,7 +254,8 @@ def keep_lock(
         platform=plan.platform,
         section=section,
         headers=headers,
-        accounts=accounts,
+        accounts=accounts.table,
+        scripted=accounts.scripted,
         path=plan.path,
         wrote=wrote,
         first=before is None,

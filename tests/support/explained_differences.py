@@ -87,7 +87,7 @@ EXPLANATIONS: tuple[Explanation, ...] = (
     Explanation("Times of directories", _directory_times),
     Explanation("Times of what scripts and the recipe write", _times_of_what_scripts_write),
     Explanation("The recipe's own files", _recipe),
-    Explanation("Accounts are there before the first script", _accounts),
+    Explanation("Accounts that own files have their numbers before the first script", _accounts),
     Explanation("Numbers that a package leaves open", _numbers),
     Explanation("What depends on the machine is left out", _leftovers),
     Explanation("Scratch directories are scratch", _volatile),

@@ -136,7 +136,7 @@ def numbered(
     below: AccountTable, *users: User, groups: tuple[Group, ...] = (), wants: tuple[str, ...] = ()
 ) -> AccountTable:
     one = header("p", provides=tuple(f"user({name})" for name in wants))
-    return number_accounts([one], users=users, groups=groups, read=lambda *_: {}, kept=(), parent=below)[0]
+    return number_accounts([one], users=users, groups=groups, read=lambda *_: {}, kept=(), parent=below).table
 
 
 def test_the_parents_numbers_hold_and_new_accounts_get_free_ones() -> None:

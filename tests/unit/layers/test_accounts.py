@@ -11,20 +11,20 @@ from hypothesis import strategies as st
 
 from pipeline.digest import Digest
 from pipeline.errors import BuildError
-from pipeline.layers.account_numbers import (
-    changed_numbers,
-    complete_group,
-    complete_passwd,
-    complete_shadow,
-    number_accounts,
-)
-from pipeline.model.accounts import AccountTable
-from pipeline.model.header import Dependency, FileRecord, PackageHeader
+from pipeline.layers.account_numbers import number_accounts
+from pipeline.layers.passwd_files import changed_numbers, complete_group, complete_passwd, complete_shadow
+from pipeline.layers.state_accounts import scripted_accounts, still_expected
+from pipeline.layers.transaction import ScriptStep
+from pipeline.model.accounts import AccountTable, NumberedAccounts, ScriptAccount
+from pipeline.model.header import Dependency, FileRecord, PackageHeader, Scriptlet, ScriptletPhase, TriggerKind
 from pipeline.model.package import Nevra
 from pipeline.model.recipe import Group, User
+from pipeline.model.tree import Entry, EntryKind, Tree
 
 
-def package(name: str, *, owners: Sequence[str] = (), provides: Sequence[tuple[str, str]] = ()) -> PackageHeader:
+def package(
+    name: str, *, owners: Sequence[str] = (), provides: Sequence[tuple[str, str]] = (), pre: str = ""
+) -> PackageHeader:
     return PackageHeader(
         nevra=Nevra(name, 0, "1", "1", "noarch"),
         checksum=Digest.of(name.encode()),
@@ -34,7 +34,7 @@ def package(name: str, *, owners: Sequence[str] = (), provides: Sequence[tuple[s
             FileRecord("/etc/group", 0o100644, "root", "root", 1, 0, Digest.of(b"")),
             FileRecord("/usr/lib/sysusers.d/x.conf", 0o100644, "root", "root", 1, 0, Digest.of(b"")),
         ),
-        scriptlets=(),
+        scriptlets=(Scriptlet(ScriptletPhase.PRE, ("/bin/sh",), pre),) if pre else (),
         triggers=(),
         provides=tuple(Dependency(provide, 8, evr) for provide, evr in provides),
         requires=(),
@@ -49,6 +49,17 @@ def number(
     files: Mapping[str, str] | None = None,
     kept: Sequence[tuple[str, str, int]] = (),
 ) -> tuple[AccountTable, tuple[tuple[str, str, int], ...]]:
+    made = numbered(*headers, users=users, groups=groups, files=files, kept=kept)
+    return made.table, made.allocated
+
+
+def numbered(
+    *headers: PackageHeader,
+    users: Sequence[User] = (),
+    groups: Sequence[Group] = (),
+    files: Mapping[str, str] | None = None,
+    kept: Sequence[tuple[str, str, int]] = (),
+) -> NumberedAccounts:
     def read(header: PackageHeader, paths: Sequence[str]) -> Mapping[str, bytes]:
         return {path: (files or {}).get(path, "").encode() for path in paths}
 
@@ -135,3 +146,99 @@ def test_a_number_that_is_none_makes_no_account_and_no_internal_error(odd: str) 
     assert table.uid("odd") is None
     assert table.gid("odd") is None
     assert changed_numbers(table, f"fine:x:{odd}:0::/:/bin/sh\n", f"grouped:x:{odd}:\n") == ()
+
+
+# --- what scriptlets ask for ------------------------------------------------------------------------
+
+APACHE = "groupadd -g 48 -r apache\nuseradd -r -u 48 -g apache -s /bin/false -d /usr/share/httpd -c Apache apache\n"
+
+
+def account(made: NumberedAccounts, name: str) -> tuple[int | None, int | None, str, str, str]:
+    (user,) = [user for user in made.table.users if user.name == name]
+    return user.uid, user.gid, user.home, user.shell, user.comment
+
+
+def test_an_owner_has_the_number_home_shell_and_comment_that_its_scriptlet_asks_for() -> None:
+    made = numbered(package("httpd", owners=["apache"], pre=APACHE))
+    assert account(made, "apache") == (48, 48, "/usr/share/httpd", "/bin/false", "Apache")
+    assert made.table.gid("apache") == 48
+    assert made.allocated == ()
+
+
+def test_a_lock_from_before_does_not_hold_a_number_that_a_scriptlet_asks_for() -> None:
+    kept = [("group", "apache", 999), ("user", "apache", 999), ("group", "other", 48), ("user", "other", 48)]
+    made = numbered(package("a", owners=["other"]), package("httpd", owners=["apache"], pre=APACHE), kept=kept)
+    assert (made.table.uid("apache"), made.table.gid("apache")) == (48, 48)
+    assert made.allocated == (("group", "other", 999), ("user", "other", 999))
+
+
+def test_what_a_scriptlet_asks_for_goes_to_nobody_else_even_where_it_owns_no_file() -> None:
+    quiet = package("quiet", pre="groupadd -g 999 daemon1\nuseradd -u 998 -g 7 daemon2\nuseradd -u 997 daemon3\n")
+    made = numbered(package("a", owners=["x"]), quiet)
+    assert (made.table.uid("x"), made.table.gid("x")) == (999, 998)
+    made = numbered(package("a", owners=["x", "y", "z"]), quiet)
+    assert {made.table.uid(name) for name in "xyz"}.isdisjoint({998, 997})
+    assert {made.table.gid(name) for name in "xyz"}.isdisjoint({999, 997})
+    assert made.table.uid("daemon2") is None
+
+
+def test_useradd_without_a_group_makes_one_of_the_same_name_and_number() -> None:
+    made = numbered(package("a", owners=["apache"], pre="useradd -r -u 48 -d /srv apache"))
+    assert account(made, "apache")[:3] == (48, 48, "/srv")
+    assert made.table.gid("apache") == 48
+    assert made.scripted == tuple(
+        ScriptAccount(kind, "apache", "a-1-1.noarch", ScriptletPhase.PRE) for kind in ("group", "user")
+    )
+
+
+def test_an_open_number_leaves_the_account_to_relbuild_with_what_the_scriptlet_says_of_it() -> None:
+    made = numbered(package("a", owners=["www"], pre="useradd -r -d /srv/www -s /bin/sh -c 'The web' -G tty www"))
+    assert account(made, "www") == (999, 999, "/srv/www", "/bin/sh", "The web")
+    assert made.scripted == ()
+    assert made.table.members == (("tty", "www"),)
+
+
+def test_a_number_that_cannot_be_read_is_the_scriptlets_own() -> None:
+    made = numbered(package("a", owners=["x"], pre="useradd -r -u $(cat /id) x"))
+    assert {one.name for one in made.scripted} == {"x"}
+    assert made.table.uid("x") == 999  # ... and one that comes out otherwise is `scriptlet-renumbers`.
+
+
+def test_the_recipe_and_what_packages_say_come_before_scriptlets() -> None:
+    made = numbered(
+        package("httpd", owners=["apache"], pre=APACHE), users=[User("apache", 77, home="/", shell="/bin/zsh")]
+    )
+    assert account(made, "apache") == (77, 77, "/", "/bin/zsh", "Apache")
+    assert made.scripted == ()
+    line = base64.b64encode(b'u apache 50 - "/srv"').decode()
+    made = numbered(package("httpd", owners=["apache"], pre=APACHE, provides=[("user(apache)", line)]))
+    assert made.table.uid("apache") == 50
+    assert [one for one in made.scripted if one.kind == "user"] == []
+
+
+def test_one_number_for_two_names_by_scriptlets_is_refused_unless_they_allow_it() -> None:
+    first = package("a", owners=["one"], pre="groupadd -g 70 one\nuseradd -u 70 -g one one")
+    second = "groupadd -g 71 two\nuseradd {} -u 70 -g two two"
+    with pytest.raises(BuildError) as caught:
+        numbered(first, package("b", owners=["two"], pre=second.format("")))
+    assert caught.value.code == "account-number-taken"
+    assert "'one' (a-1-1.noarch)" in str(caught.value) and "'two' (b-1-1.noarch)" in str(caught.value)
+    made = numbered(first, package("b", owners=["two"], pre=second.format("-o")))
+    assert (made.table.uid("one"), made.table.uid("two")) == (70, 70)
+
+
+def test_an_account_is_expected_until_its_scriptlet_ran() -> None:
+    made = numbered(package("httpd", owners=["apache"], pre=APACHE))
+    tree = Tree.of({"usr/sbin/useradd": Entry("usr/sbin/useradd", EntryKind.FILE)})
+    expected = scripted_accounts(made.scripted, tree)
+    assert expected == made.scripted and len(expected) == 2
+    assert scripted_accounts(made.scripted, Tree.of({})) == ()
+    before = made.table.without(expected)
+    assert (before.uid("apache"), before.gid("apache"), before.uid("root")) == (None, None, 0)
+
+    def step(package: str, kind: ScriptletPhase | TriggerKind) -> ScriptStep:
+        return ScriptStep("", kind, package, ("/bin/sh",), "", ())
+
+    assert still_expected(expected, step("other-1-1.noarch", ScriptletPhase.PRE)) == expected
+    assert still_expected(expected, step("httpd-1-1.noarch", TriggerKind.PREIN)) == expected
+    assert still_expected(expected, step("httpd-1-1.noarch", ScriptletPhase.PRE)) == ()

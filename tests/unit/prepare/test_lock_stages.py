@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.digest import Digest
 from pipeline.errors import ResolutionError
-from pipeline.model.accounts import AccountTable
+from pipeline.model.accounts import AccountTable, NumberedAccounts
 from pipeline.model.lock import (
     Lock,
     LockedParent,
@@ -65,7 +65,7 @@ def plan(
 
 def kept(plan: LockPlan, section: LockSection, mode: LockMode = LockMode.DEFAULT) -> LockSection:
     """What `keep_lock` says the section is, which is also what stands in the file."""
-    locked = keep_lock(plan, section, (), NOBODY, mode)
+    locked = keep_lock(plan, section, (), NumberedAccounts(NOBODY, ()), mode)
     stands = read_lock(plan.path)
     assert stands is not None and stands.section("el9", "x86_64") == locked.section
     assert locked.wrote is (locked.section != plan.section) and locked.first is (plan.section is None)
@@ -121,7 +121,9 @@ def test_a_locked_build_writes_nothing(tmp_path: Path) -> None:
     lacking = plan(tmp_path, SECTION)
     before = lacking.path.read_bytes()
     with pytest.raises(ResolutionError, match="numeric IDs") as refused:
-        keep_lock(lacking, replace(SECTION, accounts=(("user", "a", 900),)), (), NOBODY, LockMode.LOCKED)
+        keep_lock(
+            lacking, replace(SECTION, accounts=(("user", "a", 900),)), (), NumberedAccounts(NOBODY, ()), LockMode.LOCKED
+        )
     assert refused.value.code == "lock-stale"
     assert lacking.path.read_bytes() == before
 

@@ -14,6 +14,7 @@ from pipeline.errors import (
     ResolutionError,
     VerificationError,
 )
+from pipeline.model.accounts import NumberedAccounts
 from pipeline.model.change import Change
 from pipeline.model.lock import Lock, LockMode, LockSection
 from pipeline.model.tree import Tree
@@ -234,13 +235,15 @@ def test_repositories_are_opened_once_and_never_again_offline(folder: Path, jour
 
 
 def test_numbers_of_owners_are_kept_from_the_lock_of_before(folder: Path, journal: Journal) -> None:
-    journal.stand_in(locked_recipe, locked_recipe.number_accounts, gives=(NOBODY, (("user", "a", 901),)))
+    journal.stand_in(
+        locked_recipe, locked_recipe.number_accounts, gives=NumberedAccounts(NOBODY, (("user", "a", 901),))
+    )
     old = section(package(A), accounts=(("user", "a", 901),))
     plan = lock_plan(folder, section=old, parent=parent("base"))
     fresh, accounts = locked_recipe.number_owners(plan, section(package(B), accounts=(("user", "a", 5),)), ())
     assert journal.last(locked_recipe.number_accounts).options["kept"] == old.accounts
     assert journal.last(locked_recipe.number_accounts).options["parent"] is plan.parent.accounts
-    assert fresh.accounts == (("user", "a", 901),) and accounts is NOBODY
+    assert fresh.accounts == (("user", "a", 901),) and accounts.table is NOBODY
     locked_recipe.number_owners(lock_plan(folder), section(package(B), accounts=(("user", "b", 5),)), ())
     assert journal.last(locked_recipe.number_accounts).options["kept"] == (("user", "b", 5),)
 
@@ -266,7 +269,9 @@ def test_a_lock_beside_its_recipe_that_cannot_be_read_is_an_error_because_what_i
 
 def test_the_lock_that_is_kept_is_what_the_next_build_reads(folder: Path) -> None:
     plan = lock_plan(folder)
-    made = locked_recipe.keep_lock(plan, section(package(A)), (header(A),), NOBODY, LockMode.DEFAULT)
+    made = locked_recipe.keep_lock(
+        plan, section(package(A)), (header(A),), NumberedAccounts(NOBODY, ()), LockMode.DEFAULT
+    )
     found = read_lock(plan.path)
     assert found is not None and found.sections == (made.section,) and made.first and made.wrote
 

@@ -1,0 +1,233 @@
+"""The accounts that scriptlets ask for, read from their calls of `useradd` and `groupadd`.
+
+Owners must have numbers before a layer is made, and so before any scriptlet runs. What a scriptlet will ask for is
+read from its text: commands are split as a shell splits them, options as getopt_long of shadow-utils does (useradd(8),
+groupadd(8)), variables with the values that the script itself gives them. What only a run can tell, such as a number
+from a command substitution, is known to be asked for and not read. The script runs later and makes the account; that
+its number is the expected one is held then.
+"""
+
+from __future__ import annotations
+
+import getopt
+import posixpath
+import re
+import shlex
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from pipeline.model.header import PackageHeader, Scriptlet, ScriptletPhase
+
+_SHELLS = frozenset({"sh", "bash", "dash", "ash", "ksh", "busybox"})
+
+_USERADD = frozenset({"useradd", "adduser"})
+"""On Enterprise Linux and Fedora `adduser` is a link to `useradd`."""
+
+_GROUPADD = frozenset({"groupadd", "addgroup"})
+
+_USERADD_SHORT = "b:c:d:De:f:Fg:G:hk:K:lmMnNop:rR:P:s:u:UZ:"
+_USERADD_LONG = [
+    *("base-dir=", "comment=", "home-dir=", "defaults", "expiredate=", "inactive=", "gid=", "groups=", "skel=", "key="),
+    *("no-log-init", "create-home", "no-create-home", "no-user-group", "non-unique", "password=", "system", "root="),
+    *("prefix=", "shell=", "uid=", "user-group", "selinux-user=", "badname", "badnames", "btrfs-subvolume-home"),
+    *("add-subids-for-system", "help"),
+]
+_GROUPADD_SHORT = "fg:hK:op:rR:P:U:"
+_GROUPADD_LONG = [
+    *("force", "gid=", "key=", "non-unique", "password=", "system", "root=", "prefix=", "users=", "help"),
+]
+
+_SCRIPT_MOST = 1 << 20
+"""Characters of a scriptlet that are read: real ones have some thousands."""
+
+_LINES_JOINED = 50
+"""Lines that a quoted word may span."""
+
+_SUBSTITUTION = re.compile(r"\$\([^()\n]*\)|`[^`\n]*`")
+_UNKNOWN = "$?"
+"""Stands for what only a run can tell."""
+
+_REDIRECTION = re.compile(r"""(?<![\w"'])\d*(?:&>>?|>>|>&|>|<)[ \t]*&?[^\s;|&()]+""")
+_VARIABLE = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*))")
+_ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\$?")
+_SEPARATORS = frozenset("();<>|&")
+_NUMBER = re.compile(r"[0-9]{1,10}")
+_NUMBER_MOST = (1 << 32) - 2
+"""uid_t has 32 bits, and its highest value means none."""
+
+
+@dataclass(frozen=True, slots=True)
+class AccountRequest:
+    """An account that a scriptlet of a package asks for.
+
+    `kind` is `user` or `group`. `number` is None if the call states none, or one that only a run tells (`unread`).
+    `group` is the user's primary group, by name or number; `groups` are supplementary ones. `shared`: the call allows
+    a number that another has (`-o`). Texts that the call does not state are empty.
+    """
+
+    kind: str
+    name: str
+    phase: ScriptletPhase
+    number: int | None = None
+    unread: bool = False
+    group: str | int | None = None
+    groups: tuple[str, ...] = ()
+    home: str = ""
+    shell: str = ""
+    comment: str = ""
+    shared: bool = False
+
+    @property
+    def numbered(self) -> bool:
+        """Return whether the script asks for one number, which it alone may know."""
+        return self.number is not None or self.unread
+
+
+def account_requests(header: PackageHeader) -> tuple[AccountRequest, ...]:
+    """Return the accounts that the scriptlets of a package ask for, in their order."""
+    order = list(ScriptletPhase)
+    scriptlets = sorted(header.scriptlets, key=lambda one: order.index(one.moment))
+    return tuple(request for scriptlet in scriptlets for request in _of_scriptlet(scriptlet))
+
+
+def _of_scriptlet(scriptlet: Scriptlet) -> Iterator[AccountRequest]:
+    if posixpath.basename(scriptlet.interpreter[0]) not in _SHELLS or len(scriptlet.body) > _SCRIPT_MOST:
+        return
+    if "add" not in scriptlet.body:
+        return
+    variables: dict[str, str] = {}
+    for command in _commands(scriptlet.body):
+        words = deque(command)
+        while words and (assigned := _ASSIGNMENT.fullmatch(words[0])):
+            variables[assigned[1]] = _expanded(assigned[2], variables)
+            words.popleft()
+        program = posixpath.basename(words.popleft()) if words else ""
+        arguments = [_expanded(word, variables) for word in words]
+        request = None
+        if program in _USERADD:
+            request = _user(arguments, scriptlet.moment)
+        elif program in _GROUPADD:
+            request = _group(arguments, scriptlet.moment)
+        if request is not None:
+            yield request
+
+
+# --- the calls -----------------------------------------------------------------------------------
+
+
+def _user(arguments: list[str], phase: ScriptletPhase) -> AccountRequest | None:
+    parsed = _parsed(arguments, _USERADD_SHORT, _USERADD_LONG)
+    if parsed is None:
+        return None
+    options, name = parsed
+    number, unread = _number(options, "-u", "--uid")
+    base = _text(options, "-b", "--base-dir")
+    group = _text(options, "-g", "--gid")
+    listed = options.get("-G", options.get("--groups", "")).split(",")
+    return AccountRequest(
+        "user",
+        name,
+        phase,
+        number,
+        unread,
+        int(group) if _NUMBER.fullmatch(group) else (group or None),
+        tuple(one for one in listed if _NAME.fullmatch(one)),
+        _text(options, "-d", "--home-dir") or (posixpath.join(base, name) if base else ""),
+        _text(options, "-s", "--shell"),
+        _text(options, "-c", "--comment"),
+        "-o" in options or "--non-unique" in options,
+    )
+
+
+def _group(arguments: list[str], phase: ScriptletPhase) -> AccountRequest | None:
+    parsed = _parsed(arguments, _GROUPADD_SHORT, _GROUPADD_LONG)
+    if parsed is None:
+        return None
+    options, name = parsed
+    number, unread = _number(options, "-g", "--gid")
+    return AccountRequest("group", name, phase, number, unread, shared="-o" in options or "--non-unique" in options)
+
+
+def _parsed(arguments: list[str], short: str, long: list[str]) -> tuple[Mapping[str, str], str] | None:
+    """Return the options of a call and the name that it adds, None where none can be read."""
+    try:
+        options, rest = getopt.gnu_getopt(arguments, short, long)
+    except getopt.GetoptError:
+        return None
+    given = dict(options)
+    elsewhere = {"-R", "--root", "-P", "--prefix", "-D", "--defaults", "-h", "--help"}
+    if len(rest) != 1 or not _NAME.fullmatch(rest[0]) or elsewhere & given.keys():
+        return None
+    return given, rest[0]
+
+
+def _number(options: Mapping[str, str], short: str, long: str) -> tuple[int | None, bool]:
+    """Return the number that a call asks for, and whether it asks for one that cannot be read."""
+    stated = options.get(short, options.get(long))
+    if stated is None:
+        return None, False
+    if _NUMBER.fullmatch(stated) and int(stated) <= _NUMBER_MOST:
+        return int(stated), False
+    return None, True
+
+
+def _text(options: Mapping[str, str], short: str, long: str) -> str:
+    """Return an option's text.
+
+    It is empty if the option is absent, depends on a run or cannot stand in /etc/passwd.
+    """
+    stated = options.get(short, options.get(long, ""))
+    return "" if "$" in stated or ":" in stated or "\n" in stated else stated
+
+
+# --- the shell -----------------------------------------------------------------------------------
+
+
+def _commands(script: str) -> Iterator[list[str]]:
+    """Yield the words of each simple command of a shell script.
+
+    Words of the language (`if`, `then`, `!`) before a command are left out.
+    """
+    text = _SUBSTITUTION.sub(_UNKNOWN, script.replace("\\\n", " "))
+    lines = _REDIRECTION.sub(" ", text).split("\n")
+    index = 0
+    while index < len(lines):
+        tokens, used = _tokens(lines[index : index + _LINES_JOINED])
+        index += used
+        command: list[str] = []
+        for token in [*tokens, ";"]:
+            if token and set(token) <= _SEPARATORS:
+                yield from ([command] if command else ())
+                command = []
+            elif command or token not in _RESERVED:
+                command.append(token)
+
+
+_RESERVED = frozenset(
+    [
+        *("if", "then", "else", "elif", "fi", "while", "until", "do", "done", "!", "{", "}", "time"),
+        *("exec", "command", "export", "local", "readonly"),
+    ]
+)
+
+
+def _tokens(lines: list[str]) -> tuple[list[str], int]:
+    """Return the words of the first line, and of those that a quotation in it reaches to.
+
+    The number of these lines is returned too.
+    """
+    for count in range(1, len(lines) + 1):
+        lexer = shlex.shlex("\n".join(lines[:count]), posix=True, punctuation_chars="();<>|&")
+        lexer.whitespace_split = True
+        try:
+            return list(lexer), count
+        except ValueError:
+            continue
+    return [], 1
+
+
+def _expanded(word: str, variables: Mapping[str, str]) -> str:
+    """Return a word with the variables that are known; a `$` stays where one is not."""
+    return _VARIABLE.sub(lambda found: variables.get(found[1] or found[2], found[0]), word)

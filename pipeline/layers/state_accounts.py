@@ -1,0 +1,87 @@
+"""The accounts of an image while its scriptlets run.
+
+The files of accounts hold the table before the first scriptlet, but for the accounts whose number is a scriptlet's own
+(`useradd -u 48`): these it makes itself, as it would under rpm, with home, shell and comment. What a scriptlet was to
+make and did not is added when it ended, so that whatever comes after finds the owners of files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pipeline.errors import BuildError
+from pipeline.layers.passwd_files import changed_numbers, complete_group, complete_passwd, complete_shadow
+from pipeline.layers.transaction import ScriptStep
+from pipeline.model.accounts import AccountTable, ScriptAccount
+from pipeline.model.tree import Tree
+from pipeline.sandbox import BuildSession
+
+_ACCOUNT_FILE_LIMIT = 4 << 20
+"""Bytes of /etc/passwd and its like that are read: thousands of accounts."""
+
+_USERADD_PATHS = ("usr/sbin/useradd", "usr/bin/useradd")
+
+
+def scripted_accounts(scripted: tuple[ScriptAccount, ...], tree: Tree) -> tuple[ScriptAccount, ...]:
+    """Return the accounts that scriptlets make themselves: none in an image without `useradd`."""
+    return scripted if any(tree.get(path) for path in _USERADD_PATHS) else ()
+
+
+def still_expected(expected: tuple[ScriptAccount, ...], step: ScriptStep) -> tuple[ScriptAccount, ...]:
+    """Return those of the expected accounts that later scriptlets than `step` make."""
+    return tuple(one for one in expected if (one.package, one.phase) != (step.package, step.kind))
+
+
+def write_accounts(session: BuildSession, accounts: AccountTable, build_time: int) -> None:
+    """Add the accounts of a table that the image's files do not have yet."""
+    users = [user.name for user in accounts.users]
+    groups = [group.name for group in accounts.groups]
+    files: tuple[tuple[str, int, Callable[[str], str], bool], ...] = (
+        ("etc/passwd", 0o644, lambda text: complete_passwd(text, accounts), True),
+        ("etc/group", 0o644, lambda text: complete_group(text, accounts), True),
+        ("etc/shadow", 0o000, lambda text: complete_shadow(text, users, fields=9), False),
+        ("etc/gshadow", 0o000, lambda text: complete_shadow(text, groups, fields=4), False),
+    )
+    for path, mode, complete, required in files:
+        before = session.files.read(path, limit=_ACCOUNT_FILE_LIMIT)
+        if before is None and not required:
+            continue
+        text = (before or b"").decode(errors="surrogateescape")
+        after = complete(text)
+        if after != text:
+            found = session.files.stat(path)
+            if session.files.stat("etc") is None:
+                session.files.make_directory("etc")
+            session.files.write_file(
+                path,
+                after.encode(errors="surrogateescape"),
+                mode=found.st_mode & 0o7777 if found else mode,
+                uid=found.st_uid - session.shift if found else 0,
+                gid=found.st_gid - session.shift if found else 0,
+                mtime=build_time,
+            )
+
+
+def check_accounts(session: BuildSession, before: AccountTable) -> dict[tuple[str, str], int]:
+    """The final numbers, with those that scriptlets added: (`user` or `group`, name) → number.
+
+    Raises BuildError `scriptlet-renumbers`.
+    """
+    passwd, group = (
+        (session.files.read(path, limit=_ACCOUNT_FILE_LIMIT) or b"").decode(errors="replace")
+        for path in ("etc/passwd", "etc/group")
+    )
+    wrong = changed_numbers(before, passwd, group)
+    if wrong:
+        raise BuildError(
+            "scriptlet-renumbers",
+            "scriptlets changed the IDs of accounts: " + "; ".join(wrong),
+            hint="set the IDs under 'accounts:' in the recipe",
+        )
+    numbers: dict[tuple[str, str], int] = {}
+    for kind, text in (("user", passwd), ("group", group)):
+        for line in text.splitlines():
+            fields = line.split(":")
+            if len(fields) > 2 and fields[2].isdigit():
+                numbers[kind, fields[0]] = int(fields[2])
+    return numbers
