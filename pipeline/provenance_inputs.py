@@ -27,6 +27,7 @@ from pipeline.model.platform import Platform
 from pipeline.model.provenance import Material, MaterialKind, Provenance
 from pipeline.model.recipe import FileKind, Recipe
 from pipeline.model.resolution import Chosen
+from pipeline.model.scriptlets import ToleratedFailure
 from pipeline.model.tree import Entry, EntryKind, Tree
 from pipeline.oci import media_types
 from pipeline.oci.purl import package_url
@@ -153,7 +154,7 @@ class BuildInputs:
     """The inputs of a build.
 
     `repositories` is the file that defines platforms, `lock` the lock file, `templates` every template file that was
-    read; `checks` is the digest of the smoke plan.
+    read; `checks` is the digest of the smoke plan; `failed_scriptlets` were let through, in the parent too.
     """
 
     recipe: Recipe
@@ -167,6 +168,7 @@ class BuildInputs:
     compression: Compression
     checks: Digest
     parent: ParentImage | None = None
+    failed_scriptlets: tuple[ToleratedFailure, ...] = ()
 
 
 def make_build_record(image: Image, inputs: BuildInputs) -> BuildRecord:
@@ -199,6 +201,7 @@ def make_build_record(image: Image, inputs: BuildInputs) -> BuildRecord:
         builder_version=pipeline.__version__,
         options=(("compression", str(inputs.compression)),),
         versions=tuple(sorted([*library_versions(), ("Jinja2", importlib.metadata.version("Jinja2"))])),
+        failed_scriptlets=inputs.failed_scriptlets,
     )
     name = identity(
         "build",

@@ -15,6 +15,7 @@ from pipeline.build.build_stages import (
     all_changes,
     build_inputs,
     compose_layers,
+    judge_scriptlets,
     make_config_and_manifest,
     pack_layers,
     parent_layers,
@@ -66,7 +67,7 @@ def build(options: BuildOptions, build_env: BuildEnvironment) -> BuildResult:
     with build_env.store.locked(f"output-{layout.resolve()}"):
         write_layout(image, store=build_env.store, target=layout)
         bill = make_bill(image, locked.all_chosen, locked.all_headers, made.composition.tree, store=build_env.store)
-        record = make_build_record(image, build_inputs(locked, made.templates, options))
+        record = make_build_record(image, build_inputs(locked, made.templates, options, made.failed_scriptlets))
         documents = make_documents(bill, record, locked, options, build_env)
         tested = smoke_test(image, locked.recipe, options, build_env) if options.smoke else None
         built = BuildResult(made, layout, tested, bill, record, documents, took=build_env.clock() - started)
@@ -82,6 +83,7 @@ def assemble(options: BuildOptions, build_env: BuildEnvironment) -> AssembledIma
     obtain_archives(locked.recipe, build_env)
     files, templates = render_files(locked.recipe, template_variables(locked), url_fetcher(build_env), build_env.store)
     state = add_state(locked, composition, layers, files, options=options, build_env=build_env)
+    failed, unused = judge_scriptlets(locked, state, build_env)
     image = make_config_and_manifest(locked, [*parent_layers(locked), *(made.layer for made in layers), state.layer])
     return AssembledImage(
         image=image,
@@ -91,6 +93,8 @@ def assemble(options: BuildOptions, build_env: BuildEnvironment) -> AssembledIma
         changes=all_changes(locked, state.changes),
         reused=reused_layers(locked, layers, state),
         templates=templates,
+        failed_scriptlets=failed,
+        unused_waivers=unused,
     )
 
 
@@ -148,6 +152,7 @@ def build_parent(options: BuildOptions, build_env: BuildEnvironment) -> ParentIm
         made.composition.tree,
         states=made.states,
         changes=made.changes,
+        failed_scriptlets=made.failed_scriptlets,
         store=build_env.store,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pipeline.build.build_result import BuildResult
 from pipeline.model.bill import Bill, BuildRecord
+from pipeline.model.json_form import to_json
 from pipeline.prepare import (
     BuildEnvironment,
     BuildOptions,
@@ -76,6 +77,8 @@ def build_report_json(built: BuildResult) -> dict[str, object]:
         "changed_package_files": [
             {"path": f"/{change.path}", "package": change.package, "cause": change.cause} for change in built.changes
         ],
+        "failed_scriptlets": [to_json(one) for one in built.failed_scriptlets],
+        "unused_waivers": list(built.assembled.unused_waivers),
         "lock": {"wrote": built.locked.wrote, "changes": list(built.locked.changes)},
         "took_ms": round(built.took * 1000),
         "smoke": report_json(built.report) if built.report is not None else None,

@@ -12,6 +12,7 @@ from pipeline.model.change import Change
 from pipeline.model.evidence import Evidence
 from pipeline.model.image import Image
 from pipeline.model.report import SmokeReport
+from pipeline.model.scriptlets import ToleratedFailure
 from pipeline.prepare import LockedRecipe
 from pipeline.reports import (
     report_folder,
@@ -25,7 +26,8 @@ class AssembledImage:
 
     `composition` is that of all layers but the last, and `states` are rpm's states of all files, by NEVRA, as in its
     database. `reused` names the layers that were recalled; `changes` is package content that scriptlets or recipes
-    changed, in the parent too; `templates` are the template files that were read.
+    changed, in the parent too; `templates` are the template files that were read. `failed_scriptlets` were let through,
+    in the parent too; `unused_waivers` are warnings about waivers that matched none.
     """
 
     image: Image
@@ -35,6 +37,8 @@ class AssembledImage:
     changes: tuple[Change, ...]
     reused: tuple[str, ...]
     templates: tuple[Path, ...]
+    failed_scriptlets: tuple[ToleratedFailure, ...] = ()
+    unused_waivers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,11 @@ class BuildResult:
     def changes(self) -> tuple[Change, ...]:
         """Package content that scriptlets or the recipe changed."""
         return self.assembled.changes
+
+    @property
+    def failed_scriptlets(self) -> tuple[ToleratedFailure, ...]:
+        """Scriptlets that failed and that the recipe, or the parent's, let through."""
+        return self.assembled.failed_scriptlets
 
     @property
     def reused(self) -> tuple[str, ...]:

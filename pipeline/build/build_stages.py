@@ -8,12 +8,14 @@ from pathlib import Path
 from pipeline.launch import SmokeResult, plan_to_test, run_tests
 from pipeline.layers import BuiltLayer, build_layer
 from pipeline.layers.recipe_files import RECIPE_FILE_LIMIT, ImageFile
+from pipeline.layers.scriptlet_failures import judge_failure, unused_waivers
 from pipeline.layers.state_layer import StateInputs, StateLayer, build_state_layer
 from pipeline.mirror.image_tags import version_tag
 from pipeline.model.change import Change
 from pipeline.model.configuration import BASE_DIGEST, image_config, inherited
 from pipeline.model.image import Image, Layer
 from pipeline.model.recipe import Recipe
+from pipeline.model.scriptlets import ToleratedFailure
 from pipeline.model.tree import Tree
 from pipeline.oci import make_image, media_types
 from pipeline.prepare import BuildEnvironment, BuildOptions, LockedRecipe
@@ -130,11 +132,28 @@ def add_state(
             build_time=locked.section.build_time,
             below=locked.parent.packages if locked.parent else (),
         ),
+        locked.recipe.scriptlets,
         store=build_env.store,
         sandboxes=build_env.sandboxes,
         compression=options.compression,
         progress=build_env.progress,
     )
+
+
+def judge_scriptlets(
+    locked: LockedRecipe, state: StateLayer, build_env: BuildEnvironment
+) -> tuple[tuple[ToleratedFailure, ...], tuple[str, ...]]:
+    """Warn of scriptlets that failed and were let through, and of unused waivers; return both.
+
+    Those of the parent, of which its own build warned, are returned too. Raises BuildError for one that the recipe does
+    not let through.
+    """
+    rules = locked.recipe.scriptlets
+    failed = tuple(judge_failure(failure, rules) for failure in state.failures)
+    unused = unused_waivers(rules.waivers, state.failures)
+    for warning in (*(one.sentence for one in failed), *unused):
+        build_env.progress.warn(warning)
+    return (*(locked.parent.failed_scriptlets if locked.parent else ()), *failed), unused
 
 
 def make_config_and_manifest(locked: LockedRecipe, layers: Sequence[Layer]) -> Image:
@@ -182,7 +201,12 @@ def smoke_test(
     )
 
 
-def build_inputs(locked: LockedRecipe, templates: tuple[Path, ...], options: BuildOptions) -> BuildInputs:
+def build_inputs(
+    locked: LockedRecipe,
+    templates: tuple[Path, ...],
+    options: BuildOptions,
+    failed_scriptlets: tuple[ToleratedFailure, ...] = (),
+) -> BuildInputs:
     """Return the inputs of a build, for its build record."""
     return BuildInputs(
         recipe=locked.recipe,
@@ -196,6 +220,7 @@ def build_inputs(locked: LockedRecipe, templates: tuple[Path, ...], options: Bui
         compression=options.compression,
         checks=plan_digest(plan_to_test(locked.recipe.smoke, full=options.full)),
         parent=locked.parent,
+        failed_scriptlets=failed_scriptlets,
     )
 
 

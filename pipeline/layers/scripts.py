@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pipeline.errors import BuildError
 from pipeline.layers.transaction import ScriptStep
+from pipeline.model.scriptlets import ScriptletFailure, ScriptletName
 from pipeline.packages import lua_command
 from pipeline.sandbox import BuildSession
 
@@ -18,11 +19,12 @@ SCRIPT_MOUNT = "/run/relbuild"
 _PATH = "/sbin:/bin:/usr/sbin:/usr/bin"
 
 
-def run_script(step: ScriptStep, session: BuildSession, bound: Path, build_time: int) -> None:
-    """Run `step` in a build session.
+def run_script(step: ScriptStep, session: BuildSession, bound: Path, build_time: int) -> ScriptletFailure | None:
+    """Run `step` in a build session, and return how it failed, if it did.
 
-    `bound` is the folder that the session shows at BOUND. Raises BuildError `scriptlet-failed`, `scriptlet-timed-out`,
-    `scriptlet-macros`.
+    `bound` is the folder that the session shows at BOUND. A failure's code is `scriptlet-failed`,
+    `scriptlet-timed-out` or `command-not-started`. Raises BuildError `scriptlet-macros`, and `scriptlet-failed` when
+    the session's disk is full, after which nothing could go on.
     """
     if step.expand and "%" in step.body:
         raise BuildError(
@@ -49,23 +51,34 @@ def run_script(step: ScriptStep, session: BuildSession, bound: Path, build_time:
         argv = (*step.interpreter, f"{SCRIPT_MOUNT}/script", *step.arguments)
     else:
         argv = step.interpreter
-    ended = session.run(argv, stdin=step.input, environment=environment, timeout=SCRIPT_SECONDS)
-    if not ended.ok:
-        said = (ended.stdout + ended.stderr).decode(errors="replace").strip()[-2000:]
-        what = f"ended with status {ended.status}"
-        if ended.timed_out:
-            what = f"ran longer than {SCRIPT_SECONDS:.0f} s"
-        elif ended.out_of_memory:
-            what = "exceeded the sandbox's memory limit for scripts"
-        elif ended.out_of_disk:
-            what = "exceeded the sandbox's disk limit for scripts"
-        raise BuildError(
-            "scriptlet-timed-out" if ended.timed_out else "scriptlet-failed",
-            f"{step.label} {what}" + (f": {said}" if said else " without output"),
-            place=step.package,
-            hint="every scriptlet must succeed; exclude the package with 'exclude', pin another version with "
-            "'pins', or add the package that the scriptlet needs",
-        )
+    try:
+        ended = session.run(argv, stdin=step.input, environment=environment, timeout=SCRIPT_SECONDS)
+    except BuildError as error:
+        if error.code != "command-not-started":
+            raise
+        return _ended_badly("command-not-started", f"{step.label}: {error.problems[0].message}", step)
+    if ended.ok:
+        return None
+    said = (ended.stdout + ended.stderr).decode(errors="replace").strip()[-2000:]
+    what = f"ended with status {ended.status}"
+    if ended.timed_out:
+        what = f"ran longer than {SCRIPT_SECONDS:.0f} s"
+    elif ended.out_of_memory:
+        what = "exceeded the sandbox's memory limit for scripts"
+    elif ended.out_of_disk:
+        what = "exceeded the sandbox's disk limit for scripts"
+    what += f": {said}" if said else " without output"
+    if ended.out_of_disk:
+        hint = "exclude the package with 'exclude', or pin another version with 'pins'"
+        raise BuildError("scriptlet-failed", f"{step.label} {what}", place=step.package, hint=hint)
+    if ended.timed_out:
+        return _ended_badly("scriptlet-timed-out", f"{step.label} {what}", step, bound=True)
+    return _ended_badly("scriptlet-failed", f"{step.label} {what}", step, bound=ended.out_of_memory)
+
+
+def _ended_badly(code: str, message: str, step: ScriptStep, *, bound: bool = False) -> ScriptletFailure:
+    script = ScriptletName(step.kind.value)
+    return ScriptletFailure(step.package, step.name, script, code, message, bound)
 
 
 def _write(script: Path, body: str) -> None:

@@ -10,7 +10,7 @@ import fnmatch
 import os
 import posixpath
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import assert_never
@@ -23,6 +23,7 @@ from pipeline.layers.change_tracker import ChangeTracker
 from pipeline.layers.installed_packages import final_file_states, matching_paths, write_package_records
 from pipeline.layers.pack_layer import pack_directory
 from pipeline.layers.recipe_files import ImageFile
+from pipeline.layers.scriptlet_failures import judge_failure
 from pipeline.layers.scripts import SCRIPT_MOUNT, run_script
 from pipeline.layers.state_accounts import check_accounts, scripted_accounts, still_expected, write_accounts
 from pipeline.layers.transaction import ScriptStep, plan_scripts
@@ -34,6 +35,7 @@ from pipeline.model.image import Layer
 from pipeline.model.json_form import from_json, to_json
 from pipeline.model.parent_image import InstalledPackage
 from pipeline.model.recipe import FileKind
+from pipeline.model.scriptlets import ScriptletFailure, ScriptletRules
 from pipeline.model.tree import Tree
 from pipeline.packages import compare_evr, lua_runtime
 from pipeline.packages.lua import runtime_digest
@@ -103,25 +105,29 @@ class StateInputs:
 class StateLayer:
     """The last layer of an image, and the states of its packages' files.
 
-    `changes` are its changes to package content; `states` are rpm's states of all packages' files, as in its database.
+    `changes` are its changes to package content; `failures` are the scriptlets that failed; `states` are rpm's states of
+    all packages' files, as in its database.
     """
 
     layer: Layer
     changes: tuple[Change, ...]
+    failures: tuple[ScriptletFailure, ...]
     states: Mapping[str, tuple[int, ...]]
     reused: bool
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """A state layer and its changes, as the store remembers them."""
+    """A state layer, its changes and its failed scriptlets, as the store remembers them."""
 
     layer: Layer
     changes: tuple[Change, ...]
+    failures: tuple[ScriptletFailure, ...]
 
 
 def build_state_layer(
     inputs: StateInputs,
+    rules: ScriptletRules,
     *,
     store: Store,
     sandboxes: Callable[[], SandboxRegistry],
@@ -130,10 +136,11 @@ def build_state_layer(
 ) -> StateLayer:
     """Make the state layer, or recall it when nothing that it depends on changed.
 
-    `sandboxes` is called only when a sandbox is needed.
+    `rules` are the recipe's for scripts that fail; the layer is the same whatever they say, if it is made. `sandboxes`
+    is asked for only when a sandbox is needed.
 
-    Raises BuildError: `scriptlet-failed`, `scriptlet-timed-out`, `scriptlet-renumbers`, `owner-unknown`,
-    `remove-missing`; EnvironmentLacking when the machine cannot run the sandbox.
+    Raises BuildError: `scriptlet-failed`, `scriptlet-timed-out`, `command-not-started`, `scriptlet-renumbers`,
+    `owner-unknown`, `remove-missing`; EnvironmentLacking when the machine cannot run the sandbox.
     """
     below = [one.header for one in inputs.below]
     present = {str(header.nevra): _trigger_paths(header) for header in (*below, *inputs.headers)}
@@ -144,12 +151,22 @@ def build_state_layer(
     with store.locked(f"state-{name.hex}"):
         known = store.recall_as(name, lambda value: from_json(_Known, value))
         if known is not None and store.sound(known.layer.blob.digest):
-            return StateLayer(known.layer, known.changes, states, reused=True)
-        layer, changes = _make(
-            inputs, steps, lua, states, store=store, sandboxes=sandboxes(), compression=compression, progress=progress
+            for failure in known.failures:
+                judge_failure(failure, rules)
+            return StateLayer(known.layer, known.changes, known.failures, states, reused=True)
+        made = _make(
+            inputs,
+            rules,
+            steps,
+            lua,
+            states,
+            store=store,
+            sandboxes=sandboxes(),
+            compression=compression,
+            progress=progress,
         )
-        store.remember(name, to_json(_Known(layer, changes)))
-    return StateLayer(layer, changes, states, reused=False)
+        store.remember(name, to_json(made))
+    return StateLayer(made.layer, made.changes, made.failures, states, reused=False)
 
 
 def _trigger_paths(header: PackageHeader) -> tuple[str, ...]:
@@ -194,6 +211,7 @@ def _scripted_identity(inputs: StateInputs) -> dict[str, list[list[str]]]:
 
 def _make(
     inputs: StateInputs,
+    rules: ScriptletRules,
     steps: Sequence[ScriptStep],
     lua: Path | None,
     states: Mapping[str, tuple[int, ...]],
@@ -202,7 +220,8 @@ def _make(
     sandboxes: SandboxRegistry,
     compression: Compression,
     progress: Progress,
-) -> tuple[Layer, tuple[Change, ...]]:
+) -> _Known:
+    failures: list[ScriptletFailure] = []
     with (
         store.temporary("state") as folder,
         task(progress, "state", "scriptlets", total=len(steps)) as running,
@@ -213,16 +232,10 @@ def _make(
             if lua is not None:
                 session.bind(lua, f"{SCRIPT_MOUNT}-lua")
             watch = ChangeTracker(session)
-            expected = scripted_accounts(inputs.scripted, inputs.tree)
-            write_accounts(session, inputs.accounts.without(expected), inputs.build_time)
-            watch.record_step("the account table")
-            for step in steps:
-                run_script(step, session, bound, inputs.build_time)
-                left = still_expected(expected, step)
-                if left != expected:
-                    write_accounts(session, inputs.accounts.without(left), inputs.build_time)
-                expected = left
-                watch.record_step(step.label)
+            for failure in _run_scripts(inputs, steps, session, bound=bound, watch=watch):
+                if failure is not None:
+                    judge_failure(failure, rules)
+                    failures.append(failure)
                 running.advance(1)
             running.note(f"{len(steps)} scripts")
             table = check_accounts(session, inputs.accounts)
@@ -247,7 +260,24 @@ def _make(
                 store=store,
                 compression=compression,
             )
-    return layer, changes
+    return _Known(layer, changes, tuple(failures))
+
+
+def _run_scripts(
+    inputs: StateInputs, steps: Sequence[ScriptStep], session: BuildSession, *, bound: Path, watch: ChangeTracker
+) -> Iterator[ScriptletFailure | None]:
+    """Run all scripts in order, the accounts written before; yield how each failed, or None."""
+    expected = scripted_accounts(inputs.scripted, inputs.tree)
+    write_accounts(session, inputs.accounts.without(expected), inputs.build_time)
+    watch.record_step("the account table")
+    for step in steps:
+        failure = run_script(step, session, bound, inputs.build_time)
+        left = still_expected(expected, step)
+        if left != expected:
+            write_accounts(session, inputs.accounts.without(left), inputs.build_time)
+        expected = left
+        watch.record_step(step.label)
+        yield failure
 
 
 # --- files, removals, database ----------------------------------------------------------------------

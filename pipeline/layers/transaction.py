@@ -38,13 +38,14 @@ _LESS, _GREATER, _EQUAL = 2, 4, 8
 class ScriptStep:
     """One script to run.
 
-    `label` is for people (`%post of nginx-1.26.3-3.x86_64`); `arguments` follow the script's name; `input` is its
-    standard input.
+    `label` is for people (`%post of nginx-1.26.3-3.x86_64`); `package` is a NEVRA, `name` the package's; `arguments`
+    follow the script's name; `input` is fed to its standard input.
     """
 
     label: str
     kind: ScriptletPhase | TriggerKind
     package: str
+    name: str
     interpreter: tuple[str, ...]
     body: str
     arguments: tuple[str, ...]
@@ -142,6 +143,7 @@ def _step(
         label=f"{what} of {header.nevra}",
         kind=script.moment if isinstance(script, Scriptlet) else script.kind,
         package=str(header.nevra),
+        name=header.nevra.name,
         interpreter=script.interpreter,
         body=script.body,
         arguments=arguments,

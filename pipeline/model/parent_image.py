@@ -13,6 +13,7 @@ from pipeline.model.change import Change
 from pipeline.model.header import PackageHeader
 from pipeline.model.image import Image
 from pipeline.model.resolution import Chosen
+from pipeline.model.scriptlets import ToleratedFailure
 from pipeline.model.tree import Tree
 
 FROM_PARENT = "/"
@@ -41,8 +42,8 @@ class ParentImage:
     `image` has its layers by the names that they have in a child. `packages` are all of it, those of its own parent
     too, in the order of their installation. `tree` is what all layers come to together, with the packages that own the
     entries, and `accounts` the names and numbers that its passwd and group have in the end. `build_time` is in seconds
-    since the epoch. `changes` are the packages' content that its scripts or
-    recipes changed.
+    since the epoch. `changes` are the packages' content that its scripts or recipes changed, `failed_scriptlets` those
+    that failed and were let through.
     """
 
     image: Image
@@ -51,6 +52,7 @@ class ParentImage:
     accounts: AccountTable
     build_time: int
     changes: tuple[Change, ...] = ()
+    failed_scriptlets: tuple[ToleratedFailure, ...] = ()
 
     @property
     def name(self) -> str:

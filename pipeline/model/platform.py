@@ -16,7 +16,7 @@ SECRET_PREFIX: Final = "RELBUILD_SECRET_"  # noqa: S105  the names' prefix, no s
 """Variables of the environment that may hold a secret of a repository.
 
 They never become part of a URL, and are not sent to the workers of a cluster."""
-_OFFERED = re.compile(rf"RELBUILD_MIRROR|{OFFERED_PREFIX}[A-Za-z0-9_]+")
+_OFFERED = re.compile(rf"RELBUILD_(?:MIRROR|REAL)|{OFFERED_PREFIX}[A-Za-z0-9_]+")
 
 
 def is_offered(name: str) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from pipeline.digest import Digest
+from pipeline.model.scriptlets import ToleratedFailure
 
 
 class MaterialKind(StrEnum):
@@ -58,6 +59,7 @@ class Provenance:
     gave and that decide on bytes (`compression`: `zstd`, …). `versions` are those of the libraries that decide on bytes
     (`rpm`, `solv`, `zstandard`, …). `builder_version` is relbuild's. `invocation` is a deterministic name of the build
     (its identity), or empty. `started`, `finished`: seconds since the epoch, None if they are not said.
+    `failed_scriptlets` are those that failed and that the recipe let through.
     """
 
     recipe: Material
@@ -70,3 +72,4 @@ class Provenance:
     invocation: str = ""
     started: int | None = None
     finished: int | None = None
+    failed_scriptlets: tuple[ToleratedFailure, ...] = ()

@@ -14,6 +14,7 @@ from pipeline.model.enforcement import LimitEnforcement, enforcement
 from pipeline.model.image import Image
 from pipeline.model.report import SmokeReport
 from pipeline.model.resolution import Chosen
+from pipeline.model.scriptlets import ToleratedFailure
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +137,7 @@ class PublishedImage:
     will. `changes`, `fixes` and `previous` (the digest before) tell of it against the one before. `built` is when it
     was built, and `build_took` how long that took. `checks`, `resources` and `limits` (what the kernel held the
     instances to) are of its last test, or of an image that did not pass and is not published: then the run has a
-    failure.
+    failure. `failed_scriptlets` are those that the recipe let through when the image was built.
     """
 
     version: str = ""
@@ -155,9 +156,16 @@ class PublishedImage:
     resources: Resources = Resources()
     limits: tuple[LimitEnforcement, ...] = ()
     attached: tuple[AttachedDocument, ...] = ()
+    failed_scriptlets: tuple[ToleratedFailure, ...] = ()
 
     def with_build(
-        self, bill: Bill, image: Image, chosen: Sequence[Chosen], *, before: Mapping[str, str] | None
+        self,
+        bill: Bill,
+        image: Image,
+        chosen: Sequence[Chosen],
+        *,
+        before: Mapping[str, str] | None,
+        failed_scriptlets: tuple[ToleratedFailure, ...] = (),
     ) -> PublishedImage:
         """Return it with the figures of a new image.
 
@@ -170,6 +178,7 @@ class PublishedImage:
             packages=packages,
             layers=tuple(LayerSize(one.name, one.blob.digest, one.blob.size, one.tar_size) for one in image.layers),
             changes=_changed_packages(before, packages) if before is not None else (),
+            failed_scriptlets=failed_scriptlets,
         )
 
     def with_test(self, report: SmokeReport | None) -> PublishedImage:

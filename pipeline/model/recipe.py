@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pipeline.digest import Digest
 from pipeline.model.image_keys import ImageSettings
+from pipeline.model.scriptlets import ScriptletRules
 from pipeline.model.smoke import SmokePlan
 
 
@@ -137,7 +138,7 @@ class Recipe:
     `excludes` package globs that are never chosen, `pins` name → version text that must hold, `sources` every
     file that took part (recipe, includes), in order, `template_folders` where templates are looked for, `parent` the
     recipe whose image this one is built from, `end_of_life` the last day (`2027-04-30`) on which the product is kept
-    up, or "".
+    up, or "", `scriptlets` the rules for scriptlets that fail.
     """
 
     name: str
@@ -163,3 +164,4 @@ class Recipe:
     template_folders: tuple[Path, ...] = ()
     parent: Recipe | None = None
     end_of_life: str = ""
+    scriptlets: ScriptletRules = ScriptletRules()

@@ -244,7 +244,13 @@ class _Worker:
         before = self.job.on_mirror
         had = published_packages(before) if before else None
         product = self.job.product
-        published = product.published.with_build(built.bill, built.image, built.locked.all_chosen, before=had)
+        published = product.published.with_build(
+            built.bill,
+            built.image,
+            built.locked.all_chosen,
+            before=had,
+            failed_scriptlets=built.failed_scriptlets,
+        )
         run = replace(product.run, outcome=Outcome.BUILT, why=why)
         return replace(product, run=run, published=published.with_test(built.report))
 

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from pipeline.digest import Digest, canonical_json
 from pipeline.errors import RelbuildError, VerificationError
 from pipeline.model.bill import BuildRecord
-from pipeline.model.json_form import extends, is_canonical, refuse_newer
+from pipeline.model.json_form import extends, is_canonical, read_json, refuse_newer, to_json
 from pipeline.model.provenance import Material, MaterialKind, Provenance
+from pipeline.model.scriptlets import ToleratedFailure
 from pipeline.oci.image_manifest import JsonReader
 
 FORMAT = 1
@@ -25,7 +26,10 @@ _AGAIN = "build the image again with `relbuild build`"
 
 
 def record_bytes(record: BuildRecord) -> bytes:
-    """Encode a record as canonical JSON, without unknown times."""
+    """Encode a record as canonical JSON.
+
+    Unknown times are left out, and failed scriptlets if there are none.
+    """
     told = record.provenance
     times = {"started": told.started, "finished": told.finished}
     return canonical_json(
@@ -43,6 +47,11 @@ def record_bytes(record: BuildRecord) -> bytes:
             "versions": _pairs_json(told.versions),
             "invocation": told.invocation,
             **{name: time for name, time in times.items() if time is not None},
+            **(
+                {"failed_scriptlets": [to_json(one) for one in told.failed_scriptlets]}
+                if told.failed_scriptlets
+                else {}
+            ),
         }
     )
 
@@ -84,10 +93,17 @@ def _record(document: JsonReader) -> BuildRecord:
             invocation=document.get("invocation").text(),
             started=_time(document.get("started")),
             finished=_time(document.get("finished")),
+            failed_scriptlets=tuple(_failure(one) for one in document.get("failed_scriptlets").items())
+            if not document.get("failed_scriptlets").missing
+            else (),
         ),
         checks=Digest.parse(document.get("checks").text()),
         unknown=document.get("unknown").texts(),
     )
+
+
+def _failure(value: JsonReader) -> ToleratedFailure:
+    return read_json(ToleratedFailure, json.loads(value.json()))
 
 
 def _time(value: JsonReader) -> int | None:

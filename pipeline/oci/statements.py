@@ -5,6 +5,7 @@ in-toto attestation framework (statement.md v1), SLSA v1.0 (provenance.md).
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from pipeline.digest import Digest, canonical_json
 from pipeline.errors import VerificationError
 from pipeline.model.provenance import Material, Provenance
+from pipeline.model.scriptlets import ToleratedFailure
 from pipeline.oci.image_manifest import JsonReader, timestamp
 
 STATEMENT_V1 = "https://in-toto.io/Statement/v1"
@@ -89,6 +91,7 @@ def provenance_predicate(provenance: Provenance) -> bytes:
     """Encode a provenance as an SLSA predicate (canonical JSON), with times only if it has them.
 
     The parameters name what was requested; the resolved dependencies have the digests, as the specification requires.
+    Scriptlets that failed are byproducts.
     """
     dependencies = (provenance.recipe, *provenance.materials)
     metadata = {
@@ -97,6 +100,7 @@ def provenance_predicate(provenance: Provenance) -> bytes:
         "finishedOn": None if provenance.finished is None else timestamp(provenance.finished),
     }
     said = {name: value for name, value in metadata.items() if value}
+    failed = provenance.failed_scriptlets
     return canonical_json(
         {
             "buildDefinition": {
@@ -116,6 +120,7 @@ def provenance_predicate(provenance: Provenance) -> bytes:
                     "version": {"relbuild": provenance.builder_version},
                 },
                 **({"metadata": said} if said else {}),
+                **({"byproducts": [_failed(one) for one in failed]} if failed else {}),
             },
         }
     )
@@ -132,6 +137,16 @@ def _resource(material: Material) -> dict[str, object]:
         **({"uri": material.uri} if material.uri else {}),
         "digest": {"sha256": material.sha256.hex},
         "annotations": {"kind": material.kind.value},
+    }
+
+
+def _failed(one: ToleratedFailure) -> dict[str, object]:
+    """A scriptlet that failed, as a ResourceDescriptor: its message is the content."""
+    return {
+        "name": f"%{one.script} of {one.package}",
+        "mediaType": "text/plain",
+        "content": base64.b64encode(one.message.encode()).decode(),
+        "annotations": {"kind": "failed-scriptlet", **({"waived": one.reason} if one.reason else {})},
     }
 
 

@@ -9,6 +9,7 @@ from pipeline.layers import parent_tree_and_accounts
 from pipeline.model.change import Change
 from pipeline.model.image import Image
 from pipeline.model.parent_image import InstalledPackage, ParentImage, layer_in_child
+from pipeline.model.scriptlets import ToleratedFailure
 from pipeline.model.tree import Tree
 from pipeline.prepare.locked_recipe import LockedRecipe
 from pipeline.store import Store
@@ -21,12 +22,14 @@ def as_parent(
     *,
     states: Mapping[str, tuple[int, ...]],
     changes: Sequence[Change],
+    failed_scriptlets: tuple[ToleratedFailure, ...] = (),
     store: Store,
 ) -> ParentImage:
     """Return an image that was built from `locked` as the parent of another one.
 
     `lower` is the tree of its layers but the last; `states` are rpm's states of the files of all packages, by NEVRA, as
-    in its database, and `changes` the package content that was changed in it.
+    in its database, `changes` the package content that was changed in it, and `failed_scriptlets` those that were let
+    through.
     """
     name = image.name
     tree, accounts = parent_tree_and_accounts(lower, image.layers[-1], locked.accounts, store=store)
@@ -54,4 +57,5 @@ def as_parent(
             change if change in before else replace(change, cause=f"{change.cause}, in the image '{name}'")
             for change in changes
         ),
+        failed_scriptlets=failed_scriptlets,
     )

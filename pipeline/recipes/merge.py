@@ -4,11 +4,11 @@ Included recipes come first, in order, then the recipe itself on top of them:
 
 - `layers` are put one on the other, an included recipe's lowest. A layer's name may occur once: adding
   packages to an included layer would change bytes that other images share.
-- `accounts`, `files`, `remove`, `exclude`, `modules` and `assume-installed` are put one after the other. A file
-  at a path that is made already needs `override: true`.
+- `accounts`, `files`, `remove`, `exclude`, `modules`, `assume-installed` and the waivers of `scriptlets` are put one
+  after the other. A file at a path that is made already needs `override: true`.
 - `values`, `pins`, `environment` and `labels` are merged, mappings inside `values` too; the upper one wins.
-- `platform`, `architectures`, `languages`, `weak-dependencies`, `from`, each other key of `image`, and `smoke` as
-  a whole are replaced where the upper one gives them.
+- `platform`, `architectures`, `languages`, `weak-dependencies`, `from`, the mode of `scriptlets`, each other key of
+  `image`, and `smoke` as a whole are replaced where the upper one gives them.
 - `name`, `version` and `end-of-life` are the recipe's own.
 """
 
@@ -39,6 +39,7 @@ from pipeline.recipes.requests import (
     plan_pins,
 )
 from pipeline.recipes.schema import ImageDocument, is_given
+from pipeline.recipes.scriptlet_plan import plan_scriptlets
 from pipeline.recipes.smoke_plan import plan_smoke
 from pipeline.render import Templates, check_template, evaluate_template
 from pipeline.yaml_documents import DocumentPath
@@ -186,6 +187,7 @@ def _assemble(sources: Sequence[RecipeFile], top: Path, stack: tuple[Path, ...],
         template_folders=folders,
         parent=parent,
         end_of_life=own.recipe.end_of_life or "",
+        scriptlets=plan_scriptlets(sources, problems),
     )
 
 

@@ -51,8 +51,8 @@ class PlatformDocument(Strict):
     variables: dict[VariableName, TextValue] = Field(
         default={},
         description="values for `$name` in URLs and keys, beside `$arch`, `$basearch`, and `$releasever` where "
-        "`release` is given; may use `${NAME:-default}` of the environment, where NAME is RELBUILD_MIRROR or begins "
-        "with RELBUILD_VAR_",
+        "`release` is given; may use `${NAME:-default}` of the environment, where NAME is RELBUILD_MIRROR, "
+        "RELBUILD_REAL or begins with RELBUILD_VAR_",
     )
     rpm_database: TargetPath | None = Field(
         default=None,

@@ -38,7 +38,7 @@ LANGUAGE_FORM = (
 TextForm = tuple[re.Pattern[str], str, str]
 """Pattern of a list's items, noun for one, and hint."""
 
-_PACKAGE_NAME = re.compile(r"[A-Za-z0-9_.+-]+")
+PACKAGE_NAME = re.compile(r"[A-Za-z0-9_.+-]+")
 _VERSION = re.compile(r"(\d+:)?[A-Za-z0-9_.+~^]+(-[A-Za-z0-9_.+~^]+)?")
 
 
@@ -194,7 +194,7 @@ def plan_pins(sources: Sequence[RecipeFile], problems: Problems) -> tuple[tuple[
     pins: dict[str, str] = {}
     for source in sources:
         for name, version in source.recipe.pins.items():
-            if not _PACKAGE_NAME.fullmatch(name) or not _VERSION.fullmatch(version):
+            if not PACKAGE_NAME.fullmatch(name) or not _VERSION.fullmatch(version):
                 problems.add(
                     "pin-malformed",
                     f"'{name}: {version}' is not a valid pin",

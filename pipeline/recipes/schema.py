@@ -42,6 +42,7 @@ from pipeline.recipes.fields import (
     annotation_of,
 )
 from pipeline.recipes.image_fields import key_field
+from pipeline.recipes.scriptlet_schema import ScriptletsValue
 
 Id = Annotated[int, Field(ge=1, le=ID_MOST)]
 
@@ -313,6 +314,9 @@ class RecipeDocument(Strict):
     )
     modules: list[Line] = Field(default=[], description="module streams to enable", examples=[["nodejs:20"]])
     accounts: AccountsDocument = Field(default=AccountsDocument(), description="accounts with fixed numbers")
+    scriptlets: ScriptletsValue | None = Field(
+        default=None, description="what happens when a scriptlet fails; default: `strict`", examples=["rpm"]
+    )
     files: list[FileDocument] = Field(default=[], description="files that the recipe puts into the image")
     remove: list[TargetPath] = Field(
         default=[],

@@ -23,6 +23,7 @@ CLASSES: Mapping[str, type[RelbuildError]] = {
 }
 
 COLLECTED_BY = {
+    "layers/scripts.py": "BuildError",
     "mirror/policy.py": "PublicationRefused",
     "oci/validation.py": "VerificationError",
     "mirror/atomic_files.py": "VerificationError",

@@ -111,6 +111,8 @@ def _lines(built: BuildResult) -> Iterator[str]:
     yield f"  layout: {built.layout}   report: {built.report_folder}"
     if built.changes:
         yield f"  {len(built.changes)} package files were changed by scriptlets or the recipe: see the report"
+    if built.failed_scriptlets:
+        yield f"  {len(built.failed_scriptlets)} scriptlets failed and were let through: see the report"
     report = built.report
     if report is None:
         yield "  NOT TESTED (--no-smoke): this image cannot be published"
@@ -133,6 +135,7 @@ def _json(built: BuildResult) -> dict[str, object]:
             "changes": list(built.locked.changes),
         },
         "reused": list(built.reused),
+        "failed_scriptlets": [one.sentence for one in built.failed_scriptlets],
         "tested": report is not None,
         "passed": report.passed if report is not None else None,
         "verdict_reused": built.verdict_reused,

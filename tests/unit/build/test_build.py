@@ -33,7 +33,7 @@ OUTPUT = ["write_layout", "make_bill", "make_build_record", "make_documents", "s
 
 TREE = Tree.of({})
 PACKED = [SimpleNamespace(layer=layer("base"), reused=True), SimpleNamespace(layer=layer("product"), reused=False)]
-STATE = SimpleNamespace(layer=layer("state"), changes=(), states={"a": (0,)}, reused=False)
+STATE = SimpleNamespace(layer=layer("state"), changes=(), failures=(), states={"a": (0,)}, reused=False)
 
 
 class World:

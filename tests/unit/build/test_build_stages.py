@@ -23,6 +23,7 @@ from pipeline.model.image import ImageConfig
 from pipeline.model.lock import LockSection
 from pipeline.model.recipe import Group, ImagePlan, LayerPlan, User
 from pipeline.model.resolution import Chosen, Resolution
+from pipeline.model.scriptlets import ScriptletFailure, ScriptletName, ScriptletRules, ToleratedFailure, Waiver
 from pipeline.model.smoke import Neighbours, SmokePlan
 from pipeline.oci import media_types
 from pipeline.smoke import plan_digest
@@ -142,13 +143,14 @@ def test_the_state_is_made_above_all_layers_from_paths_as_they_are_in_the_tree(
     state = build_stages.add_state(
         made, composition, packed, files, options=order(tmp_path, compression=Compression.ZSTD), build_env=here
     )
-    (inputs,), options = (
+    (inputs, rules), options = (
         journal.last(build_stages.build_state_layer).args,
         journal.last(build_stages.build_state_layer).options,
     )
     assert state == "state"
     assert [one.name for one in inputs.layers] == ["base/base", "base/state", "product"]
     assert inputs.paths == {"z-1-1.noarch": (), "a-1-1.x86_64": ("usr/bin/a", "etc/a")}
+    assert rules is made.recipe.scriptlets
     assert inputs.headers == made.headers and inputs.below == below.packages, "the parent's scripts ran already"
     assert (inputs.files, inputs.remove, inputs.build_time) == (files, ("/tmp/*",), made.section.build_time)
     assert options["compression"] is Compression.ZSTD and options["store"] is here.store
@@ -228,3 +230,22 @@ def test_the_record_has_the_checks_that_were_asked_and_no_others(full: bool, tmp
     assert inputs.checks == plan_digest(plan if full else replace(plan, neighbours=None))
     assert inputs.templates == (tmp_path / "t.j2",) and inputs.headers == made.headers
     assert inputs.section is made.section and inputs.lock == made.path
+
+
+def test_scriptlets_that_failed_are_judged_by_the_recipe_warned_of_and_returned_with_the_parents(
+    tmp_path: Path,
+) -> None:
+    failed = ScriptletFailure("a-1-1.noarch", "a", ScriptletName.POST, "scriptlet-failed", "%post of a failed")
+    before = ToleratedFailure("z-1-1.noarch", ScriptletName.POST, "%post of z failed", "why not")
+    waivers = (Waiver("a", ScriptletName.POST, "because"), Waiver("b", ScriptletName.PRE, "gone", "demo.yaml:7"))
+    lenient = recipe(tmp_path, scriptlets=ScriptletRules(waivers=waivers))
+    made = replace(locked(lenient), parent=replace(parent("base"), failed_scriptlets=(before,)))
+    state: Any = SimpleNamespace(failures=(failed,))
+    warned: list[str] = []
+    here = replace(build_env(tmp_path), progress=SimpleNamespace(warn=warned.append))
+    let_through, unused = build_stages.judge_scriptlets(made, state, here)
+    assert let_through == (before, ToleratedFailure("a-1-1.noarch", ScriptletName.POST, failed.message, "because"))
+    assert unused == ("demo.yaml:7: the waiver of %pre of b matches no failure: remove it",)
+    assert warned == ["%post of a failed (waived: because)", *unused]
+    with pytest.raises(BuildError, match="%post of a failed"):
+        build_stages.judge_scriptlets(locked(recipe(tmp_path)), state, here)

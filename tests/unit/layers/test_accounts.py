@@ -237,7 +237,7 @@ def test_an_account_is_expected_until_its_scriptlet_ran() -> None:
     assert (before.uid("apache"), before.gid("apache"), before.uid("root")) == (None, None, 0)
 
     def step(package: str, kind: ScriptletPhase | TriggerKind) -> ScriptStep:
-        return ScriptStep("", kind, package, ("/bin/sh",), "", ())
+        return ScriptStep("", kind, package, "", ("/bin/sh",), "", ())
 
     assert still_expected(expected, step("other-1-1.noarch", ScriptletPhase.PRE)) == expected
     assert still_expected(expected, step("httpd-1-1.noarch", TriggerKind.PREIN)) == expected

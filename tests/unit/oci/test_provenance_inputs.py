@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +19,10 @@ from pipeline.model.platform import PackageRepository, Platform
 from pipeline.model.provenance import MaterialKind
 from pipeline.model.recipe import FileKind, FilePlan
 from pipeline.model.resolution import Chosen, Resolution
+from pipeline.model.scriptlets import ScriptletName, ToleratedFailure
 from pipeline.oci import make_image
+from pipeline.oci.record_json import parse_record, record_bytes
+from pipeline.oci.statements import provenance_predicate
 from pipeline.provenance_inputs import BuildInputs, make_build_record
 from pipeline.repos import RepositoryKey
 from tests.support.recipe_folder import good
@@ -125,3 +130,24 @@ def test_another_input_is_another_build(what: str, tmp_path: Path) -> None:
         before.provenance.invocation,
         after.provenance.invocation,
     }
+
+
+def test_scriptlets_that_were_let_through_are_in_the_record_and_in_the_provenance(tmp_path: Path) -> None:
+    failed = (
+        ToleratedFailure(
+            "s6-2-1.x86_64", ScriptletName.TRANSFILETRIGGERIN, "it failed: nobody listens", "no supervisor"
+        ),
+        ToleratedFailure("a-1-1.noarch", ScriptletName.POST, "%post of a-1-1.noarch ended with status 1"),
+    )
+    given = inputs(tmp_path)
+    without, record = (make_build_record(IMAGE, one) for one in (given, replace(given, failed_scriptlets=failed)))
+    assert record.provenance.failed_scriptlets == failed
+    assert parse_record(record_bytes(record), "materials.json") == record
+    assert b"failed_scriptlets" not in record_bytes(without)
+    assert parse_record(record_bytes(without), "materials.json") == without
+    assert "byproducts" not in json.loads(provenance_predicate(without.provenance))["runDetails"]
+    trigger, post = json.loads(provenance_predicate(record.provenance))["runDetails"]["byproducts"]
+    assert trigger["name"] == "%transfiletriggerin of s6-2-1.x86_64"
+    assert base64.b64decode(trigger["content"]) == b"it failed: nobody listens"
+    assert trigger["annotations"] == {"kind": "failed-scriptlet", "waived": "no supervisor"}
+    assert post["annotations"] == {"kind": "failed-scriptlet"}

@@ -44,6 +44,8 @@ A, B = "a-1-1.noarch", "b-2-1.x86_64"
 
 # --- the plan of a lock ------------------------------------------------------------------------------------
 
+NONE = NumberedAccounts(NOBODY, ())
+
 
 def planned(folder: Path, journal: Journal, mode: LockMode = LockMode.DEFAULT, **more: Any) -> Any:
     journal.stand_in(locked_recipe, locked_recipe.load_keys, gives=(RepositoryKey("base", "F", b"armored"),))
@@ -269,9 +271,7 @@ def test_a_lock_beside_its_recipe_that_cannot_be_read_is_an_error_because_what_i
 
 def test_the_lock_that_is_kept_is_what_the_next_build_reads(folder: Path) -> None:
     plan = lock_plan(folder)
-    made = locked_recipe.keep_lock(
-        plan, section(package(A)), (header(A),), NumberedAccounts(NOBODY, ()), LockMode.DEFAULT
-    )
+    made = locked_recipe.keep_lock(plan, section(package(A)), (header(A),), NONE, LockMode.DEFAULT)
     found = read_lock(plan.path)
     assert found is not None and found.sections == (made.section,) and made.first and made.wrote
 

@@ -21,6 +21,7 @@ from pipeline.model.night_record import (
     Product,
     ProductRun,
 )
+from pipeline.model.scriptlets import ScriptletName, ToleratedFailure
 from pipeline.site import site_history, write_site
 from pipeline.site.site_history import (
     NIGHTS_LIMIT,
@@ -56,6 +57,19 @@ def one(**changes: object) -> NightlyRun:
 
 def page_of(folder: Path, name: str = "nginx") -> str:
     return (folder / name / "index.html").read_text()
+
+
+def test_scriptlets_that_were_let_through_are_on_the_page_of_the_product(tmp_path: Path) -> None:
+    failed = (
+        ToleratedFailure("s6-2-1.x86_64", ScriptletName.TRANSFILETRIGGERIN, "said <b>", "no supervisor here"),
+        ToleratedFailure("a-1-1.noarch", ScriptletName.POST, "%post ended with status 1"),
+    )
+    write_site(one(), tmp_path / "without")
+    assert "Scriptlets that failed" not in page_of(tmp_path / "without")
+    write_site(one(failed_scriptlets=failed), tmp_path / "with")
+    page = page_of(tmp_path / "with")
+    assert "2 scriptlets failed" in page and "%transfiletriggerin" in page and "said &lt;b&gt;" in page
+    assert "no supervisor here" in page and "rpm only warns of it (scriptlets: rpm)" in page
 
 
 class _Page(HTMLParser):
