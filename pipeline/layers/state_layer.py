@@ -105,8 +105,8 @@ class StateInputs:
 class StateLayer:
     """The last layer of an image, and the states of its packages' files.
 
-    `changes` are its changes to package content; `failures` are the scriptlets that failed; `states` are rpm's states of
-    all packages' files, as in its database.
+    `changes` are its changes to package content; `failures` are the scriptlets that failed; `states` are rpm's states
+    of all packages' files, as in its database.
     """
 
     layer: Layer

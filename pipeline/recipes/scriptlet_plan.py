@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from pipeline.model.scriptlets import ScriptletMode, ScriptletRules, Waiver
 from pipeline.recipes.problems import Problems, place
+from pipeline.recipes.recipe_lookup import RecipeFile
 from pipeline.recipes.requests import PACKAGE_NAME
-from pipeline.recipes.sources import RecipeFile
 from pipeline.yaml_documents import DocumentPath
 
 
