@@ -32,7 +32,28 @@ def register_process(root: Path) -> None:
             return
         if not _entered:
             atexit.register(_leave)
+        _forget_removed(root)
         _entered[root] = (os.getpid(), path, handle)
+
+
+def _forget_removed(entered: Path) -> None:
+    """Close the handles of stores that were removed, and of the one that is entered again.
+
+    A process that was forked from another closes its copy of the handle; the other keeps its lock.
+    """
+    for root, (_, path, handle) in list(_entered.items()):
+        if root == entered or _is_gone(path):
+            del _entered[root]
+            os.close(handle)
+
+
+def _is_gone(path: Path) -> bool:
+    """Tell whether a file was removed; one that cannot be looked at may be there."""
+    try:
+        path.lstat()
+    except OSError as error:
+        return isinstance(error, FileNotFoundError | NotADirectoryError)
+    return False
 
 
 def _entry(path: Path) -> int:
@@ -72,7 +93,8 @@ def oldest_other_process(root: Path) -> float | None:
 
 
 def _leave() -> None:
-    for pid, path, handle in _entered.values():
+    while _entered:
+        _, (pid, path, handle) = _entered.popitem()
         if pid == os.getpid():
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)

@@ -40,11 +40,14 @@ class SlowServer:
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         self.host = self.url.removeprefix("http://")
         self._closed = threading.Event()
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._accepting = threading.Thread(target=self._accept, daemon=True)
+        self._accepting.start()
 
     def close(self) -> None:
         self._closed.set()
+        self._socket.shutdown(socket.SHUT_RDWR)  # Closing alone does not wake the thread that accepts.
         self._socket.close()
+        self._accepting.join()
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):

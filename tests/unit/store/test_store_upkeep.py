@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -126,6 +128,49 @@ input()
     done = collect_garbage(store, time.time() + 10)
     assert done.spared_since is None and not store.has(digest)
     assert len(list((store.root / "users").iterdir())) == 1
+
+
+def handles(folder: Path) -> list[str]:
+    """The files of stores in a folder that this process holds open because it uses them."""
+    found = []
+    for handle in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # the one by which the folder is read
+            found.append(str(handle.readlink()))
+    return [name for name in found if name.startswith(f"{folder}/") and "/users/" in name]
+
+
+def test_a_store_that_was_removed_is_not_held_open(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        Store.open(tmp_path / name)
+    assert len(handles(tmp_path)) == 2
+    shutil.rmtree(tmp_path / "one")
+    Store.open(tmp_path / "two")
+    Store.open(tmp_path / "three")
+    assert sorted(Path(name).parts[-3] for name in handles(tmp_path)) == ["three", "two"]
+    shutil.rmtree(tmp_path / "two")
+    Store.open(tmp_path / "two")
+    (entry,) = (tmp_path / "two" / "users").iterdir()
+    assert [name for name in handles(tmp_path) if "/two/" in name] == [str(entry)]
+
+
+def test_a_forked_process_enters_a_store_by_itself_and_the_other_stays_in_it(tmp_path: Path) -> None:
+    program = f"""
+import os, sys
+from pathlib import Path
+from pipeline.store import Store
+from pipeline.store.store_processes import oldest_other_process
+from tests.unit.store.test_store_upkeep import handles
+folder = Path({str(tmp_path)!r})
+store = Store.open(folder / "it")
+before = handles(folder)
+child = os.fork()
+if child == 0:
+    Store.open(folder / "it")
+    held = handles(folder)
+    os._exit(0 if len(held) == 1 and held != before and oldest_other_process(store.root) is not None else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) or handles(folder) != before)
+"""
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 def test_what_is_held_is_told_by_kind(store: Store) -> None:
