@@ -6,8 +6,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from pipeline.digest import Digest
+from pipeline.model.image import Descriptor
 from pipeline.model.provenance import Material, MaterialKind, Provenance
-from pipeline.oci import SigningKey, load_signing_key
+from pipeline.oci import SigningKey, load_signing_key, media_types
 
 PRIVATE = ec.derive_private_key(0x7E57, ec.SECP256R1()).private_bytes(
     serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -17,6 +18,16 @@ PRIVATE = ec.derive_private_key(0x7E57, ec.SECP256R1()).private_bytes(
 
 def signing_key() -> SigningKey:
     return load_signing_key(PRIVATE)
+
+
+KEY = signing_key()
+OTHER = load_signing_key(
+    ec.derive_private_key(0x07, ec.SECP256R1()).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+)
+IMAGE = Descriptor(media_types.MANIFEST, Digest.of(b"an image"), 8)
+FOREIGN = Descriptor(media_types.MANIFEST, Digest.of(b"another image"), 13)
 
 
 def material(name: str, kind: MaterialKind, uri: str = "") -> Material:
