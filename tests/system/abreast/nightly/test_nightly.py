@@ -2,82 +2,28 @@
 
 from __future__ import annotations
 
-import html
 import json
-import os
-import re
 import shutil
-import signal
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline.digest import Digest
-from pipeline.mirror.address_parser import parse_address
-from pipeline.mirror.attestations import find_attested
-from pipeline.mirror.mirror_access import MirrorAccess
-from pipeline.mirror.protocol import is_auxiliary
-from pipeline.oci import VerifyingKey, load_verifying_key
 from pipeline.oci.predicates import LOCK, SMOKE
-from pipeline.progress import QUIET
 from pipeline.recipes import load_platforms, load_recipe
 from pipeline.repos import open_repositories
 from pipeline.resolve import open_pool, read_lock, solve
 from pipeline.store import Store
-from tests.support.catalogue import PASSWORD, SmallCatalogue, small_catalogue
+from tests.support.catalogue import SmallCatalogue
+from tests.support.night_answers import attested, outcomes, product, tags, text_of
 from tests.support.repository_metadata import add_updateinfo
-from tests.support.rpm_factory import Forge
 from tests.support.sites import open_site
-from tests.support.tiny_root import require_root
 from tests.support.updateinfo import Fixed, Update
 
-pytestmark = [pytest.mark.long, pytest.mark.usefixtures("root")]
-
-
-@pytest.fixture(scope="module")
-def root() -> None:
-    require_root()
-
-
-@pytest.fixture(scope="module")
-def published(made: Forge, tmp_path_factory: pytest.TempPathFactory) -> tuple[SmallCatalogue, Any]:
-    """A catalogue after its first night, and what that night said. Tests copy it."""
-    small = small_catalogue(tmp_path_factory.mktemp("night") / "it", made)
-    code, night = small.nightly()
-    assert code == 0, json.dumps(night, indent=1)
-    return small, night
-
-
-@pytest.fixture
-def small(published: tuple[SmallCatalogue, Any], tmp_path: Path) -> SmallCatalogue:
-    """A copy of it, with its store and its mirror."""
-    first, _ = published
-    folder = tmp_path / "it"
-    shutil.copytree(first.folder, folder, symlinks=True)
-    return SmallCatalogue(folder, first.forge, first.packages)
-
-
-def outcomes(night: Any) -> dict[str, str]:
-    return {product["name"]: product["outcome"] for product in night["products"]}
-
-
-def product(night: Any, name: str) -> Any:
-    return next(one for one in night["products"] if one["name"] == name)
-
-
-def tags(small: SmallCatalogue) -> dict[str, str]:
-    """Every tag of the mirror that people pull by, and what it points to."""
-    folder = small.mirror / "repositories"
-    return {
-        str(path.relative_to(folder)): str(path.readlink())
-        for path in folder.rglob("_tags/*")
-        if path.is_symlink() and not is_auxiliary(path.name)
-    }
+pytestmark = pytest.mark.long
 
 
 class TestFirstNight:
@@ -289,109 +235,6 @@ class TestOneThingChanged:
         assert "the recipe changed" in product(night, "lone")["why"]
 
 
-class TestFailures:
-    def test_the_rest_is_published_and_all_is_told(self, small: SmallCatalogue) -> None:
-        """One recipe broken, one scriptlet failing, one check failing, one repository down, in one night."""
-        small.edit("third", "platform: small", "platfrom: small")
-        small.package("lone", "2", script="echo what went wrong >&2\nexit 3")
-        small.edit("child", "text: child", "text: something else")
-        small.package("busybox", "2")
-        small.index("small")
-        shutil.rmtree(small.folder / "other" / "repodata")
-        pointed = tags(small)
-        code, night = small.nightly()
-        assert code == 1 == night["exit_code"]
-        assert outcomes(night) == {
-            "base": "built", "child": "failed", "lone": "failed", "third": "failed", "away": "failed"
-        }  # fmt: skip
-        failures = {one["name"]: one["failure"] for one in night["products"] if one["failure"]}
-        assert (failures["third"]["stage"], failures["third"]["code"]) == ("recipe", "key-unknown")
-        assert "third.yaml:" in failures["third"]["place"]
-        assert failures["lone"]["stage"] == "build"
-        assert "what went wrong" in failures["lone"]["message"] + "\n".join(failures["lone"]["log"])
-        assert failures["child"]["stage"] == "smoke"
-        assert any("ready" in line for line in failures["child"]["log"])
-        assert failures["away"]["code"] and "repomd.xml" in failures["away"]["message"]
-        assert any(state["problem"] for state in night["repositories"] if state["platform"] == "other")
-        for name, failure in failures.items():
-            assert failure["command"].startswith("relbuild build ")
-            assert f"{name}.yaml" in failure["command"]
-        moved = {name for name, target in tags(small).items() if pointed.get(name) not in (None, target)}
-        assert {name.split("/")[0] for name in moved} == {"base"}
-        page = text_of(small)
-        for words in ("4 of 5", "what went wrong", "key-unknown", "third.yaml", "repomd.xml", "something else"):
-            assert words in page, words
-        for name, failure in failures.items():
-            assert failure["command"] in page, name
-        # What stands on the mirror is still told of what failed.
-        assert all(one["digest"] and one["packages"] for one in night["products"])
-
-    def test_the_command_shows_the_failure_again(self, small: SmallCatalogue) -> None:
-        small.edit("child", "text: child", "text: something else")
-        _, night = small.nightly()
-        command = product(night, "child")["failure"]["command"].split()
-        assert command.pop(0) == "relbuild"
-        done = small.relbuild(*command)
-        assert done.returncode == 6
-        assert "child" in done.stderr
-
-    def test_nothing_is_published_on_a_base_that_failed(self, small: SmallCatalogue) -> None:
-        small.package("addon", "2")
-        small.edit("base", "text: base", "text: something else")
-        small.index("small")
-        before = tags(small)
-        code, night = small.nightly()
-        assert (code, outcomes(night)["base"], outcomes(night)["child"]) == (1, "failed", "blocked")
-        assert product(night, "child")["failure"]["stage"] == "parent"
-        assert "base" in product(night, "child")["failure"]["hint"]
-        assert tags(small) == before
-
-    def test_a_killed_worker_costs_its_product_only(self, small: SmallCatalogue) -> None:
-        small.package("busybox", "2")
-        small.edit("lone", "echo ready;", "sleep 600; echo ready;")
-        small.edit("lone", "within: 20s", "within: 550s")
-        small.index("small")
-        command = [sys.executable, "-m", "pipeline", "nightly", "recipes", "--json", "--to", "dir:mirror"]
-        command += ["--key", "night.key", "--jobs", "2", "--store", "store"]
-        with subprocess.Popen(
-            command,
-            env={**small.environment, "RELBUILD_KEY_PASSWORD": PASSWORD},
-            cwd=small.folder,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        ) as night:
-            os.kill(_worker_of(night.pid), signal.SIGKILL)
-            # Its containers end with it, although the night goes on.
-            deadline = time.monotonic() + 20
-            while left := list((small.folder / "store" / "sandbox" / "live").glob("*-lone-*")):
-                assert time.monotonic() < deadline, left
-                time.sleep(0.05)
-            answer, _ = night.communicate(timeout=120)
-        told = json.loads(answer)
-        assert night.returncode == 1
-        assert outcomes(told) == {
-            "base": "built", "child": "built", "lone": "failed", "third": "built", "away": "unchanged"
-        }  # fmt: skip
-        failure = product(told, "lone")["failure"]
-        assert (failure["stage"], failure["code"]) == ("worker", "worker-lost")
-        assert "signal 9" in failure["message"]
-
-    def test_two_recipes_of_one_name_are_refused(self, small: SmallCatalogue) -> None:
-        shutil.copy(small.recipe("lone"), small.recipe("lone-again"))
-        code, night = small.nightly()
-        assert (code, product(night, "lone")["failure"]["code"]) == (1, "name-twice")
-
-    def test_a_wrong_password_stops_the_night_at_once(self, small: SmallCatalogue) -> None:
-        small.package("lone", "2")
-        small.index("small")
-        before = small.contents()
-        done = small.relbuild("nightly", "recipes", "--to", "dir:mirror", "--key", "night.key", password="another")
-        assert done.returncode == 2
-        assert "password" in done.stderr
-        assert small.contents() == before
-
-
 class TestSelection:
     def plan(self, small: SmallCatalogue, *words: str) -> dict[str, tuple[str, str]]:
         code, answer = small.nightly("--plan", *words)
@@ -566,55 +409,6 @@ def test_one_universe_gives_what_each_alone_gives(mirror: Path, tmp_path: Path) 
             assert solve(one, platform, "x86_64", opened, store=store, package_pool=package_pool) == alone[one.name]
 
 
-# --- helpers --------------------------------------------------------------------------------------
-
-
-def attested(small: SmallCatalogue, name: str, image: Digest, kind: str) -> list[Any]:
-    """What is attested of an image, decoded."""
-    access = MirrorAccess({}, QUIET, time.time)
-    with access.repository(parse_address(f"dir:{small.mirror}/{name}")) as repository:
-        good, bad = find_attested(repository, image, kind, public_key(small))
-        assert not bad
-        return [json.loads(one.statement.predicate) for one in good]
-
-
-def text_of(small: SmallCatalogue, name: str = "") -> str:
-    """What a page of the night says, without its markup."""
-    page = (small.mirror / "nightly" / name / "index.html").read_text()
-    return html.unescape(re.sub(r"<[^>]*>", " ", page))
-
-
-def public_key(small: SmallCatalogue) -> VerifyingKey:
-    return load_verifying_key(small.folder / "night.pub", None, progress=QUIET)
-
-
 def git(small: SmallCatalogue, *words: str) -> None:
     who = ("-c", "user.name=nobody", "-c", "user.email=nobody@example.invalid")
     subprocess.run(["git", "-C", small.folder, *who, *words], check=True, env=small.environment)
-
-
-def _worker_of(driver: int) -> int:
-    """The process that works at the product that waits: one below the night's own, with a container that sleeps."""
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
-        for pid in _below(driver):
-            if any("sleep 600" in _command(child) for child in _below(pid)) and "forkserver" in _command(pid):
-                parents = [one for one in _below(driver) if pid in _below(one)]
-                if parents:
-                    return pid
-        time.sleep(0.1)
-    raise AssertionError("no worker was seen")
-
-
-def _below(pid: int) -> Iterator[int]:
-    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False).stdout
-    for child in map(int, found.split()):
-        yield child
-        yield from _below(child)
-
-
-def _command(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    except OSError:
-        return ""
