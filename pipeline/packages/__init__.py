@@ -1,12 +1,10 @@
-"""RPM packages: signature, header, payload, and rpm's own database.
+"""RPM packages: verify signatures, read headers and payloads, read and write rpm databases.
 
-Who signed a package, what its header says, the bytes that it carries.
-
-The one idea: nothing in a package is believed before its signature is. `verify_package` settles that the
-header is signed by one of the given keys and that the compressed payload is the one the signed header names (or, where
-a repository accepts packages from before rpm 4.14, that one signature covers both); only then do `read_header`,
-`read_payload` and `read_payload_files` open it, and each file's bytes are still compared with the digest that the
-header gives for them. The only door to rpm.
+Nothing in a package is trusted before its signature is verified. `verify_package` checks that the header is signed by
+one of the given keys and that the compressed payload has the digest in the signed header (or, where a repository
+accepts packages from before rpm 4.14, that one signature covers both); only then do `read_header`, `read_payload` and
+`read_payload_files` open it, and each file's bytes are still compared with the digest in the header. The only door to
+rpm.
 """
 
 from pipeline.packages.changelog import named_fixes, read_change_days, read_changelog

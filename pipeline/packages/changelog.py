@@ -1,7 +1,7 @@
-"""A package's changelog and the vulnerabilities that it names.
+"""Read a package's changelog, and find the vulnerabilities that it names.
 
-Read where it is asked for and not with the header: a build has no use for it, and a distribution's largest changelogs
-have more bytes than the rest of the header.
+It is read separately from the header: a build does not need it, and a distribution's largest changelogs have more bytes
+than the rest of the header.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _IDENTIFIER = re.compile(
     r"\b(?:CVE-\d{4}-\d{4,9}|GHSA(?:-[23456789cfghjmpqrvwx]{4}){3})\b",
     re.IGNORECASE,
 )
-"""CVE's numbers (cve.org, ID syntax since 2014) and GitHub's advisories. Numbers of bugs mean nothing without
-knowing whose they are."""
+"""CVE IDs (cve.org, syntax since 2014) and GitHub's advisory IDs. Numbers of bugs are ambiguous without their
+tracker."""
 
 
 def read_changelog(path: Path) -> tuple[ChangelogEntry, ...]:

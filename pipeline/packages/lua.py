@@ -1,4 +1,4 @@
-"""rpm's Lua as a runtime that any image can run.
+"""Copy the host's rpm into a runtime folder, to run `-p <lua>` scriptlets in any image.
 
 `-p <lua>` scriptlets run inside rpm itself, and an image need not hold rpm.
 
@@ -36,7 +36,7 @@ chunk()
 
 
 def lua_runtime(store: Store) -> Path:
-    """A folder with rpm and all that it needs to run, made once per version of the host's rpm.
+    """Return a folder with rpm and all that it needs, made once per version of the host's rpm.
 
     Raises EnvironmentLacking `rpm-missing`.
     """
@@ -91,12 +91,12 @@ def lua_command(at: str, script: str, arguments: Sequence[str]) -> tuple[tuple[s
 
 
 def runtime_digest(runtime: Path) -> Digest:
-    """Names the version of the runtime, for identities."""
+    """Return the digest of the runtime, for identities."""
     return Digest.of(runtime.parent.name.encode())
 
 
 def _closure(program: Path) -> dict[str, Path]:
-    """The shared objects that a program loads, its dynamic linker among them: name → path."""
+    """Return the shared objects that a program loads, dynamic linker included: name → path."""
     found: dict[str, Path] = {}
     for line in run(["ldd", program], timeout=_SECONDS).stdout.decode().splitlines():
         match = re.search(r"(?:(\S+) => )?(/\S+) \(0x", line)

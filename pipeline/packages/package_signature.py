@@ -1,10 +1,8 @@
-"""Verification of a package's signatures and of its payload.
-
-Is a package signed by one of these keys, and are its bytes the signed ones?
+"""Verify a package's signatures by given keys, and its payload's digest.
 
 Each signature is judged by itself, as rpm 6 does: one good signature by a trusted key suffices, and none by a trusted
 key may be bad. Those over the header are verified by rpm with a keyring that holds nothing but the given keys; rpm's
-own database and configuration of keys are never asked. Those over header and payload (all that rpm before 4.14 has for
+own database and configuration of keys are never used. Those over header and payload (all that rpm before 4.14 has for
 the payload) are verified by `gpgv`, whose verdict is its status lines (doc/DETAILS). That rpm calls an unsigned package
 good unless told otherwise is why the presence of a signature is checked here. The payload is hashed as it lies in the
 file, compressed, and compared with the digest that the signed header names.

@@ -1,8 +1,8 @@
-"""The files that a package carries, streamed.
+"""Stream the files in a package's payload, by rpm's library, with their digests checked.
 
 rpm's own reader is used: it knows files over 4 GiB (which libarchive 3.6 does not), tells which file of the
 header each member is, and is as fast: measured with a zstd payload of 190 MB (mysql-server), rpm 1335 MB/s,
-libarchive 1336 MB/s; with gzip, 302 and 343 MB/s. It lets go of Python's lock while it works.
+libarchive 1336 MB/s; with gzip, 302 and 343 MB/s. It releases Python's lock while it works.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _IO = {"gzip": "gzdio", "bzip2": "bzdio", "xz": "xzdio", "lzma": "lzdio", "zstd"
 
 @dataclass(frozen=True, slots=True)
 class PayloadFile:
-    """A regular file whose bytes come now.
+    """A regular file of the payload, with its content.
 
     `indices` are the places in the header's files of all names that it has (hard links), in the header's
     order; RPM carries their data once, with the last of them. `pieces` gives the bytes, each piece at most
@@ -41,7 +41,7 @@ class PayloadFile:
 def read_payload(path: Path) -> Iterator[PayloadFile]:
     """Yield the regular files with content of a verified RPM, in the payload's order.
 
-    Empty files and other kinds are known from the header alone and not given. Raises VerificationError
+    Empty files and other types are in the header alone and not yielded. Raises VerificationError
     `package-damaged`, BuildError `payload-unsupported`.
     """
     header = open_header(path)

@@ -1,11 +1,9 @@
-"""The offsets of the parts of an RPM file, and the check of its signed header.
-
-The signed part of the header must be all of it.
+"""Find the offsets of header and payload in an RPM file, and check the signed region.
 
 An RPM file is a lead of 96 bytes, a signature header padded to 8 bytes, the header, the compressed payload
 (rpm, docs/manual/format_v4.md). A header is an introduction, an index of entries of 16 bytes, and a store of
-data. Its first entry is a region that says how much of the index was there when the header was made; what
-stands outside of it is covered by no signature, so a header that has anything there is refused.
+data. Its first entry is a region that says how much of the index was there when the header was made; entries
+outside of it are not covered by the signature, so a header with such entries is refused.
 """
 
 from __future__ import annotations
@@ -58,7 +56,7 @@ def read_rpm_layout(path: Path) -> RpmFileLayout:
 
 
 def package_damaged(path: Path, why: str) -> VerificationError:
-    """The error for a package whose bytes are not what they should be."""
+    """Make the error for a package with damaged bytes."""
     return VerificationError(
         "package-damaged",
         f"{path.name}: {why}",

@@ -1,4 +1,4 @@
-"""From an RPM's header to `PackageHeader`."""
+"""Read an RPM's header, by rpm's library, into a `PackageHeader`."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _TRIGGERS = (
 def read_header(path: Path, checksum: Digest) -> PackageHeader:
     """Read the header of the RPM at `path`, whose sha256 is `checksum`.
 
-    The signature is not looked at (that is `verify_package`), the header's own digests are. Raises VerificationError
+    The header's own digests are checked, the signature is not (see `verify_package`). Raises VerificationError
     `package-damaged`.
     """
     header = open_header(path)
@@ -61,10 +61,10 @@ def read_header(path: Path, checksum: Digest) -> PackageHeader:
 
 @contextlib.contextmanager
 def _consistent(path: Path) -> Iterator[None]:
-    """Raise VerificationError `package-damaged` where a header's tags do not fit each other.
+    """Raise VerificationError `package-damaged` where a header's tags are inconsistent.
 
-    rpm checks that a header's tags are well-formed, not that they fit each other: lists of one length, indexes that
-    lead somewhere, numbers that are times and modes.
+    rpm checks that a header's tags are well-formed, not that they are consistent: lists of equal length, indexes within
+    range, valid times and modes.
     """
     try:
         yield
@@ -111,7 +111,7 @@ def read_source_nevra(path: Path) -> Nevra:
 
 
 def open_header(path: Path) -> rpm.hdr:
-    """rpm's own header object. Raises VerificationError `package-damaged`."""
+    """Open rpm's own header object. Raises VerificationError `package-damaged`."""
     transaction = rpm.TransactionSet("/", 0)
     transaction.setVSFlags(rpm._RPMVSF_NOSIGNATURES)
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -177,7 +177,7 @@ def _files(header: rpm.hdr, flags: Sequence[FileFlag]) -> Iterator[FileRecord]:
 
 
 def inode_numbers(header: rpm.hdr) -> list[int]:
-    """A number per file; equal numbers are hard links of one another."""
+    """Return a number per file; files with equal numbers are hard links of one another."""
     numbers: dict[tuple[int, int], int] = {}
     return [
         numbers.setdefault(key, len(numbers))
@@ -227,7 +227,7 @@ def _triggers(header: rpm.hdr) -> Iterator[Trigger]:
 
 
 def _body(header: rpm.hdr, body: str, flags: int) -> str:
-    """The script; with `-q` rpm fills it in from the header, as a query format."""
+    """Return the script's body; with `-q` it is expanded as a query format on the header."""
     formatted: str = header.sprintf(body) if flags & _SCRIPT_QUERY_FORMAT else body
     return formatted
 

@@ -1,4 +1,4 @@
-"""rpm's own library, loaded."""
+"""Import of rpm's Python bindings, with signals blocked and its log silenced."""
 
 import importlib.util
 import signal
@@ -39,8 +39,7 @@ def _load_package(name: str, folder: Path) -> None:
 
 _load_system_bindings()
 
-# The interpreters that the shim starts stand in the terminal's process group, and Ctrl-C would have each print where it
-# was.
+# The interpreters that the shim starts are in the terminal's process group, and would print a traceback at Ctrl-C.
 _before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
 try:
     import rpm

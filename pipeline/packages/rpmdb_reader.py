@@ -1,8 +1,6 @@
-"""A reader of an image's own RPM database, without rpm's library.
+"""Read the packages in an image's rpmdb.sqlite, by sqlite alone, without rpm's library.
 
-It says what is installed in the image, from the database's bytes.
-
-The database comes from an image that may be anybody's, so it is opened in memory, read-only, by sqlite alone. Each
+The image may be foreign, so its database is opened in memory, read-only, by sqlite alone. Each
 package is a header as rpm writes it: two counts, an index of (tag, type, offset, count), and the data
 (https://rpm.org/documentation/manual/format_header.html).
 """
@@ -25,9 +23,9 @@ DATABASE_LIMIT = 256 << 20
 """Bytes of a database; a full desktop has 100 MiB."""
 
 _PACKAGES_LIMIT = 100_000
-_PATIENCE = 20.0
+_TIME_LIMIT = 20.0
 _STEPS = 100_000
-"""Seconds that reading may take (it takes a tenth of one), looked at after so many steps of sqlite's machine."""
+"""Seconds that reading may take (it takes a tenth of one), checked after so many steps of sqlite's virtual machine."""
 
 _INDEX_LIMIT = 1 << 16
 _NAME, _VERSION, _RELEASE, _EPOCH, _LICENSE, _ARCH = 1000, 1001, 1002, 1003, 1014, 1022
@@ -45,8 +43,8 @@ _T = TypeVar("_T")
 class Installed:
     """An installed package with its licence and its licence files.
 
-    Its files are those that the package marks as its licence and that were installed; the licence is the one that its
-    header names (`license`; empty: it names none).
+    `licenses` are the installed files that the package marks as its licence; `license` is the licence in its header, ""
+    if it has none.
     """
 
     nevra: Nevra
@@ -65,8 +63,7 @@ def read_installed(database: bytes) -> tuple[Installed, ...]:
 def installed_changelogs(database: bytes, wanted: Collection[Nevra]) -> Mapping[Nevra, tuple[ChangelogEntry, ...]]:
     """Read the newest changelog entries of those packages that are `wanted`.
 
-    They are bounded as `read_changelog` bounds them; an image may have been built without. Raises VerificationError
-    `rpmdb-damaged`.
+    They are bounded as by `read_changelog`; an image's headers may lack them. Raises VerificationError `rpmdb-damaged`.
     """
 
     def read(blob: bytes) -> tuple[Nevra, tuple[ChangelogEntry, ...]]:
@@ -85,8 +82,8 @@ def _each(database: bytes, read: Callable[[bytes], _T]) -> list[_T]:
     connection = sqlite3.connect(":memory:")
     try:
         connection.deserialize(database)
-        # What calls itself a table may be a view that never ends.
-        deadline = time.monotonic() + _PATIENCE
+        # A table of this name may be a view that never ends.
+        deadline = time.monotonic() + _TIME_LIMIT
         connection.set_progress_handler(lambda: int(time.monotonic() > deadline), _STEPS)
         connection.execute("PRAGMA trusted_schema = OFF")
         connection.execute("PRAGMA query_only = ON")
@@ -113,7 +110,7 @@ def _tags(blob: bytes) -> _Tags:
 def _nevra(blob: bytes, tags: _Tags) -> Nevra:
     name, version, release = (_strings(blob, tags, tag)[0] for tag in (_NAME, _VERSION, _RELEASE))
     epoch, arch = _integers(blob, tags, _EPOCH), _strings(blob, tags, _ARCH)
-    # A key that was imported counts as a package, and has no architecture.
+    # An imported key is stored as a package without architecture.
     return Nevra(name, epoch[0] if epoch else 0, version, release, arch[0] if arch else "")
 
 

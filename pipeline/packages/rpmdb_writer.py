@@ -1,10 +1,10 @@
-"""rpm's own database, written by rpm's own library.
+"""Write a reproducible rpmdb.sqlite of installed packages, by `rpmdb --importdb`.
 
 Each package's header gets what an installation adds to it (file states, install time, colour, transaction
 number) and `rpmdb --importdb` loads them, so `rpm -qa`, `rpm -Va` and scanners see what rpm itself would have
-written, and what was left out is recorded as not installed. Two things would differ from one machine or run to
-the next and are put right: SQLite's note of the library that wrote the file, and the write-ahead log mode,
-which a database on a read-only file system cannot be read in.
+written, and files that were left out are recorded as not installed. Two things are corrected: SQLite's record of the
+library version that wrote the file, which differs between machines, and the write-ahead log mode, in which a database
+on a read-only file system cannot be read.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _CHANGES, _VALID_FOR, _WRITER = 24, 92, 96
 """Offsets in SQLite's header: change counter, the change that the writer's version is valid for, the writer's
 version (https://www.sqlite.org/fileformat.html#the_database_header)."""
 _WRITER_VERSION = 3_034_001
-"""What is written as SQLite's version: that of the oldest platform whose rpm uses SQLite (EL9)."""
+"""SQLite's version that is recorded: that of the oldest platform whose rpm uses SQLite (EL9)."""
 
 _REASONS = {
     "database or disk is full": errno.ENOSPC,
@@ -54,8 +54,8 @@ _REASONS = {
     os.strerror(errno.EMFILE): errno.EMFILE,
 }
 """Error numbers by the messages of SQLite (sqlite3_errstr) and of the C library.
-SQLite's words for a write that came out short are those for a full disk, a quota included; rpm adds "No such file or
-directory" to most things, which tells nothing."""
+SQLite reports a short write, also by a quota, as a full disk; rpm adds "No such file or directory" to most messages,
+which means nothing."""
 
 _FULL = 1 << 20
 """Bytes: with fewer left, SQLite's "disk I/O error" means that its shared memory could not grow."""
@@ -65,8 +65,8 @@ _FULL = 1 << 20
 class DatabaseRecord:
     """One installed package, as the database records it.
 
-    Its file, what it is called, the state of each of its files (RPMFILE_STATE_*, in the header's order), the time of
-    its installation, the colour of the transaction.
+    Its RPM file and NEVRA, the state of each of its files (RPMFILE_STATE_*, in the header's order), the time of its
+    installation, the colour of the transaction.
     """
 
     rpm: Path
@@ -98,13 +98,13 @@ def write_database(folder: Path, records: Sequence[DatabaseRecord]) -> None:
         )
     headers.unlink()
     database = folder / DATABASE
-    # Also where rpmdb ended with 0: a header that it could not write whole is only complained of.
+    # Also where rpmdb exited with 0: for a header that it could not write whole it only prints a message.
     _demand_written(imported.stderr.decode(errors="replace"), database)
     if imported.status != 0:
         raise BuildError("rpm-database", f"rpm cannot write its database: {CommandFailed(imported)}")
     with failing_at(database):
         try:
-            _settle(database, len(records))
+            _normalise(database, len(records))
         except sqlite3.Error as error:
             _demand_written(str(error), database)
             raise BuildError("rpm-database", f"SQLite cannot read the RPM database {database}: {error}") from error
@@ -115,9 +115,9 @@ def write_database(folder: Path, records: Sequence[DatabaseRecord]) -> None:
 
 
 def _demand_written(said: str, database: Path) -> None:
-    """Raise the operating system's error where the words of SQLite or rpm tell of one.
+    """Raise the operating system's error that messages of SQLite or rpm report, if any.
 
-    rpmdb's status does not: it is the number of headers that failed, whatever the reason.
+    rpmdb's exit status is only the number of headers that failed.
     """
     number = next((number for words, number in _REASONS.items() if words in said), None)
     if number is None:
@@ -130,7 +130,7 @@ def _demand_written(said: str, database: Path) -> None:
 
 
 def _installed(record: DatabaseRecord) -> bytes:
-    """The header as rpm has it after an installation, ready to be imported."""
+    """Return the header as rpm has it after an installation, ready to be imported."""
     header = open_header(record.rpm)
     header[rpm.RPMTAG_INSTALLTIME] = record.install_time
     header[rpm.RPMTAG_INSTALLCOLOR] = record.install_color
@@ -142,8 +142,8 @@ def _installed(record: DatabaseRecord) -> bytes:
 def _with_states(header: bytes, states: bytes) -> bytes:
     """Return an exported header with one more entry, the files' states.
 
-    rpm's Python cannot put values of this type, so it is done by hand: an entry at the end of the index, its data at
-    the end of the data, the counts raised.
+    rpm's Python bindings cannot add values of this type, so the bytes are edited: an entry at the end of the index, its
+    data at the end of the data, the counts increased.
     """
     entries, stored = _COUNTS.unpack_from(header)
     index = _COUNTS.size
@@ -159,8 +159,8 @@ def _with_states(header: bytes, states: bytes) -> bytes:
     )
 
 
-def _settle(database: Path, expected: int) -> None:
-    """One file, compact, readable on a read-only file system, the same from every machine."""
+def _normalise(database: Path, expected: int) -> None:
+    """Make the database one compact, reproducible file that is readable on a read-only mount."""
     connection = sqlite3.connect(database)
     try:
         (count,) = connection.execute("SELECT count(*) FROM Packages").fetchone()
@@ -168,7 +168,7 @@ def _settle(database: Path, expected: int) -> None:
             raise BuildError("rpm-database", f"rpm imported {count} of {expected} headers")
         (mode,) = connection.execute("PRAGMA journal_mode = DELETE").fetchone()
         if mode != "delete":
-            # SQLite raises nothing here: it answers which mode stays. One with a log cannot be read in an image.
+            # SQLite does not raise here, but returns the resulting mode. One with a log cannot be read in an image.
             raise sqlite3.OperationalError("disk I/O error")
         connection.execute("VACUUM")
     finally:

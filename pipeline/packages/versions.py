@@ -1,4 +1,4 @@
-"""rpm's order of versions."""
+"""Comparison of EVRs as rpm does, and the version and files of rpm's library."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def _split(evr: str) -> tuple[str, str, str]:
 
 
 def library_version() -> str:
-    """The version of rpm's library, for people and for what depends on it."""
+    """Return the version of rpm's library."""
     return str(rpm.__version__)
 
 
 def library_files() -> tuple[Path, ...]:
-    """List the files of rpm's library as this process has loaded them, sorted.
+    """List the files of rpm's libraries that this process has loaded, sorted.
 
     Its own module is included.
     """

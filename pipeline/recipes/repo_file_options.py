@@ -1,4 +1,4 @@
-"""The options of a `.repo` file: each is obeyed, always so, without effect, or refused.
+"""Table of the options of `.repo` files: obeyed, fixed, without effect, or refused.
 
 All of dnf.conf(5) that a repository may have (dnf 4.14), what libdnf reads besides (ConfigRepo.cpp), and what other
 tools write into such files. `docs/repositories.md` has this table; what is not in it is an error, since it may be

@@ -1,4 +1,4 @@
-"""`.repo` files of dnf as they stand: their sections become repositories of a platform.
+"""Read dnf's `.repo` files and variable folders into repositories of a platform.
 
 Each option is treated as `repo_file_options` says. A password is not taken over but named by its place, the file, and
 read when the repository is opened.

@@ -1,4 +1,4 @@
-"""The keys of a repository in `repositories.yaml`: its place, its content, its access.
+"""Models of a repository in `repositories.yaml`: location, content, access.
 
 Options that dnf has too are called as in dnf.conf(5).
 """

@@ -1,9 +1,8 @@
-"""RPM repositories: where they are, what they offer today, and why that can be believed.
+"""RPM repositories: open them by verified metadata, and fetch metadata and packages.
 
-A repository is opened by finding a mirror whose repomd.xml is the one that metalink, signature and history
-allow; from there on every byte is named by a checksum. Metadata is decompressed here, bounded by what
-repomd.xml states, and kept in the store; nothing is parsed before it is verified. What cannot be had offline
-was kept the last time.
+A repository is opened by finding a mirror whose repomd.xml is allowed by metalink, signature and history; all other
+bytes are verified by checksums from there. Metadata is decompressed here, bounded by the sizes in repomd.xml, and kept
+in the store, also for offline use; nothing is parsed before it is verified.
 """
 
 from pipeline.repos.advisories import read_advisories

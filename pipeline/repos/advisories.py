@@ -1,9 +1,9 @@
-"""Advisories of repositories on the fixes that they offer: updateinfo.xml.
+"""Parser of repositories' updateinfo.xml into advisories.
 
-Read element by element with the XML parser of the standard library, as source packages are, and not by libsolv: what is
-kept are plain values that outlive the pool, can be shared between products and sent to workers, and what is odd in a
-document can be said. What libsolv would add, the comparison of versions and of module streams, is a line each in
-`pipeline.resolve.fixes`. Format: createrepo_c's updateinfo.xml, as Red Hat, Fedora and SUSE write it.
+It is parsed element by element by the standard library's XML parser and not by libsolv: the results are plain values
+that outlive the pool, can be shared between products and sent to workers, and oddities of a document can be reported.
+Versions and module streams are compared in `pipeline.resolve.fixes`. Format: createrepo_c's updateinfo.xml, as Red Hat,
+Fedora and SUSE write it.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from pipeline.repos.xml_tree import parse_pieces
 from pipeline.store import Store
 
 UPDATEINFO_LIMIT = 1 << 30
-"""Bytes, opened: the largest distributions have some 200 MiB."""
+"""Bytes, decompressed: the largest distributions have some 200 MiB."""
 
 ADVISORIES_MOST = 200_000
 ADVISED_PACKAGES_MOST = 4_000_000
-"""Of one document: twenty times what the largest have."""
+"""Entries of one document: twenty times those of the largest."""
 
 _CVES_MOST = 1000
-"""Of one advisory: a kernel's have some hundred."""
+"""CVEs of one advisory: a kernel's have some hundred."""
 
 _DEPTH = 32
 _TEXT_LIMIT = 4096
-"""Characters of an id or a severity; of a title that many are kept."""
+"""Characters of an id or a severity; titles are cut to as many."""
 
 _SHOWN = 5
 """Names in a note."""
@@ -60,7 +60,7 @@ _WORDS = MappingProxyType(
         "unimportant": "low",
     }
 )
-"""What distributions write, in lower case (Bodhi's words and Debian's beside Red Hat's) → updateinfo's word."""
+"""Severities as distributions write them, in lower case (Bodhi's, Debian's and Red Hat's) → updateinfo's word."""
 
 _CVE = re.compile(r"CVE-\d{4}-\d{4,9}(?!\d)", re.IGNORECASE)
 _EPOCH = re.compile(r"[0-9]{1,10}")
@@ -71,10 +71,8 @@ _KEPT = frozenset({"id", "title", "severity"})
 def read_advisories(repositories: Sequence[OpenRepository], *, store: Store, progress: Progress = QUIET) -> Advisories:
     """Read all advisories of `repositories`, in their order.
 
-    To be read once for a platform and an architecture, and shared.
-
-    Raises VerificationError `metadata-malformed` for what is no updateinfo or more than it can be, and as
-    `metadata_file`.
+    They are read once for a platform and an architecture, and shared. Raises VerificationError `metadata-malformed` for
+    a malformed or too large document, and as `metadata_file`.
     """
     given: list[Advisory] = []
     heard: list[str] = []
@@ -93,7 +91,7 @@ def read_advisories(repositories: Sequence[OpenRepository], *, store: Store, pro
 
 
 def read_updateinfo(path: Path, repository: str) -> Advisories:
-    """One document. Raises VerificationError `metadata-malformed`."""
+    """Parse one document. Raises VerificationError `metadata-malformed`."""
     reading = _Reading(repository)
     if path.stat().st_size > UPDATEINFO_LIMIT:
         raise reading.malformed(f"it has more than {UPDATEINFO_LIMIT >> 20} MiB")
@@ -109,7 +107,7 @@ def read_updateinfo(path: Path, repository: str) -> Advisories:
 
 
 def parse_issued(text: str) -> int:
-    """Parse an advisory's date to milliseconds since the epoch; 0 for what is no date.
+    """Parse an advisory's date to milliseconds since the epoch; 0 if it is no date.
 
     It is `1700000000`, `2023-11-14`, `2023-11-14 22:13:20` or ISO 8601 (UTC where no zone is given).
     """
@@ -147,7 +145,7 @@ class _Reading:
     broken: list[str] = field(default_factory=list)
 
     def begin(self, tag: str, attributes: dict[str, str]) -> None:
-        """An element begins."""
+        """Handle the start of an element."""
         self.depth += 1
         if self.depth > _DEPTH:
             raise self.malformed(f"elements are nested more than {_DEPTH} deep")
@@ -172,7 +170,7 @@ class _Reading:
             self._package(attributes)
 
     def text(self, data: str) -> None:
-        """Text of the element that is kept."""
+        """Handle text of an element that is kept."""
         if self.element:
             known = self.texts.get(self.element, "") + data
             if len(known) > _TEXT_LIMIT and self.element != "title":
@@ -180,18 +178,18 @@ class _Reading:
             self.texts[self.element] = known[:_TEXT_LIMIT]
 
     def end(self, _tag: str) -> None:
-        """An element ends; with an `update`, it is kept."""
+        """Handle the end of an element; at the end of an `update`, keep the advisory."""
         self.depth -= 1
         self.element = ""
         if self.depth == 1:
             self._keep()
 
     def refuse(self, *_: object) -> None:
-        """A document type opens the way to entities."""
+        """Refuse a document type, which could declare entities."""
         raise self.malformed("it declares a document type")
 
     def malformed(self, what: str) -> VerificationError:
-        """The error for a document that cannot be what it should."""
+        """Make the error for a malformed document."""
         return VerificationError(
             "metadata-malformed",
             f"'updateinfo' cannot be read: {what}",
@@ -200,7 +198,7 @@ class _Reading:
         )
 
     def notes(self) -> tuple[str, ...]:
-        """Sentences about what was not understood."""
+        """Return sentences about entries that could not be parsed."""
         told = [
             (self.undated, "an unreadable date, treated as old"),
             (self.odd, "an unknown severity, treated as none"),

@@ -1,6 +1,6 @@
-"""Small documents that have no checksum of their own, fetched and kept.
+"""Fetch small documents without a known checksum, and keep them for offline use.
 
-They are repomd.xml, its signature, metalinks and keys: fetched each time and kept for the time without a network.
+They are repomd.xml, its signature, metalinks and keys; they are fetched each time.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pipeline.store import Store
 from pipeline.transfer import Network, fetch_document
 
 _PAUSE = 4
-"""Times the network's first pause, after which a document that cannot be right is fetched once more: two seconds. A
-repository that is being written, and the sign-on page of a network, are often something else by then."""
+"""Times the network's first pause, after which a refused document is fetched once more: two seconds. A repository that
+is being written, or a network's sign-on page, has often changed by then."""
 
 _T = TypeVar("_T")
 
@@ -24,7 +24,7 @@ _T = TypeVar("_T")
 class DocumentFetcher:
     """A reader of small documents by URL.
 
-    With `offline`, what was kept last is given instead; `file://` is always read.
+    With `offline`, the kept copy is returned instead; `file://` is always read.
     """
 
     def __init__(self, store: Store, *, offline: bool = False, network: Network | None = None) -> None:
@@ -35,8 +35,8 @@ class DocumentFetcher:
     def get(self, url: str, *, limit: int, read: Callable[[bytes], _T], hurried: bool = False) -> _T:
         """Fetch the document at `url`, and return what `read` makes of it.
 
-        One that `read` refuses is fetched once more after a pause, and none such is kept. `hurried`: there are other
-        places for it, so a slow one is left and none asked twice. Raises as `fetch_document`, and what `read` raises.
+        A document that `read` refuses is fetched once more after a pause, and is not kept. `hurried`: there are other
+        mirrors, so timeouts are short and nothing is fetched twice. Raises as `fetch_document`, and what `read` raises.
         """
         final = hurried or self._offline or url.startswith("file:")
         try:
@@ -48,14 +48,11 @@ class DocumentFetcher:
         return self._read(url, limit, read, hurried)
 
     def plain(self, url: str, *, limit: int) -> bytes:
-        """Fetch a document whose reader looks at it together with another.
-
-        It is fetched once, and kept by nobody who is online.
-        """
+        """Fetch a document that is verified together with another, once and without keeping it."""
         return self._fetched(url, limit, self._network)
 
     def keep(self, url: str, data: bytes) -> None:
-        """Remember for the time without a network."""
+        """Keep a document for offline use."""
         if not self._offline and not url.startswith("file:"):
             self._store.remember(_name(url), str(self._store.put(data)))
 

@@ -1,6 +1,6 @@
-"""Metadata documents of an open repository, fetched when needed.
+"""Fetch, verify and decompress a repository's metadata documents into the store.
 
-They are checked inside and out, and decompressed.
+Both the compressed and the decompressed content are verified.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pipeline.streams import open_compressed
 from pipeline.transfer import Download, fetch
 
 COMPRESSION_RATIO_MOST = 200
-"""How much larger metadata may become when no open size is stated. Real file lists reach 30."""
+"""Compression ratio at most where repomd.xml has no open size. Real file lists reach 30."""
 
 
 def metadata_file(
@@ -30,8 +30,8 @@ def metadata_file(
     `kind` is `primary`, `filelists`, `updateinfo` or `modules`; the path is one in the store, the checksum a text. None
     if the repository has no such document.
 
-    Fetched when it is not there. Both checksums and sizes of repomd.xml are held against it; without an open
-    size, RATIO bounds what may come out. Raises VerificationError `metadata-mismatch`, `download-mismatch`.
+    It is fetched if the store lacks it, and compared with both checksums and sizes in repomd.xml; without an open size,
+    COMPRESSION_RATIO_MOST bounds it. Raises VerificationError `metadata-mismatch`, `download-mismatch`.
     """
     record = opened.records.get(kind)
     if record is None:
@@ -46,7 +46,7 @@ def metadata_file(
 
 
 def _stored(opened: OpenRepository, record: MetadataRecord, store: Store, progress: Progress) -> Digest:
-    """The document as it lies in the repository, checked."""
+    """Fetch the document as it is in the repository, and verify it."""
     label = f"{record.kind} of {opened.repository.id}"
     named = Digest(record.checksum.hex) if record.checksum.algorithm == "sha256" else None
     urls = tuple(f"{base}/{quote(record.location)}" for base in opened.base_urls)
@@ -70,7 +70,7 @@ def _matches(path: Path, checksum: Checksum) -> bool:
 
 
 def _opened(record: MetadataRecord, stored: Digest, store: Store, repository: str) -> Digest:
-    """The document decompressed, checked, and kept."""
+    """Decompress the document, verify it, and keep it in the store."""
     path = store.blob(stored)
     limit = record.open_size or min(RECORD_SIZE_LIMIT, COMPRESSION_RATIO_MOST * path.stat().st_size + (1 << 20))
     hashed = hashlib.new(record.open_checksum.algorithm) if record.open_checksum else None

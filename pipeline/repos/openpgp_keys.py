@@ -46,7 +46,7 @@ KEYS_MOST = 200
 """Certificates in one file: one that GnuPG stumbles over costs a run of it. The largest collections have some dozen."""
 
 _GPG_TIME = 30.0
-"""Seconds; it takes milliseconds."""
+"""Timeout in seconds; it takes milliseconds."""
 
 _GPG_VERSIONS = frozenset({4})
 """Versions of OpenPGP keys that GnuPG and rpm read."""
@@ -87,7 +87,7 @@ def load_keys(
     network: Network | None = None,
     progress: Progress = QUIET,
 ) -> tuple[RepositoryKey, ...]:
-    """The keys of every repository of the platform, sorted by repository and fingerprint.
+    """Load the keys of every repository of the platform, sorted by repository and fingerprint.
 
     `variables` is the environment. Keys that come by URL are kept in the store for `offline`; `progress` is warned of
     what does not count. Raises RecipeError `key-unreadable`, VerificationError `key-malformed`, and as
@@ -108,7 +108,7 @@ def load_keys(
         expanded = expand_repository(repository, own, variables)
         for place in expanded.keys:
             reader = documents
-            if not offline and is_own_origin(expanded, place):  # A server that wants to know who asks has its key too.
+            if not offline and is_own_origin(expanded, place):  # The key's server may need the same credentials.
                 to_it = repository_network(expanded, way, variables, now=None)
                 reader = DocumentFetcher(store, network=to_it)
             keys.update(_load(place, repository.id, reader, warn))

@@ -1,4 +1,4 @@
-"""repomd.xml and the lists of mirrors that lead to it, parsed.
+"""Parsers of repomd.xml, metalinks and mirror lists.
 
 Formats: createrepo_c's repomd.xml; metalink 3.0 as MirrorManager writes it (with `mm0:alternates`, the
 repomd.xml of a moment ago that slower mirrors still serve); a mirrorlist is one URL a line, with comments and blank
@@ -19,29 +19,29 @@ from pipeline.repos.xml_tree import Element, parse_xml
 from pipeline.urls import parse_url
 
 RECORD_SIZE_LIMIT = 4 << 30
-"""Bytes of one metadata document, opened. The largest filelists have about one GiB."""
+"""Bytes of one metadata document, decompressed. The largest filelists have about one GiB."""
 
 NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
 
 _ALGORITHMS = {"sha256": 64, "sha384": 96, "sha512": 128}
 _REPOMD = "/repodata/repomd.xml"
 _MIRRORS = 200
-_SPOKEN = frozenset({"http", "https", "file"})
+_SCHEMES = frozenset({"http", "https", "file"})
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _PREFERENCE = re.compile(r"[0-9]{1,9}")
-"""100 to 1 in practice; MirrorManager counts down from there."""
+"""A metalink's preference: 100 to 1 in practice, as MirrorManager counts down."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checksum:
-    """A digest by an algorithm that can still be trusted: sha256, sha384 or sha512."""
+    """A digest by sha256, sha384 or sha512; weaker algorithms are refused."""
 
     algorithm: str
     hex: str
 
     @classmethod
     def of(cls, algorithm: str, value: str, *, place: str) -> Checksum:
-        """Checked. Raises VerificationError `checksum-weak` or `checksum-malformed`."""
+        """Make a checksum. Raises VerificationError `checksum-weak` or `checksum-malformed`."""
         algorithm, value = algorithm.strip().lower(), value.strip().lower()
         if algorithm not in _ALGORITHMS:
             raise VerificationError(
@@ -66,8 +66,8 @@ class Checksum:
 class MetadataRecord:
     """The entry of one metadata document in repomd.xml.
 
-    Its place below the repository's root, checksum and size as stored, and when it is compressed, checksum and size of
-    what is inside.
+    `location` is below the repository's root; `checksum` and `size` are of the stored file, `open_checksum` and
+    `open_size` of its decompressed content.
     """
 
     kind: str
@@ -90,7 +90,7 @@ class Repomd:
 class Metalink:
     """The content of a metalink: repository roots, and the allowed checksums of repomd.xml.
 
-    Roots are best first, the checksums that are allowed newest first.
+    Roots are sorted best first, allowed checksums newest first.
     """
 
     base_urls: tuple[str, ...]
@@ -98,7 +98,7 @@ class Metalink:
 
 
 def parse_repomd(data: bytes, name: str) -> Repomd:
-    """repomd.xml → value. Raises VerificationError `repomd-malformed` and as `parse_xml`."""
+    """Parse repomd.xml. Raises VerificationError `repomd-malformed` and as `parse_xml`."""
     root = parse_xml(data, name)
     if root.name != "repomd":
         raise VerificationError("repomd-malformed", f"{name} is a <{root.name}>, not a <repomd>", place=name)
@@ -151,7 +151,7 @@ def safe_location(text: str, *, place: str) -> str:
 
 
 def parse_metalink(data: bytes, name: str, variables: Mapping[str, str] = NO_VARIABLES) -> Metalink:
-    """A metalink → value, `$variables` in its URLs replaced.
+    """Parse a metalink, `$variables` in its URLs replaced.
 
     Raises VerificationError `metalink-malformed`.
     """
@@ -162,7 +162,7 @@ def parse_metalink(data: bytes, name: str, variables: Mapping[str, str] = NO_VAR
     checksums = []
     for verification in file.all("verification"):
         strong = [h for h in verification.children if h.attributes.get("type", "").lower() in _ALGORITHMS]
-        # Of each version's sums the longest is enough, and one that is wrong should not pass by another.
+        # Of each version's checksums only the longest counts, so that a weaker one cannot match instead.
         for best in sorted(strong, key=lambda h: h.attributes["type"])[-1:]:
             checksums.append(Checksum.of(best.attributes["type"], best.text, place=name))
     if not checksums:
@@ -171,7 +171,7 @@ def parse_metalink(data: bytes, name: str, variables: Mapping[str, str] = NO_VAR
     resources = file.find("resources")
     for url in resources.children if resources else ():
         address = expand_answer(url.text.strip(), variables)
-        if _spoken(address) and address.endswith(_REPOMD):
+        if _has_known_scheme(address) and address.endswith(_REPOMD):
             preference = url.attributes.get("preference", "0")
             urls.append((-int(preference) if _PREFERENCE.fullmatch(preference) else 0, address.removesuffix(_REPOMD)))
     if not urls:
@@ -183,8 +183,8 @@ def parse_metalink(data: bytes, name: str, variables: Mapping[str, str] = NO_VAR
 def parse_mirrorlist(data: bytes, name: str, variables: Mapping[str, str] = NO_VARIABLES) -> tuple[str, ...]:
     """Return repository roots in the list's order, `$variables` in them replaced.
 
-    Comments, blank lines and URLs of other schemes are passed over. Raises VerificationError `mirrorlist-malformed`,
-    also for what begins as a page of HTML, whatever stands in its lines.
+    Comments, blank lines and URLs of other schemes are ignored. Raises VerificationError `mirrorlist-malformed`, also
+    for a text that begins like HTML.
     """
     text = data.decode(errors="replace").lstrip("\ufeff \t\r\n")
     if text.startswith("<"):
@@ -195,12 +195,12 @@ def parse_mirrorlist(data: bytes, name: str, variables: Mapping[str, str] = NO_V
             hint="a proxy or the sign-on page of a network answers instead of the server, or the URL is another's",
         )
     lines = [expand_answer(line.strip(), variables) for line in text.splitlines()]
-    urls = [line.rstrip("/") for line in lines if _spoken(line)]
+    urls = [line.rstrip("/") for line in lines if _has_known_scheme(line)]
     if not urls:
         raise VerificationError("mirrorlist-malformed", f"{name} lists no mirror", place=name)
     return tuple(dict.fromkeys(urls))[:_MIRRORS]
 
 
-def _spoken(address: str) -> bool:
+def _has_known_scheme(address: str) -> bool:
     url = parse_url(address)
-    return url is not None and url.scheme in _SPOKEN and (bool(url.host) or url.scheme == "file")
+    return url is not None and url.scheme in _SCHEMES and (bool(url.host) or url.scheme == "file")

@@ -1,6 +1,6 @@
-"""A platform's repositories: their mirrors, the verified repomd.xml, and their packages.
+"""Open a platform's repositories: find mirrors, verify repomd.xml; fetch packages.
 
-Opening finds a mirror and checks repomd.xml and its proof; packages are fetched afterwards.
+Opening finds a mirror and verifies its repomd.xml; packages are fetched afterwards.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ REPOMD_LIMIT = 4 << 20
 """Bytes of repomd.xml, a metalink or a mirrorlist: the largest metalinks have some hundred KiB."""
 
 _REVISION = re.compile(r"[0-9]{1,18}")
-"""Seconds since the epoch, as createrepo_c writes it. What is no such number has no order."""
+"""A revision in seconds since the epoch, as createrepo_c writes it. Other revisions have no order."""
 
 _METALINK = "metalink"
-"""What in the URL of a `mirrorlist` says that a metalink is there (libdnf's Repo.cpp, for yum's definitions)."""
+"""Part of a `mirrorlist`'s URL that means that it is a metalink (libdnf's Repo.cpp, for yum's definitions)."""
 
 LOCAL_REPOSITORY = "@file"
 """`Package.repository` of a package that a recipe names by path."""
@@ -48,7 +48,7 @@ LOCAL_REPOSITORY = "@file"
 
 @dataclass(frozen=True, slots=True)
 class OpenRepository:
-    """A repository as it is today.
+    """A repository with its accepted repomd.xml.
 
     `repository` has its variables replaced; `base_urls` are roots to fetch from, best first; `repomd` is the
     digest of the repomd.xml that was accepted (in the store), `revision` its revision, `records` its documents
@@ -91,7 +91,7 @@ def open_repositories(
     with task(progress, "fetch", "repositories", total=len(platform.repositories)) as running:
         for plain in platform.repositories:
             repository = expand_repository(plain, own, variables)
-            # What is kept for the time without a network needs no credentials.
+            # Kept documents need no credentials offline.
             to_it = way if offline else repository_network(repository, way, variables, now=now)
             documents = DocumentFetcher(store, offline=offline, network=to_it)
             opener = _Opener(store, progress, documents, offline, to_it, answer_variables(platform, arch))
@@ -102,7 +102,7 @@ def open_repositories(
 
 @dataclass(frozen=True, slots=True)
 class _Opener:
-    """The state that opening any repository needs."""
+    """Opener of repositories, with the state that they share."""
 
     store: Store
     progress: Progress
@@ -112,10 +112,10 @@ class _Opener:
     variables: Mapping[str, str]
 
     def open(self, repository: PackageRepository, keys: tuple[RepositoryKey, ...]) -> OpenRepository:
-        """`repository` (expanded) by its first mirror whose repomd.xml is accepted."""
+        """Open an expanded repository by its first mirror whose repomd.xml is accepted."""
         base_urls, allowed = find_mirrors(repository, self.documents, self.variables)
         failures: list[RelbuildError] = []
-        # Of several mirrors each is asked soon and shortly, and when none was good, each is given its time.
+        # Of several mirrors each is first tried with a short timeout, and if none was accepted, with the full one.
         hurried = [(base, True) for base in base_urls] if len(base_urls) > 1 else []
         for base, hurry in (*hurried, *((base, False) for base in base_urls)):
             if not hurry and len(failures) == len(hurried):
@@ -136,7 +136,7 @@ class _Opener:
                 self.offline,
                 self.network,
             )
-        # A refusal says more than a mirror that is down.
+        # A refused document is a better error than a mirror that is down.
         raise next((e for e in failures if isinstance(e, VerificationError)), failures[0])
 
     def _accepted(
@@ -147,7 +147,7 @@ class _Opener:
         keys: tuple[RepositoryKey, ...],
         hurried: bool,
     ) -> tuple[bytes, Repomd]:
-        """repomd.xml of one mirror, if metalink, signature and history agree with it."""
+        """Fetch the repomd.xml of one mirror, and verify it by metalink, signature and history."""
         url = f"{base}/repodata/repomd.xml"
 
         def read(data: bytes) -> tuple[bytes, Repomd]:
@@ -159,7 +159,7 @@ class _Opener:
                     hint="the mirror is out of step with the metalink; try again later",
                 )
             if repository.signed_metadata:
-                # Fetched anew with each repomd.xml: a repository is written while it is read.
+                # Fetched again with each repomd.xml: a repository may be written while it is read.
                 signature = self.documents.plain(f"{url}.asc", limit=SIGNATURE_LIMIT)
                 verify_detached(data, signature, keys, name=shown_url(url))
                 self.documents.keep(f"{url}.asc", signature)
@@ -172,9 +172,8 @@ class _Opener:
     def _refuse_rollback(self, repository: PackageRepository, revision: str, url: str, *, proven: bool) -> None:
         """Refuse a repomd.xml with a lower revision than the last one seen.
 
-        repomd.xml has no chain of versions, so an old one with its old signature looks good: the last revision seen is
-        kept. Where nothing proves the metadata, the revision proves nothing either: then an older one is only warned
-        about.
+        An old repomd.xml with its old signature verifies, so the last revision seen is kept. Where metadata is not
+        `proven`, an older revision is only a warning.
         """
         origin = [*repository.baseurls, repository.metalink or "", repository.mirrorlist or ""]
         name = identity("revision", 1, repository=repository.id, origin=origin)
@@ -201,8 +200,8 @@ def find_mirrors(
 ) -> tuple[tuple[str, ...], tuple[Checksum, ...]]:
     """Find the mirrors of an expanded repository and the checksums allowed for repomd.xml.
 
-    Roots are given best first; the checksums are those that its metalink allows (none given: any). `variables` are
-    replaced in the answers. A mirrorlist with `metalink` in its URL is a metalink, as for dnf.
+    Roots are sorted best first; checksums are those that its metalink allows (none: any). `variables` are replaced in
+    metalinks and lists. A mirrorlist with `metalink` in its URL is a metalink, as for dnf.
     """
     place = repository.metalink or repository.mirrorlist
     if place is not None:
@@ -239,7 +238,7 @@ def fetch_packages(
 ) -> None:
     """Download every package that is not in the store, as `store.blob(package.checksum)`.
 
-    Those that are there are not touched, so that `repositories` may be empty when all are. Raises as
+    `repositories` may be empty if the store has all. Raises as
     `pipeline.transfer.fetch`, and UsageError `repository-unknown` for a package of a repository that is not open.
     """
     by_id = {opened.repository.id: opened for opened in repositories}

@@ -1,4 +1,4 @@
-"""The network of one repository: its certificates, credentials and proxy.
+"""Make the network settings of one repository: certificates, credentials, proxy.
 
 A definition says where a secret is; it is read here, when the repository is opened, and is in nothing that is written.
 """

@@ -1,6 +1,6 @@
-"""Repositories that change while they are read: detection, and the error if it goes on.
+"""Detect that repositories changed while they were read, and make the error for it.
 
-What their repomd.xml named is gone or has become another file.
+Then files that a repomd.xml names are missing or have other content.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from pipeline.errors import EnvironmentLacking, RelbuildError
 from pipeline.repos.repository import OpenRepository
 
 CHANGED_CODES = frozenset({"download-missing", "download-mismatch", "metadata-mismatch"})
-"""Codes of what a server has no more, or has otherwise than its index said."""
+"""Codes of errors for files that a server no longer has, or that differ from its repomd.xml."""
 
 
 def indexes_changed(before: Sequence[OpenRepository], now: Sequence[OpenRepository]) -> bool:
-    """Return whether the index of any repository is another."""
+    """Return whether the repomd.xml of any repository differs."""
     return {one.repository.id: one.repomd for one in before} != {one.repository.id: one.repomd for one in now}
 
 

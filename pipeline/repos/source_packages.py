@@ -1,7 +1,7 @@
-"""The source packages of a repository, found by the names of their files.
+"""Find a repository's source packages by file name, in its primary metadata.
 
-Nothing is resolved here, so libsolv is not needed: primary metadata is read once, element by element, and only what
-was asked for is kept. A distribution's largest has some hundred MiB.
+Nothing is resolved, so libsolv is not needed: primary metadata is parsed once, element by element, and only requested
+packages are kept. A distribution's largest has some hundred MiB.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class _Reading:
     attributes: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def begin(self, tag: str, attributes: dict[str, str]) -> None:
-        """An element begins: those directly in a package are kept (metadata/package/NAME)."""
+        """Handle the start of an element; those directly in a package are kept."""
         self.depth += 1
         name = tag.rpartition(" ")[2]
         if self.depth == 2:
@@ -73,7 +73,7 @@ class _Reading:
             self.attributes[name] = attributes
 
     def text(self, data: str) -> None:
-        """Text of the element that is kept."""
+        """Handle text of an element that is kept."""
         if self.element:
             known = self.texts.get(self.element, "") + data
             if len(known) > _TEXT_LIMIT:
@@ -81,18 +81,18 @@ class _Reading:
             self.texts[self.element] = known
 
     def end(self, _tag: str) -> None:
-        """An element ends; with a package's, it is kept if it was asked for."""
+        """Handle the end of an element; at the end of a package, keep it if requested."""
         self.depth -= 1
         self.element = ""
         if self.depth == 1 and self.texts.get("arch") in (SOURCE_ARCH, NO_SOURCE_ARCH):
             self._keep()
 
     def refuse(self, *_: object) -> None:
-        """A document type opens the way to entities."""
+        """Refuse a document type, which could declare entities."""
         raise self.malformed("it declares a document type")
 
     def malformed(self, what: str) -> VerificationError:
-        """The error for metadata that cannot be what it should."""
+        """Make the error for malformed metadata."""
         return VerificationError(
             "metadata-malformed",
             f"'primary' cannot be read: {what}",
@@ -138,7 +138,7 @@ class _Reading:
 
 
 def _number(text: str) -> int:
-    """A number as metadata has it, up to what rpm's tags hold. Raises ValueError."""
+    """Parse a number in metadata, bounded by rpm's tags. Raises ValueError."""
     if not _NUMBER.fullmatch(text):
         raise ValueError(f"'{text[:40]}' is not a valid number")
     return int(text)

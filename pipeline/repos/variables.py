@@ -1,4 +1,4 @@
-"""Variables in repository definitions and in platforms.
+"""Expand variables in repository and platform definitions, and in mirror lists.
 
 These are `$releasever` and the like, and `${NAME:-default}` of the environment.
 
@@ -29,7 +29,7 @@ _HOME = re.compile(r"^(file://)?~(?=/|$)")
 
 
 def environment_names(platform: Platform) -> frozenset[str]:
-    """The environment variables that a platform's definition names."""
+    """Return the environment variables that a platform's definition names."""
     return frozenset(name for _, text in platform.variables for name, _ in _ENVIRONMENT.findall(text))
 
 
@@ -61,7 +61,7 @@ def expand_environment(text: str, environment: Mapping[str, str], *, place: str)
 
 
 def at_home(text: str, environment: Mapping[str, str], place: str) -> str:
-    """A leading `~` (also after `file://`) replaced. Raises RecipeError `variable-unset`."""
+    """Replace a leading `~` (also after `file://`). Raises RecipeError `variable-unset`."""
     if not _HOME.match(text):
         return text
     home = environment.get("HOME")
@@ -92,7 +92,7 @@ def answer_variables(platform: Platform, arch: str) -> dict[str, str]:
 
 
 def expand(text: str, variables: Mapping[str, str], *, place: str) -> str:
-    """`$name` and `${name}` replaced. Raises RecipeError `variable-unknown`."""
+    """Replace `$name` and `${name}`. Raises RecipeError `variable-unknown`."""
 
     def value(found: re.Match[str]) -> str:
         name = found.group(1) or found.group(2)
@@ -109,7 +109,7 @@ def expand(text: str, variables: Mapping[str, str], *, place: str) -> str:
 
 
 def expand_answer(text: str, variables: Mapping[str, str]) -> str:
-    """`$name` and `${name}` replaced where the name is known, as by `lr_url_substitute`."""
+    """Replace `$name` and `${name}` where the name is known, as `lr_url_substitute` does."""
     return _IN_ANSWER.sub(lambda found: variables.get(found.group(1) or found.group(2), found.group()), text)
 
 

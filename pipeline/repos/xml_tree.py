@@ -1,10 +1,8 @@
-"""A parser of untrusted XML into a small tree: no document type, no entities, bounded.
+"""Parser of untrusted XML into a small tree: no document type, no entities, bounded.
 
-Depth and count are bounded.
-
-repomd.xml and metalinks need elements, attributes and text; everything else that XML can do is a way to be
-attacked (billion laughs, external entities), so a document that declares a type is refused. `parse_pieces` is for
-documents that are too large for a tree.
+repomd.xml and metalinks need elements, attributes and text; other features of XML are attack vectors (billion laughs,
+external entities), so a document that declares a type is refused. `parse_pieces` is for documents that are too large
+for a tree.
 """
 
 from __future__ import annotations
@@ -95,8 +93,8 @@ def parse_pieces(
 ) -> None:
     """Feed a document to a parser with its handlers set.
 
-    Whatever is wrong with it raises what `malformed` makes of the reason: also an encoding that Python lacks, or has
-    and cannot be used for XML (pyexpat raises LookupError, ValueError and what codecs raise).
+    Every error is raised as the exception that `malformed` makes of the reason: also an encoding that Python lacks, or
+    that cannot be used for XML (pyexpat raises LookupError, ValueError and codecs' errors).
     """
     try:
         for piece in pieces:

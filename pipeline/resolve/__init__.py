@@ -1,9 +1,9 @@
-"""Choosing packages, and remembering the choice. The only door to libsolv.
+"""Resolution of packages by libsolv, and the lock that records it. Door to `solv`.
 
 All requests of a recipe are solved at once, as `dnf install --best` would into an empty root; each package
 then belongs to the lowest layer whose requests reach it and carries the reasons for which it is there. The
-result is a section of a lock, which stands beside the recipe and is used for as long as nothing that it
-depends on has changed: given a fresh lock, no repository is opened.
+result is a section of the lock beside the recipe, which is used for as long as nothing that it depends on has
+changed: given a fresh lock, no repository is opened.
 """
 
 from pipeline.model.lock import LockMode

@@ -1,10 +1,7 @@
-"""Assign the packages of a block to layers. A block is a recipe's layer that says `auto`.
+"""Assign the packages of a recipe's `auto` layer to layers of the image, keeping most.
 
-There is a name for the layer of each package.
-
-A block is grouped by itself, so one that comes from an included recipe is the same in every image that has it. The
-former grouping is what the lock says, of the recipe that brings the block if that has one of its own: those who
-include it follow it.
+A block is a recipe's layer that says `auto`. It is grouped by itself, so one of an included recipe is the same in every
+image that has it. The former grouping is read from the lock, that of the included recipe if it has its own.
 """
 
 from __future__ import annotations
@@ -26,7 +23,7 @@ _SECONDS_OF_DAY = 86_400
 class BlockPackage:
     """One package of a block.
 
-    `key` is its NEVRA, `name` what it is called whatever its version, `source` the name of its source package, `size`
+    `key` is its NEVRA, `name` identifies it across versions, `source` is the name of its source package, `size` the
     bytes to download, `content` its checksum. `days` are those on which it is known to have changed, `built` is the day
     of its build, all as days since the epoch.
     """
@@ -41,11 +38,11 @@ class BlockPackage:
 
 
 FormerLayers = Mapping[str, tuple[str, str]]
-"""What the packages of a block were in the image that is there: name → (layer, content)."""
+"""The former layers of a block's packages: name → (layer, content)."""
 
 
 def block_package(package: Package, days: Sequence[int]) -> BlockPackage:
-    """A package of a block, with the days of its changelog."""
+    """Make a `BlockPackage` from a package and the days of its changelog."""
     nevra = package.nevra
     return BlockPackage(
         key=str(nevra),
@@ -75,8 +72,8 @@ def assign_auto_layers(
 ) -> dict[str, str]:
     """Return the layer of each package of a block, by key.
 
-    What is as it was stays where it was. The day that it is, is the newest of all that is known of the packages, so
-    that the clock has no part in it.
+    Unchanged packages keep their layer where possible. The newest day known of the packages counts as today, so that
+    the result does not depend on the clock.
     """
     held: dict[str, dict[str, str]] = {}
     for name, (layer, content) in (former or {}).items():
@@ -107,12 +104,12 @@ def assign_auto_layers(
 
 
 def _share(members: Sequence[BlockPackage], names: Mapping[str, str]) -> int:
-    """Bytes of the packages that a former layer had too; an empty one counts as well."""
+    """Return the bytes of the packages that a former layer had too, plus 1 for each."""
     return sum(one.size + 1 for one in members if one.name in names)
 
 
 def _most(held: Mapping[str, Mapping[str, str]], members: Sequence[BlockPackage]) -> str | None:
-    """The former layer that has most of the packages of a source."""
+    """Return the former layer that has most of the packages of a source."""
     layer = max(sorted(held), key=lambda layer: _share(members, held[layer]), default=None)
     return layer if layer is not None and _share(members, held[layer]) else None
 
@@ -120,7 +117,7 @@ def _most(held: Mapping[str, Mapping[str, str]], members: Sequence[BlockPackage]
 def _named(block: str, groups: Sequence[Sequence[BlockPackage]], held: Mapping[str, Mapping[str, str]]) -> list[str]:
     """Return a name for each group of packages.
 
-    It is that of the former layer of which the group has most, else the first number that is free.
+    It is that of the former layer of which the group has most, else the first free number.
     """
     claims = sorted(
         (-_share(members, names), layer, number)
@@ -136,7 +133,7 @@ def _named(block: str, groups: Sequence[Sequence[BlockPackage]], held: Mapping[s
 
 
 def auto_layer_names(block: str, layers: Iterable[str]) -> tuple[str, ...]:
-    """Of the names of an image's `layers` those of a block, the lowest first."""
+    """Return the names of a block's layers among an image's `layers`, the lowest first."""
     form = re.compile(re.escape(block) + r"-(\d+)")
     found = sorted((int(match[1]), layer) for layer in set(layers) if (match := form.fullmatch(layer)))
     return tuple(layer for _, layer in found)
@@ -145,7 +142,7 @@ def auto_layer_names(block: str, layers: Iterable[str]) -> tuple[str, ...]:
 def image_layers(recipe: Recipe, resolution: Resolution) -> tuple[tuple[str, LayerPlan], ...]:
     """Return the package layers of an image, the lowest first.
 
-    Each comes with what the recipe says of it.
+    Each comes with its plan in the recipe.
     """
     names = [one.layer for one in resolution.chosen]
     return tuple(

@@ -1,4 +1,4 @@
-"""Explain each package of an image by chains that lead back to a request."""
+"""Explain why packages are in an image, as text with chains back to a request."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pipeline.model.resolution import Chosen, Reason
 def explain(chosen: Sequence[Chosen], name: str) -> str:
     """Return the layer and the reasons of every package called `name`, as text.
 
-    `name` is a name or a NEVRA, of the packages in an image. Behind each reason stands the chain back to a request; and
-    from which parent the package comes, if from one. Raises UsageError `package-not-chosen`.
+    `name` is a name or a NEVRA. Each reason is followed by the chain back to a request; for a parent's package also the
+    parent is named. Raises UsageError `package-not-chosen`.
     """
     by_nevra = {str(one.package.nevra): one for one in chosen}
     found = [one for key, one in by_nevra.items() if name in {key, one.package.nevra.name}]

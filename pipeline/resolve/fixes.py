@@ -1,10 +1,8 @@
-"""Find fixes that an image lacks, and those that came in from one image to the next.
-
-Fixes are what the advisories of repositories offer.
+"""Find the fixes in advisories that an image lacks, and those that one image took in.
 
 An advisory speaks of a package of the same name and architecture; versions are compared as rpm does, and of several
-versions side by side the newest counts, all as dnf's `updateinfo list` has it. What an advisory says of a module's
-stream holds only where that stream is on. Pure but for `read_repository_advisories`, which asks the repositories.
+versions side by side the newest counts, all as in dnf's `updateinfo list`. An advisory's packages of a module stream
+count only where that stream is enabled. Pure but for `read_repository_advisories`, which reads the repositories.
 """
 
 from __future__ import annotations
@@ -39,8 +37,8 @@ Versions = Mapping[tuple[str, str], str]
 class RepositoryAdvisories:
     """The advisories of a platform's repositories for one architecture.
 
-    Read once, shared between images. `newest` is what the repositories have; `streams` are their module streams with
-    the packages of each.
+    They are read once and shared between images. `newest` are the newest versions in the repositories; `streams` are
+    their module streams with the packages of each.
     """
 
     advisories: Advisories
@@ -75,8 +73,8 @@ def missing_fixes(
 ) -> tuple[MissingFix, ...]:
     """Return the fixes that `packages` lack.
 
-    The worst come first, and of these the oldest; each package of an advisory once. `streams` are the module streams
-    that are on (`nodejs:20`); `kinds`: of advisories, None for all.
+    The worst come first, and of these the oldest; each package of an advisory once. `streams` are the enabled module
+    streams (`nodejs:20`); `kinds`: of advisories, None for all.
     """
     has = newest(packages)
     found: dict[tuple[str, str, str, str], MissingFix] = {}
@@ -120,7 +118,7 @@ def fixes_taken(
 
 
 def full_nevra(nevra: Nevra) -> str:
-    """`name-epoch:version-release.arch`, as modules.yaml lists packages."""
+    """Return `name-epoch:version-release.arch`, as modules.yaml lists packages."""
     return f"{nevra.name}-{nevra.epoch}:{nevra.version}-{nevra.release}.{nevra.arch}"
 
 
@@ -132,8 +130,8 @@ def newest(packages: Iterable[ImagePackage]) -> Versions:
 def streams_in_use(packages: Iterable[ImagePackage], streams: Mapping[str, Collection[str]]) -> frozenset[str]:
     """Return the module streams that packages belong to.
 
-    They are among `streams` (as `stream_packages` gives them). An old build that the repositories do not have any more
-    tells nothing.
+    They are among `streams` (as `stream_packages` returns them). Old builds that the repositories no longer have are
+    unknown.
     """
     own = {full_nevra(one.nevra) for one in packages}
     return frozenset(name for name, listed in streams.items() if not own.isdisjoint(listed))

@@ -1,26 +1,24 @@
-"""Group packages into layers so that those who follow an image download the least.
+"""Optimise the grouping of packages into layers, to minimise the coming year's downloads.
 
-What counts is the year to come.
-
-A layer with one changed package is downloaded whole. So what a layer costs in a year is its size times the number of
+A layer with one changed package is downloaded whole. So the cost of a layer in a year is its size times the number of
 nights on which at least one of its sources changes:
 
     year(layer) = (size + LAYER_OVERHEAD) × nights(layer)
     nights(layer) = 365 × (1 - exp(-together × Σ rate / 365))
 
-The packages of one source change together and are never parted. A source's `rate` is how often it will change in a
-year: the days on which it changed before, later ones counting more, drawn towards a common rate where there are few.
-`together` is the share of past nights that is left when nights on which several sources of the layer changed count
-once: what is updated in one go, or rebuilt together, costs one download. A layer of one source alone is the same in
-every image that has these packages of it, whatever else is there, so it counts SINGLE_SOURCE_SHARE of that: now
-and then its downloader has it from another image.
+The packages of one source change together and are never separated. A source's `rate` is its expected changes in a year:
+estimated from the days on which it changed before, with more weight on later ones, and shrunk towards a common rate
+where there are few. `together` is the share of past nights that remains when nights on which several sources of the
+layer changed count once: packages that are updated or rebuilt together cost one download. A layer of one source alone
+is the same in every image with these packages, so it counts SINGLE_SOURCE_SHARE of that: sometimes a client has it from
+another image.
 
-An image that is there already has layers that its users hold. To leave its grouping costs tonight the layers that are
-new. What is minimised is both, the coming year's bytes and tonight's, so that a grouping is left only for one that is
-worth it. By the triangle inequality the best grouping is still the best once it is in place.
+Clients have the layers of a published image, so a change of its grouping costs the download of the new layers once. The
+sum of the coming year's and these bytes is minimised, so that a grouping changes only where it pays. By the triangle
+inequality the best grouping is still the best once it is published.
 
-The state layer on top changes with every update whatever the grouping, so it is no part of this. The result is a
-function of the pieces alone: the same pieces give the same groups in every recipe.
+The state layer on top changes with every update whatever the grouping, so it is left out. The result depends on the
+pieces alone: the same pieces give the same groups in every recipe.
 """
 
 from __future__ import annotations
@@ -32,40 +30,40 @@ from dataclasses import dataclass
 DAYS_OF_YEAR = 365
 
 LAYER_OVERHEAD = 16 << 10
-"""Bytes that a layer costs beside its packages with each download: directories, requests, lines in the manifest."""
+"""Bytes of a layer's download besides its packages: directories, requests, lines in the manifest."""
 
 HORIZON = 5
-"""Years that are looked back."""
+"""Number of past years that are considered."""
 
 FADING = 0.5
-"""How much a year counts beside the one after it."""
+"""Weight of a year relative to the one after it."""
 
 PRIOR_RATE = 1.5
-"""Changes in a year of a source of which nothing is known."""
+"""Changes in a year of a source without history."""
 
 PRIOR_YEARS = 0.5
-"""How many years of watching that is worth."""
+"""Weight of PRIOR_RATE, in years of observation."""
 
 SINGLE_SOURCE_SHARE = 0.8
-"""What a byte counts in a layer of one source alone, beside one in a layer of several."""
+"""Weight of a byte in a layer of one source alone, relative to one in a layer of several."""
 
 NEARLY = 0.97
-"""Where what is there costs no more than this part of another start, the other is not improved: it takes time, and
+"""If the former grouping costs no more than this share of another start, that start is not improved: it takes time, and
 hardly ever wins."""
 
 ROUNDS_MOST = 40
-"""Rounds of improvement: ten are plenty, and it has to end."""
+"""Rounds of improvement at most; ten are usually enough."""
 
 _YEARS = tuple((FADING**year, ((1 << DAYS_OF_YEAR) - 1) << (DAYS_OF_YEAR * year)) for year in range(HORIZON))
 
 
 @dataclass(frozen=True, slots=True)
 class SourcePackages:
-    """The packages of one source, which are never parted.
+    """The packages of one source, which are never separated.
 
-    `size` is bytes to download, `days` are the days on which the source is known to have changed, as numbers of days in
-    any order: watching began on the first of them. `packages` tells the packages' exact bytes, `layer` is the former
-    layer that the source was in.
+    `size` is bytes to download, `days` are the days on which the source is known to have changed, as day numbers in any
+    order: its observation begins on the first. `packages` identify the packages' exact bytes, `layer` is the source's
+    former layer.
     """
 
     name: str
@@ -80,8 +78,8 @@ def group_sources(
 ) -> tuple[tuple[str, ...], ...]:
     """Return the names of `pieces` in at most `at_most` groups.
 
-    The names are unique; what changes least comes first, names are sorted. `today` is the day that it is: what comes
-    after it is not looked at. `former` are the layers of the image that is there, name → packages.
+    Names are unique; groups that change least come first, names in one are sorted. `today` is a day number: later days
+    are ignored. `former` are the layers of the published image, name → packages.
     """
     if not pieces:
         return ()
@@ -105,8 +103,8 @@ def group_sources(
 class LayerGroup:
     """A set of pieces that share a layer.
 
-    `members` has a bit for each, `rate` is the sum of theirs, `seen` has a bit for each past day on which one of them
-    changed, the youngest lowest, and `apart` are as many nights as there would be if each piece's counted for itself.
+    `members` has a bit for each, `rate` is the sum of their rates, `seen` has a bit for each past day on which one of
+    them changed, the newest lowest, and `apart` is the sum of their weighted days if each piece's counted by itself.
     """
 
     members: int = 0
@@ -116,7 +114,7 @@ class LayerGroup:
     apart: float = 0.0
 
     def __or__(self, other: LayerGroup) -> LayerGroup:
-        """Both together; they have no piece in common."""
+        """Return the union of two groups without common pieces."""
         return LayerGroup(
             self.members | other.members,
             self.size + other.size,
@@ -127,13 +125,13 @@ class LayerGroup:
 
 
 def nights(one: LayerGroup) -> float:
-    """On how many nights of a year a group will change."""
+    """Return the expected number of nights in a year on which a group changes."""
     together = _weight(one.seen) / one.apart if one.apart else 1.0
     return -DAYS_OF_YEAR * math.expm1(-together * one.rate / DAYS_OF_YEAR)
 
 
 def _weight(seen: int) -> float:
-    """The days in `seen`, each year's counting FADING of those of the one after it."""
+    """Return the weighted number of days in `seen`, each year FADING times the one after it."""
     weight = 0.0
     for fading, year in _YEARS:
         weight += fading * (seen & year).bit_count()
@@ -143,8 +141,8 @@ def _weight(seen: int) -> float:
 def group_of_one(piece: SourcePackages, number: int, today: int) -> LayerGroup:
     """Return the group of one piece.
 
-    Its rate is the mean of the gamma distribution that remains of PRIOR_YEARS with PRIOR_RATE after it was watched
-    since its first day, each year counting FADING of the one after it.
+    Its rate is the mean of the posterior gamma distribution, from a prior of PRIOR_RATE over PRIOR_YEARS and its days
+    since the first, each year weighted FADING times the one after it.
     """
     first = min(piece.days, default=today)
     ages = [today - day for day in set(piece.days) if first < day <= today]
@@ -157,7 +155,7 @@ def group_of_one(piece: SourcePackages, number: int, today: int) -> LayerGroup:
 
 
 class _Search:
-    """A grouping is a list of groups that has every piece once."""
+    """Search for the cheapest grouping: a list of groups that has every piece once."""
 
     def __init__(
         self, pieces: Sequence[SourcePackages], at_most: int, today: int, former: Mapping[str, frozenset[str]]
@@ -167,18 +165,18 @@ class _Search:
         self._held = frozenset(_still_there(pieces, former))
 
     def cost(self, one: LayerGroup) -> float:
-        """The bytes of a group in the coming year and tonight."""
+        """Return the bytes of a group in the coming year, and once if it is new."""
         if not one.members:
             return 0.0
         share = 1.0 if one.members & (one.members - 1) else SINGLE_SOURCE_SHARE
         return share * (one.size + LAYER_OVERHEAD) * (nights(one) + (one.members not in self._held))
 
     def total(self, groups: Sequence[LayerGroup]) -> float:
-        """The bytes of a grouping."""
+        """Return the bytes of a grouping."""
         return sum(self.cost(one) for one in groups)
 
     def standing(self, pieces: Sequence[SourcePackages]) -> list[LayerGroup]:
-        """The former grouping; what is new goes to where it costs least."""
+        """Return the former grouping, with new pieces where they cost least."""
         by_layer: dict[str, LayerGroup] = {}
         for piece, one in zip(pieces, self._pieces, strict=True):
             if piece.layer is not None:
@@ -194,8 +192,8 @@ class _Search:
     def consecutive(self) -> list[LayerGroup]:
         """Return the best grouping of pieces that are consecutive in order of rate per byte.
 
-        What seldom changes and is large stands at one end, what is small and often changes, which costs little, at the
-        other; the groups part this row.
+        Large pieces that seldom change are at one end of the order, small ones that often change at the other; each
+        group is an interval of it.
         """
         row = sorted(self._pieces, key=lambda one: (one.rate / (one.size + 1), one.members))
         spans: list[list[tuple[float, LayerGroup]]] = []
@@ -243,7 +241,7 @@ class _Search:
     def _put(
         self, piece: LayerGroup, groups: list[LayerGroup], home: int | None = None, stay: float = math.inf
     ) -> None:
-        """Put a piece where it costs least; where that is not less than `stay`, into `home`."""
+        """Add a piece to the cheapest group; to `home` if none costs less than `stay`."""
         best, place = stay, home
         for number, one in enumerate(groups):
             if number != home and one.members and (price := self.cost(one | piece) - self.cost(one)) < best:
@@ -262,17 +260,14 @@ class _Search:
         return left
 
     def _joined(self, groups: Sequence[LayerGroup]) -> list[LayerGroup]:
-        """The two groups joined of which that costs least."""
+        """Join the two groups whose union costs least."""
         pairs = [(x, y) for place, x in enumerate(groups) for y in groups[:place]]
         x, y = min(pairs, key=lambda pair: self.cost(pair[0] | pair[1]) - self.cost(pair[0]) - self.cost(pair[1]))
         return [*(one for one in groups if one not in (x, y)), x | y]
 
 
 def _still_there(pieces: Sequence[SourcePackages], former: Mapping[str, frozenset[str]]) -> Iterator[int]:
-    """Yield the former layers that are unchanged, so that nobody downloads them again.
-
-    Each is given by its members: all that was in it is as it was.
-    """
+    """Yield the members of former layers whose packages are all unchanged."""
     for layer in former.values():
         inside = [number for number, piece in enumerate(pieces) if piece.packages <= layer]
         if frozenset[str]().union(*(pieces[number].packages for number in inside)) == layer:

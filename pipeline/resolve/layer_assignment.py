@@ -1,8 +1,8 @@
-"""Assign each package to a layer, and tell the reasons why it is there.
+"""Assign each package to the lowest layer that requires it, and find its reasons.
 
 A package belongs to the lowest layer whose requests reach it over requirements (and recommendations, where
 weak dependencies are on). Of several chosen providers of one requirement, those that the layer has already
-count; only then one is drawn in, so that what a product adds does not creep into the base that others share.
+count; only then one is added, so that a product's packages do not get into the base that others share.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from pipeline.model.resolution import Reason
 
 REASONS = 4
-"""Reasons that are kept for each package: glibc is required by all, and a lock is read by people."""
+"""Reasons that are kept for each package: all packages require glibc, and people read locks."""
 
 
 @dataclass(frozen=True, slots=True)
 class Need:
     """One requirement of a package.
 
-    Its text, and which of the chosen packages satisfy it, sorted. `every`: all of them count (rich dependencies), else
-    one is enough. `kind` is `requires` or `recommends`. `below`: the parent image satisfies it.
+    `text` is the requirement, `providers` are the chosen packages that satisfy it, sorted. `every`: all of them are
+    needed (rich dependencies), else one. `kind` is `requires` or `recommends`. `below`: the parent image satisfies it.
     """
 
     kind: str
@@ -56,7 +56,7 @@ def assign_layers(
         _reach(roots, one.layer, layers, needs)
     rank = {one.layer: number for number, one in enumerate(wanted)}
     while left := sorted(set(needs) - layers.keys()):
-        # What nothing reaches came because it supplements something, or has no reason that can be told apart.
+        # Packages that no request reaches supplement another, or have no known reason.
         found = {
             name: [layers[p] for need in supplements.get(name, ()) for p in need.providers if p in layers]
             for name in left
@@ -93,7 +93,7 @@ def _reach(roots: Sequence[str], layer: str, layers: dict[str, str], needs: Mapp
 
 
 def _likeliest(need: Need) -> str:
-    """Of several providers the one that is called like the requirement, else the first by name."""
+    """Return the provider whose name is the requirement's, else the first by name."""
     called = need.text.split()[0]
     return min(need.providers, key=lambda name: (not name.startswith(f"{called}-"), name))
 

@@ -1,4 +1,4 @@
-"""The versions that a lock names: another one may choose, order or pack otherwise."""
+"""Versions of the libraries that a lock records, because results depend on them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ _LIBRARIES = ("deflate", "solv", "zstandard")
 
 
 def library_versions() -> tuple[tuple[str, str], ...]:
-    """(library, version) pairs and relbuild's own format, sorted."""
+    """Return (library, version) pairs and relbuild's own format, sorted."""
     found = [(name, importlib.metadata.version(name)) for name in _LIBRARIES]
     return tuple(sorted([*found, ("rpm", library_version()), ("relbuild", str(FORMAT))]))

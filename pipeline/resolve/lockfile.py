@@ -1,11 +1,8 @@
-"""Write and read the lock file: TOML with one section per platform and architecture.
+"""Write, read and parse the lock file: TOML with a section per platform and architecture.
 
-It reads well in a diff.
-
-Every package is one line, sorted by NEVRA. Where a line speaks of another package it gives the name alone,
-unless several packages are called so: an update of one package then changes one line. The writer is
-canonical: the same lock always gives the same bytes. The reader is strict: what it does not know is an
-error, not a surprise.
+It reads well in a diff: every package is one line, sorted by NEVRA. Other packages are referred to by name alone,
+unless several have the same name, so that an update of one package changes one line. The writer is canonical: the same
+lock always gives the same bytes. The reader is strict: unknown forms are errors.
 """
 
 from __future__ import annotations
@@ -32,16 +29,16 @@ from pipeline.model.resolution import Chosen, Reason, Resolution
 from pipeline.store import write_durably
 
 LOCK_FORMAT = 3
-"""Raised when the file's form changes; a newer form is refused. A lock has the lowest form that can say it."""
+"""To be raised when the file's form changes; a newer form is refused. A lock has the lowest form that is sufficient."""
 
 _WITHOUT_PARENT = 2
 """The form of a lock in which no section has a parent."""
 
 _WITHOUT_METADATA = 1
-"""The form before locks said which repomd.xml their packages come from. It is still read."""
+"""The form of locks without the digests of repomd.xml. It is still read."""
 
 LOCK_LIMIT = 64 << 20
-"""Bytes: ten thousand packages come to about ten million."""
+"""Bytes of a lock: ten thousand packages take about ten million."""
 
 _T = TypeVar("_T")
 
@@ -59,15 +56,15 @@ def lock_path(recipe_path: Path) -> Path:
 
 
 def write_lock(path: Path, lock: Lock) -> None:
-    """Write the lock, whole or not at all, also over a power cut.
+    """Write the lock atomically and durably.
 
-    A link that stands there is replaced, never followed.
+    A symlink at the path is replaced, never followed.
     """
     write_durably(path, format_lock(lock).encode())
 
 
 def format_lock(lock: Lock) -> str:
-    """The lock's text."""
+    """Return the lock's text."""
     form = LOCK_FORMAT if any(section.parent for section in lock.sections) else _WITHOUT_PARENT
     lines = [_HEAD, f"format = {form}", f"recipe = {_text(lock.recipe)}"]
     for section in sorted(lock.sections, key=lambda one: (one.resolution.platform, one.resolution.arch)):
@@ -124,11 +121,11 @@ def _package(chosen: Chosen, shorter: _Shorter) -> str:
 
 
 _BY_TEXT = ("requested", "local")
-"""Reasons whose `by` is no package."""
+"""Kinds of reasons whose `by` is no package."""
 
 
 class _Shorter:
-    """NEVRA ↔ the name alone, where that is not ambiguous."""
+    """Conversion between a NEVRA and the name alone, where that is not ambiguous."""
 
     def __init__(self, nevras: Sequence[Nevra]) -> None:
         count = Counter(nevra.name for nevra in nevras)
@@ -171,7 +168,7 @@ _ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
 
 
 def _text(text: str) -> str:
-    """A TOML basic string."""
+    """Write a TOML basic string."""
     return '"' + re.sub(r'[\x00-\x1f\x7f"\\]', lambda c: _ESCAPES.get(c[0], f"\\u{ord(c[0]):04x}"), text) + '"'
 
 
@@ -179,7 +176,7 @@ def _text(text: str) -> str:
 
 
 def is_lock(path: Path) -> bool:
-    """Return whether a file begins as relbuild begins a lock."""
+    """Return whether a file begins like a lock of relbuild."""
     head = _HEAD.encode()
     if not path.is_file():
         return False
@@ -212,7 +209,7 @@ def read_lock(path: Path) -> Lock | None:
 
 
 def parse_lock(text: str, name: str) -> Lock:
-    """A lock's text → value. `name` is what errors call it. Raises as `read_lock`."""
+    """Parse a lock's text; `name` is its name in errors. Raises as `read_lock`."""
     try:
         document = _Table(tomllib.loads(text), name)
     except (ValueError, RecursionError) as error:  # A number of 5,000 digits is no TOMLDecodeError.
@@ -308,7 +305,7 @@ def _account(table: _Table) -> tuple[str, str, int]:
 class _Table:
     """A TOML table that is read key by key.
 
-    What nobody asks for is of a later release, which would have raised the format if it had to be understood.
+    Unknown keys are ignored: a later release would have raised the format if they mattered.
     """
 
     def __init__(self, values: Mapping[str, object], place: str) -> None:

@@ -1,8 +1,8 @@
-"""Modular repositories: which streams are on, and so which packages can be chosen.
+"""Modular repositories: find the enabled streams, and hide the packages that they exclude.
 
-As libdnf's ModulePackageContainer, for the case of an empty root: a stream is on when the recipe names it
-under `modules` (`name:stream`), when it is its module's default (`modulemd-defaults`), or when a stream that
-is on requires it. All builds of a stream that have the context of its newest are on together, so that an older one
+As libdnf's ModulePackageContainer, for the case of an empty root: a stream is enabled when the recipe names it
+under `modules` (`name:stream`), when it is its module's default (`modulemd-defaults`), or when an enabled stream
+requires it. All builds of a stream that have the context of its newest are on together, so that an older one
 can be asked for (dnf-sack.cpp, setModuleExcludes). Packages of streams that are off are hidden; packages of streams
 that are on hide those outside of modules that have, or provide, the same name. What would need dnf's module solver
 (several contexts that fit, streams that contradict one another) is refused by name.
@@ -32,8 +32,8 @@ _SEPARATOR = re.compile(r"^---(?:[ \t].*)?$\n?|^\.\.\.[ \t]*$\n?", re.MULTILINE)
 class _Stream:
     """One build of a module's stream.
 
-    With its requirements (module → streams that do, none: any), the NEVRAs of its packages, and the names of those that
-    are modular no more (`demodularized`): these hide nothing.
+    It has requirements (module → possible streams, none: any), the NEVRAs of its packages, and the names of those that
+    are no longer modular (`demodularized`), which hide nothing.
     """
 
     module: str
@@ -58,7 +58,7 @@ def apply_modules(
     store: Store,
     progress: Progress = QUIET,
 ) -> None:
-    """Take the packages that modules forbid out of the pool, each with its reason.
+    """Hide the packages in the pool that modules exclude, each with its reason.
 
     Packages by path, of the parent image and of repositories with `module_hotfixes` are never hidden. Raises
     ResolutionError `module-refused`.
@@ -128,7 +128,7 @@ def stream_packages(
 def _read(
     repositories: Sequence[OpenRepository], store: Store, progress: Progress
 ) -> tuple[list[_Stream], dict[str, str]]:
-    """Every stream's builds, and the default stream of each module that has one."""
+    """Read the builds of all streams, and the default stream of each module that has one."""
     streams: list[_Stream] = []
     defaults: dict[str, str] = {}
     for opened in repositories:
@@ -148,7 +148,7 @@ def _read(
 
 
 def _documents(text: str, name: str) -> Iterator[Mapping[str, object]]:
-    """The documents of a YAML stream, each parsed by itself."""
+    """Yield the documents of a YAML stream, each parsed by itself."""
     for part in _SEPARATOR.split(text):
         if not part.strip():
             continue
@@ -161,7 +161,7 @@ def _documents(text: str, name: str) -> Iterator[Mapping[str, object]]:
 
 
 def _take(value: Mapping[str, object], streams: list[_Stream], defaults: dict[str, str]) -> None:
-    """Understand one document of modules.yaml; kinds that do not matter here are passed over."""
+    """Parse one document of modules.yaml into `streams` or `defaults`; other kinds are ignored."""
     data = value.get("data")
     if not isinstance(data, dict):
         return
@@ -182,13 +182,13 @@ def _take(value: Mapping[str, object], streams: list[_Stream], defaults: dict[st
 
 
 def _rpms(value: object) -> frozenset[str]:
-    """The list `rpms` of a member of a build."""
+    """Return the list `rpms` of a member of a build."""
     rpms = value.get("rpms") if isinstance(value, dict) else None
     return frozenset(str(one) for one in rpms) if isinstance(rpms, list) else frozenset()
 
 
 def _version(value: object) -> int:
-    """A build's version, some fifteen digits; 0, older than any, for what is none."""
+    """Return a build's version, some fifteen digits; 0, older than any, for an invalid one."""
     text = str(value)
     return int(text) if re.fullmatch(r"[0-9]{1,20}", text) else 0
 
@@ -209,7 +209,7 @@ def _requires(dependencies: object) -> dict[str, tuple[str, ...]]:
 
 
 def _activate(recipe: Recipe, streams: Sequence[_Stream], defaults: Mapping[str, str]) -> dict[str, _Stream]:
-    """Module → the newest build of the stream that is on."""
+    """Map each module to the newest build of its enabled stream."""
     known = {one.name for one in streams}
     chosen: dict[str, str] = {}
     problems = []
@@ -259,7 +259,7 @@ def _activate(recipe: Recipe, streams: Sequence[_Stream], defaults: Mapping[str,
 
 
 def _build(module: str, chosen: Mapping[str, str], streams: Sequence[_Stream]) -> _Stream | None:
-    """The newest build of the module's stream whose requirements do not contradict what is on."""
+    """Return the stream's newest build whose requirements fit the enabled streams."""
     fitting = [
         one
         for one in streams

@@ -1,4 +1,4 @@
-"""The order of the transaction: what is needed comes first.
+"""Order packages for the transaction as rpm does, requirements first.
 
 The rules are rpm's (lib/order.c): a package comes after what it requires; in a circle, what is needed while
 scriptlets run (`Requires(pre)`, `Requires(post)`) counts more than a plain requirement. Ties are broken by
@@ -49,8 +49,8 @@ def transaction_order(requires: Mapping[str, Mapping[str, bool]]) -> tuple[str, 
 def _within(circle: Sequence[str], known: Mapping[str, Mapping[str, bool]]) -> list[str]:
     """Return the members of a circle in the order of installation.
 
-    Each time the one that misses least: first of what its scriptlets need, then of anything, then the one that most of
-    the others wait for.
+    Next is always the one with fewest missing requirements: first of its scriptlets, then of any kind; then the one
+    that most others require.
     """
     left = sorted(circle)
     ordered = []
@@ -64,7 +64,7 @@ def _within(circle: Sequence[str], known: Mapping[str, Mapping[str, bool]]) -> l
 
 
 def _circles(needs: Mapping[str, Sequence[str]]) -> list[list[str]]:
-    """Strongly connected components (Tarjan, without recursion)."""
+    """Return the strongly connected components (Tarjan, without recursion)."""
     index: dict[str, int] = {}
     low: dict[str, int] = {}
     stack: list[str] = []

@@ -1,4 +1,4 @@
-"""Match a line under `packages` with packages, as dnf does.
+"""Match a line under `packages` with packages in the pool, as dnf does.
 
 As libdnf's Query::filterSubject (query.cpp) and hawkey's Subject: forms of NEVRA from the most specific on,
 then provides, then file paths; the first that matches anything decides. A bare name brings along what
@@ -35,7 +35,7 @@ _FORMS = (
 class RequestMatch:
     """The candidates for a request: of each group one package is to be installed.
 
-    `rich` is the dependency itself where a set of packages could not say what it means.
+    `rich` is the dependency itself where a set of packages cannot express it.
     """
 
     groups: tuple[tuple[int, ...], ...]
@@ -43,7 +43,7 @@ class RequestMatch:
 
     @property
     def everything(self) -> set[int]:
-        """All solvables of all groups."""
+        """Return all solvables of all groups."""
         return {one for group in self.groups for one in group}
 
 
@@ -53,7 +53,7 @@ def is_glob(text: str) -> bool:
 
 
 def match_request(package_pool: PackagePool, text: str) -> RequestMatch:
-    """The packages that `text` asks for; no groups when there are none."""
+    """Return the packages that match `text`; no groups when there are none."""
     if text.startswith("("):
         rich = package_pool.dependency(text)
         return RequestMatch((tuple(package_pool.providers(rich)),), rich)
@@ -75,12 +75,12 @@ def match_request(package_pool: PackagePool, text: str) -> RequestMatch:
 
 
 def match_nevra(package_pool: PackagePool, text: str) -> list[int]:
-    """Packages by forms of NEVRA only, as in dnf's `excludepkgs`; disabled ones are not found."""
+    """Match packages by forms of NEVRA only, as in dnf's `excludepkgs`; not disabled ones."""
     return _by_nevra(package_pool, text)[0]
 
 
 def _by_nevra(package_pool: PackagePool, text: str) -> tuple[list[int], bool]:
-    """Matching packages, and whether the text was just a name."""
+    """Return matching packages, and whether the text was only a name."""
     for form in _FORMS:
         found = form.fullmatch(text)
         if not found:

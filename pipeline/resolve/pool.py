@@ -1,4 +1,4 @@
-"""Everything that could be chosen: the pool of packages of all repositories of a platform.
+"""The libsolv pool: load repositories, local and installed packages; query providers.
 
 The pool is set up as libdnf sets it up (dnf-sack.cpp, Repo.cpp): rpm's semantics, the priority negated,
 disabled packages visible to provides. File lists are large, so they are loaded only when a request
@@ -26,7 +26,7 @@ ASSUMED_REPO = "@assumed"
 """Name of the repository, and of the one package in it, that provides what `assume-installed` lists."""
 
 PARENT_REPO = "@parent"
-"""Name of the repository of what stands in the parent image. Like what is assumed it counts as installed."""
+"""Name of the repository of the parent image's packages. Like the assumed ones they count as installed."""
 
 _PREREQ = (1 << 6) | (1 << 8) | (1 << 9) | (1 << 10) | (1 << 11) | (1 << 12)
 """RPMSENSE_PREREQ and the SCRIPT_* bits (rpmds.h): needed while scriptlets run."""
@@ -41,8 +41,8 @@ _PATH = re.compile(r"(?:^|(?<=[( ]))/[^ )]+")
 class HiddenPackage:
     """The reason why modules hide a package.
 
-    `stream` is the stream that it belongs to, which is not enabled; None for a package outside of modules. `enabled` is
-    the stream that is enabled instead of that, or that has the same name; None where the module has none.
+    `stream` is the package's own stream, which is not enabled; None for a package outside of modules. `enabled` is the
+    stream that is enabled instead, or that has a package of the same name; None if there is none.
     """
 
     stream: str | None
@@ -58,17 +58,14 @@ class HiddenPackage:
 
     @property
     def hint(self) -> str:
-        """The way out."""
+        """The hint for the error."""
         if self.stream is None:
             return "request the module's package, or set 'module_hotfixes: true' for the repository of the other one"
         return f"enable the stream: modules: ['{self.stream}']"
 
 
 class PackagePool:
-    """The libsolv pool, and what is known of the solvables in it.
-
-    Solvables are named by their number in the pool.
-    """
+    """A libsolv pool with repositories; solvables are given by their number in it."""
 
     def __init__(self, arch: str, *, store: Store, progress: Progress = QUIET) -> None:
         self.arch = arch
@@ -88,7 +85,7 @@ class PackagePool:
         self.assumed: int | None = None
         self.has_filelists = False
 
-    # --- filling it ----------------------------------------------------------------------------
+    # --- loading -------------------------------------------------------------------------------
 
     def add_repository(self, opened: OpenRepository) -> None:
         """Load a repository's primary metadata. Raises VerificationError `metadata-malformed`."""
@@ -99,7 +96,7 @@ class PackagePool:
         self._opened.append((repo, opened))
 
     def load_filelists(self) -> None:
-        """Load the file lists of all repositories, once, and make provides anew."""
+        """Load the file lists of all repositories, once, and rebuild the index of provides."""
         if self.has_filelists:
             return
         self.has_filelists = True
@@ -112,7 +109,7 @@ class PackagePool:
     def add_local(self, header: PackageHeader, size: int, location: str) -> int:
         """Add a package by path.
 
-        It takes the place of those of the same name and architecture in repositories.
+        It hides those of the same name and architecture in repositories.
         """
         solvable = self._add(self._repo(LOCAL_REPOSITORY), header)
         self._local[solvable] = Package(
@@ -128,13 +125,13 @@ class PackagePool:
         return solvable
 
     def add_installed(self, headers: Iterable[PackageHeader]) -> None:
-        """Packages that are there already, and stay as they are."""
+        """Add installed packages, which stay as they are."""
         repo = self._repo(PARENT_REPO)
         self.pool.installed = repo
         self.installed = frozenset(self._add(repo, header) for header in headers)
 
     def _add(self, repo: solv.Repo, header: PackageHeader) -> int:
-        """A package as its header says it is."""
+        """Add a package from its header."""
         solvable = repo.add_solvable()
         nevra = header.nevra
         solvable.name, solvable.evr, solvable.arch = nevra.name, nevra.evr, nevra.arch
@@ -157,7 +154,7 @@ class PackagePool:
         return int(solvable.id)
 
     def assume(self, texts: Sequence[str]) -> None:
-        """Act as if an installed package provided `texts`."""
+        """Add an installed package that provides `texts`."""
         repo = self._repo(PARENT_REPO if self.installed else ASSUMED_REPO)
         self.pool.installed = repo
         solvable = repo.add_solvable()
@@ -170,10 +167,7 @@ class PackagePool:
         return next((repo for repo in self.pool.repos if repo.name == name), None) or self.pool.add_repo(name)
 
     def disable(self, solvables: Iterable[int]) -> None:
-        """Take solvables out of consideration, besides those that are out already.
-
-        What is installed stays.
-        """
+        """Disable further solvables, but for installed ones."""
         self._disabled.update(set(solvables) - self.installed)
         self.pool.set_disabled_list(sorted(self._disabled))
 
@@ -187,20 +181,20 @@ class PackagePool:
         return self._hidden.get(solvable)
 
     def enable_all(self) -> None:
-        """Take everything into consideration again."""
+        """Enable all solvables again."""
         self._disabled.clear()
         self._hidden.clear()
         self.pool.set_disabled_list([])
 
     def index(self) -> None:
-        """Make provides; to be called after filling and before asking."""
+        """Build the index of provides; to be called after loading and before queries."""
         self.pool.addfileprovides()
         self.pool.createwhatprovides()
 
-    # --- asking ----------------------------------------------------------------------------------
+    # --- queries ---------------------------------------------------------------------------------
 
     def solvables(self) -> Iterator[solv.XSolvable]:
-        """All packages of repositories, local and installed ones, disabled ones too."""
+        """Yield all packages of repositories, local and installed ones, also disabled ones."""
         return (one for one in self.pool.solvables if one.id != self.assumed)
 
     def dependency(self, text: str) -> solv.Dep:
@@ -231,13 +225,13 @@ class PackagePool:
     def providers(self, dependency: int | solv.Dep) -> list[int]:
         """Return the packages that provide a dependency, sorted.
 
-        Disabled ones and what is assumed are left out.
+        Disabled ones and assumed ones are left out.
         """
         found = (int(one.id) for one in self.pool.whatprovides(dependency))
         return sorted(one for one in found if one not in self._disabled and one != self.assumed)
 
     def enabled(self, solvables: Iterable[solv.XSolvable]) -> list[int]:
-        """Numbers of those that are not disabled and no sources, sorted."""
+        """Return the numbers of solvables that are neither disabled nor source packages, sorted."""
         return sorted(
             int(one.id)
             for one in solvables
@@ -245,7 +239,7 @@ class PackagePool:
         )
 
     def nevra(self, solvable: int) -> Nevra:
-        """Its NEVRA."""
+        """Return a solvable's NEVRA."""
         one = self.pool.id2solvable(solvable)
         epoch, _, rest = one.evr.rpartition(":")
         version, _, release = rest.partition("-")
@@ -254,8 +248,8 @@ class PackagePool:
     def package(self, solvable: int) -> Package:
         """Return the package that a solvable stands for.
 
-        Raises VerificationError `checksum-weak` where the metadata knows it by no sha256, `location-elsewhere` where it
-        lies outside its repository.
+        Raises VerificationError `checksum-weak` where the metadata has no sha256, `location-elsewhere` where it is
+        outside its repository.
         """
         if solvable in self._local:
             return self._local[solvable]
@@ -293,9 +287,9 @@ class PackagePool:
     def needs_filelists(self, start: Iterable[int], *, weak: bool) -> bool:
         """Return True if a path that primary metadata leaves out may be needed.
 
-        That is so if anything that `start` leads to, over any provider, can name such a path.
+        That is so if any requirement reachable from `start`, over any provider, can name such a path.
 
-        Too many are looked at rather than too few: a missing path would silently change what is chosen.
+        It errs on the side of True: a missing path would silently change the resolution.
         """
         if self.has_filelists:
             return False
@@ -303,7 +297,7 @@ class PackagePool:
         keys += [solv.SOLVABLE_RECOMMENDS, solv.SOLVABLE_SUPPLEMENTS] if weak else []
         if weak:  # anything may supplement anything
             start = [int(one.id) for one in self.pool.solvables]
-        seen = set(start) | self.installed  # which have what they need, or do without
+        seen = set(start) | self.installed  # whose requirements are satisfied, or ignored
         waiting = sorted(seen - self.installed)
         asked: set[int] = set()
         while waiting:

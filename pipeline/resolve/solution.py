@@ -1,7 +1,4 @@
-"""Convert libsolv's solution into a `Resolution`: packages, layers, order and reasons.
-
-It says what was chosen, in which layer, in which order and why.
-"""
+"""Convert libsolv's solution into a `Resolution`: packages, layers, order and reasons."""
 
 from __future__ import annotations
 
@@ -23,12 +20,12 @@ from pipeline.resolve.package_spec import RequestMatch
 from pipeline.resolve.pool import PackagePool
 
 _ALL, _PLAIN, _EARLY = 0, -1, 1
-"""Which part of a list of dependencies: all, before and after the marker of what scriptlets need."""
+"""Part of a list of dependencies: all, those before, and those after the marker of scriptlets' requirements."""
 
 
 @dataclass(frozen=True, slots=True)
 class MatchedRequest:
-    """One thing that a layer asks for, with the packages that could satisfy it."""
+    """A request of a layer, with the packages that could satisfy it."""
 
     layer: str
     request: Request
@@ -37,7 +34,7 @@ class MatchedRequest:
 
 
 class Solution:
-    """Answers about a set of chosen solvables."""
+    """A set of chosen solvables, from which a `Resolution` is made."""
 
     def __init__(self, package_pool: PackagePool, recipe: Recipe, chosen: Sequence[int]) -> None:
         self._package_pool = package_pool
@@ -46,7 +43,7 @@ class Solution:
         self._names = {one: str(package.nevra) for one, package in self._packages.items()}
 
     def resolution(self, platform: str, lines: Sequence[MatchedRequest], warnings: Sequence[str]) -> Resolution:
-        """All of it as a value."""
+        """Make the `Resolution`."""
         needs: dict[str, list[Need]] = {}
         supplements: dict[str, list[Need]] = {}
         before: dict[str, dict[str, bool]] = {}
@@ -97,14 +94,14 @@ class Solution:
         return sorted(needs, key=lambda need: (need.kind, need.text))
 
     def _before(self, solvable: int) -> dict[str, bool]:
-        """Whom a package comes after; True: already for its scriptlets."""
+        """Return the packages that a package requires, True if its scriptlets do."""
         plain = self._list(solvable, solv.SOLVABLE_REQUIRES, _PLAIN, "requires")
         early = self._list(solvable, solv.SOLVABLE_REQUIRES, _EARLY, "requires")
         before = {provider: False for need in plain for provider in need.providers}
         return before | {provider: True for need in early for provider in need.providers}
 
     def _on_trust(self, solvable: int) -> set[str]:
-        """Requirements that only an assumption satisfies."""
+        """Return the requirements that only `assume-installed` satisfies."""
         assumed = self._package_pool.assumed
         if assumed is None:
             return set()
@@ -132,7 +129,7 @@ class Solution:
         return found
 
     def _unused(self, assumed: Iterable[str]) -> list[str]:
-        """Assumptions that nothing needed: they can go from the recipe."""
+        """Return the assumptions that no package needs, which the recipe can drop."""
         used = {text.split()[0] for text in assumed}
         return [
             f"assume-installed: nothing requires '{text}'; remove the line"

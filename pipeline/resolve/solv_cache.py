@@ -1,8 +1,8 @@
-"""Parsed metadata: repository documents as libsolv's `.solv` files, kept in the store.
+"""Convert repository metadata to libsolv's `.solv` files, kept in the store, and load them.
 
-A file is named by the checksums of what it was made from and by libsolv's version. Packages are always
-loaded from such a file, also the first time: libsolv numbers strings as it meets them, the file has them in
-another order than the XML, and where all else is equal the numbers decide. (libdnf does the same:
+A file is identified by the checksums of its documents and by libsolv's version. Packages are always
+loaded from such a file, also the first time: libsolv numbers strings in the order of loading, the file has another
+order than the XML, and ties are broken by these numbers. (libdnf does the same:
 `switchtosolv` in its write_main.)
 """
 
@@ -22,7 +22,7 @@ from pipeline.store import Store
 
 SOLV_VERSION = importlib.metadata.version("solv")
 EXTENSION_FLAGS = solv.Repo.REPO_LOCALPOOL | solv.Repo.REPO_EXTEND_SOLVABLES
-"""How file lists are loaded: as additions to packages that are there already."""
+"""Flags for loading file lists: as extensions of packages that are loaded already."""
 
 _FORMAT = 2
 
@@ -30,7 +30,7 @@ _FORMAT = 2
 def solv_file(opened: OpenRepository, kind: str, *, store: Store, progress: Progress) -> Path:
     """Return the `.solv` file of a repository document (`primary` or `filelists`).
 
-    It is made when it is not there or damaged. Raises VerificationError `metadata-malformed`, and as `metadata_file`.
+    It is made if it is missing or damaged. Raises VerificationError `metadata-malformed`, and as `metadata_file`.
     """
     made_from = [str(opened.records[one].checksum) for one in ("primary", kind)]
     name = identity("solv", _FORMAT, kind=kind, made_from=made_from, solv=SOLV_VERSION)
@@ -65,7 +65,7 @@ def load_solv(repo: solv.Repo, path: Path, flags: int) -> None:
 def _read(repo: solv.Repo, opened: OpenRepository, kind: str, store: Store, progress: Progress) -> None:
     found = metadata_file(opened, kind, store=store, progress=progress)
     assert found is not None, "callers ask for documents that repomd.xml has"
-    # Decompressed already: libsolv's own reader knows gzip only, and add_rpmmd(None) ends the interpreter.
+    # Decompressed already: libsolv's own reader reads only gzip, and add_rpmmd(None) crashes the interpreter.
     file = solv.xfopen(str(found[0]), "r")
     language, flags = (None, 0) if kind == "primary" else ("FL", EXTENSION_FLAGS)
     if file is None or not repo.add_rpmmd(file, language, flags):

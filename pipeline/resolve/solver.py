@@ -1,8 +1,7 @@
 """Resolve the requests of a recipe to packages, as `dnf install` with best=1 does.
 
-What dnf would install into an empty root is what is chosen (libdnf, goal/Goal.cpp). Where there is a parent image, its
-packages are installed and locked: a request that they satisfy asks for nothing more, and whatever would change one of
-them is refused.
+The result is what dnf would install into an empty root (libdnf, goal/Goal.cpp). A parent image's packages are installed
+and locked: a request that they satisfy adds nothing, and a change to one of them is an error.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ INSTALLONLY = (
     "installonlypkg(vm)",
     "multiversion(kernel)",
 )
-"""dnf's default `installonlypkgs`: several versions may stand side by side."""
+"""dnf's default `installonlypkgs`: several versions may be installed side by side."""
 
 _INSTALL = solv.Job.SOLVER_INSTALL | solv.Job.SOLVER_SOLVABLE_ONE_OF | solv.Job.SOLVER_SETARCH | solv.Job.SOLVER_SETEVR
 
@@ -68,14 +67,12 @@ def solve(
 ) -> LockSection:
     """Choose the packages of a recipe for one platform and architecture.
 
-    They are those that it adds to `parent`.
-
-    `package_pool` is what `open_pool` made of the same repositories, if several recipes are solved in it: what a recipe
-    adds to it, it must not see. `inputs` are kept in the section as they are. Local packages are read and put into the
-    store, metadata that is needed is fetched; packages are not. The result depends on nothing but the recipe, the
-    metadata and the version of libsolv. Raises ResolutionError: `package-missing`, `requirement-missing`,
-    `packages-conflict`, `resolution-impossible`, `pin-unsatisfied`, `module-refused`,
-    `parent-fixed`, all that can be told at once.
+    They are those that it adds to `parent`. `package_pool` is from `open_pool` with the same repositories, if several
+    recipes are solved in it; it must not have packages that a recipe added. `inputs` are put into the section as they
+    are. Local packages are read and put into the store; needed metadata is fetched, packages are not. The result
+    depends only on the recipe, the metadata and the version of libsolv. Raises ResolutionError with all problems found:
+    `package-missing`, `requirement-missing`, `packages-conflict`, `resolution-impossible`, `pin-unsatisfied`,
+    `module-refused`, `parent-fixed`.
     """
     own = bool(parent or recipe.assume_installed or any(layer.local for layer in recipe.layers))
     if package_pool is None or own:
@@ -94,7 +91,7 @@ def solve(
     lines = _match_all(package_pool, recipe, local)
     reachable = [one for line in lines for one in line.found.everything]
     if package_pool.has_filelists or package_pool.needs_filelists(reachable, weak=recipe.weak_dependencies):
-        package_pool.load_filelists()  # which may have been done by one request, after others were matched
+        package_pool.load_filelists()  # if one request needed them, after others were matched without
         lines = _match_all(package_pool, recipe, local)
     chosen = _solve(package_pool, lines, weak=recipe.weak_dependencies, parent=recipe.parent)
     resolution = Solution(package_pool, recipe, chosen).resolution(platform.name, lines, warnings)
@@ -113,7 +110,7 @@ def solve(
 def open_pool(
     arch: str, repositories: Sequence[OpenRepository], *, store: Store, progress: Progress = QUIET
 ) -> PackagePool:
-    """All that the repositories offer, in which one recipe after the other can be solved."""
+    """Make a pool of repositories, in which one recipe after the other can be solved."""
     package_pool = PackagePool(arch, store=store, progress=progress)
     # dnf's order (RepoDict.items): where all else is equal, libsolv prefers what was loaded first.
     for opened in sorted(repositories, key=lambda one: (one.repository.priority, one.repository.cost)):
@@ -122,11 +119,11 @@ def open_pool(
     return package_pool
 
 
-# --- what there is to choose from ----------------------------------------------------------------
+# --- candidates ----------------------------------------------------------------------------------
 
 
 def _add_local(package_pool: PackagePool, recipe: Recipe, store: Store, progress: Progress) -> dict[Digest, int]:
-    """Packages that the recipe names by path, in the store and in the pool."""
+    """Add the recipe's local packages to the store and to the pool."""
     local: dict[Digest, int] = {}
     for layer in recipe.layers:
         for item in layer.local:
@@ -146,7 +143,7 @@ def _add_local(package_pool: PackagePool, recipe: Recipe, store: Store, progress
 
 
 def _shown(item: LocalPackage, folder: Path) -> str:
-    """The path as the lock shows it: relative to the recipe, so that a checkout may be moved."""
+    """Return the path as in the lock: relative to the recipe, so that a checkout may be moved."""
     path = folder / item.path
     return str(path.relative_to(folder)) if path.is_relative_to(folder) else item.path.name
 
@@ -161,9 +158,9 @@ def _accepted(platform: Platform) -> Iterator[str]:
 def _exclude(
     package_pool: PackagePool, recipe: Recipe, repositories: Sequence[OpenRepository], local: dict[Digest, int]
 ) -> list[str]:
-    """Disable the packages that are excluded, and return sentences.
+    """Disable the packages that recipe, repositories, pins and local packages exclude.
 
-    They are what recipe, repositories, pins and local packages leave no room for.
+    Returns sentences about exclusions.
     """
     mine = set(local.values())
     out = {one for text in recipe.excludes for one in match_nevra(package_pool, text)} - mine
@@ -213,7 +210,7 @@ def _left_out(package_pool: PackagePool, repository: PackageRepository) -> set[i
 def _pinned(package_pool: PackagePool, name: str, version: str) -> tuple[set[int], set[int]]:
     """Return the packages called `name` that a pin lets through, and the others.
 
-    A pin is `version`, `version-release` or with an epoch; it may hold wildcards.
+    A pin is `version`, `version-release` or with an epoch; it may have wildcards.
     """
     named = match_nevra(package_pool, name)
     texts = (f"{name}-{version}",) if is_glob(version) else (f"{name}-{version}", f"{name}-{version}-*")
@@ -247,7 +244,7 @@ def _match_all(package_pool: PackagePool, recipe: Recipe, local: dict[Digest, in
 def _satisfied_below(found: RequestMatch, package_pool: PackagePool) -> RequestMatch:
     """Narrow a match to the packages that the parent image has, where it has any.
 
-    What the parent image has of the packages that a request asks for is what it gets, however old.
+    A request that the parent's packages satisfy gets these, however old.
     """
     if found.rich is not None:
         return found
@@ -263,13 +260,13 @@ def _disabled_for(package_pool: PackagePool, request: Request) -> list[int]:
     return sorted(int(one.id) for one in found if one.id not in enabled)
 
 
-# --- choosing ------------------------------------------------------------------------------------
+# --- solving -------------------------------------------------------------------------------------
 
 
 def _solve(
     package_pool: PackagePool, lines: Sequence[MatchedRequest], *, weak: bool, parent: Recipe | None
 ) -> list[int]:
-    """Numbers of the chosen solvables, sorted. Raises ResolutionError."""
+    """Run the solver; return the chosen solvables' numbers, sorted. Raises ResolutionError."""
     pool = package_pool.pool
     asked: list[RequestJob] = []
     for line in lines:

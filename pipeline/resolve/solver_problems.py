@@ -1,6 +1,6 @@
-"""Explain libsolv's problems as sentences.
+"""Convert libsolv's problems, and unmatched requests, to `Problem`s with sentences.
 
-They say what cannot be, which line of the recipe asks for it, and the way out.
+They name the cause, the line of the recipe that requests it, and the way out.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pipeline.model.recipe import Recipe, Request
 from pipeline.resolve.pool import PackagePool
 
 SENTENCES = 12
-"""Sentences told of one problem: the first ones hold the cause, a hundred would hide it."""
+"""Sentences of one problem: the first ones have the cause, a hundred would hide it."""
 
 
 _EXCLUDING = (
@@ -26,7 +26,7 @@ _EXCLUDING = (
     solv.Solver.SOLVER_RULE_PKG_OBSOLETES,
     solv.Solver.SOLVER_RULE_PKG_IMPLICIT_OBSOLETES,
 )
-"""Rules by which two packages cannot stand side by side."""
+"""Rules by which two packages cannot be installed together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class RequestJob:
 
 
 def unmatched_request(package_pool: PackagePool, request: Request, disabled: Sequence[int]) -> Problem:
-    """Nothing matches a request.
+    """Make the problem of a request that no package matches.
 
     `disabled` are packages that would, if they were not excluded or hidden by modules.
     """
@@ -72,7 +72,7 @@ def unmatched_request(package_pool: PackagePool, request: Request, disabled: Seq
 
 
 def pin_conflict(package_pool: PackagePool, name: str, version: str, has: Sequence[str], recipe: Recipe) -> Problem:
-    """A pin wants another version than the parent image has."""
+    """Make the problem of a pin to another version than the parent image has."""
     below = recipe.parent.name if recipe.parent else ""
     return Problem(
         "parent-fixed",
@@ -86,7 +86,7 @@ def pin_conflict(package_pool: PackagePool, name: str, version: str, has: Sequen
 def pin_unsatisfied(
     package_pool: PackagePool, name: str, version: str, others: Collection[int], recipe: Recipe
 ) -> Problem:
-    """No package fits a pin; `others` are those of the name that can be chosen."""
+    """Make the problem of a pin that no package fits; `others` are packages of its name."""
     have = ", ".join(sorted({package_pool.nevra(one).evr for one in others}))
     for solvable in package_pool.solvables():
         why = package_pool.hidden(int(solvable.id)) if solvable.name == name else None
@@ -135,8 +135,8 @@ def _explain(
 
 
 def _requests(problem: solv.Problem, asked: Sequence[RequestJob]) -> list[Request]:
-    """The requests that are part of the problem: those that libsolv offers to give up."""
-    # Elements tell the job's place in the list; what their Job() says is empty in the wheel (0.7.39).
+    """Return the requests that are part of a problem: those that libsolv offers to drop."""
+    # Elements have the job's index in the list; their Job() is empty in the wheel (0.7.39).
     offered = {
         element.jobidx
         for solution in problem.solutions()
@@ -148,7 +148,7 @@ def _requests(problem: solv.Problem, asked: Sequence[RequestJob]) -> list[Reques
 
 
 def _rank(info: solv.Ruleinfo) -> int:
-    """Causes before consequences."""
+    """Return the sort rank of a rule: causes before consequences."""
     return {
         solv.Solver.SOLVER_RULE_PKG_NOTHING_PROVIDES_DEP: 0,
         solv.Solver.SOLVER_RULE_PKG_NOT_INSTALLABLE: 0,
@@ -194,7 +194,7 @@ def _sentence(package_pool: PackagePool, info: solv.Ruleinfo) -> str:
 def _fixed(package_pool: PackagePool, infos: Sequence[solv.Ruleinfo], parent: Recipe | None) -> tuple[str, str] | None:
     """Return code and way out of a conflict with the parent's packages; else None.
 
-    It is one where one of the parent's packages would have to be another, or go.
+    It is one where one of the parent's packages would have to be changed or removed.
     """
     if parent is None:
         return None
@@ -228,7 +228,7 @@ def _newer(package_pool: PackagePool, new: int, old: int) -> bool:
 
 
 def _verdict(package_pool: PackagePool, infos: Sequence[solv.Ruleinfo]) -> tuple[str, str]:
-    """Code and way out."""
+    """Return the code and the hint."""
     rule = solv.Solver
     of_type = {info.type: info for info in reversed(infos)}
     if rule.SOLVER_RULE_PKG_NOTHING_PROVIDES_DEP in of_type:

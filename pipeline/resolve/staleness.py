@@ -1,7 +1,4 @@
-"""Compare a lock with its recipe: the inputs, the differences, and the action to take.
-
-It tells if a lock still fits: what it depends on, what differs, and what is to be done about it.
-"""
+"""Compare a lock with its recipe's inputs, decide whether to use it, and describe changes."""
 
 from __future__ import annotations
 
@@ -55,11 +52,11 @@ def resolution_inputs(
 ) -> tuple[tuple[str, Digest], ...]:
     """Return the digests of all that a resolution depends on, as (name, digest), sorted.
 
-    What the repositories offer is not among them.
+    The repositories' content is not among them.
 
     Definitions are taken as they are written, before variables are replaced, so that another home directory or
     mirror makes no difference. `parent` is the config's digest of the image that the recipe is built from. What
-    the recipe says about files, images and tests is no part of it.
+    the recipe says about files, images and tests is not part of it.
     """
     return tuple(
         sorted(
@@ -90,7 +87,7 @@ def _digest(value: object) -> Digest:
 
 
 def _layer_requests(recipe: Recipe) -> list[object]:
-    """Layers in order; within a layer the order of lines means nothing."""
+    """Return the layers' requests in order of layers, sorted within each."""
     return [
         [
             layer.name,
@@ -103,7 +100,7 @@ def _layer_requests(recipe: Recipe) -> list[object]:
 
 
 def _included(recipe: Recipe) -> list[list[str]]:
-    """Path (as seen from the recipe) and digest of every file that the recipe includes."""
+    """Return path (relative to the recipe) and digest of every file that the recipe includes."""
     own = recipe.path.resolve()
     found = []
     for path in recipe.sources:
@@ -138,10 +135,7 @@ def _definition(repository: PackageRepository) -> list[object]:
 
 
 def stale_reasons(section: LockSection, now: Sequence[tuple[str, Digest]]) -> tuple[str, ...]:
-    """Return the reasons why the section does not fit any more, as sentences.
-
-    Empty when it fits.
-    """
+    """Return the reasons why the section is stale, as sentences; empty if it is fresh."""
     old, new = dict(section.inputs), dict(now)
     return tuple(
         f"{_NAMES.get(name, name)} changed" + (_digests(old, new) if name == _PARENT else "")
@@ -151,15 +145,14 @@ def stale_reasons(section: LockSection, now: Sequence[tuple[str, Digest]]) -> tu
 
 
 def _digests(old: Mapping[str, Digest], new: Mapping[str, Digest]) -> str:
-    """A parent is known by its config's digest, so the two can be told."""
+    """Return both digests of a changed parent image's config, as text."""
     return f" (config {old.get(_PARENT, 'none')} → {new.get(_PARENT, 'none')})"
 
 
 def other_versions(section: LockSection) -> tuple[str, ...]:
     """Return sentences on the libraries whose version differs from that in the section.
 
-    They have another version now than when the section was written. They do not make it stale, but the same bytes are
-    promised only for the same versions.
+    They do not make it stale, but the same bytes are only guaranteed with the same versions.
     """
     now = dict(library_versions())
     return tuple(
@@ -172,8 +165,8 @@ def other_versions(section: LockSection) -> tuple[str, ...]:
 def decide_action(section: LockSection | None, why: Sequence[str], mode: LockMode, path: Path) -> LockAction:
     """Decide if the lock at `path` is used or resolved again.
 
-    `section` is what it says (None: nothing), `why` what `stale` says. Raises ResolutionError `lock-missing` or
-    `lock-stale` where `--locked` forbids what would be needed.
+    `section` is its section (None: none), `why` is from `stale_reasons`. Raises ResolutionError `lock-missing` or
+    `lock-stale` where `--locked` forbids to resolve.
     """
     state = LockState.ABSENT if section is None else LockState.STALE if why else LockState.FRESH
     match mode, state:
@@ -228,7 +221,7 @@ _Told = tuple[Nevra, str, str]
 
 
 def _by_name(section: LockSection | None) -> dict[tuple[str, str], _Told]:
-    """Packages by name, and by name and EVR where several versions of one stand side by side."""
+    """Return packages by name, and by name and EVR where there are several versions of one."""
     chosen = section.resolution.chosen if section else ()
     found: dict[tuple[str, str], _Told] = {}
     for one in chosen:
