@@ -55,15 +55,15 @@ def copy_image(
 
     Raises VerificationError if anything does not match its digest.
     """
-    carried = CopiedArtifacts()
+    copied = CopiedArtifacts()
     with task(progress, "copy", f"{source.url} → {target.url}", total=_size(held), unit="bytes") as running:
-        carrier = _Carrier(source, target, store, carried, running.advance)
+        copier = _ImageCopier(source, target, store, copied, running.advance)
         for manifest in held.manifests:
-            carrier.manifest(manifest)
+            copier.manifest(manifest)
         for manifest in held.manifests:
-            carrier.signatures(manifest.digest)
-            carrier.referrers(manifest.digest, REFERRER_DEPTH)
-    return carried
+            copier.signatures(manifest.digest)
+            copier.referrers(manifest.digest, REFERRER_DEPTH)
+    return copied
 
 
 def copy_statements(source: Repository, target: Repository, standing: TagStanding, *, renewals: bool) -> None:
@@ -90,11 +90,11 @@ def _size(held: MirroredImage) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class _Carrier:
+class _ImageCopier:
     source: Repository
     target: Repository
     store: Store
-    carried: CopiedArtifacts
+    copied: CopiedArtifacts
     advance: Callable[[int], None]
 
     def manifest(self, manifest: Manifest) -> None:
@@ -102,13 +102,13 @@ class _Carrier:
         with ThreadPoolExecutor(COPIES_PARALLEL, "copy") as pool:
             for descriptor, arrival in pool.map(self._blob, dict.fromkeys(references(manifest).blobs)):
                 if arrival is Arrival.UPLOADED:
-                    self.carried.uploaded.append((descriptor.digest, descriptor.size))
+                    self.copied.uploaded.append((descriptor.digest, descriptor.size))
                 else:
-                    self.carried.present.append(descriptor.digest)
+                    self.copied.present.append(descriptor.digest)
         if self.target.put_manifest(manifest):
-            self.carried.uploaded.append((manifest.digest, len(manifest.data)))
+            self.copied.uploaded.append((manifest.digest, len(manifest.data)))
         else:
-            self.carried.present.append(manifest.digest)
+            self.copied.present.append(manifest.digest)
 
     def signatures(self, subject: Digest) -> None:
         """Copy cosign's signatures, and keep those that the target has under the same tag."""
@@ -153,7 +153,7 @@ class _Carrier:
             if manifest.digest not in listed:
                 self.manifest(manifest)
                 self.target.attach(manifest)
-                self.carried.referrers.append(manifest.digest)
+                self.copied.referrers.append(manifest.digest)
             if one.artifact_type != media_types.SIGSTORE_BUNDLE:  # a bundle carries its signature in itself
                 self.signatures(manifest.digest)
             if depth > 1:

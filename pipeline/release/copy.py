@@ -40,7 +40,7 @@ class CopyResult:
     digest: Digest
     tags: tuple[str, ...]
     moved: tuple[Move, ...]
-    carried: CopiedArtifacts
+    copied: CopiedArtifacts
 
 
 def copy(
@@ -70,7 +70,7 @@ def copy(
     with access.repository(source) as here, access.repository(target, create=True, write=True) as there:
         expected = _expected(here, there, identity)
         copy_job = _CopyJob(here, there, key, rules, build_env, expected, allow_stale)
-        return tuple(copy_job.carry(digest, tags) for digest, tags in _wanted(here, source, target))
+        return tuple(copy_job.copy_one(digest, tags) for digest, tags in _wanted(here, source, target))
 
 
 TagPairs = tuple[tuple[str, str], ...]
@@ -114,15 +114,15 @@ class _CopyJob:
     expected: SignedIdentity | None
     allow_stale: bool
 
-    def carry(self, digest: Digest, tags: TagPairs) -> CopyResult:
+    def copy_one(self, digest: Digest, tags: TagPairs) -> CopyResult:
         """Copy one image or index: verify it, copy it, clear it at the gate, then set its tags."""
         work, public = self.build_env, self._public
         found = verify_in_repository(self.here, digest, public, work, contents=True, expected=self.expected)
         held = found.held
         own = immutable_tag(held.version, held.created, held.digest)
-        carried_tags = self._believed(found, tags)
+        checked_tags = self._check_source_tags(found, tags)
         floating = tuple(there for _, there in tags if there != own)
-        carried = copy_image(held, self.here, self.there, store=work.store, progress=work.progress)
+        copied = copy_image(held, self.here, self.there, store=work.store, progress=work.progress)
         if isinstance(self.key, SigningKey):
             push_attachments(self._names(held, self.key), self.there, progress=work.progress)
 
@@ -132,29 +132,29 @@ class _CopyJob:
 
         cleared = clear()
         set_immutable_tag(self.there, own, cleared)
-        for standing in carried_tags:
+        for standing in checked_tags:
             copy_statements(self.here, self.there, standing, renewals=False)
         signer = tag_signer(self.key, self.rules, work) if isinstance(self.key, SigningKey) else None
         mover = TagMover(self.there, held.version, MoveCause.COPY, clear, work.clock, signer)
         moves, _ = mover.move(floating, cleared)
-        for standing in carried_tags:
+        for standing in checked_tags:
             copy_statements(self.here, self.there, standing, renewals=True)
             for one in list_statements(self.there, standing.identity, standing.tag):
                 if one.statement.number == standing.number:
                     tidy_statements(self.there, one.statement, public, int(work.clock() * 1000))
-        return CopyResult(held.digest, (own, *floating), moves, carried)
+        return CopyResult(held.digest, (own, *floating), moves, copied)
 
     @property
     def _public(self) -> VerifyingKey:
         return self.key.public if isinstance(self.key, SigningKey) else self.key
 
-    def _believed(self, found: Verified, tags: TagPairs) -> list[TagStanding]:
+    def _check_source_tags(self, found: Verified, tags: TagPairs) -> list[TagStanding]:
         """Check that every tag of the source points where its newest signed move says.
 
         Returns the tags whose signed moves are to be copied, because without a private key none can be signed.
         """
         names = (*known_names(self.here, self.expected), *found.identities)
-        carried = []
+        checked = []
         own = immutable_tag(found.held.version, found.held.created, found.held.digest)
         for tag, called in tags:
             standing = None
@@ -171,8 +171,8 @@ class _CopyJob:
                     place=f"{self.there.url}:{called}",
                     hint="give the private key, or copy to the same tag name, which copies the signed moves",
                 )
-            carried.append(standing)
-        return carried
+            checked.append(standing)
+        return checked
 
     def _names(self, held: MirroredImage, key: SigningKey) -> list[NameSignature]:
         """Return what to sign under the target's name: manifests, index, and source packages."""

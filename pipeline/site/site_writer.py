@@ -42,7 +42,7 @@ from pipeline.site.site_history import (
 PAGE_FORMAT = 1
 """Version of the code for product pages. Raise it when the same run would give another page."""
 
-_OF_THE_NIGHT = frozenset(one.name for one in fields(ProductRun)) - {"failure"}
+_RUN_PAGE_FIELDS = frozenset(one.name for one in fields(ProductRun)) - {"failure"}
 """Fields of a product's run that only the run's page shows, so that the product's own page stays the same while nothing
 happens to the product. Of the run, it only shows a failure."""
 
@@ -71,8 +71,8 @@ def write_site(night: NightlyRun, folder: Path, *, mirror: str = "../", address:
         inputs = _inputs(night, products, value, mirror)
         latest = nights[-1] is summary
         for name, group in products.items():
-            if not _is_made(folder, name, group, inputs[name], pages):
-                history = _brought_up(files, name, group, night)
+            if not _is_current(folder, name, group, inputs[name], pages):
+                history = _update_history(files, name, group, night)
                 if latest:
                     _write_product(files, name, group, night=night, history=history, mirror=mirror)
                     pages[name] = inputs[name]
@@ -126,7 +126,7 @@ def _inputs(
     assert isinstance(listed, list)
     kept: dict[str, list[object]] = {name: [] for name in products}
     for product, one in zip(night.products, listed, strict=True):
-        lasting = {key: inner for key, inner in one.items() if key not in _OF_THE_NIGHT}
+        lasting = {key: inner for key, inner in one.items() if key not in _RUN_PAGE_FIELDS}
         kept[product.name] += [lasting, day_dependent_texts(product, night.ended), product.parent in products]
     templates = [Digest.of((_TEMPLATES / name).read_bytes()).hex for name in _PRODUCT_TEMPLATES]
     common = [PAGE_FORMAT, __version__, night.known_as, night.destination, bool(night.key), mirror, templates]
@@ -136,7 +136,7 @@ def _inputs(
 _PRODUCT_TEMPLATES = ("frame.html.j2", "parts.html.j2", "product.html.j2")
 
 
-def _is_made(folder: Path, name: str, group: Sequence[Product], inputs: Digest, pages: Mapping[str, Digest]) -> bool:
+def _is_current(folder: Path, name: str, group: Sequence[Product], inputs: Digest, pages: Mapping[str, Digest]) -> bool:
     """Return whether a product's page exists and would be the same now."""
     return (
         all(product.run.outcome is Outcome.UNCHANGED for product in group)
@@ -145,7 +145,7 @@ def _is_made(folder: Path, name: str, group: Sequence[Product], inputs: Digest, 
     )
 
 
-def _brought_up(files: SiteFiles, name: str, group: Sequence[Product], night: NightlyRun) -> ProductHistory:
+def _update_history(files: SiteFiles, name: str, group: Sequence[Product], night: NightlyRun) -> ProductHistory:
     """Add this run's figures to a product's history; write and return it."""
     file = page_paths.data_file(name)
     history = read_site_document(files.folder / file, NO_HISTORY)

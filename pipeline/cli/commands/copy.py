@@ -60,12 +60,12 @@ def copy_command(
 
 
 def _lines(done: CopyResult) -> tuple[str, ...]:
-    carried = done.carried
-    sent = sum(size for _, size in carried.uploaded)
+    copied = done.copied
+    sent = sum(size for _, size in copied.uploaded)
     return (
         f"{done.digest}  {', '.join(done.tags)}",
-        f"  {len(carried.uploaded)} uploaded ({bytes_text(sent)}), {len(carried.present)} already present, "
-        f"{len(carried.referrers)} new referrers",
+        f"  {len(copied.uploaded)} uploaded ({bytes_text(sent)}), {len(copied.present)} already present, "
+        f"{len(copied.referrers)} new referrers",
         *(f"  {move_text(move)}" for move in done.moved),
     )
 
@@ -75,6 +75,6 @@ def _json(done: CopyResult) -> dict[str, object]:
         "digest": str(done.digest),
         "tags": list(done.tags),
         "moved": [move_as_json(move) for move in done.moved],
-        "uploaded": [{"digest": str(digest), "size": size} for digest, size in done.carried.uploaded],
-        "referrers": [str(digest) for digest in done.carried.referrers],
+        "uploaded": [{"digest": str(digest), "size": size} for digest, size in done.copied.uploaded],
+        "referrers": [str(digest) for digest in done.copied.referrers],
     }

@@ -83,16 +83,16 @@ def prune_by_deletion(
             repository = mirror.repository(name)
             now_held = repository_inventory(name, repository)
             again = plan_pruning(with_pulls(join_inventories((now_held,)), pulls), rules, now, idle=idle)
-            common = _common(plan, again, name)
-            own = [(relisting, index) for relisting, index in lists if relisting in common.relisted]
+            common = _agreed(plan, again, name)
+            own = [(update, index) for update, index in lists if update in common.relisted]
             deletion = _Deletion(repository, now_held, common, own)
             deletion.run()
             gone |= {(name, digest) for digest in deletion.gone}
             refused += deletion.refused
-        done = _as_done(plan, held, gone)
+        done = _carried_out(plan, held, gone)
     size = sum(one.size for one in done.manifests)
     sizes = {one.digest: one.size for one in done.manifests}
-    gone_for_all = sizes.keys() - _staying(held, done)
+    gone_for_all = sizes.keys() - _still_held(held, done)
     return PruningResult(
         mirror.url,
         dry_run,
@@ -104,7 +104,7 @@ def prune_by_deletion(
     )
 
 
-def _common(plan: PruningPlan, again: PruningPlan, name: str) -> PruningPlan:
+def _agreed(plan: PruningPlan, again: PruningPlan, name: str) -> PruningPlan:
     """Return the part of a plan for one repository that a second plan agrees with."""
     tags, manifests, lists = frozenset(again.tags), frozenset(again.manifests), frozenset(again.relisted)
     return PruningPlan(
@@ -114,7 +114,7 @@ def _common(plan: PruningPlan, again: PruningPlan, name: str) -> PruningPlan:
     )
 
 
-def _staying(held: tuple[HeldRepository, ...], done: PruningPlan) -> set[Digest]:
+def _still_held(held: tuple[HeldRepository, ...], done: PruningPlan) -> set[Digest]:
     """Return the manifests that some repository still has: a registry's repositories share them."""
     gone = {(one.repository, one.digest) for one in done.manifests}
     return {
@@ -122,7 +122,7 @@ def _staying(held: tuple[HeldRepository, ...], done: PruningPlan) -> set[Digest]
     }
 
 
-def _as_done(plan: PruningPlan, held: tuple[HeldRepository, ...], gone: set[tuple[str, Digest]]) -> PruningPlan:
+def _carried_out(plan: PruningPlan, held: tuple[HeldRepository, ...], gone: set[tuple[str, Digest]]) -> PruningPlan:
     """Return the part of a plan that was carried out: manifests in `gone`, blobs now unused."""
     still = {
         blob.digest
@@ -157,48 +157,48 @@ class _Deletion:
         self.gone: list[Digest] = []
         self.refused: list[PruningEntry] = []
         self._forbidden = False
-        self._tags_stay: bool | None = None
+        self._registry_keeps_tags: bool | None = None
 
     def run(self) -> None:
         """Rewrite referrers indexes, then delete manifests with their tags, then the remaining tags."""
         going = {one.digest: one for one in self._plan.manifests}
-        for relisting, index in self._lists:
+        for update, index in self._lists:
             try:
-                self._repository.put_auxiliary(relisting.tag, index, expected=relisting.present)
+                self._repository.put_auxiliary(update.tag, index, expected=update.present)
             except TagConflict:  # somebody attached something: left to the next pruning
-                going.pop(relisting.present, None)
+                going.pop(update.present, None)
         tags = {tag.tag: tag.digest for tag in self._plan.tags}
-        records = self._write_down(going)
+        records = self._record(going)
         pointing: dict[Digest, list[str]] = {}
         for tag, digest in {**tags, **records}.items():
             pointing.setdefault(digest, []).append(tag)
-        for digest in (*_whole_first(self._held, going), *sorted(set(records.values()))):
-            if self._deleted(functools.partial(self._repository.remove_manifest, digest), going.get(digest)):
+        for digest in (*_deletion_order(self._held, going), *sorted(set(records.values()))):
+            if self._try(functools.partial(self._repository.remove_manifest, digest), going.get(digest)):
                 self.gone.append(digest)
-                self._with_it(pointing.pop(digest, []), digest)
+                self._delete_tags_of(pointing.pop(digest, []), digest)
         left = set(self._repository.tags())
         known = {tag.tag: tag for tag in self._plan.tags}
         for digest, names in pointing.items():
             for tag in names:
                 if tag in left:
-                    self._untag(tag, digest, known.get(tag))
+                    self._delete_tag(tag, digest, known.get(tag))
 
-    def _with_it(self, tags: Sequence[str], digest: Digest) -> None:
+    def _delete_tags_of(self, tags: Sequence[str], digest: Digest) -> None:
         """Delete the tags of a deleted manifest where the registry keeps them.
 
         Most registries delete a manifest's tags with it, as distribution-spec says; a few keep them.
         """
         for tag in tags:
-            if self._tags_stay is None:
-                self._tags_stay = self._repository.resolve(tag) == digest
-            if self._tags_stay:
-                self._untag(tag, digest, None)
+            if self._registry_keeps_tags is None:
+                self._registry_keeps_tags = self._repository.resolve(tag) == digest
+            if self._registry_keeps_tags:
+                self._delete_tag(tag, digest, None)
 
-    def _untag(self, tag: str, digest: Digest, one: PruningEntry | None) -> None:
+    def _delete_tag(self, tag: str, digest: Digest, one: PruningEntry | None) -> None:
         with contextlib.suppress(TagConflict):  # it was moved meanwhile, and stays
-            self._deleted(lambda: self._repository.remove_tag(tag, digest), one)
+            self._try(lambda: self._repository.remove_tag(tag, digest), one)
 
-    def _deleted(self, delete: Callable[[], None], one: PruningEntry | None) -> bool:
+    def _try(self, delete: Callable[[], None], one: PruningEntry | None) -> bool:
         """Call `delete`; return False if the registry allows no deletions, and then try no more."""
         if not self._forbidden:
             try:
@@ -213,7 +213,7 @@ class _Deletion:
             self.refused.append(replace(one, why="cannot be removed by this registry's API"))
         return False
 
-    def _write_down(self, going: dict[Digest, PruningEntry]) -> dict[str, Digest]:
+    def _record(self, going: dict[Digest, PruningEntry]) -> dict[str, Digest]:
         """Record the manifests to be deleted under `prune.` tags; return tag → record.
 
         Records of killed prunings are returned too, and taken out of `going`: records are deleted last. The same
@@ -244,7 +244,7 @@ class _Deletion:
         return records
 
 
-def _whole_first(held: HeldRepository, going: Mapping[Digest, object]) -> Iterator[Digest]:
+def _deletion_order(held: HeldRepository, going: Mapping[Digest, object]) -> Iterator[Digest]:
     """Yield the manifests to delete: an index before its images, a subject before its referrers.
 
     So a client that finds one of them still finds everything to which it leads. Each is followed by what belongs to it,

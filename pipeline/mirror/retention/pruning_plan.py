@@ -38,9 +38,9 @@ def plan_pruning(inventory: Inventory, rules: MirrorRules, now: int, *, idle: bo
     `idle`: the operator assures that nobody publishes, so that content of unknown age counts as old. Otherwise such
     content is spared, unless it must have arrived long ago: a tag points to it, or its subject is missing.
     """
-    judged = [_Judgement(repository, rules, now, idle) for repository in inventory.repositories]
-    kept = frozenset[Digest]().union(*(one.kept.blobs for one in judged))
-    needed = frozenset[Digest]().union(*(one.spared.blobs for one in judged))
+    decisions = [_RepositoryDecision(repository, rules, now, idle) for repository in inventory.repositories]
+    kept = frozenset[Digest]().union(*(one.kept.blobs for one in decisions))
+    needed = frozenset[Digest]().union(*(one.spared.blobs for one in decisions))
     gone: list[PruningEntry] = []
     spared: list[PruningEntry] = []
     for blob in inventory.blobs:
@@ -54,12 +54,12 @@ def plan_pruning(inventory: Inventory, rules: MirrorRules, now: int, *, idle: bo
             gone.append(_blob(blob, "unused by anything that is kept"))
     here = {blob.digest for blob in inventory.blobs}
     return PruningPlan(
-        tags=tuple(goes for one in judged for goes in one.tags_that_go()),
-        manifests=tuple(goes for one in judged for goes in one.manifests_that_go()),
+        tags=tuple(goes for one in decisions for goes in one.pruned_tags()),
+        manifests=tuple(goes for one in decisions for goes in one.pruned_manifests()),
         blobs=tuple(gone),
-        relisted=tuple(relisting for one in judged for relisting in one.relisted),
-        spared=(*(stays for one in judged for stays in one.what_is_spared()), *spared),
-        notes=tuple(note for one in judged for note in one.notes(here)),
+        relisted=tuple(update for one in decisions for update in one.relisted),
+        spared=(*(stays for one in decisions for stays in one.spared_entries()), *spared),
+        notes=tuple(note for one in decisions for note in one.notes(here)),
     )
 
 
@@ -167,7 +167,7 @@ def _span(seconds: int) -> str:
 _NEEDED = "used by something that is spared"
 
 
-class _Judgement:
+class _RepositoryDecision:
     """Decision on one repository: what is kept, what is spared as young, what is pruned."""
 
     def __init__(self, repository: HeldRepository, rules: MirrorRules, now: int, idle: bool) -> None:
@@ -175,19 +175,23 @@ class _Judgement:
         self._grace = rules.grace
         self._now = now
         self._graph = graph = RepositoryGraph(repository)
-        self._told = _decide(repository, rules.retention, now)
-        staying = [tag for tag in repository.tags if not follows_subject(tag.name) and tag.name not in self._told.going]
+        self._tag_decision = _decide(repository, rules.retention, now)
+        retained = [
+            tag for tag in repository.tags if not follows_subject(tag.name) and tag.name not in self._tag_decision.going
+        ]
         # Signed statements on tags refer to untagged anchor manifests, and are kept: their numbers must only grow.
         anchors = [one.digest for one in repository.manifests if one.artifact_type == ANCHOR_TYPE]
-        self.kept = graph.reach([*anchors, *(tag.digest for tag in staying)])
-        self.kept.tags |= {tag.name for tag in staying}
-        self._left = graph.reach(tag.digest for tag in repository.tags if tag.name in self._told.going)
-        settled = self._settled()
+        self.kept = graph.reach([*anchors, *(tag.digest for tag in retained)])
+        self.kept.tags |= {tag.name for tag in retained}
+        self._from_pruned_tags = graph.reach(
+            tag.digest for tag in repository.tags if tag.name in self._tag_decision.going
+        )
+        arrived = self._arrived_long_ago()
         self._young = {
             one.digest
             for one in repository.manifests
             if one.digest not in self.kept
-            and (_young(one.since, now, rules.grace) or (one.since is None and not idle and one.digest not in settled))
+            and (_young(one.since, now, rules.grace) or (one.since is None and not idle and one.digest not in arrived))
         }
         fresh = [
             tag
@@ -201,15 +205,15 @@ class _Judgement:
         )
         self.spared.tags |= {tag.name for tag in fresh}
         self._following = self.kept.tags | self.spared.tags
-        self.relisted, self._emptied = self._look_at_lists()
-        anew = {relisting.present for relisting in self.relisted}
-        self._lists = {
+        self.relisted, self._emptied = self._index_updates()
+        rewritten = {update.present for update in self.relisted}
+        self._kept_indexes = {
             tag.digest
             for name, tag in graph.lists.items()
-            if name in self._following and name not in self._emptied and tag.digest not in anew
+            if name in self._following and name not in self._emptied and tag.digest not in rewritten
         }
 
-    def _settled(self) -> frozenset[Digest]:
+    def _arrived_long_ago(self) -> frozenset[Digest]:
         """Return the manifests of unknown age that must have arrived long ago.
 
         A publication puts tags last, and each manifest after those to which it refers. So what is reachable from pruned
@@ -229,9 +233,11 @@ class _Judgement:
             if one.since is not None and not _young(one.since, self._now, self._grace)
         )
         reach = graph.reach(roots, (tag.digest for tag in orphans if tag.name in graph.lists))
-        return frozenset(reach.manifests | reach.lists | self._left.manifests | self._left.lists)
+        return frozenset(
+            reach.manifests | reach.lists | self._from_pruned_tags.manifests | self._from_pruned_tags.lists
+        )
 
-    def _look_at_lists(self) -> tuple[tuple[ReferrersUpdate, ...], frozenset[str]]:
+    def _index_updates(self) -> tuple[tuple[ReferrersUpdate, ...], frozenset[str]]:
         """Return the referrers indexes to rewrite, and the tags of those to remove.
 
         An index that is kept is rewritten if it lists pruned or missing manifests, and removed if it lists no others.
@@ -256,35 +262,35 @@ class _Judgement:
 
     # --- results
 
-    def tags_that_go(self) -> Iterator[PruningEntry]:
+    def pruned_tags(self) -> Iterator[PruningEntry]:
         """Yield each pruned tag with the reason, by name."""
         for tag in self.repository.tags:
-            if tag.name in self._told.going:
-                yield self._tag(tag, self._told.going[tag.name])
+            if tag.name in self._tag_decision.going:
+                yield self._tag(tag, self._tag_decision.going[tag.name])
             elif tag.name in self._emptied:
                 yield self._tag(tag, "everything it lists is removed")
             elif tag.name not in self._following:
                 yield self._tag(tag, "its subject is removed")
 
-    def manifests_that_go(self) -> Iterator[PruningEntry]:
+    def pruned_manifests(self) -> Iterator[PruningEntry]:
         """Yield each pruned manifest with the reason, by digest."""
         for manifest in self.repository.manifests:
-            if not self._stays(manifest.digest) and manifest.digest not in self._lists:
+            if not self._stays(manifest.digest) and manifest.digest not in self._kept_indexes:
                 yield self._manifest(manifest, self._why_gone(manifest))
 
-    def what_is_spared(self) -> Iterator[PruningEntry]:
+    def spared_entries(self) -> Iterator[PruningEntry]:
         """Yield spared tags by name, then spared manifests by digest, with the reason."""
         for tag in self.repository.tags:
             if tag.name in self.spared.tags and tag.name not in self._emptied:
                 yield self._tag(tag, "it or its subject is too young")
         for manifest in self.repository.manifests:
-            stays = manifest.digest in self.spared.manifests or manifest.digest in self._lists
+            stays = manifest.digest in self.spared.manifests or manifest.digest in self._kept_indexes
             if stays and manifest.digest not in self.kept:
                 yield self._manifest(manifest, self._why_spared(manifest))
 
     def notes(self, blobs: Container[Digest]) -> Iterator[str]:
         """Yield remarks for the operator. `blobs`: all that the mirror has."""
-        name, told = self.repository.name, self._told
+        name, told = self.repository.name, self._tag_decision
         if told.untimed:
             yield f"{name}: {told.untimed} tags of unknown age are kept"
         for rule in sorted(told.unknown_pulls):
@@ -305,9 +311,9 @@ class _Judgement:
         return PruningEntry(PrunedKind.MANIFEST, self.repository.name, "", manifest.digest, manifest.size, why)
 
     def _why_gone(self, manifest: HeldManifest) -> str:
-        if any(relisting.present == manifest.digest for relisting in self.relisted):
+        if any(update.present == manifest.digest for update in self.relisted):
             return "replaced by a version without the removed entries"
-        if manifest.digest in self._left:
+        if manifest.digest in self._from_pruned_tags:
             return "only reachable from removed tags"
         if manifest.subject is not None and manifest.subject not in self._graph.manifests:
             return "its subject is missing"

@@ -93,7 +93,7 @@ class RepositoryGraph:
         reach = ReachableSet(lists=set(lists))
         known = beside.manifests if beside else set[Digest]()
         self._follow(roots, reach, known)
-        while fresh := self._sought(reach):
+        while fresh := self._unreached_sources(reach):
             reach.tags |= fresh
             self._follow([self.sources[name].digest for name in fresh], reach, known)
         if beside:
@@ -124,7 +124,7 @@ class RepositoryGraph:
                 else:
                     waiting.append(tag.digest)
 
-    def _sought(self, reach: ReachableSet) -> set[str]:
+    def _unreached_sources(self, reach: ReachableSet) -> set[str]:
         """Return the tags of source packages of reachable images that are not in `reach` yet."""
         left = {name: tag for name, tag in self.sources.items() if name not in reach.tags}
         if not left:

@@ -66,17 +66,17 @@ def prune_directory(
         plan, _ = add_rebuilt_indexes(plan_pruning(with_pulls(mirror.inventory(), pulls), rules, now), mirror)
         return PruningResult(mirror.url, True, plan, plan.size)
     with mirror.pruning(timeout) as pruning, mirror_errors(mirror.url):
-        _list_again(mirror.place)
+        _update_tag_lists(mirror.place)
         pruning.empty_quarantine(now - rules.quarantine)
-        plan, lists = add_rebuilt_indexes(plan_pruning(with_pulls(pruning.inventory(), pulls), rules, now), mirror)
+        plan, indexes = add_rebuilt_indexes(plan_pruning(with_pulls(pruning.inventory(), pulls), rules, now), mirror)
         if plan.empty:
             return PruningResult(mirror.url, False, plan, 0)
-        for relisting, index in lists:
-            paths = mirror.place.paths(relisting.repository)
+        for update, index in indexes:
+            paths = mirror.place.paths(update.repository)
             with paths.locked():
-                _point(paths, relisting.tag, index)
+                _point(paths, update.tag, index)
         last = max((one.at for one in pruning.quarantined()), default=0.0)
-        stamp = pruning.quarantine(_leaving(plan), max(float(now), last + _SECOND))
+        stamp = pruning.quarantine(_removal_list(plan), max(float(now), last + _SECOND))
         moved = sum(one.size for one in pruning.quarantined() if one.stamp == stamp)
     return PruningResult(mirror.url, False, plan, moved, stamp)
 
@@ -90,7 +90,7 @@ def undo_prunings(mirror: DirectoryMirror, stamp: str, *, timeout: float = PRUNI
     Raises UsageError `quarantine-unknown`, EnvironmentLacking `mirror-busy`, `mirror-unreachable`.
     """
     with mirror.pruning(timeout) as pruning, mirror_errors(mirror.url):
-        _list_again(mirror.place)
+        _update_tag_lists(mirror.place)
         kept = [one for one in pruning.quarantined() if one.stamp >= stamp]
         if not any(one.stamp == stamp for one in kept):
             pruning.restore(stamp)  # raises
@@ -101,10 +101,10 @@ def undo_prunings(mirror: DirectoryMirror, stamp: str, *, timeout: float = PRUNI
         for one in sorted(kept, key=lambda each: each.stamp, reverse=True):
             before = pruning.inventory()
             restored = pruning.restore(one.stamp)
-            tidy = _Tidying(mirror.place, before, one.leaving)
+            cleanup = _UndoCleanup(mirror.place, before, one.leaving)
             tags += restored.tags
-            left += tidy.lists(restored.kept_tags)
-            tidy.sweep(pruning.inventory())
+            left += cleanup.restore_indexes(restored.kept_tags)
+            cleanup.sweep(pruning.inventory())
             manifests += restored.manifests
             blobs += restored.blobs
     return UndoResult(
@@ -112,7 +112,7 @@ def undo_prunings(mirror: DirectoryMirror, stamp: str, *, timeout: float = PRUNI
     )
 
 
-def _list_again(place: MirrorPaths) -> None:
+def _update_tag_lists(place: MirrorPaths) -> None:
     """Update `_tags.json` of every repository.
 
     A killed pruning may have removed a tag that is still listed there.
@@ -128,7 +128,7 @@ def _point(paths: RepositoryPaths, tag: str, index: Manifest) -> None:
     paths.move(tag, index.descriptor)
 
 
-def _leaving(plan: PruningPlan) -> RemovalList:
+def _removal_list(plan: PruningPlan) -> RemovalList:
     """Return the removals of a plan for its record.
 
     The tags include those of rewritten referrers indexes, so that undoing finds the former ones.
@@ -142,7 +142,7 @@ def _leaving(plan: PruningPlan) -> RemovalList:
     )
 
 
-class _Tidying:
+class _UndoCleanup:
     """The end of undoing one pruning: referrers indexes are restored, intermediate ones removed.
 
     `before`: inventory when the undoing began.
@@ -150,18 +150,18 @@ class _Tidying:
 
     def __init__(self, place: MirrorPaths, before: Inventory, leaving: RemovalList) -> None:
         self._place = place
-        self._leaving = leaving
+        self._removal_list = leaving
         self._tags = {(name, tag.name): tag.digest for name, tag in _tags(before)}
         self._manifests = {(name, one.digest) for name, one in _manifests(before)}
 
-    def lists(self, kept: tuple[tuple[str, str], ...]) -> list[tuple[str, str]]:
+    def restore_indexes(self, kept: tuple[tuple[str, str], ...]) -> list[tuple[str, str]]:
         """Point fallback tags at their former referrers indexes, plus entries attached since.
 
         Returns the other tags among `kept`.
         """
-        for name, tag, digest in self._leaving.tags:
+        for name, tag, digest in self._removal_list.tags:
             paths = self._place.paths(name)
-            old = paths.read(digest) if _is_list(tag) else None
+            old = paths.read(digest) if _is_fallback(tag) else None
             if old is None:
                 continue
             present = self._tags.get((name, tag))
@@ -174,21 +174,21 @@ class _Tidying:
             ]
             with paths.locked():
                 _point(paths, tag, referrers_index((*entries.values(), *more)) if more else old)
-        return [(name, tag) for name, tag in kept if not _is_list(tag)]
+        return [(name, tag) for name, tag in kept if not _is_fallback(tag)]
 
     def sweep(self, after: Inventory) -> None:
         """Remove referrers indexes that restoring made on the way and that are not used."""
-        meant = {(name, tag) for name, tag, _ in self._leaving.tags}
+        meant = {(name, tag) for name, tag, _ in self._removal_list.tags}
         used = set[tuple[str, Digest]]()
         for name, tag in _tags(after):
-            if (name, tag.name) in self._tags or (name, tag.name) in meant or not _is_list(tag.name):
+            if (name, tag.name) in self._tags or (name, tag.name) in meant or not _is_fallback(tag.name):
                 used.add((name, tag.digest))
             else:
                 paths = self._place.paths(name)
                 with paths.locked():
                     paths.drop(tag.name)
-        known = self._manifests | set(self._leaving.manifests)
-        superseded = {(name, digest) for (name, tag), digest in self._tags.items() if _is_list(tag)}
+        known = self._manifests | set(self._removal_list.manifests)
+        superseded = {(name, digest) for (name, tag), digest in self._tags.items() if _is_fallback(tag)}
         for name, one in _manifests(after):
             held = (name, one.digest)
             if held not in used and (held not in known or held in superseded):
@@ -206,6 +206,6 @@ def _manifests(held: Inventory) -> Iterator[tuple[str, HeldManifest]]:
     return ((one.name, manifest) for one in held.repositories for manifest in one.manifests)
 
 
-def _is_list(tag: str) -> bool:
+def _is_fallback(tag: str) -> bool:
     subject = tag_subject(tag)
     return subject is not None and subject[1]

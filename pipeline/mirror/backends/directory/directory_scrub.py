@@ -137,7 +137,7 @@ class _DirectoryScrub:
             self._tags(paths)
             self._referrers(paths)
         self._missing()
-        self._listings(all_paths)
+        self._tag_and_repository_lists(all_paths)
         (place.root / ".scrub" / "run.json").unlink(missing_ok=True)
         return ScrubResult(
             self.mirror.url,
@@ -190,11 +190,11 @@ class _DirectoryScrub:
             digest, media_type = known
             manifest = self._read(path, media_type)
             if manifest is None or manifest.digest != digest:
-                manifest = self._heal_manifest(paths, digest, path, media_type)
+                manifest = self._restore_corrupt_manifest(paths, digest, path, media_type)
             if manifest is not None:
-                self._hold(paths, manifest)
+                self._note_references(paths, manifest)
 
-    def _hold(self, paths: RepositoryPaths, manifest: Manifest) -> None:
+    def _note_references(self, paths: RepositoryPaths, manifest: Manifest) -> None:
         try:
             said = references(manifest)
         except VerificationError:  # published so: malformed, not corrupted
@@ -213,7 +213,9 @@ class _DirectoryScrub:
         except OSError:  # the disk cannot read it
             return None
 
-    def _heal_manifest(self, paths: RepositoryPaths, digest: Digest, path: Path, media_type: str) -> Manifest | None:
+    def _restore_corrupt_manifest(
+        self, paths: RepositoryPaths, digest: Digest, path: Path, media_type: str
+    ) -> Manifest | None:
         """Replace a corrupt manifest with a good copy, which is returned, or quarantine it.
 
         Checked again under the lock: it may have been replaced or removed meanwhile, which is no finding.
@@ -255,7 +257,7 @@ class _DirectoryScrub:
             if self.unnoted >= _NOTED:
                 self._note()
             return
-        self._heal_blob(digest, DamageKind.ROTTEN)
+        self._restore_blob(digest, DamageKind.ROTTEN)
 
     def _advance(self, size: int) -> None:
         self.read += size
@@ -274,14 +276,14 @@ class _DirectoryScrub:
         self.known.clear()
         self.unnoted = 0
 
-    def _heal_blob(self, digest: Digest, wrong: DamageKind) -> None:
+    def _restore_blob(self, digest: Digest, wrong: DamageKind) -> None:
         place = self.mirror.place
         path = place.blob(digest)
         about, names = self.needed.get(digest) or self._newly_needed(digest)
         descriptor = about or Descriptor("application/octet-stream", digest, _size(path))
-        good = None if self._whole_by_now(digest, wrong) else self.healing.blob(descriptor, sorted(set(names)))
+        good = None if self._no_longer_wrong(digest, wrong) else self.healing.blob(descriptor, sorted(set(names)))
         with self.mirror.writing():
-            if self._whole_by_now(digest, wrong):
+            if self._no_longer_wrong(digest, wrong):
                 return
             place.known.forget(digest)
             if os.path.lexists(path):
@@ -296,7 +298,7 @@ class _DirectoryScrub:
                 ScrubbedObject.BLOB, wrong, str(digest), ", ".join(sorted(set(names))), good[1] if good else None
             )
 
-    def _whole_by_now(self, digest: Digest, wrong: DamageKind) -> bool:
+    def _no_longer_wrong(self, digest: Digest, wrong: DamageKind) -> bool:
         """Return whether the blob was written intact, or removed on purpose, in the meantime."""
         path = self.mirror.place.blob(digest)
         if not os.path.lexists(path):
@@ -319,7 +321,7 @@ class _DirectoryScrub:
                 if known is not None and (name, known[0]) not in self.held:
                     manifest = self._read(path, known[1])
                     if manifest is not None and manifest.digest == known[0]:
-                        self._hold(paths, manifest)
+                        self._note_references(paths, manifest)
         return self.needed.get(digest) or (None, [])
 
     def _missing(self) -> None:
@@ -331,11 +333,11 @@ class _DirectoryScrub:
                 paths = self.mirror.place.paths(name)
                 for entry in self.held[name, digest].manifests:
                     if paths.find(entry.digest) is None and paths.find(digest) is not None:
-                        self._bring_manifest(paths, entry.digest)
+                        self._restore_manifest(paths, entry.digest)
         for digest, (_, names) in sorted(self.needed.items(), key=lambda one: one[0].hex):
             told = any(one.name == str(digest) for one in self.findings)
             if not told and regular_file(self.mirror.place.blob(digest)) is None and self._still_needed(digest, names):
-                self._heal_blob(digest, DamageKind.MISSING)
+                self._restore_blob(digest, DamageKind.MISSING)
 
     def _still_needed(self, digest: Digest, names: list[str]) -> bool:
         """Return whether a manifest that refers to a blob is still there, not pruned meanwhile."""
@@ -346,14 +348,14 @@ class _DirectoryScrub:
                 if name in names and any(blob.digest == digest for blob in said.blobs)
             )
 
-    def _bring_manifest(self, paths: RepositoryPaths, digest: Digest) -> None:
+    def _restore_manifest(self, paths: RepositoryPaths, digest: Digest) -> None:
         if any(one.name == str(digest) and one.repository == paths.name for one in self.findings):
             return
         good = self.healing.manifest(digest, (paths.name,))
         if good is not None:
             with self._changing(paths):
                 paths.write(good[0])
-            self._hold(paths, good[0])
+            self._note_references(paths, good[0])
         self._found(ScrubbedObject.MANIFEST, DamageKind.MISSING, str(digest), paths.name, good[1] if good else None)
 
     # --- tags and lists
@@ -373,9 +375,9 @@ class _DirectoryScrub:
                 continue
             about = tag_subject(tag)
             if about is not None and about[1]:
-                self._list_anew(paths, about[0])
+                self._rebuild_referrers(paths, about[0])
             elif paths.target(tag) == digest and not any(one.name == str(digest) for one in self.findings):
-                self._bring_manifest(paths, digest)
+                self._restore_manifest(paths, digest)
 
     def _referrers(self, paths: RepositoryPaths) -> None:
         """Add unlisted referrers to their referrers index; restore listed ones that are missing."""
@@ -389,12 +391,12 @@ class _DirectoryScrub:
             except RelbuildError:
                 listed = set()
             if not wanted <= listed:
-                self._list_anew(paths, subject)
+                self._rebuild_referrers(paths, subject)
             for digest in sorted(listed - wanted, key=lambda one: one.hex):
                 if paths.find(digest) is None:
-                    self._bring_manifest(paths, digest)
+                    self._restore_manifest(paths, digest)
 
-    def _list_anew(self, paths: RepositoryPaths, subject: Digest) -> None:
+    def _rebuild_referrers(self, paths: RepositoryPaths, subject: Digest) -> None:
         with self._changing(paths):
             done = False
             for (name, digest), said in sorted(self.held.items(), key=lambda one: one[0][1].hex):
@@ -411,7 +413,7 @@ class _DirectoryScrub:
         except VerificationError:  # corrupted since it was read: for the next scrub
             return None
 
-    def _listings(self, all_paths: list[RepositoryPaths]) -> None:
+    def _tag_and_repository_lists(self, all_paths: list[RepositoryPaths]) -> None:
         for paths in all_paths:
             path = paths.folder / "_tags.json"
             with self._changing(paths):

@@ -79,9 +79,9 @@ class Pruning:
         for name in {name for name, *_ in leaving.tags}:
             self.place.paths(name).list_tags()
         for paths, manifest in going:
-            self._aside(paths.manifest_file(manifest.descriptor), aside)
+            self._move_to_quarantine(paths.manifest_file(manifest.descriptor), aside)
         for digest in leaving.blobs:
-            self._aside(self.place.blob(digest), aside)
+            self._move_to_quarantine(self.place.blob(digest), aside)
         self._sync(aside, [paths.name for paths, _ in going])
         return stamp
 
@@ -91,15 +91,15 @@ class Pruning:
         A tag that exists again is left as it is. Can be run again if it was killed. Raises UsageError
         `quarantine-unknown`.
         """
-        aside = self._aside_of(stamp)
-        leaving, times = _leaving(aside), read_tag_times((aside / LIST_FILE).read_bytes(), str(aside / LIST_FILE))
-        blobs = sum(self._back(self.place.blob(digest), aside) for digest in leaving.blobs)
+        aside = self._folder_of(stamp)
+        leaving, times = _read_list(aside), read_tag_times((aside / LIST_FILE).read_bytes(), str(aside / LIST_FILE))
+        blobs = sum(self._move_back(self.place.blob(digest), aside) for digest in leaving.blobs)
         manifests = 0
         for name, digest in leaving.manifests:
             paths = self.place.paths(name)
             for path in sorted((aside / paths.manifests.relative_to(self.place.root)).glob(f"{digest.hex}.*")):
                 paths.make()
-                manifests += self._back(self.place.root / path.relative_to(aside), aside)
+                manifests += self._move_back(self.place.root / path.relative_to(aside), aside)
         for paths, manifest in self._manifests(leaving):
             if references(manifest).subject is not None:
                 paths.attach(manifest)
@@ -122,7 +122,7 @@ class Pruning:
     def quarantined(self) -> tuple[QuarantinedPruning, ...]:
         """Return all prunings that can be undone, oldest first."""
         return tuple(
-            QuarantinedPruning(path.name, _at(path.name), _leaving(path), _bytes(path))
+            QuarantinedPruning(path.name, _at(path.name), _read_list(path), _bytes(path))
             for path in sorted(self._stamps())
         )
 
@@ -138,7 +138,7 @@ class Pruning:
                 self._remove(path)
         for path in self._folder.glob("*"):
             # Deletions in progress, and prunings killed before they had a list: nothing was moved there.
-            if path.name.startswith("gone-") or (_STAMP.fullmatch(path.name) and not _listed(path)):
+            if path.name.startswith("gone-") or (_STAMP.fullmatch(path.name) and not _has_list(path)):
                 shutil.rmtree(path)
         for path in (self._folder / "rotten").glob("*"):
             if path.lstat().st_ctime < before:
@@ -154,11 +154,11 @@ class Pruning:
     def _stamps(self) -> Iterator[Path]:
         with contextlib.suppress(FileNotFoundError):
             # Without a list nothing was moved yet.
-            yield from (path for path in self._folder.iterdir() if _is_stamp(path.name) and _listed(path))
+            yield from (path for path in self._folder.iterdir() if _is_stamp(path.name) and _has_list(path))
 
-    def _aside_of(self, stamp: str) -> Path:
+    def _folder_of(self, stamp: str) -> Path:
         path = self._folder / stamp
-        if not _is_stamp(stamp) or not _listed(path):
+        if not _is_stamp(stamp) or not _has_list(path):
             raise UsageError(
                 "quarantine-unknown",
                 f"no pruning with the stamp '{stamp[:60]}'; it may be deleted or restored already",
@@ -183,13 +183,13 @@ class Pruning:
             if manifest is not None:
                 yield paths, manifest
 
-    def _aside(self, path: Path, aside: Path) -> None:
+    def _move_to_quarantine(self, path: Path, aside: Path) -> None:
         target = aside / path.relative_to(self.place.root)
         make_folder(target.parent)
         with contextlib.suppress(FileNotFoundError):
             path.rename(target)
 
-    def _back(self, path: Path, aside: Path) -> bool:
+    def _move_back(self, path: Path, aside: Path) -> bool:
         """Move a file back; False if it is not in quarantine.
 
         A file that was published again meanwhile is overwritten: it has the same bytes.
@@ -216,11 +216,11 @@ class Pruning:
         shutil.rmtree(gone)
 
 
-def _leaving(aside: Path) -> RemovalList:
+def _read_list(aside: Path) -> RemovalList:
     return read_removal_list((aside / LIST_FILE).read_bytes(), str(aside / LIST_FILE))
 
 
-def _listed(path: Path) -> bool:
+def _has_list(path: Path) -> bool:
     return (path / LIST_FILE).is_file()
 
 

@@ -89,7 +89,7 @@ class _LayoutScrub:
             descriptor = waiting.pop()
             if descriptor.digest in self.followed:
                 continue
-            self._whole(descriptor)
+            self._restore(descriptor)
             if descriptor.media_type not in _MANIFESTS:
                 continue
             self.followed.add(descriptor.digest)
@@ -98,7 +98,7 @@ class _LayoutScrub:
                 said = references(manifest) if manifest is not None else None
                 waiting += said.manifests if said else ()
                 for one in said.blobs if said else ():
-                    self._whole(one)
+                    self._restore(one)
         for digest in sorted(self.rotten, key=lambda one: one.hex):
             set_aside(self.mirror.path, blob_path(self.mirror.path, digest))
             self.findings.append(Finding(ScrubbedObject.BLOB, DamageKind.ROTTEN, str(digest), "", RepairOutcome.ASIDE))
@@ -115,7 +115,7 @@ class _LayoutScrub:
         except RelbuildError:
             return None
 
-    def _whole(self, descriptor: Descriptor) -> None:
+    def _restore(self, descriptor: Descriptor) -> None:
         digest = descriptor.digest
         path = blob_path(self.mirror.path, digest)
         wrong = self.rotten.pop(digest, None)
