@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 INDEX = "application/vnd.oci.image.index.v1+json"
@@ -24,6 +25,12 @@ _PATH = re.compile(r"/v2/(?P<name>.+?)/(?P<kind>manifests|blobs/uploads|blobs|ta
 
 def digest_of(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def _contents(document: dict[str, Any]) -> set[str]:
+    """The digests to which a manifest or index refers, but for its subject, which may be missing."""
+    config = [document["config"]] if "config" in document else []
+    return {one["digest"] for one in (*config, *document.get("layers", ()), *document.get("manifests", ()))}
 
 
 class Request(BaseHTTPRequestHandler):
@@ -110,9 +117,12 @@ class Held:
 
 class FakeRegistry:
     """Runs until it is closed. `referrers`: has it the API? `page`: how many names or referrers it gives at a time.
-    `guard`: answers a request and returns False, or lets it through."""
+    `guard`: answers a request and returns False, or lets it through. `requires_content`: it refuses a manifest that
+    refers to what is not there, as docker-registry does."""
 
-    def __init__(self, *, referrers: bool = True, page: int = 1000, tag_deletion: bool = True) -> None:
+    def __init__(
+        self, *, referrers: bool = True, page: int = 1000, tag_deletion: bool = True, requires_content: bool = False
+    ) -> None:
         self.repositories: dict[str, Held] = {}
         self.uploads: dict[str, bytearray] = {}
         self.requests: list[tuple[str, str, dict[str, str]]] = []
@@ -123,6 +133,7 @@ class FakeRegistry:
         self._referrers = referrers
         self._page = page
         self._tag_deletion = tag_deletion
+        self._requires_content = requires_content
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Request,), {"registry": self}))
         self._server.daemon_threads = True
         self.host = f"127.0.0.1:{self._server.server_port}"
@@ -194,6 +205,9 @@ class FakeRegistry:
         if request.command == "PUT":
             data = request.read()
             digest = digest_of(data)
+            if self._requires_content and not _contents(json.loads(data)) <= held.blobs.keys() | held.manifests.keys():
+                request.refuse(400, "MANIFEST_BLOB_UNKNOWN")
+                return
             held.manifests[digest] = (request.headers["Content-Type"], data)
             if not reference.startswith("sha256:"):
                 held.tags[reference] = digest
@@ -266,9 +280,13 @@ class FakeRegistry:
 
 
 @contextlib.contextmanager
-def fake_registry(*, referrers: bool = True, page: int = 1000, tag_deletion: bool = True) -> Iterator[FakeRegistry]:
+def fake_registry(
+    *, referrers: bool = True, page: int = 1000, tag_deletion: bool = True, requires_content: bool = False
+) -> Iterator[FakeRegistry]:
     """A FakeRegistry for as long as the block lasts."""
-    registry = FakeRegistry(referrers=referrers, page=page, tag_deletion=tag_deletion)
+    registry = FakeRegistry(
+        referrers=referrers, page=page, tag_deletion=tag_deletion, requires_content=requires_content
+    )
     try:
         yield registry
     finally:

@@ -17,23 +17,14 @@ import pytest
 import pipeline.mirror
 import pipeline.release
 from pipeline.digest import Digest
-from pipeline.mirror.backends.directory.directory_mirror import open_directory
-from pipeline.mirror.backends.directory.directory_repository import DirectoryRepository
-from pipeline.mirror.backends.layout.layout_mirror import open_layout
-from pipeline.mirror.backends.layout.layout_repository import LayoutRepository
-from pipeline.mirror.backends.registry.registry_mirror import open_registry
-from pipeline.mirror.backends.registry.registry_repository import RegistryRepository
 from pipeline.mirror.gate import Cleared
-from pipeline.mirror.protocol import Repository, ignore_progress, is_auxiliary
+from pipeline.mirror.protocol import Mirror, Repository, ignore_progress, is_auxiliary
 from pipeline.model.manifests import Manifest
-from pipeline.progress import QUIET
 from pipeline.store import Store
 from tests.support import mirror_images
-from tests.support.registry_fake import fake_registry
 from tests.support.source import trees
 
 ROOMS = (Path(next(iter(pipeline.mirror.__path__))), Path(next(iter(pipeline.release.__path__))))
-IMPLEMENTATIONS = (RegistryRepository, DirectoryRepository, LayoutRepository)
 
 # --- what the code says ------------------------------------------------------------------------------------
 
@@ -149,27 +140,18 @@ def test_cleared_is_made_by_asking_the_gate_alone() -> None:
     assert not callers("object.__new__", "Cleared.__new__")
 
 
-@pytest.mark.parametrize("implementation", [Repository, *IMPLEMENTATIONS])
-def test_pointing_a_tag_asks_for_what_was_cleared(implementation: type) -> None:
-    cleared = inspect.signature(implementation.point).parameters["cleared"]  # type: ignore[attr-defined]
-    assert cleared.annotation in (Cleared, "Cleared") and cleared.default is inspect.Parameter.empty
+def test_pointing_a_tag_asks_for_what_was_cleared(any_mirror: Mirror) -> None:
+    for implementation in (Repository, type(any_mirror.repository("tiny"))):
+        cleared = inspect.signature(implementation.point).parameters["cleared"]
+        assert cleared.annotation in (Cleared, "Cleared") and cleared.default is inspect.Parameter.empty
 
 
 # --- what the code does ------------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=["registry", "directory", "layout"])
-def repository(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Repository]:
-    with contextlib.ExitStack() as stack:
-        match request.param:
-            case "registry":
-                host = stack.enter_context(fake_registry()).host
-                opened = open_registry(f"registry+http://{host}/team", environment={}, progress=QUIET)
-                yield stack.enter_context(opened).repository("tiny")
-            case "directory":
-                yield open_directory(tmp_path / "mirror", create=True, clock=mirror_images.ticking()).repository("tiny")
-            case _:
-                yield open_layout(tmp_path / "layout", create=True).repository("")
+@pytest.fixture
+def repository(any_mirror: Mirror) -> Repository:
+    return any_mirror.repository("tiny")
 
 
 def pullable(repository: Repository) -> dict[str, Digest | None]:

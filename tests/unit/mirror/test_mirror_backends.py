@@ -4,7 +4,6 @@ kind one is: what works on one works on any."""
 from __future__ import annotations
 
 import ast
-import contextlib
 import importlib
 import itertools
 import pickle
@@ -14,17 +13,14 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import UsageError
-from pipeline.mirror.address import Address, AddressForm
+from pipeline.mirror.address import AddressForm
 from pipeline.mirror.address_parser import ADDRESS_FORMS, is_address, parse_address
-from pipeline.mirror.backends.registry.registry_address_form import RegistryForm
-from pipeline.mirror.mirror_access import MirrorAccess
 from pipeline.mirror.protocol import Mirror, Repository
 from pipeline.mirror.repair_sources import RepairSources
 from pipeline.model.rules import MirrorRules
 from pipeline.progress import QUIET
 from pipeline.store import Store
 from tests.support import mirror_images
-from tests.support.registry_fake import fake_registry
 from tests.support.source import PIPELINE, trees
 
 BACKENDS = PIPELINE / "mirror" / "backends"
@@ -50,7 +46,7 @@ def test_the_form_of_each_folder_is_listed(folder: str) -> None:
     forms = [value for value in vars(named).values() if isinstance(value, AddressForm)]
     assert forms, f"pipeline/mirror/backends/{folder} has no address form"
     missing = [form.prefix for form in forms if form not in ADDRESS_FORMS]
-    assert not missing, f"list {missing} of {folder} in pipeline/mirror/address_parser.py: FORMS"
+    assert not missing, f"list {missing} of {folder} in pipeline/mirror/address_parser.py: ADDRESS_FORMS"
 
 
 def test_no_prefix_is_the_beginning_of_another() -> None:
@@ -113,35 +109,20 @@ def test_what_is_no_address_names_every_form() -> None:
 # --- the protocol ----------------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=ADDRESS_FORMS, ids=lambda form: form.prefix)
-def mirror(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Mirror]:
-    """A new mirror of each kind, opened by its address."""
-    form: AddressForm = request.param
-    with contextlib.ExitStack() as stack:
-        match form:
-            case RegistryForm():
-                host = stack.enter_context(fake_registry()).host
-                address = parse_address(f"registry+http://{host}/team")
-            case _:
-                address = Address(form, str(tmp_path / "mirror"))
-        access = MirrorAccess({}, QUIET, mirror_images.ticking(), Store.open(tmp_path / "remembered"))
-        yield stack.enter_context(access.mirror(address, create=True))
-
-
-def test_each_kind_has_all_of_the_protocol(mirror: Mirror) -> None:
+def test_each_kind_has_all_of_the_protocol(any_mirror: Mirror) -> None:
     """mypy says that one has not, but of a repository not what it lacks."""
-    for protocol, made in ((Mirror, mirror), (Repository, mirror.repository("tiny"))):
+    for protocol, made in ((Mirror, any_mirror), (Repository, any_mirror.repository("tiny"))):
         wanted = {name for name in vars(protocol) if not name.startswith("_")}
         missing = sorted(wanted - set(dir(made)))
         assert not missing, f"{type(made).__name__} has no {', '.join(missing)}"
 
 
-def test_what_a_mirror_of_any_kind_was_given_it_holds_keeps_and_gives(mirror: Mirror, tmp_path: Path) -> None:
+def test_what_a_mirror_of_any_kind_was_given_it_holds_keeps_and_gives(any_mirror: Mirror, tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store")
-    repository = mirror.repository("tiny")
+    repository = any_mirror.repository("tiny")
     made = mirror_images.image(store, 1)
     put = mirror_images.publish(repository, store, made, "1.0")
-    (held,) = mirror.inventory().repositories
+    (held,) = any_mirror.inventory().repositories
     assert (
         held.name == repository.name
         and {"1.0": put.digest}.items() <= {tag.name: tag.digest for tag in held.tags}.items()
@@ -149,23 +130,23 @@ def test_what_a_mirror_of_any_kind_was_given_it_holds_keeps_and_gives(mirror: Mi
     assert {blob.digest for manifest in held.manifests for blob in manifest.blobs} >= mirror_images.blobs_of(made) - {
         put.digest
     }
-    done = mirror.scrub(RepairSources(store), rate=0, progress=QUIET)
+    done = any_mirror.scrub(RepairSources(store), rate=0, progress=QUIET)
     assert done.findings == () and done.tags >= 1
     assert repository.resolve("1.0") == put.digest
     for digest in mirror_images.blobs_of(made) - {put.digest}:
         path = repository.file_path(digest)
-        assert not path or (Path(mirror.url.partition(":")[2]) / path).is_file()
+        assert not path or (Path(any_mirror.url.partition(":")[2]) / path).is_file()
 
 
-def test_pruning_is_carried_out_or_refused_by_its_own_code(mirror: Mirror, tmp_path: Path) -> None:
+def test_pruning_is_carried_out_or_refused_by_its_own_code(any_mirror: Mirror, tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store")
-    mirror_images.publish(mirror.repository("tiny"), store, mirror_images.image(store, 1), "1.0")
+    mirror_images.publish(any_mirror.repository("tiny"), store, mirror_images.image(store, 1), "1.0")
     try:
-        done = mirror.prune(MirrorRules(), 1_900_000_000, dry_run=True, idle=True)
+        done = any_mirror.prune(MirrorRules(), 1_900_000_000, dry_run=True, idle=True)
     except UsageError as error:
         assert error.code == "not-a-mirror"
     else:
         assert done.dry_run and not done.plan.tags
     with pytest.raises(UsageError) as caught:
-        mirror.restore("20260101T000000Z.00000000")
+        any_mirror.restore("20260101T000000Z.00000000")
     assert caught.value.code in {"undo-impossible", "quarantine-unknown"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,6 @@ from pipeline.digest import Digest
 from pipeline.errors import VerificationError
 from pipeline.mirror import known_blobs as reuse
 from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror
-from pipeline.mirror.backends.layout.layout_mirror import open_layout
 from pipeline.mirror.known_blobs import (
     KNOWN_SECONDS,
     SCRUB_KNOWN_SECONDS,
@@ -21,11 +20,12 @@ from pipeline.mirror.known_blobs import (
     KnownInFolder,
     stamp_of,
 )
-from pipeline.mirror.protocol import Arrival, Repository
+from pipeline.mirror.protocol import Arrival, Mirror
 from pipeline.model.image import Descriptor
 from pipeline.store import Store
 from tests.support import mirror_images
 from tests.support.mirror_images import whole
+from tests.support.mirror_kinds import FOLDER_FORMS, file_of, new_mirror, root_of
 
 BLOB = Descriptor("text/plain", Digest.of(b"whole"), 5)
 
@@ -43,60 +43,57 @@ def rotten(root: Path) -> list[bytes]:
     return [path.read_bytes() for path in (root / ".quarantine" / "rotten").glob("*")]
 
 
-@pytest.fixture(params=["directory", "layout"])
-def there(request: pytest.FixtureRequest, mirror: DirectoryMirror, tmp_path: Path) -> tuple[Repository, Path, Path]:
-    """A repository, its root, and its folder of blobs."""
-    if request.param == "directory":
-        return mirror.repository("tiny"), mirror.place.root, mirror.place.blobs
-    layout = open_layout(tmp_path / "layout", create=True)
-    return layout.repository(""), layout.path, layout.path / "blobs" / "sha256"
+@pytest.fixture(params=FOLDER_FORMS, ids=lambda form: form.prefix)
+def there(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Mirror]:
+    """A new mirror of each kind that is a folder."""
+    with new_mirror(request.param, tmp_path) as opened:
+        yield opened
 
 
-There = tuple[Repository, Path, Path]
-
-
-def test_a_rotten_layer_that_is_reused_is_healed_before_a_tag_moves(there: There, store: Store) -> None:
+def test_a_rotten_layer_that_is_reused_is_healed_before_a_tag_moves(there: Mirror, store: Store) -> None:
     """One bit of a layer that two versions share, changed on the mirror: it must not become part of the second."""
-    repository, root, blobs = there
+    repository = there.repository("tiny")
     one, two = mirror_images.image(store, 1), mirror_images.image(store, 2)
     mirror_images.publish(repository, store, one, "1.0")
     shared = one.layers[0].blob
     assert shared == two.layers[0].blob
-    spoiled = flip(blobs / shared.digest.hex)
+    spoiled = flip(file_of(there, shared.digest))
     assert repository.put_blob(shared, store.blob(shared.digest)) is Arrival.UPLOADED
     mirror_images.publish(repository, store, two, "2.0")
     repository.check_blob(shared)
-    assert rotten(root) == [spoiled]
+    assert rotten(root_of(there)) == [spoiled]
 
 
-def test_a_rotten_blob_without_good_bytes_stays_refused(there: There, tmp_path: Path) -> None:
-    repository, _, blobs = there
+def test_a_rotten_blob_without_good_bytes_stays_refused(there: Mirror, tmp_path: Path) -> None:
+    repository = there.repository("tiny")
     repository.put_blob(BLOB, b"whole")
-    flip(blobs / BLOB.digest.hex)
+    flip(file_of(there, BLOB.digest))
     (tmp_path / "own").write_bytes(b"wrong")
     with pytest.raises(VerificationError):
         repository.put_blob(BLOB, tmp_path / "own")
     assert not repository.holds_whole(BLOB)
 
 
-def test_a_rotten_manifest_is_written_again(there: There, store: Store) -> None:
-    repository, root, _ = there
+def test_a_rotten_manifest_is_written_again(there: Mirror, store: Store) -> None:
+    repository = there.repository("tiny")
     put = mirror_images.publish(repository, store, mirror_images.image(store, 1), "1.0")
-    (file,) = [path for path in root.rglob(f"{put.digest.hex}*") if path.is_file() and not path.is_symlink()]
-    spoiled = flip(file)
+    spoiled = flip(file_of(there, put.digest))
     assert repository.put_manifest(put)
     assert repository.manifest("1.0") == put
-    assert rotten(root) == [spoiled]
+    assert rotten(root_of(there)) == [spoiled]
     assert not repository.put_manifest(put)
 
 
-def test_a_planted_link_under_a_digest_is_replaced_and_not_followed(there: There, tmp_path: Path) -> None:
-    repository, _, blobs = there
+def test_a_planted_link_under_a_digest_is_replaced_and_not_followed(there: Mirror, tmp_path: Path) -> None:
+    repository = there.repository("tiny")
     (tmp_path / "elsewhere").write_bytes(b"whole")
-    (blobs / BLOB.digest.hex).symlink_to(tmp_path / "elsewhere")
+    repository.put_blob(BLOB, b"whole")
+    file = file_of(there, BLOB.digest)
+    file.unlink()
+    file.symlink_to(tmp_path / "elsewhere")
     assert not repository.holds_whole(BLOB)
     assert repository.put_blob(BLOB, b"whole") is Arrival.UPLOADED
-    assert not (blobs / BLOB.digest.hex).is_symlink()
+    assert not file.is_symlink()
     assert (tmp_path / "elsewhere").read_bytes() == b"whole"
 
 
