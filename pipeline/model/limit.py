@@ -231,7 +231,8 @@ class Overrun:
 class Counter:
     """The place where the kernel counts how often the limit was hit.
 
-    Controller, file and key by version of control groups. `figure` is its name among what was measured.
+    Controller, file and key by version of control groups; key "": the file has one number and nothing else, as v1's
+    `*.failcnt`. `figure` is its name among what was measured.
     """
 
     figure: str
@@ -241,7 +242,7 @@ class Counter:
     def read(self, group: ControlGroup) -> int | None:
         """Count of now."""
         controller, file, key = self.v2 if group.version == 2 else self.v1
-        return group.entry(controller, file, key)
+        return group.entry(controller, file, key) if key else group.number(controller, file)
 
 
 def format_times(count: int) -> str:

@@ -188,7 +188,10 @@ class BuildSession:
                 hostname="build",
                 shm=self.limits.scratch,
                 mounts=self._mounts,
-                resources=resources_of(Limits(memory=self.limits.memory, pids=self.limits.pids), group),
+                # Nobody reads these back: without its limits a scriptlet is not started.
+                resources=resources_of(
+                    Limits(memory=self.limits.memory, pids=self.limits.pids), group, all_of_them=True
+                ),
             ),
         )
         files = {name: self.slot.folder / f"{number}.{name}" for name in ("pid", "log")}

@@ -91,15 +91,19 @@ def read_limits(limits: Limits, measured: ObservedInstance) -> tuple[LimitReadin
     return tuple(readings)
 
 
-def resources_of(limits: Limits, group: ControlGroup) -> Mapping[str, object]:
-    """Members of `linux.resources` that limit an instance (runtime-spec, config-linux.md)."""
+def resources_of(limits: Limits, group: ControlGroup, *, all_of_them: bool = False) -> Mapping[str, object]:
+    """Members of `linux.resources` that limit a container (runtime-spec, config-linux.md).
+
+    Limits whose controller the machine lacks are left out, because a runtime starts nothing with them; they are read
+    back as not enforced. With `all_of_them` they are in it: for what must not run without them.
+    """
     found: dict[str, object] = {}
     for limit in LIMITS:
         match limit.set_by:
             case InResources(make, unasked):
                 value = limits[limit]
                 value = unasked if value is None else value
-                if value is not None:
+                if value is not None and (all_of_them or group.has(limit.controller(group))):
                     found.update(make(value, group))
             case AsRlimit() | OnLink() | AfterStart() | AsFileSystem():
                 pass

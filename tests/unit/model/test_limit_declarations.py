@@ -18,6 +18,7 @@ from pipeline.model.limit import (
     AfterStart,
     AsFileSystem,
     AsRlimit,
+    Counter,
     FileSystemSize,
     InResources,
     LimitReading,
@@ -30,7 +31,7 @@ from pipeline.model.quantities import Quantity
 from pipeline.model.smoke import SmokePlan
 from pipeline.model.usage import Usage
 from pipeline.recipes.schema import LimitsDocument
-from pipeline.sandbox.cgroups import Cgroup, Hierarchies
+from pipeline.sandbox.cgroups import Cgroup, mounted_hierarchies
 from pipeline.sandbox.limit_readings import ObservedInstance, read_limits, resources_of
 
 MEMBERS = {
@@ -59,12 +60,37 @@ def value_of(limit: AnyLimit) -> int:
     return limit.example
 
 
-def group_of(folder: Path, version: int) -> Cgroup:
-    """A group whose files are made by the test."""
+V1 = {"blkio", "cpu", "cpuacct", "cpuset", "devices", "freezer", "hugetlb", "memory", "net_cls", "perf_event", "pids"}
+V2 = {"cpu", "cpuset", "hugetlb", "io", "memory", "misc", "pids", "rdma"}
+"""The controllers that the kernel has (cgroups(7); admin-guide/cgroup-v2.rst)."""
+
+RESOURCES: dict[str, set[str]] = {
+    "blockIO": {
+        "leafWeight",
+        "throttleReadBpsDevice",
+        "throttleReadIOPSDevice",
+        "throttleWriteBpsDevice",
+        "throttleWriteIOPSDevice",
+        "weight",
+        "weightDevice",
+    },
+    "cpu": {"burst", "cpus", "idle", "mems", "period", "quota", "realtimePeriod", "realtimeRuntime", "shares"},
+    "hugepageLimits": {"limit", "pageSize"},
+    "memory": {"checkBeforeUpdate", "disableOOMKiller", "limit", "reservation", "swap", "swappiness", "useHierarchy"},
+    "network": {"classID", "priorities"},
+    "pids": {"limit"},
+}
+"""Members of `linux.resources` (runtime-spec 1.2, config-linux.md) and theirs, but for devices, which are no limit."""
+
+
+def group_of(folder: Path, version: int, *, lacking: str = "") -> Cgroup:
+    """A group on a machine whose kernel has all controllers but one; its files are made by the test."""
+    folder.mkdir(exist_ok=True)
     if version == 2:
-        return Cgroup(Hierarchies({}, folder), "x")
-    names = {name for limit in LIMITS for name in (limit.controllers or ())[:1]}
-    return Cgroup(Hierarchies({name: folder / name for name in names}), "x")
+        (folder / "cgroup.controllers").write_text(" ".join(sorted(V2 - {lacking})))
+        return Cgroup(mounted_hierarchies(f"1 0 0:1 / {folder} rw - cgroup2 cgroup2 rw"), "x")
+    mounts = [f"1 0 0:1 / {folder / name} rw - cgroup cgroup rw,{name}" for name in sorted(V1 - {lacking})]
+    return Cgroup(mounted_hierarchies("\n".join(mounts)), "x")
 
 
 def test_the_form_in_documents_that_outlive_a_release_is_the_same() -> None:
@@ -109,17 +135,61 @@ def test_the_sandbox_sets_it(limit: AnyLimit, tmp_path: Path) -> None:
     value = value_of(limit)
     match limit.set_by:
         case InResources():
-            found = resources_of(Limits(**{limit.member: value}), group_of(tmp_path, 1))
-            assert found != resources_of(Limits(), group_of(tmp_path, 1)), f"the runtime is not told of {limit.name}"
+            for version in (1, 2):
+                group = group_of(tmp_path, version)
+                found = resources_of(Limits(**{limit.member: value}), group)
+                assert found != resources_of(Limits(), group), f"v{version}: the runtime is not told of {limit.name}"
         case AsRlimit(kind):
             assert kind.startswith("RLIMIT_")
         case AfterStart():
-            assert limit.controllers is not None
+            pass
         case OnLink() | AsFileSystem():
             folder = Path(inspect.getfile(sandbox)).parent
             module = f"from pipeline.model.limits.{limit.name} import LIMIT"
             users = [path.name for path in folder.glob("*.py") if module in path.read_text()]
             assert users, f"nothing in pipeline/sandbox sets {limit.name}, which it has to do itself"
+
+
+@each
+def test_what_a_control_group_holds_names_its_controllers(limit: AnyLimit) -> None:
+    """Of both versions, as the kernel and `mounted_hierarchies` know them."""
+    if isinstance(limit.set_by, InResources | AfterStart):
+        assert limit.controllers is not None, f"{limit.name} does not say which controllers limit it"
+        v1, v2 = limit.controllers
+        assert v1 in V1 and v2 in V2
+
+
+@each
+def test_a_machine_without_its_controller_starts_it_and_reads_it_as_not_enforced(
+    limit: AnyLimit, tmp_path: Path
+) -> None:
+    """A runtime that is told to limit what the kernel cannot starts nothing."""
+    if limit.controllers is None:
+        return
+    limits = Limits(**{limit.member: value_of(limit)})
+    for version, lacking in enumerate(limit.controllers, 1):
+        group = group_of(tmp_path, version, lacking=lacking)
+        assert not group.has(lacking)
+        if isinstance(limit.set_by, InResources):
+            told = limit.set_by.make(value_of(limit), group)
+            assert not told.keys() & resources_of(limits, group).keys()
+        readings = read_limits(limits, ObservedInstance(group, -1, None))
+        found = [reading for reading in readings if reading.name == limit.name]
+        assert found and all(reading.reason and not is_enforced(reading) for reading in found)
+
+
+def test_the_runtime_is_told_what_its_specification_has(tmp_path: Path) -> None:
+    """It ignores any other member; and what one limit writes, no other may write again."""
+    for version in (1, 2):
+        group, said = group_of(tmp_path, version), list[str]()
+        for limit in LIMITS:
+            if isinstance(limit.set_by, InResources):
+                for member, value in limit.set_by.make(value_of(limit), group).items():
+                    assert member in RESOURCES, f"{limit.name}: linux.resources has no '{member}'"
+                    for part in value if isinstance(value, list) else [value]:
+                        assert part.keys() <= RESOURCES[member], f"{limit.name}: {member} has no {sorted(part)}"
+                    said.append(member)
+        assert len(said) == len(set(said)), f"two limits write the same member: {sorted(said)}"
 
 
 @each
@@ -134,9 +204,22 @@ def test_an_overrun_that_the_kernel_counts_is_told(limit: AnyLimit, tmp_path: Pa
         path = group.folder(controller)
         assert path is not None
         path.mkdir(parents=True)
-        (path / file).write_text(f"{key} 3\n")
+        (path / file).write_text(f"{key} 3\n".lstrip())
         told = limit.overruns(group.usage())
         assert len(told) == 1 and "3 times" in told[0].text
+
+
+def test_a_file_of_one_number_is_a_counter_too(tmp_path: Path) -> None:
+    group = group_of(tmp_path, 1)
+    counter = Counter(
+        "failures", v1=("hugetlb", "hugetlb.2MB.failcnt", ""), v2=("hugetlb", "hugetlb.2MB.events", "max")
+    )
+    assert counter.read(group) is None
+    folder = group.folder("hugetlb")
+    assert folder is not None
+    folder.mkdir(parents=True)
+    (folder / "hugetlb.2MB.failcnt").write_text("7\n")
+    assert counter.read(group) == 7
 
 
 @each

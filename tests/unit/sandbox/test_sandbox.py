@@ -203,7 +203,11 @@ def plan(**changes: object) -> ContainerPlan:
 def counting_swap(tmp_path: Path) -> Cgroup:
     """A group on a machine whose kernel counts swap."""
     (tmp_path / "memory.memsw.limit_in_bytes").touch()
-    return Cgroup(Hierarchies({"memory": tmp_path}), "x")
+    return Cgroup(Hierarchies(dict.fromkeys(("cpu", "memory", "pids"), tmp_path)), "x")
+
+
+LIMITING = Cgroup(Hierarchies(dict.fromkeys(("cpu", "memory", "pids"), Path("/nonexistent"))), "x")
+"""A group on a machine with these controllers, whose kernel does not count swap."""
 
 
 class TestBundle:
@@ -240,14 +244,20 @@ class TestBundle:
         assert {"type": "RLIMIT_CORE", "hard": 0, "soft": 0} in said["process"]["rlimits"]
 
     def test_swap_is_left_out_where_the_kernel_does_not_count_it(self) -> None:
-        resources = resources_of(Limits(memory=1 << 30), Cgroup(Hierarchies(), "x"))
+        resources = resources_of(Limits(memory=1 << 30), LIMITING)
         assert resources["memory"] == {"limit": 1 << 30}
 
     def test_processes_and_open_files_are_limited_where_nothing_is_asked(self) -> None:
-        assert resources_of(Limits(), Cgroup(Hierarchies(), "x")) == {"pids": {"limit": 4096}}
+        assert resources_of(Limits(), LIMITING) == {"pids": {"limit": 4096}}
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         assert rlimits_of(Limits()) == (("RLIMIT_NOFILE", min(65536, hard)),)
         assert rlimits_of(Limits(open_files=100)) == (("RLIMIT_NOFILE", 100),)
+
+    def test_what_must_not_run_without_its_limits_is_not_started_where_a_controller_is_missing(self) -> None:
+        lacking = Cgroup(Hierarchies({"memory": Path("/nonexistent")}), "x")
+        limits = Limits(memory=1 << 30, pids=20)
+        assert resources_of(limits, lacking) == {"memory": {"limit": 1 << 30}}
+        assert resources_of(limits, lacking, all_of_them=True)["pids"] == {"limit": 20}
 
     def test_namespaces_that_were_made_beforehand_are_joined(self) -> None:
         said = json.loads(json.dumps(spec(plan(namespaces={"network": Path("/proc/1/fd/9")}))))
@@ -256,7 +266,7 @@ class TestBundle:
         assert len(paths) == 7
 
     def test_a_tiny_share_of_a_core_is_the_least_that_the_kernel_takes(self) -> None:
-        resources = resources_of(Limits(milli_cpus=1), Cgroup(Hierarchies(), "x"))
+        resources = resources_of(Limits(milli_cpus=1), LIMITING)
         assert resources["cpu"] == {"quota": 1000, "period": 100_000}
 
     def test_everything_bound_is_without_devices_and_setuid(self) -> None:
