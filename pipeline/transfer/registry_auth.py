@@ -80,13 +80,13 @@ class RegistryAuth:
         base: Url,
         host: str,
         namespace: str,
-        wallet: CredentialStore,
+        credential_store: CredentialStore,
         call: Callable[[TokenRequest], tuple[int, bytes]],
     ) -> None:
         self._base = base
         self._host = host
         self._namespace = namespace
-        self._wallet = wallet
+        self._credential_store = credential_store
         self._call = call
         self._lock = threading.Lock()
         self._way: Challenge | None = None
@@ -133,7 +133,7 @@ class RegistryAuth:
     def denied(self, scopes: Sequence[Scope], why: str) -> EnvironmentLacking:
         """Make the error of a registry that denies access, with the files searched for credentials."""
         what = ", ".join(scope.name for scope in scopes) or "this"
-        looked = ", ".join(str(path) for path in self._wallet.files) or "no file (HOME is not set)"
+        looked = ", ".join(str(path) for path in self._credential_store.files) or "no file (HOME is not set)"
         known = self._credentials(scopes)
         who = f"as '{known.user or 'the holder of an identity token'}'" if known else "without credentials"
         more = [str(one) for one in self._demanded if merge_scopes(scopes, (one,)) != merge_scopes(scopes)]
@@ -150,7 +150,7 @@ class RegistryAuth:
 
     def _credentials(self, scopes: Sequence[Scope]) -> Credentials | None:
         name = next((scope.name for scope in scopes if scope.kind == "repository"), self._namespace)
-        return self._wallet.find(self._host, name)
+        return self._credential_store.find(self._host, name)
 
     def _bearer(self, way: Challenge, scopes: tuple[Scope, ...]) -> str:
         """Return the header with a cached or new token. The caller holds the lock."""
@@ -197,7 +197,7 @@ class RegistryAuth:
                 scopes,
                 f"its token server {shown_url(realm)} lacks TLS, which the registry uses; no credentials were sent",
             )
-        if not self._wallet.token_servers.admit(self._base, url):
+        if not self._credential_store.token_servers.admit(self._base, url):
             raise EnvironmentLacking(
                 "token-server-unknown",
                 f"{self._host} names the unknown token server {url.place}; no credentials were sent",

@@ -93,7 +93,7 @@ class RegistryClient:
         base: str,
         *,
         network: Network,
-        wallet: CredentialStore,
+        credential_store: CredentialStore,
         namespace: str = "",
         certificates: Sequence[Path] = (),
         parallel: int = 8,
@@ -107,7 +107,7 @@ class RegistryClient:
         self._origin = root.origin
         self._certificates = tuple(certificates)
         self._parallel = parallel
-        self._authority = RegistryAuth(root, self.host, namespace, wallet, self._token)
+        self._auth = RegistryAuth(root, self.host, namespace, credential_store, self._token)
         self._meter = TrafficMeter()
         self._pace = SharedPause()
         self._stack = ExitStack()
@@ -202,7 +202,7 @@ class RegistryClient:
 
         `why`: the registry's message.
         """
-        return self._authority.denied(scopes, why)
+        return self._auth.denied(scopes, why)
 
     # --- one request ---------------------------------------------------------------------------
 
@@ -261,14 +261,14 @@ class RegistryClient:
         self, method: str, url: str, scopes: Sequence[Scope], headers: Mapping[str, str], body: bytes | FileRange
     ) -> Iterator[httpx.Response]:
         ours = self._place(url).origin == self._origin
-        shown = self._authority.header(scopes) if ours else ""
+        shown = self._auth.header(scopes) if ours else ""
         with self._sent(method, url, {**headers, **_authorization(shown)}, body) as response:
             if not (ours and response.status_code == 401):
                 yield response
                 return
             challenges = parse_challenges(response.headers.get_list("www-authenticate"))
             self._read(response, TOKEN_ANSWER_LIMIT)
-        shown = self._authority.answer(challenges, scopes, shown)
+        shown = self._auth.answer(challenges, scopes, shown)
         with self._sent(method, url, {**headers, **_authorization(shown)}, body) as response:
             yield response
 

@@ -200,7 +200,7 @@ def test_a_registry_that_sends_us_on_with_a_token_does_not_get_it_shown(status: 
         where = f"ftp://u:{SECRET}@host.test/x?token={SECRET}"
         realm = f'Bearer realm="http://u:{SECRET}@host.test/t?token={SECRET}"'
         server.serve = lambda _: head(status, b"x" * 99, Location=where, WWW_Authenticate=realm)
-        with RegistryClient(server.url, network=NETWORK, wallet=CredentialStore.of({})) as exchange:
+        with RegistryClient(server.url, network=NETWORK, credential_store=CredentialStore.of({})) as exchange:
             said = refusal(lambda: exchange.ask("GET", "/v2/", scopes=SCOPES, limit=3))
     assert SECRET not in said
 

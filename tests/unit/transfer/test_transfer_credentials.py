@@ -17,7 +17,7 @@ def auth(user: str, password: str) -> dict[str, str]:
     return {"auth": base64.b64encode(f"{user}:{password}".encode()).decode()}
 
 
-def wallet(path: Path, **document: object) -> CredentialStore:
+def credential_store(path: Path, **document: object) -> CredentialStore:
     path.write_text(json.dumps(document))
     return CredentialStore.of({"REGISTRY_AUTH_FILE": str(path)})
 
@@ -34,7 +34,7 @@ def test_the_longest_key_that_holds_the_repository_counts(tmp_path: Path) -> Non
         "host:5000/team": auth("team", "2"),
         "host:5000/team/app": auth("app", "3"),
     }
-    found = wallet(tmp_path / "auth.json", auths=auths)
+    found = credential_store(tmp_path / "auth.json", auths=auths)
     assert found.find("host:5000", "team/app") == Credentials("app", "3")
     assert found.find("host:5000", "team/other") == Credentials("team", "2")
     assert found.find("host:5000", "teams") == Credentials("host", "1")
@@ -43,7 +43,7 @@ def test_the_longest_key_that_holds_the_repository_counts(tmp_path: Path) -> Non
 
 
 def test_docker_writes_urls_as_keys(tmp_path: Path) -> None:
-    found = wallet(tmp_path / "config.json", auths={"https://host/v1/": auth("user", "with:colon")})
+    found = credential_store(tmp_path / "config.json", auths={"https://host/v1/": auth("user", "with:colon")})
     assert found.find("host", "a/b") == Credentials("user", "with:colon")
 
 
@@ -70,7 +70,9 @@ def test_a_file_without_the_host_leads_to_the_next(tmp_path: Path) -> None:
 
 def test_an_identity_token_is_kept_apart_from_a_password(tmp_path: Path) -> None:
     entry = {**auth("user", ""), "identitytoken": "t"}
-    assert wallet(tmp_path / "f", auths={"host": entry}).find("host") == Credentials("user", identity_token="t")
+    assert credential_store(tmp_path / "f", auths={"host": entry}).find("host") == Credentials(
+        "user", identity_token="t"
+    )
 
 
 def test_secrets_are_not_shown(tmp_path: Path) -> None:
@@ -119,7 +121,7 @@ def test_helpers_are_asked_the_hosts_own_first_and_the_store_last(tmp_path: Path
 def test_a_helper_that_knows_nothing_is_no_error_and_one_that_fails_is(tmp_path: Path, helpers: Path) -> None:
     helper(helpers, "none", "echo credentials not found in native keychain; exit 1")
     helper(helpers, "broken", "echo the key ring is locked; exit 1")
-    found = wallet(
+    found = credential_store(
         tmp_path / "f", credHelpers={"host": "none", "locked": "broken", "evil": "../../bin/sh", "gone": "gone"}
     )
     assert found.find("host") is None

@@ -127,7 +127,7 @@ def test_a_slow_host_that_is_alone_ends_with_the_networks_error(server: SlowServ
 
 @pytest.mark.parametrize("how", ["headers", "interim", "silent", "trickle", "chunks"])
 def test_a_slow_registry_ends_with_its_error(server: SlowServer, how: str) -> None:
-    exchange = RegistryClient(server.url, network=NETWORK, wallet=CredentialStore.of({}))
+    exchange = RegistryClient(server.url, network=NETWORK, credential_store=CredentialStore.of({}))
     with exchange, pytest.raises(EnvironmentLacking, match=r"no answer within|too slow") as caught:
         exchange.ask("GET", f"/{how}", scopes=PULL, limit=1 << 20)
     assert caught.value.code == "registry-unreachable"
@@ -136,7 +136,7 @@ def test_a_slow_registry_ends_with_its_error(server: SlowServer, how: str) -> No
 def test_an_upload_that_nobody_reads_is_interrupted(server: SlowServer, tmp_path: Path) -> None:
     (tmp_path / "large").write_bytes(bytes(32 << 20))
     with (
-        RegistryClient(server.url, network=NETWORK, wallet=CredentialStore.of({})) as exchange,
+        RegistryClient(server.url, network=NETWORK, credential_store=CredentialStore.of({})) as exchange,
         pytest.raises(TransientFailure),
     ):
         body = FileRange(tmp_path / "large", 0, 32 << 20)
@@ -147,7 +147,7 @@ def test_the_answer_to_an_upload_may_take_longer_and_not_for_ever(
     server: SlowServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exchange_module, "UPLOAD_ANSWER", 1.0)
-    exchange = RegistryClient(server.url, network=NETWORK, wallet=CredentialStore.of({}))
+    exchange = RegistryClient(server.url, network=NETWORK, credential_store=CredentialStore.of({}))
     with exchange, pytest.raises(TransientFailure, match="no answer within 1 s"):
         exchange.ask("PUT", "/interim", scopes=PULL, limit=100, body=b"x", once=True)
 
@@ -155,7 +155,7 @@ def test_the_answer_to_an_upload_may_take_longer_and_not_for_ever(
 def test_a_token_server_that_is_slow_ends_too(server: SlowServer) -> None:
     challenge = f'Bearer realm="{server.url}/headers",service="it"'
     server.serve = lambda _: head("401 Unauthorized", WWW_Authenticate=challenge)
-    exchange = RegistryClient(server.url, network=NETWORK, wallet=CredentialStore.of({}))
+    exchange = RegistryClient(server.url, network=NETWORK, credential_store=CredentialStore.of({}))
     with exchange, pytest.raises(EnvironmentLacking, match="no answer within") as caught:
         exchange.ask("GET", "/v2/", scopes=PULL, limit=100)
     assert caught.value.code == "registry-unreachable"
@@ -259,7 +259,7 @@ def test_no_head_of_an_answer_is_an_internal_error(server: SlowServer, store: St
         get(store, f"{server.url}/x")
     with pytest.raises((EnvironmentLacking, VerificationError)):
         fetch_document([f"{server.url}/x"], limit=100, network=NETWORK)
-    with RegistryClient(server.url, network=NETWORK, wallet=CredentialStore.of({})) as exchange:
+    with RegistryClient(server.url, network=NETWORK, credential_store=CredentialStore.of({})) as exchange:
         try:
             exchange.ask("GET", "/x", scopes=PULL, limit=100)
         except (EnvironmentLacking, VerificationError) as error:

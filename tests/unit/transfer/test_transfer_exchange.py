@@ -63,8 +63,12 @@ class Speaker:
         token_servers: str = "",
     ) -> RegistryClient:
         self._file.write_text(json.dumps({"auths": {registry.host: entry} if entry else {}}))
-        wallet = CredentialStore.of({"REGISTRY_AUTH_FILE": str(self._file), "RELBUILD_TOKEN_SERVERS": token_servers})
-        return self._stack.enter_context(RegistryClient(f"http://{registry.host}", network=network, wallet=wallet))
+        credential_store = CredentialStore.of(
+            {"REGISTRY_AUTH_FILE": str(self._file), "RELBUILD_TOKEN_SERVERS": token_servers}
+        )
+        return self._stack.enter_context(
+            RegistryClient(f"http://{registry.host}", network=network, credential_store=credential_store)
+        )
 
 
 @pytest.fixture
@@ -364,7 +368,7 @@ def test_what_cannot_be_reached_is_named(speak: Speaker, registry: FakeRegistry)
 
 def test_plain_http_where_tls_is_expected_says_what_to_write(registry: FakeRegistry, tmp_path: Path) -> None:
     exchange = RegistryClient(
-        f"https://{registry.host}", network=NETWORK, wallet=CredentialStore.of({"HOME": str(tmp_path)})
+        f"https://{registry.host}", network=NETWORK, credential_store=CredentialStore.of({"HOME": str(tmp_path)})
     )
     with exchange, pytest.raises(EnvironmentLacking) as caught:
         exchange.ask("GET", BLOB, scopes=PULL, limit=100)

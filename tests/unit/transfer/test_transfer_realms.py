@@ -126,8 +126,8 @@ def test_what_names_no_token_server_is_an_error_that_repeats_nothing(named: str)
 
 def test_a_realm_without_tls_is_told_nothing_by_a_registry_with_it(tmp_path: Path) -> None:
     asked = Asked()
-    wallet = wallet_of(tmp_path, {"host.test": LOGIN}, "host.test=auth.test:80")
-    authority = authority_of(wallet, asked)
+    credential_store = wallet_of(tmp_path, {"host.test": LOGIN}, "host.test=auth.test:80")
+    authority = authority_of(credential_store, asked)
     with pytest.raises(EnvironmentLacking, match="lacks TLS"):
         authority.answer([bearer("http://auth.test/token")], PULL, "")
     assert asked == []
@@ -182,8 +182,8 @@ def test_a_challenge_does_not_widen_what_is_asked_for(
 def test_a_realm_does_not_bring_a_wider_scope_in_its_query(tmp_path: Path) -> None:
     for entry in (LOGIN, {"identitytoken": "of the login"}):
         asked = Asked()
-        wallet = wallet_of(tmp_path, {"host.test": entry})
-        authority = authority_of(wallet, asked)
+        credential_store = wallet_of(tmp_path, {"host.test": entry})
+        authority = authority_of(credential_store, asked)
         realm = "https://host.test/t?tenant=a&scope=repository:x:*&Scope=y&service=z&offline_token=true&account=root#x"
         authority.answer([bearer(realm)], PULL, "")
         query = parse_qs(urlsplit(asked[0].url).query)
@@ -307,10 +307,10 @@ def wallet_of(folder: Path, auths: dict[str, dict[str, str]], token_servers: str
     )
 
 
-def authority_of(wallet: CredentialStore, call: Callable[[TokenRequest], tuple[int, bytes]]) -> RegistryAuth:
+def authority_of(credential_store: CredentialStore, call: Callable[[TokenRequest], tuple[int, bytes]]) -> RegistryAuth:
     base = parse_url("https://host.test")
     assert base is not None
-    return RegistryAuth(base, "host.test", "", wallet, call)
+    return RegistryAuth(base, "host.test", "", credential_store, call)
 
 
 # --- redirections ----------------------------------------------------------------------------------
@@ -338,5 +338,5 @@ def test_a_redirection_to_nonsense_is_refused_with_its_code(
 @pytest.mark.parametrize("base", ["https://h:99999", "https://[", "https://" + "a" * 64, "nothing"])
 def test_a_registry_that_is_no_address_is_a_usage_error(base: str) -> None:
     with pytest.raises(UsageError) as caught:
-        RegistryClient(base, network=Network(), wallet=CredentialStore.of({}))
+        RegistryClient(base, network=Network(), credential_store=CredentialStore.of({}))
     assert caught.value.code == "mirror-url"

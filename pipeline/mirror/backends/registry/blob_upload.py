@@ -52,22 +52,22 @@ _RANGE = re.compile(r"(?:bytes=)?0-(\d{1,18})")
 
 
 class _Forgotten(Exception):
-    """The registry does not know this upload session any more. `answer`: its response."""
+    """The registry does not know this upload session any more. `response`: the one that says so."""
 
-    def __init__(self, answer: RegistryResponse) -> None:
-        self.answer = answer
+    def __init__(self, response: RegistryResponse) -> None:
+        self.response = response
 
 
 class BlobUpload:
     """Push of one blob to the repository `name` (with its namespace)."""
 
-    def __init__(self, exchange: RegistryClient, name: str, descriptor: Descriptor, content: bytes | Path) -> None:
-        self._exchange = exchange
+    def __init__(self, client: RegistryClient, name: str, descriptor: Descriptor, content: bytes | Path) -> None:
+        self._client = client
         self._path = f"/v2/{name}/blobs"
         self._scopes = (Scope.repository(name, "pull", "push"),)
         self._descriptor = descriptor
         self._content = content
-        self._place = f"{exchange.host}/{name}"
+        self._place = f"{client.host}/{name}"
         self._location = ""
         self._offset = 0
         self._reported = 0
@@ -83,20 +83,20 @@ class BlobUpload:
             query = f"?mount={self._descriptor.digest}&from={quote(source, safe='')}"
             scopes = (*self._scopes, Scope.repository(source, "pull"))
             try:
-                answer = self._exchange.ask(
+                response = self._client.ask(
                     "POST", f"{self._path}/uploads/{query}", scopes=scopes, limit=UPLOAD_RESPONSE_LIMIT
                 )
             except EnvironmentLacking as error:
                 if error.code == "registry-denied":  # for the source; if for the target too, the upload reports it
                     continue
                 raise
-            if answer.status == 201:
-                require_digest(answer, self._descriptor.digest, self._place)
+            if response.status == 201:
+                require_digest(response, self._descriptor.digest, self._place)
                 self._cancel()
                 return True
-            if answer.status == 202 and answer.location():
+            if response.status == 202 and response.location():
                 self._cancel()
-                self._begun(answer)
+                self._begun(response)
         return False
 
     def send(self, task: Task) -> None:
@@ -105,7 +105,7 @@ class BlobUpload:
         Raises VerificationError `blob-mismatch` if the bytes are not the descriptor's, and as
         `RegistryClient.ask`.
         """
-        retries = self._exchange.retry_budget()
+        retries = self._client.retry_budget()
         for left in reversed(range(UPLOAD_SESSIONS)):
             try:
                 if not self._location:
@@ -115,19 +115,19 @@ class BlobUpload:
             except _Forgotten as gone:
                 self._location, self._offset = "", 0
                 if not left:
-                    raise registry_refused(gone.answer, "keep an upload until it is complete", self._place) from None
+                    raise registry_refused(gone.response, "keep an upload until it is complete", self._place) from None
 
     # --- the session -----------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        answer = self._exchange.ask("POST", f"{self._path}/uploads/", scopes=self._scopes, limit=UPLOAD_RESPONSE_LIMIT)
-        if answer.status != 202 or not answer.location():
-            raise self._refused(answer)
-        self._begun(answer)
+        response = self._client.ask("POST", f"{self._path}/uploads/", scopes=self._scopes, limit=UPLOAD_RESPONSE_LIMIT)
+        if response.status != 202 or not response.location():
+            raise self._refused(response)
+        self._begun(response)
 
-    def _begun(self, answer: RegistryResponse) -> None:
-        self._location, self._offset = answer.location(), 0
-        least = answer.header("oci-chunk-min-length")
+    def _begun(self, response: RegistryResponse) -> None:
+        self._location, self._offset = response.location(), 0
+        least = response.header("oci-chunk-min-length")
         if least.isascii() and least.isdecimal() and len(least) < 12:
             self._piece = max(UPLOAD_CHUNK, int(least))
 
@@ -138,7 +138,7 @@ class BlobUpload:
         """
         if self._location:
             with contextlib.suppress(EnvironmentLacking):
-                self._exchange.ask("DELETE", self._location, scopes=self._scopes, limit=UPLOAD_RESPONSE_LIMIT)
+                self._client.ask("DELETE", self._location, scopes=self._scopes, limit=UPLOAD_RESPONSE_LIMIT)
             self._location = ""
 
     def _transfer(self, task: Task, retries: RetryBudget) -> None:
@@ -166,7 +166,7 @@ class BlobUpload:
     def _patch(self) -> None:
         end = min(self._descriptor.size, self._offset + self._piece)
         headers = {"Content-Type": "application/octet-stream", "Content-Range": f"{self._offset}-{end - 1}"}
-        answer = self._exchange.ask(
+        response = self._client.ask(
             "PATCH",
             self._location,
             scopes=self._scopes,
@@ -175,14 +175,14 @@ class BlobUpload:
             body=self._body(self._offset, end),
             once=True,
         )
-        if answer.status in {404, 416}:
-            raise _Forgotten(answer)
-        if answer.status not in {200, 201, 202, 204}:
-            raise self._refused(answer)
-        got = _received(answer, end)
+        if response.status in {404, 416}:
+            raise _Forgotten(response)
+        if response.status not in {200, 201, 202, 204}:
+            raise self._refused(response)
+        got = _received(response, end)
         if not self._offset < got <= end:
             raise TransientFailure(f"it has {got} bytes, but {end} were sent")
-        self._location, self._offset = answer.location() or self._location, got
+        self._location, self._offset = response.location() or self._location, got
 
     def _finish(self) -> None:
         """Send the remaining bytes (all of a small blob) and complete the upload."""
@@ -191,7 +191,7 @@ class BlobUpload:
         if 0 < self._offset < size:
             headers["Content-Range"] = f"{self._offset}-{size - 1}"
         sign = "&" if "?" in self._location else "?"
-        answer = self._exchange.ask(
+        response = self._client.ask(
             "PUT",
             f"{self._location}{sign}digest={quote(str(self._descriptor.digest), safe='')}",
             scopes=self._scopes,
@@ -200,11 +200,11 @@ class BlobUpload:
             body=self._body(self._offset, size),
             once=True,
         )
-        if answer.status == 404 or (answer.status == 416 and self._offset < size):
-            raise _Forgotten(answer)
-        if answer.status not in {200, 201, 204}:
-            raise self._refused(answer)
-        require_digest(answer, self._descriptor.digest, self._place)
+        if response.status == 404 or (response.status == 416 and self._offset < size):
+            raise _Forgotten(response)
+        if response.status not in {200, 201, 204}:
+            raise self._refused(response)
+        require_digest(response, self._descriptor.digest, self._place)
         self._offset = size
 
     def _report(self, task: Task) -> None:
@@ -217,42 +217,42 @@ class BlobUpload:
 
         Raises _Forgotten if the registry does not tell: then all is sent again.
         """
-        answer = self._exchange.ask("GET", self._location, scopes=self._scopes, limit=UPLOAD_RESPONSE_LIMIT)
-        if answer.status not in {200, 202, 204}:
-            raise _Forgotten(answer)
-        got = _received(answer, 0)
-        if got == 1:  # registries answer `0-0` for no bytes, too
+        response = self._client.ask("GET", self._location, scopes=self._scopes, limit=UPLOAD_RESPONSE_LIMIT)
+        if response.status not in {200, 202, 204}:
+            raise _Forgotten(response)
+        got = _received(response, 0)
+        if got == 1:  # registries response `0-0` for no bytes, too
             got = 0
         if got > self._descriptor.size:
-            raise _Forgotten(answer)
-        self._location, self._offset = answer.location() or self._location, got
+            raise _Forgotten(response)
+        self._location, self._offset = response.location() or self._location, got
 
     def _arrived(self) -> bool:
         """Return whether the whole blob is there: perhaps only the last response was lost."""
         target = f"{self._path}/{self._descriptor.digest}"
-        return self._exchange.ask("HEAD", target, scopes=self._scopes, limit=0).status == 200
+        return self._client.ask("HEAD", target, scopes=self._scopes, limit=0).status == 200
 
     def _body(self, start: int, end: int) -> bytes | FileRange:
         if isinstance(self._content, bytes):
             return self._content[start:end]
         return FileRange(self._content, start, end - start)
 
-    def _refused(self, answer: RegistryResponse) -> EnvironmentLacking | VerificationError:
-        if answer.status in {401, 403}:
-            return self._exchange.denied(self._scopes, response_words(answer))
-        if error_code(answer) in {"DIGEST_INVALID", "SIZE_INVALID"}:
+    def _refused(self, response: RegistryResponse) -> EnvironmentLacking | VerificationError:
+        if response.status in {401, 403}:
+            return self._client.denied(self._scopes, response_words(response))
+        if error_code(response) in {"DIGEST_INVALID", "SIZE_INVALID"}:
             return VerificationError(
                 "blob-mismatch",
-                f"blob {self._descriptor.digest} was corrupted during the upload: {response_words(answer)}",
+                f"blob {self._descriptor.digest} was corrupted during the upload: {response_words(response)}",
                 place=str(self._content) if isinstance(self._content, Path) else self._place,
                 hint="the file was damaged or changed, or a proxy alters uploads: run `relbuild store fsck` and retry",
             )
-        return registry_refused(answer, f"accept blob {self._descriptor.digest}", self._place)
+        return registry_refused(response, f"accept blob {self._descriptor.digest}", self._place)
 
 
-def _received(answer: RegistryResponse, otherwise: int) -> int:
+def _received(response: RegistryResponse, otherwise: int) -> int:
     """Return the number of arrived bytes, from the Range header; `otherwise` without one."""
-    match = _RANGE.fullmatch(answer.header("range").strip())
+    match = _RANGE.fullmatch(response.header("range").strip())
     return int(match[1]) + 1 if match else otherwise
 
 

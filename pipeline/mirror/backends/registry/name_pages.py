@@ -27,7 +27,7 @@ NAME_PAGE_LIMIT = 32 << 20
 """Bytes of a page; some registries send all at once."""
 
 
-def listed_names(exchange: RegistryClient, path: str, scopes: Sequence[Scope], key: str, place: str) -> Iterator[str]:
+def listed_names(client: RegistryClient, path: str, scopes: Sequence[Scope], key: str, place: str) -> Iterator[str]:
     """Request the list at `path` page by page and yield the names under its `key`.
 
     A list that does not exist is empty. Raises EnvironmentLacking, VerificationError.
@@ -39,13 +39,13 @@ def listed_names(exchange: RegistryClient, path: str, scopes: Sequence[Scope], k
             raise VerificationError(
                 "registry-pages", f"the registry lists more than {NAME_PAGES_MOST} pages", place=place
             )
-        answer = exchange.ask("GET", url, scopes=scopes, limit=NAME_PAGE_LIMIT)
-        seen.add(answer.url)
-        if answer.status == 404 and error_code(answer) in {"NAME_UNKNOWN", ""}:
+        response = client.ask("GET", url, scopes=scopes, limit=NAME_PAGE_LIMIT)
+        seen.add(response.url)
+        if response.status == 404 and error_code(response) in {"NAME_UNKNOWN", ""}:
             return
-        if answer.status in {401, 403}:
-            raise exchange.denied(scopes, response_words(answer))
-        if answer.status != 200:
-            raise registry_refused(answer, f"list its {key}", place)
-        yield from JsonReader.parse(answer.body, f"{place}: {key}").get(key).texts()
-        url = next_page(answer, seen, place)
+        if response.status in {401, 403}:
+            raise client.denied(scopes, response_words(response))
+        if response.status != 200:
+            raise registry_refused(response, f"list its {key}", place)
+        yield from JsonReader.parse(response.body, f"{place}: {key}").get(key).texts()
+        url = next_page(response, seen, place)

@@ -66,7 +66,7 @@ class ReferrersRepository(Protocol):
         self, method: str, target: str, *, accept: tuple[str, ...] = (), limit: int = REFERRER_PAGE_LIMIT
     ) -> RegistryResponse: ...
 
-    def expect(self, answer: RegistryResponse, statuses: set[int], what: str) -> None: ...
+    def expect(self, response: RegistryResponse, statuses: set[int], what: str) -> None: ...
 
 
 class ReferrersList:
@@ -102,8 +102,8 @@ class ReferrersList:
         there = self._repository.has_manifest(ours)
         if there and any(one.descriptor.digest == ours for one in self.of(subject)):
             return False
-        answer = self._put(str(ours), manifest)
-        if answer.header("oci-subject"):
+        response = self._put(str(ours), manifest)
+        if response.header("oci-subject"):
             self._native = True
             return True
         if self._native:  # it has the API but did not confirm with OCI-Subject: is it listed?
@@ -193,14 +193,16 @@ class ReferrersList:
                 raise VerificationError(
                     "registry-pages", f"more than {REFERRER_PAGES_MOST} pages of referrers", place=place
                 )
-            answer = self._repository.ask("GET", url, accept=(media_types.INDEX,), limit=REFERRER_PAGE_LIMIT)
-            seen.add(answer.url)
-            if answer.status in _NO_API and not found:
-                if self._native is None and error_code(answer) != "NAME_UNKNOWN":
+            response = self._repository.ask("GET", url, accept=(media_types.INDEX,), limit=REFERRER_PAGE_LIMIT)
+            seen.add(response.url)
+            if response.status in _NO_API and not found:
+                if self._native is None and error_code(response) != "NAME_UNKNOWN":
                     self._native = False
                 return None
-            self._repository.expect(answer, {200}, "list referrers")
+            self._repository.expect(response, {200}, "list referrers")
             self._native = True
-            found |= {one.descriptor.digest: one for one in listed_referrers(Manifest(media_types.INDEX, answer.body))}
-            url = next_page(answer, seen, place)
+            found |= {
+                one.descriptor.digest: one for one in listed_referrers(Manifest(media_types.INDEX, response.body))
+            }
+            url = next_page(response, seen, place)
         return tuple(found[digest] for digest in sorted(found))

@@ -57,23 +57,23 @@ def open_registry(
     known to be intact. Raises UsageError `mirror-url`. Close the mirror, or use it in a `with` block.
     """
     address = RegistryRoot.parse(url)
-    exchange = RegistryClient(
+    client = RegistryClient(
         address.base,
         network=network or Network.of(environment),
-        wallet=CredentialStore.of(environment),
+        credential_store=CredentialStore.of(environment),
         namespace=address.namespace,
         certificates=certificate_roots(environment),
     )
-    return RegistryMirror(address, exchange, progress, known or KnownInRun())
+    return RegistryMirror(address, client, progress, known or KnownInRun())
 
 
 class RegistryMirror(Mirror):
     """A namespace of a registry as a mirror: see `Mirror`."""
 
-    def __init__(self, address: RegistryRoot, exchange: RegistryClient, progress: Progress, known: KnownInRun) -> None:
+    def __init__(self, address: RegistryRoot, client: RegistryClient, progress: Progress, known: KnownInRun) -> None:
         self._address = address
         self.known = known
-        self._exchange = exchange
+        self._client = client
         self._progress = progress
         self._repositories: dict[str, RegistryRepository] = {}
 
@@ -85,7 +85,7 @@ class RegistryMirror(Mirror):
 
     def close(self) -> None:
         """Close the connections."""
-        self._exchange.close()
+        self._client.close()
 
     @property
     def url(self) -> str:
@@ -95,7 +95,7 @@ class RegistryMirror(Mirror):
     @property
     def traffic(self) -> TrafficCounts:
         """Counters of the requests to the registry, and of the bytes sent and received so far."""
-        return self._exchange.traffic
+        return self._client.traffic
 
     def repository(self, name: str) -> RegistryRepository:
         """Return the repository `name`, which need not exist. Raises UsageError `repository-name`."""
@@ -106,7 +106,7 @@ class RegistryMirror(Mirror):
                 place=self.url,
                 hint="use lower-case letters and digits, with . _ - / between them, at most 255 characters",
             )
-        made = RegistryRepository(self._address, name, self._exchange, self._progress, self.known)
+        made = RegistryRepository(self._address, name, self._client, self._progress, self.known)
         return self._repositories.setdefault(name, made)  # all threads share one, with its locks and what it found out
 
     def repositories(self) -> tuple[str, ...]:
@@ -115,7 +115,7 @@ class RegistryMirror(Mirror):
         Empty if the registry refuses to list its repositories.
         """
         try:
-            names = list(listed_names(self._exchange, "/v2/_catalog", (CATALOG_SCOPE,), "repositories", self.url))
+            names = list(listed_names(self._client, "/v2/_catalog", (CATALOG_SCOPE,), "repositories", self.url))
         except EnvironmentLacking as error:
             if error.code in {"registry-denied", "registry-refused"}:
                 return ()

@@ -68,13 +68,13 @@ class RegistryRepository(Repository):
     """A repository on a registry: see `Repository`. For use from several threads."""
 
     def __init__(
-        self, address: RegistryRoot, name: str, exchange: RegistryClient, progress: Progress, known: KnownInRun
+        self, address: RegistryRoot, name: str, client: RegistryClient, progress: Progress, known: KnownInRun
     ) -> None:
         self._address = address
         self._known = known
         self._name = name
         self._full = address.full(name)
-        self._exchange = exchange
+        self._client = client
         self._progress = progress
         self._reading = (Scope.repository(self._full, "pull"),)
         self._push = (Scope.repository(self._full, "pull", "push"),)
@@ -103,12 +103,12 @@ class RegistryRepository(Repository):
 
     def manifest(self, reference: Digest | str) -> Manifest | None:
         """Return the manifest or index with a digest or under a tag, verified; None if missing."""
-        answer = self.ask("GET", f"manifests/{_reference(reference)}", accept=MANIFEST_TYPES, limit=DOCUMENT_LIMIT)
-        if answer.status == 404:
+        response = self.ask("GET", f"manifests/{_reference(reference)}", accept=MANIFEST_TYPES, limit=DOCUMENT_LIMIT)
+        if response.status == 404:
             return None
-        self.expect(answer, {200}, f"return manifest {reference}")
+        self.expect(response, {200}, f"return manifest {reference}")
         return response_manifest(
-            answer, reference if isinstance(reference, Digest) else None, f"{self.url}: {reference}"
+            response, reference if isinstance(reference, Digest) else None, f"{self.url}: {reference}"
         )
 
     def resolve(self, tag: str) -> Digest | None:
@@ -120,7 +120,7 @@ class RegistryRepository(Repository):
 
     def tags(self) -> tuple[str, ...]:
         """Return all tags, sorted, auxiliary ones too."""
-        found = set(listed_names(self._exchange, f"/v2/{self._full}/tags/list", self._reading, "tags", self.url))
+        found = set(listed_names(self._client, f"/v2/{self._full}/tags/list", self._reading, "tags", self.url))
         strange = next((tag for tag in found if not TAG.fullmatch(tag)), None)
         if strange is not None:
             raise VerificationError(
@@ -155,17 +155,17 @@ class RegistryRepository(Repository):
                 f"{descriptor.digest} has {descriptor.size} bytes, more than {BLOB_LIMIT}",
                 place=self.url,
             )
-        answer = self.ask("GET", f"blobs/{descriptor.digest}", limit=descriptor.size)
-        if answer.status == 404:
+        response = self.ask("GET", f"blobs/{descriptor.digest}", limit=descriptor.size)
+        if response.status == 404:
             raise self._no_blob(descriptor.digest)
-        self.expect(answer, {200}, f"return blob {descriptor.digest}")
-        if Digest.of(answer.body) != descriptor.digest:
+        self.expect(response, {200}, f"return blob {descriptor.digest}")
+        if Digest.of(response.body) != descriptor.digest:
             raise VerificationError(
                 "registry-digest",
                 f"the registry returned content that does not match {descriptor.digest}",
                 place=self.url,
             )
-        return answer.body
+        return response.body
 
     def fetch_blob(self, descriptor: Descriptor, store: Store) -> None:
         """Download a blob of any size into the store, verified; an interrupted download is resumed."""
@@ -174,12 +174,12 @@ class RegistryRepository(Repository):
         def source(
             url: str, network: Network, *, offset: int, validator: str
         ) -> AbstractContextManager[ResponseStream]:
-            return self._exchange.stream(url, scopes=self._reading, offset=offset, validator=validator)
+            return self._client.stream(url, scopes=self._reading, offset=offset, validator=validator)
 
         label = f"{self._name} {descriptor.digest.short}"
         wanted = Download((url,), descriptor.digest, descriptor.size, label)
         try:
-            fetch(store, [wanted], progress=self._progress, network=self._exchange.network, source=source, label=label)
+            fetch(store, [wanted], progress=self._progress, network=self._client.network, source=source, label=label)
         except RelbuildError as error:
             if error.code == "download-missing":
                 raise self._no_blob(descriptor.digest) from error
@@ -210,7 +210,7 @@ class RegistryRepository(Repository):
     def _read_through(self, descriptor: Descriptor, advance: Callable[[int], None]) -> None:
         seen = HashingWriter()
         url = f"{self._address.base}/v2/{self._full}/blobs/{descriptor.digest}"
-        with self._exchange.stream(url, scopes=self._reading) as stream:
+        with self._client.stream(url, scopes=self._reading) as stream:
             for piece in stream.pieces:
                 if seen.size + len(piece) > descriptor.size:
                     break
@@ -241,12 +241,12 @@ class RegistryRepository(Repository):
         present = size is not None
         if self._is_whole(descriptor, size):
             return Arrival.PRESENT
-        upload = BlobUpload(self._exchange, self._full, descriptor, content)
+        upload = BlobUpload(self._client, self._full, descriptor, content)
         if not present and upload.mount([self._address.full(name) for name in elsewhere if name != self._name]):
             if self._is_whole(descriptor, descriptor.size):
                 return Arrival.MOUNTED
             present = True  # The mounted blob is corrupt: upload it as if it had been here.
-            upload = BlobUpload(self._exchange, self._full, descriptor, content)
+            upload = BlobUpload(self._client, self._full, descriptor, content)
         label = f"{self._name} {descriptor.digest.short}"
         with task(self._progress, "publish", label, total=descriptor.size, unit="bytes") as running:
             upload.send(running)
@@ -351,24 +351,24 @@ class RegistryRepository(Repository):
         """
         headers = {"Accept": ", ".join(accept)} if accept else {}
         scopes = {"GET": self._reading, "HEAD": self._reading, "DELETE": self._delete}[method]
-        return self._exchange.ask(method, self._below(target), scopes=scopes, limit=limit, headers=headers)
+        return self._client.ask(method, self._below(target), scopes=scopes, limit=limit, headers=headers)
 
     def _below(self, target: str) -> str:
         return target if "://" in target else f"/v2/{self._full}/{target}"
 
-    def expect(self, answer: RegistryResponse, statuses: set[int], what: str) -> None:
+    def expect(self, response: RegistryResponse, statuses: set[int], what: str) -> None:
         """Raise EnvironmentLacking `registry-denied` or `registry-refused` for any other status.
 
         `what` completes "the registry refused to …".
         """
-        if answer.status in {401, 403}:
-            raise self._exchange.denied(self._reading, f"it refused to {what}: {response_words(answer)}")
-        if answer.status not in statuses:
-            raise registry_refused(answer, what, self.url)
+        if response.status in {401, 403}:
+            raise self._client.denied(self._reading, f"it refused to {what}: {response_words(response)}")
+        if response.status not in statuses:
+            raise registry_refused(response, what, self.url)
 
     def _put(self, reference: str, manifest: Manifest) -> RegistryResponse:
         """Put a manifest under a digest or tag; the caller has checked that the tag may be moved."""
-        answer = self._exchange.ask(
+        response = self._client.ask(
             "PUT",
             self._below(f"manifests/{reference}"),
             scopes=self._push,
@@ -376,19 +376,19 @@ class RegistryRepository(Repository):
             headers={"Content-Type": manifest.media_type},
             body=manifest.data,
         )
-        self.expect(answer, {200, 201, 202}, f"accept manifest {manifest.digest.short} as {reference}")
-        require_digest(answer, manifest.digest, self.url)
-        return answer
+        self.expect(response, {200, 201, 202}, f"accept manifest {manifest.digest.short} as {reference}")
+        require_digest(response, manifest.digest, self.url)
+        return response
 
     def has_manifest(self, digest: Digest) -> bool:
         """Return whether a manifest or index is here."""
         return self._head(digest) is not None
 
     def _head(self, reference: Digest | str) -> Digest | None:
-        answer = self.ask("HEAD", f"manifests/{_reference(reference)}", accept=MANIFEST_TYPES)
-        if answer.status == 404:
+        response = self.ask("HEAD", f"manifests/{_reference(reference)}", accept=MANIFEST_TYPES)
+        if response.status == 404:
             return None
-        found = promised_digest(answer) if answer.status == 200 else None
+        found = promised_digest(response) if response.status == 200 else None
         if found is None:
             given = self.manifest(reference)
             return given.digest if given else None
@@ -419,12 +419,12 @@ class RegistryRepository(Repository):
 
     def _blob_size(self, digest: Digest) -> int | None:
         """Return a blob's size, -1 if the registry does not send it, None if the blob is missing."""
-        answer = self.ask("HEAD", f"blobs/{digest}")
-        if answer.status == 404:
+        response = self.ask("HEAD", f"blobs/{digest}")
+        if response.status == 404:
             return None
-        self.expect(answer, {200}, f"check for blob {digest}")
-        require_digest(answer, digest, self.url)
-        size = answer.header("content-length")
+        self.expect(response, {200}, f"check for blob {digest}")
+        require_digest(response, digest, self.url)
+        size = response.header("content-length")
         return int(size) if size.isascii() and size.isdecimal() and len(size) < 19 else -1
 
     def _no_blob(self, digest: Digest) -> VerificationError:

@@ -31,73 +31,73 @@ WORDS_LIMIT = 300
 _NEXT = re.compile(r'<([^<>]{1,4096})>\s*;\s*rel="?next"?')
 
 
-def error_code(answer: RegistryResponse) -> str:
+def error_code(response: RegistryResponse) -> str:
     """Return the code of a response's first error (`MANIFEST_UNKNOWN` …); "" if there is none."""
-    return _first_error(answer)[0]
+    return _first_error(response)[0]
 
 
-def response_words(answer: RegistryResponse) -> str:
+def response_words(response: RegistryResponse) -> str:
     """Return a response's status and error message, bounded, on one line."""
-    code, message = _first_error(answer)
-    text = " ".join(word for word in (str(answer.status), code, message) if word)
+    code, message = _first_error(response)
+    text = " ".join(word for word in (str(response.status), code, message) if word)
     return "".join(sign if sign.isprintable() else "?" for sign in text[:WORDS_LIMIT])
 
 
-def _first_error(answer: RegistryResponse) -> tuple[str, str]:
+def _first_error(response: RegistryResponse) -> tuple[str, str]:
     try:
-        first = json.loads(answer.body)["errors"][0]
+        first = json.loads(response.body)["errors"][0]
         code, message = first.get("code"), first.get("message")
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return "", ""
     return code if isinstance(code, str) else "", message if isinstance(message, str) else ""
 
 
-def registry_refused(answer: RegistryResponse, what: str, place: str) -> EnvironmentLacking:
+def registry_refused(response: RegistryResponse, what: str, place: str) -> EnvironmentLacking:
     """Make the error of a response with an unexpected status.
 
     `what` completes "the registry refused to …".
     """
     return EnvironmentLacking(
         "registry-refused",
-        f"the registry refused to {what}: {response_words(answer)}",
+        f"the registry refused to {what}: {response_words(response)}",
         place=place,
         hint="if the reason is unclear, ask the registry's administrator",
     )
 
 
-def promised_digest(answer: RegistryResponse) -> Digest | None:
+def promised_digest(response: RegistryResponse) -> Digest | None:
     """Return the digest in a response's Docker-Content-Digest header.
 
     None if there is none, or it is not sha256.
     """
     try:
-        return Digest.parse(answer.header("docker-content-digest"))
+        return Digest.parse(response.header("docker-content-digest"))
     except VerificationError:
         return None
 
 
-def require_digest(answer: RegistryResponse, digest: Digest, place: str) -> None:
+def require_digest(response: RegistryResponse, digest: Digest, place: str) -> None:
     """Check that a response's Docker-Content-Digest header, if it has one, is `digest`.
 
     Raises VerificationError `registry-digest`.
     """
-    named = promised_digest(answer)
+    named = promised_digest(response)
     if named not in {None, digest}:
         raise VerificationError("registry-digest", f"the registry reports the digest {named} for {digest}", place=place)
 
 
-def response_manifest(answer: RegistryResponse, wanted: Digest | None, place: str) -> Manifest:
+def response_manifest(response: RegistryResponse, wanted: Digest | None, place: str) -> Manifest:
     """Return the manifest in a response, verified.
 
     Raises VerificationError when its digest is neither the `wanted` nor the header's one, or its Content-Type differs
     from its own `mediaType`.
     """
-    manifest = Manifest(answer.header("content-type").partition(";")[0].strip().lower(), answer.body)
+    manifest = Manifest(response.header("content-type").partition(";")[0].strip().lower(), response.body)
     if wanted is not None and manifest.digest != wanted:
         raise VerificationError(
             "registry-digest", f"the registry returned {manifest.digest} instead of {wanted}", place=place
         )
-    require_digest(answer, manifest.digest, place)
+    require_digest(response, manifest.digest, place)
     try:
         own = JsonReader.parse(manifest.data, place).get("mediaType").text("") or None
     except VerificationError:
@@ -113,16 +113,16 @@ def response_manifest(answer: RegistryResponse, wanted: Digest | None, place: st
     return manifest
 
 
-def next_page(answer: RegistryResponse, seen: Collection[str], place: str) -> str | None:
+def next_page(response: RegistryResponse, seen: Collection[str], place: str) -> str | None:
     """Return the URL of the next page from the Link header (RFC 8288), or None.
 
     Raises VerificationError `registry-pages` when it is among `seen` or of another origin than the registry.
     """
-    link = _NEXT.search(answer.header("link"))
+    link = _NEXT.search(response.header("link"))
     if link is None:
         return None
-    target = join_url(answer.url, str(link[1]))
-    here, there = parse_url(answer.url), parse_url(target)
+    target = join_url(response.url, str(link[1]))
+    here, there = parse_url(response.url), parse_url(target)
     if target in seen or here is None or there is None or there.origin != here.origin:
         raise VerificationError("registry-pages", f"invalid Link to the next page: {shown_url(link[1])!r}", place=place)
     return target

@@ -41,7 +41,7 @@ class RemovalRepository(Protocol):
 
     def ask(self, method: str, target: str, *, limit: int = REMOVAL_RESPONSE_LIMIT) -> RegistryResponse: ...
 
-    def expect(self, answer: RegistryResponse, statuses: set[int], what: str) -> None: ...
+    def expect(self, response: RegistryResponse, statuses: set[int], what: str) -> None: ...
 
     def put_blob(self, descriptor: Descriptor, content: bytes) -> Arrival: ...
 
@@ -60,11 +60,11 @@ class Removal:
 
         Raises EnvironmentLacking `delete-unsupported`.
         """
-        answer = self._repository.ask("DELETE", f"manifests/{digest}")
-        if answer.status == 404:
+        response = self._repository.ask("DELETE", f"manifests/{digest}")
+        if response.status == 404:
             return
-        self._unless_unsupported(answer)
-        self._repository.expect(answer, set(_DONE), f"remove manifest {digest}")
+        self._unless_unsupported(response)
+        self._repository.expect(response, set(_DONE), f"remove manifest {digest}")
 
     def tag(self, tag: str, expected: Digest) -> None:
         """Delete a tag that points to `expected`, and nothing else.
@@ -80,10 +80,10 @@ class Removal:
         if found != expected:
             raise TagConflict(tag, found)
         if self._by_tag:
-            answer = self._repository.ask("DELETE", f"manifests/{tag}")
-            if answer.status in {401, 403}:
-                self._repository.expect(answer, set(_DONE), f"remove tag {tag}")
-            self._by_tag = answer.status in _DONE
+            response = self._repository.ask("DELETE", f"manifests/{tag}")
+            if response.status in {401, 403}:
+                self._repository.expect(response, set(_DONE), f"remove tag {tag}")
+            self._by_tag = response.status in _DONE
         if not self._by_tag:
             self._with_its_manifest(tag, expected)
         left = self._repository.resolve(tag)
@@ -109,9 +109,9 @@ class Removal:
                 self._put(tag, held)
             raise
 
-    def _unless_unsupported(self, answer: RegistryResponse) -> None:
-        if answer.status in {405, 501} or error_code(answer) == "UNSUPPORTED":
-            raise self._unsupported(f"it returned {response_words(answer)}")
+    def _unless_unsupported(self, response: RegistryResponse) -> None:
+        if response.status in {405, 501} or error_code(response) == "UNSUPPORTED":
+            raise self._unsupported(f"it returned {response_words(response)}")
 
     def _unsupported(self, text: str) -> EnvironmentLacking:
         return EnvironmentLacking(
