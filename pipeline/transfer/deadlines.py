@@ -28,7 +28,7 @@ _AFTER_FAILED_WRITE = 5.0
 responds at once and closes; one that has half of it would wait for the rest, as long as a response may take."""
 
 _AVERAGE_AFTER = 4
-"""Time allowed for any body that is read into memory, as a multiple of the deadline for response headers."""
+"""Time allowed for any body that is read into memory, as a multiple of the longer one of `answer` and `window`."""
 _AVERAGE_OVER = 16
 """Average throughput demanded of such a body beyond that time, as a multiple of `floor`: so that none takes hours."""
 
