@@ -39,6 +39,9 @@ TextForm = tuple[re.Pattern[str], str, str]
 """Pattern of a list's items, noun for one, and hint."""
 
 PACKAGE_NAME = re.compile(r"[A-Za-z0-9_.+-]+")
+_GROUP = re.compile(
+    r"@\^?[^/@\s][^/@]*(/(mandatory|default|optional|conditional)(,(mandatory|default|optional|conditional))*)?"
+)
 _VERSION = re.compile(r"(\d+:)?[A-Za-z0-9_.+~^]+(-[A-Za-z0-9_.+~^]+)?")
 
 
@@ -168,13 +171,13 @@ def _good_request(text: str, source: RecipeFile, path: DocumentPath, problems: P
             path,
             "write the request out",
         )
-    elif text.startswith("@"):
+    elif text.startswith("@") and not _GROUP.fullmatch(text):
         problems.add(
             "request-malformed",
-            f"'{text[:60]}' is a package group, which is not supported",
+            f"'{text[:60]}' is not a group of packages",
             source.document,
             path,
-            "list the packages instead",
+            "write @ID, @^ENVIRONMENT, or @ID/mandatory,default,optional,conditional",
         )
     elif text.startswith("-") or len(text) > LONGEST_REQUEST or text != text.strip():
         problems.add(

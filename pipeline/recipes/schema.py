@@ -100,7 +100,7 @@ class LayerDocument(Strict):
     packages: list[PackageItem] = Field(
         min_length=1,
         description="what is installed: names, provides, file paths, `name-version`, `name >= version`, rich "
-        "dependencies; or packages by path and sha256",
+        "dependencies, groups (`@core`, `@^minimal-environment`, `@core/mandatory`); or packages by path and sha256",
         examples=[["mysql-server", "openssl >= 3"]],
     )
     without: list[LeftOut] = Field(

@@ -6,6 +6,7 @@ in the store, also for offline use; nothing is parsed before it is verified.
 """
 
 from pipeline.repos.advisories import read_advisories
+from pipeline.repos.comps import GroupPackage, PackageGroups, read_groups
 from pipeline.repos.detached_signature import verify_detached
 from pipeline.repos.metadata import metadata_file
 from pipeline.repos.openpgp_keys import (
@@ -26,7 +27,9 @@ from pipeline.repos.variables import expand_environment
 __all__ = [
     "CHANGED_CODES",
     "LOCAL_REPOSITORY",
+    "GroupPackage",
     "OpenRepository",
+    "PackageGroups",
     "RepositoryKey",
     "expand_environment",
     "fetch_packages",
@@ -36,6 +39,7 @@ __all__ = [
     "metadata_file",
     "open_repositories",
     "read_advisories",
+    "read_groups",
     "read_keys",
     "still_changing_error",
     "verify_detached",

@@ -52,6 +52,11 @@ def is_glob(text: str) -> bool:
     return any(sign in text for sign in "*[?")
 
 
+def is_group(text: str) -> bool:
+    """Return True if a request is for a group of packages: `@core`, `@^minimal-environment`."""
+    return text.startswith("@")
+
+
 def match_request(package_pool: PackagePool, text: str) -> RequestMatch:
     """Return the packages that match `text`; no groups when there are none."""
     if text.startswith("("):
@@ -72,6 +77,12 @@ def match_request(package_pool: PackagePool, text: str) -> RequestMatch:
     if just_name:
         groups = [sorted({*group, *_obsoleters(package_pool, group)}) for group in groups]
     return RequestMatch(tuple(tuple(group) for group in groups))
+
+
+def match_name(package_pool: PackagePool, name: str, *, arch: str | None = None) -> RequestMatch:
+    """The packages called `name` with what obsoletes them, of `arch` alone if it is given."""
+    found = [one for one in _named(package_pool, name) if arch in (None, package_pool.nevra(one).arch)]
+    return RequestMatch((tuple(sorted({*found, *_obsoleters(package_pool, found)})),) if found else ())
 
 
 def match_nevra(package_pool: PackagePool, text: str) -> list[int]:

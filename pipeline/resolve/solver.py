@@ -19,12 +19,14 @@ from pipeline.model.platform import PackageRepository, Platform
 from pipeline.model.recipe import LocalPackage, Recipe, Request
 from pipeline.packages import read_header
 from pipeline.progress import QUIET, Progress
-from pipeline.repos import OpenRepository
+from pipeline.repos import GroupPackage, OpenRepository, PackageGroups, read_groups
 from pipeline.resolve.library_versions import library_versions
 from pipeline.resolve.modules import apply_modules
 from pipeline.resolve.package_spec import (
     RequestMatch,
     is_glob,
+    is_group,
+    match_name,
     match_nevra,
     match_request,
 )
@@ -35,6 +37,7 @@ from pipeline.resolve.solver_problems import (
     explain_problems,
     pin_conflict,
     pin_unsatisfied,
+    unknown_group,
     unmatched_request,
 )
 from pipeline.store import Store
@@ -88,11 +91,13 @@ def solve(
         package_pool.index()
     apply_modules(package_pool, recipe, repositories, store=store, progress=progress)
     warnings = [*_exclude(package_pool, recipe, repositories, local), *_accepted(platform)]
-    lines = _match_all(package_pool, recipe, local)
+    groups = _read_groups(recipe, repositories, store, progress)
+    lines = _match_all(package_pool, recipe, local, groups)
     reachable = [one for line in lines for one in line.found.everything]
     if package_pool.has_filelists or package_pool.needs_filelists(reachable, weak=recipe.weak_dependencies):
         package_pool.load_filelists()  # if one request needed them, after others were matched without
-        lines = _match_all(package_pool, recipe, local)
+        lines = _match_all(package_pool, recipe, local, groups)
+    warnings += _absent_of_groups(package_pool, recipe, groups)
     chosen = _solve(package_pool, lines, weak=recipe.weak_dependencies, parent=recipe.parent)
     resolution = Solution(package_pool, recipe, chosen).resolution(platform.name, lines, warnings)
     from_ids = {one.package.repository for one in resolution.chosen}
@@ -218,7 +223,37 @@ def _pinned(package_pool: PackagePool, name: str, version: str) -> tuple[set[int
     return fitting & set(named), set(named) - fitting
 
 
-def _match_all(package_pool: PackagePool, recipe: Recipe, local: dict[Digest, int]) -> list[MatchedRequest]:
+def _read_groups(
+    recipe: Recipe, repositories: Sequence[OpenRepository], store: Store, progress: Progress
+) -> PackageGroups:
+    """The groups of the repositories, if the recipe asks for any."""
+    wanted = any(is_group(request.text) for layer in recipe.layers for request in layer.requests)
+    return read_groups(repositories if wanted else (), store=store, progress=progress)
+
+
+def _match_group(package_pool: PackagePool, package: GroupPackage) -> RequestMatch:
+    """The candidates for a package of a group, as dnf asks for it (Base._finalize_comps_trans)."""
+    found = match_name(package_pool, package.name, arch=package_pool.arch if package.native else None)
+    if package.requires and found.groups:
+        return match_request(package_pool, f"({package.name} if {package.requires})")
+    return found
+
+
+def _absent_of_groups(package_pool: PackagePool, recipe: Recipe, groups: PackageGroups) -> list[str]:
+    """Sentences on packages of groups that no repository has: they are left out, as by dnf."""
+    texts = dict.fromkeys(request.text for layer in recipe.layers for request in layer.requests)
+    return [
+        f"packages: '{package.name}' of the group '{text}' is in no repository, or excluded"
+        for text in texts
+        if is_group(text)
+        for package in groups.find(text) or ()
+        if not _match_group(package_pool, package).groups
+    ]
+
+
+def _match_all(
+    package_pool: PackagePool, recipe: Recipe, local: dict[Digest, int], groups: PackageGroups
+) -> list[MatchedRequest]:
     """Return every request of a recipe with its candidates.
 
     Raises ResolutionError `package-missing` for all that have none.
@@ -230,6 +265,14 @@ def _match_all(package_pool: PackagePool, recipe: Recipe, local: dict[Digest, in
             found = RequestMatch(((local[item.sha256],),))
             lines.append(MatchedRequest(layer.name, Request(str(item.path), item.place), found, local=True))
         for request in layer.requests:
+            if is_group(request.text):
+                packages = groups.find(request.text)
+                if packages is None:
+                    problems.append(unknown_group(request, groups.names()))
+                    continue
+                matches = (_satisfied_below(_match_group(package_pool, one), package_pool) for one in packages)
+                lines += [MatchedRequest(layer.name, request, one) for one in matches if one.groups]
+                continue
             found = match_request(package_pool, request.text)
             found = _satisfied_below(found, package_pool)
             if found.groups and (found.everything or found.rich):

@@ -71,6 +71,18 @@ def unmatched_request(package_pool: PackagePool, request: Request, disabled: Seq
     )
 
 
+def unknown_group(request: Request, names: Sequence[str]) -> Problem:
+    """No repository has a group or environment. `names` are those that there are."""
+    close = difflib.get_close_matches(request.text, names, 3, 0.6)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"groups: {', '.join(names[:20])}"
+    return Problem(
+        "package-missing",
+        f"no group or environment '{request.text}' in the platform's repositories",
+        request.place,
+        hint if names else "no repository of the platform has groups",
+    )
+
+
 def pin_conflict(package_pool: PackagePool, name: str, version: str, has: Sequence[str], recipe: Recipe) -> Problem:
     """Make the problem of a pin to another version than the parent image has."""
     below = recipe.parent.name if recipe.parent else ""

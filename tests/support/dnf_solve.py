@@ -15,6 +15,7 @@ import sys
 from typing import Any
 
 import dnf
+import dnf.comps
 import dnf.exceptions
 import dnf.module.module_base
 
@@ -40,6 +41,7 @@ def base_for(asked: dict[str, Any]) -> Any:
         options = {key: value for key, value in one.items() if key != "url"}
         base.repos.add_new_repo(name, conf, baseurl=[one["url"]], **options)
     base.fill_sack(load_system_repo=True)
+    base.read_comps()
     return base
 
 
@@ -52,8 +54,12 @@ def solve(base: Any, texts: list[str], modules: list[str]) -> list[str] | None:
         paths = [text for text in texts if text.startswith("/") and text.endswith(".rpm")]
         for package in base.add_remote_rpms(paths) if paths else []:  # dnf wants these before all others
             base.package_install(package)
+        base._comps_trans = dnf.comps.TransactionBunch()
+        groups = [text[1:] for text in texts if text.startswith("@")]
+        if groups:
+            base.env_group_install(groups, base.conf.group_package_types)
         for text in texts:
-            if text not in paths:
+            if text not in paths and not text.startswith("@"):
                 base.install(text)
         base.resolve()
     except (dnf.exceptions.Error, ValueError) as error:

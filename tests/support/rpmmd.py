@@ -107,7 +107,13 @@ def _filelists(rpm: Rpm) -> str:
 
 
 def write_repository(
-    folder: Path, rpms: Sequence[Rpm], *, revision: str = "1", compression: str = "gz", modules: str = ""
+    folder: Path,
+    rpms: Sequence[Rpm],
+    *,
+    revision: str = "1",
+    compression: str = "gz",
+    modules: str = "",
+    comps: str = "",
 ) -> str:
     """Write `folder`/repodata and return the repository's URL."""
     (folder / "repodata").mkdir(parents=True, exist_ok=True)
@@ -122,6 +128,8 @@ def write_repository(
     }
     if modules:
         documents["modules"] = modules
+    if comps:
+        documents["group_gz" if compression == "gz" else "group"] = comps
     records = "".join(
         write_document(folder, kind, text.encode(), compression=compression) for kind, text in documents.items()
     )

@@ -355,3 +355,38 @@ def test_random_repositories_with_modules_hotfixes_and_includes(tmp_path: Path, 
     ours = [own.choose(texts, modules=enabled) for texts in sets]
     repositories = {name: {"url": url, **options[name]} for name, url in urls.items()}
     compared(sets, dnf(tmp_path, repositories, sets, modules=enabled), ours)
+
+
+def random_comps(chance: random.Random) -> str:
+    """comps.xml with four groups over the packages' names and two environments of them."""
+    groups = []
+    for number in range(4):
+        listed = ""
+        for name in chance.sample([*NAMES, "not-there"], chance.randint(1, 4)):
+            kind = chance.choice(["mandatory", "default", "optional", "conditional"])
+            requires = f' requires="{chance.choice(NAMES)}"' if kind == "conditional" else ""
+            native = chance.choice(["", "", ' basearchonly="true"'])
+            listed += f'<packagereq type="{kind}"{requires}{native}>{name}</packagereq>'
+        groups.append(
+            f"<group><id>g{number}</id><name>Group {number}</name><packagelist>{listed}</packagelist></group>"
+        )
+    environments = [
+        f"<environment><id>e{number}</id><name>E {number}</name><grouplist><groupid>g{number}</groupid>"
+        f"<groupid>g{number + 1}</groupid></grouplist><optionlist><groupid>g3</groupid></optionlist></environment>"
+        for number in range(2)
+    ]
+    doctype = '<!DOCTYPE comps PUBLIC "-//Red Hat, Inc.//DTD Comps info//EN" "comps.dtd">'
+    return f'<?xml version="1.0"?>{doctype}<comps>{"".join(groups + environments)}</comps>'
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_random_groups_and_environments(tmp_path: Path, number: int) -> None:
+    seed = SEED + 2000 + number
+    print("seed", seed)
+    chance = random.Random(seed)
+    url = write_repository(tmp_path / "a", random_packages(chance), comps=random_comps(chance))
+    words = ["@g0", "@g1", "@g2", "@g3", "@e0", "@e1", "@Group 2", "@g?"]
+    sets = [[chance.choice(words), *chance.sample(NAMES, chance.randint(0, 1))] for _ in range(25)]
+    own = Ours(tmp_path, Platform("p", (PackageRepository("a", baseurls=(url,)),)), {})
+    ours = [own.choose(texts) for texts in sets]
+    assert compared(sets, dnf(tmp_path, {"a": {"url": url}}, sets), ours) > 0

@@ -33,8 +33,8 @@ class World:
         self.store = Store.open(folder / "store")
         self._repositories: list[PackageRepository] = []
 
-    def add(self, name: str, *rpms: Rpm, modules: str = "", **more: object) -> World:
-        url = write_repository(self.folder / name, rpms, modules=modules)
+    def add(self, name: str, *rpms: Rpm, modules: str = "", comps: str = "", **more: object) -> World:
+        url = write_repository(self.folder / name, rpms, modules=modules, comps=comps)
         self._repositories.append(PackageRepository(name, baseurls=(url,), **more))  # type: ignore[arg-type]
         return self
 

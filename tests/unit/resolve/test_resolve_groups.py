@@ -1,0 +1,121 @@
+"""Groups and environments of packages: what they bring, what is left out, and what cannot be read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import ResolutionError, VerificationError
+from pipeline.repos.comps import COMPS_DEPTH_MOST, read_groups
+from tests.support.rpmmd import Rpm
+from tests.unit.resolve.test_resolve import World
+
+# The form that Fedora's comps have (pagure.io/fedora-comps), shortened.
+HEAD = """<?xml version="1.0" encoding="UTF-8"?>
+<!DOCTYPE comps PUBLIC "-//Red Hat, Inc.//DTD Comps info//EN" "comps.dtd">
+<comps>
+"""
+CORE = """  <group>
+    <id>core</id>
+    <name>Core</name>
+    <name xml:lang="de">Kern</name>
+    <description>Smallest possible installation</description>
+    <default>false</default>
+    <uservisible>false</uservisible>
+    <packagelist>
+      <packagereq type="mandatory">bash</packagereq>
+      <packagereq>setup</packagereq>
+      <packagereq type="default">dnf</packagereq>
+      <packagereq type="optional">extra</packagereq>
+      <packagereq type="conditional" requires="bash">bash-help</packagereq>
+      <packagereq type="conditional" requires="kde">kde-help</packagereq>
+      <packagereq type="default" basearchonly="true">lib</packagereq>
+      <packagereq type="default">nowhere</packagereq>
+    </packagelist>
+  </group>
+"""
+MINIMAL = """  <environment>
+    <id>minimal-environment</id>
+    <name>Minimal Install</name>
+    <grouplist><groupid>core</groupid><groupid>not-there</groupid></grouplist>
+    <optionlist><groupid>tools</groupid></optionlist>
+  </environment>
+"""
+TOOLS = """  <group><id>tools</id><name>Tools</name><packagelist><packagereq>tool</packagereq></packagelist></group>
+"""
+RPMS = (
+    Rpm("bash"),
+    Rpm("setup", "1-1"),
+    Rpm("setup", "2-1"),
+    Rpm("dnf", requires=("python",)),
+    Rpm("python"),
+    Rpm("extra"),
+    Rpm("bash-help"),
+    Rpm("kde-help"),
+    Rpm("lib", arch="x86_64"),
+    Rpm("lib", arch="i686"),
+    Rpm("tool"),
+)
+BROUGHT = ["bash-1-1.noarch", "bash-help-1-1.noarch", "dnf-1-1.noarch", "lib-1-1.x86_64", "python-1-1.noarch",
+           "setup-2-1.noarch"]  # fmt: skip
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path).add("r", *RPMS, comps=HEAD + CORE + MINIMAL + TOOLS + "</comps>")
+
+
+@pytest.mark.parametrize("asked", ["@core", "@Core", "@^minimal-environment", "@Minimal Install", "@c?RE"])
+def test_a_group_brings_its_mandatory_default_and_conditional_packages(world: World, asked: str) -> None:
+    section = world.solve([asked])
+    assert [str(one.package.nevra) for one in section.resolution.chosen] == BROUGHT
+    (why,) = section.resolution.warnings
+    assert why == f"packages: 'nowhere' of the group '{asked}' is in no repository, or excluded"
+    bash = section.resolution.chosen[0]
+    assert [(one.kind, one.by) for one in bash.reasons] == [("requested", asked)]
+
+
+def test_types_of_packages_can_be_asked_for(world: World) -> None:
+    assert world.names(["@core/optional,mandatory"]) == ["bash-1-1.noarch", "extra-1-1.noarch", "setup-2-1.noarch"]
+
+
+def test_what_a_group_brings_can_be_excluded_and_pinned(world: World) -> None:
+    names = world.names(["@core"], excludes=("dnf",), pins=(("setup", "1"),))
+    assert names == ["bash-1-1.noarch", "bash-help-1-1.noarch", "lib-1-1.x86_64", "setup-1-1.noarch"]
+
+
+def test_groups_of_one_id_in_several_repositories_are_one(world: World) -> None:
+    world.add("more", Rpm("more"), comps=HEAD + CORE.replace("bash<", "more<") + "</comps>")
+    assert "more-1-1.noarch" in world.names(["@core"]) and "bash-1-1.noarch" in world.names(["@core"])
+
+
+def test_a_package_of_a_group_that_cannot_be_installed_is_an_error_as_for_dnf(tmp_path: Path) -> None:
+    world = World(tmp_path).add("r", Rpm("tool", requires=("nothing",)), comps=HEAD + TOOLS + "</comps>")
+    with pytest.raises(ResolutionError, match="requires nothing, which nothing provides"):
+        world.names(["@tools"])
+
+
+def test_a_group_that_is_not_there_is_named_with_those_that_are(world: World, tmp_path: Path) -> None:
+    for asked, hint in (("@cores", "did you mean @core?"), ("@^core", ""), ("@xyz", "groups: @core, @tools")):
+        with pytest.raises(ResolutionError) as caught:
+            world.names([asked])
+        assert caught.value.code == "package-missing" and hint in str(caught.value)
+    with pytest.raises(ResolutionError, match="no repository of the platform has groups"):
+        World(tmp_path / "w").add("r", Rpm("a")).names(["@core"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<!DOCTYPE comps [<!ENTITY a 'aaaa'>]><comps>&a;</comps>",
+        "<comps><group></comps>",
+        "<a>" * (COMPS_DEPTH_MOST + 1) + "</a>" * (COMPS_DEPTH_MOST + 1),
+        "no XML",
+    ],
+)
+def test_comps_that_cannot_be_trusted_are_refused(tmp_path: Path, text: str) -> None:
+    world = World(tmp_path).add("r", comps=text)
+    with pytest.raises(VerificationError) as caught:
+        read_groups(world.opened(), store=world.store)
+    assert caught.value.code == "comps-malformed"
