@@ -127,6 +127,7 @@ class _Section:
             exclude=(*self._list("excludepkgs"), *self._list("exclude")),
             include=self._list("includepkgs"),
             module_hotfixes=self._switch("module_hotfixes", default=False),
+            accept=tuple(sorted(set(self.document.accept))),
             access=self._access(metalink or mirrorlist, *baseurls),
         )
 

@@ -232,6 +232,9 @@ class RepositoryFileDocument(Certificates):
     keys: list[Line] = Field(
         default=[], description="paths or URLs of the OpenPGP keys that sign its packages, in place of its `gpgkey`"
     )
+    accept: list[Annotated[AcceptedSignature, choice(AcceptedSignature, "a kind of signature")]] = Field(
+        default=[], description="as `accept` of a repository, for all sections"
+    )
 
 
 def _repository_kind(value: object) -> str:

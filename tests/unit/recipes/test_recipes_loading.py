@@ -284,7 +284,7 @@ def test_one_mistake_is_one_problem(tmp_path: Path, more: str, code: str, place:
         ("[bash]", "[]", "list-empty", "6: layers[0].packages", "remove the list"),
         ("[bash]", "[bash, bash]", "request-duplicate", "6: layers[0].packages[1]", "remove"),
         ("[bash]", "['{{ shell }}']", "request-template", "6: layers[0].packages[0]", "write the request"),
-        ("[bash]", "['@core']", "request-malformed", "6: layers[0].packages[0]", "list the packages"),
+        ("[bash]", "['@core/most']", "request-malformed", "6: layers[0].packages[0]", "@ID/mandatory"),
         ("[bash]", "['-bash']", "request-malformed", "6: layers[0].packages[0]", "exclude"),
         ("[bash]", "[1]", "type-wrong", "6: layers[0].packages[0]", 'in quotes: "1"'),
         ("[bash]", "[{path: a.rpm}]", "key-missing", "6: layers[0].packages[0]", "sha256"),

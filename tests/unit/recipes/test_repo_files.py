@@ -119,9 +119,11 @@ def test_an_unmodified_redhat_repo_gives_its_enabled_sections(tmp_path: Path) ->
 
 
 def test_sections_that_are_named_are_taken_enabled_or_not_and_certificates_are_replaced(tmp_path: Path) -> None:
-    more = ", sections: ['*-source-*'], keys: [/k], sslclientcert: /etc/pki/entitlement/*.pem, sslcacert: /ca"
+    more = ", sections: ['*-source-*'], keys: [/k], accept: [sha1]"
+    more += ", sslclientcert: /etc/pki/entitlement/*.pem, sslcacert: /ca"
     (repository,) = platform(tmp_path, REDHAT, more).repositories
     assert (repository.id, repository.keys) == ("rhel-9-for-x86_64-baseos-source-rpms", ("/k",))
+    assert repository.accept == ("sha1",)
     assert repository.access == RepositoryAccess(sslcacert="/ca", sslclientcert="/etc/pki/entitlement/*.pem")
 
 
