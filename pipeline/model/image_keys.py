@@ -64,12 +64,12 @@ class ImageKey:
     stored: ConfigForm
     meaning: str
     checked: str
+    shown: str
     example: object = None
     check_example: object = None
     templated: bool = False
     follows: str = ""
     default: str = ""
-    shown: str = ""
     unset: str = ""
     one: str = ""
     name: str = ""
@@ -130,6 +130,7 @@ class ImageSettings:
             meaning="where it starts",
             example="/srv",
             checked="where it starts",
+            shown="",
         )
     )
     environment: tuple[str, ...] = _declared(
@@ -140,6 +141,7 @@ class ImageSettings:
             meaning="environment variables",
             example={"LANG": "C.UTF-8"},
             checked="these variables, among others",
+            shown="",
             check_example={"LANG": "C.UTF-8"},
             templated=True,
             one="environment variable",

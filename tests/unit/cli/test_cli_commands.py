@@ -82,6 +82,20 @@ def test_no_options_help_stands_twice() -> None:
     assert not {text: files for text, files in where.items() if len(files) > 1 and "'" in text}
 
 
+def test_a_command_with_json_prints_its_result() -> None:
+    """`--json` comes by itself: a command without a machine-readable result says `json=False`. An SBOM is JSON anyway,
+    printed byte for byte; there the option says that errors are too."""
+    offering = {words for words, command in commands().items() if "--json" in options(command)}
+    printing = {
+        words_of(path.stem)
+        for path, tree in trees().items()
+        if path.parent == CLI / "commands"
+        for call in ast.walk(tree)
+        if isinstance(call, ast.Call) and dotted(call.func) in ("context.show", "context.answer")
+    }
+    assert offering == printing | {("sbom",)}
+
+
 def test_each_command_has_its_own_place_in_the_list() -> None:
     ranks = Counter(
         (words_of(path.stem)[:-1], ast.unparse(word.value))

@@ -18,7 +18,8 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.compression import CODECS, PIECE, START_SIZE, Compression, codec_of, gzip_member, layer_codec
+from pipeline import compression
+from pipeline.compression import CODECS, PIECE, START_SIZE, Codec, Compression, codec_of, gzip_member, layer_codec
 from pipeline.errors import VerificationError
 from pipeline.oci.media_types import LAYER_TAR, LAYERS
 from pipeline.streams import decompressed, open_compressed, prefetch
@@ -67,7 +68,20 @@ def test_the_formats_own_tools_read_what_is_written(codec: Compression) -> None:
 def test_what_is_written_is_told_as_the_codec_that_reads_it(codec: Compression) -> None:
     start = layer_codec(codec).compress(b"x")[:START_SIZE]
     assert [one for one in CODECS if one.starts(start)] == [layer_codec(codec).reads] == [codec_of(start)]
+
+
+@pytest.mark.parametrize("codec", Compression)
+def test_a_layer_has_a_media_type_of_the_image_specification(codec: Compression) -> None:
+    """image-spec 1.1, layer.md: clients unpack no other."""
     assert LAYERS[codec] == LAYER_TAR + layer_codec(codec).media_suffix
+    assert LAYERS[codec].removeprefix("application/vnd.oci.image.layer.v1.") in ("tar+gzip", "tar+zstd")
+
+
+def test_every_codec_is_listed() -> None:
+    declared = {name: value for name, value in vars(compression).items() if isinstance(value, Codec)}
+    missing = [name for name, codec in declared.items() if codec not in CODECS]
+    assert declared and not missing, f"list {missing} in pipeline/compression.py: CODECS"
+    assert not [codec for codec in Compression if layer_codec(codec).reads not in CODECS]
 
 
 @pytest.mark.parametrize("codec", Compression)

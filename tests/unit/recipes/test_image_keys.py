@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 
@@ -13,7 +13,7 @@ from pipeline.model.checks import CheckKind, image_check, judge
 from pipeline.model.checks.image_check import ImageAnswer, ImageFacts
 from pipeline.model.configuration import inherited
 from pipeline.model.image import ImageConfig
-from pipeline.model.image_keys import IMAGE_KEYS, NAMED, ConfigForm, ImageKey, ImageSettings, KeyForm
+from pipeline.model.image_keys import IMAGE_KEYS, NAMED, UNORDERED, ConfigForm, ImageKey, ImageSettings, KeyForm
 from pipeline.model.json_form import from_json, to_json
 from pipeline.model.smoke import Check
 from pipeline.model.value_rules import Rule
@@ -141,6 +141,15 @@ def test_what_stands_where_nothing_is_said() -> None:
     assert set(written) <= set(lines)
 
 
-def test_forms_in_a_config_have_the_type_of_the_setting() -> None:
-    for key in IMAGE_KEYS:
-        assert (getattr(BARE, key.name) == "") is (key.stored is ConfigForm.STRING)
+@each
+def test_its_form_in_a_config_has_the_type_of_the_setting(key: ImageKey) -> None:
+    """`dataclasses.field` is no witness of either: it may be given to a field of any type."""
+    types: dict[ConfigForm, object] = {
+        ConfigForm.STRING: str,
+        ConfigForm.ARRAY: tuple[str, ...],
+        ConfigForm.SET: tuple[str, ...],
+        ConfigForm.OBJECT: tuple[tuple[str, str], ...],
+    }
+    assert get_type_hints(ImageSettings)[key.name] == types[key.stored]
+    assert getattr(BARE, key.name) == ("" if key.stored is ConfigForm.STRING else ())
+    assert (key.stored is ConfigForm.SET) is (key.form in UNORDERED), f"{key.name}: an object of empties has no order"
