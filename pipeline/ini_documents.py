@@ -1,7 +1,7 @@
-"""`.repo` files and the like (INI), read as libdnf's iniparser.cpp does, within bounds.
+"""Parser of `.repo` and similar INI files, as libdnf's iniparser.cpp, with a size limit.
 
-A comment has `#` or `;` as its first character; a line that begins with a blank continues the value above; a value in
-quotes loses them; of an option that is given twice the last one counts, and sections of one name are one.
+A comment line begins with `#` or `;`. A line that begins with a blank continues the value above. Quotes around a value
+are removed. If an option occurs twice, the last one counts; sections of one name are merged.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from pathlib import Path
 from pipeline.beneath import read_file
 
 INI_LIMIT = 4 << 20
-"""Bytes of one file: an entitled machine's redhat.repo, with all of a vendor's content, has about 500 KiB."""
+"""Maximum bytes of one file: an entitled host's redhat.repo, with all of a vendor's content, has about 500 KiB."""
 
 _BLANK = " \t\r"
 _QUOTES = ("'", '"')
 
 
 class IniMalformed(ValueError):
-    """A line that is none of the format's."""
+    """The error for a file that is not UTF-8, or with a line that is invalid in this format."""
 
 
 @dataclass(slots=True)
@@ -32,7 +32,7 @@ class IniValue:
 
 
 def read_ini(path: Path) -> Mapping[str, Mapping[str, IniValue]]:
-    """The options of each section of a file. Raises OSError, and IniMalformed (a ValueError)."""
+    """Read a file's options by section. Raises OSError, and IniMalformed (a ValueError)."""
     try:
         text = read_file(path, INI_LIMIT).decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -41,7 +41,7 @@ def read_ini(path: Path) -> Mapping[str, Mapping[str, IniValue]]:
 
 
 def parse_ini(text: str) -> Mapping[str, Mapping[str, IniValue]]:
-    """The options of each section. Raises IniMalformed."""
+    """Parse a text's options by section. Raises IniMalformed."""
     sections: dict[str, dict[str, IniValue]] = {}
     options: dict[str, IniValue] | None = None
     last: IniValue | None = None

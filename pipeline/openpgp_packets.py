@@ -1,9 +1,8 @@
-"""OpenPGP data taken apart: armor, packets, public keys and signatures (RFC 9580).
+"""Parser of OpenPGP armor, packets, public keys and signatures (RFC 9580).
 
 Version 3 of keys and signatures is RFC 4880's.
-Nothing here judges: whose a signature is and if it is good is asked of rpm and GnuPG. This tells where one
-certificate ends and the next begins, and which version, algorithm and issuer a signature names, also of those
-that neither of them reads.
+No signature is verified here: rpm and GnuPG do that. This module splits certificates, and reads the version, algorithm
+and issuer that a signature names, also of keys and signatures that rpm and GnuPG cannot read.
 """
 
 from __future__ import annotations
@@ -20,17 +19,17 @@ ARMOR_BEGIN = b"-----BEGIN PGP PUBLIC KEY BLOCK-----"
 ARMOR_END = b"-----END PGP PUBLIC KEY BLOCK-----"
 
 PACKETS_MOST = 20_000
-"""Packets of one file of keys: a key with many user ids and certifications has some hundred."""
+"""Maximum packets of one key file: a key with many user ids and certifications has some hundred."""
 
 MD5, SHA1, RIPEMD160 = 1, 2, 3
 """Numbers of hash algorithms (RFC 9580, 9.5)."""
 
 _CRC_INITIAL = 0xB704CE
 _CRC_POLYNOMIAL = 0x1864CFB
-_LINE = 64
+_ARMOR_LINE = 64
 _SECONDS_AND_ALGORITHM = 6
 _REVOCATIONS = frozenset({0x20, 0x28, 0x30})
-"""Types of signatures that revoke a key, a subkey, a certification (RFC 9580, 5.2.1)."""
+"""Types of signatures that revoke a key, a subkey or a certification (RFC 9580, 5.2.1)."""
 
 RSA = frozenset({1, 3})
 ALGORITHMS = {
@@ -38,12 +37,12 @@ ALGORITHMS = {
     **{30: "ML-DSA-65+Ed25519", 31: "ML-DSA-87+Ed448", 32: "SLH-DSA-SHAKE-128s", 33: "SLH-DSA-SHAKE-128f"},
     34: "SLH-DSA-SHAKE-256s",
 }
-"""Names of the algorithms that sign (RFC 9580, 9.1; those of draft-ietf-openpgp-pqc, which are post-quantum)."""
+"""Names of the signature algorithms (RFC 9580, 9.1, and the post-quantum ones of draft-ietf-openpgp-pqc)."""
 HASHES = {1: "MD5", 2: "SHA1", 3: "RIPEMD160", 8: "SHA256", 9: "SHA384", 10: "SHA512", 11: "SHA224", 12: "SHA3-256"}
 
 
 class PacketKind(IntEnum):
-    """Types of packets (RFC 9580, 5) that matter here."""
+    """The packet types (RFC 9580, 5) that this module reads."""
 
     SIGNATURE = 2
     PUBLIC_KEY = 6
@@ -51,17 +50,17 @@ class PacketKind(IntEnum):
 
 
 KEY_PACKETS = frozenset({PacketKind.PUBLIC_KEY, PacketKind.PUBLIC_SUBKEY})
-_OF_KEYRINGS = frozenset({10, 12, 21})
-"""Packets of keyrings and padding (marker, trust, padding), which are no part of a certificate."""
+_KEYRING_ONLY = frozenset({10, 12, 21})
+"""Packet types that occur in keyrings and are no part of a certificate: marker, trust, padding."""
 
 
 class MalformedPacket(ValueError):
-    """The error for bytes that are no OpenPGP packets, or end in the middle of one."""
+    """The error for bytes that are not valid OpenPGP packets."""
 
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """One packet: its type, its content, and all of its bytes as they stood."""
+    """One packet: its type, its content, and its bytes with the packet header."""
 
     kind: int
     body: bytes
@@ -72,8 +71,8 @@ class Packet:
 class OpenPgpKey:
     """The key in a public-key or subkey packet.
 
-    `fingerprint` is upper-case hex; `created` is in seconds since the epoch. A version 3 key is known by the
-    low bits of its modulus, which stand in for the fingerprint.
+    `fingerprint` is upper-case hex; `created` is in seconds since the epoch. For a version 3 key, `fingerprint` is
+    its key id, the low 64 bits of its modulus.
     """
 
     version: int
@@ -83,16 +82,16 @@ class OpenPgpKey:
 
     @property
     def key_id(self) -> str:
-        """The id that signatures name: 16 hexadecimal digits in upper case."""
+        """The key id, as signatures name it: 16 hexadecimal digits in upper case."""
         return self.fingerprint[:16] if self.version >= 6 else self.fingerprint[-16:]
 
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """The statements of a signature packet about itself.
+    """The fields of a signature packet, which are not verified.
 
-    `issuer` is the key id that it names (16 hexadecimal digits, empty if none); `created` in seconds since the
-    epoch, 0 if it does not say.
+    `issuer` is the key id that it names (16 hexadecimal digits, empty if none); `created` is in seconds since the
+    epoch, 0 if absent.
     """
 
     version: int
@@ -113,7 +112,7 @@ class Signature:
 
 
 def read_packets(data: bytes) -> Iterator[Packet]:
-    """Yield the packets of `data`, which are all of it. Raises MalformedPacket."""
+    """Yield the packets of `data`, which must hold nothing else. Raises MalformedPacket."""
     at = 0
     for _ in range(PACKETS_MOST):
         if at >= len(data):
@@ -128,7 +127,7 @@ def read_packets(data: bytes) -> Iterator[Packet]:
 
 
 def _packet_header(data: bytes, at: int) -> tuple[int, int, int]:
-    """Return type, offset of the content and its size (RFC 9580, 4.2)."""
+    """Return a packet's type, and the offset and size of its content (RFC 9580, 4.2)."""
     first = data[at]
     if not first & 0x80:
         raise MalformedPacket("it is no OpenPGP packet")
@@ -142,7 +141,7 @@ def _packet_header(data: bytes, at: int) -> tuple[int, int, int]:
 
 
 def _length(data: bytes, at: int, *, partial: bool) -> tuple[int, int]:
-    """Return a length of the new format, or of a subpacket, and where it ends."""
+    """Return a length of the new format, or of a subpacket, and the offset after it."""
     first = _number(data, at, 1)
     if first < 192:
         return first, at + 1
@@ -160,9 +159,9 @@ def _number(data: bytes, at: int, width: int) -> int:
 
 
 def split_certificates(data: bytes) -> tuple[tuple[Packet, ...], ...]:
-    """Split `data` into certificates: a public-key packet begins one.
+    """Split `data` into certificates, each beginning with a public-key packet.
 
-    Raises MalformedPacket, also where something else stands before the first.
+    Raises MalformedPacket, also if `data` begins with another packet.
     """
     found: list[list[Packet]] = []
     for packet in read_packets(data):
@@ -176,7 +175,7 @@ def split_certificates(data: bytes) -> tuple[tuple[Packet, ...], ...]:
 
 
 def certificate_keys(packets: Sequence[Packet]) -> Iterator[tuple[int, OpenPgpKey]]:
-    """Yield the primary key and the subkeys that can be read, each with the place of its packet."""
+    """Yield the primary key and the subkeys that can be read, each with the index of its packet."""
     for index, packet in enumerate(packets):
         if packet.kind in KEY_PACKETS:
             with contextlib.suppress(MalformedPacket):
@@ -184,10 +183,10 @@ def certificate_keys(packets: Sequence[Packet]) -> Iterator[tuple[int, OpenPgpKe
 
 
 def prune_certificate(armored: bytes, gone: Collection[str]) -> bytes:
-    """Return an armored certificate without the keys of these fingerprints.
+    """Return an armored certificate without the keys of the fingerprints `gone`.
 
-    What belongs to them goes too. It is the same bytes if it loses nothing, empty if it loses its primary key. Raises
-    MalformedPacket.
+    Their signatures are removed with them. The result is `armored` itself if nothing is removed, empty if the primary
+    key is. Raises MalformedPacket.
     """
     (packets,) = split_certificates(dearmor(armored))
     kept = {index for index, key in certificate_keys(packets) if key.fingerprint not in gone}
@@ -197,7 +196,7 @@ def prune_certificate(armored: bytes, gone: Collection[str]) -> bytes:
     keep = True
     for index, packet in enumerate(packets):
         keep = index in kept if packet.kind in KEY_PACKETS else keep
-        if keep and packet.kind not in _OF_KEYRINGS:
+        if keep and packet.kind not in _KEYRING_ONLY:
             left.append(packet)
     return armored if len(left) == len(packets) else armor(left)
 
@@ -266,9 +265,9 @@ def _subpackets(area: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def armor_blocks(data: bytes) -> Iterator[bytes]:
-    """Yield the armored blocks of public keys, each with line feeds alone.
+    """Yield the armored blocks of public keys, with CRLF line ends turned into LF.
 
-    One pass: a block begins anew at each line that says so.
+    A BEGIN line inside a block starts a new one, so one pass over the data suffices.
     """
     block: list[bytes] = []
     for line in data.split(b"\n"):
@@ -283,7 +282,7 @@ def armor_blocks(data: bytes) -> Iterator[bytes]:
 
 
 def dearmor(armored: bytes) -> bytes:
-    """The packets of an armored block (RFC 9580, 6.2). Raises MalformedPacket."""
+    """Return the packets' bytes in an armored block (RFC 9580, 6.2). Raises MalformedPacket."""
     lines = [line.strip() for line in armored.strip().splitlines()]
     try:
         body = lines[lines.index(b"") + 1 : -1]
@@ -293,10 +292,10 @@ def dearmor(armored: bytes) -> bytes:
 
 
 def armor(packets: Sequence[Packet]) -> bytes:
-    """Return packets of public keys as one armored block, with the checksum that rpm insists on."""
+    """Return packets of public keys as one armored block, with the checksum that rpm requires."""
     data = b"".join(packet.raw for packet in packets)
     text = base64.b64encode(data)
-    lines = [text[at : at + _LINE] for at in range(0, len(text), _LINE)]
+    lines = [text[at : at + _ARMOR_LINE] for at in range(0, len(text), _ARMOR_LINE)]
     check = b"=" + base64.b64encode(_crc24(data).to_bytes(3, "big"))
     return b"\n".join((ARMOR_BEGIN, b"", *lines, check, ARMOR_END, b""))
 

@@ -4,9 +4,9 @@ RPM headers have owners' names, tar headers need numbers, which are assigned bef
 
 A number comes from, in this order: the parent image, the recipe's `accounts`, `user()` and `group()`
 provides, sysusers.d and passwd and group files in payloads, the `useradd` and `groupadd` calls of scriptlets,
-else one that is kept in the lock. The state layer starts with this table, so a `%pre` finds its accounts, but
-for those whose number is the scriptlet's own: these it makes itself. A scriptlet that ends with another number
-is an error.
+and the numbers kept in the lock. The state layer starts with this table, so a `%pre` finds its accounts,
+except those for which a scriptlet requests a certain number: it makes these itself. It is an error if a scriptlet
+gives an account another number.
 """
 
 from __future__ import annotations
@@ -42,9 +42,10 @@ def account_files(header: PackageHeader) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class _Declared:
-    """An account as one source describes it; a number of None asks for any.
+    """An account as one source declares it; a number of None allows any.
 
-    `source` is that of the number. `script` is the scriptlet's request, where it is the first that asks for a number.
+    `source` is where the number comes from. `script` is the request of a scriptlet, if that is the first source with a
+    number.
     """
 
     name: str
@@ -63,7 +64,7 @@ class _Declarations:
     groups: dict[str, _Declared] = field(default_factory=dict)
     members: set[tuple[str, str]] = field(default_factory=set)
     reserved: dict[str, set[int]] = field(default_factory=lambda: {"user": set(), "group": set()})
-    """Numbers that scriptlets will take for accounts that own no file."""
+    """Numbers that scriptlets will use for accounts that own no file."""
 
     def user(self, wish: _Declared) -> None:
         _first(self.users, wish)
@@ -100,14 +101,14 @@ def number_accounts(
     kept: Sequence[tuple[str, str, int]],
     parent: AccountTable | None = None,
 ) -> NumberedAccounts:
-    """The account table of an image, what the lock must keep of it, and what scriptlets make.
+    """Return an image's account table, the numbers to lock, and the accounts left to scriptlets.
 
-    `parent` is that of the parent image: its numbers are kept, and `headers` are those of added packages.
+    `parent` is the parent image's account table: its numbers are kept, and `headers` are those of added packages.
 
-    `users` and `groups` are the recipe's. `read` gives the content of the named files of a package. `kept` is
-    what the lock holds from before: (`user` or `group`, name, number). The order of `headers` does not matter.
-    Raises BuildError `account-number-taken` if two names claim one number and the recipe or a scriptlet is one of those
-    who claim it, `account-differs` if the recipe gives one of the parent's accounts another number.
+    `users` and `groups` are the recipe's. `read` returns the content of the named files of a package. `kept` are
+    the numbers in the previous lock: (`user` or `group`, name, number). The order of `headers` does not matter.
+    Raises BuildError `account-number-taken` if two names claim one number and at least one of them is declared by the
+    recipe or a scriptlet, `account-differs` if the recipe gives one of the parent's accounts another number.
     """
     wishes = _Declarations()
     if parent is not None:
@@ -144,9 +145,9 @@ def number_accounts(
 
 
 def _from_script(request: AccountRequest, source: str, owners: Mapping[str, set[str]], wishes: _Declarations) -> None:
-    """Take over an account that a scriptlet asks for, if it owns a file or is named elsewhere.
+    """Declare an account that a scriptlet requests, if it owns a file or is declared elsewhere.
 
-    Of another, which the scriptlet makes as it likes, the number is reserved.
+    Of any other account, which the scriptlet makes itself, only the number is reserved.
     """
     known = wishes.users if request.kind == "user" else wishes.groups
     script = request if request.numbered else None
@@ -169,9 +170,9 @@ def _from_script(request: AccountRequest, source: str, owners: Mapping[str, set[
 
 
 def _made_by_scripts(wishes: _Declarations) -> tuple[ScriptAccount, ...]:
-    """Return the accounts whose number is a scriptlet's own, which it makes itself.
+    """Return the accounts that scriptlets make themselves, as they request a certain number.
 
-    `useradd` without a group makes one too, and fails where that is there already: then the user is not among them.
+    `useradd` without a group also makes a group, and fails if that exists already: such a user is left out.
     """
     made = [
         ScriptAccount("group", name, wish.source, wish.script.phase)
@@ -213,10 +214,10 @@ def _from_parent(parent: AccountTable, users: Sequence[User], groups: Sequence[G
 
 
 def final_accounts(table: AccountTable, passwd: str | None, group: str | None) -> AccountTable:
-    """Return the accounts of an image whose layers are made.
+    """Return the accounts of an image after all its layers are made.
 
-    They are those in its final `/etc/passwd` and `/etc/group` (None: as they were written from the table, or there is
-    none), then those of the table that are not there.
+    They are those in its final `/etc/passwd` and `/etc/group` (None: unchanged since written from the table, or
+    absent), then those of the table that are missing there.
     """
     wishes = _Declarations()
     for path, text in (("/etc/group", group), ("/etc/passwd", passwd)):
@@ -311,10 +312,10 @@ def _numbers(
 
 
 def _disputed(wish: _Declared, other: _Declared) -> bool:
-    """Return whether two names may not have one number.
+    """Return whether it is an error that two names have one number.
 
-    They may not where the recipe or a scriptlet gives it to one of them; what files of packages say is taken as it
-    stands, and `-o` of a scriptlet allows it.
+    It is one if the recipe gives the number to either name, or a scriptlet without `-o`; what packages' files declare
+    is accepted.
     """
     if "recipe" in (wish.source, other.source):
         return True

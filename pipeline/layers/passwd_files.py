@@ -1,4 +1,4 @@
-"""The account table as the files of an image: /etc/passwd, /etc/group and their shadows."""
+"""Complete an image's passwd, group and shadow files by its account table, and compare them."""
 
 from __future__ import annotations
 
@@ -6,23 +6,20 @@ from collections.abc import Iterable
 
 from pipeline.model.accounts import AccountTable
 
-_DIGITS = 10
-"""Of the largest number of an account: uid_t has 32 bits."""
+_MAX_DIGITS = 10
+"""Digits of the largest account number: uid_t has 32 bits."""
 
 
 def is_number(text: str) -> bool:
-    """Tell whether a field is a number as the C library reads one.
+    """Return whether a field is a number as the C library reads one.
 
-    `str.isdigit` takes `²` and digits without end.
+    `str.isdigit` alone also accepts `²`, and any number of digits.
     """
-    return len(text) <= _DIGITS and text.isascii() and text.isdigit()
+    return len(text) <= _MAX_DIGITS and text.isascii() and text.isdigit()
 
 
 def complete_passwd(text: str, table: AccountTable) -> str:
-    """Return `/etc/passwd` with a line for every user.
-
-    The lines that are there stay, the missing ones follow.
-    """
+    """Return `/etc/passwd` with its lines unchanged, and one appended for every missing user."""
     names = {line.split(":", 1)[0] for line in text.splitlines()}
     return _with_lines(
         text,
@@ -35,10 +32,7 @@ def complete_passwd(text: str, table: AccountTable) -> str:
 
 
 def complete_group(text: str, table: AccountTable) -> str:
-    """Return `/etc/group` with a line for every group.
-
-    Members that are missing in a line are added to it.
-    """
+    """Return `/etc/group` with a line for every group, and with missing members added."""
     members: dict[str, list[str]] = {}
     for group, user in table.members:
         members.setdefault(group, []).append(user)
@@ -62,7 +56,7 @@ def complete_group(text: str, table: AccountTable) -> str:
 
 
 def complete_shadow(text: str, names: Iterable[str], *, fields: int) -> str:
-    """`/etc/shadow` (9 fields) or `/etc/gshadow` (4) with a locked line for every name."""
+    """Return `/etc/shadow` (9 fields) or `/etc/gshadow` (4) with a locked line for every name."""
     present = {line.split(":", 1)[0] for line in text.splitlines()}
     return _with_lines(text, (f"{name}:!{':' * (fields - 2)}" for name in names if name not in present))
 
@@ -73,7 +67,7 @@ def _with_lines(text: str, lines: Iterable[str]) -> str:
 
 
 def changed_numbers(before: AccountTable, passwd: str, group: str) -> tuple[str, ...]:
-    """Sentences about accounts that a scriptlet gave another number than the table's."""
+    """Return a sentence for each account whose number in the files differs from the table's."""
     found = []
     for kind, text, number_of in (("user", passwd, before.uid), ("group", group, before.gid)):
         for line in text.splitlines():

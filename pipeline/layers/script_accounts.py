@@ -1,10 +1,10 @@
-"""The accounts that scriptlets ask for, read from their calls of `useradd` and `groupadd`.
+"""Parse scriptlets for the accounts that their `useradd` and `groupadd` calls request.
 
-Owners must have numbers before a layer is made, and so before any scriptlet runs. What a scriptlet will ask for is
-read from its text: commands are split as a shell splits them, options as getopt_long of shadow-utils does (useradd(8),
-groupadd(8)), variables with the values that the script itself gives them. What only a run can tell, such as a number
-from a command substitution, is known to be asked for and not read. The script runs later and makes the account; that
-its number is the expected one is held then.
+File owners need numbers before a layer is made, and so before any scriptlet runs. The requests are read from the
+scriptlet's text: commands are split as a shell splits them, options are parsed as getopt_long of shadow-utils does
+(useradd(8), groupadd(8)), and variables have the values that the script assigns. A number that only the run determines,
+such as one from a command substitution, is marked `unread`. The script runs later and makes the account;
+`state_accounts.check_accounts` then compares its number with the expected one.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ _GROUPADD_LONG = [
     *("force", "gid=", "key=", "non-unique", "password=", "system", "root=", "prefix=", "users=", "help"),
 ]
 
-_SCRIPT_MOST = 1 << 20
-"""Characters of a scriptlet that are read: real ones have some thousands."""
+_SCRIPT_LIMIT = 1 << 20
+"""Maximum characters of a scriptlet that is parsed: real ones have some thousands."""
 
-_LINES_JOINED = 50
-"""Lines that a quoted word may span."""
+_QUOTED_LINES_LIMIT = 50
+"""Maximum lines that a quoted word may span."""
 
 _SUBSTITUTION = re.compile(r"\$\([^()\n]*\)|`[^`\n]*`")
 _UNKNOWN = "$?"
-"""Stands for what only a run can tell."""
+"""Placeholder for text that only the run determines."""
 
 _REDIRECTION = re.compile(r"""(?<![\w"'])\d*(?:&>>?|>>|>&|>|<)[ \t]*&?[^\s;|&()]+""")
 _VARIABLE = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*))")
@@ -54,17 +54,17 @@ _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\$?")
 _SEPARATORS = frozenset("();<>|&")
 _NUMBER = re.compile(r"[0-9]{1,10}")
-_NUMBER_MOST = (1 << 32) - 2
-"""uid_t has 32 bits, and its highest value means none."""
+_NUMBER_MAX = (1 << 32) - 2
+"""Highest account number: uid_t has 32 bits, and its highest value means none."""
 
 
 @dataclass(frozen=True, slots=True)
 class AccountRequest:
-    """An account that a scriptlet of a package asks for.
+    """An account that a scriptlet of a package requests.
 
-    `kind` is `user` or `group`. `number` is None if the call states none, or one that only a run tells (`unread`).
-    `group` is the user's primary group, by name or number; `groups` are supplementary ones. `shared`: the call allows
-    a number that another has (`-o`). Texts that the call does not state are empty.
+    `kind` is `user` or `group`. `number` is None if the call states none, or one that only the run determines
+    (`unread`). `group` is the user's primary group, by name or number; `groups` are the supplementary ones. `shared`:
+    the call allows a number that another account has (`-o`). Texts that the call does not state are empty.
     """
 
     kind: str
@@ -81,19 +81,19 @@ class AccountRequest:
 
     @property
     def numbered(self) -> bool:
-        """Return whether the script asks for one number, which it alone may know."""
+        """Return whether the script requests a certain number, be it read or not."""
         return self.number is not None or self.unread
 
 
 def account_requests(header: PackageHeader) -> tuple[AccountRequest, ...]:
-    """Return the accounts that the scriptlets of a package ask for, in their order."""
+    """Return the accounts that a package's scriptlets request, in the order in which these run."""
     order = list(ScriptletPhase)
     scriptlets = sorted(header.scriptlets, key=lambda one: order.index(one.moment))
     return tuple(request for scriptlet in scriptlets for request in _of_scriptlet(scriptlet))
 
 
 def _of_scriptlet(scriptlet: Scriptlet) -> Iterator[AccountRequest]:
-    if posixpath.basename(scriptlet.interpreter[0]) not in _SHELLS or len(scriptlet.body) > _SCRIPT_MOST:
+    if posixpath.basename(scriptlet.interpreter[0]) not in _SHELLS or len(scriptlet.body) > _SCRIPT_LIMIT:
         return
     if "add" not in scriptlet.body:
         return
@@ -151,7 +151,7 @@ def _group(arguments: list[str], phase: ScriptletPhase) -> AccountRequest | None
 
 
 def _parsed(arguments: list[str], short: str, long: list[str]) -> tuple[Mapping[str, str], str] | None:
-    """Return the options of a call and the name that it adds, None where none can be read."""
+    """Return the options of a call and the name that it adds, None if it cannot be parsed."""
     try:
         options, rest = getopt.gnu_getopt(arguments, short, long)
     except getopt.GetoptError:
@@ -164,11 +164,11 @@ def _parsed(arguments: list[str], short: str, long: list[str]) -> tuple[Mapping[
 
 
 def _number(options: Mapping[str, str], short: str, long: str) -> tuple[int | None, bool]:
-    """Return the number that a call asks for, and whether it asks for one that cannot be read."""
+    """Return the number that a call requests, and whether it requests one that cannot be read."""
     stated = options.get(short, options.get(long))
     if stated is None:
         return None, False
-    if _NUMBER.fullmatch(stated) and int(stated) <= _NUMBER_MOST:
+    if _NUMBER.fullmatch(stated) and int(stated) <= _NUMBER_MAX:
         return int(stated), False
     return None, True
 
@@ -176,7 +176,7 @@ def _number(options: Mapping[str, str], short: str, long: str) -> tuple[int | No
 def _text(options: Mapping[str, str], short: str, long: str) -> str:
     """Return an option's text.
 
-    It is empty if the option is absent, depends on a run or cannot stand in /etc/passwd.
+    It is empty if the option is absent, if only the run determines it, or if it is invalid in /etc/passwd.
     """
     stated = options.get(short, options.get(long, ""))
     return "" if "$" in stated or ":" in stated or "\n" in stated else stated
@@ -188,13 +188,13 @@ def _text(options: Mapping[str, str], short: str, long: str) -> str:
 def _commands(script: str) -> Iterator[list[str]]:
     """Yield the words of each simple command of a shell script.
 
-    Words of the language (`if`, `then`, `!`) before a command are left out.
+    Reserved words (`if`, `then`, `!`) before a command are left out.
     """
     text = _SUBSTITUTION.sub(_UNKNOWN, script.replace("\\\n", " "))
     lines = _REDIRECTION.sub(" ", text).split("\n")
     index = 0
     while index < len(lines):
-        tokens, used = _tokens(lines[index : index + _LINES_JOINED])
+        tokens, used = _tokens(lines[index : index + _QUOTED_LINES_LIMIT])
         index += used
         command: list[str] = []
         for token in [*tokens, ";"]:
@@ -214,10 +214,7 @@ _RESERVED = frozenset(
 
 
 def _tokens(lines: list[str]) -> tuple[list[str], int]:
-    """Return the words of the first line, and of those that a quotation in it reaches to.
-
-    The number of these lines is returned too.
-    """
+    """Return the words of the first line, and the number of lines that its quoted words span."""
     for count in range(1, len(lines) + 1):
         lexer = shlex.shlex("\n".join(lines[:count]), posix=True, punctuation_chars="();<>|&")
         lexer.whitespace_split = True
@@ -229,5 +226,5 @@ def _tokens(lines: list[str]) -> tuple[list[str], int]:
 
 
 def _expanded(word: str, variables: Mapping[str, str]) -> str:
-    """Return a word with the variables that are known; a `$` stays where one is not."""
+    """Return a word with its known variables expanded; unknown ones keep their `$`."""
     return _VARIABLE.sub(lambda found: variables.get(found[1] or found[2], found[0]), word)

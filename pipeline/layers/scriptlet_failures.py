@@ -1,7 +1,7 @@
-"""The judgement of scriptlets that failed, by the recipe's rules.
+"""Judge failed scriptlets by a recipe's rules: raise, or tolerate with a reason.
 
-What a script leaves is the same whoever judges it, so a layer is remembered with its failures and judged anew by each
-recipe that comes to it.
+The rules do not change the layer's content, so a layer is cached with its failures, which are judged anew by the rules
+of each recipe that uses it.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from pipeline.model.scriptlets import (
 
 
 def judge_failure(failure: ScriptletFailure, rules: ScriptletRules) -> ToleratedFailure:
-    """Return a failure as the recipe lets it through.
+    """Return a failure that the rules tolerate, with the reason.
 
-    Raises BuildError with the failure's code where it does not.
+    Raises BuildError with the failure's code if they do not tolerate it.
     """
     waiver = next((one for one in rules.waivers if _covers(one, failure)), None)
     if waiver is not None:
         return ToleratedFailure(failure.package, failure.script, failure.message, waiver.reason)
     if rules.mode is ScriptletMode.RPM and failure.script not in CRITICAL and not failure.bound:
         return ToleratedFailure(failure.package, failure.script, failure.message)
-    raise BuildError(failure.code, failure.message, place=failure.package, hint=_way_out(failure, rules))
+    raise BuildError(failure.code, failure.message, place=failure.package, hint=_failure_hint(failure, rules))
 
 
 def unused_waivers(waivers: Sequence[Waiver], failures: Sequence[ScriptletFailure]) -> tuple[str, ...]:
-    """Return a warning for each waiver that no failure needs."""
+    """Return a warning for each waiver that matches no failure."""
     return tuple(
         f"{waiver.place}: the waiver of {waiver.label} matches no failure: remove it"
         for waiver in waivers
@@ -45,7 +45,7 @@ def _covers(waiver: Waiver, failure: ScriptletFailure) -> bool:
     return (waiver.package, waiver.script) == (failure.name, failure.script)
 
 
-def _way_out(failure: ScriptletFailure, rules: ScriptletRules) -> str:
+def _failure_hint(failure: ScriptletFailure, rules: ScriptletRules) -> str:
     waive = f"scriptlets: {{waive: [{{package: {failure.name}, script: {failure.script}, reason: …}}]}}"
     mode = "scriptlets: rpm"
     if rules.mode is ScriptletMode.RPM:

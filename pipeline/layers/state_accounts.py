@@ -1,8 +1,9 @@
-"""The accounts of an image while its scriptlets run.
+"""Write an image's account files before its scriptlets run, and check them afterwards.
 
-The files of accounts hold the table before the first scriptlet, but for the accounts whose number is a scriptlet's own
-(`useradd -u 48`): these it makes itself, as it would under rpm, with home, shell and comment. What a scriptlet was to
-make and did not is added when it ended, so that whatever comes after finds the owners of files.
+Before the first scriptlet, the account files get the whole table, except the accounts for which a scriptlet requests a
+certain number (`useradd -u 48`): the scriptlet makes these itself, as it would under rpm, with home, shell and comment.
+Those that it was expected to make and did not are added once it has ended, so that later scriptlets find the owners of
+files.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pipeline.model.tree import Tree
 from pipeline.sandbox import BuildSession
 
 _ACCOUNT_FILE_LIMIT = 4 << 20
-"""Bytes of /etc/passwd and its like that are read: thousands of accounts."""
+"""Maximum bytes of each account file: thousands of accounts."""
 
 _USERADD_PATHS = ("usr/sbin/useradd", "usr/bin/useradd")
 
@@ -28,7 +29,7 @@ def scripted_accounts(scripted: tuple[ScriptAccount, ...], tree: Tree) -> tuple[
 
 
 def still_expected(expected: tuple[ScriptAccount, ...], step: ScriptStep) -> tuple[ScriptAccount, ...]:
-    """Return those of the expected accounts that later scriptlets than `step` make."""
+    """Return the expected accounts that scriptlets after `step` make."""
     return tuple(one for one in expected if (one.package, one.phase) != (step.package, step.kind))
 
 
@@ -63,9 +64,10 @@ def write_accounts(session: BuildSession, accounts: AccountTable, build_time: in
 
 
 def check_accounts(session: BuildSession, before: AccountTable) -> dict[tuple[str, str], int]:
-    """The final numbers, with those that scriptlets added: (`user` or `group`, name) → number.
+    """Return the final numbers, with those that scriptlets added.
 
-    Raises BuildError `scriptlet-renumbers`.
+    They are (`user` or `group`, name) → number. Raises BuildError `scriptlet-renumbers` if a scriptlet changed a number
+    of the table `before`.
     """
     passwd, group = (
         (session.files.read(path, limit=_ACCOUNT_FILE_LIMIT) or b"").decode(errors="replace")

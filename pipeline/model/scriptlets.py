@@ -1,4 +1,4 @@
-"""The rules of a recipe for scriptlets that fail, and what failed and was let through."""
+"""Data classes for a recipe's rules on failing scriptlets, and for the failures."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from enum import StrEnum
 
 
 class ScriptletMode(StrEnum):
-    """The rule for scriptlets that fail: each ends the build, or only those that stop rpm."""
+    """The rule for failing scriptlets: every failure ends the build, or only one that stops rpm."""
 
     STRICT = "strict"
     RPM = "rpm"
 
 
 class ScriptletName(StrEnum):
-    """Names of scriptlets and triggers that an installation runs, as a spec file has them."""
+    """Names, as in a spec file, of the scriptlets and triggers that an installation runs."""
 
     PRETRANS = "pretrans"
     PRE = "pre"
@@ -27,15 +27,15 @@ class ScriptletName(StrEnum):
 
 
 CRITICAL = frozenset({ScriptletName.PRETRANS, ScriptletName.PRE})
-"""Those whose failure keeps rpm from installing the package (rpm 4.18 and 6.0, lib/rpmscript.c: RPMSCRIPT_FLAG_CRITICAL
-among those that an installation runs); a failure of any other is a warning."""
+"""Scriptlets whose failure keeps rpm from installing the package (rpm 4.18 and 6.0, lib/rpmscript.c:
+RPMSCRIPT_FLAG_CRITICAL, of those that an installation runs); of any other, rpm only warns."""
 
 
 @dataclass(frozen=True, slots=True)
 class Waiver:
     """A recipe's permission for one script of one package to fail, with the reason.
 
-    `package` is a package's name. `place` is where in a recipe it stands.
+    `package` is a package's name, `place` the waiver's position in the recipe.
     """
 
     package: str
@@ -45,13 +45,13 @@ class Waiver:
 
     @property
     def label(self) -> str:
-        """It as people call it: `%post of nginx`."""
+        """The script as messages name it: `%post of nginx`."""
         return f"%{self.script} of {self.package}"
 
 
 @dataclass(frozen=True, slots=True)
 class ScriptletRules:
-    """The rules of a recipe for scriptlets that fail."""
+    """The rules of a recipe for failing scriptlets."""
 
     mode: ScriptletMode = ScriptletMode.STRICT
     waivers: tuple[Waiver, ...] = ()
@@ -59,10 +59,10 @@ class ScriptletRules:
 
 @dataclass(frozen=True, slots=True)
 class ScriptletFailure:
-    """A script that ended badly, of which the rest of the build goes on.
+    """A failed script, before it is judged by a recipe's rules.
 
-    `package` is a NEVRA and `name` the package's name; `message` says how it ended and what it said, `code` is the
-    error's. `bound`: a limit of relbuild's ended it, of which rpm has none.
+    `package` is a NEVRA and `name` the package's name. `message` tells how the script ended and what it printed, `code`
+    is the error code if it is not tolerated. `bound`: one of relbuild's limits ended it, which rpm does not have.
     """
 
     package: str
@@ -75,9 +75,9 @@ class ScriptletFailure:
 
 @dataclass(frozen=True, slots=True)
 class ToleratedFailure:
-    """A script that failed in the image and that the recipe let through.
+    """A failed script that the recipe's rules tolerate.
 
-    `package` is a NEVRA, `reason` the waiver's, "" where it was let through because rpm would only warn.
+    `package` is a NEVRA. `reason` is the waiver's, "" if tolerated because rpm would only warn.
     """
 
     package: str
@@ -87,6 +87,6 @@ class ToleratedFailure:
 
     @property
     def sentence(self) -> str:
-        """It in words, for a warning."""
+        """The failure and the reason, as the text of a warning."""
         why = f"waived: {self.reason}" if self.reason else "scriptlets: rpm"
         return f"{self.message} ({why})"

@@ -1,4 +1,4 @@
-"""Keys that sign packages: the unusable ones, and the trust that a repository has."""
+"""Data classes for the signing keys that a repository trusts, and for unusable ones."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import assert_never
 
 
 class KeyFault(StrEnum):
-    """The reason why a key counts for nothing."""
+    """The reason why no signature by a key counts."""
 
     EXPIRED = "expired"
     REVOKED = "revoked"
@@ -18,11 +18,11 @@ class KeyFault(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class UnusableKey:
-    """A key or subkey of a trusted file by which no signature is good.
+    """A key or subkey in a trusted key file that verifies no signature.
 
-    `fingerprint` is upper-case hex; `key_ids` are its id and those of the subkeys that fall with it, as signatures name
-    them (16 digits); `since` is when it expired or was revoked, in seconds since the epoch, 0 if nothing says; `detail`
-    says more of one that is unreadable.
+    `fingerprint` is upper-case hex. `key_ids` are its id and those of its subkeys, unusable with it, as signatures name
+    them (16 digits). `since` is when it expired or was revoked, in seconds since the epoch, 0 if unknown. `detail`
+    explains the fault of an unreadable key.
     """
 
     fingerprint: str
@@ -59,9 +59,9 @@ class AcceptedSignature(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PackageTrust:
-    """The keys by which the packages of one repository may be signed, and what else it accepts.
+    """The keys that may sign one repository's packages, and the weaker signatures it accepts.
 
-    `certificates` are armored, one each, sorted, without what counts for nothing; `unusable` is what they lack.
+    `certificates` are armored, each in a block of its own, sorted, without their unusable keys; these are `unusable`.
     """
 
     certificates: tuple[bytes, ...] = ()

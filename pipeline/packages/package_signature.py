@@ -1,11 +1,10 @@
 """Verify a package's signatures by given keys, and its payload's digest.
 
-Each signature is judged by itself, as rpm 6 does: one good signature by a trusted key suffices, and none by a trusted
-key may be bad. Those over the header are verified by rpm with a keyring that holds nothing but the given keys; rpm's
-own database and configuration of keys are never used. Those over header and payload (all that rpm before 4.14 has for
-the payload) are verified by `gpgv`, whose verdict is its status lines (doc/DETAILS). That rpm calls an unsigned package
-good unless told otherwise is why the presence of a signature is checked here. The payload is hashed as it lies in the
-file, compressed, and compared with the digest that the signed header names.
+Each signature is verified by itself, as in rpm 6: one good signature by a trusted key suffices, and none by a trusted
+key may be bad. Those over the header are verified by rpm with a keyring of only the given keys; rpm's own key database
+and configuration are never used. Those over header and payload (before rpm 4.14, the only ones to cover the payload)
+are verified by `gpgv`, by its status lines (doc/DETAILS). The presence of a signature is checked here, because rpm by
+default accepts an unsigned package. The compressed payload is hashed and compared with the digest in the signed header.
 """
 
 from __future__ import annotations
@@ -28,20 +27,20 @@ from pipeline.packages.signature_header import PackageSignature, read_signatures
 from pipeline.process import run
 
 _PGP_SHA256 = 8
-"""OpenPGP's number of the hash (RFC 4880, 9.4), which rpm uses too."""
+"""The number of SHA-256 in OpenPGP (RFC 4880, 9.4) and in rpm."""
 _PAYLOAD_HASHES = {8: "sha256", 9: "sha384", 10: "sha512"}
 _RPM_6_TAG = 5114
-"""RPMTAG_RPMFORMAT, which rpm before 6 has no name for; a package of format 6 names the sha256 of its payload alone."""
+"""RPMTAG_RPMFORMAT, which has no name in rpm before 6. A package of format 6 has only its payload's SHA-256."""
 
 _CHECKABLE_VERSIONS = frozenset({3, 4})
 _CHECKABLE_ALGORITHMS = frozenset({1, 3, 17, 22})
-"""What every rpm since 4.14 verifies: RSA, DSA, EdDSA. A good verdict on another counts; a bad one says nothing."""
+"""Algorithms that every rpm since 4.14 verifies: RSA, DSA, EdDSA. For others, only rpm's good verdict counts."""
 _GPG_ALGORITHMS = _CHECKABLE_ALGORITHMS | {19}
 _BROKEN = frozenset({MD5, RIPEMD160})
-"""Hashes that no policy accepts."""
+"""Hashes that are accepted for no repository."""
 
 _GPGV_TIME = 600.0
-"""Seconds: it hashes the whole package, at 200 MB/s on a slow core."""
+"""Timeout in seconds; gpgv hashes the whole package, at 200 MB/s on a slow core."""
 
 _SIGNED_HINT = "add the key that signs the package to the repository's 'keys', or do not use the package"
 _DAMAGED_HINT = "download it again; if that does not help, report it to the repository's maintainer"
@@ -99,7 +98,7 @@ def unreadable_keys(trust: PackageTrust) -> tuple[UnusableKey, ...]:
 
 
 def _readable(trust: PackageTrust) -> PackageTrust:
-    """The same trust, without what this rpm cannot read of its certificates."""
+    """Return the trust without the keys that this rpm cannot read."""
     readable = tuple(one for one, _ in map(readable_certificate, trust.certificates) if one)
     return PackageTrust(readable, (*trust.unusable, *unreadable_keys(trust)), trust.accept)
 
@@ -129,7 +128,7 @@ def _is_weak(algorithm: int, trust: PackageTrust) -> bool:
 def _ask_rpm(
     path: Path, layout: RpmFileLayout, signature: PackageSignature, certificates: tuple[bytes, ...]
 ) -> _Verdict:
-    """rpm's verdict on one signature over the header."""
+    """Return rpm's verdict on one signature over the header."""
     transaction = rpm.TransactionSet("/", 0)
     transaction.setKeyring(make_keyring(certificates))
     transaction.setVSFlags(rpm.RPMVSF_DEFAULT)
@@ -148,9 +147,9 @@ def _ask_rpm(
 def _ask_gpgv(
     path: Path, layout: RpmFileLayout, signature: PackageSignature, certificates: tuple[bytes, ...]
 ) -> _Verdict:
-    """gpgv's verdict on one signature over header and payload.
+    """Return gpgv's verdict on one signature over header and payload.
 
-    That a key is expired is not asked here: what is expired is in no certificate that comes here, but for an old lock.
+    Expiry is not checked here: the certificates have no expired keys, except for a lock made before they expired.
     """
     with tempfile.TemporaryDirectory(prefix="relbuild-gpg-") as home, path.open("rb") as file:
         folder = Path(home)
@@ -173,7 +172,7 @@ def _ask_gpgv(
 
 
 def _open(path: Path) -> rpm.hdr:
-    """The header, with the digests beside it checked."""
+    """Read the header, and check it by the digests in the signature header."""
     transaction = rpm.TransactionSet("/", 0)
     transaction.setVSFlags(rpm._RPMVSF_NOSIGNATURES)
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -186,7 +185,7 @@ def _open(path: Path) -> rpm.hdr:
 
 
 def _payload_digest(header: rpm.hdr) -> tuple[str, str] | None:
-    """Name of the hash and hex digest of the compressed payload, as the header names them."""
+    """Return the hash name and hex digest that the header states for the compressed payload."""
     named = header[rpm.RPMTAG_PAYLOADDIGEST]
     number = header[rpm.RPMTAG_PAYLOADDIGESTALGO]
     if number is None and header[_RPM_6_TAG]:
@@ -209,7 +208,7 @@ def _key_id(signature: PackageSignature) -> str:
     return signature.said.issuer.lower() if signature.said is not None else ""
 
 
-# --- what is refused, in words ----------------------------------------------------------------------------
+# --- the errors -------------------------------------------------------------------------------------------
 
 
 def _bad(path: Path, signature: PackageSignature) -> VerificationError:
@@ -227,7 +226,7 @@ _Verdicts = Sequence[tuple[PackageSignature, _Verdict]]
 
 
 def _refused(path: Path, verdicts: _Verdicts, unusable: Sequence[UnusableKey]) -> VerificationError:
-    """The error for a package without a good signature: the reason that says most."""
+    """Return the error for a package without a good signature, with the most specific reason."""
     for one, verdict in verdicts:
         if verdict is _Verdict.BAD:
             return _bad(path, one)

@@ -1,4 +1,4 @@
-"""rpm's keyring of given certificates, and those that this rpm cannot read."""
+"""Make an rpm keyring from given certificates, without the parts that this rpm cannot read."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ from pipeline.openpgp_packets import (
 )
 from pipeline.packages.rpm_library import rpm
 
-_KEYRING = threading.Lock()
-_NOT_READ = f"rpm {rpm.__version__} does not read it"
+_MACROS_LOCK = threading.Lock()
+_NOT_READABLE = f"rpm {rpm.__version__} does not read it"
 
 
 @functools.lru_cache(maxsize=512)
 def readable_certificate(armored: bytes) -> tuple[bytes, tuple[UnusableKey, ...]]:
-    """Return what rpm reads of an armored certificate, and the keys of it that it does not.
+    """Return an armored certificate without the keys that this rpm cannot read, and these keys.
 
-    rpm refuses a whole certificate for one subkey that it does not understand; then the others are tried without it.
+    rpm refuses a whole certificate for one subkey that it cannot read, so each subkey is then tried alone with the
+    primary key. The certificate is empty if rpm cannot read the primary key.
     """
     if _reads(armored):
         return armored, ()
@@ -36,7 +37,7 @@ def readable_certificate(armored: bytes) -> tuple[bytes, tuple[UnusableKey, ...]
         return b"", ()
     primary, *subkeys = [key for _, key in certificate_keys(packets)]
     ids = tuple(key.key_id for key in (primary, *subkeys))
-    whole = (UnusableKey(primary.fingerprint, ids, KeyFault.UNREADABLE, detail=_NOT_READ),)
+    whole = (UnusableKey(primary.fingerprint, ids, KeyFault.UNREADABLE, detail=_NOT_READABLE),)
     names = {key.fingerprint for key in subkeys}
     if not _reads(prune_certificate(armored, names)):
         return b"", whole
@@ -44,7 +45,9 @@ def readable_certificate(armored: bytes) -> tuple[bytes, tuple[UnusableKey, ...]
     left = prune_certificate(armored, {key.fingerprint for key in bad})
     if not _reads(left):
         return b"", whole
-    unusable = [UnusableKey(key.fingerprint, (key.key_id,), KeyFault.UNREADABLE, True, detail=_NOT_READ) for key in bad]
+    unusable = [
+        UnusableKey(key.fingerprint, (key.key_id,), KeyFault.UNREADABLE, True, detail=_NOT_READABLE) for key in bad
+    ]
     return left, tuple(unusable)
 
 
@@ -65,12 +68,12 @@ def _reads(armored: bytes) -> bool:
 
 @functools.lru_cache(maxsize=32)
 def make_keyring(certificates: tuple[bytes, ...]) -> rpm.keyring:
-    """A keyring with these armored certificates and their subkeys, and nothing else.
+    """Make a keyring with only these armored certificates and their subkeys.
 
-    rpm reads them itself, from files, because only so does it take subkeys in (and check that they belong to
-    their key). Where to read from is told by global macros, hence the lock.
+    rpm loads them from files, because only then does it include subkeys (and check that they belong to their key).
+    The folder is set by global macros, hence the lock.
     """
-    with tempfile.TemporaryDirectory(prefix="relbuild-keys-") as folder, _KEYRING:
+    with tempfile.TemporaryDirectory(prefix="relbuild-keys-") as folder, _MACROS_LOCK:
         for number, certificate in enumerate(certificates):
             Path(folder, f"{number}.key").write_bytes(certificate)
         rpm.addMacro("_keyring", "fs")

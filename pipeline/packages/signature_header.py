@@ -1,9 +1,9 @@
-"""The signatures in a package's signature header, each by itself.
+"""Read each signature of a package, and write a package header with one signature alone.
 
-rpm reads at most one signature of each kind and knows nothing of the list that rpm 6 writes (`RPMSIGTAG_OPENPGP`, its
-docs/manual/tags.md and format_v6.md). So the signature header is read here, and each signature over the header is given
-to rpm in a package of its own: the lead, a signature header with that signature alone, and the header. What is in a
-signature header is covered by nothing; nothing else of it is believed.
+rpm before 6 reads at most one signature of each kind, and ignores the list that rpm 6 writes (`RPMSIGTAG_OPENPGP`,
+rpm's docs/manual/tags.md and format_v6.md). So the signature header is parsed here, and rpm verifies each signature
+over the header in a package made for it: the lead, a signature header with that signature alone, and the header. A
+signature header is itself unsigned, so nothing but the signatures is used of it.
 """
 
 from __future__ import annotations
@@ -27,21 +27,22 @@ _ENTRY = struct.Struct(">iIiI")
 _MAGIC = b"\x8e\xad\xe8\x01\x00\x00\x00\x00"
 
 SIGNATURE_HEADER_LIMIT = 64 << 20
-"""Bytes of a signature header: rpm's own bound. Most of it is space that signing fills."""
+"""Maximum bytes of a signature header, as in rpm. Most of it is space reserved for signatures."""
 
 SIGNATURES_MOST = 16
-"""Signatures of one package: rpm 6 puts no bound, and nobody signs with more than two or three keys."""
+"""Maximum signatures of one package: rpm 6 has no limit; two or three are common."""
 
 SIGNATURE_BYTES_MOST = 64 << 10
-"""Bytes of one signature: the largest post-quantum ones have 50 KB."""
+"""Maximum bytes of one signature: the largest post-quantum ones have 50 KB."""
 
 
 @dataclass(frozen=True, slots=True)
 class PackageSignature:
     """One signature of a package.
 
-    `packet` are its bytes; `whole` if it is over header and payload, not over the header alone; `listed` if it is of
-    the list of rpm 6. `tag` is where rpm before 6 reads such a signature. `said` is None if the packet cannot be read.
+    `packet` is its bytes. `whole`: it is over header and payload, not over the header alone. `listed`: it comes from
+    the list of rpm 6. `tag` is the tag by which rpm before 6 reads such a signature. `said` is its fields, None if the
+    packet cannot be parsed.
     """
 
     packet: bytes
@@ -52,7 +53,7 @@ class PackageSignature:
 
 
 def read_signatures(path: Path, layout: RpmFileLayout) -> tuple[PackageSignature, ...]:
-    """Read all signatures of a package, each once, in the order of the signature header.
+    """Read all distinct signatures of a package, in the order of the signature header.
 
     Raises VerificationError `package-damaged`.
     """
@@ -73,7 +74,7 @@ def read_signatures(path: Path, layout: RpmFileLayout) -> tuple[PackageSignature
 
 
 def _packets(data: bytes, path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield tag and bytes of each signature."""
+    """Yield each signature's tag and bytes."""
     _, entries, stored = _INTRODUCTION.unpack_from(data)
     start = _INTRODUCTION.size + entries * _ENTRY.size
     store = data[start : start + stored]
@@ -118,7 +119,7 @@ def _signature(packet: bytes, whole: bool, tag: int) -> PackageSignature:
 
 
 def with_one_signature(path: Path, layout: RpmFileLayout, signature: PackageSignature) -> bytes:
-    """Return the package without its payload, with this signature over the header and no other."""
+    """Return the package's bytes without its payload, with only this signature over the header."""
     entries = 2
     trailer = _ENTRY.pack(_REGION, _BINARY, -entries * _ENTRY.size, _ENTRY.size)
     store = signature.packet + trailer

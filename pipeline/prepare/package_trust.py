@@ -1,4 +1,4 @@
-"""The keys and the policy by which the packages of each repository are verified."""
+"""Collect the trusted keys and accepted signatures for the packages of each repository."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pipeline.repos import LOCAL_REPOSITORY, RepositoryKey
 def trust_by_repository(
     keys: Sequence[RepositoryKey], repositories: Sequence[PackageRepository], *, locked_at: int | None = None
 ) -> Mapping[str, PackageTrust]:
-    """Return what verifies the packages of each repository, by its id.
+    """Return the trust for the packages of each repository, by its id.
 
-    A package that a recipe names by path (and by its sha256) may be signed by any of the keys, and as any of the
-    repositories accepts. `locked_at` is the build time of a lock whose packages are taken as they stand: a key that
-    expired after that counts, for a lock is to be built next year too; one that was revoked never does.
+    A package that a recipe names by path (and by its sha256) may be signed by any of the keys, in any way that one of
+    the repositories accepts. `locked_at` is the build time of an existing lock, None if packages are selected anew: a
+    key that expired after it still counts, so that the lock can be built later too; a revoked key never does.
     """
     found = {
         one.id: _trust([key for key in keys if key.repository == one.id], one.accept, locked_at) for one in repositories

@@ -1,4 +1,4 @@
-"""The rules for scriptlets that fail, of a recipe and all that it includes."""
+"""Plan the rules on failing scriptlets of a recipe and its includes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipeline.yaml_documents import DocumentPath
 
 
 def plan_scriptlets(sources: Sequence[RecipeFile], problems: Problems) -> ScriptletRules:
-    """Plan the rules of all `sources`: the upper one's mode, and every waiver.
+    """Plan the rules of all `sources`: the last mode given, and every waiver.
 
     Problems: `waiver-malformed`, `waiver-duplicate`.
     """

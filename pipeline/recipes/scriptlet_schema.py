@@ -1,4 +1,4 @@
-"""The key `scriptlets` of a recipe: what happens when a scriptlet fails."""
+"""Models of the recipe key `scriptlets`: the rule for failing scriptlets, and waivers."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class ScriptletsDocument(Strict):
 
 
 def _written_out(value: object) -> object:
-    """A word stands for the mapping that has it as `mode`."""
+    """Return the mapping that a mode alone is short for."""
     return {"mode": value} if isinstance(value, str) else value
 
 

@@ -1,7 +1,7 @@
-"""Detached signatures over a repository's repomd.xml.
+"""Verify detached signatures over a repository's repomd.xml, with gpgv.
 
-The cryptography is GnuPG's: `gpgv` judges, in an empty home. Verdicts come from exit status and status lines, which
-GnuPG documents (doc/DETAILS), never from its prose.
+`gpgv` verifies them, in an empty home. Its verdict is taken from its exit status and its status lines, which GnuPG
+documents (doc/DETAILS), never from its messages.
 """
 
 from __future__ import annotations
@@ -18,18 +18,16 @@ from pipeline.repos.openpgp_keys import RepositoryKey
 SIGNATURE_LIMIT = 64 << 10
 
 _GPG_TIME = 30.0
-"""Seconds; it takes milliseconds."""
+"""Timeout in seconds; it takes milliseconds."""
 
 _BAD = (b"BADSIG", b"ERRSIG", b"EXPSIG", b"EXPKEYSIG", b"REVKEYSIG")
 
 
 def verify_detached(data: bytes, signature: bytes, keys: Sequence[RepositoryKey], *, name: str) -> str:
-    """Verify a detached signature over `data`, made by one of `keys`.
+    """Verify a detached signature over `data` by one of `keys`.
 
-    Returns the primary key's fingerprint.
-
-    Raises VerificationError `metadata-signature-bad`. Expired and revoked keys are refused: whoever takes over
-    an old key could sign old metadata again.
+    Returns the primary key's fingerprint. Raises VerificationError `metadata-signature-bad`, also for expired and
+    revoked keys: with a stolen old key, old metadata could be signed again.
     """
     if not keys:
         raise VerificationError(

@@ -1,8 +1,8 @@
-"""OpenPGP keys of repositories, split into certificates of one primary key each.
+"""Load repositories' OpenPGP keys as certificates, with GnuPG's verdict on each key.
 
-rpm reads an armored block as one certificate, and refuses a whole certificate for one revoked subkey. So each
-certificate is given to it by itself, without the parts that are expired or revoked. GnuPG judges that:
-`gpg --show-keys` in an empty home, by its colon lines (doc/DETAILS), never by its prose.
+rpm reads an armored block as one certificate, and refuses a whole certificate for one revoked subkey. So rpm gets each
+certificate in a block of its own, without its expired or revoked keys. Which these are is GnuPG's verdict:
+`gpg --show-keys` in an empty home, by its colon lines (doc/DETAILS), never by its messages.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ from pipeline.transfer import Network
 from pipeline.urls import shown_url
 
 KEYS_LIMIT = 1 << 20
-"""Bytes of one file of keys: distributions' have a few KiB."""
+"""Maximum bytes of one key file: distributions' have a few KiB."""
 
 KEYS_MOST = 200
-"""Certificates in one file: one that GnuPG stumbles over costs a run of it. The largest collections have some dozen."""
+"""Maximum certificates in one file: each one unreadable to GnuPG costs a run of it. Large files have some dozen."""
 
 _GPG_TIME = 30.0
 """Timeout in seconds; it takes milliseconds."""
@@ -52,7 +52,7 @@ _GPG_VERSIONS = frozenset({4})
 """Versions of OpenPGP keys that GnuPG and rpm read."""
 
 _FAULTS = {"e": KeyFault.EXPIRED, "r": KeyFault.REVOKED, "i": KeyFault.UNREADABLE}
-"""gpg's letters of validity (doc/DETAILS, field 2); what it does not list has no valid self-signature either."""
+"""The fault for gpg's letter of validity (doc/DETAILS, field 2). A key that gpg does not list counts as `i`."""
 
 _NO_BINDING = "no valid signature of its own key stands with it"
 
@@ -61,8 +61,8 @@ _NO_BINDING = "no valid signature of its own key stands with it"
 class RepositoryKey:
     """A certificate of a repository: a primary key that signs its packages, with its subkeys.
 
-    `armored` is the certificate as the file has it, alone in its armor; `unusable` are those of its keys that count for
-    nothing today.
+    `armored` is the certificate, unchanged and in a block of its own; `unusable` are its keys of which no signature
+    counts today.
     """
 
     repository: str
@@ -72,7 +72,7 @@ class RepositoryKey:
 
     @property
     def is_readable(self) -> bool:
-        """Return whether GnuPG reads the certificate, though it may refuse what is signed by it."""
+        """Return whether GnuPG can read the certificate, even if it refuses signatures by it."""
         faults = {one.fingerprint: one.fault for one in self.unusable}
         return faults.get(self.fingerprint) is not KeyFault.UNREADABLE
 
@@ -89,9 +89,9 @@ def load_keys(
 ) -> tuple[RepositoryKey, ...]:
     """Load the keys of every repository of the platform, sorted by repository and fingerprint.
 
-    `variables` is the environment. Keys that come by URL are kept in the store for `offline`; `progress` is warned of
-    what does not count. Raises RecipeError `key-unreadable`, VerificationError `key-malformed`, and as
-    `pipeline.transfer`.
+    `variables` is the environment. Keys fetched from a URL are kept in the store for `offline`; unusable keys and
+    ignored blocks are warned of through `progress`. Raises RecipeError `key-unreadable`, VerificationError
+    `key-malformed`, and the errors of `pipeline.transfer`.
     """
     way = network or Network.of(variables)
     documents = DocumentFetcher(store, offline=offline, network=way)
@@ -138,9 +138,10 @@ def _load(
 def read_keys(
     repository: str, data: bytes, name: str, warn: Callable[[str], None] = lambda text: None
 ) -> tuple[RepositoryKey, ...]:
-    """All keys in a file: armored, in one block or several, or a binary keyring.
+    """Read all keys in a file: armored, in one block or several, or a binary keyring.
 
-    `warn` is told what does not count and why. Raises VerificationError `key-malformed` if there is no key.
+    `warn` is called for each ignored block and unusable key. Raises VerificationError `key-malformed` if there is no
+    key.
     """
     found: dict[bytes, _Certificate] = {}
     problems: list[str] = []
@@ -172,7 +173,7 @@ def read_keys(
 
 @dataclass(frozen=True, slots=True)
 class _Certificate:
-    """A primary key's packets, and the armor in which they stood, if alone."""
+    """A primary key, all packets of its certificate, and these as an armored block."""
 
     key: OpenPgpKey
     packets: tuple[Packet, ...]
@@ -184,7 +185,7 @@ class _Certificate:
 
 
 def _blocks(data: bytes) -> Iterator[Callable[[], list[_Certificate]]]:
-    """Yield what reads each armored block, or the one block of a file that is not armored."""
+    """Yield a function to read each armored block, or a single one to read a binary file."""
     if data[:1] and data[0] & 0x80:
         yield lambda: _certificates(data, b"")
         return
@@ -202,9 +203,9 @@ def _certificates(data: bytes, block: bytes) -> list[_Certificate]:
 
 
 def _judged(repository: str, certificates: Sequence[_Certificate]) -> tuple[RepositoryKey, ...]:
-    """Return the keys, each with the verdict of GnuPG."""
+    """Return the keys, each with GnuPG's verdict."""
     readable = [one for one in certificates if one.key.version in _GPG_VERSIONS]
-    # Two certificates of one key in one file (with another date of expiry, say) are told from each other only apart.
+    # Two certificates of one key in one file (such as with different expiry dates) need a run of gpg for each.
     alone = len({one.key.fingerprint for one in readable}) < len(readable)
     verdicts = {} if alone else _verdicts(b"".join(one.data for one in readable))
     keys = []
@@ -222,10 +223,10 @@ _Verdicts = dict[str, tuple[str, int]]
 
 
 def _verdicts(data: bytes) -> dict[str, _Verdicts]:
-    """gpg's verdicts on each certificate and its subkeys, by the primary key's fingerprint.
+    """Return gpg's verdicts on each certificate's keys, by the primary key's fingerprint.
 
-    In doc/DETAILS: the `fpr` line after a `pub` or `sub` line, whose second field is the validity, the seventh the
-    date of expiry.
+    By doc/DETAILS, an `fpr` line follows each `pub` or `sub` line, whose second field is the validity and whose
+    seventh is the expiry date.
     """
     if not data:
         return {}
@@ -250,9 +251,9 @@ def _verdicts(data: bytes) -> dict[str, _Verdicts]:
 
 
 def _unusable(certificate: _Certificate, verdicts: _Verdicts | None) -> tuple[UnusableKey, ...]:
-    """Return the keys of a certificate that do not count.
+    """Return the unusable keys of a certificate.
 
-    With the primary key its subkeys fall, and are told of as of it.
+    If the primary key is unusable, its subkeys are too, and are not listed separately.
     """
     key = certificate.key
     keys = tuple(certificate_keys(certificate.packets))
@@ -276,7 +277,7 @@ def _unusable(certificate: _Certificate, verdicts: _Verdicts | None) -> tuple[Un
 
 
 def _revoked(packets: Sequence[Packet]) -> int:
-    """The date of the first revocation among the signatures that follow a key."""
+    """Return the date of the first revocation among the signatures that follow a key, else 0."""
     for packet in packets:
         if packet.kind in KEY_PACKETS:
             break
