@@ -24,9 +24,11 @@ from pipeline.transfer.network import Network
 from pipeline.transfer.registry_http import FileRange, RegistryClient, RegistryResponse
 from pipeline.transfer.retry import RetryBudget, TransientFailure
 from pipeline.transfer.server_access import ServerAccess, find_client_certificate
+from pipeline.transfer.url_fallback import REFUSAL_CODES
 
 __all__ = [
     "CATALOG_SCOPE",
+    "REFUSAL_CODES",
     "CredentialStore",
     "Credentials",
     "Download",

@@ -15,6 +15,18 @@ SOURCE_ROUNDS = 2
 """Rounds in which a URL is tried that has no such file or other content: a mirror may be updated, a network's sign-on
 page may go away. After these, the failure is final."""
 
+REFUSAL_CODES = frozenset(
+    {
+        "client-certificate-demanded",
+        "client-certificate-refused",
+        "credentials-demanded",
+        "credentials-refused",
+        "access-refused",
+        "proxy-refused",
+    }
+)
+"""Codes of errors by which every place refuses who asks."""
+
 _LONGEST_PAUSE = 20.0
 """Seconds of a pause, also of a server's Retry-After, at most."""
 

@@ -45,6 +45,7 @@ from pipeline.oci.image_manifest import DOCUMENT_LIMIT
 from pipeline.progress import Progress, task
 from pipeline.store import Store
 from pipeline.transfer import (
+    REFUSAL_CODES,
     Download,
     Network,
     RegistryClient,
@@ -185,7 +186,7 @@ class RegistryRepository(Repository):
                 raise self._no_blob(descriptor.digest) from error
             if error.code == "download-mismatch":
                 raise VerificationError("registry-digest", error.args[0], place=self.url) from error
-            if error.code == "network-unreachable":
+            if error.code == "network-unreachable" or error.code in REFUSAL_CODES:
                 raise EnvironmentLacking("registry-unreachable", error.args[0], place=self.url) from error
             raise
 

@@ -168,6 +168,17 @@ def test_an_upload_that_never_gets_on_ends_with_an_error(
     assert caught.value.code == "registry-unreachable"
 
 
+def test_a_registry_that_wants_a_client_certificate_for_a_blob_is_a_registrys_error(
+    registry: FakeRegistry, app: RegistryRepository, store: Store
+) -> None:
+    app.put_blob(blob(BIG), BIG)
+    page = b"<title>400 No required SSL certificate was sent</title>"
+    registry.faults = [Fault("GET", "", lambda request: request.answer(400, page), 99)]
+    with pytest.raises(EnvironmentLacking, match="No required SSL certificate was sent") as caught:
+        app.fetch_blob(blob(BIG), store)
+    assert caught.value.code == "registry-unreachable"
+
+
 def test_a_finished_upload_of_which_the_answer_was_lost_is_seen(
     registry: FakeRegistry, app: RegistryRepository
 ) -> None:
