@@ -99,10 +99,10 @@ int main(int count, char **words) {
 """
 
 
-def require_root() -> None:
-    """Sandboxes need root until they run rootless."""
+def require_root(what: str = "mount layers and limit processes") -> None:
+    """Skips a test of an ordinary user, who may not do `what`."""
     if os.geteuid() != 0:
-        pytest.skip("root is missing, which it takes to mount layers and limit processes")
+        pytest.skip(f"root is missing, which it takes to {what}")
 
 
 def ordinary() -> bool:

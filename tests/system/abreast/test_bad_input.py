@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.tiny_root import require_root
 from tests.system.conftest import ROOT
 
 pytestmark = pytest.mark.long
@@ -312,9 +313,9 @@ def test_no_permission_to_write_the_store(bench: Bench) -> None:
     assert json.loads(ended.stdout)["error"][0]["place"]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="root is missing, which alone can become another user")
 def test_an_ordinary_user_is_told_what_is_missing(bench: Bench) -> None:
     """The user may read everything, so that the tools and the mirror are found, and may do nothing else."""
+    require_root("become another user")
     bench.plain()
     bench.folder.chmod(0o777)
     nobody = (
@@ -324,8 +325,8 @@ def test_an_ordinary_user_is_told_what_is_missing(bench: Bench) -> None:
     bench.build(prefix=nobody).refused("root-needed", 8)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="root is missing, which alone can mount a small file system")
 def test_a_full_disk(bench: Bench) -> None:
+    require_root("mount a small file system")
     small = bench.folder / "small"
     small.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", small], check=True)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.tiny_root import require_root
+
 pytestmark = pytest.mark.long
 
 ROOT = Path(__file__).parents[3]
@@ -355,8 +357,7 @@ PRODUCTS = {
 
 @pytest.mark.parametrize("name", PRODUCTS)
 def test_dnf_installs_the_products_and_they_answer(mirror: Path, tmp_path: Path, name: str) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("root is missing, which it takes to install into a tree of its own and run there")
+    require_root("install into a tree of its own and run there")
     assert shutil.which("dnf"), "dnf is missing: ci/setup test installs it"
     state = json.loads((mirror / "state.json").read_text())
     if name == "mysql" and state["without_mysql_because"]:

@@ -11,6 +11,7 @@ import pytest
 from pipeline.errors import BuildError
 from pipeline.process import find_program
 from pipeline.trees.capabilities import CAPABILITY_NAMES, as_revision_2, capability_attribute
+from tests.support.tiny_root import require_root
 
 TEXTS = [
     "cap_net_raw=ep",
@@ -29,8 +30,7 @@ TEXTS = [
 @pytest.mark.parametrize("text", TEXTS)
 def test_the_attribute_is_the_one_that_libcap_writes(text: str, tmp_path: Path) -> None:
     assert find_program("setcap"), "setcap is missing: ci/setup installs libcap2-bin"
-    if os.geteuid() != 0:
-        pytest.skip("root is missing, which it takes to set capabilities")
+    require_root("set capabilities")
     path = tmp_path / "it"
     path.write_bytes(b"")
     subprocess.run(["setcap", text, path], check=True, capture_output=True)
