@@ -29,10 +29,13 @@ def trust_by_repository(
 def _trust(keys: Sequence[RepositoryKey], accept: Iterable[AcceptedSignature], locked_at: int | None) -> PackageTrust:
     certificates: set[bytes] = set()
     unusable: dict[UnusableKey, None] = {}
+    # A file from before the revocation may stand beside the one that has it; of two dates of expiry the later counts.
+    revoked = {one.fingerprint for key in keys for one in key.unusable if one.fault is KeyFault.REVOKED}
     for key in keys:
-        gone = [one for one in key.unusable if not _counts(one, locked_at)]
-        certificates.add(prune_certificate(key.armored, {one.fingerprint for one in gone}) if gone else key.armored)
-        unusable |= dict.fromkeys(gone)
+        lost = [one for one in key.unusable if not _counts(one, locked_at)]
+        gone = {one.fingerprint for one in lost} | revoked
+        certificates.add(prune_certificate(key.armored, gone) if gone else key.armored)
+        unusable |= dict.fromkeys(lost)
     return PackageTrust(tuple(sorted(certificates - {b""})), tuple(unusable), frozenset(accept))
 
 

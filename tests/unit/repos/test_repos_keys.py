@@ -133,6 +133,14 @@ def test_one_key_with_another_date_in_two_files_counts_by_the_later(makers: tupl
     assert trust_by_repository(keys, [PackageRepository("r")])["r"].certificates == (one.public,)
 
 
+@pytest.mark.parametrize("subkey", [False, True])
+def test_a_file_from_before_a_revocation_does_not_undo_it(makers: tuple[KeyMaker, KeyMaker], subkey: bool) -> None:
+    one = makers[0]
+    keys, _ = read(one.public + one.revoked(subkey=subkey))
+    counting = trust_by_repository(keys, [PackageRepository("r")])["r"].certificates
+    assert {key for certificate in counting for key in left(certificate)} == ({one.primary} if subkey else set())
+
+
 def test_a_key_that_nothing_here_reads_is_named_and_the_others_count(makers: tuple[KeyMaker, KeyMaker]) -> None:
     one = makers[0]
     keys, told = read(one.public + armor([Packet(6, b"", V6_KEY)]))
