@@ -92,7 +92,8 @@ class PackageRepository:
     `repomd.xml.asc`; package signatures are always demanded. Of `exclude` and, if there are any, `include`
     (patterns), only packages that the one does not and the other does match are seen. Modules hide nothing of a
     repository with `module_hotfixes`. `access` is how its servers are reached.
-    `accept` names weaker signatures that will do.
+    `accept` names weaker signatures that will do. Of the keys in `keys` only those with `fingerprints` (of their
+    primary keys, upper-case hex) count, if there are any.
     """
 
     id: str
@@ -108,6 +109,7 @@ class PackageRepository:
     module_hotfixes: bool = False
     access: RepositoryAccess = field(default=PLAIN_ACCESS, repr=False)
     accept: tuple[AcceptedSignature, ...] = ()
+    fingerprints: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

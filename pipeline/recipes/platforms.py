@@ -314,6 +314,7 @@ class _Reader:
             module_hotfixes=document.module_hotfixes,
             access=document.access,
             accept=tuple(sorted(set(document.accept))),
+            fingerprints=tuple(sorted(set(document.fingerprints))),
         )
 
     def _check_variables(

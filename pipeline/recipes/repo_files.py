@@ -129,6 +129,7 @@ class _Section:
             module_hotfixes=self._switch("module_hotfixes", default=False),
             accept=tuple(sorted(set(self.document.accept))),
             access=self._access(metalink or mirrorlist, *baseurls),
+            fingerprints=tuple(sorted(set(self.document.fingerprints))),
         )
 
     def _access(self, *urls: str) -> RepositoryAccess:

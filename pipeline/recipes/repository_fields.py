@@ -155,6 +155,29 @@ class _Access(Certificates):
     proxy_password: Secret | None = Field(default=None, description="for the proxy")
 
 
+def _fingerprint(value: object) -> object:
+    text = re.sub(r"\s", "", value).upper() if isinstance(value, str) else ""
+    if not re.fullmatch(r"[0-9A-F]{40}|[0-9A-F]{64}", text):
+        raise Malformed(
+            "fingerprint-malformed",
+            f"'{value!s:.80}' is not the fingerprint of an OpenPGP key",
+            "write its 40 hexadecimal digits (64 for OpenPGP v6), in quotes",
+        )
+    return text
+
+
+Fingerprints = list[Annotated[str, checked(_fingerprint), WithJsonSchema({"type": "string"})]]
+Accepted = list[Annotated[AcceptedSignature, choice(AcceptedSignature, "a kind of signature")]]
+
+_FINGERPRINTS = (
+    "fingerprints of the primary keys that are trusted, whatever else `keys` bring; default: all that they bring"
+)
+_ACCEPTED = (
+    "signatures that are refused otherwise: `legacy-header-payload` (packages as rpm made them before 4.14, whose "
+    "payload only a signature over header and payload covers), `sha1` (signatures over SHA-1)"
+)
+
+
 class _Content(Strict):
     """The keys that say where a repository is, and what of it counts."""
 
@@ -186,11 +209,8 @@ class _Content(Strict):
     )
     module_hotfixes: bool = Field(default=False, description="modules hide none of its packages")
     enabled: bool = Field(default=True, description="`false` leaves it out of the platform")
-    accept: list[Annotated[AcceptedSignature, choice(AcceptedSignature, "a kind of signature")]] = Field(
-        default=[],
-        description="signatures that are refused otherwise: `legacy-header-payload` (packages as rpm made them before "
-        "4.14, whose payload only a signature over header and payload covers), `sha1` (signatures over SHA-1)",
-    )
+    fingerprints: Fingerprints = Field(default=[], description=_FINGERPRINTS)
+    accept: Accepted = Field(default=[], description=_ACCEPTED)
 
 
 class RepositoryDocument(_Access, _Content):
@@ -232,9 +252,8 @@ class RepositoryFileDocument(Certificates):
     keys: list[Line] = Field(
         default=[], description="paths or URLs of the OpenPGP keys that sign its packages, in place of its `gpgkey`"
     )
-    accept: list[Annotated[AcceptedSignature, choice(AcceptedSignature, "a kind of signature")]] = Field(
-        default=[], description="as `accept` of a repository, for all sections"
-    )
+    fingerprints: Fingerprints = Field(default=[], description="as `fingerprints` of a repository, for all sections")
+    accept: Accepted = Field(default=[], description="as `accept` of a repository, for all sections")
 
 
 def _repository_kind(value: object) -> str:

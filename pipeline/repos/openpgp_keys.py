@@ -8,13 +8,13 @@ certificate in a block of its own, without its expired or revoked keys. Which th
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.beneath import read_file
 from pipeline.errors import RecipeError, VerificationError
-from pipeline.model.platform import Platform
+from pipeline.model.platform import PackageRepository, Platform
 from pipeline.model.signing_key import KeyFault, UnusableKey
 from pipeline.openpgp_packets import (
     KEY_PACKETS,
@@ -91,7 +91,7 @@ def load_keys(
 
     `variables` is the environment. Keys fetched from a URL are kept in the store for `offline`; unusable keys and
     ignored blocks are warned of through `progress`. Raises RecipeError `key-unreadable`, VerificationError
-    `key-malformed`, and the errors of `pipeline.transfer`.
+    `key-malformed`, `key-not-pinned`, and the errors of `pipeline.transfer`.
     """
     way = network or Network.of(variables)
     documents = DocumentFetcher(store, offline=offline, network=way)
@@ -106,20 +106,40 @@ def load_keys(
 
     for repository in platform.repositories:
         expanded = expand_repository(repository, own, variables)
+        found: set[RepositoryKey] = set()
         for place in expanded.keys:
             reader = documents
             if not offline and is_own_origin(expanded, place):  # The key's server may need the same credentials.
                 to_it = repository_network(expanded, way, variables, now=None)
                 reader = DocumentFetcher(store, network=to_it)
-            keys.update(_load(place, repository.id, reader, warn))
+            found.update(_load(place, repository.id, reader, expanded.fingerprints, warn))
+        if expanded.fingerprints and not found:
+            raise _none_pinned(expanded)
+        keys |= found
     return tuple(sorted(keys, key=lambda key: (key.repository, key.fingerprint, key.armored)))
 
 
+def _none_pinned(repository: PackageRepository) -> VerificationError:
+    return VerificationError(
+        "key-not-pinned",
+        f"no key of {', '.join(map(shown_url, repository.keys))} has a fingerprint that the repository names",
+        place=f"repository {repository.id}",
+        hint="if the vendor announced another key, write its fingerprint; else do not trust this server",
+    )
+
+
 def _load(
-    place: str, repository: str, documents: DocumentFetcher, warn: Callable[[str], None]
+    place: str,
+    repository: str,
+    documents: DocumentFetcher,
+    fingerprints: Collection[str],
+    warn: Callable[[str], None],
 ) -> tuple[RepositoryKey, ...]:
+    def read(data: bytes) -> tuple[RepositoryKey, ...]:
+        return read_keys(repository, data, place, warn, fingerprints)
+
     if place.startswith(("http://", "https://", "file:/")):
-        return documents.get(place, limit=KEYS_LIMIT, read=lambda data: read_keys(repository, data, place, warn))
+        return documents.get(place, limit=KEYS_LIMIT, read=read)
     path = Path(place)
     try:
         if not path.is_absolute():
@@ -132,16 +152,20 @@ def _load(
             place=f"repository {repository}",
             hint="write an absolute path, ~/…, or a URL",
         ) from error
-    return read_keys(repository, data, place, warn)
+    return read(data)
 
 
 def read_keys(
-    repository: str, data: bytes, name: str, warn: Callable[[str], None] = lambda text: None
+    repository: str,
+    data: bytes,
+    name: str,
+    warn: Callable[[str], None] = lambda text: None,
+    fingerprints: Collection[str] = (),
 ) -> tuple[RepositoryKey, ...]:
     """Read all keys in a file: armored, in one block or several, or a binary keyring.
 
-    `warn` is called for each ignored block and unusable key. Raises VerificationError `key-malformed` if there is no
-    key.
+    Where `fingerprints` are given, only primary keys that have one of them are taken, which may be none. `warn` is
+    called for each ignored block and unusable key. Raises VerificationError `key-malformed` if there is no key.
     """
     found: dict[bytes, _Certificate] = {}
     problems: list[str] = []
@@ -162,7 +186,8 @@ def read_keys(
             place=f"repository {repository}",
             hint="the file must hold public keys, armored (-----BEGIN PGP PUBLIC KEY BLOCK-----) or binary",
         )
-    keys = _judged(repository, tuple(found.values()))
+    wanted = [one for one in found.values() if not fingerprints or one.key.fingerprint in fingerprints]
+    keys = _judged(repository, wanted)
     for problem in problems:
         warn(f"{shown_url(name)}: {problem}; this block is ignored")
     for key in keys:

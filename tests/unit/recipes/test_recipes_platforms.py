@@ -87,6 +87,22 @@ def test_signatures_that_a_repository_accepts_are_named_from_a_closed_list(tmp_p
         load(tmp_path, good.replace("sha1", "md5"))
 
 
+def test_fingerprints_pin_keys_and_have_a_length(tmp_path: Path) -> None:
+    pin = "99db 70fa e1d7 ce22 7fb6  4882 05b5 55b3 8483 c65d"
+    good = GOOD.replace('        exclude: ["*-debug"]\n', f'        fingerprints: ["{pin}"]\n')
+    assert load(tmp_path, good)["vendor"].repositories[-1].fingerprints == (pin.replace(" ", "").upper(),)
+    with pytest.raises(RecipeError) as caught:
+        load(tmp_path, good.replace("c65d", ""))
+    assert caught.value.problems[0].code == "fingerprint-malformed"
+
+
+def test_every_platform_that_is_shipped_pins_the_keys_that_it_downloads() -> None:
+    platforms = load_platforms(Path(__file__).parents[3] / "recipes" / "repositories.yaml")
+    downloading = [one for platform in platforms.values() for one in platform.repositories if "https:" in one.keys[0]]
+    assert len(downloading) >= 20
+    assert [one.id for one in downloading if not one.fingerprints] == []
+
+
 def test_a_refused_platform_says_why(tmp_path: Path) -> None:
     platforms = load(tmp_path, GOOD)
     assert "old" not in platforms

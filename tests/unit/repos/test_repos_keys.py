@@ -184,6 +184,28 @@ def test_what_a_repository_accepts_is_its_own_and_any_of_it_goes_for_a_package_b
     }
 
 
+def test_of_what_a_server_hands_out_only_the_pinned_keys_count(
+    makers: tuple[KeyMaker, KeyMaker], tmp_path: Path, store: Store
+) -> None:
+    one, two = makers
+    file = tmp_path / "keys.gpg"
+    file.write_bytes(dearmor(one.expired()) + two.binary)
+
+    def loaded(*fingerprints: str) -> list[str]:
+        repository = PackageRepository("r", keys=(str(file),), fingerprints=fingerprints)
+        return [
+            key.fingerprint
+            for key in load_keys(Platform("p", (repository,)), "x86_64", variables={}, store=store, progress=told)
+        ]
+
+    told = Told()
+    assert loaded(two.primary) == [two.primary] and told.warnings == [], "what else is there is nobody's business"
+    assert loaded(one.primary, two.primary) == sorted((one.primary, two.primary)) and len(told.warnings) == 1
+    with pytest.raises(VerificationError) as caught:
+        loaded("A" * 40, two.subkey)
+    assert caught.value.code == "key-not-pinned" and "keys.gpg" in str(caught.value)
+
+
 # --- packets -----------------------------------------------------------------------------------------------
 
 
