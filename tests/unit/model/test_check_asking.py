@@ -6,13 +6,17 @@ import contextlib
 import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any
 
 import pytest
 
-from pipeline.model.checks import CHECK_KINDS, attempt, judge
+from pipeline.digest import canonical_json
+from pipeline.model.check_kind import CheckDeclaration, Effect, NoAnswer
+from pipeline.model.checks import ANSWERS, CHECK_KINDS, SUBJECTS, attempt, declaration, judge, record_answer
 from pipeline.model.checks.http_check import HttpRequest
 from pipeline.model.image import Image, ImageConfig
+from pipeline.model.json_form import from_json, is_canonical, to_json
 from pipeline.model.package import Nevra
 from pipeline.model.probe import (
     Executed,
@@ -25,6 +29,7 @@ from pipeline.model.probe import (
     StoppedInstance,
     Unanswered,
 )
+from pipeline.model.report import CheckResult
 from pipeline.model.smoke import Check
 from pipeline.model.value_rules import Rule
 from pipeline.oci import make_image
@@ -129,6 +134,9 @@ class FakeProbe:
         return StoppedInstance(0, "bye")
 
 
+ASKED = [kind for kind in CHECK_KINDS if kind.effect is not Effect.RESTARTS]
+"""The kinds that are asked through a probe; a restart is made by the smoke test itself."""
+
 RIGHT = [
     "command: [app, -v], stdin: x, user: app, expect: {stdout_is: app -v x app}",
     "port: 80, expect: {stdout: ^PONG$}",
@@ -149,9 +157,16 @@ RIGHT = [
 WRONG = {
     "command: [app], expect: {exit_code: 3}": "exit code 0, not 3",
     "port: 81": "port 81: timed out",
+    "socket: /run/x, expect: {stdout: ^QUIT$}": "PONG",
     "http: {port: 9}": "GET / at 9: the answer is no HTTP",
     "http: {port: 80}, expect: {headers: {B: x}}": "there is no header 'B'",
     "file: {path: /data/rows, owner: root}": "its owner is 27 (app), not root",
+    "log: gone": "ready for 8 connections",
+    "process: {name: app, user: root}": "app",
+    "listening: {ports: [80]}": "53/udp",
+    "account: {user: app, uid: 28}": "27",
+    "packages: {present: [gcc]}": "gcc",
+    "image: {user: root}": "app",
     "licenses: [other]": "no licence text found for other",
     "stop: {exit_code: 3}": "exit code 0 after SIGTERM, not 3; last log lines: bye",
 }
@@ -164,6 +179,17 @@ def spelled(folder: object, text: str) -> Check:
 
 def wrong(check: Check, probe: Probe) -> str:
     return judge(check, attempt(check, probe, time.monotonic() + 1).answer, probe.image.config)
+
+
+def kind_of(text: str) -> str:
+    return text.partition(":")[0]
+
+
+@pytest.mark.parametrize("kind", ASKED, ids=lambda kind: kind.name)
+def test_every_kind_is_seen_to_be_right_and_wrong(kind: CheckDeclaration[Any, Any]) -> None:
+    """Whoever adds a kind adds a line to RIGHT and one to WRONG."""
+    assert kind.name in map(kind_of, RIGHT), f"say in RIGHT when '{kind.name}' is right"
+    assert kind.name in map(kind_of, WRONG), f"say in WRONG when '{kind.name}' is wrong, and what it says then"
 
 
 @pytest.mark.parametrize("text", RIGHT)
@@ -211,3 +237,96 @@ def test_what_is_drafted_of_an_instance_is_the_same_and_holds(tmp_path: object) 
 
 def test_every_kind_that_is_drafted_is_tried() -> None:
     assert all(f"{kind.name}: " in DRAFTED for kind in CHECK_KINDS if kind.draft is not None)
+
+
+# --- answers of any form -----------------------------------------------------------------------------------
+
+GARBAGE = (
+    b"",
+    b"\n\n",
+    b"\xff\xfe\x00\x1b[2J",
+    b":::\n:\napp\n",
+    b"app:x:many:none:::\n",
+    b"app:x:-1:" + b"9" * 5000 + b":\n",
+    b"app:x:\xd9\xa3:\xc2\xb2:\n",
+)
+"""What an image can have in any file and can answer to anything: numbers of other scripts are digits to Python."""
+
+
+@dataclass
+class GarbageFiles:
+    """The same bytes in every file, all of which are there."""
+
+    data: bytes
+
+    def status(self, path: str, *, follow: bool = True) -> FileStatus | None:
+        return FileStatus(0o170000 | len(self.data), 1 << 40, -1, 1 << 60)
+
+    def read(self, path: str, *, limit: int) -> bytes | None:
+        return self.data[:limit]
+
+    def link(self, path: str) -> bytes | None:
+        return self.data
+
+    def names(self, folder: str) -> Sequence[str] | None:
+        return [self.data.decode(errors="surrogateescape"), "", "app-1"]
+
+
+@dataclass
+class GarbageProbe(FakeProbe):
+    """An instance that says one thing to everything."""
+
+    data: bytes = b""
+
+    def __post_init__(self) -> None:
+        self.log, self.files, self.text = self.data, GarbageFiles(self.data), self.data.decode(errors="replace")
+
+    def execute(self, argv: Sequence[str], *, stdin: bytes, user: str, deadline: float) -> Executed:
+        return Executed(-(1 << 40), self.data, self.data)
+
+    def converse(self, port: int, socket: str, send: bytes, rules: Sequence[Rule], deadline: float) -> bytes:
+        return self.data
+
+    def request(self, request: HttpRequest, deadline: float) -> HttpReply:
+        return HttpReply(-1, ((self.text, self.text), ("A", self.text), ("", "")), self.data)
+
+    def process_count(self) -> int:
+        return -1
+
+    def processes(self) -> tuple[RunningProcess, ...]:
+        return (RunningProcess(-1, self.text, self.text, self.text, 1 << 40, -1),)
+
+    def listeners(self) -> tuple[ListeningSocket, ...]:
+        return (ListeningSocket(1 << 20, self.text, False), ListeningSocket(-1, "", True))
+
+    def installed(self) -> Sequence[Package] | None:
+        return (Package(Nevra(self.text, -1, "", "", ""), (self.text, "")),)
+
+    def stop(self, signal: str, within: float) -> StoppedInstance:
+        return StoppedInstance(-(1 << 40), self.text)
+
+
+@pytest.mark.parametrize("data", GARBAGE, ids=repr)
+@pytest.mark.parametrize("text", RIGHT)
+def test_whatever_an_instance_answers_is_recorded_and_judged(text: str, data: bytes, tmp_path: object) -> None:
+    """An image may answer anything: it fails its check, and not the program."""
+    check, probe = spelled(tmp_path, text), GarbageProbe(data=data)
+    answer = attempt(check, probe, time.monotonic() + 1).answer
+    assert isinstance(answer, (declaration(check.kind).answer, NoAnswer))
+    recorded = record_answer(check, answer)
+    assert is_canonical(canonical_json(to_json(CheckResult("asked", False, 1, "", recorded))))
+    assert from_json(CheckResult, to_json(CheckResult("asked", False, 1, "", recorded))).answer == recorded
+    assert judge(check, recorded, probe.image.config) == judge(check, answer, probe.image.config)
+
+
+@pytest.mark.parametrize("data", GARBAGE, ids=repr)
+@pytest.mark.parametrize("kind", CHECK_KINDS, ids=lambda kind: kind.name)
+def test_whatever_an_instance_answers_checks_can_be_drafted_of(kind: CheckDeclaration[Any, Any], data: bytes) -> None:
+    if kind.draft is not None:
+        assert all(drafted["name"] for drafted in kind.draft.make(GarbageProbe(data=data)))
+
+
+@pytest.mark.parametrize("kind", [*SUBJECTS, *ANSWERS], ids=lambda kind: kind.__name__)
+def test_no_field_has_the_name_of_the_tag_that_json_tells_kinds_by(kind: type) -> None:
+    names = [one.name for one in fields(kind)] if is_dataclass(kind) else []
+    assert "type" not in names, f"{kind.__name__}.type would be lost in JSON: `json_form` writes the class there"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.model.checks import CheckKind
+from pipeline.model.checks import CHECK_KINDS, CheckKind
 from pipeline.model.smoke import Expectation
 from pipeline.recipes import json_schema, load_recipe
 from pipeline.yaml_documents import load_yaml
@@ -14,6 +14,8 @@ from tests.support.recipe_folder import GOOD, good, only_problem, refused, write
 from tests.support.schemas import jsonschema
 
 SHA = "a" * 64
+KINDS = ", ".join(kind.name for kind in CHECK_KINDS)
+READY_KINDS = ", ".join(kind.name for kind in CHECK_KINDS if kind.ready_meaning)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +146,7 @@ def test_what_is_removed_is_not_made(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("check", "code", "place", "hint"),
     [
-        ("{name: a}", "check-kind", "", "exactly one of command, port, socket, http, log, file"),
+        ("{name: a}", "check-kind", "", f"exactly one of {KINDS}"),
         ("{name: a, port: 1, log: x}", "check-kind", "", "exactly one of"),
         ("{port: 1}", "key-missing", "", "name"),
         ("{name: a, command: []}", "list-empty", ".command", "program"),
@@ -195,7 +197,7 @@ def test_a_check_that_cannot_be_asked(tmp_path: Path, check: str, code: str, pla
             "{ready: {}, checks: [{name: a, log: x}]}",
             "check-kind",
             "smoke.ready",
-            "of command, port, socket, http, log",
+            f"exactly one of {READY_KINDS}",
         ),
         ("{ready: {stop: {}}, checks: [{name: a, log: x}]}", "key-unknown", "smoke.ready.stop", "known keys"),
         (
