@@ -6,6 +6,7 @@ are removed. If an option occurs twice, the last one counts; sections of one nam
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,16 @@ INI_LIMIT = 4 << 20
 
 _BLANK = " \t\r"
 _QUOTES = ("'", '"')
+
+
+_SECRET = re.compile(
+    rb"^[ \t]*(?:proxy_)?(?:username|password)[ \t]*=[ \t]*\S|://[^/\s]*@", re.MULTILINE | re.IGNORECASE
+)
+
+
+def holds_secret(data: bytes) -> bool:
+    """Return whether a user's name or a password stands anywhere in a `.repo` file, read or not."""
+    return _SECRET.search(data) is not None
 
 
 class IniMalformed(ValueError):

@@ -14,12 +14,11 @@ from pathlib import Path
 
 from pipeline.beneath import read_file
 from pipeline.errors import Problem, RecipeError
-from pipeline.ini_documents import IniValue, read_ini
+from pipeline.ini_documents import INI_LIMIT, IniValue, holds_secret, read_ini
 from pipeline.model.platform import PackageRepository, RepositoryAccess, SecretReference
 from pipeline.recipes.problems import nearest
 from pipeline.recipes.repo_file_options import OPTIONS, Treatment
 from pipeline.recipes.repository_fields import RepositoryFileDocument
-from pipeline.urls import parse_url
 
 VARIABLES_FOLDERS = (Path("/etc/dnf/vars"), Path("/etc/yum/vars"))
 """dnf's own folders of variables (`varsdir`).
@@ -41,7 +40,10 @@ _DOCUMENTED = "see the table of options in docs/repositories.md"
 
 @dataclass(frozen=True, slots=True)
 class RepoFile:
-    """The repositories of one `.repo` file. `secret`: a password or a user's name stands in it."""
+    """The repositories of one `.repo` file.
+
+    `secret`: a password or a user's name stands in it, in whichever section.
+    """
 
     path: Path
     repositories: tuple[PackageRepository, ...]
@@ -56,6 +58,7 @@ def read_repo_file(document: RepositoryFileDocument, folder: Path) -> RepoFile:
     """
     path = folder.absolute() / document.file
     try:
+        secret = holds_secret(read_file(path, INI_LIMIT))
         sections = {name: options for name, options in read_ini(path).items() if name != _MAIN}
     except (OSError, ValueError) as error:
         raise RecipeError(
@@ -77,9 +80,7 @@ def read_repo_file(document: RepositoryFileDocument, folder: Path) -> RepoFile:
             found.append(section.repository())
     if problems:
         raise RecipeError.of(problems)
-    secret = any(one.access.username or one.access.proxy_username or one.access.password for one in found)
-    secret = secret or any((url := parse_url(one.access.proxy)) is not None and url.userinfo for one in found)
-    return RepoFile(path, tuple(found), secret or any("@" in url for one in found for url in one.baseurls))
+    return RepoFile(path, tuple(found), secret)
 
 
 @dataclass(slots=True)

@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from pipeline.archives import ArchiveFormat, ArchiveMember, MalformedArchive, read_archive
 from pipeline.beneath import Folder, open_file
 from pipeline.errors import UsageError, VerificationError
+from pipeline.ini_documents import INI_LIMIT, holds_secret
 from pipeline.model.recipe import Recipe
 from pipeline.resolve import lock_path
 from pipeline.streams import decompressed
@@ -29,6 +30,8 @@ UNPACKED_LIMIT = 1 << 30
 """Bytes of one task's files, unpacked: text compresses tenfold, a decompression bomb a hundredfold."""
 _MEMBER_COST = 512
 """Bytes that a file counts for besides its content: its header, and an inode where it is unpacked."""
+
+_REPO_SUFFIX = ".repo"
 
 
 def task_files(recipe: Recipe) -> tuple[Path, ...]:
@@ -62,7 +65,8 @@ def pack_files(files: Iterable[Path]) -> bytes:
     """Pack files and folders, under their absolute paths, into a compressed tar archive.
 
     Links within their folder are followed; links out of it, other types and missing files are left out, and the task
-    that reads them fails. Raises UsageError `files-too-large`.
+    that reads them fails. So are `.repo` files with passwords that lie in a folder: what is packed passes through the
+    scheduler. Raises UsageError `files-too-large`.
     """
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=1, dereference=True) as archive:
@@ -112,6 +116,9 @@ def _add_folder(archive: tarfile.TarFile, top: Folder, inner: Path, above: tuple
         except OSError:
             continue
         with file:
+            if name.endswith(_REPO_SUFFIX) and holds_secret(file.read(INI_LIMIT)):
+                continue
+            file.seek(0)
             _add_file(archive, file, whole / name)
         yield whole / name
 

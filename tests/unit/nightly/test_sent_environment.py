@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import UsageError
+from pipeline.errors import RecipeError, UsageError
 from pipeline.mirror.address_parser import parse_address
 from pipeline.model.absolute_path import absolute
 from pipeline.nightly.executors.dask import dask_executor
 from pipeline.nightly.executors.dask.dask_task import DaskTask
 from pipeline.nightly.executors.executor_protocol import Requirements
+from pipeline.nightly.executors.task_inputs import pack_files, unpack_files
 from pipeline.nightly.executors.task_payload import TaskPayload
 from pipeline.nightly.job import RunSettings
 from pipeline.nightly.sent_environment import READ_VARIABLES, sent_environment
@@ -89,6 +90,33 @@ def test_every_variable_that_the_library_reads_is_sent() -> None:
         "RELBUILD_KEY_PASSWORD",
         "COSIGN_PASSWORD",
     }  # By a tuple of their names.
+
+
+REPO = "[{}]\nbaseurl=https://vendor.test/\ngpgkey=/k\n{}"
+
+
+@pytest.mark.parametrize(
+    "secret", ["password = canary", "proxy_password=canary", "PASSWORD=canary", "proxy=http://me:canary@proxy.test:1"]
+)
+def test_a_task_has_the_repo_files_beside_the_recipes_but_for_those_with_secrets(tmp_path: Path, secret: str) -> None:
+    here, there = tmp_path / "recipes", tmp_path / "worker"
+    here.mkdir()
+    (here / "plain.repo").write_text(REPO.format("plain", ""))
+    (here / "vendor.repo").write_text(REPO.format("vendor", "") + REPO.format("other", f"enabled=0\n{secret}\n"))
+    (here / "repositories.yaml").write_text(
+        "platforms:\n  plain: {repositories: [{file: plain.repo}]}\n  vendor: {repositories: [{file: vendor.repo}]}\n"
+    )
+    platforms = load_platforms(here / "repositories.yaml")
+    assert platforms["plain"].files == (here / "plain.repo",) and platforms["vendor"].files == ()
+    named = [path for platform in platforms.values() for path in platform.files]
+    packed = pack_files([here / "repositories.yaml", *named, here])  # the folder too: templates stand there
+    unpack_files(packed, there)
+    copy = there / str(here).lstrip("/")
+    assert sorted(path.name for path in copy.iterdir()) == ["plain.repo", "repositories.yaml"]
+    worker = load_platforms(copy / "repositories.yaml")
+    assert worker.find("plain").repositories == platforms["plain"].repositories
+    with pytest.raises(RecipeError, match="cannot be read"):
+        worker.find("vendor")
 
 
 def test_a_log_of_a_workers_arguments_holds_no_secret(tmp_path: Path) -> None:
