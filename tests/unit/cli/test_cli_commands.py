@@ -17,6 +17,7 @@ from typer.core import TyperCommand, TyperGroup
 from pipeline.cli.app import IN_USER_NAMESPACE, app
 from pipeline.cli.commands import command_of, import_commands, modules, reads_repositories, words_of
 from pipeline.cli.main import run_command_line
+from pipeline.mirror.address_parser import ADDRESS_FORMS
 from tests.support.source import PIPELINE, ROOT, dotted, trees
 
 CLI = PIPELINE / "cli"
@@ -94,6 +95,25 @@ def test_a_command_with_json_prints_its_result() -> None:
         if isinstance(call, ast.Call) and dotted(call.func) in ("context.show", "context.answer")
     }
     assert offering == printing | {("sbom",)}
+
+
+NOT_NAMED = {"prune": "oci:", "publish": "oci:", "nightly": "oci:"}
+"""Commands whose help leaves out a kind of mirror: nothing in a layout is pruned, and it is for one image that is
+carried, to which `copy` writes."""
+
+
+def test_a_help_that_lists_kinds_of_mirrors_lists_all() -> None:
+    """One that names a kind as an example names no other."""
+    listing = 0
+    for words, command in commands().items():
+        for parameter in command.params:
+            text = str(vars(parameter).get("help") or "")
+            named = {form.prefix for form in ADDRESS_FORMS if form.prefix in text}
+            if len(named) > 1:
+                listing += 1
+                wanted = {form.prefix for form in ADDRESS_FORMS if form.example} - {NOT_NAMED.get(words[0])}
+                assert named >= wanted, f"relbuild {' '.join(words)}, {parameter.name}: name {wanted - named} too"
+    assert listing
 
 
 def test_each_command_has_its_own_place_in_the_list() -> None:

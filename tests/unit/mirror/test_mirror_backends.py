@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import UsageError
+from pipeline.mirror import address_parser
 from pipeline.mirror.address import AddressForm
 from pipeline.mirror.address_parser import ADDRESS_FORMS, is_address, parse_address
 from pipeline.mirror.protocol import Mirror, Repository
@@ -21,7 +22,7 @@ from pipeline.model.rules import MirrorRules
 from pipeline.progress import QUIET
 from pipeline.store import Store
 from tests.support import mirror_images
-from tests.support.source import PIPELINE, trees
+from tests.support.source import PIPELINE, ROOT, trees
 
 BACKENDS = PIPELINE / "mirror" / "backends"
 FOLDERS = sorted(path.name for path in BACKENDS.iterdir() if (path / "__init__.py").is_file())
@@ -104,6 +105,15 @@ def test_what_is_no_address_names_every_form() -> None:
     for form in ADDRESS_FORMS:
         assert form.prefix in str(caught.value)
         assert form.example in (caught.value.problems[0].hint or "")
+
+
+@pytest.mark.parametrize("form", ADDRESS_FORMS, ids=lambda form: form.prefix)
+def test_the_documentation_says_what_each_form_is_for(form: AddressForm) -> None:
+    rows = [line for line in (ROOT / "docs" / "mirrors.md").read_text().splitlines() if line.startswith("| ")]
+    assert [line for line in rows if f"`{form.prefix}" in line.rpartition(" | ")[2]], (
+        f"docs/mirrors.md: give {form.prefix} a row in the table of mirrors"
+    )
+    assert f"\n    {form.prefix}" in (address_parser.__doc__ or "")
 
 
 # --- the protocol ----------------------------------------------------------------------------------------
