@@ -9,9 +9,7 @@ from pathlib import Path
 
 import rounds
 
-from tests.support.product_builds import small_products
-from tests.support.rpm_factory import forge
-from tests.system.abreast.test_mirror_life import (
+from tests.support.mirror_life import (
     IMAGES,
     TAGS,
     Site,
@@ -21,6 +19,8 @@ from tests.system.abreast.test_mirror_life import (
     served,
     whole_by_every_tag,
 )
+from tests.support.product_builds import small_products
+from tests.support.rpm_factory import forge
 
 PUBLISHERS = 2
 

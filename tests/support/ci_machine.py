@@ -21,8 +21,6 @@ from tests.support.sites import PASSWORD, relbuild
 from tests.system.conftest import ROOT
 
 BIN = Path(sys.executable).parent
-
-
 RECIPE = """
 name: {name}
 version: "{version}"

@@ -12,8 +12,6 @@ from pipeline.model.night_record import (
 from tests.support import nightly_examples
 
 NIGHTS = nightly_examples.nights(6)
-
-
 LAST = NIGHTS[-1]
 
 
