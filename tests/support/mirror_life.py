@@ -129,10 +129,10 @@ def pruned_meanwhile(site: Site, home: Path, life: Life) -> Iterator[None]:
     ended = threading.Event()
 
     def prune_on() -> None:
-        with publisher(site.build_env, home) as keeper:
+        with publisher(site.build_env, home) as operator:
             outcome = Outcome()
             while not ended.wait(max(PAUSE, REST * outcome.seconds)):
-                outcome = keeper.do(Task("prune", site.to))
+                outcome = operator.do(Task("prune", site.to))
                 life.done["prune beside"] += 1
                 if outcome.code:
                     life.wrong.append(f"prune beside: {outcome}")

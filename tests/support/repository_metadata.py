@@ -1,4 +1,4 @@
-"""Puts metadata into RPM repositories, as their keepers do: with modifyrepo_c."""
+"""Puts metadata into RPM repositories, as their operators do: with modifyrepo_c."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from pipeline.prepare import BuildOptions
 from pipeline.release import AuditOptions, audit
 from pipeline.release.current_images import mirror_access
 from tests.support.foreign_programs import docker_registry
-from tests.support.mirror_keeper import Keeper, Said, keeper
+from tests.support.mirror_operator import MirrorOperator, Said, operator
 from tests.support.repository_metadata import add_metadata, add_updateinfo
 from tests.support.rpm_factory import forge
 from tests.support.updateinfo import Fixed, Update
@@ -38,24 +38,24 @@ PUBLISHED = datetime(2026, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class Site:
-    """A keeper with a mirror in a directory: `small` was published there for two architectures; then the repository
+    """An operator with a mirror in a directory: `small` was published there for two architectures; then the repository
     said of its packages what `ADVISORIES` say."""
 
-    keeper: Keeper
+    operator: MirrorOperator
     mirror: str
 
     @property
     def repository(self) -> Path:
-        return self.keeper.products.folder / "repository"
+        return self.operator.products.folder / "repository"
 
     @property
     def platforms(self) -> Path:
-        return self.keeper.products.folder / "repositories.yaml"
+        return self.operator.products.folder / "repositories.yaml"
 
     def audit(self, reference: str, *words: str | Path, key: bool = True) -> Said:
         """`relbuild audit`."""
-        signed = ("--key", self.keeper.public) if key else ()
-        return self.keeper.relbuild("audit", reference, "--repositories", self.platforms, *signed, *words)
+        signed = ("--key", self.operator.public) if key else ()
+        return self.operator.relbuild("audit", reference, "--repositories", self.platforms, *signed, *words)
 
 
 ADVISORIES = (
@@ -77,7 +77,7 @@ ADVISORIES = (
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("site")
     with forge(tmp_path_factory.mktemp("forge-of-site")) as made:
-        it = keeper(folder, made)
+        it = operator(folder, made)
         first = it.products.build("1.0")
         published = it.publish([first.layout, other_architecture(it, first)], f"dir:{folder}/mirror")
         assert published.status == 0, published.errors
@@ -125,7 +125,7 @@ def test_ages_are_counted_from_the_given_clock(site: Site) -> None:
     order = AuditOptions(parse_address(f"{site.mirror}/alone:latest"), site.platforms)
     for days in (0, 7, 400):
         at = PUBLISHED.timestamp() + days * 86_400 + 3600
-        found = audit(order, replace(site.keeper.products.build_env, clock=lambda at=at: at))  # type: ignore[misc]
+        found = audit(order, replace(site.operator.products.build_env, clock=lambda at=at: at))  # type: ignore[misc]
         value: dict[str, Any] = audit_as_json(found)
         assert [fix["age_days"] for fix in value["images"][0]["missing"]] == [days] * 3
         assert not found.verified and (found.now - int(PUBLISHED.timestamp() * 1000)) // DAY == days
@@ -176,14 +176,16 @@ def test_each_image_of_an_index_is_audited(site: Site) -> None:
 def test_an_image_in_a_registry_and_in_a_layout_is_audited_alike(site: Site, tmp_path: Path) -> None:
     with docker_registry(tmp_path / "registry") as host:
         for target in (f"registry+http://{host}/ns/alone", f"oci:{tmp_path}/layout"):
-            copied = site.keeper.relbuild("copy", f"{site.mirror}/alone:latest", target, "--key", site.keeper.public)
+            copied = site.operator.relbuild(
+                "copy", f"{site.mirror}/alone:latest", target, "--key", site.operator.public
+            )
             assert copied.status == 0, copied.errors
             said = site.audit(f"{target}:latest", "--threshold", "critical:7")
             assert (said.status, fixes(said), said.value["verified"]) == (9, EXPECTED, True)
 
 
 def test_what_was_built_here_is_audited_before_it_is_published(site: Site) -> None:
-    layout = site.keeper.products.build("1.0", name="unpublished").layout
+    layout = site.operator.products.build("1.0", name="unpublished").layout
     said = site.audit(str(layout))
     assert said.status == 0 and said.value["verified"] is False
     # It was built from what the repository has now, so it lacks only what that speaks of and does not have.
@@ -204,13 +206,15 @@ def test_without_a_key_it_is_said_that_nothing_was_verified(site: Site) -> None:
 
 
 def test_another_ones_key_is_refused(site: Site) -> None:
-    other = site.keeper.folder / "theirs.pub"
+    other = site.operator.folder / "theirs.pub"
     said = site.audit(f"{site.mirror}/alone:latest", "--key", other, key=False)
     assert (said.status, said.codes) == (5, ("signature-wrong-key",))
 
 
 def test_an_index_that_nobody_signed_is_refused_where_a_key_is_given(site: Site) -> None:
-    with mirror_access(site.keeper.products.build_env).repository(parse_address(f"{site.mirror}/small")) as repository:
+    with mirror_access(site.operator.products.build_env).repository(
+        parse_address(f"{site.mirror}/small")
+    ) as repository:
         images = read_published(repository, "latest").images
         forged = make_index(images, {"org.relbuild.end-of-life": "2099-01-01"})
         repository.put_manifest(forged)
@@ -228,9 +232,9 @@ def people(site: Site, reference: str, *words: str | Path) -> str:
 
 def output(site: Site, *words: str | Path) -> str:
     """What a command writes to standard output."""
-    argv = [*map(str, words), "--store", str(site.keeper.store)]
+    argv = [*map(str, words), "--store", str(site.operator.store)]
     import_commands(argv[0])
-    result = CliRunner().invoke(app, argv, env={"HOME": str(site.keeper.folder)})
+    result = CliRunner().invoke(app, argv, env={"HOME": str(site.operator.folder)})
     assert result.exit_code == 0, result.stderr
     return result.stdout
 
@@ -256,7 +260,7 @@ class Elsewhere:
         elif updates is not None:
             add_updateinfo(repository, *updates)
         listed = ", ".join(
-            f'{{id: {one.name}, baseurls: ["{one.as_uri()}"], keys: ["{self.site.keeper.products.folder}/key"]}}'
+            f'{{id: {one.name}, baseurls: ["{one.as_uri()}"], keys: ["{self.site.operator.products.folder}/key"]}}'
             for one in sorted(self.folder.iterdir())
             if one.is_dir()
         )
@@ -347,7 +351,7 @@ def test_a_platform_that_is_not_defined_is_told(site: Site) -> None:
 
 
 def test_the_end_of_life_goes_with_the_image_and_is_told(site: Site, tmp_path: Path) -> None:
-    it = site.keeper
+    it = site.operator
     plain = it.products.build("3.0", name="kept")
     recipe = it.products.folder / "kept.yaml"
     recipe.write_text(recipe.read_text() + "end-of-life: 2026-03-31\n")

@@ -182,7 +182,7 @@ def test_quarantine_is_emptied_when_its_time_is_over(mirror: DirectoryMirror, st
     assert caught.value.code == "quarantine-unknown"
 
 
-def test_publications_are_waited_for_and_then_the_keeper_is_told(mirror: DirectoryMirror, store: Store) -> None:
+def test_publications_are_waited_for_and_then_the_operator_is_told(mirror: DirectoryMirror, store: Store) -> None:
     stocked(mirror, store)
     before = everything(mirror)
     with mirror.writing(), pytest.raises(EnvironmentLacking) as caught:

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from tests.support.foreign_programs import docker_registry
-from tests.support.mirror_keeper import keeper
+from tests.support.mirror_operator import operator
 from tests.support.rpm_factory import Forge
 from tests.system.gate.publishable import PublishableImages, other_architecture
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory, made: Forge) -> PublishableImages:
-    it = keeper(tmp_path_factory.mktemp("images"), made)
+    it = operator(tmp_path_factory.mktemp("images"), made)
     weak = it.products.build("1.0", expected="1", output="weak")
     good = it.products.build("1.0")
     failed = it.products.build("3.0", expected="another")

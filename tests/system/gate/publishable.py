@@ -11,7 +11,7 @@ from pipeline.model.image import Image
 from pipeline.oci import make_image, media_types, write_layout
 from pipeline.reports import report_documents, seal_documents
 from pipeline.store import Store
-from tests.support.mirror_keeper import Keeper, tags_of
+from tests.support.mirror_operator import MirrorOperator, tags_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class PublishableImages:
     """What there is to publish: `good` passed its checks; `weak` is the same image with checks that ask less; `next` is
     the next version; `failed` did not pass; `arm` is `good` as if for another architecture, tested too."""
 
-    keeper: Keeper
+    operator: MirrorOperator
     good: BuildResult
     weak: BuildResult
     next: BuildResult
@@ -28,10 +28,10 @@ class PublishableImages:
 
     @property
     def store(self) -> Store:
-        return self.keeper.products.build_env.store
+        return self.operator.products.build_env.store
 
 
-def other_architecture(it: Keeper, built: BuildResult, version: str = "1.0") -> Path:
+def other_architecture(it: MirrorOperator, built: BuildResult, version: str = "1.0") -> Path:
     """The layout of an image that is the same for another architecture, with a report as its own machine would have
     left it in this store."""
     labels = tuple((key, version if key == media_types.VERSION else value) for key, value in built.image.config.labels)

@@ -29,7 +29,7 @@ from pipeline.oci import (
 from pipeline.oci.predicates import SMOKE
 from pipeline.progress import QUIET
 from tests.support.mirror_images import ticking
-from tests.support.mirror_keeper import tags_of
+from tests.support.mirror_operator import tags_of
 from tests.support.tested_images import index, stand_in
 from tests.system.gate.publishable import PublishableImages
 
@@ -37,7 +37,7 @@ from tests.system.gate.publishable import PublishableImages
 def statements(images: PublishableImages, image: Image) -> dict[str, tuple[Evidence | None, Path, int, str]]:
     """What is wrong with a mirror's attestation of the tests → the evidence that is attested (None: none is), the key
     that signs it, the exit status, the code."""
-    ours, evidence = images.keeper.key, images.next.evidence
+    ours, evidence = images.operator.key, images.next.evidence
     assert evidence is not None and images.good.evidence is not None
     (first, *rest) = evidence.report.instances
     failed = tuple(replace(one, passed=False) for one in first.checks)
@@ -50,7 +50,7 @@ def statements(images: PublishableImages, image: Image) -> dict[str, tuple[Evide
         "it is of another image": (images.good.evidence, ours, 7, "gate-report-of-another-image"),
         "another runtime": (replace(evidence, runtime="kata 3"), ours, 7, "gate-other-runtime"),
         "other checks": (replace(evidence, checks=images.good.record.checks), ours, 7, "gate-other-checks"),
-        "another key signed it": (evidence, images.keeper.other_key, 5, "signature-wrong-key"),
+        "another key signed it": (evidence, images.operator.other_key, 5, "signature-wrong-key"),
     }
 
 
@@ -70,7 +70,7 @@ def published(images: PublishableImages, tmp_path_factory: pytest.TempPathFactor
     """A mirror with both versions, well published: what others are made from."""
     mirror = f"dir:{tmp_path_factory.mktemp('published')}/mirror"
     for built in (images.good, images.next):
-        assert images.keeper.publish([built.layout], mirror).status == 0
+        assert images.operator.publish([built.layout], mirror).status == 0
     return mirror
 
 
@@ -134,14 +134,16 @@ def test_nothing_moves_to_what_is_not_rightly_attested(
             ("verify", f"{base}:candidate"),
         ]
         for command in commands:
-            said = images.keeper.relbuild(*command, "--key", images.keeper.key)
+            said = images.operator.relbuild(*command, "--key", images.operator.key)
             # Who only verifies has nothing refused: what stands there does not hold.
             wanted = 5 if command[0] == "verify" else status
             assert (said.status, set(said.codes)) == (wanted, {code}), (command, said.errors)
             assert pulled(target) == before, command
         assert not any(tags_of(address) for address in elsewhere.values())
         # And what is right there is not kept from moving by what is wrong beside it.
-        said = images.keeper.relbuild("promote", f"{base}@{old.digest}", "--to", "stable", "--key", images.keeper.key)
+        said = images.operator.relbuild(
+            "promote", f"{base}@{old.digest}", "--to", "stable", "--key", images.operator.key
+        )
         assert said.status == 0, said.errors
         assert pulled(target) == before | {"stable": old.digest}
 
@@ -176,7 +178,7 @@ def test_an_index_with_an_image_that_nobody_attests_goes_nowhere(
             ("promote", f"{base}:candidate", "--to", "stable"),
             ("copy", f"{base}:candidate", mirrors["layout"]),
         ):
-            said = images.keeper.relbuild(*command, "--key", images.keeper.key)
+            said = images.operator.relbuild(*command, "--key", images.operator.key)
             assert said.status == 5 and {"signature-missing", "attestation-missing"} <= set(said.codes), said.errors
         assert set(pulled(target)) == {"candidate"} and tags_of(mirrors["layout"]) == {}
 
@@ -185,13 +187,13 @@ def test_an_index_with_an_image_that_nobody_attests_goes_nowhere(
 def test_tags_that_nobody_pulls_by_are_not_moved_by_commands(
     images: PublishableImages, mirrors: dict[str, str], published: str, tag: str
 ) -> None:
-    key, good = images.keeper.key, str(images.good.image.digest)
+    key, good = images.operator.key, str(images.good.image.digest)
     for command in (
-        ("publish", images.good.layout, "--to", mirrors["directory"], "--tag", tag, "--key", images.keeper.key),
+        ("publish", images.good.layout, "--to", mirrors["directory"], "--tag", tag, "--key", images.operator.key),
         ("copy", f"{published}/small:1.0", f"{mirrors['directory']}/small:{tag}", "--key", key),
         ("promote", f"{published}/small:1.0", "--to", tag, "--key", key),
         ("rollback", f"{published}/small:{tag}", "--to", good, "--key", key),
     ):
-        said = images.keeper.relbuild(*command)
+        said = images.operator.relbuild(*command)
         assert (said.status, said.codes) == (2, ("tag-reserved",)), said.errors
     assert tags_of(mirrors["directory"]) == {}

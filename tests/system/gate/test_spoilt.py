@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.mirror_keeper import copied, tags_of
+from tests.support.mirror_operator import copied, tags_of
 from tests.system.gate.publishable import PublishableImages, all_tags, keep
 from tests.system.gate.tampering import (
     EVIDENCE,
@@ -26,7 +26,7 @@ def test_nothing_spoilt_is_published(
     layout = copied(images.good.layout, tmp_path)
     spoil(layout, tmp_path / f"{layout.name}.report", images)
     for kind in ("directory", "registry"):
-        said = images.keeper.publish([layout], mirrors[kind])
+        said = images.operator.publish([layout], mirrors[kind])
         assert said.status == status and code in said.codes, (kind, said.errors)
     assert not any(all_tags(mirrors).values())
 
@@ -34,7 +34,7 @@ def test_nothing_spoilt_is_published(
 def test_what_is_not_spoilt_is_published(images: PublishableImages, mirrors: dict[str, str], tmp_path: Path) -> None:
     layout = copied(images.good.layout, tmp_path)
     for kind in ("directory", "registry"):
-        assert images.keeper.publish([layout], mirrors[kind], process=True).status == 0
+        assert images.operator.publish([layout], mirrors[kind], process=True).status == 0
         assert {"1.0", "1", "latest"} < tags_of(mirrors[kind])["small"]
 
 
@@ -54,35 +54,35 @@ def test_a_layer_that_was_swapped_after_the_test_is_never_sent(
     aside = kept.rename(kept.with_name("aside"))
     try:
         for kind in ("directory", "registry"):
-            said = images.keeper.publish([layout], mirrors[kind])
+            said = images.operator.publish([layout], mirrors[kind])
             assert said.status == 5, said.errors
             # The store's own, damaged with the size unchanged, is found out when it is sent.
             kept.write_bytes(b"\0" * aside.stat().st_size)
-            said = images.keeper.publish([layout], mirrors[kind])
+            said = images.operator.publish([layout], mirrors[kind])
             assert said.status == 5, said.errors
             kept.unlink(missing_ok=True)  # The store puts a damaged blob aside as soon as it is found out.
         assert not any(all_tags(mirrors).values())
     finally:
         aside.rename(kept)
     for kind in ("directory", "registry"):
-        assert images.keeper.publish([layout], mirrors[kind]).status == 0
+        assert images.operator.publish([layout], mirrors[kind]).status == 0
         reference = f"{mirrors[kind]}/small:1.0"
-        assert images.keeper.relbuild("verify", reference, "--key", images.keeper.public).status == 0
+        assert images.operator.relbuild("verify", reference, "--key", images.operator.public).status == 0
 
 
 def test_what_failed_its_test_is_not_published(images: PublishableImages, mirrors: dict[str, str]) -> None:
     for kind in ("directory", "registry"):
-        said = images.keeper.publish([images.failed.layout], mirrors[kind], process=True)
+        said = images.operator.publish([images.failed.layout], mirrors[kind], process=True)
         assert (said.status, said.codes) == (7, ("gate-report-missing",))
         # Nor the good one that is named beside it: nothing is sent before all have been looked at.
-        assert images.keeper.publish([images.next.layout, images.failed.layout], mirrors[kind]).status == 7
+        assert images.operator.publish([images.next.layout, images.failed.layout], mirrors[kind]).status == 7
     assert not any(all_tags(mirrors).values())
 
 
 def test_from_another_machine_it_is_not_published(
     images: PublishableImages, mirrors: dict[str, str], tmp_path: Path
 ) -> None:
-    said = images.keeper.publish([images.good.layout], mirrors["directory"], store=tmp_path / "store")
+    said = images.operator.publish([images.good.layout], mirrors["directory"], store=tmp_path / "store")
     assert (said.status, said.codes) == (7, ("gate-report-edited",))
     assert not any(all_tags(mirrors).values())
 
@@ -95,15 +95,15 @@ def test_an_index_is_published_when_each_of_its_images_was_tested(
     evidence = (report / "evidence.json").read_bytes()
     for kind in ("directory", "registry"):
         (report / "evidence.json").unlink(missing_ok=True)
-        said = images.keeper.publish(layouts, mirrors[kind])
+        said = images.operator.publish(layouts, mirrors[kind])
         assert (said.status, said.codes) == (7, ("gate-report-missing",)), "one architecture was tested"
         for name in EVIDENCE:
             shutil.copy(images.good.report_folder / name, report / name)
-        said = images.keeper.publish(layouts, mirrors[kind])
+        said = images.operator.publish(layouts, mirrors[kind])
         assert (said.status, said.codes) == (7, ("gate-report-of-another-image",)), "and stands in for the other"
         assert tags_of(mirrors[kind]) == {}
         keep(report, evidence, images.store)
-        said = images.keeper.publish(layouts, mirrors[kind])
+        said = images.operator.publish(layouts, mirrors[kind])
         assert said.status == 0, said.errors
         assert "latest" in tags_of(mirrors[kind])["small"]
 
@@ -112,26 +112,26 @@ def test_checks_that_changed_since_are_to_be_asked_first(
     images: PublishableImages, mirrors: dict[str, str], tmp_path: Path
 ) -> None:
     """The recipe asks for more than when the image was built: `smoke` asks it, and then it is published."""
-    products = images.keeper.products
+    products = images.operator.products
     weak = products.build("1.0", expected="1", output="asked")
     recipe = products.folder / "small.yaml"
     recipe.write_text(recipe.read_text().replace('body: "1"', 'body: "1.0"'))
     smoke = ("smoke", recipe, "--output", weak.layout.parent)
-    said = images.keeper.relbuild(*smoke)
+    said = images.operator.relbuild(*smoke)
     assert said.status == 0, said.errors
     # What was answered to the old checks does not carry it any more.
     now = tmp_path / "now"
     shutil.copytree(weak.report_folder, now)
     for name in EVIDENCE:
         shutil.copy(images.weak.report_folder / name, weak.report_folder / name)
-    said = images.keeper.publish([weak.layout], mirrors["directory"])
+    said = images.operator.publish([weak.layout], mirrors["directory"])
     assert (said.status, said.codes) == (7, ("gate-other-checks",))
     assert tags_of(mirrors["directory"]) == {}
     take_from(now, *EVIDENCE)(weak.report_folder)
-    assert images.keeper.publish([weak.layout], mirrors["directory"]).status == 0
+    assert images.operator.publish([weak.layout], mirrors["directory"]).status == 0
     # And a test that fails takes away what there was.
     recipe.write_text(recipe.read_text().replace('body: "1.0"', 'body: "another"'))
-    assert images.keeper.relbuild(*smoke).status == 6
-    said = images.keeper.publish([weak.layout], mirrors["registry"])
+    assert images.operator.relbuild(*smoke).status == 6
+    said = images.operator.publish([weak.layout], mirrors["registry"])
     assert (said.status, said.codes) == (7, ("gate-report-missing",))
     assert tags_of(mirrors["registry"]) == {}

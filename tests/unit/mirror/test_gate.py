@@ -85,9 +85,9 @@ class TestWhatPasses:
     def test_evidence_that_an_attestation_carries(self, store: Store, tmp_path: Path) -> None:
         one = image()
         data = evidence_json(evidence(one))
-        keeper = Keeper(tmp_path / "mirror")
-        keeper.attests(one, data)
-        given = Candidate(one.manifest_bytes, one.config_bytes, data, keeper.found(one))
+        operator = MirrorOperator(tmp_path / "mirror")
+        operator.attests(one, data)
+        given = Candidate(one.manifest_bytes, one.config_bytes, data, operator.found(one))
         assert clear(one, store=store, candidates=[given]).digest == one.digest
 
     def test_what_was_cleared_stays_cleared_when_it_is_copied_with_changes(self, store: Store) -> None:
@@ -97,7 +97,7 @@ class TestWhatPasses:
         assert set(said) == {"gate-report-of-another-image", "gate-architecture-untested"}
 
 
-class Keeper:
+class MirrorOperator:
     """A mirror in a folder, and the key of whoever keeps it."""
 
     def __init__(self, folder: Path) -> None:
@@ -292,23 +292,23 @@ class TestSeals:
     def test_an_attestation_on_another_image_or_of_other_evidence(self, store: Store, tmp_path: Path) -> None:
         one, other = image(), image("2.0")
         data = evidence_json(evidence(one))
-        keeper = Keeper(tmp_path / "mirror")
-        keeper.attests(one, data)
-        keeper.attests(other, data)
+        operator = MirrorOperator(tmp_path / "mirror")
+        operator.attests(one, data)
+        operator.attests(other, data)
         with pytest.raises(VerificationError) as nothing:
-            keeper.found(image("3.0"))
+            operator.found(image("3.0"))
         assert nothing.value.code == "attestation-missing"
-        moved = Candidate(one.manifest_bytes, one.config_bytes, data, keeper.found(other))
+        moved = Candidate(one.manifest_bytes, one.config_bytes, data, operator.found(other))
         assert set(refusal(lambda: clear(one, store=store, candidates=[moved]))) == {"gate-report-of-another-image"}
-        edited = Candidate(one.manifest_bytes, one.config_bytes, data + b" ", keeper.found(one))
+        edited = Candidate(one.manifest_bytes, one.config_bytes, data + b" ", operator.found(one))
         assert set(refusal(lambda: clear(one, store=store, candidates=[edited]))) == {"gate-report-edited"}
 
     def test_an_attestation_by_another_key(self, store: Store, tmp_path: Path) -> None:
         one = image()
-        keeper = Keeper(tmp_path / "mirror")
-        keeper.attests(one, evidence_json(evidence(one)), by=load_signing_key(generate_key(b"x")[0], lambda: b"x"))
+        operator = MirrorOperator(tmp_path / "mirror")
+        operator.attests(one, evidence_json(evidence(one)), by=load_signing_key(generate_key(b"x")[0], lambda: b"x"))
         with pytest.raises(VerificationError) as wrong:
-            keeper.found(one)
+            operator.found(one)
         assert wrong.value.code == "signature-wrong-key"
 
 

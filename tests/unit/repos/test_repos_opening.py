@@ -231,11 +231,11 @@ def test_an_older_revision_is_told_where_nothing_proves_metadata(store: Store, t
 def test_signed_metadata_needs_a_good_signature_by_a_key_of_this_repository(
     store: Store, tmp_path: Path, signers: tuple[Signer, Signer]
 ) -> None:
-    keeper, stranger = signers
+    operator, stranger = signers
     url = write_repository(tmp_path / "r", RPMS)
     repomd = tmp_path / "r" / "repodata" / "repomd.xml"
     key = tmp_path / "key"
-    key.write_bytes(keeper.public)
+    key.write_bytes(operator.public)
 
     def open_signed() -> OpenRepository:
         return opened(store, url, signed_metadata=True, keys=(str(key),))
@@ -246,7 +246,7 @@ def test_signed_metadata_needs_a_good_signature_by_a_key_of_this_repository(
     with pytest.raises(VerificationError) as caught:
         open_signed()
     assert code_of(caught) == "metadata-signature-bad"
-    keeper.sign(repomd)
+    operator.sign(repomd)
     assert open_signed().keys[0].armored.startswith(b"-----BEGIN PGP PUBLIC KEY BLOCK-----")
     repomd.write_bytes(repomd.read_bytes().replace(b"<revision>1<", b"<revision>2<"))
     with pytest.raises(VerificationError) as caught:

@@ -127,7 +127,7 @@ def test_a_night_renews_what_is_due_and_asks_its_store_alone_when_nothing_is(
     believed(mirror, maker, "latest", "stable")
 
 
-def test_a_keeper_says_how_long_it_is_believed(tmp_path: Path, maker: ImagePublisher) -> None:
+def test_an_operator_says_how_long_it_is_believed(tmp_path: Path, maker: ImagePublisher) -> None:
     mirror = open_directory(tmp_path / "mirror", create=True, clock=maker.clock)
     maker.publish(mirror.repository("small"), maker.image("1.0"), validity=2 * 86_400)
     maker.clock.now += 1.5 * DAY

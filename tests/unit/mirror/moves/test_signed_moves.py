@@ -185,7 +185,7 @@ def test_all_that_a_mirror_said_before_is_refused_by_whoever_saw_more(
     verify_reference(
         at(mirror), key().public, ImagePublisher.at(tmp_path / "new").build_env
     )  # who never saw more cannot know
-    # Its keeper restored it: what he signs next is higher than what he ever signed.
+    # Its operator restored it: what they sign next is higher than what they ever signed.
     maker.publish(opened(mirror, maker), maker.image("1.1"))
     verify_reference(at(mirror), key().public, maker.build_env)
 

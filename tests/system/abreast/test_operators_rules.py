@@ -14,7 +14,7 @@ from pipeline.model.evidence import evidence_json
 from pipeline.oci import make_image, write_layout
 from pipeline.reports import report_documents, seal_documents
 from tests.support.foreign_programs import docker_registry
-from tests.support.mirror_keeper import Keeper, keeper, tags_of
+from tests.support.mirror_operator import MirrorOperator, operator, tags_of
 from tests.support.rpm_factory import Forge
 
 
@@ -23,7 +23,7 @@ class RuleTestImages:
     """`old` and `new` are versions 1.0 and 2.0; `arm` is 1.0 and `arm_new` 2.0 for another architecture, tested there;
     `setuid` is 1.0 with a setuid file."""
 
-    keeper: Keeper
+    operator: MirrorOperator
     old: BuildResult
     new: BuildResult
     setuid: BuildResult
@@ -33,13 +33,13 @@ class RuleTestImages:
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory, made: Forge) -> RuleTestImages:
-    it = keeper(tmp_path_factory.mktemp("images"), made)
+    it = operator(tmp_path_factory.mktemp("images"), made)
     old, new = it.products.build("1.0"), it.products.build("2.0")
     setuid = it.products.build("1.0", output="setuid", mode="4755")
     return RuleTestImages(it, old, new, setuid, other_architecture(it, old), other_architecture(it, new))
 
 
-def other_architecture(it: Keeper, built: BuildResult) -> Path:
+def other_architecture(it: MirrorOperator, built: BuildResult) -> Path:
     """The layout of the same image for another architecture, with a report as its own machine would have left it in
     this store: nothing is launched, because this machine cannot."""
     image = make_image(built.image.name, "", replace(built.image.config, architecture="arm64"), built.image.layers)
@@ -74,7 +74,7 @@ def registry(host: str, tmp_path: Path) -> str:
 
 
 def rules(folder: Path, text: str) -> Path:
-    path = folder / "keeper.yaml"
+    path = folder / "operator.yaml"
     path.write_text(f"gate:\n  - {text}\n")
     return path
 
@@ -97,56 +97,56 @@ def test_each_rule_refuses_by_name_and_passes_what_satisfies_it(
 ) -> None:
     """From a file that is named, for a registry; and from the one in a directory mirror's root."""
     broken, satisfied = RULES[code]
-    said = images.keeper.publish([images.setuid.layout], registry, "--rules", rules(tmp_path, broken))
+    said = images.operator.publish([images.setuid.layout], registry, "--rules", rules(tmp_path, broken))
     assert (said.status, said.codes) == (7, (code,)), said.errors
-    assert "keeper.yaml" in said.errors, "the rule that refused is named"
+    assert "operator.yaml" in said.errors, "the rule that refused is named"
     assert tags_of(registry) == {}
-    said = images.keeper.publish([images.setuid.layout], registry, "--rules", rules(tmp_path, satisfied))
+    said = images.operator.publish([images.setuid.layout], registry, "--rules", rules(tmp_path, satisfied))
     assert said.status == 0, said.errors
 
     mirror = tmp_path / "mirror"
-    assert images.keeper.publish([images.new.layout], f"dir:{mirror}", "--tag", "other").status == 0
+    assert images.operator.publish([images.new.layout], f"dir:{mirror}", "--tag", "other").status == 0
     before = tags_of(f"dir:{mirror}")
     (mirror / "rules.yaml").write_text(f"gate:\n  - {broken}\n")
-    said = images.keeper.publish([images.setuid.layout], f"dir:{mirror}")
+    said = images.operator.publish([images.setuid.layout], f"dir:{mirror}")
     assert (said.status, said.codes) == (7, (code,)), said.errors
     assert tags_of(f"dir:{mirror}") == before
     (mirror / "rules.yaml").write_text(f"gate:\n  - {satisfied}\n")
-    assert images.keeper.publish([images.setuid.layout], f"dir:{mirror}").status == 0
+    assert images.operator.publish([images.setuid.layout], f"dir:{mirror}").status == 0
 
 
 def test_a_tag_does_not_go_back_but_on_purpose(images: RuleTestImages, tmp_path: Path) -> None:
     """Without rules of the operator's own too."""
     mirror = f"dir:{tmp_path}/mirror"
-    assert images.keeper.publish([images.new.layout], mirror).status == 0
+    assert images.operator.publish([images.new.layout], mirror).status == 0
     before = tags_of(mirror)
-    said = images.keeper.publish([images.old.layout], mirror)
+    said = images.operator.publish([images.old.layout], mirror)
     assert (said.status, set(said.codes)) == (7, {"gate-older"}), said.errors
     assert "tag 'latest' points to a newer image: version 2.0, not 1.0" in said.errors
     assert tags_of(mirror) == before
-    assert images.keeper.publish([images.old.layout], mirror, "--tag", "legacy").status == 0
-    assert images.keeper.relbuild(*move(images, "promote", f"{mirror}/small:latest", "stable")).status == 0
-    said = images.keeper.relbuild(*move(images, "promote", f"{mirror}/small:legacy", "stable"))
+    assert images.operator.publish([images.old.layout], mirror, "--tag", "legacy").status == 0
+    assert images.operator.relbuild(*move(images, "promote", f"{mirror}/small:latest", "stable")).status == 0
+    said = images.operator.relbuild(*move(images, "promote", f"{mirror}/small:legacy", "stable"))
     assert (said.status, said.codes) == (7, ("gate-older",))
-    said = images.keeper.relbuild(*move(images, "rollback", f"{mirror}/small:stable", str(images.old.image.digest)))
+    said = images.operator.relbuild(*move(images, "rollback", f"{mirror}/small:stable", str(images.old.image.digest)))
     assert said.status == 0, said.errors
     allowed = rules(tmp_path, "{refuse-older: false}")
-    assert images.keeper.publish([images.old.layout], mirror, "--rules", allowed).status == 0
+    assert images.operator.publish([images.old.layout], mirror, "--rules", allowed).status == 0
 
 
 def move(images: RuleTestImages, verb: str, reference: str, to: str, *more: str | Path) -> tuple[str | Path, ...]:
-    return (verb, reference, "--to", to, "--key", images.keeper.key, *more)
+    return (verb, reference, "--to", to, "--key", images.operator.key, *more)
 
 
 def test_all_architectures_have_one_version(images: RuleTestImages, tmp_path: Path) -> None:
     mirror = f"dir:{tmp_path}/mirror"
-    said = images.keeper.publish([images.old.layout, images.arm_new], mirror)
+    said = images.operator.publish([images.old.layout, images.arm_new], mirror)
     assert (said.status, said.codes) == (7, ("gate-versions-differ",)), said.errors
     assert "amd64: 1.0, arm64: 2.0" in said.errors
     assert tags_of(mirror) == {}
-    assert images.keeper.publish([images.old.layout, images.arm], mirror).status == 0
+    assert images.operator.publish([images.old.layout, images.arm], mirror).status == 0
     allowed = rules(tmp_path, "{same-versions: false}")
-    assert images.keeper.publish([images.new.layout, images.arm], mirror, "--rules", allowed).status == 0
+    assert images.operator.publish([images.new.layout, images.arm], mirror, "--rules", allowed).status == 0
 
 
 def test_a_channel_has_rules_of_its_own(images: RuleTestImages, tmp_path: Path, registry: str) -> None:
@@ -155,56 +155,56 @@ def test_a_channel_has_rules_of_its_own(images: RuleTestImages, tmp_path: Path, 
     file = rules(tmp_path, stable)
     mirror = tmp_path / "mirror"
     for address, more in ((f"dir:{mirror}", ()), (registry, ("--rules", file))):
-        assert images.keeper.publish([images.old.layout], address, *more).status == 0
+        assert images.operator.publish([images.old.layout], address, *more).status == 0
         if not more:
             (mirror / "rules.yaml").write_text(file.read_text())
         reference = f"{address}/small:1.0"
         before = tags_of(address)
         for channel in ("stable", "stable-2"):
-            said = images.keeper.relbuild(*move(images, "promote", reference, channel, *more))
+            said = images.operator.relbuild(*move(images, "promote", reference, channel, *more))
             assert (said.status, said.codes) == (7, ("gate-labels",)), said.errors
             assert tags_of(address) == before
-        assert images.keeper.relbuild(*move(images, "promote", reference, "testing", *more)).status == 0
-        said = images.keeper.publish([images.old.layout], address, "--tag", "stable", *more)
+        assert images.operator.relbuild(*move(images, "promote", reference, "testing", *more)).status == 0
+        said = images.operator.publish([images.old.layout], address, "--tag", "stable", *more)
         assert (said.status, said.codes) == (7, ("gate-labels",))
         assert tags_of(address)["small"] == before["small"] | {"testing"}
 
 
 def test_rules_are_on_repositories_as_the_mirror_names_them(images: RuleTestImages, tmp_path: Path) -> None:
     """Of an image that was copied to `prod/small`, and not of the name that the image gives itself."""
-    assert images.keeper.publish([images.old.layout], f"dir:{tmp_path}/here").status == 0
+    assert images.operator.publish([images.old.layout], f"dir:{tmp_path}/here").status == 0
     there = tmp_path / "there"
-    assert images.keeper.publish([images.old.layout], f"dir:{there}").status == 0
+    assert images.operator.publish([images.old.layout], f"dir:{there}").status == 0
     (there / "rules.yaml").write_text("gate:\n  - {repositories: 'prod/*', tags: '*', labels: [org.example.support]}\n")
-    copying = ("copy", f"dir:{tmp_path}/here/small:1.0", f"dir:{there}/prod/small", "--key", images.keeper.public)
-    said = images.keeper.relbuild(*copying)
+    copying = ("copy", f"dir:{tmp_path}/here/small:1.0", f"dir:{there}/prod/small", "--key", images.operator.public)
+    said = images.operator.relbuild(*copying)
     assert (said.status, said.codes) == (7, ("gate-labels",)), said.errors
     assert set(tags_of(f"dir:{there}")) == {"small"}
     # What is there from before the rule is held to it when it moves on; and the other repository is not.
     (there / "rules.yaml").rename(there / "later.yaml")
-    assert images.keeper.relbuild(*copying).status == 0
+    assert images.operator.relbuild(*copying).status == 0
     (there / "later.yaml").rename(there / "rules.yaml")
     for name, status in (("prod/small", 7), ("small", 0)):
-        said = images.keeper.relbuild(*move(images, "promote", f"dir:{there}/{name}:1.0", "stable"))
+        said = images.operator.relbuild(*move(images, "promote", f"dir:{there}/{name}:1.0", "stable"))
         assert said.status == status, said.errors
     assert "stable" not in tags_of(f"dir:{there}")["prod/small"]
 
 
 def test_rules_on_immutable_tags_hold_for_copies_too(images: RuleTestImages, tmp_path: Path) -> None:
-    assert images.keeper.publish([images.old.layout], f"dir:{tmp_path}/here").status == 0
+    assert images.operator.publish([images.old.layout], f"dir:{tmp_path}/here").status == 0
     file = rules(tmp_path, "{tags: '1.0-*', labels: [org.example.support]}")
     target = f"dir:{tmp_path}/there/small"
     for reference in ("small:1.0", f"small@{images.old.image.digest}"):
-        copying = ("copy", f"dir:{tmp_path}/here/{reference}", target, "--key", images.keeper.public, "--rules", file)
-        said = images.keeper.relbuild(*copying)
+        copying = ("copy", f"dir:{tmp_path}/here/{reference}", target, "--key", images.operator.public, "--rules", file)
+        said = images.operator.relbuild(*copying)
         assert (said.status, said.codes) == (7, ("gate-labels",)), said.errors
     assert tags_of(f"dir:{tmp_path}/there") == {}
 
 
 def test_rules_that_cannot_be_read_let_nothing_through(images: RuleTestImages, tmp_path: Path, registry: str) -> None:
     for text, code in (("{sise: 1MiB}", None), ("{size: much}", None)):
-        said = images.keeper.publish([images.old.layout], registry, "--rules", rules(tmp_path, text))
+        said = images.operator.publish([images.old.layout], registry, "--rules", rules(tmp_path, text))
         assert said.status == 3 and said.codes != (), (code, said.errors)
-    said = images.keeper.publish([images.old.layout], registry, "--rules", tmp_path / "missing.yaml")
+    said = images.operator.publish([images.old.layout], registry, "--rules", tmp_path / "missing.yaml")
     assert said.status in (2, 3), said.errors
     assert tags_of(registry) == {}

@@ -1,4 +1,4 @@
-"""A mirror's keeper in tests: small products, a key, and relbuild's command line as a process of its own."""
+"""A mirror's operator in tests: small products, a key, and relbuild's command line as a process of its own."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True)
-class Keeper:
+class MirrorOperator:
     """`folder` holds keys `ours` and `theirs`; products are built and published from one store."""
 
     folder: Path
@@ -96,7 +96,7 @@ class Keeper:
         return self.relbuild(*command, store=store, process=process)
 
 
-def keeper(folder: Path, forge: Forge) -> Keeper:
+def operator(folder: Path, forge: Forge) -> MirrorOperator:
     """With two keys, of which each has a public half; they have no password, which costs a fifth of a second."""
     for name in ("ours", "theirs"):
         key = ec.generate_private_key(ec.SECP256R1())
@@ -108,7 +108,7 @@ def keeper(folder: Path, forge: Forge) -> Keeper:
         )
         (folder / f"{name}.key").write_bytes(secret)
         (folder / f"{name}.pub").write_bytes(public)
-    return Keeper(folder, small_products(folder / "products", forge))
+    return MirrorOperator(folder, small_products(folder / "products", forge))
 
 
 def copied(layout: Path, folder: Path) -> Path:
