@@ -1,5 +1,5 @@
-"""An entitled machine: an unmodified redhat.repo against nginx that demands client certificates, through a proxy with a
-password. What is secret is in nothing that comes of it."""
+"""An entitled machine: its redhat.repo as it stands, against nginx that demands client certificates, through a proxy
+with a password. What is secret is in nothing that comes of it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import contextlib
 import gzip
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -130,17 +131,30 @@ def argument_lists(until: threading.Event, seen: set[bytes]) -> None:
 
 
 def test_an_image_is_built_from_an_unmodified_redhat_repo_and_holds_no_secret(
-    site: Site, proxy: TunnelProxy, tmp_path: Path
+    site: Site, proxy: TunnelProxy, tmp_path: Path, mirror: Path
 ) -> None:
-    site.uep.issue("1-old", folder=site.folder / "entitlement", begins=-9 * DAY, ends=-DAY)
-    _, key = site.uep.issue("2-new", folder=site.folder / "entitlement")
+    etc, work = tmp_path / "etc", tmp_path / "work"
+    work.mkdir()
+    for folder in ("rhsm/ca", "yum.repos.d", "pki/rpm-gpg"):
+        (etc / folder).mkdir(parents=True)
+    shutil.copy(site.uep.certificate, etc / "rhsm/ca/redhat-uep.pem")
+    shutil.copy(site.folder / "redhat.repo", etc / "yum.repos.d/redhat.repo")
+    shutil.copy(mirror / "RPM-GPG-KEY-local", etc / "pki/rpm-gpg/RPM-GPG-KEY-redhat-release")
+    _, key = site.uep.issue("5527980418107729172", folder=etc / "pki/entitlement")
+    (site.folder / "repositories.yaml").write_text(
+        "platforms:\n  rhel-9:\n    variables: {releasever: '9'}\n"
+        "    repositories: [{file: /etc/yum.repos.d/redhat.repo}]\n"
+    )
+    # A mount namespace of its own, in which /etc is an entitled machine's.
+    machine = f"mount -t overlay overlay -o lowerdir=/etc,upperdir={etc},workdir={work} /etc"
+    entitled = ["unshare", "-m", "sh", "-ec", f'{machine}; exec "$@"', "sh"]
     canaries = [PASSWORD.encode(), key.read_bytes().splitlines()[1]]
     output, store, seen, done = tmp_path / "output", tmp_path / "store", set[bytes](), threading.Event()
     watching = threading.Thread(target=argument_lists, args=(done, seen))
     watching.start()
     argv = [sys.executable, "-m", "pipeline", "build", str(site.folder / "entitled.yaml"), "--no-smoke"]
     ended = subprocess.run(
-        [*argv, "--store", str(store), "--output", str(output), "--json", "--progress", "plain"],
+        [*entitled, *argv, "--store", str(store), "--output", str(output), "--json", "--progress", "plain"],
         capture_output=True,
         check=False,
         env={**os.environ, "PYTHONPATH": str(ROOT), "https_proxy": site.proxy_url(proxy)},
