@@ -33,7 +33,7 @@ OUTPUT_LIMIT = 8 << 20
 class CommandFailed(RelbuildError):
     """The error of a command that ended with a status other than 0, or not in time.
 
-    `completed` holds what it printed.
+    `completed` has its output.
     """
 
     def __init__(self, completed: Completed) -> None:

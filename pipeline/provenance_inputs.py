@@ -174,8 +174,8 @@ class BuildInputs:
 def make_build_record(image: Image, inputs: BuildInputs) -> BuildRecord:
     """Make the record of every input of `image` by digest.
 
-    Names of files are relative to the recipe's folder, and nothing depends on the machine, so two builds of the same
-    inputs give equal records.
+    File names are relative to the recipe's folder, and nothing depends on the host, so two builds of the same inputs
+    give equal records.
     """
     recipe, section = inputs.recipe, inputs.section
     folder = recipe.path.parent

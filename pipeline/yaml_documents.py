@@ -34,7 +34,7 @@ YAML_NODE_LIMIT = 100_000
 YAML_NUMBER_LIMIT = 64
 """Characters of a number: turning longer ones into integers costs more than linear time."""
 YAML_PROBLEM_LIMIT = 50
-"""Problems reported of one document; nobody reads more."""
+"""Maximum problems reported for one document."""
 
 DocumentPath = tuple[str | int, ...]
 """Keys and list indices from the top of a document to one of its values."""

@@ -99,7 +99,7 @@ class CommandContext:
             print_json(value)
 
     def show(self, lines: Iterable[str], value: object) -> None:
-        """Print what was asked for on stdout: lines for people, or the machine-readable result."""
+        """Print a command's result on stdout: lines of text, or as JSON."""
         if self.as_json:
             print_json(value)
         else:

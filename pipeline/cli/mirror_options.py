@@ -22,9 +22,9 @@ def rules_for(address: Address, rules: Path | None) -> MirrorRules:
 
 
 def identity_for(stated: str, rules: Path | None = None) -> ExpectedIdentity:
-    """Return the name that must have been signed.
+    """Return the settings for the identity under which images must be signed.
 
-    It is the stated one, or follows from the identities in the rules file that is given. Rules on the mirror itself are
-    not read: whoever can write to the mirror could write them.
+    That is the stated one, or follows from the identities in the given rules file. Rules on the mirror itself are not
+    read, because anyone who can write to the mirror can write them.
     """
     return ExpectedIdentity(stated, load_rules(rules).identities if rules is not None else ())

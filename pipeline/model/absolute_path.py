@@ -12,7 +12,7 @@ from typing import NewType
 from pipeline.errors import UsageError
 
 AbsolutePath = NewType("AbsolutePath", Path)
-"""A path that begins at the root. Made by `absolute`, so that one that nobody made absolute does not type-check."""
+"""A path that begins at the root. Only `absolute` makes one, so that any other path does not type-check."""
 
 
 def absolute(path: Path) -> AbsolutePath:

@@ -87,8 +87,8 @@ class Bill:
 class BuildRecord:
     """The inputs that the image `image` was made from.
 
-    `unknown` names inputs whose digest nobody kept (`repomd.xml of base`, where a lock is older than that record),
-    sorted. `checks` is the digest of the smoke plan of its recipe when it was last built or tested: evidence for
+    `unknown` names, sorted, the inputs whose digest was not recorded (`repomd.xml of base`, in a lock older than that
+    record). `checks` is the digest of the smoke plan of its recipe when it was last built or tested: evidence for
     another plan does not count.
     """
 

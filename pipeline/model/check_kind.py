@@ -1,7 +1,7 @@
 """Data classes that declare a kind of smoke check: recipe form, asking, judging, drafting.
 
-A module in `pipeline.model.checks` declares one kind. All of it is pure but for the `Probe` that it asks through: the
-smoke test, and whoever judges a report again, use the same code.
+A module in `pipeline.model.checks` declares one kind. It is pure except for the `Probe` that it asks, so that a report
+can be judged again by the same code as in the smoke test.
 """
 
 from __future__ import annotations

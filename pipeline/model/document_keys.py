@@ -22,7 +22,7 @@ class ValueForm(Enum):
     LINE = auto()
     """One line of text, rendered."""
     VERBATIM = auto()
-    """One line of text as it stands there."""
+    """One line of text, not rendered."""
     WORDS = auto()
     """A list of texts, rendered."""
     LINES = auto()
@@ -83,8 +83,8 @@ DocumentForm = ValueForm | Choice | WholeNumber | SettingValue
 class DocumentKey:
     """A key of a mapping: its form and meaning, and an example.
 
-    `written` is how it is written ("": as its field). `optional`: nothing stands there where it is not given, rather
-    than the field's default (None: if the default says nothing).
+    `written` is the key's text ("": the field's name). `optional`: if the key is not given, it is None in the recipe's
+    model instead of the field's default (None: if that default is empty, or depends on the form).
     """
 
     form: DocumentForm

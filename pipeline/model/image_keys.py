@@ -1,6 +1,6 @@
 """Table of the recipe keys under `image`, each with its form and its OCI config member.
 
-Whoever adds a key here adds it to recipes, images, inheritance, checks and output.
+A key added here is added to recipes, images, inheritance, checks and output.
 
 A key is a field of `ImageSettings` whose metadata says all of it (`ImageKey`). Made from the table are the recipe's
 schema, the merging of includes, what an image has from its parent, the config's bytes and their reading (image-spec,

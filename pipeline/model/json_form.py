@@ -89,8 +89,8 @@ def refuse_newer(what: str, version: object, known: int) -> None:
 def is_canonical(data: bytes) -> bool:
     """Return whether JSON text is written as relbuild writes it.
 
-    No key stands there twice, keys are in order, and there is no space, no fraction, no half of a surrogate pair.
-    Members that are not known may hold anything: what is no JSON, or is nested too deeply, is not written so either.
+    Keys are unique and in order, and there is no space, no fraction, and no half of a surrogate pair. Unknown members
+    may hold anything. Text that is no JSON, or is nested too deeply, is not canonical either.
     """
     try:
         return canonical_json(json.loads(data)) == data

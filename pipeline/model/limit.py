@@ -77,7 +77,7 @@ class VolumeRates:
 
 
 class ControlGroup(Protocol):
-    """An instance's control group: files by controller, of whichever version the machine has."""
+    """An instance's control group: files by controller, of the host's cgroup version."""
 
     @property
     def version(self) -> int:
@@ -141,7 +141,7 @@ class Observed(Protocol):
         """Hard limit of its first process by the name in /proc/PID/limits, such as `Max open files`."""
 
     def swap_exists(self) -> bool:
-        """Tell whether the machine has swap space in use."""
+        """Return whether the host has swap space in use."""
 
     def weightless(self) -> str:
         """Return the reason why shares of control groups do not apply to its disk, or "".

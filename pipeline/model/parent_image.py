@@ -39,11 +39,11 @@ class InstalledPackage:
 class ParentImage:
     """A built image and its contents.
 
-    `image` has its layers by the names that they have in a child. `packages` are all of it, those of its own parent
-    too, in the order of their installation. `tree` is what all layers come to together, with the packages that own the
-    entries, and `accounts` the names and numbers that its passwd and group have in the end. `build_time` is in seconds
-    since the epoch. `changes` are the packages' content that its scripts or recipes changed, `failed_scriptlets` those
-    that failed and were let through.
+    `image` has its layers by the names that they have in a child. `packages` are all its packages, those of its own
+    parent too, in the order of their installation. `tree` is the combined tree of all layers, with the packages that
+    own the entries, and `accounts` the names and numbers in its final passwd and group. `build_time` is in seconds
+    since the epoch. `changes` are the packages' content that its scripts or recipes changed, `failed_scriptlets` the
+    tolerated failures.
     """
 
     image: Image

@@ -66,7 +66,7 @@ class FileStatus:
 class RunningProcess:
     """A process of an instance.
 
-    `pid` is its number on the machine, `name` its name (15 characters at most), `command` its command line with
+    `pid` is its number on the host, `name` its name (15 characters at most), `command` its command line with
     single spaces, `uid` its user's number in the image. `inside` is its number in the instance.
     """
 

@@ -69,8 +69,8 @@ class PastMove:
     """A move in the history of a tag.
 
     `happened`: the tag did point there; else its writer was overtaken or killed between recording and making it.
-    `record`: the digest of the manifest that has it, or of an old one the tag. `number` is 0 of old records, which
-    nobody signed.
+    `record`: the digest of the manifest that has it, or of an old one the tag. `number` is 0 for old records, which are
+    not signed.
     """
 
     move: Move

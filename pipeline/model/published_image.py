@@ -130,8 +130,8 @@ class AttachedDocument:
 class PublishedImage:
     """All that is shown of the image of a product, until another one takes its place.
 
-    A field of the product's page is declared here and filled by `with_build` or `with_test`, and a template shows it:
-    all of this is carried from run to run as it is, as long as the image stands there.
+    A field of the product's page is declared here, filled by `with_build` or `with_test`, and shown by a template. All
+    fields are carried from run to run unchanged, as long as the image is the published one.
 
     `digest` is None if there never was an image; `tags` are those that point to it, `immutable` the one that always
     will. `changes`, `fixes` and `previous` (the digest before) tell of it against the one before. `built` is when it

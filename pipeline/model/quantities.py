@@ -32,7 +32,7 @@ SMALLEST_SHARE = 10
 SHORTEST_VALIDITY = 3600
 """Seconds: clocks of two machines differ, and what is renewed each night lives longer than a night."""
 LONGEST_VALIDITY = 90 * 86_400
-"""Seconds: whoever can write to a mirror can write rules into it, and must not make what is signed hold for ever."""
+"""Seconds: anyone who can write to a mirror can write its rules, which must not make signed data valid for ever."""
 
 _NUMBER = re.compile(r"(\d{1,18}(?:\.\d{1,9})?)\s*([A-Za-z]*)")
 

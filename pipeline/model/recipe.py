@@ -135,10 +135,10 @@ class Recipe:
     """A product, ready to be resolved.
 
     `path` is the recipe's file, `version` a template evaluated after the lock, `values` what templates see,
-    `excludes` package globs that are never chosen, `pins` name → version text that must hold, `sources` every
-    file that took part (recipe, includes), in order, `template_folders` where templates are looked for, `parent` the
-    recipe whose image this one is built from, `end_of_life` the last day (`2027-04-30`) on which the product is kept
-    up, or "", `scriptlets` the rules for scriptlets that fail.
+    `excludes` globs of packages that are never chosen, `pins` name → required version text, `sources` the recipe and
+    all its includes, in order, `template_folders` the folders to search for templates, `parent` the recipe whose image
+    this one is built from, `end_of_life` the last day (`2027-04-30`) on which the product is maintained, or "",
+    `scriptlets` the rules for failing scriptlets.
     """
 
     name: str

@@ -1,6 +1,6 @@
 """Paths of rpm's database in an image, and the image label that names another folder.
 
-The one place that says it, for whoever writes or reads the database.
+They are defined only here, for the code that writes the database and the code that reads it.
 """
 
 from __future__ import annotations

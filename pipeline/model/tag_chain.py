@@ -18,7 +18,7 @@ from pipeline.model.publication import RecordedStatement
 def newest_first(statements: Iterable[RecordedStatement]) -> tuple[RecordedStatement, ...]:
     """Sort statements by number, the newest first, and those of one number by digest.
 
-    The order is the same for all who read.
+    The order does not depend on the reader.
     """
     return tuple(sorted(statements, key=lambda one: (-one.statement.number, one.record)))
 
@@ -34,13 +34,13 @@ def head(statements: Iterable[RecordedStatement], now: Digest | None) -> Digest 
     made = next((one for one in begun if one.statement.move.after == now), None)
     if made is not None or settled is not None:
         return made.record if made is not None else settled
-    # The tag points elsewhere than any says. Where it did not exist before the first move, that one was made.
+    # The tag points to no move's digest. If it did not exist before the first move, that one was made.
     first = begun[-1] if begun else None
     return first.record if first is not None and now is not None and first.statement.move.before is None else None
 
 
 def _settled(ordered: Sequence[RecordedStatement]) -> Digest | None:
-    """The move that the newest renewal renews; of two with one number the later move."""
+    """Return the move that the newest renewal renews; of two with one number, the later move."""
     renewals = [one.statement for one in ordered if one.statement.renews]
     numbers = {one.record: one.statement.number for one in ordered}
     newest = [one.previous for one in renewals if one.number == renewals[0].number and one.previous is not None]
@@ -50,7 +50,7 @@ def _settled(ordered: Sequence[RecordedStatement]) -> Digest | None:
 def _begun(ordered: Sequence[RecordedStatement], settled: Digest | None) -> tuple[RecordedStatement, ...]:
     """Return the moves that follow a settled one, newest first.
 
-    `settled` None: any whose predecessor is not there.
+    `settled` None: the moves without a known predecessor, and those that follow them.
     """
     moves = [one for one in ordered if not one.statement.renews]
     known = {one.record for one in moves}
@@ -68,7 +68,8 @@ def _begun(ordered: Sequence[RecordedStatement], settled: Digest | None) -> tupl
 def chain(statements: Iterable[RecordedStatement], last: Digest | None) -> tuple[RecordedStatement, ...]:
     """Return the moves that were made, oldest first.
 
-    From the record `last` by predecessors, as far as they are there. Numbers fall on the way, so that a chain ends.
+    They are found from the record `last` by predecessors, as far as these are among the statements. Each must have a
+    lower number than its successor, so that the search ends.
     """
     moves = {one.record: one for one in statements if not one.statement.renews}
     found: list[RecordedStatement] = []
@@ -84,12 +85,12 @@ def chain(statements: Iterable[RecordedStatement], last: Digest | None) -> tuple
 def believable(
     recent: Sequence[RecordedStatement], look_up: Callable[[Digest], RecordedStatement | None]
 ) -> tuple[frozenset[Digest], tuple[RecordedStatement, ...]]:
-    """The digests that the newest statements allow a tag to point to, and those statements.
+    """Return the digests that the newest statements allow for a tag, and those statements.
 
-    `recent` begins with the newest, and reaches to the newest renewal. `look_up` gives the statement with a record.
+    `recent` begins with the newest statement and extends to the newest renewal. `look_up` returns a record's statement.
 
-    A renewal allows what it says. A move that nothing renewed yet may be under way, or killed: then the tag may be
-    where it was before. And both allow where one of several moves that began at the same place may have moved it.
+    A renewal allows its own digest. A move that is not renewed yet may be under way or killed: then the tag may still
+    point where it did before. Both also allow the digests of the other moves with the same predecessor.
     """
     newest = tuple(one for one in recent if one.statement.number == recent[0].statement.number) if recent else ()
     found: set[Digest] = set()

@@ -38,8 +38,8 @@ _AROUND = 200
 class Excerpt:
     """The part of a text that decides about one rule.
 
-    `reached`: the rule's JSON path leads somewhere, and `text` is (of) what stands there; else `text` says why it does
-    not.
+    `reached`: the rule's JSON path exists, and `text` is its value or an excerpt of it; else `text` tells why the path
+    does not exist.
     """
 
     text: str

@@ -43,7 +43,7 @@ from pipeline.recipes.rule_documents import ExactRules, MatchRules
 
 _LISTS = frozenset({ValueForm.WORDS, ValueForm.LINES, ValueForm.VERBATIM_LINES, ValueForm.PORTS})
 _UNSAID = frozenset({ValueForm.PORT, ValueForm.RULES, ValueForm.EXACT_RULES})
-"""Forms whose default is used for a value that is not given."""
+"""Forms of which a value that is not given is None in the model."""
 
 
 def kind_annotation(kind: CheckDeclaration[Any, Any]) -> Any:  # noqa: ANN401  it is a type made at run time

@@ -1,9 +1,9 @@
 """Containers: mount image layers as a root file system and run programs isolated in it.
 
-The isolation is a user namespace whose ids nobody else has, no capabilities (or, for building, a few over the
-container's own ids), an allow-list of system calls, a network of its own, and control groups. `build_session`
-is the place for scriptlets, `launch` for an image that is tested or run. Everything that touches the runtime,
-mounts, namespaces or control groups is in here.
+The isolation is a user namespace with ids of its own, no capabilities (or, for building, a few over the
+container's own ids), an allow-list of system calls, a network of its own, and control groups. Scriptlets run in
+`build_session`, an image that is tested or run in `launch`. All code for the runtime, mounts, namespaces and control
+groups is in this package.
 """
 
 from pipeline.sandbox.build_container import (

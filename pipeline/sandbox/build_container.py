@@ -259,7 +259,7 @@ def build_session(
     The layers keep the image's ids and are not changed.
 
     `upper` must be used before the block ends; then everything of the session is removed. Raises
-    EnvironmentLacking when the machine lacks overlayfs, idmapped mounts, namespaces or control groups.
+    EnvironmentLacking if the host lacks overlayfs, idmapped mounts, namespaces or control groups.
     """
     limits = limits or BuildLimits()
     with (

@@ -170,7 +170,7 @@ class Instance:
             try:
                 timed_out = not _command_ended(running, pid, begun + timeout)
             finally:
-                # The runtime waits until nobody holds the pipes, and then exits with the command's status.
+                # The runtime waits until no process has the pipes open, and then exits with the command's status.
                 with self._flowing():
                     kill_and_wait(running, group)
                     group.remove()

@@ -8,7 +8,7 @@ instance has its own outer namespace unless an `InstanceNetwork` is shared, so t
 one instance's packets to another. The host's own network cannot be reached from there.
 
 A token bucket (tbf, tc-tbf(8)) at either end of the link limits what is sent into it, so that both directions
-are limited. Changing the inner end needs CAP_NET_ADMIN in the container, which nobody has.
+are limited. Changing the inner end needs CAP_NET_ADMIN in the container, which no process there has.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ class ObservedInstance:
         return int(found[1]) if found else None
 
     def swap_exists(self) -> bool:
-        """Tell whether the machine has swap space in use."""
+        """Return whether the host has swap space in use."""
         return len(Path("/proc/swaps").read_text().splitlines()) > 1
 
     def weightless(self) -> str:
@@ -115,7 +115,7 @@ def resources_of(limits: Limits, group: ControlGroup, *, all_of_them: bool = Fal
 def rlimits_of(limits: Limits) -> tuple[tuple[str, int], ...]:
     """Return the resource limits (setrlimit(2)) of an instance's processes.
 
-    Without CAP_SYS_RESOURCE nobody can have more than the hard limit; the reading then says so.
+    Without CAP_SYS_RESOURCE, a process cannot have more than its hard limit; the reading then says so.
     """
     found = []
     for limit in LIMITS:

@@ -1,8 +1,8 @@
 """A thread with a private mount namespace, in which functions are run and mounts made.
 
-Mount namespaces belong to threads, not to processes: mounts made in such a thread are seen by the commands that it
-starts and by nobody else. Nothing needs unmounting: when the thread ends, or relbuild is killed, the mounts end with
-their last user.
+Mount namespaces belong to threads, not to processes: mounts made in such a thread are visible only to it and to the
+commands that it starts. Nothing needs unmounting: when the thread ends, or relbuild is killed, the mounts end with the
+last process that uses them.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ _LAYERS_MOST = 64
 """Layers in one overlay: their paths must fit into the one page of options that mount(2) takes."""
 
 _OPTIONS = "metacopy=off,index=off,xino=off,volatile"
-# volatile: nothing here outlives a crash of the machine, so nothing needs to be synced to disk.
+# volatile: nothing here is needed after a crash of the host, so nothing needs to be synced to disk.
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ class Runtime:
 
     @property
     def isolation(self) -> str:
-        """The isolation between a container and the machine, in words for people."""
+        """The isolation between a container and the host, as text for messages."""
         return _ISOLATION.get(self.name, "unknown isolation")
 
     @property

@@ -95,7 +95,7 @@ class ProcessPlan:
 class ContainerPlan:
     """The container around a process: root, ids, control group, mounts, limits and namespaces.
 
-    `base` is the first id on the machine, `shm` bytes of /dev/shm; `resources` are its limits, as members of
+    `base` is the first id on the host, `shm` bytes of /dev/shm; `resources` are its limits, as members of
     `linux.resources`; `namespaces`: those to join, by kind; the runtime makes the others.
     """
 

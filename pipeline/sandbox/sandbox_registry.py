@@ -189,8 +189,8 @@ def _clear(state: Path, hierarchies: Hierarchies, name: str) -> None:
 def _range() -> Iterator[int]:
     """Reserve a range of IDs that no other sandbox on this host has; yield its first ID.
 
-    The search begins at random: a killed relbuild's container keeps its IDs until it is swept, but nobody holds their
-    lock any more.
+    The search begins at random: the container of a killed relbuild keeps its IDs until it is swept, but their lock is
+    no longer held.
     """
     folder = MOUNT_BASE / "ids"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
 """Command modules, one per command: their names, import, and use of repositories.
 
-Whoever adds a module adds a command (`pipeline.cli.app.command` says what it declares). It is named after the module;
-`store_gc` is `gc` in the group of the module `store`. To run a command only its own module is imported: a build does
-not need the code for mirrors, and starts a tenth of a second sooner without.
+To add a command, add a module; `pipeline.cli.app.command` tells what it declares. It is named after the module;
+`store_gc` is `gc` in the group of the module `store`. Only the module of the command that runs is imported: a build
+does not need the code for mirrors, and starts a tenth of a second sooner without it.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Registry of the kinds of smoke checks, one module each: asking and judging by kind.
 
-Whoever adds a module NAME_check adds the kind `name` (`pipeline.model.check_kind` says what it declares).
+To add the kind `name`, add a module NAME_check; `pipeline.model.check_kind` tells what it declares.
 
-An answer says what was seen, never whether it is right; it is recorded, and enough to judge it again. Texts are
-`RecordedText`, exact to the control character; user and group IDs are the image's own. Every kind of check has its
-type of answer; `NoAnswer` may stand for any. The smoke test, and whoever judges a report again, use the same code.
+An answer is what was observed, without a judgement; it is recorded, and sufficient to judge it again, by the same code
+as in the smoke test. Texts are `RecordedText`, exact to the control character; user and group IDs are the image's own.
+Every kind of check has its type of answer, or `NoAnswer`.
 """
 
 from __future__ import annotations

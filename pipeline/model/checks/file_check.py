@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from pipeline.model.smoke import Check
 
 FILE_LIMIT = 64 << 20
-"""Bytes of a file whose content is looked at."""
+"""Maximum bytes of a file whose content is checked."""
 
 _DRAFTED_MOST = 12
 """Files of a volume that are drafted: a person looks at each."""

@@ -51,7 +51,7 @@ else:
 class ImageFacts(_ImageFacts):
     """Settings that the image's configuration has; None or empty: not asked.
 
-    Of environment and labels only the named ones are looked at.
+    Of environment and labels, only the named ones are checked.
     """
 
     __slots__ = ()
@@ -59,7 +59,7 @@ class ImageFacts(_ImageFacts):
 
 @dataclass(frozen=True, slots=True)
 class ImageAnswer(CheckAnswer):
-    """The image's configuration was looked at, which the report has anyway."""
+    """The answer of an image check: empty, as the report has the image's configuration anyway."""
 
 
 def _judge(check: Check, seen: ImageAnswer, config: ImageConfig, ready: Check | None) -> str:

@@ -44,9 +44,9 @@ class LicenseFacts(Subject):
 
 @dataclass(frozen=True, slots=True)
 class LicensesAnswer(CheckAnswer):
-    """The licence file of each package that was looked at, by the package's name.
+    """The licence file of each checked package, by the package's name; "" if none was found.
 
-    "": none was found. `known` False: the image has no RPM database that would say which packages there are.
+    `known` False: the image has no RPM database, so its packages are unknown.
     """
 
     known: bool

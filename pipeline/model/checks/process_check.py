@@ -119,7 +119,7 @@ def _record(check: Check, seen: ProcessAnswer) -> ProcessAnswer:
 def _ask(check: Check, probe: Probe, deadline: float) -> Attempt:
     facts = subject_of(ProcessFacts, check)
     uid = probe.user_number(facts.user) if facts.user else None
-    # Counted before they are looked at, one by one.
+    # Counted first, because reading them one by one takes long.
     count = probe.process_count()
     if count > PROCESSES_MOST:
         return Attempt(NoAnswer(f"the instance has {count} processes, more than the limit of {PROCESSES_MOST}"))

@@ -1,6 +1,6 @@
 """Registry of the limits, one module each, and the class of their values for an instance.
 
-Whoever adds a module adds a limit (`pipeline.model.limit` says what it has).
+To add a limit, add a module; `pipeline.model.limit` tells what it declares.
 
 `LIMITS` are all of them in the order of documents; `Limits` are their values for one instance, made from the set.
 """
