@@ -230,7 +230,10 @@ def _refused(path: Path, verdicts: _Verdicts, unusable: Sequence[UnusableKey]) -
     for one, verdict in verdicts:
         if verdict is _Verdict.BAD:
             return _bad(path, one)
-    by_id = {key_id: key for key in unusable for key_id in key.key_ids}
+    # Of several faults of one key, as files from different years tell of it, the last in this order is told.
+    told_last = (KeyFault.UNREADABLE, KeyFault.EXPIRED, KeyFault.REVOKED)
+    ordered = sorted(unusable, key=lambda key: told_last.index(key.fault))
+    by_id = {key_id: key for key in ordered for key_id in key.key_ids}
     keys = [by_id[one.said.issuer] for one, _ in verdicts if one.said is not None and one.said.issuer in by_id]
     for key in keys:
         if key.fault is not KeyFault.UNREADABLE:

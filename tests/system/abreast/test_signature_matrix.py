@@ -286,3 +286,16 @@ def test_an_old_package_is_called_old_and_the_way_out_is_named(keys: Keys, parts
     path.write_bytes(old.signed({RSA_HEADER: tagged[RSA_HEADER]}))
     error = refused(path, keys.rsa.public, *AcceptedSignature)
     assert error.code == "package-old-format" and "no good signature covers its payload" in str(error)
+
+
+def test_no_byte_of_a_signature_header_confuses_or_adds_trust(keys: Keys, parts: Parts, tmp_path: Path) -> None:
+    """Every byte of it is anybody's to change: the package stays good, or is refused in words."""
+    path = tmp_path / "it.rpm"
+    untrusted = parts.signed({DSA_HEADER: keys.eddsa.sign(parts.header)}, [keys.eddsa.sign(parts.header)])
+    trust = trust_by_repository(certificates_of(keys.rsa.public), [PackageRepository("r")])["r"]
+    end = len(untrusted) - len(parts.header) - len(parts.payload)
+    for at in range(96, end, 2):
+        damaged = bytearray(untrusted)
+        damaged[at] ^= 0x55
+        path.write_bytes(damaged)
+        assert verdict(path, trust).startswith("package-"), at

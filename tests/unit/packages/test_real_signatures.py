@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.digest import digest_file
 from pipeline.errors import VerificationError
 from pipeline.model.platform import PackageRepository
 from pipeline.model.signing_key import AcceptedSignature
-from pipeline.packages import verify_package
+from pipeline.packages import read_header, read_payload, verify_package
 from pipeline.prepare.package_trust import trust_by_repository
+from pipeline.recipes import load_platforms
 from pipeline.repos import read_keys
 from tests.support.real import REAL, real_folder
 
@@ -26,11 +28,12 @@ SUBKEYS = {
 RPM_6 = {
     **dict.fromkeys(("v4", "v4-2sig", "v4-ed", "v4-onlyv6sig", "v4-sha3", "v6", "v6-v4sig"), ""),
     **{"v4-sqv6": UNSUPPORTED, "hello-2.0-1.x86_64-signed": "", "hello-2.0-1.x86_64-signed-mldsa87": ""},
-    **dict.fromkeys(
-        ("hello-2.0-1.x86_64-signed-with-subkey", "hello-2.0-1.x86_64-signed-with-new-subkey"), UNSUPPORTED
-    ),
+    "hello-2.0-1.x86_64-signed-with-subkey": "package-key-revoked",
+    "hello-2.0-1.x86_64-signed-with-new-subkey": UNSUPPORTED,
 }
-"""Package → error with all keys of the folder. rpm 6.1 accepts them all; what rpm 4.18 cannot read is named."""
+"""Package → error with all keys of the folder, of which one file revokes a subkey of another.
+
+rpm 6.1 accepts all with the keys that count; what rpm 4.18 cannot read is named."""
 KEY_FILES = {
     "binary/fedora-Maxyapper7-website.gpg": (9, 9),
     "binary/fedora-mngugi-Bash_scripts.gpg": (4, 4),
@@ -87,3 +90,32 @@ def test_packages_of_el7_are_old_and_verified_where_they_are_accepted(accept: tu
 def test_ordinary_packages_are_good(folder: str, key: str) -> None:
     packages = sorted(real_folder(folder).rglob("*.rpm"))
     assert packages and {verdict(one, REAL / "keys" / key) for one in packages} == {""}
+
+
+PINNED = {
+    "fedora-43": "binary/fedora-mngugi-Bash_scripts.gpg",
+    "almalinux-9": "RPM-GPG-KEY-AlmaLinux-9",
+    "rocky-9": "RPM-GPG-KEY-Rocky-9",
+    "centos-stream-9": "RPM-GPG-KEY-CentOS-Official",
+}
+"""Platform that is shipped → a file of keys as its server hands it out."""
+
+
+@pytest.mark.parametrize("name", PINNED)
+def test_the_fingerprint_of_a_shipped_platform_is_that_of_its_vendors_key(name: str) -> None:
+    file = real_folder("keys") / PINNED[name]
+    platforms = load_platforms(Path(__file__).parents[3] / "recipes" / "repositories.yaml")
+    for repository in platforms[name].repositories:
+        keys = read_keys(repository.id, file.read_bytes(), file.name, fingerprints=repository.fingerprints)
+        assert [key.fingerprint for key in keys] == list(repository.fingerprints)
+        assert trust_by_repository(keys, [repository])[repository.id].certificates
+
+
+def test_a_package_of_format_6_is_read_with_its_files() -> None:
+    package = real_folder("rpm6") / "v6.rpm"
+    header = read_header(package, digest_file(package))
+    assert (str(header.nevra), [one.path for one in header.files if one.digest]) == (
+        "vtest-1-1.noarch",
+        ["/etc/hello", "/etc/hello2", "/usr/lib/sysusers.d/vt.conf", "/usr/sbin/vtest"],
+    )
+    assert sorted(b"".join(file.pieces()) for file in read_payload(package))[1] == b"hello\n"

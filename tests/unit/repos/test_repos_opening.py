@@ -15,6 +15,7 @@ from pipeline.digest import Digest
 from pipeline.errors import EnvironmentLacking, RecipeError, UsageError, VerificationError
 from pipeline.model.package import Nevra, Package
 from pipeline.model.platform import PackageRepository, Platform
+from pipeline.openpgp_packets import Packet, armor
 from pipeline.process import run
 from pipeline.progress import QUIET
 from pipeline.repos import (
@@ -26,6 +27,7 @@ from pipeline.repos import (
     read_keys,
 )
 from pipeline.store import Store
+from tests.support.openpgp import V6_KEY
 from tests.support.rpmmd import Rpm, write_document, write_repomd, write_repository
 
 RPMS = (Rpm("a"), Rpm("b", requires=("a",)))
@@ -252,6 +254,16 @@ def test_signed_metadata_needs_a_good_signature_by_a_key_of_this_repository(
     with pytest.raises(VerificationError) as caught:
         open_signed()
     assert code_of(caught) == "metadata-signature-bad"
+
+
+def test_a_key_that_gpg_cannot_read_does_not_hinder_the_others_in_verifying_metadata(
+    store: Store, tmp_path: Path, signers: tuple[Signer, Signer]
+) -> None:
+    url = write_repository(tmp_path / "r", RPMS)
+    signers[0].sign(tmp_path / "r" / "repodata" / "repomd.xml")
+    (tmp_path / "key").write_bytes(signers[0].public + armor([Packet(6, b"", V6_KEY)]))
+    keys = opened(store, url, signed_metadata=True, keys=(str(tmp_path / "key"),)).keys
+    assert sorted(key.is_readable for key in keys) == [False, True]
 
 
 def test_signed_metadata_without_a_key_is_refused(store: Store, tmp_path: Path, signers: tuple[Signer, Signer]) -> None:
