@@ -141,10 +141,7 @@ def test_an_image_is_built_from_an_unmodified_redhat_repo_and_holds_no_secret(
     shutil.copy(site.folder / "redhat.repo", etc / "yum.repos.d/redhat.repo")
     shutil.copy(mirror / "RPM-GPG-KEY-local", etc / "pki/rpm-gpg/RPM-GPG-KEY-redhat-release")
     _, key = site.uep.issue("5527980418107729172", folder=etc / "pki/entitlement")
-    (site.folder / "repositories.yaml").write_text(
-        "platforms:\n  rhel-9:\n    variables: {releasever: '9'}\n"
-        "    repositories: [{file: /etc/yum.repos.d/redhat.repo}]\n"
-    )
+    shutil.copy(ROOT / "recipes/repositories.yaml", site.folder / "repositories.yaml")  # the platform as it is shipped
     # A mount namespace of its own, in which /etc is an entitled machine's.
     machine = f"mount -t overlay overlay -o lowerdir=/etc,upperdir={etc},workdir={work} /etc"
     entitled = ["unshare", "-m", "sh", "-ec", f'{machine}; exec "$@"', "sh"]

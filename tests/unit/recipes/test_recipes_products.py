@@ -139,6 +139,7 @@ def test_real_platforms_are_there_and_old_ones_are_refused_by_name() -> None:
     platforms = load_platforms(RECIPES / "repositories.yaml")
     assert {"local", "centos-stream-9", "centos-stream-10", "fedora-44", "mysql-8.4-el9"} <= set(platforms)
     assert "Berkeley DB" in platforms.refused["el8"]
+    assert {"rhel-9", "rhel-10"} <= platforms.keys() | platforms.broken.keys()  # whose files an entitled machine has
     for platform in platforms.values():
         for repository in platform.repositories:
             assert repository.keys
