@@ -293,6 +293,12 @@ def _unxz(reader: Buffered, _: int) -> Iterator[bytes]:
     return _streams(reader, lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, _LZMA_MEMORY))
 
 
+def _unlzma(reader: Buffered, _: int) -> Iterator[bytes]:
+    import lzma
+
+    return _streams(reader, lambda: lzma.LZMADecompressor(lzma.FORMAT_ALONE, _LZMA_MEMORY))
+
+
 def _bunzip2(reader: Buffered, _: int) -> Iterator[bytes]:
     import bz2
 
@@ -304,5 +310,8 @@ ZSTD = Codec("zstd", (".zst",), ("zstd",), _is_zstd, _unzstd)
 XZ = Codec("xz", (".xz",), ("xz",), lambda start: start.startswith(b"\xfd7zXZ\x00"), _unxz)
 BZIP2 = Codec("bzip2", (".bz2",), ("bzip2",), lambda start: start.startswith(b"BZh"), _bunzip2)
 
+LZMA = Codec("lzma", (".lzma",), ("lzma",), lambda start: start.startswith(b"]\0\0"), _unlzma)
+"""The form before xz. Its streams have no magic number, so who reads one says so."""
+
 CODECS = (GZIP, ZSTD, XZ, BZIP2)
-"""All codecs that can be decompressed."""
+"""All codecs that can be decompressed wherever a stream is detected by its first bytes."""

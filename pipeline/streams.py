@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-from pipeline.compression import READ_SIZE, START_SIZE, Buffered, codec_of, damages
+from pipeline.compression import READ_SIZE, START_SIZE, Buffered, Codec, codec_of, damages
 from pipeline.errors import VerificationError
 
 _T = TypeVar("_T")
@@ -25,16 +25,18 @@ LAYER_SIZE_LIMIT = 256 << 30
 decompression bomb's."""
 
 
-def decompressed(file: BinaryIO, *, limit: int, name: str, workers: int = 0) -> Iterator[bytes]:
+def decompressed(
+    file: BinaryIO, *, limit: int, name: str, workers: int = 0, codec: Codec | None = None
+) -> Iterator[bytes]:
     """Decompress `file`, and yield pieces of at most `PIECE` bytes.
 
     gzip, zstd, xz, bzip2 (each of any number of concatenated streams) are detected by their first bytes; other
-    streams are passed on unchanged. With `workers`, relbuild's gzip members are decompressed in as many threads.
-    `name` is for errors. Raises VerificationError `stream-damaged`, or `stream-too-large` beyond `limit`
-    decompressed bytes; truncation of a zstd stream is detected only by its digest.
+    streams are passed on unchanged, unless `codec` says what they are. With `workers`, relbuild's gzip members are
+    decompressed in as many threads. `name` is for errors. Raises VerificationError `stream-damaged`, or
+    `stream-too-large` beyond `limit` decompressed bytes; truncation of a zstd stream is detected only by its digest.
     """
     reader: Buffered = io.BufferedReader(_raw(file), READ_SIZE)
-    codec = codec_of(reader.peek(START_SIZE)[:START_SIZE])
+    codec = codec or codec_of(reader.peek(START_SIZE)[:START_SIZE])
     pieces = codec.decompress(reader, workers) if codec else iter(lambda: reader.read(READ_SIZE), b"")
     size = 0
     try:

@@ -19,7 +19,7 @@ from pipeline.layers.chunk_writer import ChunkWriter
 from pipeline.layers.tar_format import tar_header
 from pipeline.model.json_form import from_json, to_json
 from pipeline.model.tree import Entry, EntryKind
-from pipeline.packages import read_payload
+from pipeline.packages import errors_about, read_payload
 from pipeline.store import Store
 from pipeline.trees import Part
 
@@ -75,7 +75,7 @@ def make_segment(
     rpm = store.blob(part.checksum)
     if not rpm.exists():
         raise VerificationError("blob-missing", f"{part.nevra} is not in the store", place=str(part.nevra))
-    with store.writer() as blob:
+    with store.writer() as blob, errors_about(part.nevra, rpm):
         writer = ChunkWriter(blob, compression, pool, hashed=False)
         for entry, content in _emitted(part, rpm):
             writer.entry(entry, content)

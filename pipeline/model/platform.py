@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from pipeline.model.payload_limits import PayloadLimits
 from pipeline.model.rpm_database import DATABASE_FOLDERS
 from pipeline.model.signing_key import AcceptedSignature
 
@@ -120,7 +121,8 @@ class Platform:
     `architectures` are RPM base architectures (`x86_64`, `aarch64`). `variables` values may name environment variables
     that are offered (`is_offered`), as `${NAME:-default}`; they are expanded by `pipeline.repos`. `sources` are the
     repositories of source packages; nothing is resolved from them. `files` are the `.repo` files and folders of
-    variables beside the definitions that it was read from, but for those that hold secrets.
+    variables beside the definitions that it was read from, but for those that hold secrets. `payload_limits` hold where
+    a recipe states none.
     """
 
     name: str
@@ -131,3 +133,4 @@ class Platform:
     description: str = field(default="", compare=False)
     sources: tuple[PackageRepository, ...] = ()
     files: tuple[Path, ...] = field(default=(), compare=False)
+    payload_limits: PayloadLimits = PayloadLimits()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pipeline.digest import Digest
 from pipeline.model.image_keys import ImageSettings
+from pipeline.model.payload_limits import PayloadLimits
 from pipeline.model.scriptlets import ScriptletRules
 from pipeline.model.smoke import SmokePlan
 
@@ -138,7 +139,7 @@ class Recipe:
     `excludes` globs of packages that are never chosen, `pins` name → required version text, `sources` the recipe and
     all its includes, in order, `template_folders` the folders to search for templates, `parent` the recipe whose image
     this one is built from, `end_of_life` the last day (`2027-04-30`) on which the product is maintained, or "",
-    `scriptlets` the rules for failing scriptlets.
+    `scriptlets` the rules for failing scriptlets, `payload_limits` what a package may unpack to.
     """
 
     name: str
@@ -165,3 +166,4 @@ class Recipe:
     parent: Recipe | None = None
     end_of_life: str = ""
     scriptlets: ScriptletRules = ScriptletRules()
+    payload_limits: PayloadLimits = PayloadLimits()

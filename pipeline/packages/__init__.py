@@ -9,6 +9,7 @@ rpm.
 
 from pipeline.packages.changelog import named_fixes, read_change_days, read_changelog
 from pipeline.packages.lua import lua_command, lua_runtime
+from pipeline.packages.package_errors import errors_about
 from pipeline.packages.package_signature import unreadable_keys, verify_package
 from pipeline.packages.payload import PayloadFile, read_payload, read_payload_files
 from pipeline.packages.rpm_header import read_header, read_source_nevra
@@ -27,6 +28,7 @@ __all__ = [
     "Installed",
     "PayloadFile",
     "compare_evr",
+    "errors_about",
     "installed_changelogs",
     "library_files",
     "library_version",

@@ -20,11 +20,13 @@ from pipeline.model.accounts import AccountTable, NumberedAccounts, ScriptAccoun
 from pipeline.model.header import PackageHeader
 from pipeline.model.lock import Lock, LockSection
 from pipeline.model.parent_image import ParentImage
+from pipeline.model.payload_limits import content_size
 from pipeline.model.platform import Platform
 from pipeline.model.recipe import LayerPlan, Recipe
 from pipeline.model.resolution import Chosen
-from pipeline.packages import read_change_days, read_payload_files
+from pipeline.packages import errors_about, read_change_days, read_payload_files
 from pipeline.prepare.build_options import BuildEnvironment, BuildOptions, RepositoryCache
+from pipeline.prepare.payload_check import check_payload_sizes
 from pipeline.prepare.verified_packages import obtain_verified
 from pipeline.progress import task
 from pipeline.recipes import load_platforms, load_recipe
@@ -180,9 +182,17 @@ def resolve(plan: LockPlan) -> LockSection:
 
 
 def fetch_and_verify(plan: LockPlan, section: LockSection) -> tuple[PackageHeader, ...]:
-    """Fetch a section's packages into the store; return their headers in transaction order."""
+    """Fetch a section's packages into the store; return their headers in transaction order.
+
+    Raises as `obtain_verified`, and VerificationError `payload-too-large`.
+    """
     packages = [chosen.package for chosen in section.resolution.chosen]
-    return obtain_verified(packages, plan.recipe, plan.keys, section, plan.cache, locked=not plan.resolves)
+    limits = plan.recipe.payload_limits.over(plan.platform.payload_limits)
+    check_payload_sizes([(package, package.installed_size) for package in packages], limits)
+    headers = obtain_verified(packages, plan.recipe, plan.keys, section, plan.cache, locked=not plan.resolves)
+    described = {str(package.nevra): package for package in packages}
+    check_payload_sizes([(described[str(header.nevra)], content_size(header)) for header in headers], limits)
+    return headers
 
 
 def retry_if_changed(plan: LockPlan, obtain: Callable[[], _T]) -> _T:
@@ -211,11 +221,17 @@ def number_owners(
     """Return the section with a numeric ID for each owner's name, and the image's accounts."""
     store = plan.cache.build_env.store
     kept = plan.section.accounts if plan.section is not None else section.accounts
+
+    def read(header: PackageHeader, paths: Sequence[str]) -> dict[str, bytes]:
+        path = store.blob(header.checksum)
+        with errors_about(header.nevra, path):
+            return read_payload_files(path, paths)
+
     numbered = number_accounts(
         headers,
         users=plan.recipe.users,
         groups=plan.recipe.groups,
-        read=lambda header, paths: read_payload_files(store.blob(header.checksum), paths),
+        read=read,
         kept=kept,
         parent=plan.parent.accounts if plan.parent else None,
     )

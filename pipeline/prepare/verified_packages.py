@@ -14,7 +14,7 @@ from pipeline.model.lock import LockSection
 from pipeline.model.package import Nevra, Package
 from pipeline.model.recipe import FileKind, Recipe
 from pipeline.model.signing_key import PackageTrust
-from pipeline.packages import read_header, unreadable_keys, verify_package
+from pipeline.packages import errors_about, read_header, unreadable_keys, verify_package
 from pipeline.prepare.build_options import BuildEnvironment, RepositoryCache
 from pipeline.prepare.package_trust import trust_by_repository
 from pipeline.progress import task
@@ -163,7 +163,8 @@ def verify_and_read(
 def _verified(package: Package, trust: PackageTrust, store: Store) -> PackageHeader:
     """Verify a package and return its header; a good signature is remembered by package, keys."""
     path = verified_file(package, trust, store)
-    header = read_header(path, package.checksum)
+    with errors_about(package.nevra, path):
+        header = read_header(path, package.checksum)
     demand_nevra(header.nevra, package)
     return header
 

@@ -7,8 +7,8 @@ Included recipes come first, in order, then the recipe itself on top of them:
 - `accounts`, `files`, `remove`, `exclude`, `modules`, `assume-installed` and the waivers of `scriptlets` are put one
   after the other. A file at a path that is made already needs `override: true`.
 - `values`, `pins`, `environment` and `labels` are merged, mappings inside `values` too; the upper one wins.
-- `platform`, `architectures`, `languages`, `weak-dependencies`, `from`, the mode of `scriptlets`, each other key of
-  `image`, and `smoke` as a whole are replaced where the upper one gives them.
+- `platform`, `architectures`, `languages`, `weak-dependencies`, `from`, the mode of `scriptlets`, each key of
+  `payload-limits`, each other key of `image`, and `smoke` as a whole are replaced where the upper one gives them.
 - `name`, `version` and `end-of-life` are the recipe's own.
 """
 
@@ -23,6 +23,7 @@ from typing import Any, TypeVar, assert_never
 from pipeline.beneath import GivenFolder, PathEscape
 from pipeline.errors import RecipeError
 from pipeline.model.image_keys import IMAGE_KEYS, ImageKey, KeyForm
+from pipeline.model.payload_limits import PayloadLimits
 from pipeline.model.recipe import ImagePlan, LayerPlan, Recipe
 from pipeline.recipes.account_plan import plan_accounts
 from pipeline.recipes.fields import PORT_MOST
@@ -188,7 +189,16 @@ def _assemble(sources: Sequence[RecipeFile], top: Path, stack: tuple[Path, ...],
         parent=parent,
         end_of_life=own.recipe.end_of_life or "",
         scriptlets=plan_scriptlets(sources, problems),
+        payload_limits=_payload_limits(sources),
     )
+
+
+def _payload_limits(sources: Sequence[RecipeFile]) -> PayloadLimits:
+    """Return the uppermost statement of each bound."""
+    stated = PayloadLimits()
+    for source in sources:
+        stated = source.recipe.payload_limits.limits.over(stated)
+    return stated
 
 
 def _most_layers(layers: Sequence[LayerPlan], parent: Recipe | None) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import Field
 
 from pipeline.errors import Problem, RecipeError, RelbuildError
+from pipeline.model.payload_limits import PayloadLimits
 from pipeline.model.platform import (
     OFFERED_PREFIX,
     PackageRepository,
@@ -27,6 +28,7 @@ from pipeline.recipes.fields import (
     TextValue,
     VariableName,
 )
+from pipeline.recipes.payload_schema import PayloadLimitsDocument
 from pipeline.recipes.problems import Problems, nearest, validate_document
 from pipeline.recipes.repo_files import read_repo_file, read_variables
 from pipeline.recipes.repository_fields import RepositoryDocument, RepositoryFileDocument, RepositoryItem
@@ -53,6 +55,9 @@ class PlatformDocument(Strict):
         description="values for `$name` in URLs and keys, beside `$arch`, `$basearch`, and `$releasever` where "
         "`release` is given; may use `${NAME:-default}` of the environment, where NAME is RELBUILD_MIRROR, "
         "RELBUILD_REAL or begins with RELBUILD_VAR_",
+    )
+    payload_limits: PayloadLimitsDocument = Field(
+        default=PayloadLimitsDocument(), alias="payload-limits", description="what a package may unpack to"
     )
     rpm_database: TargetPath | None = Field(
         default=None,
@@ -214,6 +219,7 @@ class _Reader:
             repositories=tuple(repositories.values()),
             variables=tuple(sorted(variables.items())),
             rpm_database=document.rpm_database or (base.rpm_database if base else DEFAULT_DATABASE),
+            payload_limits=document.payload_limits.limits.over(base.payload_limits if base else PayloadLimits()),
             architectures=tuple(document.architectures or (base.architectures if base else ("x86_64",))),
             description=document.description,
             sources=tuple(sources.values()),

@@ -42,6 +42,7 @@ from pipeline.recipes.fields import (
     annotation_of,
 )
 from pipeline.recipes.image_fields import key_field
+from pipeline.recipes.payload_schema import PayloadLimitsDocument
 from pipeline.recipes.scriptlet_schema import ScriptletsValue
 
 Id = Annotated[int, Field(ge=1, le=ID_MOST)]
@@ -316,6 +317,12 @@ class RecipeDocument(Strict):
     accounts: AccountsDocument = Field(default=AccountsDocument(), description="accounts with fixed numbers")
     scriptlets: ScriptletsValue | None = Field(
         default=None, description="what happens when a scriptlet fails; default: `strict`", examples=["rpm"]
+    )
+    payload_limits: PayloadLimitsDocument = Field(
+        default=PayloadLimitsDocument(),
+        alias="payload-limits",
+        description="what a package may unpack to",
+        examples=[{"ratio": 1000}],
     )
     files: list[FileDocument] = Field(default=[], description="files that the recipe puts into the image")
     remove: list[TargetPath] = Field(

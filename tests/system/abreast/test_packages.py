@@ -344,7 +344,7 @@ def test_a_version_without_release_equals_any_release() -> None:
 # --- payloads --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("payload", ["w3.zstdio", "w6.gzdio", "w2.xzdio", "w9.bzdio", "w0.ufdio"])
+@pytest.mark.parametrize("payload", ["w3.zstdio", "w6.gzdio", "w2.xzdio", "w2.lzdio", "w9.bzdio", "w0.ufdio"])
 def test_every_payload_codec_gives_the_same_content(made: Forge, payload: str) -> None:
     package = made.package(
         f"codec-{payload.replace('.', '-')}",
