@@ -38,6 +38,7 @@ class KeyMaker:
         """The certificate as a keyring has it."""
         return self._gpg("--export")
 
+    @functools.cache  # noqa: B019
     def sign(self, data: bytes, *, subkey: bool = False, digest: str = "SHA256") -> bytes:
         """A detached signature over `data`, of packets."""
         who = self.subkey if subkey else self.primary
