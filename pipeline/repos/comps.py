@@ -109,7 +109,7 @@ def read_groups(repositories: Sequence[OpenRepository], *, store: Store, progres
         found = metadata_file(opened, kind, store=store, progress=progress) if kind else None
         if found is None:
             continue
-        reader = _Reader(f"comps.xml of {opened.repository.id}")
+        reader = CompsReader(f"comps.xml of {opened.repository.id}")
         with found[0].open("rb") as file:
             reader.read(chunks(file))
         for target, listed in ((groups, reader.groups), (environments, reader.environments)):
@@ -120,7 +120,7 @@ def read_groups(repositories: Sequence[OpenRepository], *, store: Store, progres
     return PackageGroups(groups, environments)
 
 
-class _Reader:
+class CompsReader:
     """The state of the parser: where it is, and what was read."""
 
     def __init__(self, name: str) -> None:
@@ -134,6 +134,7 @@ class _Reader:
         self._now = _Listed()
 
     def read(self, pieces: Iterable[bytes]) -> None:
+        """Read a document. Raises VerificationError `comps-malformed`."""
         parser = expat.ParserCreate(namespace_separator=" ")
         parser.buffer_text = True
         parser.StartElementHandler = self._begin

@@ -7,6 +7,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline.errors import RecipeError
 from pipeline.ini_documents import IniMalformed, parse_ini
@@ -292,3 +294,18 @@ def test_values_are_read_as_libdnf_reads_them() -> None:
     for wrong in ("[]\n", "[a] x\n", "[a]\n=1\n"):
         with pytest.raises(IniMalformed):
             parse_ini(wrong)
+
+
+LINES = st.sampled_from(
+    ["[a]", "[", "]", "x=1", " y", "=", "#", "'", "\\", "\r", "\t", "\x00", "\ufeff", "[a]b", "k = ' v '"]
+)
+
+
+@given(st.one_of(st.text(max_size=100), st.lists(LINES, max_size=12).map("\n".join)))
+def test_any_text_is_sections_or_malformed(text: str) -> None:
+    try:
+        found = parse_ini(text)
+    except IniMalformed as error:
+        assert "line" in str(error)
+        return
+    assert all(name and value.line >= 1 for section in found.values() for name, value in section.items())

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline.errors import ResolutionError, VerificationError
-from pipeline.repos.comps import COMPS_DEPTH_MOST, read_groups
+from pipeline.repos.comps import COMPS_DEPTH_MOST, CompsReader, read_groups
 from tests.support.rpmmd import Rpm
 from tests.unit.resolve.test_resolve import World
 
@@ -119,3 +121,18 @@ def test_comps_that_cannot_be_trusted_are_refused(tmp_path: Path, text: str) -> 
     with pytest.raises(VerificationError) as caught:
         read_groups(world.opened(), store=world.store)
     assert caught.value.code == "comps-malformed"
+
+
+TAGS = ("<comps>", "</comps>", "<group>", "</group>", "<environment>", "<packagelist>", "</packagelist>", "<!--", "]]>")
+PIECES = st.sampled_from([*TAGS, "<id>a</id>", "<packagereq type='x'>p</packagereq>", "&amp;", "\x00"])
+
+
+@given(st.one_of(st.binary(max_size=100), st.lists(PIECES, max_size=12).map(lambda found: "".join(found).encode())))
+def test_rubbish_is_an_error_and_never_a_crash(data: bytes) -> None:
+    reader = CompsReader("comps.xml")
+    try:
+        reader.read([data])
+    except VerificationError as error:
+        assert error.code == "comps-malformed"
+        return
+    assert all(one.id for one in (*reader.groups, *reader.environments))
