@@ -18,7 +18,7 @@ from pipeline.errors import (
 from pipeline.model.package import Nevra, Package
 from pipeline.model.platform import PackageRepository
 from pipeline.model.recipe import FileKind, FilePlan, LayerPlan, LocalPackage
-from pipeline.model.signing_key import PackageTrust
+from pipeline.model.signing_key import KeyFault, PackageTrust, UnusableKey
 from pipeline.prepare import build_options as ordering
 from pipeline.prepare import obtain_sources, source_rpms, verified_packages
 from pipeline.prepare.package_trust import trust_by_repository
@@ -178,6 +178,24 @@ def test_all_packages_that_fail_are_told_at_once_by_their_names(folder: Path, rp
         f"{B} of repository 'base'",
     ]
     assert A in caught.value.problems[0].message and packages[0].checksum.hex not in caught.value.problems[0].message
+
+
+def test_a_lock_as_it_stands_is_verified_with_a_key_that_expired_since(folder: Path, rpms: Rpms) -> None:
+    here, (one,) = put(folder, A)
+    of_lock = section(one)
+    expired = UnusableKey("F1", ("F1",), KeyFault.EXPIRED, since=of_lock.build_time + 1)
+    keys = (RepositoryKey("base", "F1", b"one", (expired,)),)
+    cache = ordering.RepositoryCache(PLATFORM, ARCH, here)
+    verified_packages.obtain_verified([one], recipe(folder), keys, of_lock, cache, locked=True)
+    assert rpms.verified == [(A, [b"one"])]
+
+
+def test_a_key_that_this_rpm_cannot_read_is_warned_of(folder: Path, rpms: Rpms) -> None:
+    here, packages = put(folder, A)
+    unreadable = UnusableKey("F1", ("F1",), KeyFault.UNREADABLE, detail="no reason")
+    rpms.journal.stand_in(verified_packages, verified_packages.unreadable_keys, gives=(unreadable,))
+    verified_packages.verify_and_read(packages, trusts(KEYS), section(*packages), here)
+    assert here.progress.warnings == [f"repository base: {unreadable}; no signature by it counts"]
 
 
 def test_a_package_that_says_another_name_than_its_repository_is_refused(folder: Path, rpms: Rpms) -> None:
