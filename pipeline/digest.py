@@ -45,7 +45,7 @@ class _Sha256:
 
     @classmethod
     def of(cls, data: bytes) -> Self:
-        """The digest of `data`."""
+        """Return the digest of `data`."""
         return cls(hashlib.sha256(data).hexdigest())
 
     @property
@@ -112,7 +112,7 @@ class HashingWriter:
 
 
 def chunks(file: BinaryIO, size: int = CHUNK) -> Iterator[bytes]:
-    """The rest of `file` in pieces of at most `size` bytes."""
+    """Return the rest of `file` in pieces of at most `size` bytes."""
     while piece := file.read(size):
         yield piece
 

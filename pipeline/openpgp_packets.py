@@ -301,7 +301,7 @@ def armor(packets: Sequence[Packet]) -> bytes:
 
 
 def _crc24(data: bytes) -> int:
-    """The checksum of armor (RFC 9580, 6.1.1)."""
+    """Return the checksum of armor (RFC 9580, 6.1.1)."""
     crc = _CRC_INITIAL
     for byte in data:
         crc = ((crc << 8) & 0xFFFFFF) ^ _CRC_TABLE[(crc >> 16) ^ byte]

@@ -232,11 +232,11 @@ def all_changes(locked: LockedRecipe, own: Sequence[Change]) -> tuple[Change, ..
 
 
 def reused_layers(locked: LockedRecipe, layers: Sequence[BuiltLayer], state: StateLayer) -> tuple[str, ...]:
-    """The names of the layers that were recalled, the parent's included."""
+    """Return the names of the layers that were recalled, the parent's included."""
     own = (made.layer.name for made in layers if made.reused)
     return (*(layer.name for layer in parent_layers(locked)), *own, *((STATE_LAYER,) if state.reused else ()))
 
 
 def parent_layers(locked: LockedRecipe) -> tuple[Layer, ...]:
-    """The parent's layers, the lowest first."""
+    """Return the parent's layers, the lowest first."""
     return locked.parent.image.layers if locked.parent else ()

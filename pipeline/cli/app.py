@@ -71,7 +71,7 @@ class CommandContext:
         return dict(os.environ)
 
     def open_store(self) -> Store:
-        """The store, by default in the user's cache directory."""
+        """Return the store, by default in the user's cache directory."""
         environment = self.environment
         home = Path(environment.get("HOME", "/root"))
         cache = Path(environment.get("XDG_CACHE_HOME") or home / ".cache") / "relbuild"

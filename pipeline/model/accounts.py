@@ -21,11 +21,11 @@ class AccountTable:
     members: tuple[tuple[str, str], ...] = ()
 
     def uid(self, name: str) -> int | None:
-        """The number of a user, or None if there is none of this name."""
+        """Return the number of a user, or None if there is none of this name."""
         return next((user.uid for user in self.users if user.name == name), None)
 
     def gid(self, name: str) -> int | None:
-        """The number of a group, or None."""
+        """Return the number of a group, or None."""
         return next((group.gid for group in self.groups if group.name == name), None)
 
     def without(self, left_out: Collection[ScriptAccount]) -> AccountTable:

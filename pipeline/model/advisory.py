@@ -126,7 +126,7 @@ class Threshold:
 
 
 def age_in_days(issued: int, now: int) -> int | None:
-    """Whole days from `issued` to `now`; None if the date is unknown (0)."""
+    """Return whole days from `issued` to `now`; None if the date is unknown (0)."""
     return max(0, now - issued) // DAY if issued else None
 
 

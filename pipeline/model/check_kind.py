@@ -31,7 +31,7 @@ class Subject(OneOf):
 
     @classmethod
     def kinds(cls) -> tuple[type, ...]:
-        """The subjects of all declared kinds."""
+        """Return the subjects of all declared kinds."""
         # Here and not above, because they are declared with what is in this module.
         from pipeline.model.checks import SUBJECTS
 
@@ -45,7 +45,7 @@ class CheckAnswer(OneOf):
 
     @classmethod
     def kinds(cls) -> tuple[type, ...]:
-        """The answer classes of all declared kinds, and those that belong to no kind."""
+        """Return the answer classes of all declared kinds, and those that belong to no kind."""
         from pipeline.model.checks import ANSWERS
 
         return ANSWERS
@@ -204,14 +204,14 @@ class CheckDeclaration(Generic[_SubjectT, _AnswerT]):
 
 
 def subject_of(kind: type[_WantedT], check: Check) -> _WantedT:
-    """The subject of a check. Raises MismatchedAnswer."""
+    """Return the subject of a check. Raises MismatchedAnswer."""
     if not isinstance(check.subject, kind):
         raise MismatchedAnswer
     return check.subject
 
 
 def list_names(names: Sequence[str]) -> str:
-    """The first names of a list, for people, and how many more there are."""
+    """Return the first names of a list, for people, and how many more there are."""
     return ", ".join(names[:_LISTED_MOST]) + (
         f" and {len(names) - _LISTED_MOST} more" if len(names) > _LISTED_MOST else ""
     )

@@ -28,7 +28,7 @@ _ARCHITECTURES = {
 def image_config(
     recipe: Recipe, version: str, said: Callable[[str], str], *, arch: str, created: int, rpm_database: str
 ) -> ImageConfig:
-    """The image configuration that `recipe` describes.
+    """Return the image configuration that `recipe` describes.
 
     `said` renders its templates, `arch` is rpm's name, `created` is seconds since the epoch, `rpm_database` the folder
     where the platform has rpm's database.
@@ -45,7 +45,7 @@ def image_config(
 
 
 def _evaluated(key: ImageKey, value: Any, said: Callable[[str], str]) -> Any:  # noqa: ANN401  as the key has it
-    """The value of a key with its templates evaluated."""
+    """Return the value of a key with its templates evaluated."""
     if not key.templated:
         return value
     match key.form:

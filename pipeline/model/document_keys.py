@@ -103,11 +103,11 @@ def document_key(
     written: str = "",
     optional: bool | None = None,
 ) -> Any:  # noqa: ANN401  as dataclasses.field, which it is
-    """A field of a dataclass that is a key of a mapping; without a default it must be given."""
+    """Return a dataclass field that is a key of a mapping, required if it has no default."""
     declared = DocumentKey(form, meaning, example, written, optional)
     return dataclasses.field(default=default, metadata={"key": declared})
 
 
 def keys_of(subject: type) -> dict[str, tuple[DocumentKey, dataclasses.Field[object]]]:
-    """The keys of the mapping that a dataclass is made from, by its fields' names."""
+    """Return the keys of the mapping that a dataclass is made from, by its fields' names."""
     return {field.name: (field.metadata["key"], field) for field in dataclasses.fields(subject)}

@@ -44,7 +44,7 @@ class OneOf:
 
     @classmethod
     def kinds(cls) -> tuple[type, ...]:
-        """The classes that may stand there."""
+        """Return the classes that are allowed as a value."""
         raise NotImplementedError
 
 
@@ -247,7 +247,7 @@ def _read_one_of(declared: object, value: object, where: str, *, lenient: bool) 
 
 @cache
 def _members(kind: type) -> tuple[tuple[str, object], ...]:
-    """The fields of a dataclass, with their types."""
+    """Return the fields of a dataclass, with their types."""
     if not is_dataclass(kind):
         raise TypeError(f"{kind!r} has no JSON form")
     hints = get_type_hints(kind)
@@ -256,14 +256,14 @@ def _members(kind: type) -> tuple[tuple[str, object], ...]:
 
 @cache
 def _embedded(kind: type) -> Mapping[str, type]:
-    """The fields of a dataclass whose members stand in its own object, with their types."""
+    """Return the fields of a dataclass whose members are in its own object, with their types."""
     hints = get_type_hints(kind)
     return {one.name: hints[one.name] for one in fields(kind) if "embedded" in one.metadata}
 
 
 @cache
 def _names(kind: type) -> frozenset[str]:
-    """The members of a dataclass's object. Raises TypeError where one stands for two fields."""
+    """Return the members of a dataclass's object. Raises TypeError if two fields have one name."""
     own = [name for name, _ in _members(kind) if name not in _embedded(kind)]
     names = [*own, *(name for inner in _embedded(kind).values() for name in _names(inner))]
     if len(names) != len(set(names)):
@@ -273,7 +273,7 @@ def _names(kind: type) -> frozenset[str]:
 
 @cache
 def _with_default(kind: type) -> frozenset[str]:
-    """The members of a dataclass's object that may be left out."""
+    """Return the members of a dataclass's object that may be left out."""
 
     def has_default(field: Field[object]) -> bool:
         return field.default is not MISSING or field.default_factory is not MISSING
@@ -305,6 +305,6 @@ def _is_open(declared: object) -> bool:
 
 
 def _items(declared: object, length: int) -> tuple[object, ...]:
-    """The type of each item of a tuple."""
+    """Return the type of each item of a tuple."""
     arguments = get_args(declared)
     return arguments[:1] * length if len(arguments) == 2 and arguments[1] is ... else arguments

@@ -54,7 +54,7 @@ class Lock:
     sections: tuple[LockSection, ...]
 
     def section(self, platform: str, arch: str) -> LockSection | None:
-        """The section for a platform and architecture, if there is one."""
+        """Return the section for a platform and architecture, if there is one."""
         for section in self.sections:
             if (section.resolution.platform, section.resolution.arch) == (platform, arch):
                 return section

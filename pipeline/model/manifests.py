@@ -42,7 +42,7 @@ class Referrer:
     artifact_type: str
 
     def annotation(self, name: str) -> str:
-        """An annotation's value, or an empty text."""
+        """Return an annotation's value, or an empty text."""
         return dict(self.descriptor.annotations).get(name, "")
 
 

@@ -79,6 +79,6 @@ def layer_in_child(layer: str, recipe: str) -> str:
 
 
 def recipe_of_layer(layer: str) -> str | None:
-    """The recipe that a layer comes from, by its name; None: from the image's own."""
+    """Return the recipe that a layer comes from, by the layer's name; None for the image's own."""
     recipe, found, _ = layer.partition(FROM_PARENT)
     return recipe if found else None

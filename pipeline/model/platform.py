@@ -30,7 +30,7 @@ def is_offered(name: str) -> bool:
 
 
 def release_variables(own: Mapping[str, str]) -> dict[str, str]:
-    """The variables of the release that follow from a platform's `own`.
+    """Return the variables of the release that follow from a platform's `own`.
 
     `releasever` is the one of this name, else `release`; `releasever_major` and `releasever_minor` are its parts, as in
     libdnf (ConfigParser::split_releasever).
@@ -43,7 +43,7 @@ def release_variables(own: Mapping[str, str]) -> dict[str, str]:
 
 
 def variable_names(own: Iterable[str]) -> frozenset[str]:
-    """The names that a repository may use where the platform defines `own`."""
+    """Return the names that a repository may use where the platform defines `own`."""
     defined = dict.fromkeys(own, "")
     return frozenset({*defined, *release_variables(defined), "arch", "basearch"})
 

@@ -105,19 +105,19 @@ class InstanceFiles(Protocol):
     """Files below a root of the image, out of which no link leads. Methods raise Unanswered."""
 
     def status(self, path: str, *, follow: bool = True) -> FileStatus | None:
-        """The status of a file, None if there is none."""
+        """Return the status of a file, None if there is none."""
         ...
 
     def read(self, path: str, *, limit: int) -> bytes | None:
-        """The content of a regular file of at most `limit` bytes, None if there is none."""
+        """Return the content of a regular file of at most `limit` bytes, None if there is none."""
         ...
 
     def link(self, path: str) -> bytes | str | None:
-        """The target of a symbolic link, None if there is none."""
+        """Return the target of a symbolic link, None if there is none."""
         ...
 
     def names(self, folder: str) -> Sequence[str] | None:
-        """The names in a directory, sorted, None if there is none."""
+        """Return the names in a directory, sorted, None if there is none."""
         ...
 
 
@@ -154,7 +154,7 @@ class Probe(Protocol):
         ...
 
     def root(self) -> AbstractContextManager[InstanceFiles]:
-        """The files as the instance sees them."""
+        """Return the files as the instance sees them."""
         ...
 
     def execute(self, argv: Sequence[str], *, stdin: bytes, user: str, deadline: float) -> Executed:
@@ -173,7 +173,7 @@ class Probe(Protocol):
         ...
 
     def process_count(self) -> int:
-        """The number of processes, counted without reading each."""
+        """Return the number of processes, counted without reading each."""
         ...
 
     def processes(self) -> tuple[RunningProcess, ...]:
@@ -185,11 +185,11 @@ class Probe(Protocol):
         ...
 
     def user_number(self, user: str) -> int:
-        """The number of a user of the image."""
+        """Return the number of a user of the image."""
         ...
 
     def installed(self) -> Sequence[LicensedPackage] | None:
-        """The packages in the image's RPM database, None if it has none."""
+        """Return the packages in the image's RPM database, None if it has none."""
         ...
 
     def stop(self, signal: str, within: float) -> StoppedInstance:

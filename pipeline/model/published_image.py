@@ -225,7 +225,7 @@ def _package_sizes(chosen: Sequence[Chosen]) -> tuple[PackageSize, ...]:
 
 
 def _changed_packages(before: Mapping[str, str], now: Sequence[PackageSize]) -> tuple[PackageChange, ...]:
-    """The packages whose versions differ, by name."""
+    """Return the packages whose versions differ, by name."""
     after = package_versions([(one.name, one.evr) for one in now])
     return tuple(
         PackageChange(name, before.get(name, ""), after.get(name, ""))

@@ -178,7 +178,7 @@ def parse_mode(value: object) -> int:
 
 
 def write_size(size: int) -> str:
-    """Bytes in the largest unit that they are a whole number of; `parse_size` reads it back."""
+    """Return bytes as a whole number of the largest unit possible; `parse_size` reads it back."""
     for unit in ("TiB", "GiB", "MiB", "KiB"):
         if size and size % (1 << SIZE_UNITS[unit]) == 0:
             return f"{size >> SIZE_UNITS[unit]}{unit}"
@@ -186,12 +186,12 @@ def write_size(size: int) -> str:
 
 
 def write_throughput(rate: int) -> str:
-    """Bytes per second; `parse_throughput` reads it back."""
+    """Return bytes per second as text; `parse_throughput` reads it back."""
     return f"{write_size(rate)}{'B' if rate % 1024 else ''}/s"
 
 
 def write_duration(milliseconds: int) -> str:
-    """Milliseconds in the largest unit up to seconds; `parse_duration` reads it back."""
+    """Return milliseconds as text, in seconds if whole; `parse_duration` reads it back."""
     return f"{milliseconds // 1000}s" if milliseconds % 1000 == 0 else f"{milliseconds}ms"
 
 

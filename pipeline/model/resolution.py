@@ -48,5 +48,5 @@ class Resolution:
     warnings: tuple[str, ...] = ()
 
     def layer(self, name: str) -> tuple[Package, ...]:
-        """The packages of one layer, sorted by NEVRA."""
+        """Return the packages of one layer, sorted by NEVRA."""
         return tuple(chosen.package for chosen in self.chosen if chosen.layer == name)

@@ -27,6 +27,6 @@ def labelled(labels: Mapping[str, str], folder: str) -> dict[str, str]:
 
 
 def database_paths(labels: Mapping[str, str]) -> tuple[str, ...]:
-    """The files that may be the database of an image with these labels, the likeliest first."""
+    """Return the possible database files of an image with these labels, the likeliest first."""
     folders = (labels[DATABASE_LABEL],) if DATABASE_LABEL in labels else DATABASE_FOLDERS
     return tuple(f"/{folder.strip('/')}/{DATABASE_FILE}" for folder in folders)

@@ -44,7 +44,7 @@ class Check:
     place: str = field(default="", compare=False)
 
     def about(self, subject: Subject) -> Check:
-        """The check with a subject."""
+        """Return a copy of the check with this subject."""
         return replace(self, subject=subject)
 
 

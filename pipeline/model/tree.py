@@ -80,7 +80,7 @@ class Tree:
 
     @classmethod
     def of(cls, entries: Mapping[str, Entry]) -> Tree:
-        """A tree with its entries in order of path."""
+        """Return a tree with its entries in order of path."""
         return cls(MappingProxyType({path: entries[path] for path in sorted(entries)}))
 
     def __iter__(self) -> Iterator[Entry]:

@@ -61,7 +61,7 @@ class RecordedText:
 
     @classmethod
     def of(cls, data: bytes | str) -> RecordedText:
-        """A whole text."""
+        """Return the record of a whole text."""
         text = readable(data)
         encoded = text.encode()
         return cls(text, len(encoded), Digest.of(encoded))

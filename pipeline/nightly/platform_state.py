@@ -70,7 +70,7 @@ class PlatformState:
         )
 
     def package_pool(self, build_env: BuildEnvironment) -> PackagePool:
-        """The packages of all repositories, loaded when they are first needed."""
+        """Return the packages of all repositories, loaded when they are first needed."""
         if self._package_pool is None:
             self._package_pool = open_pool(
                 self.arch, self.repositories, store=build_env.store, progress=build_env.progress

@@ -14,7 +14,7 @@ from pipeline.digest import Digest, canonical_json
 
 @functools.cache
 def code_digest() -> Digest:
-    """The digest of every file that this relbuild consists of: code, templates, profiles."""
+    """Return the digest of every file that this relbuild consists of: code, templates, profiles."""
     return folder_digest(Path(pipeline.__file__).parent)
 
 

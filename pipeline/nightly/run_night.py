@@ -281,14 +281,14 @@ class _CatalogueRun:
             self._opened_executor().start(job.product.name, run_job, job, requirements)
 
     def _memory(self, job: Job) -> int:
-        """The bytes that the instances of its image may use together when it is tested."""
+        """Return the bytes that the instances of its image may use together when it is tested."""
         entry = self.catalogue.find(job.product.name)
         assert entry is not None
         assert entry.recipe is not None
         return entry.recipe.smoke.instances * (entry.recipe.smoke.limits[MEMORY] or 0)
 
     def _files(self, job: Job) -> tuple[AbsolutePath, ...]:
-        """The files of this machine that a job reads."""
+        """Return the local files that a job reads."""
         entry = self.catalogue.find(job.product.name)
         assert entry is not None and entry.recipe is not None
         key = (job.settings.key,) if job.settings.key else ()

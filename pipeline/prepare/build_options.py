@@ -85,7 +85,7 @@ class RepositoryCache:
     _opened: tuple[OpenRepository, ...] | None = None
 
     def repositories(self) -> tuple[OpenRepository, ...]:
-        """The open repositories."""
+        """Return the open repositories."""
         if self._opened is None:
             self._opened = open_repositories(
                 self.platform,

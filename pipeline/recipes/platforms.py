@@ -229,8 +229,7 @@ class _Reader:
     def _repo_file(
         self, document: RepositoryFileDocument, variables: Mapping[str, str], name: str, below: tuple[str, ...]
     ) -> tuple[PackageRepository, ...]:
-        """The repositories of a `.repo` file; what is wrong breaks the platform that is read."""
-        outer = below[0] if below else name
+        """Return the repositories of a `.repo` file; its mistakes count as the platform's."""
         outer = below[0] if below else name
         try:
             found = read_repo_file(document, self._folder)

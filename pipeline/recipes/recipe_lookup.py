@@ -74,7 +74,7 @@ def parent_path(source: RecipeFile, name: str, problems: Problems) -> Path | Non
 
 
 def _recipes_in(folder: Path, exclude: Path) -> list[str]:
-    """The names of recipes in a folder, sorted; none in one that cannot be read."""
+    """Return the names of recipes in a folder, sorted; none in one that cannot be read."""
     try:
         return sorted(found.name for found in folder.glob("*.yaml") if found != exclude)
     except OSError:

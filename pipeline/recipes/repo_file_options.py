@@ -119,6 +119,6 @@ OPTIONS: Final = MappingProxyType(
 
 
 def repo_file_reference() -> str:
-    """The table of options in `docs/repositories.md`."""
+    """Return the table of options in `docs/repositories.md`."""
     rows = [f"| `{one.name}` | {one.treatment.value} | {one.meaning} |" for one in OPTIONS.values()]
     return "\n".join(["| option | treatment | here |", "|---|---|---|", *rows]) + "\n"

@@ -98,7 +98,7 @@ class _Section:
         return self._switch("enabled", default=True)
 
     def repository(self) -> PackageRepository:
-        """The repository that it describes; what is wrong is written down."""
+        """Return the repository that the section describes; mistakes are added to the problems."""
         if not _ID.fullmatch(self.name):
             self._refuse(
                 "repo-option-malformed", None, f"'{self.name[:80]}' is not an id", "use letters, digits, '-._:'"

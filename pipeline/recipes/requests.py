@@ -210,7 +210,7 @@ def plan_pins(sources: Sequence[RecipeFile], problems: Problems) -> tuple[tuple[
 
 
 def plan_names(sources: Sequence[RecipeFile], key: str, form: TextForm, problems: Problems) -> tuple[str, ...]:
-    """The items of the list `key` of all `sources`, each once.
+    """Return the items of the list `key` of all `sources`, each once.
 
     Problems: `request-template`, `KEY-malformed`."""
     expression, what, hint = form

@@ -52,7 +52,7 @@ class RenderMemory(Protocol):
     """Protocol of a store of results by identity."""
 
     def recall(self, identity: Digest, /) -> object | None:
-        """A remembered JSON value."""
+        """Return a remembered JSON value."""
 
     def remember(self, identity: Digest, value: object, /) -> None:
         """Keep a JSON value."""

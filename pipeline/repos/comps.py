@@ -65,7 +65,7 @@ class PackageGroups:
     environments: Mapping[str, _Listed]
 
     def find(self, text: str) -> tuple[GroupPackage, ...] | None:
-        """The packages of `@ID`, `@NAME`, a pattern of these, or `@^ENVIRONMENT`, or None.
+        """Return the packages of `@ID`, `@NAME`, a pattern of these, or `@^ENVIRONMENT`, or None.
 
         `/` and a list of types after it take these in place of INSTALLED_TYPES. Sorted, each once.
         """

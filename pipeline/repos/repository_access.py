@@ -65,7 +65,7 @@ def repository_network(
 
 
 def secrets_folder(environment: Mapping[str, str]) -> Path:
-    """The folder whose files are secrets: `$RELBUILD_SECRETS`, or the person's own.
+    """Return the folder whose files are secrets: `$RELBUILD_SECRETS`, or the person's own.
 
     Only what was put there for that purpose can be sent to the host that a definition names.
     """
@@ -104,7 +104,7 @@ def is_own_origin(repository: PackageRepository, url: str) -> bool:
 
 
 def _origins(repository: PackageRepository) -> tuple[tuple[str, str, int], ...]:
-    """The origins that the definition names; mirrors of an answer get no credentials."""
+    """Return the origins that the definition names; mirrors of an answer get no credentials."""
     urls = (*repository.baseurls, repository.metalink or "", repository.mirrorlist or "")
     found = (parse_url(url) for url in urls)
     return tuple(dict.fromkeys(url.origin for url in found if url is not None and url.host))

@@ -82,7 +82,7 @@ def platform_variables(platform: Platform, arch: str, environment: Mapping[str, 
 
 
 def answer_variables(platform: Platform, arch: str) -> dict[str, str]:
-    """The variables that are replaced in the answers of mirrorlists and metalinks.
+    """Return the variables that are replaced in the answers of mirrorlists and metalinks.
 
     Those whose value comes from the environment or the home folder are left out: whoever writes such an answer says
     to which host the value goes.
@@ -116,7 +116,7 @@ def expand_answer(text: str, variables: Mapping[str, str]) -> str:
 def expand_repository(
     repository: PackageRepository, variables: Mapping[str, str], environment: Mapping[str, str]
 ) -> PackageRepository:
-    """The repository with every variable in its URLs, keys and means of access replaced."""
+    """Return the repository with every variable in its URLs, keys and means of access replaced."""
     place, access = f"repository {repository.id}", repository.access
 
     def full(text: str) -> str:

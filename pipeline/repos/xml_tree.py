@@ -30,7 +30,7 @@ class Element:
     children: list[Element] = field(default_factory=list)
 
     def find(self, name: str) -> Element | None:
-        """The first child called `name`."""
+        """Return the first child called `name`."""
         return next((child for child in self.children if child.name == name), None)
 
     def all(self, name: str) -> Iterator[Element]:
@@ -41,7 +41,7 @@ class Element:
             yield from child.all(name)
 
     def value(self, name: str) -> str:
-        """The text of the first child called `name`, or an empty string."""
+        """Return the text of the first child called `name`, or an empty string."""
         child = self.find(name)
         return child.text.strip() if child else ""
 

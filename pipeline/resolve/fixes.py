@@ -123,7 +123,7 @@ def full_nevra(nevra: Nevra) -> str:
 
 
 def newest(packages: Iterable[ImagePackage]) -> Versions:
-    """The newest version of each package, by name and architecture."""
+    """Return the newest version of each package, by name and architecture."""
     return _newest(((one.nevra.name, one.nevra.arch), one.nevra.evr) for one in packages)
 
 

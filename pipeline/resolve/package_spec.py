@@ -80,7 +80,7 @@ def match_request(package_pool: PackagePool, text: str) -> RequestMatch:
 
 
 def match_name(package_pool: PackagePool, name: str, *, arch: str | None = None) -> RequestMatch:
-    """The packages called `name` with what obsoletes them, of `arch` alone if it is given."""
+    """Return the packages called `name` (of `arch`, if given), and those that obsolete them."""
     found = [one for one in _named(package_pool, name) if arch in (None, package_pool.nevra(one).arch)]
     return RequestMatch((tuple(sorted({*found, *_obsoleters(package_pool, found)})),) if found else ())
 

@@ -177,7 +177,7 @@ class PackagePool:
         self.disable(solvables)
 
     def hidden(self, solvable: int) -> HiddenPackage | None:
-        """The reason why modules hide a package, or None if they do not."""
+        """Return the reason why modules hide a package, or None if they do not."""
         return self._hidden.get(solvable)
 
     def enable_all(self) -> None:

@@ -226,13 +226,13 @@ def _pinned(package_pool: PackagePool, name: str, version: str) -> tuple[set[int
 def _read_groups(
     recipe: Recipe, repositories: Sequence[OpenRepository], store: Store, progress: Progress
 ) -> PackageGroups:
-    """The groups of the repositories, if the recipe asks for any."""
+    """Return the groups of the repositories, if the recipe asks for any."""
     wanted = any(is_group(request.text) for layer in recipe.layers for request in layer.requests)
     return read_groups(repositories if wanted else (), store=store, progress=progress)
 
 
 def _match_group(package_pool: PackagePool, package: GroupPackage) -> RequestMatch:
-    """The candidates for a package of a group, as dnf asks for it (Base._finalize_comps_trans)."""
+    """Return the candidates for a package of a group, as in dnf (Base._finalize_comps_trans)."""
     found = match_name(package_pool, package.name, arch=package_pool.arch if package.native else None)
     if package.requires and found.groups:
         return match_request(package_pool, f"({package.name} if {package.requires})")

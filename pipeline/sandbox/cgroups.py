@@ -63,7 +63,7 @@ class Hierarchies:
         return tuple(dict.fromkeys(root for root in all_of_them if root is not None))
 
     def root_of(self, controller: str) -> Path | None:
-        """The hierarchy of one controller."""
+        """Return the hierarchy of one controller."""
         return self.unified or self.controllers.get(controller)
 
 
@@ -90,7 +90,7 @@ def _writable(root: Path) -> bool:
 
 
 def mounted_hierarchies(mountinfo: str | None = None) -> Hierarchies:
-    """The hierarchies that are mounted (proc_pid_mountinfo(5)).
+    """Return the hierarchies that are mounted (proc_pid_mountinfo(5)).
 
     Raises EnvironmentLacking `no-cgroups`.
     """
@@ -132,12 +132,12 @@ class Cgroup:
         return f"{self.hierarchies.prefix}/{PARENT_CGROUP}/{self.name}" if self.hierarchies.version else ""
 
     def folder(self, controller: str) -> Path | None:
-        """The group's folder in one controller's hierarchy."""
+        """Return the group's folder in one controller's hierarchy."""
         root = self.hierarchies.root_of(controller)
         return None if root is None else root / PARENT_CGROUP / self.name
 
     def read(self, controller: str, file: str) -> str | None:
-        """A file's text, or None if there is none."""
+        """Return a file's text, or None if there is none."""
         folder = self.folder(controller)
         text = "" if folder is None else _text(folder / file)
         return text or None
@@ -271,7 +271,7 @@ class Cgroup:
             _remove(root / PARENT_CGROUP / self.name)
 
     def below(self, name: str) -> Cgroup:
-        """A group inside this one."""
+        """Return a group inside this one."""
         return Cgroup(self.hierarchies, f"{self.name}/{name}", self.files)
 
     @property

@@ -72,7 +72,7 @@ class DiskQuota:
         return _PAUSE_MAX if self.hard else self._pause
 
     def _count(self) -> int:
-        """Bytes on disk, counted until it is more than the limit."""
+        """Return the bytes on disk, counted until they exceed the limit."""
         total = 0
         for path, _, names in os.walk(self.folder):
             for name in names:

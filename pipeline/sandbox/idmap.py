@@ -26,7 +26,7 @@ ID_RANGES = 4000
 
 
 def first_id_of(slot: int) -> int:
-    """The first id of range number `slot`."""
+    """Return the first id of range number `slot`."""
     if not 0 <= slot < ID_RANGES:
         raise ValueError(f"no ID range {slot}")
     return FIRST_BASE + slot * IDS

@@ -271,7 +271,7 @@ class Instance:
     # --- limits and usage ------------------------------------------------------------------------
 
     def readings(self) -> tuple[LimitReading, ...]:
-        """The limits that were asked for, as the kernel has them."""
+        """Return the limits that were asked for, as the kernel has them."""
         return read_limits(self.limits, self.measured())
 
     def measured(self) -> ObservedInstance:

@@ -65,7 +65,7 @@ class WritableFileSystems:
         return [path for path in self.volumes if path not in self.loose]
 
     def devices(self) -> list[int]:
-        """The block devices of `limited`, as `st_dev`."""
+        """Return the block devices of `limited`, as `st_dev`."""
         return [os.fstat(self.handles[path]).st_dev for path in self.limited()]
 
     def full(self) -> tuple[str, ...]:

@@ -70,7 +70,7 @@ def _wait_until_it_listens(instance: Instance, settling: float, pause: Callable[
 
 
 def _yaml(value: object) -> str:
-    """A value in YAML's flow style, on one line; all texts are quoted."""
+    """Return a value in YAML's flow style, on one line; all texts are quoted."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{_key(key)}: {_yaml(inner)}" for key, inner in value.items()) + "}"
     if isinstance(value, list):

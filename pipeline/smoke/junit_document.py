@@ -79,7 +79,7 @@ def junit_document(name: str, suites: Iterable[JunitSuite], *, took: int, clean:
 
 @functools.cache
 def _suite_class() -> type[TestSuite]:
-    """A suite with the attributes of Ant's schema that the library leaves to its users."""
+    """Return a suite class with the attributes of Ant's schema that the library lacks."""
     from junitparser import Attr
     from junitparser import TestSuite as Plain
 

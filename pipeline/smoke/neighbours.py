@@ -57,7 +57,7 @@ class _Measured:
     reason: str
 
     def percentile(self, share: float) -> int:
-        """The latency that `share` (0 to 1) of the answers were no slower than; 0 without answers."""
+        """Return the latency within which `share` (0 to 1) of the answers came, 0 without answers."""
         if not self.latencies:
             return 0
         return self.latencies[min(len(self.latencies) - 1, int(len(self.latencies) * share))]

@@ -49,7 +49,7 @@ def split_path(path: str) -> tuple[str, ...]:
 
 
 def unsafe_path(path: str, why: str) -> BuildError:
-    """The error for a path that cannot be put into an image."""
+    """Return the error for a path that cannot be put into an image."""
     return BuildError("unsafe-path", f"invalid path in an image: '{path[:200]}': {why}", place=path[:200])
 
 

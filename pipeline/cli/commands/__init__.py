@@ -20,7 +20,7 @@ DEFAULT = "build"
 
 @functools.cache
 def modules() -> tuple[str, ...]:
-    """The names of all modules of commands and groups."""
+    """Return the names of all modules of commands and groups."""
     return tuple(module.name for module in pkgutil.iter_modules(__path__))
 
 

@@ -52,7 +52,7 @@ def scrub_command(
 
 
 def _rate(text: str | None) -> int:
-    """Bytes per second; `MB` is what people write for `M`."""
+    """Parse bytes per second, 0 if not given; `MB` is accepted for `M`."""
     if text is None:
         return 0
     try:

@@ -88,7 +88,7 @@ _BY_NAME = {kind.name: kind for kind in CHECK_KINDS}
 
 
 def declaration(kind: CheckKind) -> CheckDeclaration[Any, Any]:
-    """The declaration of a kind."""
+    """Return the declaration of a kind."""
     return _BY_NAME[kind]
 
 
@@ -137,7 +137,7 @@ def judge_mounts(answer: CheckAnswer, config: ImageConfig) -> str:
 
 
 def record_answer(check: Check, answer: CheckAnswer) -> CheckAnswer:
-    """The answer as it is recorded: long texts as excerpts that `judge` decides the same by."""
+    """Return the answer to record: long texts as excerpts, on which `judge` decides the same."""
     kind = declaration(check.kind)
     excerpts: CheckAnswer = answer
     if isinstance(answer, kind.answer):

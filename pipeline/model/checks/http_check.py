@@ -131,7 +131,7 @@ def _draft(probe: Probe) -> Iterator[DraftedCheck]:
 
 
 def _conversation(port: int, probe: Probe) -> DraftedCheck:
-    """A check by HTTP where that is understood, else that connections are taken."""
+    """Return an HTTP check if the port answers HTTP, else a check that it accepts connections."""
     try:
         reply = probe.request(HttpRequest(port), time.monotonic() + _DRAFTING)
     except Unanswered:

@@ -75,7 +75,7 @@ def _ask(check: Check, probe: Probe, deadline: float) -> Attempt:
 
 
 def _license(name: str, marked: Sequence[str], files: InstanceFiles) -> str:
-    """A file that is a package's licence and not empty, or nothing."""
+    """Return the path of a package's licence file that is not empty, "" if there is none."""
     for path in marked:
         if _is_nonempty_file(path, files):
             return readable(path)

@@ -44,7 +44,7 @@ def _memory(group: ControlGroup) -> int | None:
 
 
 def _memory_and_swap(group: ControlGroup) -> int | None:
-    """Bytes of memory and swap together. v2 limits swap alone."""
+    """Return the limit of memory and swap together; v2 limits swap alone, so both are added."""
     if group.version == 1:
         return group.number("memory", "memory.memsw.limit_in_bytes")
     swap, memory = group.number("memory", "memory.swap.max"), _memory(group)
