@@ -54,7 +54,7 @@ def test_an_example_is_split_into_a_mirror_and_a_name_on_it(form: AddressForm) -
     address = parse_address(form.prefix + like.partition(":")[2].lstrip("/").lower())
     assert address.tag == "tag"
     mirror, name = form.locate(address, create=True)
-    assert (mirror.below(name) if name else mirror).url == address.url
+    assert str(mirror.below(name) if name else mirror) == address.url
     assert not name or name == "name"
 
 

@@ -32,7 +32,7 @@ class LayoutForm(AddressForm):
 
     def locate(self, address: Address, *, create: bool) -> tuple[Address, str]:
         """See `AddressForm`: a layout is one repository, with an empty name."""
-        return address, ""
+        return Address(self, address.rest), ""
 
     @contextlib.contextmanager
     def open(self, address: Address, access: MirrorAccess, *, create: bool, name: str) -> Iterator[LayoutMirror]:
