@@ -28,6 +28,8 @@ class Tag:
         self.now: Digest | None = None
         self.statements: list[RecordedStatement] = []
         self.happened: list[Digest] = []
+        self.confirmed = True
+        """Whether somebody renewed what is signed of it since it was moved last."""
         self.unsettled: dict[int, Digest] = {}
 
     @property
@@ -53,6 +55,7 @@ class Tag:
         if self.now != move.before:
             return False
         self.now = move.after
+        self.confirmed = False
         self.happened.append(move.after)
         return True
 
@@ -61,6 +64,7 @@ class Tag:
             return
         last = head(self.recent, self.now)
         assert last is not None
+        self.confirmed = True
         self.sign(Move("latest", None, self.now, clock, MoveCause.RENEW), last)
 
     def look_up(self, record: Digest) -> RecordedStatement | None:
@@ -77,13 +81,10 @@ class Tag:
         assert self.told() == self.happened
 
 
-def without_round_trips(told: list[Digest], happened: list[Digest]) -> bool:
-    """Tell whether `told` is `happened` without what lies between leaving an image and coming back to it."""
-    places = {-1}  # In `happened`, of what was told last.
-    for image in told:
-        after = {at + 1 for at in places if at + 1 < len(happened) and happened[at + 1] == image}
-        places = {at for at in range(len(happened)) if happened[at] == image and any(one <= at for one in after)}
-    return len(happened) - 1 in places
+def happened_in_order(told: list[Digest], happened: list[Digest]) -> bool:
+    """Tell whether `told` is `happened`, perhaps with some of it left out."""
+    rest = iter(happened)
+    return all(image in rest for image in told)
 
 
 STEPS = st.lists(
@@ -158,26 +159,15 @@ def test_publishers_who_look_and_move_under_a_lock_leave_the_true_history(
 
 @settings(max_examples=examples(300), deadline=None)
 @given(TURNS)
-def test_publishers_who_come_between_one_another_never_both_count_and_leave_out_round_trips_alone(
+def test_publishers_who_come_between_one_another_never_both_count_and_nothing_is_invented(
     turns: list[tuple[int, str, Digest]],
 ) -> None:
-    """On a registry, which has no lock (docs/decisions/0018)."""
+    """On a registry, which has no lock; whoever moved last makes it believable, at the latest (docs/decisions/0018)."""
     for tag in publish_by_turns(turns, locked=False):
-        assert tag.is_believed()
         records = [one.record for one in chain(tag.statements, head(tag.statements, tag.now))]
         assert len(records) == len(set(records))
-        assert without_round_trips(tag.told(), tag.happened)
-
-
-def test_round_trips_alone_may_be_left_out() -> None:
-    one, two, three = IMAGES[:3]
-    assert without_round_trips([], [])
-    assert without_round_trips([one, three], [one, two, one, three])
-    assert not without_round_trips([one, three], [one, two, three])
-    assert not without_round_trips([one], [one, two])
-    assert not without_round_trips([one, two], [one])
-    assert not without_round_trips([], [one])
-    assert not without_round_trips([two], [one, two])
+        assert happened_in_order(tag.told(), tag.happened)
+        assert tag.is_believed() or not tag.confirmed
 
 
 @given(STEPS, st.randoms())
