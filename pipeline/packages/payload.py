@@ -24,7 +24,7 @@ from pipeline.model.header import FileFlag
 from pipeline.packages.cpio import ArchivedFile, CpioReader, MalformedCpio
 from pipeline.packages.package_signature import _PGP_SHA256
 from pipeline.packages.rpm_file_layout import package_damaged, read_rpm_layout
-from pipeline.packages.rpm_header import inode_numbers, open_header
+from pipeline.packages.rpm_header import file_names, inode_numbers, open_header
 from pipeline.packages.rpm_library import rpm
 from pipeline.streams import IteratorFile, decompressed
 
@@ -61,7 +61,7 @@ def read_payload(path: Path) -> Iterator[PayloadFile]:
     header = open_header(path)
     codec = LZMA if _compressor(header, path) == LZMA.name else None
     digests = header[rpm.RPMTAG_FILEDIGESTS] if header[rpm.RPMTAG_FILEDIGESTALGO] == _PGP_SHA256 else None
-    names = header[rpm.RPMTAG_FILENAMES]
+    names = file_names(header)
     links = _links(header)
     start = read_rpm_layout(path).payload
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -116,7 +116,7 @@ def _most_bytes(header: rpm.hdr) -> int:
 
     Sizes in a header are believed no further: an archive of more bytes is not that of these files.
     """
-    names, sizes = header[rpm.RPMTAG_FILENAMES], header[rpm.RPMTAG_LONGFILESIZES]
+    names, sizes = file_names(header), header[rpm.RPMTAG_LONGFILESIZES]
     named = sum(len(_raw(name)) + _MEMBER_BYTES for name in names)
     return int(sum(sizes) + named + _ARCHIVE_BYTES)
 
@@ -170,7 +170,7 @@ def read_payload_files(path: Path, paths: Sequence[str], *, limit: int = 1 << 20
     `file-too-large`.
     """
     header = open_header(path)
-    names, sizes = header[rpm.RPMTAG_FILENAMES], header[rpm.RPMTAG_LONGFILESIZES]
+    names, sizes = file_names(header), header[rpm.RPMTAG_LONGFILESIZES]
     wanted = set(paths)
     found: dict[str, bytes] = {}
     places = {index: name for index, name in enumerate(names) if name in wanted}

@@ -136,7 +136,7 @@ def _nevra(header: rpm.hdr) -> Nevra:
 
 
 def _files(header: rpm.hdr, flags: Sequence[FileFlag]) -> Iterator[FileRecord]:
-    names = header[rpm.RPMTAG_FILENAMES]
+    names = file_names(header)
     count = len(names)
     modes = header[rpm.RPMTAG_FILEMODES]
     users, groups = header[rpm.RPMTAG_FILEUSERNAME], header[rpm.RPMTAG_FILEGROUPNAME]
@@ -174,6 +174,20 @@ def _files(header: rpm.hdr, flags: Sequence[FileFlag]) -> Iterator[FileRecord]:
             languages=tuple(part for part in languages[i].split("|") if part),
             verify=verify[i],
         )
+
+
+def file_names(header: rpm.hdr) -> list[str]:
+    """Return the path of each file, joined from the header's folders and names.
+
+    rpm's RPMTAG_FILENAMES assumes that the folders are a list and that each file's is in it: a header that says
+    otherwise ends the process. Raises ValueError, TypeError or LookupError if the header is inconsistent.
+    """
+    bases = _list(header[rpm.RPMTAG_BASENAMES])
+    if not bases:
+        return _list(header[rpm.RPMTAG_OLDFILENAMES])
+    folders = _list(header[rpm.RPMTAG_DIRNAMES])
+    places = _list(header[rpm.RPMTAG_DIRINDEXES])
+    return [folders[place] + base for place, base in zip(places, bases, strict=True)]
 
 
 def inode_numbers(header: rpm.hdr) -> list[int]:
