@@ -1,4 +1,4 @@
-"""SHA-256 digests as types, hashing of files and streams, canonical JSON, identities.
+"""SHA-256 digest types, file hashing, a hashing writer, canonical JSON, result identities.
 
 `Digest` names stored (often compressed) bytes; `DiffId` names a layer's tar bytes. They have the same
 form (OCI image-spec 1.1, descriptor.md) and are never mixed: mypy refuses one for the other.

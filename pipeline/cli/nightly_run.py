@@ -1,4 +1,4 @@
-"""Run, plan or renew a night for `nightly`: imported only if something may have changed."""
+"""Run or plan a night from a `nightly` request, or renew the tags of an unchanged night."""
 
 from __future__ import annotations
 

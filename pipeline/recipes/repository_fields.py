@@ -1,4 +1,4 @@
-"""Models of a repository in `repositories.yaml`: location, content, access.
+"""Models of a repository, a dnf `.repo` file and secrets in `repositories.yaml`.
 
 Options that dnf has too are called as in dnf.conf(5).
 """
