@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from pathlib import Path
 
 from pipeline.errors import BuildError
@@ -16,6 +18,9 @@ SCRIPT_SECONDS = 300.0
 SCRIPT_MOUNT = "/run/relbuild"
 """Mount point of the folder with the running script, and rpm's Lua."""
 
+_PROGRAM_LIMIT = 1 << 20
+"""Bytes of an interpreter that is itself a script, as far as its first line is read: larger ones are programs."""
+
 _PATH = "/sbin:/bin:/usr/sbin:/usr/bin"
 
 
@@ -23,8 +28,9 @@ def run_script(step: ScriptStep, session: BuildSession, bound: Path, build_time:
     """Run `step` in a build session, and return how it failed, if it did.
 
     `bound` is the folder that the session shows at BOUND. A failure's code is `scriptlet-failed`,
-    `scriptlet-timed-out` or `command-not-started`. Raises BuildError `scriptlet-macros`, and `scriptlet-failed` when
-    the session's disk is full, after which nothing could go on.
+    `scriptlet-timed-out`, or `command-not-started` if the image has no interpreter of that name. Raises BuildError
+    `scriptlet-macros`, `command-not-started` if the machine cannot start it, and `scriptlet-failed` when the session's
+    disk is full, after which nothing could go on.
     """
     if step.expand and "%" in step.body:
         raise BuildError(
@@ -54,7 +60,7 @@ def run_script(step: ScriptStep, session: BuildSession, bound: Path, build_time:
     try:
         ended = session.run(argv, stdin=step.input, environment=environment, timeout=SCRIPT_SECONDS)
     except BuildError as error:
-        if error.code != "command-not-started":
+        if error.code != "command-not-started" or not _lacks_program(session, step.interpreter[0]):
             raise
         return _ended_badly("command-not-started", f"{step.label}: {error.problems[0].message}", step)
     if ended.ok:
@@ -74,6 +80,22 @@ def run_script(step: ScriptStep, session: BuildSession, bound: Path, build_time:
     if ended.timed_out:
         return _ended_badly("scriptlet-timed-out", f"{step.label} {what}", step, bound=True)
     return _ended_badly("scriptlet-failed", f"{step.label} {what}", step, bound=ended.out_of_memory)
+
+
+def _lacks_program(session: BuildSession, program: str) -> bool:
+    """Return whether the image has no such program, or not the interpreter that its first line names.
+
+    Anything else that keeps a script from being started is the machine's: no failure of the package's.
+    """
+    if not program.startswith("/"):  # relbuild's own Lua, or a name that only the runtime resolves
+        return False
+    if session.files.stat(program) is None:
+        return True
+    with contextlib.suppress(BuildError):  # too large for a script
+        first = (session.files.read(program, limit=_PROGRAM_LIMIT) or b"").partition(b"\n")[0]
+        words = first[2:].split() if first.startswith(b"#!") else []
+        return bool(words) and session.files.stat(os.fsdecode(words[0])) is None
+    return False
 
 
 def _ended_badly(code: str, message: str, step: ScriptStep, *, bound: bool = False) -> ScriptletFailure:

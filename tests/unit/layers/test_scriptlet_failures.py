@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -21,9 +22,11 @@ from pipeline.model.scriptlets import (
     Waiver,
 )
 from pipeline.sandbox.build_container import CommandResult
+from pipeline.sandbox.rootfs import RootFs
 
 STRICT = ScriptletRules()
 RPM = ScriptletRules(ScriptletMode.RPM)
+LABEL = "%post of a-1-1.noarch"
 STOPS_RPM = {ScriptletName.PRETRANS, ScriptletName.PRE}
 
 
@@ -86,8 +89,9 @@ def test_a_waiver_that_matches_nothing_any_more_is_a_warning() -> None:
 class FakeSession:
     """A build session in which every command ends as it was told to."""
 
-    def __init__(self, ended: CommandResult | BuildError) -> None:
+    def __init__(self, ended: CommandResult | BuildError, files: RootFs) -> None:
         self.ended = ended
+        self.files = files
 
     def run(
         self, argv: Sequence[str], *, stdin: bytes, environment: Mapping[str, str], timeout: float
@@ -101,9 +105,16 @@ def ended(status: int, **facts: bool) -> CommandResult:
     return CommandResult(("/bin/sh",), status, b"said\n", b"", 0.1, **facts)
 
 
-def run(outcome: CommandResult | BuildError, folder: Path) -> ScriptletFailure | None:
-    step = ScriptStep("%post of a-1-1.noarch", ScriptletPhase.POST, "a-1-1.noarch", "a", ("/bin/sh",), "exit 1", ("1",))
-    return run_script(step, FakeSession(outcome), folder, 5)  # type: ignore[arg-type]
+def run(
+    outcome: CommandResult | BuildError, folder: Path, *, interpreter: str = "/bin/sh", label: str = LABEL
+) -> ScriptletFailure | None:
+    """Run a script in a session over `folder`, as the image, where its command ends as `outcome` says."""
+    step = ScriptStep(label, ScriptletPhase.POST, "a-1-1.noarch", "a", (interpreter,), "exit 1", ("1",))
+    handle = os.open(folder, os.O_PATH)
+    try:
+        return run_script(step, FakeSession(outcome, RootFs(handle, 0)), folder, 5)  # type: ignore[arg-type]
+    finally:
+        os.close(handle)
 
 
 def test_how_a_script_ended_is_told_with_what_it_said(tmp_path: Path) -> None:
@@ -120,9 +131,34 @@ def test_how_a_script_ended_is_told_with_what_it_said(tmp_path: Path) -> None:
     assert late is not None and (late.code, late.bound) == ("scriptlet-timed-out", True)
     greedy = run(ended(137, out_of_memory=True), tmp_path)
     assert greedy is not None and (greedy.code, greedy.bound) == ("scriptlet-failed", True)
-    lacking = run(BuildError("command-not-started", "cannot start '/bin/csh': no such file"), tmp_path)
+
+
+def unstarted(program: str) -> BuildError:
+    """The error of a runtime that could not start a command, for whatever reason."""
+    return BuildError("command-not-started", f"cannot start '{program}': crun failed", hint="`relbuild doctor`")
+
+
+def test_an_interpreter_that_the_image_lacks_is_the_packages_failure(tmp_path: Path) -> None:
+    lacking = run(unstarted("/bin/csh"), tmp_path, interpreter="/bin/csh")
     assert lacking is not None and (lacking.code, lacking.bound) == ("command-not-started", False)
     assert lacking.message.startswith("%post of a-1-1.noarch: cannot start '/bin/csh'")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/wrapped").write_text("#! /bin/absent -e\n")
+    wrapped = run(unstarted("/bin/wrapped"), tmp_path, interpreter="/bin/wrapped")
+    assert wrapped is not None and wrapped.code == "command-not-started"
+
+
+@pytest.mark.parametrize("interpreter", ["/bin/sh", "/bin/program", "/bin/script", "/bin/link", "<lua>", "sh"])
+def test_a_machine_that_cannot_start_a_script_is_no_failure_of_the_packages(interpreter: str, tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/sh").write_bytes(b"\x7fELF")
+    (tmp_path / "bin/program").write_bytes(b"\x7fELF" + bytes(2 << 20))
+    (tmp_path / "bin/script").write_text("#!/bin/sh -e\n")
+    (tmp_path / "bin/link").symlink_to("/bin/sh")
+    error = unstarted(interpreter)
+    with pytest.raises(BuildError, match="crun failed") as caught:
+        run(error, tmp_path, interpreter=interpreter)
+    assert caught.value is error, "with its hint"
 
 
 def test_nothing_goes_on_when_the_disk_is_full_or_the_sandbox_fails(tmp_path: Path) -> None:
