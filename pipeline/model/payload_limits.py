@@ -41,14 +41,15 @@ PAYLOAD_LIMITS = PayloadLimits(PAYLOAD_SIZE_DEFAULT, PAYLOAD_RATIO_DEFAULT)
 
 
 def content_size(header: PackageHeader) -> int:
-    """Return the bytes of all regular files that a package brings, hard links once."""
-    return sum(
-        {
-            file.inode: file.size
-            for file in header.files
-            if stat.S_ISREG(file.mode) and not file.flags & FileFlag.GHOST
-        }.values()
-    )
+    """Return the bytes of all regular files that a package brings.
+
+    Hard links count once, by the largest of their sizes.
+    """
+    sizes: dict[int, int] = {}
+    for file in header.files:
+        if stat.S_ISREG(file.mode) and not file.flags & FileFlag.GHOST:
+            sizes[file.inode] = max(file.size, sizes.get(file.inode, 0))
+    return sum(sizes.values())
 
 
 def exceeded_limit(size: int, file_size: int, limits: PayloadLimits) -> str:

@@ -20,11 +20,10 @@ from typing import BinaryIO, cast
 from pipeline.compression import LZMA
 from pipeline.digest import CHUNK
 from pipeline.errors import BuildError, VerificationError
-from pipeline.model.header import FileFlag
 from pipeline.packages.cpio import ArchivedFile, CpioReader, MalformedCpio
 from pipeline.packages.package_signature import _PGP_SHA256
 from pipeline.packages.rpm_file_layout import package_damaged, read_rpm_layout
-from pipeline.packages.rpm_header import file_names, inode_numbers, open_header
+from pipeline.packages.rpm_header import consistent, file_names, hard_links, open_header
 from pipeline.packages.rpm_library import rpm
 from pipeline.streams import IteratorFile, decompressed
 
@@ -61,8 +60,9 @@ def read_payload(path: Path) -> Iterator[PayloadFile]:
     header = open_header(path)
     codec = LZMA if _compressor(header, path) == LZMA.name else None
     digests = header[rpm.RPMTAG_FILEDIGESTS] if header[rpm.RPMTAG_FILEDIGESTALGO] == _PGP_SHA256 else None
-    names = file_names(header)
-    links = _links(header)
+    with consistent(path):
+        names, links = file_names(header), hard_links(header)
+        archived = _archived(header, links)
     start = read_rpm_layout(path).payload
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     file = os.fdopen(handle, "rb", closefd=False)
@@ -70,10 +70,10 @@ def read_payload(path: Path) -> Iterator[PayloadFile]:
     weakref.finalize(file, os.close, handle)
     file.seek(start)
     with _damage(path):
-        unpacked = decompressed(file, limit=_most_bytes(header), name=path.name, codec=codec)
+        unpacked = decompressed(file, limit=_most_bytes(names, archived), name=path.name, codec=codec)
         stream = cast("BinaryIO", io.BufferedReader(IteratorFile(unpacked), CHUNK))
         places = {_raw(name).lstrip(b"/"): place for place, name in enumerate(names)}
-        reader = CpioReader(stream, _archived(header, links), places)
+        reader = CpioReader(stream, archived, places)
         for index, size in reader.members():
             if not size or index not in links:
                 continue
@@ -81,22 +81,14 @@ def read_payload(path: Path) -> Iterator[PayloadFile]:
             yield PayloadFile(links[index], size, _pieces(reader, names[index], expected, path))
 
 
-def _links(header: rpm.hdr) -> dict[int, tuple[int, ...]]:
-    """Return the places of all names of each regular file, by each of them; no ghosts."""
-    by_inode: dict[int, list[int]] = {}
-    modes, flags = header[rpm.RPMTAG_FILEMODES], header[rpm.RPMTAG_FILEFLAGS]
-    for index, (inode, mode, flag) in enumerate(zip(inode_numbers(header), modes, flags, strict=True)):
-        if stat.S_ISREG(mode & 0xFFFF) and not flag & FileFlag.GHOST:
-            by_inode.setdefault(inode, []).append(index)
-    return {index: tuple(places) for places in by_inode.values() for index in places}
-
-
 def _archived(header: rpm.hdr, links: Mapping[int, Sequence[int]]) -> list[ArchivedFile]:
     """Return each file of a header with the sizes that its content may have in the archive.
 
-    The content of several names of one file stands at the last of them.
+    The content of several names of one file stands at the last of them. That of a symbolic link is its target,
+    whatever size the header states: nobody reads it, and payload limits do not count it.
     """
     found = []
+    targets = header[rpm.RPMTAG_FILELINKTOS]
     for index, (mode, size) in enumerate(
         zip(header[rpm.RPMTAG_FILEMODES], header[rpm.RPMTAG_LONGFILESIZES], strict=True)
     ):
@@ -105,20 +97,21 @@ def _archived(header: rpm.hdr, links: Mapping[int, Sequence[int]]) -> list[Archi
             last = links[index][-1] == index
             found.append(ArchivedFile(frozenset({size, 0} if several else {size}), size if last else 0))
         elif stat.S_ISLNK(mode & 0xFFFF):
-            found.append(ArchivedFile(frozenset({size, 0}), size))
+            length = min(size, len(_raw(targets[index])))
+            found.append(ArchivedFile(frozenset({length, 0}), length))
         else:
             found.append(ArchivedFile(frozenset({0}), 0))
     return found
 
 
-def _most_bytes(header: rpm.hdr) -> int:
-    """Return how many bytes an archive of the header's files can have at most.
+def _most_bytes(names: Sequence[str], archived: Sequence[ArchivedFile]) -> int:
+    """Return how many bytes an archive of a header's files can have at most.
 
-    Sizes in a header are believed no further: an archive of more bytes is not that of these files.
+    The content of hard links counts once. Sizes in a header are believed no further: an archive of more bytes is not
+    that of these files.
     """
-    names, sizes = file_names(header), header[rpm.RPMTAG_LONGFILESIZES]
     named = sum(len(_raw(name)) + _MEMBER_BYTES for name in names)
-    return int(sum(sizes) + named + _ARCHIVE_BYTES)
+    return sum(file.stripped for file in archived) + named + _ARCHIVE_BYTES
 
 
 def _raw(name: str) -> bytes:

@@ -55,12 +55,12 @@ def read_header(path: Path, checksum: Digest) -> PackageHeader:
     header = open_header(path)
     if header[rpm.RPMTAG_SOURCEPACKAGE]:
         raise package_damaged(path, "it is a source package, which cannot be installed")
-    with _consistent(path):
+    with consistent(path):
         return _read(header, checksum)
 
 
 @contextlib.contextmanager
-def _consistent(path: Path) -> Iterator[None]:
+def consistent(path: Path) -> Iterator[None]:
     """Raise VerificationError `package-damaged` where a header's tags are inconsistent.
 
     rpm checks that a header's tags are well-formed, not that they are consistent: lists of equal length, indexes within
@@ -105,7 +105,7 @@ def read_source_nevra(path: Path) -> Nevra:
     header = open_header(path)
     if not header[rpm.RPMTAG_SOURCEPACKAGE]:
         raise package_damaged(path, "it is not a source package")
-    with _consistent(path):
+    with consistent(path):
         lacking = header[rpm.RPMTAG_NOSOURCE] or header[rpm.RPMTAG_NOPATCH]
         return replace(_nevra(header), arch=NO_SOURCE_ARCH if lacking else SOURCE_ARCH)
 
@@ -149,10 +149,7 @@ def _files(header: rpm.hdr, flags: Sequence[FileFlag]) -> Iterator[FileRecord]:
     languages = header[rpm.RPMTAG_FILELANGS] or [""] * count
     verify = header[rpm.RPMTAG_FILEVERIFYFLAGS]
     inodes = inode_numbers(header)
-    names_of: dict[int, int] = {}
-    for inode, mode, flag in zip(inodes, modes, flags, strict=True):
-        if stat.S_ISREG(mode & 0xFFFF) and not flag & FileFlag.GHOST:
-            names_of[inode] = names_of.get(inode, 0) + 1
+    names_of = {inodes[index]: len(places) for index, places in hard_links(header).items()}
     for i in range(count):
         mode = modes[i] & 0xFFFF
         regular = stat.S_ISREG(mode)
@@ -197,6 +194,25 @@ def inode_numbers(header: rpm.hdr) -> list[int]:
         numbers.setdefault(key, len(numbers))
         for key in zip(header[rpm.RPMTAG_FILEDEVICES], header[rpm.RPMTAG_FILEINODES], strict=True)
     ]
+
+
+def hard_links(header: rpm.hdr) -> dict[int, tuple[int, ...]]:
+    """Return the places of all names of each regular file, by the place of each name.
+
+    Ghosts are left out. Raises ValueError if names of one file have different sizes, which rpmbuild writes nowhere:
+    limits would apply to one of the sizes, and the content could have the other.
+    """
+    by_inode: dict[int, list[int]] = {}
+    modes, flags = header[rpm.RPMTAG_FILEMODES], header[rpm.RPMTAG_FILEFLAGS]
+    for index, (inode, mode, flag) in enumerate(zip(inode_numbers(header), modes, flags, strict=True)):
+        if stat.S_ISREG(mode & 0xFFFF) and not flag & FileFlag.GHOST:
+            by_inode.setdefault(inode, []).append(index)
+    names, sizes = file_names(header), header[rpm.RPMTAG_LONGFILESIZES]
+    for first, *others in by_inode.values():
+        for index in others:
+            if sizes[index] != sizes[first]:
+                raise ValueError(f"{names[index]} is {names[first]} by a hard link, and they have different sizes")
+    return {index: tuple(places) for places in by_inode.values() for index in places}
 
 
 def _scriptlets(header: rpm.hdr) -> Iterator[Scriptlet]:

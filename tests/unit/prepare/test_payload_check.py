@@ -62,7 +62,7 @@ def test_all_that_exceed_a_bound_are_named_with_the_way_out() -> None:
     check_payload_sizes([(BOMB, 10**10)], PayloadLimits(ratio=100_000))
 
 
-def test_the_content_of_a_header_counts_hard_links_once_and_no_ghosts() -> None:
+def test_the_content_of_a_header_counts_hard_links_once_by_the_largest_and_no_ghosts() -> None:
     def file(path: str, size: int, inode: int, mode: int = 0o100644, ghost: bool = False) -> FileRecord:
         flags = FileFlag.GHOST if ghost else FileFlag(0)
         return FileRecord(path, mode, "root", "root", size, 0, None, inode=inode, flags=flags)
@@ -72,7 +72,7 @@ def test_the_content_of_a_header_counts_hard_links_once_and_no_ghosts() -> None:
         Digest("1" * 64),
         (
             file("/a", 100, 1),
-            file("/b", 100, 1),
+            file("/b", 0, 1),
             file("/c", 7, 2),
             file("/ghost", 1000, 3, ghost=True),
             file("/folder", 4096, 4, 0o40755),
