@@ -73,13 +73,18 @@ def run_script(step: ScriptStep, session: BuildSession, bound: Path, build_time:
         what = "exceeded the sandbox's memory limit for scripts"
     elif ended.out_of_disk:
         what = "exceeded the sandbox's disk limit for scripts"
+    elif ended.too_large:
+        what = "exceeded the sandbox's limit on the size of a file"
+    elif ended.pids_refused:
+        what += ", and exceeded the sandbox's limit on processes"
     what += f": {said}" if said else " without output"
     if ended.out_of_disk:
         hint = "exclude the package with 'exclude', or pin another version with 'pins'"
         raise BuildError("scriptlet-failed", f"{step.label} {what}", place=step.package, hint=hint)
     if ended.timed_out:
         return _ended_badly("scriptlet-timed-out", f"{step.label} {what}", step, bound=True)
-    return _ended_badly("scriptlet-failed", f"{step.label} {what}", step, bound=ended.out_of_memory)
+    limited = ended.out_of_memory or ended.too_large or ended.pids_refused
+    return _ended_badly("scriptlet-failed", f"{step.label} {what}", step, bound=limited)
 
 
 def _lacks_program(session: BuildSession, program: str) -> bool:

@@ -11,6 +11,7 @@ import contextlib
 import itertools
 import os
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -63,7 +64,7 @@ class CommandResult:
     """The result of a command that has ended.
 
     `status` is its exit status, 128 + n when signal n ended it. `dropped` are the bytes of output beyond the limit.
-    `took` is seconds.
+    `took` is seconds. `pids_refused`: the kernel refused it a process beyond the limit of their number.
     """
 
     argv: tuple[str, ...]
@@ -75,11 +76,17 @@ class CommandResult:
     out_of_memory: bool = False
     out_of_disk: bool = False
     dropped: int = 0
+    pids_refused: bool = False
 
     @property
     def ok(self) -> bool:
-        """True if it ended by itself, with status 0."""
-        return self.status == 0 and not (self.timed_out or self.out_of_disk)
+        """True if it ended by itself, with status 0, and no limit killed a process of it or kept it from writing."""
+        return self.status == 0 and not (self.timed_out or self.out_of_memory or self.out_of_disk)
+
+    @property
+    def too_large(self) -> bool:
+        """True if it was killed as it wrote a file beyond the limit of its size, or a shell whose last command was."""
+        return self.status == 128 + signal.SIGXFSZ
 
 
 @dataclass(slots=True)
@@ -219,8 +226,9 @@ class BuildSession:
                     out_of_disk = self._quota.full()
                     if timed_out or out_of_disk:
                         break
-                out_of_disk = out_of_disk or (running.returncode not in (0, None) and self._quota.full())
-                kills = group.usage().oom_kills
+                # Also at status 0: a script may go on after a command that found the disk full.
+                out_of_disk = out_of_disk or self._quota.full()
+                usage = group.usage()
             finally:
                 # Also when the command has ended by itself: a runtime that was killed leaves processes running.
                 kill_and_wait(running, group)
@@ -233,9 +241,10 @@ class BuildSession:
             err.kept,
             time.monotonic() - begun,
             timed_out,
-            bool(kills),
+            bool(usage.oom_kills),
             out_of_disk,
             out.dropped + err.dropped,
+            bool(usage.pids_refused),
         )
         reason = last_message(files["log"])
         for file in files.values():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -133,6 +134,28 @@ def test_how_a_script_ended_is_told_with_what_it_said(tmp_path: Path) -> None:
     assert greedy is not None and (greedy.code, greedy.bound) == ("scriptlet-failed", True)
 
 
+@pytest.mark.parametrize(
+    ("outcome", "said"),
+    [
+        (ended(0, out_of_memory=True), "exceeded the sandbox's memory limit"),
+        (ended(1, out_of_memory=True), "exceeded the sandbox's memory limit"),
+        (ended(2, pids_refused=True), "ended with status 2, and exceeded the sandbox's limit on processes: said"),
+        (ended(128 + signal.SIGXFSZ), "exceeded the sandbox's limit on the size of a file: said"),
+    ],
+)
+def test_a_limit_that_a_script_met_is_no_warning_of_rpms_whatever_its_status(
+    outcome: CommandResult, said: str, tmp_path: Path
+) -> None:
+    failed = run(outcome, tmp_path)
+    assert failed is not None and failed.bound and said in failed.message
+    with pytest.raises(BuildError, match="sandbox's"):
+        judge_failure(failed, RPM)
+
+
+def test_a_script_that_does_with_fewer_processes_succeeded(tmp_path: Path) -> None:
+    assert run(ended(0, pids_refused=True), tmp_path) is None
+
+
 def unstarted(program: str) -> BuildError:
     """The error of a runtime that could not start a command, for whatever reason."""
     return BuildError("command-not-started", f"cannot start '{program}': crun failed", hint="`relbuild doctor`")
@@ -164,6 +187,8 @@ def test_a_machine_that_cannot_start_a_script_is_no_failure_of_the_packages(inte
 def test_nothing_goes_on_when_the_disk_is_full_or_the_sandbox_fails(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match="disk limit"):
         run(ended(1, out_of_disk=True), tmp_path)
+    with pytest.raises(BuildError, match="disk limit"):
+        run(ended(0, out_of_disk=True), tmp_path)
     with pytest.raises(BuildError, match="broken"):
         run(BuildError("bind-elsewhere", "broken"), tmp_path)
 
