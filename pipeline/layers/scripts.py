@@ -88,7 +88,7 @@ def run_script(step: ScriptStep, session: BuildSession, bound: Path, build_time:
 
 
 def _lacks_program(session: BuildSession, program: str) -> bool:
-    """Return whether the image has no such program, or not the interpreter that its first line names.
+    """Return whether the image lacks a program, or the interpreter that its first line names.
 
     Anything else that keeps a script from being started is the machine's: no failure of the package's.
     """

@@ -80,12 +80,12 @@ class CommandResult:
 
     @property
     def ok(self) -> bool:
-        """True if it ended by itself, with status 0, and no limit killed a process of it or kept it from writing."""
+        """True if it ended by itself, with status 0, within its memory, and the disk is not full."""
         return self.status == 0 and not (self.timed_out or self.out_of_memory or self.out_of_disk)
 
     @property
     def too_large(self) -> bool:
-        """True if it was killed as it wrote a file beyond the limit of its size, or a shell whose last command was."""
+        """True if its status is that of a command killed for writing beyond a file's limit."""
         return self.status == 128 + signal.SIGXFSZ
 
 
