@@ -136,6 +136,9 @@ def build_state_layer(
 ) -> StateLayer:
     """Make the state layer, or recall it when nothing that it depends on changed.
 
+    A layer with a failure that the rules do not tolerate is made again: the failure may have passed. One with a script
+    that a limit of the sandbox ended is not remembered.
+
     `rules` are the recipe's for scripts that fail; the layer is the same whatever they say, if it is made. `sandboxes`
     is asked for only when a sandbox is needed.
 
@@ -150,9 +153,7 @@ def build_state_layer(
     name = _identity(inputs, steps, lua, compression)
     with store.locked(f"state-{name.hex}"):
         known = store.recall_as(name, lambda value: from_json(_Known, value))
-        if known is not None and store.sound(known.layer.blob.digest):
-            for failure in known.failures:
-                judge_failure(failure, rules)
+        if known is not None and _tolerable(known.failures, rules) and store.sound(known.layer.blob.digest):
             return StateLayer(known.layer, known.changes, known.failures, states, reused=True)
         made = _make(
             inputs,
@@ -165,8 +166,20 @@ def build_state_layer(
             compression=compression,
             progress=progress,
         )
-        store.remember(name, to_json(made))
+        # A limit that ended a script may have been met on this machine, at this load, alone.
+        if not any(failure.bound for failure in made.failures):
+            store.remember(name, to_json(made))
     return StateLayer(made.layer, made.changes, made.failures, states, reused=False)
+
+
+def _tolerable(failures: Sequence[ScriptletFailure], rules: ScriptletRules) -> bool:
+    """Return whether the rules tolerate all failures of a remembered layer."""
+    try:
+        for failure in failures:
+            judge_failure(failure, rules)
+    except BuildError:
+        return False
+    return not any(failure.bound for failure in failures)
 
 
 def _trigger_paths(header: PackageHeader) -> tuple[str, ...]:

@@ -1,0 +1,98 @@
+"""The state layer as the store remembers it: what is recalled, made again, and never kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.compression import Compression
+from pipeline.digest import DiffId, Digest
+from pipeline.errors import BuildError
+from pipeline.layers import state_layer
+from pipeline.layers.scriptlet_failures import judge_failure
+from pipeline.layers.state_layer import StateInputs, StateLayer, build_state_layer
+from pipeline.model.accounts import AccountTable
+from pipeline.model.image import Descriptor, Layer
+from pipeline.model.scriptlets import ScriptletFailure, ScriptletMode, ScriptletName, ScriptletRules, Waiver
+from pipeline.model.tree import Tree
+from pipeline.progress import QUIET
+from pipeline.store import Store
+
+STRICT = ScriptletRules()
+RPM = ScriptletRules(ScriptletMode.RPM)
+WAIVED = ScriptletRules(waivers=(Waiver("a", ScriptletName.POST, "a test"),))
+
+
+class Machine:
+    """Makes the state layer without a sandbox: its scripts fail as `failures` says, which a test may change."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.failures: tuple[ScriptletFailure, ...] = ()
+        self.made = 0
+
+    def make(self, inputs: StateInputs, rules: ScriptletRules, *_: object, **__: object) -> state_layer._Known:
+        self.made += 1
+        for failure in self.failures:
+            judge_failure(failure, rules)
+        with self.store.writer() as blob:
+            blob.write(b"a layer" if not self.failures else b"a layer without what failed")
+        layer = Layer("state", DiffId(blob.digest.hex), Descriptor("layer", blob.digest, blob.size), blob.size)
+        return state_layer._Known(layer, (), self.failures)
+
+    def build(self, rules: ScriptletRules) -> StateLayer:
+        inputs = StateInputs((), (), {}, {}, Tree({}), AccountTable((), ()), (), (), "var/lib/rpm", 2, 5)
+        unused: Any = None
+        return build_state_layer(
+            inputs, rules, store=self.store, sandboxes=lambda: unused, compression=Compression.GZIP, progress=QUIET
+        )
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    made = Machine(Store.open(tmp_path / "store"))
+    monkeypatch.setattr(state_layer, "_make", made.make)
+    return made
+
+
+def failed(*, bound: bool = False) -> ScriptletFailure:
+    return ScriptletFailure("a-1-1.noarch", "a", ScriptletName.POST, "scriptlet-failed", "%post of a failed", bound)
+
+
+def test_a_layer_is_recalled_with_the_failures_that_the_recipe_tolerates(machine: Machine) -> None:
+    machine.failures = (failed(),)
+    assert not machine.build(RPM).reused
+    for rules in (RPM, WAIVED):
+        again = machine.build(rules)
+        assert again.reused and again.failures == (failed(),)
+    assert machine.made == 1
+
+
+def test_a_failure_that_the_recipe_does_not_tolerate_may_have_passed(machine: Machine) -> None:
+    machine.failures = (failed(),)
+    machine.build(RPM)
+    with pytest.raises(BuildError, match="%post of a failed"):
+        machine.build(STRICT)
+    machine.failures = ()
+    passed = machine.build(STRICT)
+    assert not passed.reused and passed.failures == ()
+    assert machine.build(RPM).failures == (), "what succeeded is remembered instead"
+    assert machine.made == 3
+
+
+def test_a_layer_of_which_a_limit_ended_a_script_is_not_remembered(machine: Machine) -> None:
+    machine.failures = (failed(bound=True),)
+    assert machine.build(WAIVED).failures == (failed(bound=True),)
+    machine.failures = ()
+    assert machine.build(WAIVED).failures == ()
+    assert machine.made == 2
+
+
+def test_a_layer_that_was_damaged_is_made_again(machine: Machine) -> None:
+    first = machine.build(STRICT)
+    assert machine.build(STRICT).reused
+    machine.store.blob(first.layer.blob.digest).unlink()
+    assert machine.build(STRICT).layer == first.layer and machine.made == 2
+    assert first.layer.blob.digest == Digest.of(b"a layer")
