@@ -183,10 +183,10 @@ def certificate_keys(packets: Sequence[Packet]) -> Iterator[tuple[int, OpenPgpKe
 
 
 def prune_certificate(armored: bytes, gone: Collection[str]) -> bytes:
-    """Return an armored certificate without the keys of the fingerprints `gone`.
+    """Return an armored certificate without the keys of the fingerprints `gone`, armored anew.
 
-    Their signatures are removed with them. The result is `armored` itself if nothing is removed, empty if the primary
-    key is. Raises MalformedPacket.
+    Their signatures are removed with them. The result is empty if the primary key is removed. Nothing of the given
+    armor is in it: rpm reads armor by other rules than `dearmor`. Raises MalformedPacket.
     """
     (packets,) = split_certificates(dearmor(armored))
     kept = {index for index, key in certificate_keys(packets) if key.fingerprint not in gone}
@@ -198,7 +198,7 @@ def prune_certificate(armored: bytes, gone: Collection[str]) -> bytes:
         keep = index in kept if packet.kind in KEY_PACKETS else keep
         if keep and packet.kind not in _KEYRING_ONLY:
             left.append(packet)
-    return armored if len(left) == len(packets) else armor(left)
+    return armor(left)
 
 
 def read_public_key(body: bytes) -> OpenPgpKey:
@@ -282,8 +282,14 @@ def armor_blocks(data: bytes) -> Iterator[bytes]:
 
 
 def dearmor(armored: bytes) -> bytes:
-    """Return the packets' bytes in an armored block (RFC 9580, 6.2). Raises MalformedPacket."""
-    lines = [line.strip() for line in armored.strip().splitlines()]
+    """Return the packets' bytes in an armored block (RFC 9580, 6.2). Raises MalformedPacket.
+
+    A carriage return that ends no line is refused: some readers of armor take it for a line end, others do not.
+    """
+    text = armored.replace(b"\r\n", b"\n").strip()
+    if b"\r" in text:
+        raise MalformedPacket("invalid armor: a carriage return stands alone")
+    lines = [line.strip() for line in text.split(b"\n")]
     try:
         body = lines[lines.index(b"") + 1 : -1]
         return base64.b64decode(b"".join(line for line in body if not line.startswith(b"=")), validate=True)

@@ -61,7 +61,8 @@ class AcceptedSignature(StrEnum):
 class PackageTrust:
     """The keys that may sign one repository's packages, and the weaker signatures it accepts.
 
-    `certificates` are armored, each in a block of its own, sorted, without their unusable keys; these are `unusable`.
+    `certificates` are armored by relbuild, each in a block of its own, sorted, without their unusable keys; these are
+    `unusable`.
     """
 
     certificates: tuple[bytes, ...] = ()

@@ -34,7 +34,7 @@ def _trust(keys: Sequence[RepositoryKey], accept: Iterable[AcceptedSignature], l
     for key in keys:
         lost = [one for one in key.unusable if not _counts(one, locked_at)]
         gone = {one.fingerprint for one in lost} | revoked
-        certificates.add(prune_certificate(key.armored, gone) if gone else key.armored)
+        certificates.add(prune_certificate(key.armored, gone))
         unusable |= dict.fromkeys(lost)
     return PackageTrust(tuple(sorted(certificates - {b""})), tuple(unusable), frozenset(accept))
 

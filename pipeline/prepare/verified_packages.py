@@ -173,7 +173,7 @@ def verified_file(package: Package, trust: PackageTrust, store: Store) -> Path:
     """Return the package's file in the store, its signature checked now or before."""
     path = store.blob(package.checksum)
     keys = [Digest.of(one) for one in trust.certificates]
-    name = identity("verify", 3, package=package.checksum, keys=keys, accept=sorted(trust.accept))
+    name = identity("verify", 4, package=package.checksum, keys=keys, accept=sorted(trust.accept))
     stamp = store.stamp(package.checksum)
     if stamp is None or store.recall(name) != stamp:
         stamp = store.verify(package.checksum)

@@ -61,8 +61,9 @@ _NO_BINDING = "no valid signature of its own key stands with it"
 class RepositoryKey:
     """A certificate of a repository: a primary key that signs its packages, with its subkeys.
 
-    `armored` is the certificate, unchanged and in a block of its own; `unusable` are its keys of which no signature
-    counts today.
+    `armored` is the certificate in a block of its own: the file's own armor where it holds no other certificate. It
+    identifies the key in locks and provenance; rpm never gets it (`prune_certificate`). `unusable` are its keys of
+    which no signature counts today.
     """
 
     repository: str

@@ -19,6 +19,7 @@ from pipeline.model.package import Nevra, Package
 from pipeline.model.platform import PackageRepository
 from pipeline.model.recipe import FileKind, FilePlan, LayerPlan, LocalPackage
 from pipeline.model.signing_key import KeyFault, PackageTrust, UnusableKey
+from pipeline.openpgp_packets import Packet, armor
 from pipeline.prepare import build_options as ordering
 from pipeline.prepare import obtain_sources, source_rpms, verified_packages
 from pipeline.prepare.package_trust import trust_by_repository
@@ -35,6 +36,7 @@ from tests.support.builds import (
     section,
 )
 from tests.support.journal import Journal, Told
+from tests.support.openpgp import V6_KEY
 
 A, B = "a-1-1.noarch", "b-2-1.x86_64"
 
@@ -135,7 +137,13 @@ def rpms(journal: Journal) -> Rpms:
     return Rpms(journal)
 
 
-KEYS = (RepositoryKey("base", "F1", b"one"), RepositoryKey("base", "F2", b"one"), RepositoryKey("extra", "F3", b"two"))
+def certificate(number: int) -> bytes:
+    """An armored certificate, which nobody reads further."""
+    return armor([Packet(6, b"", V6_KEY[:-1] + bytes([number]))])
+
+
+ONE, TWO, OTHER, THIRD = sorted(map(certificate, range(4)))
+KEYS = (RepositoryKey("base", "F1", ONE), RepositoryKey("base", "F2", ONE), RepositoryKey("extra", "F3", TWO))
 
 
 def trusts(keys: Sequence[RepositoryKey]) -> Mapping[str, PackageTrust]:
@@ -150,17 +158,17 @@ def test_headers_come_in_the_transactions_order_each_checked_by_its_own_reposito
     found = section(packages[2], packages[1], packages[0])
     headers = verified_packages.verify_and_read(packages, trusts(KEYS), found, here)
     assert [one.nevra.name for one in headers] == ["c", "b", "a"]
-    assert rpms.verified == [(A, [b"one"]), (B, [b"two"]), ("c-1-1.noarch", [b"one", b"two"])]
+    assert rpms.verified == [(A, [ONE]), (B, [TWO]), ("c-1-1.noarch", [ONE, TWO])]
     assert here.progress.tasks[0].advanced == 3
 
 
 def test_a_good_signature_is_not_checked_again_unless_keys_or_file_are_others(folder: Path, rpms: Rpms) -> None:
     here, packages = put(folder, A)
-    for keys in (KEYS, KEYS, (RepositoryKey("base", "F9", b"other"),)):
+    for keys in (KEYS, KEYS, (RepositoryKey("base", "F9", OTHER),)):
         verified_packages.verify_and_read(packages, trusts(keys), section(*packages), here)
-    assert rpms.verified == [(A, [b"one"]), (A, [b"other"])]
+    assert rpms.verified == [(A, [ONE]), (A, [OTHER])]
     rpms.bad.add(A)
-    third = (RepositoryKey("base", "F8", b"third"),)
+    third = (RepositoryKey("base", "F8", THIRD),)
     with pytest.raises(VerificationError):
         verified_packages.verify_and_read(packages, trusts(third), section(*packages), here)
     with pytest.raises(VerificationError):
@@ -184,10 +192,10 @@ def test_a_lock_as_it_stands_is_verified_with_a_key_that_expired_since(folder: P
     here, (one,) = put(folder, A)
     of_lock = section(one)
     expired = UnusableKey("F1", ("F1",), KeyFault.EXPIRED, since=of_lock.build_time + 1)
-    keys = (RepositoryKey("base", "F1", b"one", (expired,)),)
+    keys = (RepositoryKey("base", "F1", ONE, (expired,)),)
     cache = ordering.RepositoryCache(PLATFORM, ARCH, here)
     verified_packages.obtain_verified([one], recipe(folder), keys, of_lock, cache, locked=True)
-    assert rpms.verified == [(A, [b"one"])]
+    assert rpms.verified == [(A, [ONE])]
 
 
 def test_a_key_that_this_rpm_cannot_read_is_warned_of(folder: Path, rpms: Rpms) -> None:
@@ -251,7 +259,7 @@ def test_the_source_of_every_package_is_fetched_and_verified_once(folder: Path, 
     here.store.put(b"a-1-1.src")
     made = replace(locked(recipe(folder), A, B), platform=SOURCED)
     made = replace(made, headers=tuple(header(one, source_rpm="a-1-1.src.rpm") for one in (A, B)))
-    key = RepositoryKey("base-source", "F", b"armored")
+    key = RepositoryKey("base-source", "F", ONE)
     journal.stand_in(source_rpms, source_rpms.load_keys, gives=(key,))
     journal.stand_in(ordering, ordering.open_repositories, gives=opened("base-source", "more"))
     journal.stand_in(
@@ -266,7 +274,7 @@ def test_the_source_of_every_package_is_fetched_and_verified_once(folder: Path, 
     assert [set(call.args[1]) for call in journal.of(source_rpms.find_source_packages)] == [{"a-1-1.src.rpm"}, set()]
     assert journal.last(ordering.open_repositories).args[0].repositories == SOURCED.sources
     assert journal.last(source_rpms.fetch_packages).args == ([SOURCE], opened("base-source", "more"))
-    assert journal.last(verified_packages.verify_package).args[1].certificates == (b"armored",)
+    assert journal.last(verified_packages.verify_package).args[1].certificates == (ONE,)
 
 
 def test_sources_that_no_repository_has_are_told_with_the_packages_that_need_them(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,6 +67,32 @@ def test_a_key_alone_in_its_block_keeps_its_armor_so_that_locks_stay_fresh(maker
     one, two = makers
     keys, _ = read(one.public + two.public)
     assert {key.armored for key in keys} == {one.public, two.public}
+
+
+def read_differently(pinned: bytes, other: bytes, blank: bytes) -> bytes:
+    """A block with the packets of `pinned` and a private packet, or to a reader that skips a line, those of `other`."""
+    private = b"\xfc\xff"  # Type 60, with a length of five octets.
+    size = len(other) + -(len(pinned) + 6) % 3
+    head = pinned + private + size.to_bytes(4, "big") + bytes(size - len(other))
+    begin, _, *lines = armor(list(read_packets(other))).split(b"\n")
+    return b"\n".join((begin, b"Comment: x" + blank + base64.b64encode(head), b"", *lines))
+
+
+def test_rpm_gets_the_certificate_that_was_pinned_whatever_armor_its_file_has(
+    makers: tuple[KeyMaker, KeyMaker],
+) -> None:
+    """rpm ends a header line of armor at a line feed; a block could show each reader another key."""
+    one, two = makers
+    pinned = [one.primary]
+    for blank in (b"\r\r", b"\r\n\r"):
+        block = read_differently(one.binary, two.binary, blank)
+        with pytest.raises(VerificationError, match="a carriage return stands alone") as caught:
+            read_keys("r", block, "keys.gpg", fingerprints=pinned)
+        assert caught.value.code == "key-malformed"
+    told = one.public.replace(b"-----\n\n", b"-----\nComment: x\n\x0b\n", 1)
+    (key,) = read_keys("r", told, "keys.gpg", fingerprints=pinned)
+    assert key.armored == told, "the identity in locks stays"
+    assert trust_by_repository([key], [PackageRepository("r")])["r"].certificates == (one.public,)
 
 
 def test_armor_is_what_gpg_makes(makers: tuple[KeyMaker, KeyMaker]) -> None:
@@ -252,6 +279,6 @@ def test_a_certificate_loses_the_packets_of_keyrings_and_of_the_keys_that_go(
     trust_packet = b"\xb0\x02\x00\x00"  # As `pubring.gpg` of GnuPG 1 has them.
     with_trust = armor([Packet(0, b"", one.binary + trust_packet)])
     assert dearmor(prune_certificate(with_trust, ())) == one.binary
-    assert prune_certificate(one.public, ()) == one.public
+    assert prune_certificate(one.public.replace(b"\n\n", b"\nComment: x\n\n", 1), ()) == one.public
     assert left(prune_certificate(one.public, {one.subkey})) == [one.primary]
     assert prune_certificate(one.public, {one.primary}) == b""
