@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pipeline.errors import BuildError
-from pipeline.layers.passwd_files import changed_numbers, complete_group, complete_passwd, complete_shadow
+from pipeline.layers.passwd_files import changed_numbers, complete_group, complete_passwd, complete_shadow, is_number
 from pipeline.layers.transaction import ScriptStep
 from pipeline.model.accounts import AccountTable, ScriptAccount
 from pipeline.model.tree import Tree
@@ -84,6 +84,6 @@ def check_accounts(session: BuildSession, before: AccountTable) -> dict[tuple[st
     for kind, text in (("user", passwd), ("group", group)):
         for line in text.splitlines():
             fields = line.split(":")
-            if len(fields) > 2 and fields[2].isdigit():
+            if len(fields) > 2 and is_number(fields[2]):
                 numbers[kind, fields[0]] = int(fields[2])
     return numbers

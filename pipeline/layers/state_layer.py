@@ -22,6 +22,7 @@ from pipeline.layers.archive_files import place_archive
 from pipeline.layers.change_tracker import ChangeTracker
 from pipeline.layers.installed_packages import final_file_states, matching_paths, write_package_records
 from pipeline.layers.pack_layer import pack_directory
+from pipeline.layers.passwd_files import is_number
 from pipeline.layers.recipe_files import ImageFile
 from pipeline.layers.scriptlet_failures import judge_failure
 from pipeline.layers.scripts import SCRIPT_MOUNT, run_script
@@ -343,7 +344,7 @@ def _need_directory(session: BuildSession, path: str) -> None:
 
 
 def _number(kind: str, name: str, numbers: Mapping[tuple[str, str], int], place: str) -> int:
-    if name.isdigit():
+    if is_number(name):
         return int(name)
     try:
         return numbers[kind, name]

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import base64
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,13 +17,15 @@ from pipeline.digest import Digest
 from pipeline.errors import BuildError
 from pipeline.layers.account_numbers import number_accounts
 from pipeline.layers.passwd_files import changed_numbers, complete_group, complete_passwd, complete_shadow
-from pipeline.layers.state_accounts import scripted_accounts, still_expected
+from pipeline.layers.state_accounts import check_accounts, scripted_accounts, still_expected
+from pipeline.layers.state_layer import _number
 from pipeline.layers.transaction import ScriptStep
 from pipeline.model.accounts import AccountTable, NumberedAccounts, ScriptAccount
 from pipeline.model.header import Dependency, FileRecord, PackageHeader, Scriptlet, ScriptletPhase, TriggerKind
 from pipeline.model.package import Nevra
 from pipeline.model.recipe import Group, User
 from pipeline.model.tree import Entry, EntryKind, Tree
+from pipeline.sandbox.rootfs import RootFs
 
 
 def package(
@@ -146,6 +152,27 @@ def test_a_number_that_is_none_makes_no_account_and_no_internal_error(odd: str) 
     assert table.uid("odd") is None
     assert table.gid("odd") is None
     assert changed_numbers(table, f"fine:x:{odd}:0::/:/bin/sh\n", f"grouped:x:{odd}:\n") == ()
+
+
+@pytest.mark.parametrize("odd", ["²", "٣", "9" * 5000])
+def test_a_number_that_a_scriptlet_wrote_and_that_is_none_is_no_internal_error(odd: str, tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/passwd").write_text(f"odd:x:{odd}:0::/:/bin/sh\nfine:x:5:5::/:/bin/sh\n")
+    (tmp_path / "etc/group").write_text(f"odd:x:{odd}:\nfine:x:6:\n")
+    handle = os.open(tmp_path, os.O_PATH)
+    try:
+        session: Any = SimpleNamespace(files=RootFs(handle, 0))
+        assert check_accounts(session, AccountTable((), ())) == {("user", "fine"): 5, ("group", "fine"): 6}
+    finally:
+        os.close(handle)
+
+
+@pytest.mark.parametrize("odd", ["²", "٣", "9" * 5000])
+def test_an_owner_that_is_no_number_is_looked_up_as_a_name(odd: str) -> None:
+    with pytest.raises(BuildError) as caught:
+        _number("user", odd, {}, "demo.yaml:3")
+    assert caught.value.code == "owner-unknown"
+    assert _number("user", "4294967294", {}, "demo.yaml:3") == 4294967294
 
 
 # --- what scriptlets ask for ------------------------------------------------------------------------
