@@ -105,7 +105,9 @@ def _lacks_program(session: BuildSession, program: str) -> bool:
 
 def _ended_badly(code: str, message: str, step: ScriptStep, *, bound: bool = False) -> ScriptletFailure:
     script = ScriptletName(step.kind.value)
-    return ScriptletFailure(step.package, step.name, script, code, message, bound)
+    # A label with bytes of a header that are no UTF-8 would fit into no document.
+    shown = message.encode(errors="backslashreplace").decode()
+    return ScriptletFailure(step.package, step.name, script, code, shown, bound)
 
 
 def _write(script: Path, body: str) -> None:

@@ -184,6 +184,11 @@ def test_a_machine_that_cannot_start_a_script_is_no_failure_of_the_packages(inte
     assert caught.value is error, "with its hint"
 
 
+def test_a_label_that_is_no_utf8_is_shown_escaped(tmp_path: Path) -> None:
+    failed = run(ended(3), tmp_path, label="%post of a\udcff")
+    assert failed is not None and failed.message == r"%post of a\udcff ended with status 3: said"
+
+
 def test_nothing_goes_on_when_the_disk_is_full_or_the_sandbox_fails(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match="disk limit"):
         run(ended(1, out_of_disk=True), tmp_path)
