@@ -192,7 +192,8 @@ def read_keys(
     for problem in problems:
         warn(f"{shown_url(name)}: {problem}; this block is ignored")
     for key in keys:
-        for one in key.unusable:
+        shown = [one for one in key.unusable if not one.subkey] or key.unusable  # It disables its subkeys.
+        for one in shown:
             warn(f"{shown_url(name)}: {one}; no signature by it counts")
     return keys
 
@@ -277,9 +278,10 @@ def _verdicts(data: bytes) -> dict[str, _Verdicts]:
 
 
 def _unusable(certificate: _Certificate, verdicts: _Verdicts | None) -> tuple[UnusableKey, ...]:
-    """Return the unusable keys of a certificate.
+    """Return the unusable keys of a certificate, the primary key first.
 
-    If the primary key is unusable, its subkeys are too, and are not listed separately.
+    If the primary key is unusable, its subkeys are too. They are listed only where it has expired, and only for another
+    fault or an earlier date of their own: a lock may count the primary key still, and must not count them.
     """
     key = certificate.key
     keys = tuple(certificate_keys(certificate.packets))
@@ -289,6 +291,7 @@ def _unusable(certificate: _Certificate, verdicts: _Verdicts | None) -> tuple[Un
         why = "GnuPG does not read it" if known else f"it is of OpenPGP v{key.version}, which this rpm cannot check"
         return (UnusableKey(key.fingerprint, ids, KeyFault.UNREADABLE, detail=why),)
     found = []
+    primary = None  # Of an expired one, gpg calls all subkeys expired that have no other fault.
     for index, one in keys:
         letter, expiry = verdicts.get(one.fingerprint, ("i", 0))
         fault = _FAULTS.get(letter)
@@ -297,8 +300,12 @@ def _unusable(certificate: _Certificate, verdicts: _Verdicts | None) -> tuple[Un
         since = _revoked(certificate.packets[index + 1 :]) if fault is KeyFault.REVOKED else expiry
         detail = _NO_BINDING if fault is KeyFault.UNREADABLE else ""
         if index == 0:
-            return (UnusableKey(one.fingerprint, ids, fault, since=since, detail=detail),)
-        found.append(UnusableKey(one.fingerprint, (one.key_id,), fault, True, since, detail))
+            primary = UnusableKey(one.fingerprint, ids, fault, since=since, detail=detail)
+            if fault is not KeyFault.EXPIRED:
+                return (primary,)
+            found.append(primary)
+        elif primary is None or fault is not KeyFault.EXPIRED or 0 < since < primary.since:
+            found.append(UnusableKey(one.fingerprint, (one.key_id,), fault, True, since, detail))
     return tuple(found)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 _SECONDS = 60
 MADE_AT = "20200101T000000"
-EXPIRES = "2020-02-01"
+EXPIRES, SUBKEY_EXPIRES = "2020-02-01", "2020-01-16"
 """Keys are made at a time that has passed, so that they can have expired."""
 
 
@@ -58,6 +58,18 @@ class KeyMaker:
         with self._copy() as other:
             words = "key 1\nrevkey\ny\n0\n\ny\nsave\n" if subkey else "revkey\ny\n0\n\ny\nsave\n"
             other._gpg("--command-fd", "0", "--edit-key", other.primary, data=words.encode(), batch=False)
+            return other.public
+
+    @functools.cache  # noqa: B019
+    def expired_with_subkey_gone(self, *, revoked: bool) -> bytes:
+        """The certificate, its primary key expired, and its subkey revoked or expired a fortnight before."""
+        with self._copy() as other:
+            if revoked:
+                words = b"key 1\nrevkey\ny\n0\n\ny\nsave\n"
+                other._gpg("--command-fd", "0", "--edit-key", other.primary, data=words, batch=False)
+            else:
+                other._gpg("--quick-set-expire", other.primary, SUBKEY_EXPIRES, other.subkey)
+            other._gpg("--quick-set-expire", other.primary, EXPIRES)
             return other.public
 
     def close(self) -> None:

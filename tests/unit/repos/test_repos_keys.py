@@ -153,6 +153,31 @@ def test_a_locks_packages_outlive_the_date_of_their_key_but_not_its_revocation(
     assert trusted(expired.since + 1) == trusted(None) == []
 
 
+@pytest.mark.parametrize("revoked", [True, False])
+def test_a_subkey_does_not_come_back_when_its_primary_key_expires(
+    makers: tuple[KeyMaker, KeyMaker], revoked: bool
+) -> None:
+    one = makers[0]
+    ((key,), told) = read(one.expired_with_subkey_gone(revoked=revoked))
+    primary, subkey = key.unusable
+    fault = KeyFault.REVOKED if revoked else KeyFault.EXPIRED
+    assert (primary.fingerprint, primary.fault) == (one.primary, KeyFault.EXPIRED)
+    assert (subkey.fingerprint, subkey.fault, subkey.subkey) == (one.subkey, fault, True)
+    assert told == [f"keys.gpg: {primary}; no signature by it counts"]
+
+    def trusted(locked_at: int | None, *keys: RepositoryKey) -> set[str]:
+        trust = trust_by_repository(keys, [PackageRepository("r")], locked_at=locked_at)["r"]
+        return {name for certificate in trust.certificates for name in left(certificate)}
+
+    assert trusted(primary.since - 1, key) == {one.primary}
+    assert trusted(None, key) == set()
+    (older,), _ = read(one.public)
+    kept = {one.primary} if revoked else {one.primary, one.subkey}
+    assert trusted(None, older, key) == trusted(primary.since - 1, older, key) == kept
+    if not revoked:
+        assert trusted(subkey.since - 1, key) == {one.primary, one.subkey}
+
+
 def test_one_key_with_another_date_in_two_files_counts_by_the_later(makers: tuple[KeyMaker, KeyMaker]) -> None:
     one = makers[0]
     keys, told = read(one.expired() + one.public)
