@@ -83,7 +83,7 @@ def _first(table: dict[str, _Declared], wish: _Declared) -> None:
     table[wish.name] = _Declared(
         wish.name,
         known.number if numbered else wish.number,
-        known.source if numbered or wish.number is None else wish.source,
+        known.source if numbered or (wish.number is None and wish.script is None) else wish.source,
         known.group if known.group is not None else wish.group,
         known.home or wish.home,
         known.shell or wish.shell,

@@ -292,6 +292,9 @@ def _run_scripts(
         expected = left
         watch.record_step(step.label)
         yield failure
+    if expected:  # Those of scriptlets that did not run.
+        write_accounts(session, inputs.accounts, inputs.build_time)
+        watch.record_step("the account table")
 
 
 # --- files, removals, database ----------------------------------------------------------------------

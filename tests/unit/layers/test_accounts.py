@@ -231,6 +231,16 @@ def test_a_number_that_cannot_be_read_is_the_scriptlets_own() -> None:
     assert made.table.uid("x") == 999  # ... and one that comes out otherwise is `scriptlet-renumbers`.
 
 
+def test_a_number_that_cannot_be_read_is_of_the_package_that_asks_not_of_one_that_names_the_account() -> None:
+    made = numbered(
+        package("first", provides=[("user(x)", ""), ("group(x)", "")]),
+        package("second", owners=["x"], pre="groupadd -g $(cat /id) x\nuseradd -r -u $(cat /id) -g x x"),
+    )
+    assert made.scripted == tuple(
+        ScriptAccount(kind, "x", "second-1-1.noarch", ScriptletPhase.PRE) for kind in ("group", "user")
+    )
+
+
 def test_the_recipe_and_what_packages_say_come_before_scriptlets() -> None:
     made = numbered(
         package("httpd", owners=["apache"], pre=APACHE), users=[User("apache", 77, home="/", shell="/bin/zsh")]

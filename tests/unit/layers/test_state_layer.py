@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,13 +15,17 @@ from pipeline.errors import BuildError
 from pipeline.layers import state_layer
 from pipeline.layers.scriptlet_failures import judge_failure
 from pipeline.layers.state_layer import StateInputs, StateLayer, build_state_layer
-from pipeline.model.accounts import AccountTable
+from pipeline.layers.transaction import ScriptStep
+from pipeline.model.accounts import AccountTable, ScriptAccount
+from pipeline.model.header import ScriptletPhase
 from pipeline.model.image import Descriptor, Layer
+from pipeline.model.recipe import User
 from pipeline.model.scriptlets import ScriptletFailure, ScriptletMode, ScriptletName, ScriptletRules, Waiver
-from pipeline.model.tree import Tree
+from pipeline.model.tree import Entry, EntryKind, Tree
 from pipeline.progress import QUIET
 from pipeline.store import Store
 
+INPUTS = StateInputs((), (), {}, {}, Tree({}), AccountTable((), ()), (), (), "var/lib/rpm", 2, 5)
 STRICT = ScriptletRules()
 RPM = ScriptletRules(ScriptletMode.RPM)
 WAIVED = ScriptletRules(waivers=(Waiver("a", ScriptletName.POST, "a test"),))
@@ -43,10 +49,9 @@ class Machine:
         return state_layer._Known(layer, (), self.failures)
 
     def build(self, rules: ScriptletRules) -> StateLayer:
-        inputs = StateInputs((), (), {}, {}, Tree({}), AccountTable((), ()), (), (), "var/lib/rpm", 2, 5)
         unused: Any = None
         return build_state_layer(
-            inputs, rules, store=self.store, sandboxes=lambda: unused, compression=Compression.GZIP, progress=QUIET
+            INPUTS, rules, store=self.store, sandboxes=lambda: unused, compression=Compression.GZIP, progress=QUIET
         )
 
 
@@ -96,3 +101,26 @@ def test_a_layer_that_was_damaged_is_made_again(machine: Machine) -> None:
     machine.store.blob(first.layer.blob.digest).unlink()
     assert machine.build(STRICT).layer == first.layer and machine.made == 2
     assert first.layer.blob.digest == Digest.of(b"a layer")
+
+
+@pytest.mark.parametrize("asking", ["a-1-1.noarch", "not-here-1-1.noarch"])
+def test_every_account_is_written_whether_or_not_the_scriptlet_that_makes_it_ran(
+    asking: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+    monkeypatch.setattr(state_layer, "run_script", lambda *_: None)
+    monkeypatch.setattr(
+        state_layer,
+        "write_accounts",
+        lambda _, accounts, __: written.append(" ".join(user.name for user in accounts.users)),
+    )
+    table = AccountTable((User("root", 0), User("x", 999)), ())
+    tree = Tree.of({"usr/sbin/useradd": Entry("usr/sbin/useradd", EntryKind.FILE)})
+    inputs = replace(
+        INPUTS, accounts=table, tree=tree, scripted=(ScriptAccount("user", "x", asking, ScriptletPhase.PRE),)
+    )
+    steps = [ScriptStep("", ScriptletPhase.PRE, "a-1-1.noarch", "a", ("/bin/sh",), "", ())]
+    session: Any = None
+    watch: Any = SimpleNamespace(record_step=lambda _: None)
+    assert list(state_layer._run_scripts(inputs, steps, session, bound=Path(), watch=watch)) == [None]
+    assert written == ["root", "root x"]
