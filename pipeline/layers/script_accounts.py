@@ -14,7 +14,7 @@ import posixpath
 import re
 import shlex
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.model.header import PackageHeader, Scriptlet, ScriptletPhase
@@ -38,8 +38,24 @@ _GROUPADD_LONG = [
     *("force", "gid=", "key=", "non-unique", "password=", "system", "root=", "prefix=", "users=", "help"),
 ]
 
-_SCRIPT_LIMIT = 1 << 20
-"""Maximum characters of a scriptlet that is parsed: real ones have some thousands."""
+_SCRIPT_LIMIT = 64 << 10
+"""Maximum characters of a scriptlet that is parsed; no accounts are read from a longer one.
+
+The longest of 71 real ones has 4,103.
+"""
+
+_LEXED_TIMES = 4
+"""Times its length that a scriptlet may be lexed; what follows is not read.
+
+Once is enough where all quotes are closed. A line that opens one which no line closes (an apostrophe in a
+here-document) costs the lines that were searched.
+"""
+
+_TEXT_LIMIT = 4096
+"""Maximum characters of a word or value with its variables expanded, as a path has (PATH_MAX); longer is unknown.
+
+Without, `a=$a$a` repeated doubles a value each time.
+"""
 
 _QUOTED_LINES_LIMIT = 50
 """Maximum lines that a quoted word may span."""
@@ -192,12 +208,14 @@ def _commands(script: str) -> Iterator[list[str]]:
     """
     text = _SUBSTITUTION.sub(_UNKNOWN, script.replace("\\\n", " "))
     lines = _REDIRECTION.sub(" ", text).split("\n")
-    index = 0
-    while index < len(lines):
-        tokens, used = _tokens(lines[index : index + _QUOTED_LINES_LIMIT])
-        index += used
+    index, lexed = 0, 0
+    while index < len(lines) and lexed <= _LEXED_TIMES * len(script):
+        words = _WordLexer(lines[index : index + _QUOTED_LINES_LIMIT])
+        tokens = words.tokens()
+        index += words.lines if tokens is not None else 1
+        lexed += words.characters
         command: list[str] = []
-        for token in [*tokens, ";"]:
+        for token in [*(tokens or ()), ";"]:
             if token and set(token) <= _SEPARATORS:
                 yield from ([command] if command else ())
                 command = []
@@ -213,18 +231,48 @@ _RESERVED = frozenset(
 )
 
 
-def _tokens(lines: list[str]) -> tuple[list[str], int]:
-    """Return the words of the first line, and the number of lines that its quoted words span."""
-    for count in range(1, len(lines) + 1):
-        lexer = shlex.shlex("\n".join(lines[:count]), posix=True, punctuation_chars="();<>|&")
-        lexer.whitespace_split = True
+class _WordLexer:
+    """Lexer of the words of a line, and of the lines that its quoted words span.
+
+    It is also the file that `shlex` reads, which ends with the first line that ends outside of quotes.
+    """
+
+    def __init__(self, following: Sequence[str]) -> None:
+        self._following = following
+        self._lexer = shlex.shlex(self, posix=True, punctuation_chars="();<>|&")  # type: ignore[arg-type]
+        self._lexer.whitespace_split = True
+        self._at = 0
+        self.lines, self.characters = 1, 0
+
+    def tokens(self) -> list[str] | None:
+        """Return the words, None if a quote is not closed."""
         try:
-            return list(lexer), count
+            return list(self._lexer)
         except ValueError:
-            continue
-    return [], 1
+            return None
+
+    def read(self, _size: int) -> str:
+        """Return the next character, for `shlex`."""
+        line = self._following[self.lines - 1]
+        self.characters += 1
+        if self._at < len(line):
+            self._at += 1
+            return line[self._at - 1]
+        state = self._lexer.state
+        if not state or state not in self._lexer.quotes + self._lexer.escape or self.lines == len(self._following):
+            return ""
+        self.lines, self._at = self.lines + 1, 0
+        return "\n"
+
+    def readline(self) -> str:
+        """Pass over a comment, for `shlex`."""
+        self._at = len(self._following[self.lines - 1])
+        return ""
 
 
 def _expanded(word: str, variables: Mapping[str, str]) -> str:
     """Return a word with its known variables expanded; unknown ones keep their `$`."""
+    length = len(word) + sum(len(variables.get(found[1] or found[2], "")) for found in _VARIABLE.finditer(word))
+    if length > _TEXT_LIMIT:
+        return _UNKNOWN
     return _VARIABLE.sub(lambda found: variables.get(found[1] or found[2], found[0]), word)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.digest import Digest
+from pipeline.layers import script_accounts
 from pipeline.layers.script_accounts import AccountRequest, account_requests
 from pipeline.model.header import PackageHeader, Scriptlet, ScriptletPhase
 from pipeline.model.package import Nevra
@@ -153,3 +154,39 @@ def test_scriptlets_are_read_in_the_order_in_which_they_run() -> None:
         0,
     )
     assert [one.number for one in account_requests(header)] == [1, 2, 3]
+
+
+def test_text_that_grows_beyond_a_path_is_unknown() -> None:
+    """`a=$a$a` doubles a value: twenty-four lines came to 160 MB."""
+    doubled = "a=xxxxxxxxxx\n" + "a=$a$a\n" * 8
+    assert user(f"{doubled}useradd -c $a x").comment == "x" * 2560
+    assert user(f"{doubled}useradd -c $a$a x").comment == ""
+    assert user(f"{doubled}{'a=$a$a' * 16}\nuseradd -u $a x").unread
+    assert user("a=xxxxxxxxxx\n" + "a=$a$a\n" * 14 + "useradd -c $a -u 48 x") == AccountRequest("user", "x", PRE, 48)
+
+
+@pytest.mark.parametrize("line", ["\\''" + "a" * 300, "'", "don't '\""])
+def test_lines_whose_quotes_never_close_are_lexed_a_few_times(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each was lexed fifty times for fifty lines: 20 kB took seconds."""
+    body = f"useradd -u 48 x\n{'# nothing' * 5}\n" + f"{line}\n" * 151
+    lexed = 0
+    read_one = script_accounts._WordLexer.read
+
+    def read(words: script_accounts._WordLexer, size: int) -> str:
+        nonlocal lexed
+        lexed += 1
+        return read_one(words, size)
+
+    monkeypatch.setattr(script_accounts._WordLexer, "read", read)
+    assert requests(body)[0].number == 48
+    assert len(body) < lexed <= 5 * len(body)
+
+
+def test_an_apostrophe_that_nothing_closes_hides_no_account() -> None:
+    heredoc = "cat <<END\nIt isn't closed\nEND\n" + "echo done\n" * 60
+    assert user(f"{heredoc}useradd -u 48 x").number == 48
+
+
+def test_a_script_longer_than_any_real_one_is_not_read() -> None:
+    assert requests("useradd -u 48 x\n" + "#" * (64 << 10)) == ()
+    assert requests("useradd -u 48 x\n" + "#" * (63 << 10))[0].number == 48
