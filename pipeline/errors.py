@@ -22,7 +22,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pipeline.urls import redact_urls
+from pipeline.urls import cut_text, redact_urls
+
+TEXT_LIMIT = 8 << 10
+"""Characters of a problem's message, place or hint: what a server sends may be in them, and redacting takes time by the
+square of the length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +34,8 @@ class Problem:
     """One thing that is wrong.
 
     `code` is kebab-case and stable; `message` says what happened to which input; `place` is
-    `file:line` with the path in the document, or a package or file name; `hint` is the way out. Secrets in URLs are
-    redacted here, because errors are written to logs, reports and pages.
+    `file:line` with the path in the document, or a package or file name; `hint` is the way out. Each is cut to
+    TEXT_LIMIT, and secrets in URLs are redacted here, because errors are written to logs, reports and pages.
     """
 
     code: str
@@ -42,6 +46,9 @@ class Problem:
     def __post_init__(self) -> None:
         for name in ("message", "place", "hint"):
             text = getattr(self, name)
+            if text and len(text) > TEXT_LIMIT:
+                text = cut_text(text, TEXT_LIMIT)
+                object.__setattr__(self, name, text)
             if text and (":/" in text or not text.isascii()):
                 # Halves of surrogate pairs (file names that are no UTF-8, JSON's escapes) cannot be printed.
                 object.__setattr__(self, name, redact_urls(text).encode(errors="replace").decode())

@@ -14,6 +14,9 @@ HIDDEN = "***"
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
+_SHOWN_FROM = 4 << 10
+"""Characters of a URL that are looked at for a message: redacting takes time by the square of the length."""
+
 _LABEL = re.compile(r"[^\s./\\@:%]{1,63}")
 _HOST_LIMIT = 253
 """Characters of a host name (RFC 1035; 63 of a label); longer ones make the resolver raise UnicodeError."""
@@ -73,6 +76,18 @@ def redact_urls(text: str) -> str:
     return _QUERY.sub(lambda found: found[1] + _PARAMETER.sub(_shown_parameter, found[2]), text)
 
 
+def cut_text(text: str, limit: int) -> str:
+    """Return at most some `limit` characters of a text, and nothing of a URL that would be cut.
+
+    Without its end, a part of a URL cannot be told to be a secret.
+    """
+    if len(text) <= limit:
+        return text
+    before, separator, torn = text[:limit].rpartition("://")
+    whole = not separator or any(sign.isspace() for sign in torn)
+    return f"{text[:limit]}…" if whole else f"{before}{separator}{HIDDEN}…"
+
+
 def _shown_parameter(found: re.Match[str]) -> str:
     return found[0] if found[1] in _HARMLESS else f"{found[1]}={HIDDEN}"
 
@@ -90,7 +105,7 @@ def shown_url(url: str, limit: int = 200) -> str:
     scheme, separator, rest = url.partition("://")
     if separator and (at := re.search(r"^.*@(?!sha256:)", rest, re.DOTALL)) and "@" in rest.split("/")[0]:
         rest = f"{HIDDEN}@{rest[at.end() :]}"
-    text = redact_urls(f"{scheme}{separator}{rest}")
+    text = redact_urls(cut_text(f"{scheme}{separator}{rest}", _SHOWN_FROM))
     return "".join(sign if sign.isprintable() else "?" for sign in text[:limit])
 
 

@@ -25,6 +25,8 @@ NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
 
 _ALGORITHMS = {"sha256": 64, "sha384": 96, "sha512": 128}
 _REPOMD = "/repodata/repomd.xml"
+_KIND_SHOWN = 80
+"""Characters of a record's kind in messages: the longest known one has some thirty."""
 _MIRRORS = 200
 _SCHEMES = frozenset({"http", "https", "file"})
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
@@ -114,11 +116,12 @@ def parse_repomd(data: bytes, name: str) -> Repomd:
 
 def _record(element: Element, name: str) -> MetadataRecord:
     kind = element.attributes["type"]
-    place = f"{name}, {kind}"
+    shown = kind[:_KIND_SHOWN]
+    place = f"{name}, {shown}"
     location = element.find("location")
     checksum = element.find("checksum")
     if location is None or checksum is None:
-        raise VerificationError("repomd-malformed", f"'{kind}' has no location or checksum", place=place)
+        raise VerificationError("repomd-malformed", f"'{shown}' has no location or checksum", place=place)
     opened = element.find("open-checksum")
     return MetadataRecord(
         kind,

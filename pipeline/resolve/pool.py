@@ -205,7 +205,7 @@ class PackagePool:
         if text.startswith("("):
             rich = self.pool.parserpmrichdep(text)
             if rich is None:
-                raise ResolutionError("dependency-malformed", f"'{text}' is not a valid rich dependency")
+                raise ResolutionError("dependency-malformed", f"'{text[:200]}' is not a valid rich dependency")
             return rich
         found = re.fullmatch(r"(\S+)\s+(<=|>=|<|>|==?)\s+(\S+)", text)
         if not found:

@@ -15,7 +15,15 @@ from rich.console import Console
 from pipeline.cli.progress_bars import Live
 from pipeline.cli.progress_display import _JsonLines, _Lines
 from pipeline.digest import Digest
-from pipeline.errors import EnvironmentLacking, Problem, RecipeError, RelbuildError, UsageError, VerificationError
+from pipeline.errors import (
+    TEXT_LIMIT,
+    EnvironmentLacking,
+    Problem,
+    RecipeError,
+    RelbuildError,
+    UsageError,
+    VerificationError,
+)
 from pipeline.mirror.address_parser import parse_address
 from pipeline.mirror.backends.registry.registry_address_form import RegistryRoot
 from pipeline.mirror.mirror_access import MirrorAccess
@@ -118,6 +126,19 @@ def test_no_password_survives_in_any_text(secret: str, form: str, before: str, a
 def test_what_is_no_secret_is_shown_as_it_is(text: str) -> None:
     assert redact_urls(text) == text
     assert Problem("code", text).message == text
+
+
+@pytest.mark.parametrize("begin", ["", "http://host/a?b=c ", "http://"])
+@pytest.mark.parametrize("endless", ["://a:b", "://?", "://", f"{SECRET}", f"u:{SECRET}/"])
+def test_a_text_without_end_is_cut_and_no_part_of_a_torn_url_is_shown(begin: str, endless: str) -> None:
+    text = f"{begin}{endless * 100_000}@host.test/"
+    problem = Problem("c", text, text, text)
+    for shown in (problem.message, problem.place, problem.hint):
+        assert shown is not None
+        assert len(shown) <= 2 * TEXT_LIMIT
+        assert SECRET not in shown or not begin.endswith("://")
+    assert len(shown_url(text)) <= 200
+    assert SECRET not in shown_url(f"http://{SECRET * 10_000}@host.test/")
 
 
 # --- where URLs come from people -------------------------------------------------------------------
