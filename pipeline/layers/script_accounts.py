@@ -258,7 +258,7 @@ class _WordLexer:
         if self._at < len(line):
             self._at += 1
             return line[self._at - 1]
-        state = self._lexer.state
+        state = self._lexer.state  # type: ignore[attr-defined] # typeshed lacks it
         if not state or state not in self._lexer.quotes + self._lexer.escape or self.lines == len(self._following):
             return ""
         self.lines, self._at = self.lines + 1, 0
