@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.errors import VerificationError
 from pipeline.openpgp_packets import RSA, MalformedPacket, PacketKind, Signature, read_packets, read_signature
 from pipeline.packages.rpm_file_layout import RpmFileLayout, package_damaged
 
@@ -30,10 +31,13 @@ SIGNATURE_HEADER_LIMIT = 64 << 20
 """Maximum bytes of a signature header, as in rpm. Most of it is space reserved for signatures."""
 
 SIGNATURES_MOST = 16
-"""Maximum signatures of one package: rpm 6 has no limit; two or three are common."""
+"""Maximum signatures of one package, equal ones counted too: rpm 6 has no limit; two or three are common."""
 
 SIGNATURE_BYTES_MOST = 64 << 10
 """Maximum bytes of one signature: the largest post-quantum ones have 50 KB."""
+
+_TEXT_MOST = 2 * SIGNATURE_BYTES_MOST
+"""Maximum bytes of one signature in base64, which adds a third, and line ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +67,19 @@ def read_signatures(path: Path, layout: RpmFileLayout) -> tuple[PackageSignature
             raise package_damaged(path, f"its signature header has more than {SIGNATURE_HEADER_LIMIT >> 20} MiB")
         data = file.read(layout.header - _LEAD)
     found: dict[tuple[bool, bytes], PackageSignature] = {}
-    for tag, packet in _packets(data, path):
-        if len(packet) > SIGNATURE_BYTES_MOST:
-            raise package_damaged(path, f"a signature has more than {SIGNATURE_BYTES_MOST >> 10} KiB")
-        whole = tag in {_PGP, _GPG}
-        found.setdefault((whole, packet), _signature(packet, whole, tag))
-        if len(found) > SIGNATURES_MOST:
+    for number, (tag, packet) in enumerate(_packets(data, path), 1):
+        if number > SIGNATURES_MOST:
             raise package_damaged(path, f"it has more than {SIGNATURES_MOST} signatures")
+        if len(packet) > SIGNATURE_BYTES_MOST:
+            raise _too_large(path)
+        whole = tag in {_PGP, _GPG}
+        if (whole, packet) not in found:
+            found[whole, packet] = _signature(packet, whole, tag)
     return tuple(found.values())
+
+
+def _too_large(path: Path) -> VerificationError:
+    return package_damaged(path, f"a signature has more than {SIGNATURE_BYTES_MOST >> 10} KiB")
 
 
 def _packets(data: bytes, path: Path) -> Iterator[tuple[int, bytes]]:
@@ -83,6 +92,8 @@ def _packets(data: bytes, path: Path) -> Iterator[tuple[int, bytes]]:
         if tag in {_DSA_HEADER, _RSA_HEADER, _PGP, _GPG}:
             if kind != _BINARY or not 0 <= where <= len(store) - count:
                 raise package_damaged(path, "a signature does not fit into its signature header")
+            if count > SIGNATURE_BYTES_MOST:
+                raise _too_large(path)
             yield tag, store[where : where + count]
         elif tag == _OPENPGP:
             if kind != _STRINGS or not 0 <= where < len(store) or not 0 < count <= SIGNATURES_MOST:
@@ -95,13 +106,15 @@ def _strings(store: bytes, at: int, count: int, path: Path) -> Iterator[bytes]:
         end = store.find(b"\0", at)
         if end < 0:
             raise package_damaged(path, "the list of its signatures does not fit into its signature header")
+        if end - at > _TEXT_MOST:
+            raise _too_large(path)
         yield store[at:end]
         at = end + 1
 
 
 def _decoded(text: bytes, path: Path) -> bytes:
     try:
-        return base64.b64decode(b"".join(text.split()), validate=True)
+        return base64.b64decode(text.translate(None, b" \t\r\n"), validate=True)
     except binascii.Error as error:
         raise package_damaged(path, f"a signature in its list is no base64: {error}") from error
 
