@@ -77,10 +77,14 @@ def test_a_layer_has_a_media_type_of_the_image_specification(codec: Compression)
     assert LAYERS[codec].removeprefix("application/vnd.oci.image.layer.v1.") in ("tar+gzip", "tar+zstd")
 
 
+BY_NAME_ALONE = {"LZMA"}
+"""Codecs whose streams do not begin with a magic number: who reads one names it."""
+
+
 def test_every_codec_is_listed() -> None:
     declared = {name: value for name, value in vars(compression).items() if isinstance(value, Codec)}
-    missing = [name for name, codec in declared.items() if codec not in CODECS]
-    assert declared and not missing, f"list {missing} in pipeline/compression.py: CODECS"
+    missing = {name for name, codec in declared.items() if codec not in CODECS}
+    assert missing == BY_NAME_ALONE, f"list {missing - BY_NAME_ALONE} in pipeline/compression.py: CODECS"
     assert not [codec for codec in Compression if layer_codec(codec).reads not in CODECS]
 
 

@@ -105,7 +105,7 @@ def test_whoever_has_tags_moved_was_given_what_was_cleared_or_asks_the_gate() ->
             "Cleared",
             "clear_published",
             "prepare_upload",
-            "carry",
+            "copy_one",
         }
         assert given or made, f"{one.place} has tags moved: it must be given a Cleared, or make one"
 
@@ -184,7 +184,7 @@ def test_no_other_verb_of_a_repository_moves_a_tag_to_pull_by(repository: Reposi
         "accept": ((),),
         "statuses": ({200, 404},),
         "what": ("look",),
-        "answer": (),
+        "response": (),
         "moved": ({"1.0": new.digest, "latest": new.digest},),
     }
     verbs = {
