@@ -120,9 +120,9 @@ class Platform:
     `rpm_database` is the directory in the image where the platform's own rpm reads its database.
     `architectures` are RPM base architectures (`x86_64`, `aarch64`). `variables` values may name environment variables
     that are offered (`is_offered`), as `${NAME:-default}`; they are expanded by `pipeline.repos`. `sources` are the
-    repositories of source packages; nothing is resolved from them. `files` are the `.repo` files and folders of
-    variables beside the definitions that it was read from, but for those that hold secrets. `payload_limits` hold where
-    a recipe states none.
+    repositories of source packages; nothing is resolved from them. `watched` are the `.repo` files and folders of
+    variables that it was read from, wherever they are; `files` are those of them that are sent to workers: beside the
+    definitions, and without secrets. `payload_limits` hold where a recipe states none.
     """
 
     name: str
@@ -133,4 +133,5 @@ class Platform:
     description: str = field(default="", compare=False)
     sources: tuple[PackageRepository, ...] = ()
     files: tuple[Path, ...] = field(default=(), compare=False)
+    watched: tuple[Path, ...] = field(default=(), compare=False)
     payload_limits: PayloadLimits = PayloadLimits()

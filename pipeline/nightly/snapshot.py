@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pipeline.digest import Digest
 from pipeline.model.night_record import Product
-from pipeline.model.platform import PLAIN_ACCESS
+from pipeline.model.platform import PLAIN_ACCESS, Platform
 from pipeline.nightly.catalogue import recipe_files, recipe_templates
 from pipeline.nightly.night_planner import Planner
 from pipeline.nightly.no_change import (
@@ -50,9 +50,9 @@ def night_snapshot(
                     files |= {path for path in folder.rglob("*") if path.is_file()}
     documents: list[tuple[str, Digest]] = []
     for platform_state in planner.platform_states:
-        for path in platform_state.platform.files:
-            folders |= {path} if path.is_dir() else set()
-            files |= {one for one in path.iterdir() if one.is_file()} if path.is_dir() else {path}
+        platform_files, platform_folders = watched_paths(platform_state.platform)
+        files |= platform_files
+        folders |= platform_folders
         own = platform_variables(platform_state.platform, platform_state.arch, planner.build_env.environment)
         for repository in platform_state.platform.repositories:
             expanded = expand_repository(repository, own, planner.build_env.environment)
@@ -81,6 +81,13 @@ def night_snapshot(
             if one.published.digest is not None
         ],
     )
+
+
+def watched_paths(platform: Platform) -> tuple[set[Path], set[Path]]:
+    """Return the files whose content, and the folders whose listing, a platform's definition was read from."""
+    folders = {path for path in platform.watched if path.is_dir()}
+    inside = {one for folder in folders for one in folder.iterdir() if one.is_file()}
+    return inside | (set(platform.watched) - folders), folders
 
 
 def _template_folders(sources: tuple[Path, ...]) -> Iterator[Path]:

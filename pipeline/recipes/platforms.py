@@ -164,13 +164,14 @@ class _Reader:
         self._folder = folder
         self.broken: dict[str, list[Problem]] = {}
         self._files: list[Path] = []
+        self._watched: list[Path] = []
 
     def platform(self, name: str, below: tuple[str, ...]) -> Platform:
         """Return the platform `name` with all that it extends; `below` are those that extend it."""
         document = self._platforms[name]
         path: DocumentPath = ("platforms", name)
         if not below:
-            self._files = []
+            self._files, self._watched = [], []
         base = self._base(name, document, path, below)
         outer = below[0] if below else name
         variables = {
@@ -224,6 +225,7 @@ class _Reader:
             description=document.description,
             sources=tuple(sources.values()),
             files=tuple(dict.fromkeys(self._files)),
+            watched=tuple(dict.fromkeys(self._watched)),
         )
 
     def _repo_file(
@@ -236,8 +238,7 @@ class _Reader:
         except RecipeError as error:
             self.broken.setdefault(outer, []).extend(error.problems)
             return ()
-        if not found.secret:
-            self._keep(found.path)
+        self._keep(found.path, sent=not found.secret)
         known = variable_names(variables)
         for repository in found.repositories:
             found_in = (one for text in _texts(repository) for one in _VARIABLE.findall(text))
@@ -259,12 +260,16 @@ class _Reader:
             self.broken.setdefault(outer, []).extend(error.problems)
             return {}
         for name in folders:
-            self._keep(self._folder / name)
+            self._keep(self._folder / name, sent=True)
         return found
 
-    def _keep(self, path: Path) -> None:
-        """Note a file or folder beside the definitions, which their readers elsewhere need too."""
-        if path.absolute().is_relative_to(self._folder.absolute()):
+    def _keep(self, path: Path, *, sent: bool) -> None:
+        """Note a file or folder that was read.
+
+        `sent`: readers elsewhere may have it, if it is beside the definitions.
+        """
+        self._watched.append(path.absolute())
+        if sent and path.absolute().is_relative_to(self._folder.absolute()):
             self._files.append(path.absolute())
 
     def _base(

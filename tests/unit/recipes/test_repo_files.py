@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from pipeline.errors import RecipeError
 from pipeline.ini_documents import IniMalformed, parse_ini
 from pipeline.model.platform import PackageRepository, Platform, RepositoryAccess, SecretReference
-from pipeline.recipes import Platforms, load_platforms
+from pipeline.nightly.snapshot import watched_paths
+from pipeline.recipes import Platforms, load_platforms, repo_files
 from pipeline.recipes.repo_file_options import OPTIONS
 from pipeline.repos.repository_access import read_secret
 
@@ -154,6 +155,7 @@ def test_what_a_vendors_file_says_counts_and_its_passwords_stay_where_they_are(t
     assert read_secret(secret, {}, "r") == SECRET
     assert SECRET not in f"{found!r}{repository.access!r}"
     assert found.files == ()  # is not sent to workers
+    assert found.watched == (tmp_path / "some.repo",)
     assert platform(tmp_path, REDHAT).files == (tmp_path / "some.repo",)
 
 
@@ -225,6 +227,8 @@ def test_a_file_from_the_root_is_read_and_not_sent_to_workers(tmp_path: Path) ->
     )
     found = load_platforms(tmp_path / "in/repositories.yaml").find("p")
     assert len(found.repositories) == 1 and found.files == ()
+    assert found.watched == (elsewhere / "x.repo",)
+    assert watched_paths(found) == ({elsewhere / "x.repo"}, set())
 
 
 def test_sections_of_one_name_in_two_files_are_refused(tmp_path: Path) -> None:
@@ -246,6 +250,21 @@ def test_folders_of_variables_are_dnfs(tmp_path: Path) -> None:
     assert dict(found.find("rhel").variables) == {"channel": "stable", "releasever": "9"}
     assert dict(found.find("extended").variables) == {"channel": "stable", "releasever": "8", "own": "x"}
     assert set(found.find("rhel").files) == {tmp_path / "vars", tmp_path / "some.repo"}
+
+
+def test_a_night_watches_dnfs_own_folder_of_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    away = tmp_path / "etc/dnf/vars"
+    away.mkdir(parents=True)
+    (away / "releasever").write_text("8")
+    monkeypatch.setattr(repo_files, "VARIABLES_FOLDERS", (away,))
+    here = tmp_path / "recipes"
+    here.mkdir()
+    (here / "some.repo").write_text(GOOD)
+    text = (DEFINITIONS % "").replace("variables:", f"dnf-vars: [{away}]\n    variables:", 1)
+    (here / "repositories.yaml").write_text(text)
+    found = load_platforms(here / "repositories.yaml").find("rhel")
+    assert found.files == (here / "some.repo",)
+    assert watched_paths(found) == ({away / "releasever", here / "some.repo"}, {away})
 
 
 @pytest.mark.parametrize("name", ["/run/secrets", "../secrets", "away", "links", "evil"])
