@@ -19,8 +19,9 @@ the runtime or by the sandbox, read back from the kernel while the instance runs
 not take is reported as unenforced, with the reason. `enforced-limits` in [rules](rules.md) names them as they are
 named here; volumes are `volume PATH`, and a scratch file system has `tmpfs_inodes` as well.
 
-The kernel may round a limit by its slack. Where a recipe asks for none, `without` is what holds all the same. Each has
-one file in `pipeline/model/limits/`: whoever adds one adds a limit
+The kernel may round a limit by its slack. Where a recipe asks for none, `without` is what holds all the same; where the
+machine lacks the controller for it, it is reported as unenforced, and `enforce` and `enforced-limits` hold for it too.
+Each has one file in `pipeline/model/limits/`: whoever adds one adds a limit
 ([why](decisions/0029-one-declaration-for-each-limit.md)).
 
 """

@@ -82,10 +82,16 @@ class StartedInstance:
 
 
 def read_limits(limits: Limits, measured: ObservedInstance) -> tuple[LimitReading, ...]:
-    """Read back each limit that was asked for, in the order in which they are set."""
+    """Read back each limit that was asked for, in the order in which they are set.
+
+    Where nothing was asked for, the limit that is then set is read back if its controller is missing: a report says
+    what did not hold.
+    """
     readings: list[LimitReading] = []
     for limit in IN_STAGES:
         asked = limits[limit]
+        if asked is None and isinstance(limit.set_by, InResources):
+            asked = None if measured.group.has(limit.controller(measured.group)) else limit.set_by.unasked
         if asked is not None:
             readings += limit.read(asked, measured)
     return tuple(readings)

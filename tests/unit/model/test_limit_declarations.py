@@ -178,6 +178,22 @@ def test_a_machine_without_its_controller_starts_it_and_reads_it_as_not_enforced
         assert found and all(reading.reason and not is_enforced(reading) for reading in found)
 
 
+@each
+def test_a_limit_that_nobody_asked_for_is_told_where_its_controller_is_missing(limit: AnyLimit, tmp_path: Path) -> None:
+    """It is left out then, as one that was asked for; whoever wants limits enforced has to see that."""
+    if not isinstance(limit.set_by, InResources) or limit.set_by.unasked is None:
+        return
+    assert limit.controllers is not None
+    for version, lacking in enumerate(limit.controllers, 1):
+        found = []
+        for name in ("", lacking):
+            group = group_of(tmp_path / f"{version}{name}", version, lacking=name)
+            readings = read_limits(Limits(), ObservedInstance(group, -1, None))
+            found.append([reading for reading in readings if reading.name == limit.name])
+        told = f"the {lacking} controller is not available"
+        assert found == [[], [LimitReading(limit.name, limit.set_by.unasked, None, False, told)]]
+
+
 def test_the_runtime_is_told_what_its_specification_has(tmp_path: Path) -> None:
     """It ignores any other member; and what one limit writes, no other may write again."""
     for version in (1, 2):

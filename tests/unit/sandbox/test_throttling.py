@@ -140,10 +140,8 @@ def test_a_kernel_without_throttling_is_not_believed(tmp_path: Path) -> None:
 
 
 def reading_of(group: Cgroup, found: VolumeRates | None, *volumes: FileSystemSize) -> LimitReading:
-    return read_limits(
-        Limits(io_bandwidth=RATE),
-        ObservedInstance(group, 1, None, volume_rates=found or VolumeRates(), volumes=volumes),
-    )[0]
+    observed = ObservedInstance(group, 1, None, volume_rates=found or VolumeRates(), volumes=volumes)
+    return next(one for one in read_limits(Limits(io_bandwidth=RATE), observed) if one.name == "io_bandwidth")
 
 
 def test_without_volumes_or_block_devices_it_is_unenforced_with_the_reason(v1: Cgroup) -> None:
