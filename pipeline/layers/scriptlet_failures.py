@@ -26,10 +26,16 @@ def judge_failure(failure: ScriptletFailure, rules: ScriptletRules) -> Tolerated
     """
     waiver = next((one for one in rules.waivers if _covers(one, failure)), None)
     if waiver is not None:
-        return ToleratedFailure(failure.package, failure.script, failure.message, waiver.reason)
+        return _tolerated(failure, waiver.reason)
     if rules.mode is ScriptletMode.RPM and failure.script not in CRITICAL and not failure.bound:
-        return ToleratedFailure(failure.package, failure.script, failure.message)
+        return _tolerated(failure, "")
     raise BuildError(failure.code, failure.message, place=failure.package, hint=_failure_hint(failure, rules))
+
+
+def _tolerated(failure: ScriptletFailure, reason: str) -> ToleratedFailure:
+    return ToleratedFailure(
+        failure.package, failure.script, failure.message, reason, code=failure.code, status=failure.status
+    )
 
 
 def unused_waivers(waivers: Sequence[Waiver], failures: Sequence[ScriptletFailure]) -> tuple[str, ...]:

@@ -82,9 +82,10 @@ def run_script(step: ScriptStep, session: BuildSession, bound: Path, build_time:
         hint = "exclude the package with 'exclude', or pin another version with 'pins'"
         raise BuildError("scriptlet-failed", f"{step.label} {what}", place=step.package, hint=hint)
     if ended.timed_out:
+        # Its status is that of the kill, or of a script that ended meanwhile.
         return _ended_badly("scriptlet-timed-out", f"{step.label} {what}", step, bound=True)
     limited = ended.out_of_memory or ended.too_large or ended.pids_refused
-    return _ended_badly("scriptlet-failed", f"{step.label} {what}", step, bound=limited)
+    return _ended_badly("scriptlet-failed", f"{step.label} {what}", step, bound=limited, status=ended.status)
 
 
 def _lacks_program(session: BuildSession, program: str) -> bool:
@@ -103,11 +104,13 @@ def _lacks_program(session: BuildSession, program: str) -> bool:
     return False
 
 
-def _ended_badly(code: str, message: str, step: ScriptStep, *, bound: bool = False) -> ScriptletFailure:
+def _ended_badly(
+    code: str, message: str, step: ScriptStep, *, bound: bool = False, status: int | None = None
+) -> ScriptletFailure:
     script = ScriptletName(step.kind.value)
     # A label with bytes of a header that are no UTF-8 would fit into no document.
     shown = message.encode(errors="backslashreplace").decode()
-    return ScriptletFailure(step.package, step.name, script, code, shown, bound)
+    return ScriptletFailure(step.package, step.name, script, code, shown, bound, status)
 
 
 def _write(script: Path, body: str) -> None:

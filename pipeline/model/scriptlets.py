@@ -63,6 +63,7 @@ class ScriptletFailure:
 
     `package` is a NEVRA and `name` the package's name. `message` tells how the script ended and what it printed, `code`
     is the error code if it is not tolerated. `bound`: one of relbuild's limits ended it, which rpm does not have.
+    `status` is its exit status, None if it was not started or was stopped for its time.
     """
 
     package: str
@@ -71,19 +72,29 @@ class ScriptletFailure:
     code: str
     message: str
     bound: bool = False
+    status: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ToleratedFailure:
     """A failed script that the recipe's rules tolerate.
 
-    `package` is a NEVRA. `reason` is the waiver's, "" if tolerated because rpm would only warn.
+    `package` is a NEVRA. `reason` is the waiver's, "" if tolerated because rpm would only warn. `message` has what the
+    script printed, which may be another at each run; documents that depend on the inputs alone leave it out and have
+    the `code` and the exit `status` (as in ScriptletFailure).
     """
 
     package: str
     script: ScriptletName
-    message: str
+    message: str = ""
     reason: str = ""
+    code: str = "scriptlet-failed"
+    status: int | None = None
+
+    @property
+    def outcome(self) -> str:
+        """Error code and status, without the script's own words."""
+        return self.code if self.status is None else f"{self.code}: status {self.status}"
 
     @property
     def sentence(self) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pipeline.digest import Digest, canonical_json
 from pipeline.errors import RelbuildError, VerificationError
 from pipeline.model.bill import BuildRecord
-from pipeline.model.json_form import extends, is_canonical, read_json, refuse_newer, to_json
+from pipeline.model.json_form import extends, is_canonical, read_json, refuse_newer
 from pipeline.model.provenance import Material, MaterialKind, Provenance
 from pipeline.model.scriptlets import ToleratedFailure
 from pipeline.oci.image_manifest import JsonReader
@@ -48,7 +48,7 @@ def record_bytes(record: BuildRecord) -> bytes:
             "invocation": told.invocation,
             **{name: time for name, time in times.items() if time is not None},
             **(
-                {"failed_scriptlets": [to_json(one) for one in told.failed_scriptlets]}
+                {"failed_scriptlets": [_failure_json(one) for one in told.failed_scriptlets]}
                 if told.failed_scriptlets
                 else {}
             ),
@@ -100,6 +100,17 @@ def _record(document: JsonReader) -> BuildRecord:
         checks=Digest.parse(document.get("checks").text()),
         unknown=document.get("unknown").texts(),
     )
+
+
+def _failure_json(one: ToleratedFailure) -> dict[str, object]:
+    """A failed scriptlet without what it printed."""
+    return {
+        "package": one.package,
+        "script": str(one.script),
+        "code": one.code,
+        **({"status": one.status} if one.status is not None else {}),
+        "reason": one.reason,
+    }
 
 
 def _failure(value: JsonReader) -> ToleratedFailure:

@@ -141,11 +141,11 @@ def _resource(material: Material) -> dict[str, object]:
 
 
 def _failed(one: ToleratedFailure) -> dict[str, object]:
-    """A scriptlet that failed, as a ResourceDescriptor: its message is the content."""
+    """A scriptlet that failed, as a ResourceDescriptor: its outcome is the content."""
     return {
         "name": f"%{one.script} of {one.package}",
         "mediaType": "text/plain",
-        "content": base64.b64encode(one.message.encode()).decode(),
+        "content": base64.b64encode(one.outcome.encode()).decode(),
         "annotations": {"kind": "failed-scriptlet", **({"waived": one.reason} if one.reason else {})},
     }
 

@@ -127,9 +127,11 @@ def test_how_a_script_ended_is_told_with_what_it_said(tmp_path: Path) -> None:
         ScriptletName.POST,
         "scriptlet-failed",
         "%post of a-1-1.noarch ended with status 3: said",
+        status=3,
     )
+    assert judge_failure(failed, RPM).outcome == "scriptlet-failed: status 3"
     late = run(ended(137, timed_out=True), tmp_path)
-    assert late is not None and (late.code, late.bound) == ("scriptlet-timed-out", True)
+    assert late is not None and (late.code, late.bound, late.status) == ("scriptlet-timed-out", True, None)
     greedy = run(ended(137, out_of_memory=True), tmp_path)
     assert greedy is not None and (greedy.code, greedy.bound) == ("scriptlet-failed", True)
 

@@ -135,19 +135,22 @@ def test_another_input_is_another_build(what: str, tmp_path: Path) -> None:
 def test_scriptlets_that_were_let_through_are_in_the_record_and_in_the_provenance(tmp_path: Path) -> None:
     failed = (
         ToleratedFailure(
-            "s6-2-1.x86_64", ScriptletName.TRANSFILETRIGGERIN, "it failed: nobody listens", "no supervisor"
+            "s6-2-1.x86_64", ScriptletName.TRANSFILETRIGGERIN, "it failed: nobody listens", "no supervisor", status=111
         ),
-        ToleratedFailure("a-1-1.noarch", ScriptletName.POST, "%post of a-1-1.noarch ended with status 1"),
+        ToleratedFailure("a-1-1.noarch", ScriptletName.POST, "%post took long: 17:05", code="scriptlet-timed-out"),
     )
     given = inputs(tmp_path)
     without, record = (make_build_record(IMAGE, one) for one in (given, replace(given, failed_scriptlets=failed)))
-    assert record.provenance.failed_scriptlets == failed
+    assert record.provenance.failed_scriptlets == tuple(replace(one, message="") for one in failed)
     assert parse_record(record_bytes(record), "materials.json") == record
     assert b"failed_scriptlets" not in record_bytes(without)
     assert parse_record(record_bytes(without), "materials.json") == without
     assert "byproducts" not in json.loads(provenance_predicate(without.provenance))["runDetails"]
     trigger, post = json.loads(provenance_predicate(record.provenance))["runDetails"]["byproducts"]
     assert trigger["name"] == "%transfiletriggerin of s6-2-1.x86_64"
-    assert base64.b64decode(trigger["content"]) == b"it failed: nobody listens"
+    assert base64.b64decode(trigger["content"]) == b"scriptlet-failed: status 111"
+    assert base64.b64decode(post["content"]) == b"scriptlet-timed-out"
     assert trigger["annotations"] == {"kind": "failed-scriptlet", "waived": "no supervisor"}
     assert post["annotations"] == {"kind": "failed-scriptlet"}
+    other = replace(given, failed_scriptlets=tuple(replace(one, message="pid 4711") for one in failed))
+    assert record_bytes(make_build_record(IMAGE, other)) == record_bytes(record), "what it prints may be another"
