@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from pipeline.model.platform import PackageRepository
-from pipeline.model.signing_key import AcceptedSignature, KeyFault, PackageTrust, UnusableKey
-from pipeline.openpgp_packets import prune_certificate
-from pipeline.repos import LOCAL_REPOSITORY, RepositoryKey
+from pipeline.model.signing_key import AcceptedSignature, PackageTrust
+from pipeline.repos import LOCAL_REPOSITORY, RepositoryKey, counting_certificates
 
 
 def trust_by_repository(
@@ -27,17 +26,5 @@ def trust_by_repository(
 
 
 def _trust(keys: Sequence[RepositoryKey], accept: Iterable[AcceptedSignature], locked_at: int | None) -> PackageTrust:
-    certificates: set[bytes] = set()
-    unusable: dict[UnusableKey, None] = {}
-    # A file from before the revocation may stand beside the one that has it; of two dates of expiry the later counts.
-    revoked = {one.fingerprint for key in keys for one in key.unusable if one.fault is KeyFault.REVOKED}
-    for key in keys:
-        lost = [one for one in key.unusable if not _counts(one, locked_at)]
-        gone = {one.fingerprint for one in lost} | revoked
-        certificates.add(prune_certificate(key.armored, gone))
-        unusable |= dict.fromkeys(lost)
-    return PackageTrust(tuple(sorted(certificates - {b""})), tuple(unusable), frozenset(accept))
-
-
-def _counts(key: UnusableKey, locked_at: int | None) -> bool:
-    return locked_at is not None and key.fault is KeyFault.EXPIRED and key.since > locked_at
+    certificates, unusable = counting_certificates(keys, locked_at=locked_at)
+    return PackageTrust(certificates, unusable, frozenset(accept))

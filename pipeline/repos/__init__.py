@@ -11,6 +11,7 @@ from pipeline.repos.detached_signature import verify_detached
 from pipeline.repos.metadata import metadata_file
 from pipeline.repos.openpgp_keys import (
     RepositoryKey,
+    counting_certificates,
     load_keys,
     read_keys,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "OpenRepository",
     "PackageGroups",
     "RepositoryKey",
+    "counting_certificates",
     "expand_environment",
     "fetch_packages",
     "find_source_packages",

@@ -13,7 +13,7 @@ from pathlib import Path
 from pipeline.errors import VerificationError
 from pipeline.openpgp_packets import dearmor
 from pipeline.process import run
-from pipeline.repos.openpgp_keys import RepositoryKey
+from pipeline.repos.openpgp_keys import RepositoryKey, counting_certificates
 
 SIGNATURE_LIMIT = 64 << 10
 
@@ -36,10 +36,11 @@ def verify_detached(data: bytes, signature: bytes, keys: Sequence[RepositoryKey]
             place=name,
             hint="add the repository's key under 'keys'",
         )
+    # gpgv takes the first copy of a key in its keyring: an older one must not hide a revocation.
+    certificates, unusable = counting_certificates(keys)
     with tempfile.TemporaryDirectory(prefix="relbuild-gpg-") as home:
         folder = Path(home)
-        readable = sorted({k.armored for k in keys if k.is_readable})
-        (folder / "keys.gpg").write_bytes(b"".join(dearmor(block) for block in readable))
+        (folder / "keys.gpg").write_bytes(b"".join(dearmor(block) for block in certificates))
         (folder / "data").write_bytes(data)
         (folder / "signature").write_bytes(signature)
         judged = run(
@@ -55,6 +56,8 @@ def verify_detached(data: bytes, signature: bytes, keys: Sequence[RepositoryKey]
     bad = [words[0].decode() for words in status if words and words[0] in _BAD]
     if judged.status != 0 or bad or not valid or not {*valid} <= {key.fingerprint for key in keys}:
         detail = judged.stderr.decode(errors="replace").strip().splitlines()
+        lacking = {words[1].decode() for words in status if len(words) > 1 and words[0] == b"NO_PUBKEY"}
+        detail += [str(key) for key in unusable if not lacking.isdisjoint(key.key_ids)]
         raise VerificationError(
             "metadata-signature-bad",
             f"{name} is not signed by a key of its repository ({'; '.join(detail[-2:]) or 'no verdict'})",

@@ -26,6 +26,7 @@ from pipeline.openpgp_packets import (
     armor_blocks,
     certificate_keys,
     dearmor,
+    prune_certificate,
     read_public_key,
     read_signature,
     split_certificates,
@@ -71,12 +72,6 @@ class RepositoryKey:
     armored: bytes
     unusable: tuple[UnusableKey, ...] = ()
 
-    @property
-    def is_readable(self) -> bool:
-        """Return whether GnuPG can read the certificate, even if it refuses signatures by it."""
-        faults = {one.fingerprint: one.fault for one in self.unusable}
-        return faults.get(self.fingerprint) is not KeyFault.UNREADABLE
-
 
 def load_keys(
     platform: Platform,
@@ -118,6 +113,29 @@ def load_keys(
             raise _none_pinned(expanded)
         keys |= found
     return tuple(sorted(keys, key=lambda key: (key.repository, key.fingerprint, key.armored)))
+
+
+def counting_certificates(
+    keys: Sequence[RepositoryKey], *, locked_at: int | None = None
+) -> tuple[tuple[bytes, ...], tuple[UnusableKey, ...]]:
+    """Return the certificates without the keys that do not count, and these keys.
+
+    The certificates are armored anew and sorted. A key that is revoked in one of them is removed from all: a file from
+    before the revocation may stand beside the one that has it. Of two dates of expiry the later counts, and where
+    `locked_at` is given, a key that expired after it.
+    """
+    certificates: set[bytes] = set()
+    unusable: dict[UnusableKey, None] = {}
+    revoked = {one.fingerprint for key in keys for one in key.unusable if one.fault is KeyFault.REVOKED}
+    for key in keys:
+        lost = [one for one in key.unusable if not _counts(one, locked_at)]
+        certificates.add(prune_certificate(key.armored, {one.fingerprint for one in lost} | revoked))
+        unusable |= dict.fromkeys(lost)
+    return tuple(sorted(certificates - {b""})), tuple(unusable)
+
+
+def _counts(key: UnusableKey, locked_at: int | None) -> bool:
+    return locked_at is not None and key.fault is KeyFault.EXPIRED and key.since > locked_at
 
 
 def _none_pinned(repository: PackageRepository) -> VerificationError:

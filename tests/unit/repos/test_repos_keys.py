@@ -24,7 +24,7 @@ from pipeline.openpgp_packets import (
     split_certificates,
 )
 from pipeline.prepare.package_trust import trust_by_repository
-from pipeline.repos import LOCAL_REPOSITORY, RepositoryKey, load_keys, read_keys
+from pipeline.repos import LOCAL_REPOSITORY, RepositoryKey, load_keys, read_keys, verify_detached
 from pipeline.store import Store
 from tests.support.journal import Told
 from tests.support.openpgp import V6_KEY, V6_SIGNATURE, KeyMaker, key_maker
@@ -197,7 +197,7 @@ def test_a_key_that_nothing_here_reads_is_named_and_the_others_count(makers: tup
     one = makers[0]
     keys, told = read(one.public + armor([Packet(6, b"", V6_KEY)]))
     v6 = read_public_key(V6_KEY[2:])
-    assert [key.fingerprint for key in keys if not key.is_readable] == [v6.fingerprint]
+    assert [one.fingerprint for key in keys for one in key.unusable] == [v6.fingerprint]
     assert len(told) == 1 and f"key {v6.fingerprint} cannot be used here: it is of OpenPGP v6" in told[0]
     assert trust_by_repository(keys, [PackageRepository("r")])["r"].certificates == (one.public,)
 
@@ -256,6 +256,38 @@ def test_of_what_a_server_hands_out_only_the_pinned_keys_count(
     with pytest.raises(VerificationError) as caught:
         loaded("A" * 40, two.subkey)
     assert caught.value.code == "key-not-pinned" and "keys.gpg" in str(caught.value)
+
+
+@pytest.mark.parametrize("subkey", [False, True])
+def test_a_file_from_before_a_revocation_does_not_undo_it_for_metadata(
+    makers: tuple[KeyMaker, KeyMaker], subkey: bool
+) -> None:
+    one = makers[0]
+    data = b"<repomd/>"
+    signature = one.sign(data, subkey=subkey)
+    older, revoked = one.public, one.revoked(subkey=subkey)
+    assert verify_detached(data, signature, read(older)[0], name="repomd.xml") == one.primary
+    comment = b"-----\nComment: a\n\n"  # Armor with a comment sorts after armor without.
+    for files in (
+        (older, revoked.replace(b"-----\n\n", comment, 1)),
+        (older.replace(b"-----\n\n", comment, 1), revoked),
+    ):
+        keys = [key for file in files for key in read(file)[0]]
+        with pytest.raises(VerificationError, match="was revoked on 2020-01-01") as caught:
+            verify_detached(data, signature, keys, name="repomd.xml")
+        assert caught.value.code == "metadata-signature-bad"
+
+
+def test_metadata_signed_by_an_expired_key_is_refused_and_one_with_a_later_date_counts(
+    makers: tuple[KeyMaker, KeyMaker],
+) -> None:
+    one = makers[0]
+    data = b"<repomd/>"
+    expired, _ = read(one.expired())
+    with pytest.raises(VerificationError, match=f"{one.primary} expired on 2020-02-01"):
+        verify_detached(data, one.sign(data), expired, name="repomd.xml")
+    both = (*expired, *read(one.public)[0])
+    assert verify_detached(data, one.sign(data), both, name="repomd.xml") == one.primary
 
 
 # --- packets -----------------------------------------------------------------------------------------------
