@@ -18,6 +18,7 @@ _MAGIC_SIZE = 6
 _FIELD = 8
 _NEW_FIELDS = 13
 _SIZE_FIELD, _NAME_FIELD = 6, 11
+_HEXADECIMAL = frozenset(b"0123456789abcdefABCDEF")
 _TRAILER = b"TRAILER!!!"
 _NAME_LIMIT = 1 << 16
 """Bytes of a name: sixteen times what Linux takes."""
@@ -103,10 +104,9 @@ class CpioReader:
         self._exactly(-self._offset % 4)
 
     def _number(self, digits: bytes) -> int:
-        try:
-            return int(digits, 16)
-        except ValueError:
-            raise MalformedCpio(f"{digits!r} is no number") from None
+        if not _HEXADECIMAL.issuperset(digits):  # `int` takes signs, blanks, prefixes and underscores too.
+            raise MalformedCpio(f"{digits!r} is no number")
+        return int(digits, 16)
 
     def _exactly(self, size: int) -> bytes:
         data = self._stream.read(size)

@@ -47,6 +47,15 @@ def test_stripped_members_have_the_place_and_the_headers_size() -> None:
     assert read(stripped(1, b"6") + stripped(0, b"12345") + TRAILER, files(5, 1)) == [(1, b"6"), (0, b"12345")]
 
 
+@pytest.mark.parametrize("digits", [b"-0000001", b"+0000001", b" 0000001", b"0000001 ", b"0x000001", b"0000_001"])
+def test_numbers_are_of_hexadecimal_digits_alone(digits: bytes) -> None:
+    """`int` takes signs, blanks, prefixes and underscores; rpm takes none of them."""
+    good = stripped(1, b"6") + TRAILER
+    assert read(good, files(5, 1)) == [(1, b"6")]
+    with pytest.raises(MalformedCpio, match="is no number"):
+        read(good.replace(b"00000001", digits, 1), files(5, 1))
+
+
 @given(st.lists(st.binary(max_size=40), min_size=1, max_size=6), st.booleans(), st.booleans())
 def test_content_that_is_not_read_is_passed_over(contents: list[bytes], short: bool, skip: bool) -> None:
     names = tuple(b"f%d" % index for index in range(len(contents)))
