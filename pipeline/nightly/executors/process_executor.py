@@ -64,9 +64,12 @@ class ProcessExecutor:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             process.start()
+        except BaseException:
+            mine.close()
+            raise
         finally:
+            theirs.close()
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        theirs.close()
         self._running[name] = _RunningTask(process, mine, ProgressReceiver(self.progress, name))
 
     def next_result(self) -> TaskResult:
@@ -80,10 +83,14 @@ class ProcessExecutor:
                         return ended
 
     def _receive(self, name: str, running: _RunningTask) -> TaskResult | None:
+        unread = ""
         try:
             said = running.pipe.recv()
         except (EOFError, OSError):
             said = None
+        except Exception as error:  # A class that this process reads otherwise raises anything.
+            said, unread = None, f"what its process sent cannot be read: {type(error).__name__}: {error}"
+            running.process.terminate()
         if isinstance(said, ProgressEvent):
             running.receiver.receive(said)
             return None
@@ -95,7 +102,7 @@ class ProcessExecutor:
             return replace(said, name=name)
         code = running.process.exitcode or 0
         how = f"by signal {-code}" if code < 0 else f"with status {code}"
-        return TaskResult(name, lost=f"its process ended {how} before the task was done")
+        return TaskResult(name, lost=unread or f"its process ended {how} before the task was done")
 
     def end(self, name: str) -> None:
         """End a task that is under way. Called from any thread.
@@ -125,7 +132,8 @@ def _perform(pipe: Connection, function: TaskFunction, work: object) -> None:
 
     def tell(said: ProgressEvent) -> None:
         with one_at_a_time:
-            pipe.send(said)
+            if not pipe.closed:  # A thread may report when the task is done.
+                pipe.send(said)
 
     try:
         returned = function(work, ProgressSender(tell))
@@ -137,9 +145,10 @@ def _perform(pipe: Connection, function: TaskFunction, work: object) -> None:
         ended = TaskResult("", lost=f"{type(error).__name__}: {error}", fault=str(error))
     except Exception as error:  # What it was is told where people watch.
         ended = TaskResult("", lost=f"{type(error).__name__}: {error}")
-    with contextlib.suppress(BrokenPipeError):  # The parent has ended.
-        pipe.send(ended)
-    pipe.close()
+    with one_at_a_time:
+        with contextlib.suppress(BrokenPipeError):  # The parent has ended.
+            pipe.send(ended)
+        pipe.close()
 
 
 def _end_with_parent() -> None:
