@@ -25,6 +25,9 @@ COMPS_ELEMENTS_MOST = 2_000_000
 
 COMPS_DEPTH_MOST = 8
 _TEXT_LIMIT = 1000
+_PLAIN = re.compile(r"[^()\s]+")
+"""Name of a package that becomes a part of a rich dependency."""
+
 _KINDS = ("group", "group_gz", "group_xz", "group_zst")
 """Names of the record in repomd.xml; createrepo_c lists the document as it is and compressed."""
 
@@ -175,7 +178,9 @@ class CompsReader:
     def _package(self, name: str) -> GroupPackage:
         given = self._attributes.get("type", "mandatory")
         kind = given if given in PACKAGE_TYPES else "mandatory"
-        requires = self._attributes.get("requires", "") if kind == "conditional" else ""
+        requires = self._attributes.get("requires", "").strip() if kind == "conditional" else ""
+        if requires and (len(requires) > _TEXT_LIMIT or not _PLAIN.fullmatch(f"{name}{requires}")):
+            raise self._malformed(f"'{name[:80]}' requires '{requires[:80]}', which is no package's name")
         return GroupPackage(name, kind, requires, self._attributes.get("basearchonly") == "true")
 
     def _take(self, data: str) -> None:

@@ -19,6 +19,7 @@ from pipeline.model.header import Dependency, PackageHeader
 from pipeline.model.package import Nevra, Package
 from pipeline.progress import QUIET, Progress
 from pipeline.repos import LOCAL_REPOSITORY, OpenRepository
+from pipeline.resolve.metadata_tags import TAG_LIMIT
 from pipeline.resolve.solv_cache import EXTENSION_FLAGS, load_solv, solv_file
 from pipeline.store import Store
 
@@ -203,6 +204,8 @@ class PackagePool:
         Raises ResolutionError `dependency-malformed`.
         """
         if text.startswith("("):
+            if len(text) > TAG_LIMIT:  # each bracket takes a part of the stack of libsolv's parser
+                raise ResolutionError("dependency-malformed", f"'{text[:200]}…' is too long a rich dependency")
             rich = self.pool.parserpmrichdep(text)
             if rich is None:
                 raise ResolutionError("dependency-malformed", f"'{text[:200]}' is not a valid rich dependency")

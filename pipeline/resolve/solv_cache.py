@@ -18,6 +18,7 @@ from pipeline.digest import Digest, digest_json, identity
 from pipeline.errors import EnvironmentLacking, VerificationError
 from pipeline.progress import Progress
 from pipeline.repos import OpenRepository, metadata_file
+from pipeline.resolve.metadata_tags import refuse_long_tags
 from pipeline.store import Store
 
 SOLV_VERSION = importlib.metadata.version("solv")
@@ -65,6 +66,7 @@ def load_solv(repo: solv.Repo, path: Path, flags: int) -> None:
 def _read(repo: solv.Repo, opened: OpenRepository, kind: str, store: Store, progress: Progress) -> None:
     found = metadata_file(opened, kind, store=store, progress=progress)
     assert found is not None, "callers ask for documents that repomd.xml has"
+    refuse_long_tags(found[0], kind=kind, place=f"repository {opened.repository.id}")
     # Decompressed already: libsolv's own reader reads only gzip, and add_rpmmd(None) crashes the interpreter.
     file = solv.xfopen(str(found[0]), "r")
     language, flags = (None, 0) if kind == "primary" else ("FL", EXTENSION_FLAGS)

@@ -107,6 +107,13 @@ def test_a_group_that_is_not_there_is_named_with_those_that_are(world: World, tm
         World(tmp_path / "w").add("r", Rpm("a")).names(["@core"])
 
 
+DEEP = tuple(
+    f"<packagereq type='conditional' requires='{requires}'>{name}</packagereq>"
+    for name, requires in (("a", "(" * 200_000), ("a", "b) or (c"), ("a", "b and c"), ("(a", "b"), ("a", "b" * 2000))
+)
+"""Conditions that are no name: as rich dependencies, deep ones end the process."""
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -114,6 +121,7 @@ def test_a_group_that_is_not_there_is_named_with_those_that_are(world: World, tm
         "<comps><group></comps>",
         "<a>" * (COMPS_DEPTH_MOST + 1) + "</a>" * (COMPS_DEPTH_MOST + 1),
         "no XML",
+        *(f"<comps><group><packagelist>{one}</packagelist></group></comps>" for one in DEEP),
     ],
 )
 def test_comps_that_cannot_be_trusted_are_refused(tmp_path: Path, text: str) -> None:

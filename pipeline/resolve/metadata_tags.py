@@ -1,0 +1,74 @@
+"""Refuse XML of repositories that would exhaust the stack of libsolv's parsers.
+
+libsolv reads rich dependencies by recursion, a level for each bracket and each link of a chain, without a bound: some
+fifty thousand end the process. In an attribute no `<` may stand (XML 1.0, 3.1), so a tag is as long at least as what it
+nests. The document is not parsed for this: one block without a `<` is looked for, which costs milliseconds.
+"""
+
+from __future__ import annotations
+
+import mmap
+import re
+from pathlib import Path
+
+from pipeline.errors import VerificationError
+
+TAG_LIMIT = 8 << 10
+"""Bytes of a tag, and so of a dependency: the longest known have some hundred. A fifth of what was seen to be safe."""
+
+_BLOCK = TAG_LIMIT // 2
+"""Any run of TAG_LIMIT bytes has a whole block of these."""
+
+_DECLARATION_LIMIT = 1024
+_ENCODING = re.compile(rb"""\sencoding\s*=\s*["'](?:utf-?8|us-ascii|ascii|iso-8859-1)["']""", re.IGNORECASE)
+"""Encodings in which the byte `<` is that sign and no other."""
+
+_TAG = re.compile(
+    rb"""</?[^\s<>/"'=]++(?:\s++[^\s<>/"'=]++\s*+=\s*+(?:"[^"<]*+"|'[^'<]*+'))*+\s*+/?>|<!--|<!\[CDATA\["""
+)
+
+
+def refuse_long_tags(path: Path, *, kind: str, place: str) -> None:
+    """Refuse a document with a tag above TAG_LIMIT, a document type or an encoding that hides these.
+
+    Raises VerificationError `metadata-malformed`.
+    """
+    if not path.stat().st_size:
+        return
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        why = _encoding_problem(data[:_DECLARATION_LIMIT])
+        if not why and data.find(b"<!DOCTYPE") >= 0:
+            why = "it declares a document type"
+        if not why and _has_long_tag(data):
+            why = f"it has a tag of more than {TAG_LIMIT >> 10} KiB"
+    if why:
+        raise VerificationError(
+            "metadata-malformed",
+            f"'{kind}' is refused: {why}",
+            place=place,
+            hint="the repository's metadata is invalid; report it to its maintainer",
+        )
+
+
+def _encoding_problem(begin: bytes) -> str:
+    text = begin.removeprefix(b"\xef\xbb\xbf")
+    if text.lstrip()[:1] != b"<" or b"\0" in text:
+        return "it is not XML in UTF-8"
+    declaration, end, _ = text.partition(b"?>")
+    if text.startswith(b"<?xml") and (not end or (b"encoding" in declaration and not _ENCODING.search(declaration))):
+        return "it is not XML in UTF-8"
+    return ""
+
+
+def _has_long_tag(data: mmap.mmap) -> bool:
+    at, size = 0, len(data)
+    while at + _BLOCK <= size:
+        if data.find(b"<", at, at + _BLOCK) >= 0:
+            at += _BLOCK
+            continue
+        begin = data.rfind(b"<", 0, at)
+        if begin >= 0 and not _TAG.match(data[begin : begin + TAG_LIMIT]):
+            return True
+        after = data.find(b"<", at)
+        at = size if after < 0 else after - after % _BLOCK
+    return False
