@@ -36,6 +36,8 @@ _CHECKABLE_VERSIONS = frozenset({3, 4})
 _CHECKABLE_ALGORITHMS = frozenset({1, 3, 17, 22})
 """Algorithms that every rpm since 4.14 verifies: RSA, DSA, EdDSA. For others, only rpm's good verdict counts."""
 _GPG_ALGORITHMS = _CHECKABLE_ALGORITHMS | {19}
+_BINARY_DOCUMENT = 0
+"""The type of signature over bytes as they are (RFC 9580, 5.2.1). One over text leaves out line ends and blanks."""
 _BROKEN = frozenset({MD5, RIPEMD160})
 """Hashes that are accepted for no repository."""
 
@@ -105,6 +107,8 @@ def _readable(trust: PackageTrust) -> PackageTrust:
 
 def _judge(path: Path, layout: RpmFileLayout, signature: PackageSignature, trust: PackageTrust) -> _Verdict:
     said = signature.said
+    if said is not None and said.kind != _BINARY_DOCUMENT:
+        return _Verdict.UNSUPPORTED
     if signature.whole:
         if said is None:
             return _Verdict.BAD
@@ -116,9 +120,11 @@ def _judge(path: Path, layout: RpmFileLayout, signature: PackageSignature, trust
         checkable = said is not None and said.version in _CHECKABLE_VERSIONS and said.algorithm in _CHECKABLE_ALGORITHMS
         if not checkable and verdict is not _Verdict.GOOD:
             return _Verdict.UNSUPPORTED if said is not None or signature.listed else verdict
-    if verdict is _Verdict.GOOD and said is not None and _is_weak(said.hash, trust):
-        return _Verdict.WEAK
-    return verdict
+    if verdict is not _Verdict.GOOD:
+        return verdict
+    if said is None:
+        return _Verdict.UNSUPPORTED  # Its hash cannot be told.
+    return _Verdict.WEAK if _is_weak(said.hash, trust) else verdict
 
 
 def _is_weak(algorithm: int, trust: PackageTrust) -> bool:

@@ -39,10 +39,11 @@ class KeyMaker:
         return self._gpg("--export")
 
     @functools.cache  # noqa: B019
-    def sign(self, data: bytes, *, subkey: bool = False, digest: str = "SHA256") -> bytes:
+    def sign(self, data: bytes, *, subkey: bool = False, digest: str = "SHA256", text: bool = False) -> bytes:
         """A detached signature over `data`, of packets."""
         who = self.subkey if subkey else self.primary
-        return self._gpg("--digest-algo", digest, "--local-user", f"{who}!", "--detach-sign", data=data)
+        mode = ["--textmode"] if text else []
+        return self._gpg("--digest-algo", digest, "--local-user", f"{who}!", *mode, "--detach-sign", data=data)
 
     @functools.cache  # noqa: B019 - it lives as long as a module's tests
     def expired(self, *, subkey: bool = False) -> bytes:

@@ -49,7 +49,7 @@ def test_stripped_members_have_the_place_and_the_headers_size() -> None:
 
 @pytest.mark.parametrize("digits", [b"-0000001", b"+0000001", b" 0000001", b"0000001 ", b"0x000001", b"0000_001"])
 def test_numbers_are_of_hexadecimal_digits_alone(digits: bytes) -> None:
-    """`int` takes signs, blanks, prefixes and underscores; rpm takes none of them."""
+    """`int` takes signs, blanks, prefixes and underscores too."""
     good = stripped(1, b"6") + TRAILER
     assert read(good, files(5, 1)) == [(1, b"6")]
     with pytest.raises(MalformedCpio, match="is no number"):
