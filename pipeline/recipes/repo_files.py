@@ -140,6 +140,10 @@ class _Section:
             self._refuse(
                 "repo-option-refused", "username", "a variable in the host's name says where it would go", None
             )
+        for option in ("proxy", "sslcacert"):
+            if (username or self._text("proxy_username")) and "$" in self._text(option):
+                why = "a variable in it says who is given the user's name and password"
+                self._refuse("repo-option-refused", option, why, "write it without variables")
         if username and own.sslcacert:
             hint = "put the authority into the section"
             self._refuse("repo-option-refused", "username", "'sslcacert' beside the file replaces the section's", hint)
