@@ -24,7 +24,7 @@ from typing import ClassVar
 
 from pipeline.urls import cut_text, redact_urls
 
-TEXT_LIMIT = 8 << 10
+ERROR_TEXT_LIMIT = 8 << 10
 """Characters of a problem's message, place or hint: what a server sends may be in them, and redacting takes time by the
 square of the length."""
 
@@ -35,7 +35,7 @@ class Problem:
 
     `code` is kebab-case and stable; `message` says what happened to which input; `place` is
     `file:line` with the path in the document, or a package or file name; `hint` is the way out. Each is cut to
-    TEXT_LIMIT, and secrets in URLs are redacted here, because errors are written to logs, reports and pages.
+    ERROR_TEXT_LIMIT, and secrets in URLs are redacted here, because errors are written to logs, reports and pages.
     """
 
     code: str
@@ -46,8 +46,8 @@ class Problem:
     def __post_init__(self) -> None:
         for name in ("message", "place", "hint"):
             text = getattr(self, name)
-            if text and len(text) > TEXT_LIMIT:
-                text = cut_text(text, TEXT_LIMIT)
+            if text and len(text) > ERROR_TEXT_LIMIT:
+                text = cut_text(text, ERROR_TEXT_LIMIT)
                 object.__setattr__(self, name, text)
             if text and (":/" in text or not text.isascii()):
                 # Halves of surrogate pairs (file names that are no UTF-8, JSON's escapes) cannot be printed.

@@ -84,7 +84,10 @@ def night_snapshot(
 
 
 def watched_paths(platform: Platform) -> tuple[set[Path], set[Path]]:
-    """Return the files whose content, and the folders whose listing, a platform's definition was read from."""
+    """Return the files and the folders that a platform's definition was read from.
+
+    It depends on the files' content and on the folders' listing.
+    """
     folders = {path for path in platform.watched if path.is_dir()}
     inside = {one for folder in folders for one in folder.iterdir() if one.is_file()}
     return inside | (set(platform.watched) - folders), folders

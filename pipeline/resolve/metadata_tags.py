@@ -29,7 +29,9 @@ _TAG = re.compile(
 
 
 def refuse_long_tags(path: Path, *, kind: str, place: str) -> None:
-    """Refuse a document with a tag above TAG_LIMIT, a document type or an encoding that hides these.
+    """Refuse a document with a tag above TAG_LIMIT, or with what hides one.
+
+    That is a document type, or another encoding.
 
     Raises VerificationError `metadata-malformed`.
     """

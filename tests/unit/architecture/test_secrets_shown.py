@@ -16,7 +16,7 @@ from pipeline.cli.progress_bars import Live
 from pipeline.cli.progress_display import _JsonLines, _Lines
 from pipeline.digest import Digest
 from pipeline.errors import (
-    TEXT_LIMIT,
+    ERROR_TEXT_LIMIT,
     EnvironmentLacking,
     Problem,
     RecipeError,
@@ -135,7 +135,7 @@ def test_a_text_without_end_is_cut_and_no_part_of_a_torn_url_is_shown(begin: str
     problem = Problem("c", text, text, text)
     for shown in (problem.message, problem.place, problem.hint):
         assert shown is not None
-        assert len(shown) <= 2 * TEXT_LIMIT
+        assert len(shown) <= 2 * ERROR_TEXT_LIMIT
         assert SECRET not in shown or not begin.endswith("://")
     assert len(shown_url(text)) <= 200
     assert SECRET not in shown_url(f"http://{SECRET * 10_000}@host.test/")
