@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -111,6 +111,13 @@ class PackageRepository:
     access: RepositoryAccess = field(default=PLAIN_ACCESS, repr=False)
     accept: tuple[AcceptedSignature, ...] = ()
     fingerprints: tuple[str, ...] = ()
+
+
+def acceptance_warnings(repositories: Iterable[PackageRepository]) -> Iterator[str]:
+    """Warn of repositories that accept weaker signatures."""
+    for one in repositories:
+        if one.accept:
+            yield f"repository '{one.id}' accepts weaker signatures of packages: {', '.join(sorted(one.accept))}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from pipeline.errors import Problem, ResolutionError, VerificationError
 from pipeline.model.package import Package
-from pipeline.model.platform import Platform
+from pipeline.model.platform import Platform, acceptance_warnings
 from pipeline.model.signing_key import PackageTrust
 from pipeline.packages import read_source_nevra
 from pipeline.prepare.build_options import BuildEnvironment, RepositoryCache
@@ -35,6 +35,8 @@ def obtain_sources(locked: LockedRecipe, build_env: BuildEnvironment) -> tuple[P
     wanted: dict[str, list[str]] = {}
     for header in locked.all_headers:
         wanted.setdefault(header.source_rpm, []).append(str(header.nevra))
+    for warning in acceptance_warnings(platform.sources):
+        build_env.progress.warn(warning)
     listed = replace(platform, repositories=platform.sources)
     arch = locked.section.resolution.arch
     keys = load_keys(

@@ -6,7 +6,7 @@ and locked: a request that they satisfy adds nothing, and a change to one of the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import solv
@@ -15,7 +15,7 @@ from pipeline.digest import Digest
 from pipeline.errors import ResolutionError
 from pipeline.model.lock import LockedParent, LockSection
 from pipeline.model.parent_image import ParentImage
-from pipeline.model.platform import PackageRepository, Platform
+from pipeline.model.platform import PackageRepository, Platform, acceptance_warnings
 from pipeline.model.recipe import LocalPackage, Recipe, Request
 from pipeline.packages import read_header
 from pipeline.progress import QUIET, Progress
@@ -90,7 +90,7 @@ def solve(
     if own:
         package_pool.index()
     apply_modules(package_pool, recipe, repositories, store=store, progress=progress)
-    warnings = [*_exclude(package_pool, recipe, repositories, local), *_accepted(platform)]
+    warnings = [*_exclude(package_pool, recipe, repositories, local), *acceptance_warnings(platform.repositories)]
     groups = _read_groups(recipe, repositories, store, progress)
     lines = _match_all(package_pool, recipe, local, groups)
     reachable = [one for line in lines for one in line.found.everything]
@@ -151,13 +151,6 @@ def _shown(item: LocalPackage, folder: Path) -> str:
     """Return the path as in the lock: relative to the recipe, so that a checkout may be moved."""
     path = folder / item.path
     return str(path.relative_to(folder)) if path.is_relative_to(folder) else item.path.name
-
-
-def _accepted(platform: Platform) -> Iterator[str]:
-    """Warn of repositories that accept weaker signatures: in the lock and the report."""
-    for one in platform.repositories:
-        if one.accept:
-            yield f"repository '{one.id}' accepts weaker signatures of packages: {', '.join(sorted(one.accept))}"
 
 
 def _exclude(

@@ -18,7 +18,7 @@ from pipeline.errors import (
 from pipeline.model.package import Nevra, Package
 from pipeline.model.platform import PackageRepository
 from pipeline.model.recipe import FileKind, FilePlan, LayerPlan, LocalPackage
-from pipeline.model.signing_key import KeyFault, PackageTrust, UnusableKey
+from pipeline.model.signing_key import AcceptedSignature, KeyFault, PackageTrust, UnusableKey
 from pipeline.openpgp_packets import Packet, armor
 from pipeline.prepare import build_options as ordering
 from pipeline.prepare import obtain_sources, source_rpms, verified_packages
@@ -250,12 +250,18 @@ def test_a_signature_that_is_wrong_is_not_asked_for_twice(folder: Path, journal:
 
 # --- sources -----------------------------------------------------------------------------------------------
 
-SOURCED = replace(PLATFORM, sources=(PackageRepository("base-source", baseurls=("file:///sources",)),))
+SOURCED = replace(
+    PLATFORM,
+    sources=(
+        PackageRepository("base-source", baseurls=("file:///sources",), accept=(AcceptedSignature.SHA1,)),
+        PackageRepository("more", baseurls=("file:///more",)),
+    ),
+)
 SOURCE = package("a-1-1.src", "base-source")
 
 
 def test_the_source_of_every_package_is_fetched_and_verified_once(folder: Path, journal: Journal) -> None:
-    here = build_env(folder)
+    here = build_env(folder, progress=(told := Told()))
     here.store.put(b"a-1-1.src")
     made = replace(locked(recipe(folder), A, B), platform=SOURCED)
     made = replace(made, headers=tuple(header(one, source_rpm="a-1-1.src.rpm") for one in (A, B)))
@@ -274,7 +280,9 @@ def test_the_source_of_every_package_is_fetched_and_verified_once(folder: Path, 
     assert [set(call.args[1]) for call in journal.of(source_rpms.find_source_packages)] == [{"a-1-1.src.rpm"}, set()]
     assert journal.last(ordering.open_repositories).args[0].repositories == SOURCED.sources
     assert journal.last(source_rpms.fetch_packages).args == ([SOURCE], opened("base-source", "more"))
-    assert journal.last(verified_packages.verify_package).args[1].certificates == (ONE,)
+    trust = journal.last(verified_packages.verify_package).args[1]
+    assert (trust.certificates, trust.accept) == ((ONE,), {AcceptedSignature.SHA1})
+    assert told.warnings == ["repository 'base-source' accepts weaker signatures of packages: sha1"]
 
 
 def test_sources_that_no_repository_has_are_told_with_the_packages_that_need_them(
