@@ -20,14 +20,27 @@ _BLANK = " \t\r"
 _QUOTES = ("'", '"')
 
 
-_SECRET = re.compile(
-    rb"^[ \t]*(?:proxy_)?(?:username|password)[ \t]*=[ \t]*\S|://[^/\s]*@", re.MULTILINE | re.IGNORECASE
-)
+_SECRET = re.compile(rb"(?:username|password)\s*=", re.IGNORECASE)
+_LOCATION = re.compile(rb"^[ \t\r]*(?:baseurl|metalink|mirrorlist)\s*=", re.MULTILINE | re.IGNORECASE)
 
 
 def holds_secret(data: bytes) -> bool:
-    """Return whether a user's name or a password stands anywhere in a `.repo` file, read or not."""
-    return _SECRET.search(data) is not None
+    """Return whether a user's name or a password may stand anywhere in a `.repo` file, read or not.
+
+    Coarse on purpose: comments count, and an `@` in a URL, a proxy or a line that continues another.
+    """
+    if _SECRET.search(data):
+        return True
+    lines = (line.lower() for line in data.split(b"\n") if b"@" in line)
+    return any(b"://" in line or b"proxy" in line or line[:1].isspace() for line in lines)
+
+
+def is_repo_file(data: bytes) -> bool:
+    """Return whether a file, whatever its name, has the form of a `.repo` file: sections, and where one is."""
+    if not _LOCATION.search(data):
+        return False
+    lines = (line for line in data.removeprefix(b"\xef\xbb\xbf").split(b"\n") if line.strip())
+    return next((line.lstrip()[:1] == b"[" for line in lines if line[:1] not in b"#;"), False)
 
 
 class IniMalformed(ValueError):
@@ -72,9 +85,9 @@ def parse_ini(text: str) -> Mapping[str, Mapping[str, IniValue]]:
             if options is None:
                 raise IniMalformed(f"line {number} stands in no section")
             key, equal, value = bare.partition("=")
-            if not equal or not key.strip():
+            if not equal or not key.strip(_BLANK):
                 raise IniMalformed(f"line {number} is not OPTION=VALUE")
-            last = options[key.strip()] = IniValue(value.strip(_BLANK), number)
+            last = options[key.strip(_BLANK)] = IniValue(value.strip(_BLANK), number)
     for found in sections.values():
         for one in found.values():
             one.text = _unquoted(one.text)

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from pipeline.archives import ArchiveFormat, ArchiveMember, MalformedArchive, read_archive
 from pipeline.beneath import Folder, open_file
 from pipeline.errors import UsageError, VerificationError
-from pipeline.ini_documents import INI_LIMIT, holds_secret
+from pipeline.ini_documents import INI_LIMIT, holds_secret, is_repo_file
 from pipeline.model.recipe import Recipe
 from pipeline.resolve import lock_path
 from pipeline.streams import decompressed
@@ -65,8 +65,8 @@ def pack_files(files: Iterable[Path]) -> bytes:
     """Pack files and folders, under their absolute paths, into a compressed tar archive.
 
     Links within their folder are followed; links out of it, other types and missing files are left out, and the task
-    that reads them fails. So are `.repo` files with passwords that lie in a folder: what is packed passes through the
-    scheduler. Raises UsageError `files-too-large`.
+    that reads them fails. So are `.repo` files with passwords, whatever their names, that lie in a folder: what is
+    packed passes through the scheduler. Raises UsageError `files-too-large`.
     """
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=1, dereference=True) as archive:
@@ -116,7 +116,8 @@ def _add_folder(archive: tarfile.TarFile, top: Folder, inner: Path, above: tuple
         except OSError:
             continue
         with file:
-            if name.endswith(_REPO_SUFFIX) and holds_secret(file.read(INI_LIMIT)):
+            begin = file.read(INI_LIMIT)
+            if (name.endswith(_REPO_SUFFIX) or is_repo_file(begin)) and holds_secret(begin):
                 continue
             file.seek(0)
             _add_file(archive, file, whole / name)

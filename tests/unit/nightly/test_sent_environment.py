@@ -96,19 +96,37 @@ REPO = "[{}]\nbaseurl=https://vendor.test/\ngpgkey=/k\n{}"
 
 
 @pytest.mark.parametrize(
-    "secret", ["password = canary", "proxy_password=canary", "PASSWORD=canary", "proxy=http://me:canary@proxy.test:1"]
+    "secret",
+    [
+        "password = canary",
+        "proxy_password=canary",
+        "PASSWORD=canary",
+        "proxy=http://me:canary@proxy.test:1",
+        "proxy=me:canary@proxy.test:1",
+        "proxy=\n  me:canary@proxy.test:1",
+        "proxy=http://me:can/ary@proxy.test:1",
+        "#password=canary",
+        "password=\n canary",
+        "password\x0b=canary",
+        "name=a\n password = canary",
+    ],
 )
-def test_a_task_has_the_repo_files_beside_the_recipes_but_for_those_with_secrets(tmp_path: Path, secret: str) -> None:
+@pytest.mark.parametrize("name", ["vendor.repo", "vendor.txt"])
+def test_a_task_has_the_repo_files_beside_the_recipes_but_for_those_with_secrets(
+    tmp_path: Path, secret: str, name: str
+) -> None:
     here, there = tmp_path / "recipes", tmp_path / "worker"
     here.mkdir()
     (here / "plain.repo").write_text(REPO.format("plain", ""))
-    (here / "vendor.repo").write_text(REPO.format("vendor", "") + REPO.format("other", f"enabled=0\n{secret}\n"))
+    (here / name).write_text(REPO.format("vendor", "") + REPO.format("other", f"enabled=0\n{secret}\n"))
     (here / "repositories.yaml").write_text(
-        "platforms:\n  plain: {repositories: [{file: plain.repo}]}\n  vendor: {repositories: [{file: vendor.repo}]}\n"
+        "platforms:\n  plain: {repositories: [{file: plain.repo}]}\n"
+        f"  vendor: {{repositories: [{{file: {name}}}]}}\n"
     )
     platforms = load_platforms(here / "repositories.yaml")
-    assert platforms["plain"].files == (here / "plain.repo",) and platforms["vendor"].files == ()
+    assert platforms["plain"].files == (here / "plain.repo",)
     named = [path for platform in platforms.values() for path in platform.files]
+    assert named == [here / "plain.repo"]
     packed = pack_files([here / "repositories.yaml", *named, here])  # the folder too: templates stand there
     unpack_files(packed, there)
     copy = there / str(here).lstrip("/")
