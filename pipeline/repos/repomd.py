@@ -16,7 +16,7 @@ from types import MappingProxyType
 from pipeline.errors import VerificationError
 from pipeline.repos.variables import expand_answer
 from pipeline.repos.xml_tree import Element, parse_xml
-from pipeline.urls import parse_url
+from pipeline.urls import DEFAULT_PORTS, parse_url
 
 RECORD_SIZE_LIMIT = 4 << 30
 """Bytes of one metadata document, decompressed. The largest filelists have about one GiB."""
@@ -28,7 +28,6 @@ _REPOMD = "/repodata/repomd.xml"
 _KIND_SHOWN = 80
 """Characters of a record's kind in messages: the longest known one has some thirty."""
 _MIRRORS = 200
-_SCHEMES = frozenset({"http", "https", "file"})
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _PREFERENCE = re.compile(r"[0-9]{1,9}")
 """A metalink's preference: 100 to 1 in practice, as MirrorManager counts down."""
@@ -153,10 +152,13 @@ def safe_location(text: str, *, place: str) -> str:
     return text
 
 
-def parse_metalink(data: bytes, name: str, variables: Mapping[str, str] = NO_VARIABLES) -> Metalink:
+def parse_metalink(
+    data: bytes, name: str, variables: Mapping[str, str] = NO_VARIABLES, *, local: bool = False
+) -> Metalink:
     """Parse a metalink, `$variables` in its URLs replaced.
 
-    Raises VerificationError `metalink-malformed`.
+    `local`: it is a file of this machine, and may name others; one from the network may not. Raises
+    VerificationError `metalink-malformed`.
     """
     root = parse_xml(data, name)
     file = next((one for one in root.all("file") if one.attributes.get("name") == "repomd.xml"), None)
@@ -174,19 +176,22 @@ def parse_metalink(data: bytes, name: str, variables: Mapping[str, str] = NO_VAR
     resources = file.find("resources")
     for url in resources.children if resources else ():
         address = expand_answer(url.text.strip(), variables)
-        if _has_known_scheme(address) and address.endswith(_REPOMD):
+        if _has_known_scheme(address, local=local) and address.endswith(_REPOMD):
             preference = url.attributes.get("preference", "0")
             urls.append((-int(preference) if _PREFERENCE.fullmatch(preference) else 0, address.removesuffix(_REPOMD)))
     if not urls:
-        raise VerificationError("metalink-malformed", f"{name} lists no mirror by http, https or file", place=name)
+        raise VerificationError("metalink-malformed", f"{name} lists no mirror by http or https", place=name)
     ordered = [url for _, url in sorted(urls, key=lambda one: one[0])]
     return Metalink(tuple(dict.fromkeys(ordered))[:_MIRRORS], tuple(dict.fromkeys(checksums)))
 
 
-def parse_mirrorlist(data: bytes, name: str, variables: Mapping[str, str] = NO_VARIABLES) -> tuple[str, ...]:
+def parse_mirrorlist(
+    data: bytes, name: str, variables: Mapping[str, str] = NO_VARIABLES, *, local: bool = False
+) -> tuple[str, ...]:
     """Return repository roots in the list's order, `$variables` in them replaced.
 
-    Comments, blank lines and URLs of other schemes are ignored. Raises VerificationError `mirrorlist-malformed`, also
+    `local`: it is a file of this machine, and may name others; one from the network may not. Comments, blank lines
+    and URLs of other schemes are ignored. Raises VerificationError `mirrorlist-malformed`, also
     for a text that begins like HTML.
     """
     text = data.decode(errors="replace").lstrip("\ufeff \t\r\n")
@@ -198,12 +203,14 @@ def parse_mirrorlist(data: bytes, name: str, variables: Mapping[str, str] = NO_V
             hint="a proxy or the sign-on page of a network answers instead of the server, or the URL is another's",
         )
     lines = [expand_answer(line.strip(), variables) for line in text.splitlines()]
-    urls = [line.rstrip("/") for line in lines if _has_known_scheme(line)]
+    urls = [line.rstrip("/") for line in lines if _has_known_scheme(line, local=local)]
     if not urls:
         raise VerificationError("mirrorlist-malformed", f"{name} lists no mirror", place=name)
     return tuple(dict.fromkeys(urls))[:_MIRRORS]
 
 
-def _has_known_scheme(address: str) -> bool:
+def _has_known_scheme(address: str, *, local: bool) -> bool:
     url = parse_url(address)
-    return url is not None and url.scheme in _SCHEMES and (bool(url.host) or url.scheme == "file")
+    if url is None or url.scheme == "file":
+        return local and url is not None
+    return url.scheme in DEFAULT_PORTS and bool(url.host)

@@ -205,13 +205,13 @@ def find_mirrors(
     """
     place = repository.metalink or repository.mirrorlist
     if place is not None:
-        name = shown_url(place)
+        name, local = shown_url(place), place.startswith("file:")
 
         def read(data: bytes) -> tuple[tuple[str, ...], tuple[Checksum, ...]]:
             if repository.metalink or _METALINK in place:
-                metalink = parse_metalink(data, name, variables)
+                metalink = parse_metalink(data, name, variables, local=local)
                 return metalink.base_urls, metalink.checksums
-            return parse_mirrorlist(data, name, variables), ()
+            return parse_mirrorlist(data, name, variables, local=local), ()
 
         return documents.get(place, limit=REPOMD_LIMIT, read=read)
     urls = tuple(url.rstrip("/") for url in repository.baseurls)

@@ -169,6 +169,8 @@ def _file(url: str, offset: int) -> Iterator[bytes]:
     parts = parse_url(url)
     if parts is None:
         raise SourceFailed("invalid URL")
+    if "?" in url or "#" in url:
+        raise SourceFailed("a file's URL has no query or fragment; write '?' as %3F and '#' as %23")
     path = Path(unquote(parts.path))
     if parts.host not in {"", "localhost"}:
         raise SourceFailed(f"a file of the host '{parts.host}' cannot be read")

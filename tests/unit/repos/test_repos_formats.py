@@ -159,6 +159,16 @@ def test_a_mirrorlist_keeps_its_order_and_drops_what_is_not_spoken() -> None:
     assert caught.value.code == "mirrorlist-malformed"
 
 
+@pytest.mark.parametrize("text", ["file:///etc", "FILE:///etc", "file://localhost/etc", "file:///srv?x"])
+def test_an_answer_from_the_network_names_no_files_of_this_machine(text: str) -> None:
+    listed = f"{text}\nhttps://b/os\n".encode()
+    assert parse_mirrorlist(listed, "l") == ("https://b/os",)
+    assert parse_mirrorlist(listed, "l", local=True) == (text, "https://b/os")
+    metalink = METALINK.replace("http://one.example/os", text).encode()
+    assert parse_metalink(metalink, "m").base_urls == ("https://two.example/os",)
+    assert text in parse_metalink(metalink, "m", local=True).base_urls
+
+
 # What mirrors.almalinux.org answered (AlmaLinux/mirrors, issue 581), with other hosts.
 ALMALINUX = b"""http://one.example/almalinux/8/BaseOS/$basearch/os/
 http://two.example/almalinux/8/BaseOS/$basearch/os/

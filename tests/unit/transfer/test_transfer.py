@@ -277,6 +277,14 @@ def test_offline_only_files_are_read(server: Server, store: Store, tmp_path: Pat
     assert fetch(store, [local], progress=QUIET, offline=True) == (DIGEST,)
 
 
+@pytest.mark.parametrize("more", ["?x", "?", "#x", "?/../there"])
+def test_a_query_or_fragment_of_a_file_is_refused(tmp_path: Path, more: str) -> None:
+    (tmp_path / "there").write_bytes(CONTENT)
+    assert fetch_document([(tmp_path / "there").as_uri()], limit=1 << 20, network=NETWORK) == CONTENT
+    with pytest.raises(EnvironmentLacking, match="no query or fragment"):
+        fetch_document([(tmp_path / "there").as_uri() + more], limit=1 << 20, network=NETWORK)
+
+
 def test_a_file_with_other_bytes_is_refused(store: Store, tmp_path: Path) -> None:
     (tmp_path / "there").write_bytes(CONTENT[:-1])
     with pytest.raises(VerificationError) as caught:
