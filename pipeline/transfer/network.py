@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.errors import EnvironmentLacking, UsageError, VerificationError
+from pipeline.errors import EnvironmentLacking, RecipeError, RelbuildError, UsageError, VerificationError
 from pipeline.transfer.certificates import load_certificates
 from pipeline.transfer.server_access import ServerAccess
 from pipeline.urls import (
@@ -121,14 +121,15 @@ class Network:
     def client(self, parallel: int = 1, *, certificates: Path | None = None) -> Iterator[httpx.Client]:
         """Yield an HTTP client with these settings and the `certificates` of a folder.
 
-        It reads no other settings from the environment.
+        It reads no other settings from the environment. Raises EnvironmentLacking `certificates-unreadable`, UsageError
+        `network-variable`, RecipeError `access-incomplete`.
         """
         import httpx  # only here: a build from a lock and the store does not need it, and starts 40 ms sooner
 
         ca_file = self.access.ca_file or self.ca_file
         try:
             trust = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # a NUL in a name is a ValueError
             raise EnvironmentLacking(
                 "certificates-unreadable",
                 f"the file of trusted certificates cannot be read: {error}",
@@ -174,14 +175,19 @@ class Network:
         for scheme, proxy in (("http://", own or self.http_proxy), ("https://", own or self.https_proxy)):
             if proxy:
                 auth = (known.user, known.password) if known and own else None
-                named = httpx.Proxy(proxy, auth=auth)
+                try:
+                    named = httpx.Proxy(proxy, auth=auth)
+                except httpx.InvalidURL as error:  # host names that httpx alone refuses
+                    raise _proxy_refused(bool(own), scheme, str(error)[:200]) from error
                 through = httpx.HTTPTransport(proxy=named, verify=trust, limits=limits, trust_env=False)
                 mounts[scheme] = with_deadlines(through)
         if mounts:
             for host in self.no_proxy:
-                bare = host.lstrip(".")
-                mounts[f"all://{bare}"] = None
-                mounts[f"all://*.{bare}"] = None
+                bare = f"[{host}]" if ":" in host and "[" not in host else host.lstrip(".")
+                for pattern in (f"all://{bare}", f"all://*.{bare}"):
+                    with contextlib.suppress(httpx.InvalidURL):  # no host of a URL is called so
+                        httpx.URL(pattern)
+                        mounts[pattern] = None
         return mounts
 
 
@@ -196,6 +202,13 @@ def _proxy(text: str | None, name: str) -> str | None:
     if not is_http_url(url):
         raise _unusable(name, "it is not the URL of an HTTP proxy", "http://HOST:PORT")
     return url
+
+
+def _proxy_refused(own: bool, scheme: str, why: str) -> RelbuildError:
+    if own:
+        hint = "write http://HOST:PORT or https://HOST:PORT"
+        return RecipeError("access-incomplete", f"'proxy' cannot be used: {why}", hint=hint)
+    return _unusable(f"{scheme.partition(':')[0]}_proxy", why, "http://HOST:PORT")
 
 
 def _number(given: str, name: str, form: re.Pattern[str], default: int, *, least: int) -> int:

@@ -103,7 +103,7 @@ def _key_of(certificate: Path, key: str) -> Path:
 
 
 def _read(certificate: Path, key: Path) -> ClientCertificate:
-    from cryptography.x509 import load_pem_x509_certificate
+    from cryptography.x509 import InvalidVersion, load_pem_x509_certificate
 
     for path in dict.fromkeys((key, certificate)):
         try:
@@ -113,7 +113,7 @@ def _read(certificate: Path, key: Path) -> ClientCertificate:
     try:
         parsed = load_pem_x509_certificate(data)
         begins, ends = parsed.not_valid_before_utc.timestamp(), parsed.not_valid_after_utc.timestamp()
-    except (ValueError, OverflowError) as error:
+    except (ValueError, OverflowError, InvalidVersion) as error:
         raise _malformed(certificate, f"it holds no certificate in PEM form: {str(error)[:200]}") from error
     return ClientCertificate(certificate, key, int(begins), int(ends))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import ssl
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -73,6 +74,15 @@ def test_a_client_certificate_opens_metadata_and_packages_and_keys(
         assert error.code == "key-malformed"  # it was read
         plain = repository(running.url)
         assert "certificate verify failed" in str(refusal(lambda: opened(store, plain)))
+
+
+def test_a_certificate_of_another_version_is_malformed(tmp_path: Path, authority: Authority) -> None:
+    certificate, key = authority.issue("client", folder=tmp_path)
+    der = ssl.PEM_cert_to_DER_cert(certificate.read_text())
+    certificate.write_text(ssl.DER_cert_to_PEM_cert(der.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x07", 1)))
+    with pytest.raises(EnvironmentLacking) as caught:
+        find_client_certificate(str(certificate), str(key), now=None)
+    assert caught.value.code == "client-certificate-malformed"
 
 
 def test_missing_wrong_and_expired_certificates_are_different_errors(
