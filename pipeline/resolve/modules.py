@@ -11,6 +11,7 @@ that are on hide those outside of modules that have, or provide, the same name. 
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -182,9 +183,11 @@ def _take(value: Mapping[str, object], streams: list[_Stream], defaults: dict[st
 
 
 def _rpms(value: object) -> frozenset[str]:
-    """Return the list `rpms` of a member of a build."""
+    """Return the list `rpms` of a member of a build, but for names of no package: a NUL ends libsolv's strings."""
     rpms = value.get("rpms") if isinstance(value, dict) else None
-    return frozenset(str(one) for one in rpms) if isinstance(rpms, list) else frozenset()
+    return (
+        frozenset(text for one in rpms if (text := str(one)).isprintable()) if isinstance(rpms, list) else frozenset()
+    )
 
 
 def _version(value: object) -> int:
@@ -232,13 +235,16 @@ def _activate(recipe: Recipe, streams: Sequence[_Stream], defaults: Mapping[str,
             )
     if problems:
         raise ResolutionError.of(problems)
+    builds: dict[tuple[str, str], list[_Stream]] = {}
+    for one in streams:
+        builds.setdefault((one.module, one.stream), []).append(one)
     named = set(chosen)
     chosen = {**{m: s for m, s in defaults.items() if f"{m}:{s}" in known}, **chosen}
     active: dict[str, _Stream] = {}
-    waiting = sorted(chosen)
+    waiting = deque(sorted(chosen))
     while waiting:
-        module = waiting.pop(0)
-        build = _build(module, chosen, streams)
+        module = waiting.popleft()
+        build = _build(chosen, builds.get((module, chosen[module]), []))
         if build is None and module in named:
             raise _refused(
                 f"module '{module}:{chosen[module]}' requires streams that are not enabled", recipe.path.name
@@ -258,13 +264,12 @@ def _activate(recipe: Recipe, streams: Sequence[_Stream], defaults: Mapping[str,
     return active
 
 
-def _build(module: str, chosen: Mapping[str, str], streams: Sequence[_Stream]) -> _Stream | None:
-    """Return the stream's newest build whose requirements fit the enabled streams."""
+def _build(chosen: Mapping[str, str], builds: Sequence[_Stream]) -> _Stream | None:
+    """Return the newest of a stream's builds whose requirements fit the enabled streams."""
     fitting = [
         one
-        for one in streams
-        if (one.module, one.stream) == (module, chosen[module])
-        and all(not s or other not in chosen or chosen[other] in s for other, s in one.requires.items())
+        for one in builds
+        if all(not s or other not in chosen or chosen[other] in s for other, s in one.requires.items())
     ]
     if not fitting:
         return None

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from pipeline.errors import ResolutionError
+from pipeline.resolve import modules
+from pipeline.resolve.modules import stream_packages
 from tests.support.rpmmd import Rpm
 from tests.unit.resolve.test_resolve import World
 
@@ -204,3 +207,26 @@ def test_what_cannot_be_decided_is_refused_by_name(
         world.names(["other"], modules=asked)
     assert caught.value.code == "module-refused"
     assert message in str(caught.value)
+
+
+def test_an_artifact_with_a_nul_is_left_out(world: World) -> None:
+    evil = stream("evil", "1", '"other\\0-0:1-1.noarch"', '"\\0-0:1-1.noarch"', '"a\\nb-0:1-1.noarch"')
+    world.add("r", *PACKAGES, modules=evil + default("evil", "1"))
+    assert stream_packages(world.opened(), store=world.store) == {"evil:1": frozenset()}
+    assert world.names(["other"]) == ["other-1-1.noarch"]
+
+
+def test_each_stream_is_looked_for_among_its_own_builds(monkeypatch: pytest.MonkeyPatch, world: World) -> None:
+    # Among all, a thousand modules take a million steps, and modules.yaml may have many more.
+    seen: list[int] = []
+    build = modules._build
+
+    def counted(chosen: Mapping[str, str], builds: Sequence[modules._Stream]) -> modules._Stream | None:
+        seen.append(len(builds))
+        return build(chosen, builds)
+
+    monkeypatch.setattr(modules, "_build", counted)
+    many = "".join(stream(f"m{one}", "1", f"x{one}-0:1-1.noarch") + default(f"m{one}", "1") for one in range(20))
+    world.add("r", *PACKAGES, modules=many)
+    assert world.names(["other"]) == ["other-1-1.noarch"]
+    assert seen == [1] * 20
