@@ -126,15 +126,7 @@ class Network:
         """
         import httpx  # only here: a build from a lock and the store does not need it, and starts 40 ms sooner
 
-        ca_file = self.access.ca_file or self.ca_file
-        try:
-            trust = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
-        except (OSError, ValueError) as error:  # a NUL in a name is a ValueError
-            raise EnvironmentLacking(
-                "certificates-unreadable",
-                f"the file of trusted certificates cannot be read: {error}",
-                place=str(ca_file),
-            ) from error
+        trust = self._authorities()
         if self.access.certificate is not None:
             self.access.certificate.load(trust)
         if certificates is not None:
@@ -156,6 +148,18 @@ class Network:
         ) as client:
             yield client
 
+    def _authorities(self) -> ssl.SSLContext:
+        """Return a context with the authorities that are trusted, and no certificate of the client."""
+        ca_file = self.access.ca_file or self.ca_file
+        try:
+            return ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
+        except (OSError, ValueError) as error:  # a NUL in a name is a ValueError
+            raise EnvironmentLacking(
+                "certificates-unreadable",
+                f"the file of trusted certificates cannot be read: {error}",
+                place=str(ca_file),
+            ) from error
+
     def _auth(self) -> httpx.Auth | None:
         if not self.access.credentials:
             return None
@@ -176,7 +180,9 @@ class Network:
             if proxy:
                 auth = (known.user, known.password) if known and own else None
                 try:
-                    named = httpx.Proxy(proxy, auth=auth)
+                    # By itself the library knows proxies by its own list of authorities.
+                    secure = self._authorities() if proxy.lower().startswith("https:") else None
+                    named = httpx.Proxy(proxy, auth=auth, ssl_context=secure)
                 except httpx.InvalidURL as error:  # host names that httpx alone refuses
                     raise _proxy_refused(bool(own), scheme, str(error)[:200]) from error
                 through = httpx.HTTPTransport(proxy=named, verify=trust, limits=limits, trust_env=False)

@@ -20,6 +20,7 @@ from pipeline.repos import OpenRepository, fetch_packages, load_keys, metadata_f
 from pipeline.repos.repository_access import read_secret, repository_network
 from pipeline.store import Store
 from pipeline.transfer import Network, fetch_document, find_client_certificate
+from pipeline.transfer.server_access import ServerAccess
 from tests.support.authority import DAY, Authority
 from tests.support.guarded_server import guarded_server
 from tests.support.rpmmd import Rpm, write_repository
@@ -187,6 +188,29 @@ def test_a_password_goes_to_the_hosts_of_the_definition_and_no_other(store: Stor
         assert elsewhere.headers and all("Authorization" not in found for found in elsewhere.headers.values())
     for path in store.root.rglob("*"):
         assert SECRET not in path.name and not (path.is_file() and SECRET.encode() in path.read_bytes())
+
+
+def test_a_proxy_by_tls_is_known_by_the_authorities_that_are_trusted_and_is_shown_no_certificate(
+    tmp_path: Path, authority: Authority
+) -> None:
+    asked = tmp_path / "http:/vendor.test"  # a proxy is sent whole URLs
+    asked.mkdir(parents=True)
+    (asked / "x").write_bytes(b"content")
+    one = find_client_certificate(str(authority.issue("client", folder=tmp_path)[0]), "", now=None)
+    server = authority.issue("server")
+    with guarded_server(tmp_path, certificate=server) as proxy:
+        for network in (
+            replace(NETWORK, http_proxy=proxy.url, ca_file=authority.certificate),
+            replace(NETWORK, access=ServerAccess(proxy=proxy.url, ca_file=authority.certificate)),
+        ):
+            assert fetch_document(["http://vendor.test/x"], limit=10, network=network) == b"content"
+        unknown = replace(NETWORK, http_proxy=proxy.url)
+        error = refusal(lambda: fetch_document(["http://vendor.test/x"], limit=10, network=unknown))
+        assert "certificate verify failed" in str(error)
+    with guarded_server(tmp_path, certificate=server, clients=authority.certificate) as proxy:
+        access = ServerAccess(proxy=proxy.url, ca_file=authority.certificate, certificate=one)
+        refusal(lambda: fetch_document(["http://vendor.test/x"], limit=10, network=replace(NETWORK, access=access)))
+        assert proxy.headers == {}
 
 
 def test_a_proxy_of_a_repository_is_used_with_its_password(store: Store, tmp_path: Path, server: SlowServer) -> None:
