@@ -129,7 +129,8 @@ class Platform:
     that are offered (`is_offered`), as `${NAME:-default}`; they are expanded by `pipeline.repos`. `sources` are the
     repositories of source packages; nothing is resolved from them. `watched` are the `.repo` files and folders of
     variables that it was read from, wherever they are; `files` are those of them that are sent to workers: beside the
-    definitions, and without secrets. `payload_limits` hold where a recipe states none.
+    definitions, and without secrets. `machine_variables` are the names of the `variables` that come from dnf's
+    folders. `payload_limits` hold where a recipe states none.
     """
 
     name: str
@@ -141,4 +142,5 @@ class Platform:
     sources: tuple[PackageRepository, ...] = ()
     files: tuple[Path, ...] = field(default=(), compare=False)
     watched: tuple[Path, ...] = field(default=(), compare=False)
+    machine_variables: frozenset[str] = field(default=frozenset(), compare=False)
     payload_limits: PayloadLimits = PayloadLimits()

@@ -174,11 +174,9 @@ class _Reader:
             self._files, self._watched = [], []
         base = self._base(name, document, path, below)
         outer = below[0] if below else name
-        variables = {
-            **(dict(base.variables) if base else {}),
-            **self._dnf_variables(document.dnf_vars, outer),
-            **document.variables,
-        }
+        read = self._dnf_variables(document.dnf_vars, outer)
+        variables = {**(dict(base.variables) if base else {}), **read, **document.variables}
+        of_machine = {*(base.machine_variables if base else ()), *read} - document.variables.keys()
         repositories = {repository.id: repository for repository in (base.repositories if base else ())}
         sources = {repository.id: repository for repository in (base.sources if base else ())}
         for key, listed, target in (
@@ -226,6 +224,7 @@ class _Reader:
             sources=tuple(sources.values()),
             files=tuple(dict.fromkeys(self._files)),
             watched=tuple(dict.fromkeys(self._watched)),
+            machine_variables=frozenset(of_machine),
         )
 
     def _repo_file(

@@ -186,7 +186,8 @@ class _Content(Strict):
     metalink: Location | None = Field(default=None, description="URL of a metalink; variables in its URLs are replaced")
     mirrorlist: Location | None = Field(
         default=None,
-        description="URL of a list of mirrors; variables that it holds are replaced, but for those of the environment",
+        description="URL of a list of mirrors; variables that it holds are replaced, but for those of the environment "
+        "and of `dnf-vars`",
     )
     keys: list[Line] = Field(
         min_length=1,

@@ -25,6 +25,7 @@ from pipeline.model.platform import (
 _ENVIRONMENT = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 _VARIABLE = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*))")
 _IN_ANSWER = re.compile(r"\$(?:\{((?:[A-Za-z0-9]|_(?=[A-Za-z0-9]))+)\}|((?:[A-Za-z0-9]|_(?=[A-Za-z0-9]))+))")
+_PUBLIC = re.compile(r"releasever(?:_major|_minor)?|basearch|arch")
 _HOME = re.compile(r"^(file://)?~(?=/|$)")
 
 
@@ -84,11 +85,14 @@ def platform_variables(platform: Platform, arch: str, environment: Mapping[str, 
 def answer_variables(platform: Platform, arch: str) -> dict[str, str]:
     """Return the variables that are replaced in the answers of mirrorlists and metalinks.
 
-    Those whose value comes from the environment or the home folder are left out: whoever writes such an answer says
-    to which host the value goes.
+    Those whose value comes from the environment, the home folder or dnf's folders are left out: whoever writes such an
+    answer says to which host the value goes. Of dnf's, releases and architectures are no secret.
     """
     own = {name: text for name, text in platform.variables if "$" not in text and not _HOME.match(text)}
-    return {"arch": arch, "basearch": arch, **release_variables(own), **own}
+    shown = {
+        name: text for name, text in own.items() if name not in platform.machine_variables or _PUBLIC.fullmatch(name)
+    }
+    return {"arch": arch, "basearch": arch, **release_variables(own), **shown}
 
 
 def expand(text: str, variables: Mapping[str, str], *, place: str) -> str:

@@ -17,6 +17,7 @@ from pipeline.nightly.snapshot import watched_paths
 from pipeline.recipes import Platforms, load_platforms, repo_files
 from pipeline.recipes.repo_file_options import OPTIONS
 from pipeline.repos.repository_access import read_secret
+from pipeline.repos.variables import answer_variables
 
 SECRET = "pA55w0rd-canary"
 
@@ -268,6 +269,31 @@ def test_a_night_watches_dnfs_own_folder_of_variables(tmp_path: Path, monkeypatc
     found = load_platforms(here / "repositories.yaml").find("rhel")
     assert found.files == (here / "some.repo",)
     assert watched_paths(found) == ({away / "releasever", here / "some.repo"}, {away})
+
+
+def test_values_of_dnfs_folders_go_to_nobody_who_writes_a_list_of_mirrors(tmp_path: Path) -> None:
+    (tmp_path / "vars").mkdir()
+    for name, value in (
+        ("token", "canary"),
+        ("releasever", "9.4"),
+        ("basearch", "x"),
+        ("own", "theirs"),
+        ("both", "b"),
+    ):
+        (tmp_path / "vars" / name).write_text(value)
+    (tmp_path / "some.repo").write_text(GOOD)
+    given = '    dnf-vars: [vars]\n    variables: {own: "mine", '
+    text = (DEFINITIONS % "").replace('    variables: {releasever: "9"', given + 'plain: "p"')
+    text += "  extended: {extends: rhel, variables: {token: public}}\n"
+    text += "  again: {extends: rhel, dnf-vars: [vars]}\n"
+    (tmp_path / "repositories.yaml").write_text(text)
+    platforms = load_platforms(tmp_path / "repositories.yaml")
+    shown = {"arch": "x86_64", "basearch": "x", "releasever": "9.4", "releasever_major": "9", "releasever_minor": "4"}
+    found = platforms.find("rhel")
+    assert dict(found.variables)["token"] == "canary"
+    assert answer_variables(found, "x86_64") == {**shown, "own": "mine", "plain": "p"}
+    assert answer_variables(platforms.find("extended"), "x86_64")["token"] == "public"
+    assert "token" not in answer_variables(platforms.find("again"), "x86_64")
 
 
 @pytest.mark.parametrize("name", ["/run/secrets", "../secrets", "away", "links", "evil"])
