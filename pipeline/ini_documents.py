@@ -25,9 +25,10 @@ _LOCATION = re.compile(rb"^[ \t\r]*(?:baseurl|metalink|mirrorlist)\s*=", re.MULT
 
 
 def holds_secret(data: bytes) -> bool:
-    """Return whether a user's name or a password may stand anywhere in a `.repo` file, read or not.
+    """Return whether a user's name or a password may stand anywhere in a `.repo` file.
 
-    Coarse on purpose: comments count, and an `@` in a URL, a proxy or a line that continues another.
+    Coarse on purpose: sections that are not read and comments count, and an `@` in a URL, a proxy or a line
+    that continues another.
     """
     if _SECRET.search(data):
         return True
@@ -36,7 +37,7 @@ def holds_secret(data: bytes) -> bool:
 
 
 def is_repo_file(data: bytes) -> bool:
-    """Return whether a file, whatever its name, has the form of a `.repo` file: sections, and where one is."""
+    """Return whether a file, whatever its name, has the form of a `.repo` file."""
     if not _LOCATION.search(data):
         return False
     lines = (line for line in data.removeprefix(b"\xef\xbb\xbf").split(b"\n") if line.strip())

@@ -183,7 +183,10 @@ def _take(value: Mapping[str, object], streams: list[_Stream], defaults: dict[st
 
 
 def _rpms(value: object) -> frozenset[str]:
-    """Return the list `rpms` of a member of a build, but for names of no package: a NUL ends libsolv's strings."""
+    """Return the list `rpms` of a member of a build, but for names of no package.
+
+    A NUL would end libsolv's strings.
+    """
     rpms = value.get("rpms") if isinstance(value, dict) else None
     return (
         frozenset(text for one in rpms if (text := str(one)).isprintable()) if isinstance(rpms, list) else frozenset()
