@@ -53,11 +53,10 @@ def _verified(value: object) -> object:
 
 def _secret_variable(value: object) -> object:
     if not isinstance(value, str) or not re.fullmatch(rf"{SECRET_PREFIX}[A-Za-z0-9_]+", value):
-        name = value if isinstance(value, str) and re.fullmatch(r"\w+", value, re.ASCII) else "NAME"
-        raise Malformed(
+        raise Malformed(  # without the value: it may be the secret itself
             "variable-not-offered",
-            f"a secret cannot be taken from '{str(value)[:80]}'",
-            f"rename it to {SECRET_PREFIX}{name}, here and where it is set",
+            f"a secret is taken from variables alone whose names begin with {SECRET_PREFIX}",
+            f"rename it to {SECRET_PREFIX}NAME, here and where it is set; the secret itself does not stand here",
         )
     return value
 
