@@ -51,6 +51,16 @@ def _verified(value: object) -> object:
     return value
 
 
+def _secret_file(value: object) -> object:
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", value):
+        raise Malformed(  # without the value: it may be the secret itself
+            "name-malformed",
+            "the name of a file with a secret is expected here",
+            "write a name without '/': it lies in ~/.config/relbuild/secrets, or in $RELBUILD_SECRETS",
+        )
+    return value
+
+
 def _secret_variable(value: object) -> object:
     if not isinstance(value, str) or not re.fullmatch(rf"{SECRET_PREFIX}[A-Za-z0-9_]+", value):
         raise Malformed(  # without the value: it may be the secret itself
@@ -83,14 +93,7 @@ class SecretDocument(Strict):
     file: (
         Annotated[
             str,
-            checked(
-                text_of_form(
-                    r"[A-Za-z0-9][A-Za-z0-9._-]*",
-                    "name-malformed",
-                    "the name of a file with a secret",
-                    "write a name without '/': it lies in ~/.config/relbuild/secrets, or in $RELBUILD_SECRETS",
-                )
-            ),
+            checked(_secret_file),
         ]
         | None
     ) = Field(

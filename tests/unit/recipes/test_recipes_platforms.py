@@ -274,6 +274,7 @@ def test_a_repository_says_how_it_is_reached(tmp_path: Path) -> None:
         ("password: {environment: pA55w0rd}", "variable-not-offered", "RELBUILD_SECRET_NAME"),
         ("password: {environment: GITHUB_TOKEN}", "variable-not-offered", "RELBUILD_SECRET_NAME"),
         ("password: {environment: RELBUILD_VAR_X}", "variable-not-offered", "RELBUILD_SECRET_NAME"),
+        ("password: {file: 'pA55w0rd!'}", "name-malformed", "RELBUILD_SECRETS"),
         ("password: {file: /etc/token}", "name-malformed", "RELBUILD_SECRETS"),
         ("password: {file: ../token}", "name-malformed", "RELBUILD_SECRETS"),
         ("password: {file: a, environment: RELBUILD_SECRET_X}", "secret-malformed", "exactly one"),
