@@ -13,6 +13,12 @@ import fcntl
 import os
 import select
 import sys
+import time
+
+SETTLE_TIMEOUT = 10.0
+"""Seconds in which a lock may still be held by a process that relbuild had forked and that has not executed its program
+yet: it holds what relbuild held."""
+_PAUSE = 0.05
 
 _CLEAR = (
     "import json, pathlib, sys; sys.path[:] = json.loads(sys.argv[2]); "
@@ -29,17 +35,27 @@ def main(owner: int, state: str, path: str) -> None:
     waiting.register(owner, select.POLLIN)
     while not waiting.poll():
         pass
-    if _left(f"{state}/live"):
-        os.execv(sys.executable, [sys.executable, "-I", "-c", _CLEAR, state, path])  # noqa: S606 - itself
+    deadline = time.monotonic() + SETTLE_TIMEOUT
+    while locks := _locks(f"{state}/live"):
+        if _left(locks):
+            os.execv(sys.executable, [sys.executable, "-I", "-c", _CLEAR, state, path])  # noqa: S606 - itself
+        if time.monotonic() > deadline:
+            return
+        time.sleep(_PAUSE)
 
 
-def _left(live: str) -> bool:
-    """Return whether a sandbox is left whose lock no process holds."""
+def _locks(live: str) -> list[str]:
+    """Return the lock files of all sandboxes."""
     try:
         with os.scandir(live) as entries:
-            return any(_free(entry.path) for entry in entries if entry.name.endswith(".lock"))
+            return [entry.path for entry in entries if entry.name.endswith(".lock")]
     except FileNotFoundError:
-        return False
+        return []
+
+
+def _left(locks: list[str]) -> bool:
+    """Return whether a sandbox is left whose lock no process holds."""
+    return any(map(_free, locks))
 
 
 def _free(lock: str) -> bool:

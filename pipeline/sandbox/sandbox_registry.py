@@ -31,6 +31,7 @@ from pipeline.sandbox.cgroups import (
 from pipeline.sandbox.idmap import ID_RANGES, first_id_of
 from pipeline.sandbox.io_limits import lift_io_limits
 from pipeline.sandbox.mount_namespace import MOUNT_BASE
+from pipeline.sandbox.reaper import SETTLE_TIMEOUT
 from pipeline.sandbox.rootless import in_user_namespace, rootless_obstacle
 from pipeline.sandbox.runtime import Runtime
 from pipeline.sandbox.supervision import supervise
@@ -111,11 +112,12 @@ def clear_orphans(state: Path) -> None:
     """
     if not (state / "mark").exists():
         return
-    hierarchies, deadline = usable_hierarchies(), time.monotonic() + _REAPER_TIMEOUT
+    hierarchies, began = usable_hierarchies(), time.monotonic()
     while True:
         _sweep(state, hierarchies, _mark(state))
+        took = time.monotonic() - began
         with _left(state) as left:
-            if not left or time.monotonic() > deadline:
+            if took > (_REAPER_TIMEOUT if left else SETTLE_TIMEOUT) or not any((state / "live").glob("*.lock")):
                 return
         time.sleep(_PAUSE)
 
