@@ -1,7 +1,7 @@
 """A static program that misbehaves in every way that a limit is there for, and looks at what is left of it. Every bomb
 is bounded by a clock of its own."""
 
-from __future__ import annotations
+from __future__ import contextlib
 
 import os
 import socket
@@ -163,13 +163,15 @@ def eventually(condition: Callable[[], object], seconds: float = 20) -> None:
 def holders(namespace: int) -> list[str]:
     """Who is in a network namespace, or holds it open."""
     found = []
-    for pattern in ("[0-9]*/ns/net", "[0-9]*/fd/*"):
-        for path in Path("/proc").glob(pattern):
-            try:
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            paths = [process / "ns" / "net", *(process / "fd").iterdir()]
+        except OSError:  # It has ended.
+            continue
+        for path in paths:
+            with contextlib.suppress(OSError):
                 if str(path.readlink()) == f"net:[{namespace}]":
                     found.append(str(path))
-            except OSError:
-                continue
     return found
 
 
