@@ -1,8 +1,9 @@
 """A static program that misbehaves in every way that a limit is there for, and looks at what is left of it. Every bomb
 is bounded by a clock of its own."""
 
-from __future__ import contextlib
+from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
