@@ -9,20 +9,23 @@ Only regular files (or, where asked for, folders) are opened, without blocking: 
 Every error is an OSError with its file's path, so that callers convert them like other OSErrors.
 """
 
-from pipeline.beneath.folder import (
-    Folder,
-    GivenFolder,
-    open_file,
-    read_file,
-)
-from pipeline.beneath.open_errors import (
-    LinkRefused,
-    NotRegular,
-    PathEscape,
-    TooLarge,
-    escape_error,
-)
-from pipeline.beneath.path_resolution import kernel_resolves
+from pipeline.lazy_names import imported_when_used
+
+with imported_when_used(__name__):
+    from pipeline.beneath.folder import (
+        Folder,
+        GivenFolder,
+        open_file,
+        read_file,
+    )
+    from pipeline.beneath.open_errors import (
+        LinkRefused,
+        NotRegular,
+        PathEscape,
+        TooLarge,
+        escape_error,
+    )
+    from pipeline.beneath.path_resolution import kernel_resolves
 
 __all__ = [
     "Folder",

@@ -1,17 +1,20 @@
 """Building: from a recipe to a tested image in an OCI layout with its report."""
 
-from pipeline.build.build_image import (
-    assemble,
-    build,
-    build_parent,
-    explain_package,
-    load_or_build,
-    lock,
-    smoke_image,
-)
-from pipeline.build.build_report import build_report_json
-from pipeline.build.build_result import AssembledImage, BuildResult
-from pipeline.build.build_stages import template_variables
+from pipeline.lazy_names import imported_when_used
+
+with imported_when_used(__name__):
+    from pipeline.build.build_image import (
+        assemble,
+        build,
+        build_parent,
+        explain_package,
+        load_or_build,
+        lock,
+        smoke_image,
+    )
+    from pipeline.build.build_report import build_report_json
+    from pipeline.build.build_result import AssembledImage, BuildResult
+    from pipeline.build.build_stages import template_variables
 
 __all__ = [
     "AssembledImage",

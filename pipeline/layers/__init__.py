@@ -4,16 +4,19 @@ A layer is concatenated from segments, one per package, which are compressed onc
 needed to pack one; `unpack_to_store` unpacks a layer from its published blob when it is to be mounted.
 """
 
-from pipeline.layers.image_contents import read_contents
-from pipeline.layers.layer import BuiltLayer, build_layer
-from pipeline.layers.pack_layer import (
-    layer_from_json,
-    layer_to_json,
-    pack_directory,
-    pack_entries,
-)
-from pipeline.layers.parent_tree import parent_tree_and_accounts
-from pipeline.layers.unpack_layer import layer_entries, unpack_to_store
+from pipeline.lazy_names import imported_when_used
+
+with imported_when_used(__name__):
+    from pipeline.layers.image_contents import read_contents
+    from pipeline.layers.layer import BuiltLayer, build_layer
+    from pipeline.layers.pack_layer import (
+        layer_from_json,
+        layer_to_json,
+        pack_directory,
+        pack_entries,
+    )
+    from pipeline.layers.parent_tree import parent_tree_and_accounts
+    from pipeline.layers.unpack_layer import layer_entries, unpack_to_store
 
 __all__ = [
     "BuiltLayer",

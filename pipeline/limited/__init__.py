@@ -6,7 +6,10 @@ then `LimitMet` names the limit. A process uses one child for all calls, so that
 interpreter (some 50 ms). The child gets no environment, opens no files by itself, and ends when its parent does.
 """
 
-from pipeline.limited.child import AskParent
-from pipeline.limited.child_process import AnswerQuestion, LimitMet, call_limited
+from pipeline.lazy_names import imported_when_used
+
+with imported_when_used(__name__):
+    from pipeline.limited.child import AskParent
+    from pipeline.limited.child_process import AnswerQuestion, LimitMet, call_limited
 
 __all__ = ["AnswerQuestion", "AskParent", "LimitMet", "call_limited"]

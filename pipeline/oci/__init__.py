@@ -4,51 +4,54 @@ An image is made from layers and a configuration, written to a layout or archive
 trusts nothing: it recomputes every digest, size and diff_id and reports all mismatches.
 """
 
-from pipeline.oci import media_types, predicates
-from pipeline.oci.archive import ArchiveKind, write_archive
-from pipeline.oci.artifacts import ArtifactManifest, make_referrer, read_artifact
-from pipeline.oci.config_settings import flatten_config
-from pipeline.oci.image_layout import (
-    blob_path,
-    index_bytes,
-    read_layout,
-    write_layout,
-)
-from pipeline.oci.image_manifest import (
-    end_of_life,
-    make_image,
-    make_index,
-    parse_config,
-    parse_image,
-    parse_index,
-    timestamp,
-)
-from pipeline.oci.load_layout import load_layout_image
-from pipeline.oci.signing_keys import (
-    SigningKey,
-    VerifyingKey,
-    generate_key,
-    load_signing_key,
-    load_verifying_key,
-)
-from pipeline.oci.sigstore_bundle import (
-    PREDICATE_TYPE_ANNOTATION,
-    bundle_layer,
-    make_attestation,
-    unverified_statement,
-    verify_bundle,
-)
-from pipeline.oci.simple_signing import (
-    SimpleSignature,
-    check_signatures,
-    join_signatures,
-    make_simple_signature,
-    signature_payload,
-    signature_tag,
-    verify_signatures,
-)
-from pipeline.oci.statements import Statement, StatementSubject, provenance_predicate
-from pipeline.oci.validation import validate_layout
+from pipeline.lazy_names import imported_when_used
+
+with imported_when_used(__name__):
+    from pipeline.oci import media_types, predicates
+    from pipeline.oci.archive import ArchiveKind, write_archive
+    from pipeline.oci.artifacts import ArtifactManifest, make_referrer, read_artifact
+    from pipeline.oci.config_settings import flatten_config
+    from pipeline.oci.image_layout import (
+        blob_path,
+        index_bytes,
+        read_layout,
+        write_layout,
+    )
+    from pipeline.oci.image_manifest import (
+        end_of_life,
+        make_image,
+        make_index,
+        parse_config,
+        parse_image,
+        parse_index,
+        timestamp,
+    )
+    from pipeline.oci.load_layout import load_layout_image
+    from pipeline.oci.signing_keys import (
+        SigningKey,
+        VerifyingKey,
+        generate_key,
+        load_signing_key,
+        load_verifying_key,
+    )
+    from pipeline.oci.sigstore_bundle import (
+        PREDICATE_TYPE_ANNOTATION,
+        bundle_layer,
+        make_attestation,
+        unverified_statement,
+        verify_bundle,
+    )
+    from pipeline.oci.simple_signing import (
+        SimpleSignature,
+        check_signatures,
+        join_signatures,
+        make_simple_signature,
+        signature_payload,
+        signature_tag,
+        verify_signatures,
+    )
+    from pipeline.oci.statements import Statement, StatementSubject, provenance_predicate
+    from pipeline.oci.validation import validate_layout
 
 __all__ = [
     "PREDICATE_TYPE_ANNOTATION",

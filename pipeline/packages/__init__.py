@@ -7,20 +7,23 @@ accepts packages from before rpm 4.14, that one signature covers both); only the
 rpm.
 """
 
-from pipeline.packages.changelog import named_fixes, read_change_days, read_changelog
-from pipeline.packages.lua import lua_command, lua_runtime
-from pipeline.packages.package_errors import errors_about
-from pipeline.packages.package_signature import unreadable_keys, verify_package
-from pipeline.packages.payload import PayloadFile, read_payload, read_payload_files
-from pipeline.packages.rpm_header import read_header, read_source_nevra
-from pipeline.packages.rpmdb_reader import (
-    DATABASE_LIMIT,
-    Installed,
-    installed_changelogs,
-    read_installed,
-)
-from pipeline.packages.rpmdb_writer import DatabaseRecord, write_database
-from pipeline.packages.versions import compare_evr, library_files, library_version
+from pipeline.lazy_names import imported_when_used
+
+with imported_when_used(__name__):
+    from pipeline.packages.changelog import named_fixes, read_change_days, read_changelog
+    from pipeline.packages.lua import lua_command, lua_runtime
+    from pipeline.packages.package_errors import errors_about
+    from pipeline.packages.package_signature import unreadable_keys, verify_package
+    from pipeline.packages.payload import PayloadFile, read_payload, read_payload_files
+    from pipeline.packages.rpm_header import read_header, read_source_nevra
+    from pipeline.packages.rpmdb_reader import (
+        DATABASE_LIMIT,
+        Installed,
+        installed_changelogs,
+        read_installed,
+    )
+    from pipeline.packages.rpmdb_writer import DatabaseRecord, write_database
+    from pipeline.packages.versions import compare_evr, library_files, library_version
 
 __all__ = [
     "DATABASE_LIMIT",

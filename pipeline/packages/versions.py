@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
-from pipeline.packages.rpm_library import rpm
+# rpm's library is loaded where it is asked and not above: most commands compare no versions.
 
 
 def compare_evr(a: str, b: str) -> int:
@@ -16,6 +17,8 @@ def compare_evr(a: str, b: str) -> int:
     left, right = _split(a), _split(b)
     if not left[2] or not right[2]:
         left, right = (*left[:2], ""), (*right[:2], "")
+    from pipeline.packages.rpm_library import rpm
+
     order: int = rpm.labelCompare(left, right)
     return order
 
@@ -30,13 +33,16 @@ def _split(evr: str) -> tuple[str, str, str]:
 
 def library_version() -> str:
     """Return the version of rpm's library."""
+    from pipeline.packages.rpm_library import rpm
+
     return str(rpm.__version__)
 
 
 def library_files() -> tuple[Path, ...]:
-    """List the files of rpm's libraries that this process has loaded, sorted.
+    """Load rpm's libraries and list their files, sorted.
 
-    Its own module is included.
+    Their Python module is included.
     """
+    importlib.import_module("pipeline.packages.rpm_library")
     mapped = {line.split(maxsplit=5)[5] for line in Path("/proc/self/maps").read_text().splitlines() if "rpm" in line}
     return tuple(sorted(Path(name) for name in mapped if "rpm" in Path(name).name and Path(name).exists()))

@@ -5,21 +5,24 @@ generated; then values together, while the recipe is merged from the files that 
 reported at once, each with its line, its path in the document, and what to write instead.
 """
 
-from pipeline.recipes.checks_reference import checks_reference
-from pipeline.recipes.limits_reference import limits_reference
-from pipeline.recipes.merge import load_recipe, template_scope
-from pipeline.recipes.mirror_rules import load_rules
-from pipeline.recipes.platforms import Platforms, load_platforms
-from pipeline.recipes.recipe_lookup import find_recipe
-from pipeline.recipes.reference import (
-    json_schema,
-    platforms_schema,
-    recipe_reference,
-    rules_reference,
-    rules_schema,
-)
-from pipeline.recipes.repo_file_options import repo_file_reference
-from pipeline.recipes.scaffold import Scaffold, scaffold_text, write_scaffold
+from pipeline.lazy_names import imported_when_used
+
+with imported_when_used(__name__):
+    from pipeline.recipes.checks_reference import checks_reference
+    from pipeline.recipes.limits_reference import limits_reference
+    from pipeline.recipes.merge import load_recipe, template_scope
+    from pipeline.recipes.mirror_rules import load_rules
+    from pipeline.recipes.platforms import Platforms, load_platforms
+    from pipeline.recipes.recipe_lookup import find_recipe
+    from pipeline.recipes.reference import (
+        json_schema,
+        platforms_schema,
+        recipe_reference,
+        rules_reference,
+        rules_schema,
+    )
+    from pipeline.recipes.repo_file_options import repo_file_reference
+    from pipeline.recipes.scaffold import Scaffold, scaffold_text, write_scaffold
 
 __all__ = [
     "Platforms",

@@ -6,27 +6,30 @@ Tags are only moved to images that the gate cleared: by the evidence that this m
 or by the evidence on the mirror that is attested by the operator's key.
 """
 
-from pipeline.release.compare import compare_images
-from pipeline.release.copy import CopyResult, copy
-from pipeline.release.image_audit import (
-    Audit,
-    AuditedContents,
-    AuditedImage,
-    AuditOptions,
-    audit,
-    audit_image,
-    open_bulletin,
-    read_audited_contents,
-    require_below,
-)
-from pipeline.release.inspect_reference import attested_sbom, inspect_reference, validate_reference
-from pipeline.release.move import MoveResult, promote, rollback
-from pipeline.release.prune import prune, undo_pruning
-from pipeline.release.publish import PublishOptions, publish
-from pipeline.release.scrub_mirror import scrub
-from pipeline.release.serve_gate import refuse_untested
-from pipeline.release.tag_changes import HistoryStep, history
-from pipeline.release.verify_reference import verify_reference
+from pipeline.lazy_names import imported_when_used
+
+with imported_when_used(__name__):
+    from pipeline.release.compare import compare_images
+    from pipeline.release.copy import CopyResult, copy
+    from pipeline.release.image_audit import (
+        Audit,
+        AuditedContents,
+        AuditedImage,
+        AuditOptions,
+        audit,
+        audit_image,
+        open_bulletin,
+        read_audited_contents,
+        require_below,
+    )
+    from pipeline.release.inspect_reference import attested_sbom, inspect_reference, validate_reference
+    from pipeline.release.move import MoveResult, promote, rollback
+    from pipeline.release.prune import prune, undo_pruning
+    from pipeline.release.publish import PublishOptions, publish
+    from pipeline.release.scrub_mirror import scrub
+    from pipeline.release.serve_gate import refuse_untested
+    from pipeline.release.tag_changes import HistoryStep, history
+    from pipeline.release.verify_reference import verify_reference
 
 __all__ = [
     "Audit",

@@ -6,16 +6,19 @@ string. A template that runs away is stopped by bounds that count work rather th
 everywhere.
 """
 
-from pipeline.render.bounded_environment import FILTERS
-from pipeline.render.template_loaders import TEMPLATE_LIMIT
-from pipeline.render.templates import (
-    Rendered,
-    RenderMemory,
-    Templates,
-    check_template,
-    evaluate_template,
-    is_template,
-)
+from pipeline.lazy_names import imported_when_used
+
+with imported_when_used(__name__):
+    from pipeline.render.bounded_environment import FILTERS
+    from pipeline.render.template_loaders import TEMPLATE_LIMIT
+    from pipeline.render.templates import (
+        Rendered,
+        RenderMemory,
+        Templates,
+        check_template,
+        evaluate_template,
+        is_template,
+    )
 
 __all__ = [
     "FILTERS",

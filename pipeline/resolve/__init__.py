@@ -6,38 +6,41 @@ result is a section of the lock beside the recipe, which is used for as long as 
 changed: given a fresh lock, no repository is opened.
 """
 
-from pipeline.model.lock import LockMode
-from pipeline.resolve.auto_layers import (
-    BlockPackage,
-    FormerLayers,
-    assign_auto_layers,
-    auto_layer_names,
-    block_package,
-    former_layers,
-    image_layers,
-)
-from pipeline.resolve.explain import explain
-from pipeline.resolve.fixes import (
-    RepositoryAdvisories,
-    fixes_taken,
-    full_nevra,
-    missing_fixes,
-    read_repository_advisories,
-    streams_in_use,
-)
-from pipeline.resolve.library_versions import library_versions
-from pipeline.resolve.lockfile import format_lock, is_lock, lock_path, parse_lock, read_lock, write_lock
-from pipeline.resolve.pool import PackagePool
-from pipeline.resolve.solver import open_pool, solve
-from pipeline.resolve.staleness import (
-    LockAction,
-    LockState,
-    compare_sections,
-    decide_action,
-    other_versions,
-    resolution_inputs,
-    stale_reasons,
-)
+from pipeline.lazy_names import imported_when_used
+
+with imported_when_used(__name__):
+    from pipeline.model.lock import LockMode
+    from pipeline.resolve.auto_layers import (
+        BlockPackage,
+        FormerLayers,
+        assign_auto_layers,
+        auto_layer_names,
+        block_package,
+        former_layers,
+        image_layers,
+    )
+    from pipeline.resolve.explain import explain
+    from pipeline.resolve.fixes import (
+        RepositoryAdvisories,
+        fixes_taken,
+        full_nevra,
+        missing_fixes,
+        read_repository_advisories,
+        streams_in_use,
+    )
+    from pipeline.resolve.library_versions import library_versions
+    from pipeline.resolve.lockfile import format_lock, is_lock, lock_path, parse_lock, read_lock, write_lock
+    from pipeline.resolve.pool import PackagePool
+    from pipeline.resolve.solver import open_pool, solve
+    from pipeline.resolve.staleness import (
+        LockAction,
+        LockState,
+        compare_sections,
+        decide_action,
+        other_versions,
+        resolution_inputs,
+        stale_reasons,
+    )
 
 __all__ = [
     "BlockPackage",

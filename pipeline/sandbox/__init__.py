@@ -6,23 +6,26 @@ container's own ids), an allow-list of system calls, a network of its own, and c
 groups is in this package.
 """
 
-from pipeline.sandbox.build_container import (
-    BuildLimits,
-    BuildSession,
-    CommandResult,
-    build_session,
-)
-from pipeline.sandbox.exit_reason import explain_exit
-from pipeline.sandbox.host_check import HostFinding, check_host
-from pipeline.sandbox.instance import Instance
-from pipeline.sandbox.instance_launch import launch
-from pipeline.sandbox.instance_network import InstanceNetwork, open_network
-from pipeline.sandbox.mounts import BindMount
-from pipeline.sandbox.port_forwarding import publish_port
-from pipeline.sandbox.rootfs import RootFs
-from pipeline.sandbox.runtime import Runtime, find_runtime
-from pipeline.sandbox.sandbox_registry import SandboxRegistry, open_sandbox_registry
-from pipeline.sandbox.volumes import Volumes, open_volumes
+from pipeline.lazy_names import imported_when_used
+
+with imported_when_used(__name__):
+    from pipeline.sandbox.build_container import (
+        BuildLimits,
+        BuildSession,
+        CommandResult,
+        build_session,
+    )
+    from pipeline.sandbox.exit_reason import explain_exit
+    from pipeline.sandbox.host_check import HostFinding, check_host
+    from pipeline.sandbox.instance import Instance
+    from pipeline.sandbox.instance_launch import launch
+    from pipeline.sandbox.instance_network import InstanceNetwork, open_network
+    from pipeline.sandbox.mounts import BindMount
+    from pipeline.sandbox.port_forwarding import publish_port
+    from pipeline.sandbox.rootfs import RootFs
+    from pipeline.sandbox.runtime import Runtime, find_runtime
+    from pipeline.sandbox.sandbox_registry import SandboxRegistry, open_sandbox_registry
+    from pipeline.sandbox.volumes import Volumes, open_volumes
 
 __all__ = [
     "BindMount",

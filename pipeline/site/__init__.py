@@ -4,9 +4,12 @@
 from elsewhere. Unchanged pages are not made again.
 """
 
-from pipeline.site.feed import atom_xml
-from pipeline.site.markdown import summary_markdown
-from pipeline.site.night_junit import junit_xml
-from pipeline.site.site_writer import refuse_newer_site, write_site
+from pipeline.lazy_names import imported_when_used
+
+with imported_when_used(__name__):
+    from pipeline.site.feed import atom_xml
+    from pipeline.site.markdown import summary_markdown
+    from pipeline.site.night_junit import junit_xml
+    from pipeline.site.site_writer import refuse_newer_site, write_site
 
 __all__ = ["atom_xml", "junit_xml", "refuse_newer_site", "summary_markdown", "write_site"]

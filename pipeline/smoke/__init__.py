@@ -4,12 +4,15 @@ Every instance is asked the readiness check first and then the other checks in o
 deadline. An image that fails is not an error: its report says so.
 """
 
-from pipeline.model.plan_form import plan_digest
-from pipeline.model.report_form import read_report, report_json
-from pipeline.smoke.check_drafts import draft_checks
-from pipeline.smoke.junit import junit_report
-from pipeline.smoke.report_text import report_lines
-from pipeline.smoke.run import FailureHold, smoke
+from pipeline.lazy_names import imported_when_used
+
+with imported_when_used(__name__):
+    from pipeline.model.plan_form import plan_digest
+    from pipeline.model.report_form import read_report, report_json
+    from pipeline.smoke.check_drafts import draft_checks
+    from pipeline.smoke.junit import junit_report
+    from pipeline.smoke.report_text import report_lines
+    from pipeline.smoke.run import FailureHold, smoke
 
 __all__ = [
     "FailureHold",

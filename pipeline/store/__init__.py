@@ -18,23 +18,26 @@ its file is unchanged. What fails is a cache miss: it is reported, moved to quar
 docs/decisions/0017.
 """
 
-from pipeline.store.blobs import BlobWriter, copy_into
-from pipeline.store.content_store import Store
-from pipeline.store.durable_files import (
-    failing_at,
-    sync_file,
-    sync_folder,
-    write_durably,
-)
-from pipeline.store.maintenance import (
-    Damage,
-    GarbageCollected,
-    StoreChecked,
-    check_store,
-    collect_garbage,
-    store_usage,
-)
-from pipeline.store.seal_key import KEY_FILE_VARIABLE, KEY_VARIABLE, given_key
+from pipeline.lazy_names import imported_when_used
+
+with imported_when_used(__name__):
+    from pipeline.store.blobs import BlobWriter, copy_into
+    from pipeline.store.content_store import Store
+    from pipeline.store.durable_files import (
+        failing_at,
+        sync_file,
+        sync_folder,
+        write_durably,
+    )
+    from pipeline.store.maintenance import (
+        Damage,
+        GarbageCollected,
+        StoreChecked,
+        check_store,
+        collect_garbage,
+        store_usage,
+    )
+    from pipeline.store.seal_key import KEY_FILE_VARIABLE, KEY_VARIABLE, given_key
 
 __all__ = [
     "KEY_FILE_VARIABLE",

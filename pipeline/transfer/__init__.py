@@ -10,21 +10,24 @@ A `RegistryClient` sends requests to one registry: it authenticates with credent
 Retry-After, and counts its traffic (`TrafficCounts`).
 """
 
-from pipeline.transfer.certificates import certificate_roots
-from pipeline.transfer.challenge import CATALOG_SCOPE, Scope
-from pipeline.transfer.counters import TrafficCounts
-from pipeline.transfer.credentials import Credentials, CredentialStore
-from pipeline.transfer.download import (
-    Download,
-    DownloadSource,
-    fetch,
-    fetch_document,
-)
-from pipeline.transfer.network import Network
-from pipeline.transfer.registry_http import FileRange, RegistryClient, RegistryResponse
-from pipeline.transfer.retry import RetryBudget, TransientFailure
-from pipeline.transfer.server_access import ServerAccess, find_client_certificate
-from pipeline.transfer.url_fallback import REFUSAL_CODES
+from pipeline.lazy_names import imported_when_used
+
+with imported_when_used(__name__):
+    from pipeline.transfer.certificates import certificate_roots
+    from pipeline.transfer.challenge import CATALOG_SCOPE, Scope
+    from pipeline.transfer.counters import TrafficCounts
+    from pipeline.transfer.credentials import Credentials, CredentialStore
+    from pipeline.transfer.download import (
+        Download,
+        DownloadSource,
+        fetch,
+        fetch_document,
+    )
+    from pipeline.transfer.network import Network
+    from pipeline.transfer.registry_http import FileRange, RegistryClient, RegistryResponse
+    from pipeline.transfer.retry import RetryBudget, TransientFailure
+    from pipeline.transfer.server_access import ServerAccess, find_client_certificate
+    from pipeline.transfer.url_fallback import REFUSAL_CODES
 
 __all__ = [
     "CATALOG_SCOPE",

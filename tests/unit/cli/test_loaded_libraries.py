@@ -1,0 +1,51 @@
+"""Libraries that commands load before they do their first work: a command loads what it uses."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+from pipeline.cli import commands
+
+_LIGHT = ("doctor", "nightly", "store", "store_du", "store_fsck", "version", "worker")
+"""They load none of these libraries."""
+
+_OF_MIRRORS = (
+    *("copy", "diff", "history", "inspect", "keygen", "promote", "prune", "publish", "rollback", "sbom", "scrub"),
+    *("serve", "validate", "verify"),
+)
+"""They load what signs and verifies. `diff` reads packages' databases too."""
+
+_OF_RECIPES = ("audit", "build", "explain", "lock", "new", "run", "schema", "smoke", "store_gc")
+
+_WATCHED = {"cryptography", "dask", "httpx", "jinja2", "pydantic", "pyroute2", "rpm", "solv", "sqlite3", "yaml"}
+
+_LOAD = """
+import importlib, json, sys
+for name in json.loads(sys.argv[1]):
+    importlib.import_module(f"pipeline.cli.commands.{name}")
+print(json.dumps(sorted(name for name in sys.modules if "." not in name)))
+"""
+
+
+def _loaded(names: tuple[str, ...]) -> set[str]:
+    words = [sys.executable, "-c", _LOAD, json.dumps(names)]
+    return _WATCHED & set(json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout))
+
+
+def test_every_command_is_in_one_group() -> None:
+    assert sorted((*_LIGHT, *_OF_MIRRORS, *_OF_RECIPES)) == sorted(commands.modules())
+
+
+def test_light_commands_load_no_library_of_others() -> None:
+    assert _loaded(_LIGHT) == set()
+
+
+def test_commands_of_mirrors_load_nothing_that_reads_recipes() -> None:
+    assert _loaded(tuple(name for name in _OF_MIRRORS if name != "diff")) == {"cryptography"}
+    assert _loaded(("diff",)) == {"cryptography", "rpm", "sqlite3"}
+
+
+def test_commands_of_recipes_leave_the_network_and_clusters_for_later() -> None:
+    assert _loaded(_OF_RECIPES) & {"dask", "httpx", "pyroute2"} == set()
