@@ -28,7 +28,7 @@ _INPUT_SECONDS = 10
 _INPUT_MIB = 2048
 _LENGTH = 8192
 """Bytes of an input: what is longer is cut, so that an execution stays quick."""
-_LENGTHS = {"challenge": 1024, "licence": 512, "mirrorlist": 2048, "pulls": 1024, "rendering": 1024, "template": 1024}
+_LENGTHS = {"challenge": 1024, "licence": 512, "mirrorlist": 2048, "pulls": 1024, "rendering": 1024}
 """Of readers of lines, in which more lines are more of the same."""
 
 

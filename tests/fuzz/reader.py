@@ -13,16 +13,12 @@ from tests.fuzz.targets import attempt
 
 ROOT = Path(__file__).parents[2]
 _PIPELINE = str(ROOT / "pipeline")
-_CHILDREN = {"template": "render"}
-"""Rooms whose code runs in a child, where it is not seen."""
-
 
 def reader_digest(name: str, corpus: Path) -> str:
     """Twelve hexadecimal digits: the digest of relbuild's files in which something runs when the target reads what is
     in `corpus`, and of the functions that feed them. Libraries, comments and docstrings do not count."""
     ran = _ran(name, corpus)
     files = {Path(code.co_filename) for code in ran if code.co_filename.startswith(_PIPELINE)}
-    files |= set((ROOT / "pipeline" / _CHILDREN[name]).glob("*.py")) if name in _CHILDREN else set()
     fed = {inspect.getsource(code) for code in ran if code.co_filename == inspect.getfile(attempt)}
     found = hashlib.sha256()
     for path in sorted(files):

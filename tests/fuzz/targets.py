@@ -58,7 +58,6 @@ from pipeline.oci.statements import read_statement
 from pipeline.packages import read_change_days, read_changelog, read_header
 from pipeline.recipes import load_recipe
 from pipeline.recipes.mirror_rules import load_rules
-from pipeline.render import evaluate_template
 from pipeline.render.templates import evaluate_in_process
 from pipeline.repos.advisories import read_updateinfo
 from pipeline.repos.repomd import parse_metalink, parse_mirrorlist, parse_repomd
@@ -75,7 +74,7 @@ Read = Callable[[bytes], object]
 _VALUES: Mapping[str, object] = MappingProxyType(
     {"packages": {"a": {"version": "1.0"}}, "name": "a", "values": {"n": 3, "l": [1, 2]}}
 )
-"""What templates see."""
+"""The values of templates."""
 
 _MEMORY = Path("/dev/shm")
 _FOLDER = _MEMORY if os.access(_MEMORY, os.W_OK) else Path(tempfile.gettempdir())
@@ -249,12 +248,8 @@ def _challenge(data: bytes) -> object:
     return parse_challenges(text.split("\n")), parse_scopes(text)
 
 
-def _template(data: bytes) -> object:
-    return evaluate_template(_text(data), _VALUES, place="recipe.yaml:1")
-
-
 def _rendering(data: bytes) -> object:
-    """What the child with limits does for `template`: here the engine sees it, and it needs no answers of a process."""
+    """Render as the child with limits does: the engine sees nothing of what happens in a child."""
     return evaluate_in_process(_text(data), _VALUES, place="recipe.yaml:1")
 
 
@@ -293,7 +288,6 @@ TARGETS: Mapping[str, Read] = MappingProxyType(
         "lock": _lock,
         "night": _night,
         "challenge": _challenge,
-        "template": _template,
         "rendering": _rendering,
         "key": _key,
         "licence": lambda data: licence_expression(_text(data)),

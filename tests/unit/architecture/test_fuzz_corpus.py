@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from pipeline.errors import RelbuildError
+from pipeline.render import evaluate_template
 from tests.fuzz.targets import TARGETS, attempt
 
 CORPUS = Path(__file__).parents[2] / "fuzz" / "corpus"
 FILES = sorted(path for path in CORPUS.rglob("*") if path.is_file())
+
+
+NESTED = (b"[", b'{"a":', b"- ", b"<a>", b"{{", b"(", b"a=[")
 
 
 @pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(CORPUS)) for path in FILES])
@@ -25,10 +31,18 @@ def test_a_reader_raises_nothing_but_its_own_error(path: Path) -> None:
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_a_reader_bears_what_is_nested_without_end(name: str) -> None:
-    for piece in (b"[", b'{"a":', b"- ", b"<a>", b"{{", b"(", b"a=["):
+    for piece in NESTED:
         attempt(name, piece * 20_000)
     attempt(name, b"")
     attempt(name, b"\0" * 20_000)
+
+
+def test_a_template_in_its_process_raises_nothing_but_its_own_error() -> None:
+    """`rendering` is the same without the process, which the engine cannot look into."""
+    texts = [path.read_text() for path in FILES if path.parent.name == "rendering"]
+    for text in (*texts, *(f"{{% {text}" for text in texts), *(piece.decode() * 20_000 for piece in NESTED), "\0", "\udcff"):
+        with contextlib.suppress(RelbuildError):
+            evaluate_template(text, {"values": {"n": 3}}, place="recipe.yaml:1")
 
 
 def test_every_target_begins_with_something() -> None:
