@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pipeline
@@ -10,6 +11,9 @@ from pipeline.errors import UsageError
 
 CHECKOUT = Path(pipeline.__file__).parents[1]
 """The folder with recipes/ and templates/ when relbuild runs from a checkout."""
+
+SHIPPED_RECIPES = (CHECKOUT / "recipes", Path(sys.prefix) / "share/relbuild/recipes")
+"""Folders of the product recipes and platforms that come with relbuild: in a checkout, and where a wheel puts them."""
 
 
 def require_folder(path: Path) -> Path:
@@ -29,9 +33,9 @@ def require_folder(path: Path) -> Path:
 def platforms_file(*folders: Path) -> Path:
     """Return the file that defines platforms: the first that exists, else the first looked for.
 
-    The folders are searched, then the checkout.
+    The folders are searched, then those that come with relbuild.
     """
-    files = [folder / "repositories.yaml" for folder in (*folders, CHECKOUT / "recipes")]
+    files = [folder / "repositories.yaml" for folder in (*folders, *SHIPPED_RECIPES)]
     return next((file for file in files if file.exists()), files[0])
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipeline.build import load_or_build
 from pipeline.cli.path_arguments import (
-    CHECKOUT,
+    SHIPPED_RECIPES,
     names_layout,
     platforms_file,
     require_folder,
@@ -36,7 +36,7 @@ def build_options(
     sources: bool = False,
 ) -> BuildOptions:
     """Make build options from a command's options; find the recipe and the platforms file."""
-    path = find_recipe(name, [Path("recipes"), CHECKOUT / "recipes"])
+    path = find_recipe(name, [Path("recipes"), *SHIPPED_RECIPES])
     return BuildOptions(
         recipe=path,
         repositories=repositories or platforms_file(path.parent),

@@ -17,6 +17,7 @@ SECRET_PREFIX: Final = "RELBUILD_SECRET_"  # noqa: S105  the names' prefix, no s
 """Variables of the environment that may hold a secret of a repository.
 
 They never become part of a URL, and are not sent to the workers of a cluster."""
+_URL = re.compile(r"[a-z]+:/")
 _OFFERED = re.compile(rf"RELBUILD_(?:MIRROR|REAL)|{OFFERED_PREFIX}[A-Za-z0-9_]+")
 
 
@@ -27,6 +28,14 @@ def is_offered(name: str) -> bool:
     could send any other (a token, a password) to the host that it names.
     """
     return _OFFERED.fullmatch(name) is not None
+
+
+def is_relative_key(place: str) -> bool:
+    """Return whether a key's place is a path relative to the definitions: no URL, not from the root or home.
+
+    A name that begins with a variable is none: it is an absolute path once the variable is replaced.
+    """
+    return _URL.match(place) is None and not place.startswith(("/", "~", "$"))
 
 
 def release_variables(own: Mapping[str, str]) -> dict[str, str]:
@@ -88,11 +97,11 @@ class PackageRepository:
     """One RPM repository.
 
     Exactly one of `baseurls`, `metalink`, `mirrorlist` is given; they and `keys` (paths or URLs of files of
-    OpenPGP keys) may hold `$variables`. `priority`: lower wins, as in dnf (default 99); `cost`: among equal
-    packages of equal priority the cheaper repository wins (default 1000). `signed_metadata` demands a good
-    `repomd.xml.asc`; package signatures are always demanded. Of `exclude` and, if there are any, `include`
-    (patterns), only packages that the one does not and the other does match are seen. Modules hide nothing of a
-    repository with `module_hotfixes`. `access` is how its servers are reached.
+    OpenPGP keys; relative ones are below `folder`, and do not lead out of it) may hold `$variables`. `priority`: lower
+    wins, as in dnf (default 99); `cost`: among equal packages of equal priority the cheaper repository wins (default
+    1000). `signed_metadata` demands a good `repomd.xml.asc`; package signatures are always demanded. Of `exclude` and,
+    if there are any, `include` (patterns), only packages that the one does not and the other does match are seen.
+    Modules hide nothing of a repository with `module_hotfixes`. `access` is how its servers are reached.
     `accept` names weaker signatures that will do. Of the keys in `keys` only those with `fingerprints` (of their
     primary keys, upper-case hex) count, if there are any.
     """
@@ -111,6 +120,7 @@ class PackageRepository:
     access: RepositoryAccess = field(default=PLAIN_ACCESS, repr=False)
     accept: tuple[AcceptedSignature, ...] = ()
     fingerprints: tuple[str, ...] = ()
+    folder: Path | None = field(default=None, compare=False, repr=False)
 
 
 def acceptance_warnings(repositories: Iterable[PackageRepository]) -> Iterator[str]:

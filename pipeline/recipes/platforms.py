@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from pydantic import Field
@@ -16,6 +17,8 @@ from pipeline.model.platform import (
     PackageRepository,
     Platform,
     is_offered,
+    is_relative_key,
+    release_variables,
     variable_names,
 )
 from pipeline.model.rpm_database import DATABASE_FOLDERS
@@ -213,13 +216,16 @@ class _Reader:
         if not repositories and not below and name not in self.broken:
             message = f"the platform '{name}' has no repositories"
             self._refuse("key-missing", message, path, "add 'repositories:', or 'refused:' with a reason", below)
+        architectures = tuple(document.architectures or (base.architectures if base else ("x86_64",)))
+        for path_of_key in _key_files((*repositories.values(), *sources.values()), variables, architectures):
+            self._keep(path_of_key, sent=True)
         return Platform(
             name=name,
             repositories=tuple(repositories.values()),
             variables=tuple(sorted(variables.items())),
             rpm_database=document.rpm_database or (base.rpm_database if base else DEFAULT_DATABASE),
             payload_limits=document.payload_limits.limits.over(base.payload_limits if base else PayloadLimits()),
-            architectures=tuple(document.architectures or (base.architectures if base else ("x86_64",))),
+            architectures=architectures,
             description=document.description,
             sources=tuple(sources.values()),
             files=tuple(dict.fromkeys(self._files)),
@@ -324,6 +330,7 @@ class _Reader:
             access=document.access,
             accept=tuple(sorted(set(document.accept))),
             fingerprints=tuple(sorted(set(document.fingerprints))),
+            folder=self._folder.absolute(),
         )
 
     def _check_variables(
@@ -352,6 +359,24 @@ class _Reader:
                     hint = f"did you mean '${near}'?" if near else "define it under 'variables'"
                     message = f"the variable '${name}' is not defined"
                     self._refuse("variable-undefined", message, (*path, *inner), hint, below)
+
+
+def _key_files(
+    repositories: Iterable[PackageRepository], variables: Mapping[str, str], architectures: Iterable[str]
+) -> Iterator[Path]:
+    """Yield the key files beside the definitions; a name with a variable of the environment is left out."""
+    own = {**release_variables(variables), **variables}
+    named = [(one.folder, key) for one in repositories for key in one.keys if one.folder and is_relative_key(key)]
+    for arch in architectures:
+        known = {"arch": arch, "basearch": arch, **own}
+        for folder, key in named:
+            path = _VARIABLE.sub(partial(_value, known), key)
+            if "$" not in path:
+                yield folder / path
+
+
+def _value(known: Mapping[str, str], found: re.Match[str]) -> str:
+    return known.get(found.group(1) or found.group(2), found.group())
 
 
 def _texts(repository: PackageRepository) -> tuple[str, ...]:

@@ -72,8 +72,8 @@ below the file system's root: `/templates` alone), and nothing else of the machi
 are relative and stay in that folder; a link from the recipe's folder to the one above is one that leads out. What
 leads out is an error that names the link and its target. Only regular files are read: a FIFO or a device is refused.
 This holds for recipes, templates, files, packages by path, locks, `repositories.yaml` and `rules.yaml`. What a person
-names on the command line (`--repositories`, `--rules`) may be a link to anywhere; keys, certificates and `.repo` files
-are named by absolute paths in `repositories.yaml` ([why](decisions/0020-the-folder-that-was-given.md)).
+names on the command line (`--repositories`, `--rules`) may be a link to anywhere; certificates, `.repo` files and keys
+not beside `repositories.yaml` are named by absolute paths ([why](decisions/0020-the-folder-that-was-given.md)).
 
 ## Archives
 

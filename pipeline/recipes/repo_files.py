@@ -75,7 +75,7 @@ def read_repo_file(document: RepositoryFileDocument, folder: Path) -> RepoFile:
             problems.append(Problem("repo-section-missing", f"{path.name} has no section '{wanted}'", str(path), hint))
     found = []
     for name, options in sections.items():
-        section = _Section(path, name, options, document, problems)
+        section = _Section(path, folder.absolute() if document.keys else None, name, options, document, problems)
         if section.is_wanted():
             found.append(section.repository())
     if problems:
@@ -86,6 +86,7 @@ def read_repo_file(document: RepositoryFileDocument, folder: Path) -> RepoFile:
 @dataclass(slots=True)
 class _Section:
     path: Path
+    folder: Path | None
     name: str
     options: Mapping[str, IniValue]
     document: RepositoryFileDocument
@@ -131,6 +132,7 @@ class _Section:
             accept=tuple(sorted(set(self.document.accept))),
             access=self._access(metalink or mirrorlist, *baseurls),
             fingerprints=tuple(sorted(set(self.document.fingerprints))),
+            folder=self.folder,
         )
 
     def _access(self, *urls: str) -> RepositoryAccess:

@@ -194,7 +194,7 @@ class _Content(Strict):
     keys: list[Line] = Field(
         min_length=1,
         description="paths or URLs of files of the OpenPGP keys that sign its packages, armored or binary; no others "
-        "are trusted",
+        "are trusted; a relative path is beside `repositories.yaml`, and does not lead out of its folder",
     )
     priority: Annotated[int, Field(ge=1, le=999)] = Field(
         default=99, description="of two repositories that have a package, the lower number wins"

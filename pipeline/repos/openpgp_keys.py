@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.beneath import read_file
+from pipeline.beneath import Folder, read_file
 from pipeline.errors import RecipeError, VerificationError
 from pipeline.model.platform import PackageRepository, Platform
 from pipeline.model.signing_key import KeyFault, UnusableKey
@@ -108,7 +108,7 @@ def load_keys(
             if not offline and is_own_origin(expanded, place):  # The key's server may need the same credentials.
                 to_it = repository_network(expanded, way, variables, now=None)
                 reader = DocumentFetcher(store, network=to_it)
-            found.update(_load(place, repository.id, reader, expanded.fingerprints, warn))
+            found.update(_load(place, expanded, reader, warn))
         if expanded.fingerprints and not found:
             raise _none_pinned(expanded)
         keys |= found
@@ -148,14 +148,10 @@ def _none_pinned(repository: PackageRepository) -> VerificationError:
 
 
 def _load(
-    place: str,
-    repository: str,
-    documents: DocumentFetcher,
-    fingerprints: Collection[str],
-    warn: Callable[[str], None],
+    place: str, repository: PackageRepository, documents: DocumentFetcher, warn: Callable[[str], None]
 ) -> tuple[RepositoryKey, ...]:
     def read(data: bytes) -> tuple[RepositoryKey, ...]:
-        return read_keys(repository, data, place, warn, fingerprints)
+        return read_keys(repository.id, data, place, warn, repository.fingerprints)
 
     if place.startswith(("http://", "https://", "file:/")):
         return documents.get(place, limit=KEYS_LIMIT, read=read)
@@ -163,13 +159,16 @@ def _load(
     try:
         if not path.is_absolute():
             raise OSError("not an absolute path")
-        data = read_file(path, KEYS_LIMIT)
+        if repository.folder and path.is_relative_to(repository.folder):
+            data = Folder(repository.folder).read(path.relative_to(repository.folder), KEYS_LIMIT)
+        else:
+            data = read_file(path, KEYS_LIMIT)
     except (OSError, ValueError) as error:
         raise RecipeError(
             "key-unreadable",
             f"the key {shown_url(place)} cannot be read: {error}",
-            place=f"repository {repository}",
-            hint="write an absolute path, ~/…, or a URL",
+            place=f"repository {repository.id}",
+            hint="write a path relative to repositories.yaml, one from the root, ~/…, or a URL",
         ) from error
     return read(data)
 

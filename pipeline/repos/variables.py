@@ -19,6 +19,7 @@ from pipeline.model.platform import (
     PackageRepository,
     Platform,
     is_offered,
+    is_relative_key,
     release_variables,
 )
 
@@ -126,12 +127,15 @@ def expand_repository(
     def full(text: str) -> str:
         return at_home(expand(text, variables, place=place), environment, place)
 
+    def beside(path: str) -> str:
+        return str(repository.folder / path) if repository.folder else path
+
     return replace(
         repository,
         baseurls=tuple(full(url) for url in repository.baseurls),
         metalink=full(repository.metalink) if repository.metalink else None,
         mirrorlist=full(repository.mirrorlist) if repository.mirrorlist else None,
-        keys=tuple(full(key) for key in repository.keys),
+        keys=tuple(beside(full(key)) if is_relative_key(key) else full(key) for key in repository.keys),
         access=replace(
             access,
             sslcacert=full(access.sslcacert),

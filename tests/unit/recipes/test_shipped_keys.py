@@ -1,0 +1,97 @@
+"""The keys that are shipped with the platforms: each is read, and is the one that its definition pins."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from pipeline.model.platform import PackageRepository, is_relative_key
+from pipeline.model.signing_key import KeyFault
+from pipeline.recipes import Platforms, load_platforms
+from pipeline.repos import RepositoryKey
+from pipeline.repos.openpgp_keys import read_keys
+from pipeline.repos.variables import expand_repository, platform_variables
+
+RECIPES = Path(__file__).parents[3] / "recipes"
+KEYS = RECIPES / "keys"
+DOWNLOADED = {
+    "https://download.docker.com/linux/rhel/gpg",
+    "https://raw.githubusercontent.com/vmware/photon/91f3a826bf183de9484ca29429916bd233832ccf"
+    "/SPECS/photon-repos/VMWARE-RPM-GPG-KEY-4096",
+}
+"""Keys that could not be had for the tree (recipes/keys/README.md)."""
+
+
+@cache
+def platforms() -> Platforms:
+    return load_platforms(RECIPES / "repositories.yaml")
+
+
+def repositories() -> Iterator[tuple[str, PackageRepository]]:
+    """Every repository of every shipped platform, with its variables replaced, for each architecture."""
+    for name, platform in platforms().items():
+        for arch in platform.architectures if name != "local" else ():
+            for one in platform.repositories:
+                variables = platform_variables(platform, arch, {"HOME": "/root"})
+                yield f"{name}/{one.id}", expand_repository(one, variables, {"HOME": "/root"})
+
+
+@cache
+def keys_in(path: Path) -> tuple[RepositoryKey, ...]:
+    return read_keys("shipped", path.read_bytes(), path.name)
+
+
+def test_every_platform_loads_on_any_machine() -> None:
+    assert platforms().broken == {}
+    assert len(platforms()) >= 30
+
+
+def test_a_repository_trusts_the_keys_in_the_tree_that_it_pins_and_downloads_none_but_two() -> None:
+    downloaded = set()
+    for name, one in repositories():
+        assert one.fingerprints, f"{name} pins no key"
+        found: set[str] = set()
+        for place in one.keys:
+            if Path(place).is_relative_to(KEYS):
+                found |= {key.fingerprint for key in keys_in(Path(place))}
+            else:
+                downloaded.add(place)
+        if found:
+            assert set(one.fingerprints) <= found, f"{name}: {one.keys}"
+        else:
+            assert set(one.keys) <= DOWNLOADED, f"{name}: {one.keys}"
+    assert downloaded == DOWNLOADED
+
+
+def test_no_pinned_key_is_unusable() -> None:
+    """Expiry is judged today: a key whose date passes is to be renewed."""
+    pinned = {fingerprint for _, one in repositories() for fingerprint in one.fingerprints}
+    keys = [key for path in KEYS.iterdir() if path.suffix != ".md" for key in keys_in(path)]
+    faults = {one.fault for key in keys if key.fingerprint in pinned for one in key.unusable if not one.subkey}
+    assert faults <= {KeyFault.EXPIRED}
+    assert not faults, [key.unusable for key in keys if key.fingerprint in pinned and key.unusable]
+
+
+def test_every_file_is_used() -> None:
+    used = {Path(place) for _, one in repositories() for place in one.keys if Path(place).is_relative_to(KEYS)}
+    assert used == {path for path in KEYS.iterdir() if path.suffix != ".md"}
+
+
+def test_an_installed_relbuild_has_them_too() -> None:
+    root = RECIPES.parent
+    patterns = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["data-files"]
+    for folder in ("recipes", "recipes/keys", "templates"):
+        packed = {path for pattern in patterns[f"share/relbuild/{folder}"] for path in root.glob(pattern)}
+        there = {path for path in (root / folder).iterdir() if path.is_file() and path.suffix != ".lock"}
+        assert there <= packed, folder
+
+
+@pytest.mark.parametrize("name", ["fedora-43", "rocky-9", "mysql-8.4-el9"])
+def test_the_files_are_sent_to_workers(name: str) -> None:
+    relative = [key for one in platforms()[name].repositories for key in one.keys if is_relative_key(key)]
+    assert relative
+    assert {KEYS / path.name for path in platforms()[name].files} == set(platforms()[name].files)
