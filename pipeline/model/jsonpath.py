@@ -1,4 +1,4 @@
-"""Parser and lookup of a JSONPath subset (RFC 9535) that selects exactly one value.
+"""Lookup of one value in a JSON text by its path, in a subset of JSONPath (RFC 9535).
 
 `$` is the document, `.name` or `['any name']` a member, `[2]` an item, `[-1]` the last one, `.length()` the number
 of items or members. The leading `$` may be left out: `status`, `nodes[0].name`.

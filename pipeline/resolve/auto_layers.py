@@ -1,4 +1,4 @@
-"""Assign the packages of a recipe's `auto` layer to layers of the image, keeping most.
+"""Split an `auto` layer into image layers that keep most packages where the lock had them.
 
 A block is a recipe's layer that says `auto`. It is grouped by itself, so one of an included recipe is the same in every
 image that has it. The former grouping is read from the lock, that of the included recipe if it has its own.

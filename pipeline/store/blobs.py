@@ -1,4 +1,4 @@
-"""Write blobs into the store by digest, hash them, and take stamps that show later changes."""
+"""Write blobs into the store, hash them, and read their files' stamps, which reveal changes."""
 
 from __future__ import annotations
 
