@@ -18,7 +18,7 @@ import typer
 
 from pipeline.cli import commands
 from pipeline.cli.messages import print_json, print_lines, report_error
-from pipeline.cli.options import Default, JsonOption, ProgressOption, StoreOption
+from pipeline.cli.options import Default, JsonOption, ProgressOption, QuietOption, StoreOption
 from pipeline.cli.path_arguments import require_folder
 from pipeline.cli.progress_display import ProgressStyle, close, open_progress
 from pipeline.cli.signals import SIGNALS, Interruptible, Terminated
@@ -38,6 +38,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": sorted(commands.HELP, key=len)},
 )
 app.callback()(lambda: None)  # Else typer makes a single command the whole application.
 
@@ -137,6 +138,7 @@ def command(
         *([_parameter("store", StoreOption)] if store else ()),
         *([_parameter("as_json", JsonOption)] if json else ()),
         *([_parameter("progress", ProgressOption, progress)] if progress is not None else ()),
+        *([_parameter("quiet", QuietOption)] if progress is not None else ()),
     ]
 
     def declare(function: Callable[..., int]) -> Callable[..., int]:
@@ -146,6 +148,7 @@ def command(
         @functools.wraps(function)
         def run(**given: Any) -> None:  # noqa: ANN401  typer gives each by its own type
             style, as_json = given.pop("progress", ProgressStyle.NONE), given.pop("as_json", False)
+            style = ProgressStyle.NONE if given.pop("quiet", False) else style
             perform(lambda context: function(context, **given), style, as_json, given.pop("store", None))
 
         vars(run)["__signature__"] = own.replace(parameters=parameters, return_annotation=None)

@@ -8,8 +8,9 @@ import os
 import sys
 
 from pipeline.cli.app import IN_USER_NAMESPACE, app
-from pipeline.cli.commands import DEFAULT, command_of, import_commands
+from pipeline.cli.commands import DEFAULT, HELP, command_of, import_commands
 from pipeline.cli.messages import report_error
+from pipeline.cli.unknown_word import require_recipe
 from pipeline.errors import EnvironmentLacking
 
 
@@ -25,12 +26,19 @@ def run_command_line() -> None:
         sys.exit(report_error(error, as_json=False))
 
 
+_ALIASES = {"--version": "version", "-V": "version"}
+"""Options that are commands, as people are used to write them."""
+
+
 def _load(arguments: list[str]) -> None:
+    if arguments and arguments[0] in _ALIASES:
+        arguments[0] = _ALIASES[arguments[0]]
     command = command_of(arguments)
     if command == DEFAULT and arguments[0] != DEFAULT:
+        require_recipe(arguments[0])
         arguments.insert(0, DEFAULT)
     import_commands(command)
-    if os.geteuid() != 0 and command in IN_USER_NAMESPACE and "--help" not in arguments:
+    if os.geteuid() != 0 and command in IN_USER_NAMESPACE and HELP.isdisjoint(arguments):
         # Here and not above: root needs no namespace. Where it fails, steps that need root raise by themselves.
         from pipeline.sandbox import rootless
 

@@ -27,19 +27,28 @@ class Default:
 
 StoreOption = Annotated[
     Path | None,
-    typer.Option("--store", help="Folder of the store (default: in the user's cache directory)."),
+    typer.Option(
+        "--store", help="Folder of the store (default: in the user's cache directory).", envvar="RELBUILD_STORE"
+    ),
     Default(None),
 ]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one machine-readable result on stdout."), Default(False)
 ]
-ProgressOption = Annotated[ProgressStyle, typer.Option("--progress", help="Style of progress, on stderr.")]
+ProgressOption = Annotated[
+    ProgressStyle, typer.Option("--progress", help="Style of progress, on stderr.", envvar="RELBUILD_PROGRESS")
+]
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Show no progress, as `--progress none`."), Default(False)
+]
 
 # --- recipes and repositories ------------------------------------------------------------------------------
 
 RecipeArgument = Annotated[str, typer.Argument(help="A recipe's file, or its name in recipes/.", show_default=False)]
 PlatformOption = Annotated[
-    str | None, typer.Option("--platform", help="Another platform than the recipe's."), Default(None)
+    str | None,
+    typer.Option("--platform", help="Another platform than the recipe's.", envvar="RELBUILD_PLATFORM"),
+    Default(None),
 ]
 ArchOption = Annotated[
     list[str] | None, typer.Option("--arch", help="Another architecture than the recipe's."), Default(None)
@@ -47,7 +56,10 @@ ArchOption = Annotated[
 RepositoriesOption = Annotated[
     Path | None,
     typer.Option(
-        "--repositories", help="The file that defines platforms (default: beside the recipe).", resolve_path=True
+        "--repositories",
+        help="The file that defines platforms (default: beside the recipe).",
+        resolve_path=True,
+        envvar="RELBUILD_REPOSITORIES",
     ),
     Default(None),
 ]
@@ -61,20 +73,31 @@ UpgradeOption = Annotated[
 # --- building and testing ----------------------------------------------------------------------------------
 
 CompressionOption = Annotated[
-    Compression, typer.Option("--compression", help="Compression of layers."), Default(Compression.GZIP)
+    Compression,
+    typer.Option("--compression", help="Compression of layers.", envvar="RELBUILD_COMPRESSION"),
+    Default(Compression.GZIP),
 ]
 FullOption = Annotated[
     bool, typer.Option("--full", help="Also run the long tests: `smoke.neighbours`."), Default(False)
 ]
 RuntimeOption = Annotated[
     str | None,
-    typer.Option("--runtime", help="An OCI runtime with runc's command line (default: runc, else crun)."),
+    typer.Option(
+        "--runtime",
+        help="An OCI runtime with runc's command line (default: runc, else crun).",
+        envvar="RELBUILD_RUNTIME",
+    ),
     Default(None),
 ]
 OutputFolder = Annotated[Path, Default(Path("output"))]
 """The folder of layouts and reports; each command has its own help text for it."""
 
-LayoutsOption = Annotated[OutputFolder, typer.Option("--output", help="Folder of built layouts.")]
+OUTPUT_VARIABLE = "RELBUILD_OUTPUT"
+"""The environment variable that stands for `--output` in all commands."""
+
+LayoutsOption = Annotated[
+    OutputFolder, typer.Option("--output", help="Folder of built layouts.", envvar=OUTPUT_VARIABLE)
+]
 
 # --- images ------------------------------------------------------------------------------------------------
 
@@ -93,7 +116,10 @@ ReferenceArgument = Annotated[
 # --- mirrors -----------------------------------------------------------------------------------------------
 
 MirrorOption = Annotated[
-    str, typer.Option("--to", help="The mirror: registry://HOST/NAMESPACE or dir:PATH.", show_default=False)
+    str,
+    typer.Option(
+        "--to", help="The mirror: registry://HOST/NAMESPACE or dir:PATH.", show_default=False, envvar="RELBUILD_TO"
+    ),
 ]
 PublicNameOption = Annotated[
     str,
@@ -101,7 +127,13 @@ PublicNameOption = Annotated[
     Default(""),
 ]
 SigningKeyOption = Annotated[
-    Path, typer.Option("--key", help="The signing key: PKCS#8, or in cosign's encrypted format.", show_default=False)
+    Path,
+    typer.Option(
+        "--key",
+        help="The signing key: PKCS#8, or in cosign's encrypted format.",
+        show_default=False,
+        envvar="RELBUILD_KEY_FILE",
+    ),
 ]
 RulesOption = Annotated[
     Path | None,
@@ -109,6 +141,7 @@ RulesOption = Annotated[
         "--rules",
         help="The mirror's rules (default: rules.yaml in the root of a directory mirror, if present).",
         resolve_path=True,
+        envvar="RELBUILD_RULES",
     ),
     Default(None),
 ]

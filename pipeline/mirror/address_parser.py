@@ -5,7 +5,8 @@
     dir:PATH/NAME[:TAG][@sha256:…]                             a directory that a web server serves
     oci:PATH[:TAG][@sha256:…]                                  an OCI layout, as skopeo writes it
 
-The address of a mirror has no NAME, TAG and digest.
+`docker://`, as skopeo and podman write it, is read as `registry://`. The address of a mirror has no NAME, TAG and
+digest.
 """
 
 from __future__ import annotations
@@ -24,10 +25,17 @@ from pipeline.urls import shown_url
 ADDRESS_FORMS: tuple[AddressForm, ...] = (REGISTRY, PLAIN_REGISTRY, DIRECTORY, LAYOUT)
 """The address form of every kind of mirror. No prefix is the beginning of another."""
 
+_DOCKER = "docker://"
+"""The prefix of a registry's address for skopeo, podman and buildah."""
+
 
 def is_address(text: str) -> bool:
     """Return whether a text is an address on a mirror, and not the name of a file or recipe."""
-    return text.startswith(tuple(form.prefix for form in ADDRESS_FORMS))
+    return _usual(text).startswith(tuple(form.prefix for form in ADDRESS_FORMS))
+
+
+def _usual(text: str) -> str:
+    return REGISTRY.prefix + text.removeprefix(_DOCKER) if text.startswith(_DOCKER) else text
 
 
 def parse_address(text: str) -> Address:
@@ -35,6 +43,7 @@ def parse_address(text: str) -> Address:
 
     Raises UsageError `address-malformed`.
     """
+    text = _usual(text)
     form = next((form for form in ADDRESS_FORMS if text.startswith(form.prefix)), None)
     if form is None:
         raise _malformed(text, f"it must start with {_or([form.prefix for form in ADDRESS_FORMS])}")

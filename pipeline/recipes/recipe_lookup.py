@@ -107,7 +107,9 @@ def find_recipe(name: str, folders: Sequence[Path]) -> Path:
         }
     )
     wanted = Path(name).name
-    near = difflib.get_close_matches(wanted, known, n=1) or difflib.get_close_matches(wanted + ".yaml", known, n=1)
+    # Without their suffixes, which would make short names similar.
+    stems = {Path(one).stem: one for one in known}
+    near = [stems[one] for one in _near(Path(wanted).stem, list(stems))]
     if near:
         hint = f"did you mean '{near[0]}'?"
     elif Path(name).is_dir():

@@ -14,6 +14,7 @@ from tests.fuzz.targets import attempt
 ROOT = Path(__file__).parents[2]
 _PIPELINE = str(ROOT / "pipeline")
 
+
 def reader_digest(name: str, corpus: Path) -> str:
     """Twelve hexadecimal digits: the digest of relbuild's files in which something runs when the target reads what is
     in `corpus`, and of the functions that feed them. Libraries, comments and docstrings do not count."""

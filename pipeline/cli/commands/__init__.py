@@ -17,6 +17,9 @@ from pathlib import Path
 DEFAULT = "build"
 """The command that is meant where none is named: `relbuild RECIPE` is `relbuild build RECIPE`."""
 
+HELP = frozenset({"-h", "--help"})
+"""The options that ask for help."""
+
 
 @functools.cache
 def modules() -> tuple[str, ...]:
@@ -32,7 +35,7 @@ def words_of(module: str) -> tuple[str, ...]:
 
 def command_of(arguments: Sequence[str]) -> str:
     """Return the module of the command that arguments name (default: `build`); "" if none."""
-    if not arguments or arguments[0] == "--help":
+    if not arguments or arguments[0] in HELP:
         return ""
     known = {words_of(module): module for module in modules()}
     return known.get(tuple(arguments[:2])) or known.get(tuple(arguments[:1])) or DEFAULT
@@ -51,7 +54,7 @@ def reads_repositories(arguments: Sequence[str]) -> bool:
     It is read from the command's source, because importing it takes longer.
     """
     command = command_of(arguments)
-    if not command or "--help" in arguments:
+    if not command or not HELP.isdisjoint(arguments):
         return False
     tree = ast.parse((Path(__file__).parent / f"{command}.py").read_text())
     declared = [

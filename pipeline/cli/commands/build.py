@@ -39,7 +39,9 @@ def build_command(
     ] = False,
     retest: Annotated[bool, typer.Option("--retest", help="Test again even if this image already passed.")] = False,
     compression: options.CompressionOption,
-    output: Annotated[options.OutputFolder, typer.Option(help="Where the layout and the report go.")],
+    output: Annotated[
+        options.OutputFolder, typer.Option(help="Where the layout and the report go.", envvar=options.OUTPUT_VARIABLE)
+    ],
     with_sources: Annotated[
         bool, typer.Option("--with-sources", help="Also fetch the source packages, for `publish --with-sources`.")
     ] = False,

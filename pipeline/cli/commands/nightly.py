@@ -86,7 +86,11 @@ def nightly_command(
     to: options.MirrorOption,
     key: Annotated[
         Path | None,
-        typer.Option("--key", help="The signing key; with --plan optional, and the public key suffices."),
+        typer.Option(
+            "--key",
+            help="The signing key; with --plan optional, and the public key suffices.",
+            envvar="RELBUILD_KEY_FILE",
+        ),
     ] = None,
     plan_only: Annotated[bool, typer.Option("--plan", help="Show what would be done and why, and do nothing.")] = False,
     only: Annotated[
@@ -149,7 +153,10 @@ def nightly_command(
     full: options.FullOption,
     retest: Annotated[bool, typer.Option("--retest", help="Build and test all products, changed or not.")] = False,
     compression: options.CompressionOption,
-    output: Annotated[options.OutputFolder, typer.Option(help="Output folder of layouts and reports.")],
+    output: Annotated[
+        options.OutputFolder,
+        typer.Option(help="Output folder of layouts and reports.", envvar=options.OUTPUT_VARIABLE),
+    ],
     offline: options.OfflineOption,
     runtime: options.RuntimeOption,
 ) -> int:

@@ -73,7 +73,7 @@ def run_command(
         list[str] | None, typer.Option("--config", help="FILE:PATH: mount a file of this machine over the image's.")
     ] = None,
     shell: Annotated[bool, typer.Option("--shell", help="Open a shell in the first instance.")] = False,
-    output: Annotated[options.OutputFolder, typer.Option(help="Folder of layouts.")],
+    output: Annotated[options.OutputFolder, typer.Option(help="Folder of layouts.", envvar=options.OUTPUT_VARIABLE)],
     runtime: options.RuntimeOption,
 ) -> int:
     """Launch an image or a recipe under its limits, and follow its log until Ctrl-C."""

@@ -47,7 +47,9 @@ def smoke_command(
         bool, typer.Option("--record", help="Run no checks; draft `smoke:` from the running image, on stdout.")
     ] = False,
     settling: Annotated[float, typer.Option("--settling", help="Seconds that --record observes the image.")] = 1.0,
-    output: Annotated[options.OutputFolder, typer.Option(help="Folder of layouts and reports.")],
+    output: Annotated[
+        options.OutputFolder, typer.Option(help="Folder of layouts and reports.", envvar=options.OUTPUT_VARIABLE)
+    ],
     runtime: options.RuntimeOption,
 ) -> int:
     """Launch a built image again and ask the recipe's checks.

@@ -40,7 +40,13 @@ def test_a_reader_bears_what_is_nested_without_end(name: str) -> None:
 def test_a_template_in_its_process_raises_nothing_but_its_own_error() -> None:
     """`rendering` is the same without the process, which the engine cannot look into."""
     texts = [path.read_text() for path in FILES if path.parent.name == "rendering"]
-    for text in (*texts, *(f"{{% {text}" for text in texts), *(piece.decode() * 20_000 for piece in NESTED), "\0", "\udcff"):
+    for text in (
+        *texts,
+        *(f"{{% {text}" for text in texts),
+        *(piece.decode() * 20_000 for piece in NESTED),
+        "\0",
+        "\udcff",
+    ):
         with contextlib.suppress(RelbuildError):
             evaluate_template(text, {"values": {"n": 3}}, place="recipe.yaml:1")
 

@@ -1,0 +1,35 @@
+"""Refusal of a first word that is neither a command nor a recipe."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+
+from pipeline.cli import commands
+from pipeline.cli.path_arguments import CHECKOUT
+from pipeline.errors import UsageError
+
+_WORD = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
+"""A word that may be a command: no path, no file with a suffix, no option."""
+
+
+def require_recipe(word: str) -> None:
+    """Refuse a first word of a command line that can be neither a command nor a recipe.
+
+    `relbuild WORD` builds the recipe of that name. Raises UsageError `command-unknown` for a word that looks like a
+    command, and that no recipe has as its name.
+    """
+    if not _WORD.fullmatch(word) or Path(word).exists():
+        return
+    folders = (Path(), Path("recipes"), CHECKOUT / "recipes")
+    if any((folder / f"{word}{ending}").is_file() for folder in folders for ending in (".yaml", ".yml")):
+        return
+    names = sorted({commands.words_of(module)[0] for module in commands.modules()})
+    recipes = sorted({path.stem for folder in folders if folder.is_dir() for path in folder.glob("*.yaml")})
+    near = difflib.get_close_matches(word.lower(), [*names, *recipes], n=1, cutoff=0.6)
+    raise UsageError(
+        "command-unknown",
+        f"'{word}' is no command, and no recipe has this name",
+        hint=f"did you mean `relbuild {near[0]}`?" if near else "`relbuild --help` lists the commands",
+    )

@@ -1,0 +1,138 @@
+"""What people write by habit: `--version`, `-h`, a command that does not exist, settings in the environment."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+import pipeline
+from pipeline.cli.app import app
+from pipeline.cli.commands import import_commands
+from pipeline.cli.main import run_command_line
+from pipeline.cli.progress_display import ProgressStyle
+from pipeline.mirror.address_parser import is_address, parse_address
+from tests.support.source import ROOT
+
+
+def _run(words: str, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr("sys.argv", ["relbuild", *words.split()])
+    with pytest.raises(SystemExit) as ended:
+        run_command_line()
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+@pytest.mark.parametrize("words", ["--version", "-V", "version"])
+def test_the_version_is_told_by_any_of_its_names(
+    words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run(words, monkeypatch) == 0
+    assert capsys.readouterr().out.startswith(f"relbuild {pipeline.__version__} (rpm ")
+
+
+@pytest.mark.parametrize("words", ["-h", "verify -h", "store gc -h", "store -h"])
+def test_help_is_asked_for_by_one_letter(
+    words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run(words, monkeypatch) == 0
+    assert "Usage:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        ("biuld nginx", "did you mean `relbuild build`?"),
+        ("pubish --to dir:mirror", "did you mean `relbuild publish`?"),
+        ("nginz", "did you mean `relbuild nginx`?"),
+        ("frobnicate", "`relbuild --help` lists the commands"),
+    ],
+)
+def test_a_first_word_that_is_nothing_is_no_missing_recipe(
+    words: str, hint: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run(words, monkeypatch) == 2
+    said = capsys.readouterr().err
+    assert f"error[command-unknown] '{words.split(maxsplit=1)[0]}' is no command, and no recipe has this name" in said
+    assert hint in said
+
+
+@pytest.mark.parametrize("words", ["./nothing", "nothing.yaml", "folder/nothing"])
+def test_a_path_is_a_recipe_that_is_missing(
+    words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run(words, monkeypatch) == 3
+    assert "error[recipe-missing]" in capsys.readouterr().err
+
+
+def test_a_recipe_of_the_working_folder_is_no_unknown_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "frobnicate.yaml").write_text("[")
+    monkeypatch.chdir(tmp_path)
+    assert _run("frobnicate --store store", monkeypatch) == 3
+    assert "error[yaml-syntax] frobnicate.yaml:" in capsys.readouterr().err
+
+
+def _commands(group: TyperGroup) -> list[TyperCommand]:
+    found: list[TyperCommand] = []
+    for command in group.commands.values():
+        if isinstance(command, TyperGroup):
+            found += _commands(command)
+        elif isinstance(command, TyperCommand):
+            found.append(command)
+    return found
+
+
+def test_the_readme_lists_every_option_that_the_environment_may_set() -> None:
+    import_commands()
+    known = {
+        (str(parameter.envvar), option)
+        for command in _commands(typer.main.get_group(app))
+        for parameter in command.params
+        if parameter.envvar
+        for option in parameter.opts
+    }
+    section = (ROOT / "README.md").read_text().partition("## Environment variables")[2].partition("\n## ")[0]
+    listed = set(re.findall(r"`(RELBUILD_[A-Z_]+)`", section)) - {"RELBUILD_KEY_PASSWORD"}
+    assert listed == {variable for variable, _ in known}
+    for variable, option in known:
+        assert option in section or option == "--to", f"{variable} stands for {option}"
+
+
+def test_a_store_in_the_environment_is_used_and_the_option_wins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RELBUILD_STORE", str(tmp_path / "of-environment"))
+    assert _run("store du", monkeypatch) == 0
+    assert (tmp_path / "of-environment" / "blobs").is_dir()
+    assert _run(f"store du --store {tmp_path / 'given'}", monkeypatch) == 0
+    assert (tmp_path / "given" / "blobs").is_dir()
+    assert capsys.readouterr().err == ""
+
+
+def test_a_wrong_value_in_the_environment_is_named_with_its_variable(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RELBUILD_PROGRESS", "loud")
+    assert _run("nightly recipes --to dir:mirror", monkeypatch) == 2
+    assert "RELBUILD_PROGRESS" in capsys.readouterr().err
+
+
+def test_quiet_is_no_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    styles: list[ProgressStyle] = []
+    real = pipeline.cli.app.open_progress
+    monkeypatch.setattr("pipeline.cli.app.open_progress", lambda style: styles.append(style) or real(style))
+    for option in ("-q", "--quiet", "--progress plain"):
+        assert _run(f"build {tmp_path}/none.yaml --store {tmp_path} {option}", monkeypatch) == 3
+    assert styles == [ProgressStyle.NONE, ProgressStyle.NONE, ProgressStyle.PLAIN]
+
+
+def test_a_registry_is_understood_as_other_programs_write_it() -> None:
+    assert is_address("docker://registry.example.com/products/nginx:1")
+    assert parse_address("docker://registry.example.com/products/nginx:1") == parse_address(
+        "registry://registry.example.com/products/nginx:1"
+    )
