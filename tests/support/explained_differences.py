@@ -9,18 +9,19 @@ from dataclasses import dataclass
 
 from tests.support.trees import Difference
 
-DATABASE = "usr/lib/sysimage/rpm"
-
 
 @dataclass(frozen=True)
 class Context:
-    """What the report and the recipe say: paths of changed package content and of the recipe's files, the
-    paths that packages own, and the numbers of accounts that packages leave open (image's, rpm's)."""
+    """What the report and the recipe say: paths of changed package content, of the recipe's files and of what it
+    removes, the paths that packages own, the numbers of accounts that packages leave open (image's, rpm's), and the
+    folder of the RPM database."""
 
     changed: frozenset[str]
     recipe: frozenset[str]
+    removed: frozenset[str]
     owned: frozenset[str]
     accounts: frozenset[tuple[int, int]]
+    database: str
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ def _times_of_what_scripts_write(it: Difference, context: Context) -> bool:
 
 
 def _recipe(it: Difference, context: Context) -> bool:
+    if it.path in context.removed:
+        return it.field == "presence" and it.side == "rpm"
     if it.path in context.recipe:
         return it.field in ("presence", "content", "size", "mode", "uid", "gid", "mtime")
     return it.field == "presence" and it.kind == "d" and any(p.startswith(f"{it.path}/") for p in context.recipe)
@@ -76,10 +79,11 @@ def _no_devices(it: Difference, _: Context) -> bool:
     return it.field == "presence" and it.side == "rpm" and fnmatch.fnmatchcase(it.path, "dev/*")
 
 
-def _database(it: Difference, _: Context) -> bool:
-    if it.path == f"{DATABASE}/rpmdb.sqlite":
+def _database(it: Difference, context: Context) -> bool:
+    folder = context.database
+    if it.path == f"{folder}/rpmdb.sqlite":
         return it.field in ("content", "size", "mtime")
-    own = (f"{DATABASE}/.rpm.lock", f"{DATABASE}/rpmdb.sqlite-shm", f"{DATABASE}/rpmdb.sqlite-wal")
+    own = (f"{folder}/.rpm.lock", f"{folder}/rpmdb.sqlite-shm", f"{folder}/rpmdb.sqlite-wal")
     return it.field == "presence" and it.side == "rpm" and it.path in own
 
 

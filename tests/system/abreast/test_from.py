@@ -39,7 +39,7 @@ from tests.support.derived_images import (
 )
 from tests.support.product_builds import SmallProducts, small_products
 from tests.support.rpm_factory import Forge
-from tests.system.abreast.test_rpm_parity import install_with_rpm, rpm
+from tests.support.rpm_install import install_with_rpm, rpm
 
 SMALL = "platform: small\narchitectures: [x86_64]\nlayers: [{name: base, packages: [small-base, small, watcher]}]\n"
 RUNS = (

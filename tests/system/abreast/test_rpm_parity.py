@@ -7,30 +7,21 @@ import json
 import re
 import sqlite3
 import subprocess
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pipeline.build import BuildResult, build
 from pipeline.launch import unpack_layers
-from pipeline.model.header import FileFlag
 from pipeline.prepare import BuildEnvironment, BuildOptions
 from pipeline.progress import QUIET
-from tests.support.explained_differences import EXPLANATIONS, Context, explained
-from tests.support.trees import differences, merged, read_tree
+from tests.support.explained_differences import EXPLANATIONS
+from tests.support.rpm_install import canonical, compare_with_rpm, install_with_rpm, rpm
+from tests.support.trees import merged
 from tests.system.conftest import PRODUCTS
 
 DATABASE = "/usr/lib/sysimage/rpm"
-
-
-def rpm(root: Path, *argv: str, check: bool = True) -> str:
-    done = subprocess.run(
-        ["rpm", "--root", str(root), "--dbpath", DATABASE, *argv], capture_output=True, text=True, check=False
-    )
-    assert not check or done.returncode == 0, done.stderr
-    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -79,13 +70,6 @@ def test_every_line_of_rpm_verify_is_a_change_that_the_report_explains(
     assert all(changed.values())
 
 
-def canonical(root: Path, path: str) -> str:
-    """Where a header's path leads through the usr-merge links of an image."""
-    first, _, rest = path.lstrip("/").partition("/")
-    link = root / first
-    return f"/{link.readlink()}/{rest}" if link.is_symlink() else path
-
-
 @pytest.mark.parametrize("product", PRODUCTS)
 def test_the_database_stands_where_scanners_look(product: str, whole: Callable[[str], Path]) -> None:
     """Trivy, Syft and Grype open usr/lib/sysimage/rpm/rpmdb.sqlite or var/lib/rpm/rpmdb.sqlite, and read its
@@ -125,56 +109,10 @@ def test_the_whole_image_is_what_rpm_installs_but_for_what_is_explained(
     root = tmp_path / "root"
     root.mkdir()
     install_with_rpm(root, result, build_env)
-    theirs = read_tree(root)
-    mine = merged(unpack_layers(result.image, build_env.store, QUIET))
-    context = Context(
-        changed=frozenset(change.path for change in result.changes),
-        recipe=frozenset(plan.path.lstrip("/") for plan in result.locked.recipe.files),
-        owned=frozenset(
-            canonical(root, file.path).lstrip("/")
-            for header in result.locked.headers
-            for file in header.files
-            if not file.flags & FileFlag.GHOST
-        ),
-        accounts=frozenset(open_numbers(root, result)),
-    )
-    found = differences(mine, theirs, ("relbuild", "rpm"))
-    left = [str(difference) for difference in found if not explained(difference, context)]
-    assert not left, "\n".join(left)
+    image = merged(unpack_layers(result.image, build_env.store, QUIET))
+    found, left = compare_with_rpm(root, result, image)
+    assert not left, "\n".join(map(str, left))
     assert any(difference.field == "mtime" for difference in found)
-
-
-def open_numbers(root: Path, result: BuildResult) -> Iterator[tuple[int, int]]:
-    """(the image's number, rpm's number) of the accounts that scripts made with whatever number was free. Every
-    account that rpm's scripts made must be in the image, too."""
-    for name, number_of in (("passwd", result.locked.accounts.uid), ("group", result.locked.accounts.gid)):
-        for line in (root / "etc" / name).read_text().splitlines():
-            account, _, number, *_ = line.split(":")
-            mine = number_of(account)
-            assert mine is not None, f"the image has no {account} in {name}"
-            if mine != int(number):
-                yield mine, int(number)
-
-
-def install_with_rpm(root: Path, result: BuildResult, build_env: BuildEnvironment) -> None:
-    """rpm with its scriptlets, into an empty root, with the options that correspond to the recipe's, in the same
-    order."""
-    docs = [] if any(plan.docs for plan in result.locked.recipe.layers) else ["--excludedocs"]
-    with tempfile.TemporaryDirectory() as folder:
-        files = []
-        for header in result.locked.headers:
-            link = Path(folder, f"{str(header.nevra).replace(':', '_')}.rpm")
-            link.symlink_to(build_env.store.blob(header.checksum))
-            files.append(str(link))
-        done = subprocess.run(
-            [
-                "rpm", "--root", str(root), "--dbpath", DATABASE, "--define", "_pkgverify_level none", "--nodeps",
-                "--noorder", "--install", *docs, *files,
-            ],
-            capture_output=True, text=True, check=False,
-            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"},
-        )  # fmt: skip
-    assert done.returncode == 0, done.stderr
 
 
 def test_the_explanations_are_those_of_the_documentation() -> None:

@@ -18,8 +18,8 @@ from pipeline.launch import unpack_layers
 from pipeline.oci import validate_layout, write_archive
 from pipeline.prepare import BuildEnvironment, BuildOptions
 from pipeline.progress import QUIET
+from tests.support.rpm_install import install_with_rpm, rpm
 from tests.support.trees import merged
-from tests.system.abreast.test_rpm_parity import install_with_rpm, rpm
 
 BASE = "setup, filesystem, glibc, bash, coreutils, shadow-utils"
 
