@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
 from pipeline.model.header import PackageHeader
+from pipeline.model.rpm_database import DatabaseFormat
 from pipeline.model.tree import Tree
 from pipeline.packages import DatabaseRecord, write_database
 from pipeline.store import Store
@@ -50,13 +51,14 @@ def write_package_records(
     states: Mapping[str, tuple[int, ...]],
     color: int,
     *,
+    form: DatabaseFormat,
     store: Store,
     folder: Path,
 ) -> Path:
     """Write rpm's database into a new directory in `folder`, and return that directory.
 
     `installed` are the packages with the times of their installation, in its order; `states` is by NEVRA, `color` is
-    rpm's transaction colour.
+    rpm's transaction colour, `form` the format that the platform's rpm reads.
     """
     records = [
         DatabaseRecord(
@@ -70,5 +72,5 @@ def write_package_records(
     ]
     made = folder / "rpmdb"
     made.mkdir()
-    write_database(made, records)
+    write_database(made, records, form)
     return made

@@ -36,6 +36,7 @@ from pipeline.model.image import Layer
 from pipeline.model.json_form import from_json, to_json
 from pipeline.model.parent_image import InstalledPackage
 from pipeline.model.recipe import FileKind
+from pipeline.model.rpm_database import DATABASE_LEFTOVERS, RpmDatabase
 from pipeline.model.scriptlets import ScriptletFailure, ScriptletRules
 from pipeline.model.tree import Tree
 from pipeline.packages import compare_evr, lua_runtime
@@ -95,7 +96,7 @@ class StateInputs:
     accounts: AccountTable
     files: tuple[ImageFile, ...]
     remove: tuple[str, ...]
-    rpm_database: str
+    rpm_database: RpmDatabase
     install_color: int
     build_time: int
     below: tuple[InstalledPackage, ...] = ()
@@ -203,7 +204,7 @@ def _identity(inputs: StateInputs, steps: Sequence[ScriptStep], lua: Path | None
             for f in inputs.files
         ],
         remove=inputs.remove,
-        database=[inputs.rpm_database, inputs.install_color],
+        database=[*inputs.rpm_database.inputs, inputs.install_color],
         packages=[[str(h.nevra), str(h.checksum), list(inputs.states[str(h.nevra)])] for h in inputs.headers],
         below=[
             [str(one.header.checksum), list(inputs.states[str(one.header.nevra)]), one.install_time]
@@ -262,8 +263,9 @@ def _make(
             watch.record_step("remove in the recipe")
             installed = [(one.header, one.install_time) for one in inputs.below]
             installed += [(header, inputs.build_time) for header in inputs.headers]
-            made = write_package_records(installed, states, inputs.install_color, store=store, folder=folder)
-            _place_database(made, inputs.rpm_database.strip("/"), session, inputs.build_time)
+            database, color = inputs.rpm_database, inputs.install_color
+            made = write_package_records(installed, states, color, form=database.format, store=store, folder=folder)
+            _place_database(made, database.folder.strip("/"), session, inputs.build_time)
             changes = watch.changes(inputs.tree)
             layer = pack_directory(
                 session.upper,
@@ -403,7 +405,15 @@ def _discard(path: Path) -> None:
 
 
 def _place_database(made: Path, target: str, session: BuildSession, build_time: int) -> None:
-    """Move rpm's database to the platform's path for it."""
+    """Move rpm's database to the platform's path for it.
+
+    What scripts that called rpm left there is removed.
+    """
     _need_directory(session, target)
+    left = session.upper / target
+    if left.is_dir() and not left.is_symlink():
+        for path in left.iterdir():
+            if any(fnmatch.fnmatchcase(path.name, pattern) for pattern in DATABASE_LEFTOVERS):
+                _discard(path)
     for file in sorted(made.iterdir()):
         session.files.write_file(f"{target}/{file.name}", file.read_bytes(), mode=0o644, mtime=build_time)

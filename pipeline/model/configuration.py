@@ -9,7 +9,7 @@ from typing import Any, assert_never
 from pipeline.model.image import ImageConfig
 from pipeline.model.image_keys import IMAGE_KEYS, ImageKey, KeyForm
 from pipeline.model.recipe import Recipe
-from pipeline.model.rpm_database import labelled
+from pipeline.model.rpm_database import RpmDatabase, labelled
 
 BASE_DIGEST = "org.opencontainers.image.base.digest"
 """The annotation of a manifest that names its parent's (image-spec, annotations.md). It is no label: a config is the
@@ -26,12 +26,12 @@ _ARCHITECTURES = {
 
 
 def image_config(
-    recipe: Recipe, version: str, said: Callable[[str], str], *, arch: str, created: int, rpm_database: str
+    recipe: Recipe, version: str, said: Callable[[str], str], *, arch: str, created: int, rpm_database: RpmDatabase
 ) -> ImageConfig:
     """Return the image configuration that `recipe` describes.
 
-    `said` renders its templates, `arch` is rpm's name, `created` is seconds since the epoch, `rpm_database` the folder
-    where the platform has rpm's database.
+    `said` renders its templates, `arch` is rpm's name, `created` is seconds since the epoch, `rpm_database` the
+    platform's folder and format of rpm's database.
     """
     plan = recipe.image
     labels = {

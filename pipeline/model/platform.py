@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from pipeline.model.payload_limits import PayloadLimits
-from pipeline.model.rpm_database import DATABASE_FOLDERS
+from pipeline.model.rpm_database import RpmDatabase
 from pipeline.model.signing_key import AcceptedSignature
 
 OFFERED_PREFIX: Final = "RELBUILD_VAR_"
@@ -134,7 +134,7 @@ def acceptance_warnings(repositories: Iterable[PackageRepository]) -> Iterator[s
 class Platform:
     """A named set of repositories with variables, and what is particular about the distribution.
 
-    `rpm_database` is the directory in the image where the platform's own rpm reads its database.
+    `rpm_database` is the directory in the image where the platform's own rpm reads its database, and the format.
     `architectures` are RPM base architectures (`x86_64`, `aarch64`). `variables` values may name environment variables
     that are offered (`is_offered`), as `${NAME:-default}`; they are expanded by `pipeline.repos`. `sources` are the
     repositories of source packages; nothing is resolved from them. `watched` are the `.repo` files and folders of
@@ -146,7 +146,7 @@ class Platform:
     name: str
     repositories: tuple[PackageRepository, ...]
     variables: tuple[tuple[str, str], ...] = ()
-    rpm_database: str = DATABASE_FOLDERS[0]
+    rpm_database: RpmDatabase = RpmDatabase()
     architectures: tuple[str, ...] = ("x86_64",)
     description: str = field(default="", compare=False)
     sources: tuple[PackageRepository, ...] = ()

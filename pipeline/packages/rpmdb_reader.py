@@ -1,22 +1,26 @@
-"""Read the packages in an image's rpmdb.sqlite, by sqlite alone, without rpm's library.
+"""Read the packages in an image's RPM database, without rpm's library.
 
-The image may be foreign, so its database is opened in memory, read-only, by sqlite alone. Each
-package is a header as rpm writes it: two counts, an index of (tag, type, offset, count), and the data
+It is SQLite, Berkeley DB or ndb, as its first bytes say. The image may be foreign, so its database is read in memory,
+an SQLite one read-only by sqlite alone. Each package is a header as rpm writes it: two counts, an index of (tag, type,
+offset, count), and the data
 (https://rpm.org/documentation/manual/format_header.html).
 """
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 import struct
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TypeVar
 
 from pipeline.errors import VerificationError
 from pipeline.model.header import ChangelogEntry
 from pipeline.model.package import Nevra
+from pipeline.packages import bdb_reader, ndb_reader
 from pipeline.packages.changelog import newest_entries
 
 DATABASE_LIMIT = 256 << 20
@@ -53,7 +57,7 @@ class Installed:
 
 
 def read_installed(database: bytes) -> tuple[Installed, ...]:
-    """Read all packages in the bytes of an `rpmdb.sqlite`, sorted by NEVRA.
+    """Read all packages in the bytes of a database file, sorted by NEVRA.
 
     Raises VerificationError `rpmdb-damaged`.
     """
@@ -77,22 +81,40 @@ def installed_changelogs(database: bytes, wanted: Collection[Nevra]) -> Mapping[
     return {nevra: entries for nevra, entries in _each(database, read) if nevra in wanted}
 
 
+def read_headers(database: bytes) -> tuple[bytes, ...]:
+    """Read all headers in the bytes of a database file, as they are.
+
+    Raises VerificationError `rpmdb-damaged`.
+    """
+    return tuple(_each(database, lambda blob: blob))
+
+
 def _each(database: bytes, read: Callable[[bytes], _T]) -> list[_T]:
     """Call `read` with each package's header and return the results."""
-    connection = sqlite3.connect(":memory:")
     try:
+        return [read(blob) for blob in itertools.islice(_headers(database), _PACKAGES_LIMIT)]
+    except (sqlite3.Error, struct.error, LookupError, ValueError, TypeError, MemoryError) as error:
+        raise VerificationError("rpmdb-damaged", f"the image's RPM database cannot be read: {error}") from error
+
+
+def _headers(database: bytes) -> Iterator[bytes]:
+    if bdb_reader.is_bdb(database):
+        return bdb_reader.read_bdb_headers(database)
+    if ndb_reader.is_ndb(database):
+        return ndb_reader.read_ndb_headers(database)
+    return _sqlite_headers(database)
+
+
+def _sqlite_headers(database: bytes) -> Iterator[bytes]:
+    with closing(sqlite3.connect(":memory:")) as connection:
         connection.deserialize(database)
         # A table of this name may be a view that never ends.
         deadline = time.monotonic() + _TIME_LIMIT
         connection.set_progress_handler(lambda: int(time.monotonic() > deadline), _STEPS)
         connection.execute("PRAGMA trusted_schema = OFF")
         connection.execute("PRAGMA query_only = ON")
-        rows = connection.execute("SELECT blob FROM Packages LIMIT ?", (_PACKAGES_LIMIT,))
-        return [read(bytes(row[0])) for row in rows]
-    except (sqlite3.Error, struct.error, LookupError, ValueError, TypeError, MemoryError) as error:
-        raise VerificationError("rpmdb-damaged", f"the image's RPM database cannot be read: {error}") from error
-    finally:
-        connection.close()
+        for (blob,) in connection.execute("SELECT blob FROM Packages LIMIT ?", (_PACKAGES_LIMIT,)):
+            yield bytes(blob)
 
 
 def _tags(blob: bytes) -> _Tags:

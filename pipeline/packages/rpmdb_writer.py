@@ -1,10 +1,11 @@
-"""Write a reproducible rpmdb.sqlite of installed packages, by `rpmdb --importdb`.
+"""Write a reproducible RPM database of installed packages, by `rpmdb --importdb`.
 
 Each package's header gets what an installation adds to it (file states, install time, colour, transaction
 number) and `rpmdb --importdb` loads them, so `rpm -qa`, `rpm -Va` and scanners see what rpm itself would have
 written, and files that were left out are recorded as not installed. Two things are corrected: SQLite's record of the
 library version that wrote the file, which differs between machines, and the write-ahead log mode, in which a database
-on a read-only file system cannot be read.
+on a read-only file system cannot be read. That is an `rpmdb.sqlite`; for a platform whose rpm reads another format it
+is written again in that one, and read back.
 """
 
 from __future__ import annotations
@@ -13,20 +14,22 @@ import errno
 import os
 import sqlite3
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from pipeline.errors import BuildError
 from pipeline.model.package import Nevra
-from pipeline.model.rpm_database import DATABASE_FILE
+from pipeline.model.rpm_database import DATABASE_FILES, DatabaseFormat
 from pipeline.packages.rpm_header import open_header
 from pipeline.packages.rpm_library import rpm
-from pipeline.process import CommandFailed, run
+from pipeline.packages.rpmdb_conversion import convert_database
+from pipeline.packages.rpmdb_reader import read_headers
+from pipeline.process import CommandFailed, Completed, run
 from pipeline.store import failing_at
 
-DATABASE = DATABASE_FILE
-"""Name of the one file that `write_database` leaves."""
+_SQLITE = DATABASE_FILES[DatabaseFormat.SQLITE]
 
 _SECONDS = 300.0
 _MAGIC = b"\x8e\xad\xe8\x01\x00\x00\x00\x00"
@@ -76,28 +79,26 @@ class DatabaseRecord:
     install_color: int = 0
 
 
-def write_database(folder: Path, records: Sequence[DatabaseRecord]) -> None:
-    """Write `rpmdb.sqlite` into `folder`, an empty directory.
+def write_database(
+    folder: Path, records: Sequence[DatabaseRecord], form: DatabaseFormat = DatabaseFormat.SQLITE
+) -> None:
+    """Write the database's files into `folder`, an empty directory, in the format `form`.
 
-    The order of `records` is the order in which rpm lists them (newest last); equal records in equal order give equal
-    bytes under the same SQLite.
+    The order of `records` is the order in which rpm lists them (newest last; by a hash in Berkeley DB); equal records
+    in equal order give equal bytes, in SQLite under the same SQLite.
 
-    Raises BuildError `rpm-database` if rpm refuses a header, VerificationError `package-damaged`, and OSError with the
-    database's path where the machine refuses: a full disk, a quota, a defect.
+    Raises BuildError `rpm-database` if rpm refuses a header or the database is not read back as it was written,
+    VerificationError `package-damaged`, and OSError with the database's path where the machine refuses: a full disk, a
+    quota, a defect.
     """
     headers = folder / "headers"
     with failing_at(headers), headers.open("wb") as file:
         for record in records:
             file.write(_installed(record))
+    database = folder / _SQLITE
     with headers.open("rb") as file:
-        imported = run(
-            ["rpmdb", "--define", f"_dbpath {folder}", "--define", "_db_backend sqlite", "--importdb"],
-            stdin=file,
-            timeout=_SECONDS,
-            check=False,
-        )
+        imported = _rpmdb(folder, DatabaseFormat.SQLITE, "--importdb", stdin=file)
     headers.unlink()
-    database = folder / DATABASE
     # Also where rpmdb exited with 0: for a header that it could not write whole it only prints a message.
     _demand_written(imported.stderr.decode(errors="replace"), database)
     if imported.status != 0:
@@ -105,13 +106,53 @@ def write_database(folder: Path, records: Sequence[DatabaseRecord]) -> None:
     with failing_at(database):
         try:
             _normalise(database, len(records))
+            files = {} if form is DatabaseFormat.SQLITE else convert_database(database, form)
         except sqlite3.Error as error:
             _demand_written(str(error), database)
             raise BuildError("rpm-database", f"SQLite cannot read the RPM database {database}: {error}") from error
+    if files:
+        _replace(folder, database, form, files)
     for other in folder.iterdir():
-        if other != database:
+        if other.name not in (files or (_SQLITE,)):
             other.unlink()
-    database.chmod(0o644)
+        else:
+            other.chmod(0o644)
+
+
+def _rpmdb(folder: Path, backend: str, *words: str, stdin: IO[bytes] | None = None) -> Completed:
+    command = ["rpmdb", "--define", f"_dbpath {folder}", "--define", f"_db_backend {backend}", *words]
+    return run(command, stdin=stdin, timeout=_SECONDS, check=False)
+
+
+def _replace(folder: Path, sqlite: Path, form: DatabaseFormat, files: Mapping[str, bytes]) -> None:
+    """Write the files in place of SQLite's, and read their headers back.
+
+    rpm itself reads Berkeley DB back, with its reader of that format; it has none of ndb where it cannot write it.
+    """
+    written = sorted(read_headers(sqlite.read_bytes()))
+    sqlite.unlink()
+    for name, data in files.items():
+        with failing_at(folder / name):
+            (folder / name).write_bytes(data)
+    found = sorted(read_headers((folder / DATABASE_FILES[form]).read_bytes()))
+    if found == written and form is DatabaseFormat.BDB:
+        exported = _rpmdb(folder, "bdb_ro", "--exportdb")
+        if exported.status != 0:
+            raise BuildError("rpm-database", f"rpm cannot read the database back: {CommandFailed(exported)}")
+        found = sorted(_exported(exported.stdout))
+    if found != written:
+        raise BuildError("rpm-database", f"of {len(written)} headers {len(found)} were read back, or others")
+
+
+def _exported(stream: bytes) -> Iterator[bytes]:
+    """Yield the headers that `rpmdb --exportdb` wrote."""
+    start = 0
+    while start < len(stream):
+        start += len(_MAGIC)
+        entries, stored = _COUNTS.unpack_from(stream, start)
+        end = start + _COUNTS.size + entries * _ENTRY.size + stored
+        yield stream[start:end]
+        start = end
 
 
 def _demand_written(said: str, database: Path) -> None:

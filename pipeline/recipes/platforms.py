@@ -21,13 +21,12 @@ from pipeline.model.platform import (
     release_variables,
     variable_names,
 )
-from pipeline.model.rpm_database import DATABASE_FOLDERS
+from pipeline.model.rpm_database import DATABASE_FOLDERS, RpmDatabase
 from pipeline.recipes.fields import (
     Architecture,
     Line,
     Name,
     Strict,
-    TargetPath,
     TextValue,
     VariableName,
 )
@@ -35,6 +34,7 @@ from pipeline.recipes.payload_schema import PayloadLimitsDocument
 from pipeline.recipes.problems import Problems, nearest, validate_document
 from pipeline.recipes.repo_files import read_repo_file, read_variables
 from pipeline.recipes.repository_fields import RepositoryDocument, RepositoryFileDocument, RepositoryItem
+from pipeline.recipes.rpm_database_schema import RpmDatabaseItem, database_of
 from pipeline.yaml_documents import DocumentPath, YamlDocument, load_yaml
 
 DEFAULT_DATABASE = DATABASE_FOLDERS[0]
@@ -62,10 +62,11 @@ class PlatformDocument(Strict):
     payload_limits: PayloadLimitsDocument = Field(
         default=PayloadLimitsDocument(), alias="payload-limits", description="what a package may unpack to"
     )
-    rpm_database: TargetPath | None = Field(
+    rpm_database: RpmDatabaseItem | None = Field(
         default=None,
         alias="rpm-database",
-        description=f"where its own rpm has its database; default: {DEFAULT_DATABASE}",
+        description="where its own rpm has its database: the folder, or the folder and the format; "
+        f"default: {DEFAULT_DATABASE}",
     )
     dnf_vars: list[Line] = Field(
         default=[],
@@ -223,7 +224,7 @@ class _Reader:
             name=name,
             repositories=tuple(repositories.values()),
             variables=tuple(sorted(variables.items())),
-            rpm_database=document.rpm_database or (base.rpm_database if base else DEFAULT_DATABASE),
+            rpm_database=database_of(document.rpm_database, base.rpm_database if base else RpmDatabase()),
             payload_limits=document.payload_limits.limits.over(base.payload_limits if base else PayloadLimits()),
             architectures=architectures,
             description=document.description,

@@ -1,4 +1,4 @@
-"""rpm's own database as rpm itself reads it."""
+"""rpm's own database as rpm itself reads it: SQLite, and Berkeley DB with its read-only reader."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.model.header import FileFlag
+from pipeline.model.rpm_database import DatabaseFormat
 from pipeline.packages import (
     DatabaseRecord,
     verify_package,
@@ -18,6 +19,14 @@ from pipeline.packages import (
 from tests.support.rpm_factory import Forge, header_of, trusting
 
 DBPATH = "usr/lib/sysimage/rpm"
+BACKENDS = {DatabaseFormat.SQLITE: "sqlite", DatabaseFormat.BDB: "bdb_ro"}
+"""The formats that this machine's rpm reads, and its name of what reads them."""
+FORMATS = pytest.mark.parametrize("form", BACKENDS)
+INDEXES = [
+    *("Basenames", "Conflictname", "Dirnames", "Enhancename", "Filetriggername", "Group", "Installtid", "Name"),
+    *("Obsoletename", "Providename", "Recommendname", "Requirename", "Sha1header", "Sigmd5", "Suggestname"),
+    *("Supplementname", "Transfiletriggername", "Triggername"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +41,7 @@ def two(made: Forge) -> list[Path]:
     ]
 
 
-def write(root: Path, packages: list[Path]) -> Path:
+def write(root: Path, packages: list[Path], form: DatabaseFormat = DatabaseFormat.SQLITE) -> Path:
     records = []
     for package in packages:
         header = header_of(package)
@@ -40,13 +49,13 @@ def write(root: Path, packages: list[Path]) -> Path:
         records.append(DatabaseRecord(package, header.nevra, states, 1_700_000_000, 3))
     folder = root / DBPATH
     folder.mkdir(parents=True)
-    write_database(folder, records)
+    write_database(folder, records, form)
     return folder
 
 
-def rpm(root: Path, *words: str) -> str:
+def rpm(root: Path, *words: str, form: DatabaseFormat = DatabaseFormat.SQLITE) -> str:
     done = subprocess.run(
-        ["rpm", "--root", root, "--dbpath", f"/{DBPATH}", *words],
+        ["rpm", "--root", root, "--dbpath", f"/{DBPATH}", "--define", f"_db_backend {BACKENDS[form]}", *words],
         capture_output=True,
         text=True,
         check=False,
@@ -56,19 +65,22 @@ def rpm(root: Path, *words: str) -> str:
     return done.stdout
 
 
-def test_rpm_reads_the_database_that_was_written(two: list[Path], tmp_path: Path) -> None:
-    write(tmp_path, two)
-    assert rpm(tmp_path, "-qa", "--qf", "%{nevra} %{installtime} %{installcolor}\n").splitlines() == [
+@FORMATS
+def test_rpm_reads_the_database_that_was_written(form: DatabaseFormat, two: list[Path], tmp_path: Path) -> None:
+    write(tmp_path, two, form)
+    listed = rpm(tmp_path, "-qa", "--qf", "%{nevra} %{installtime} %{installcolor}\n", form=form)
+    assert sorted(listed.splitlines()) == [
         "doc-1-1.noarch 1700000000 3",
         "second-2:1-1.noarch 1700000000 3",
     ]
-    assert rpm(tmp_path, "-qf", "/usr/there") == "doc-1-1.noarch\n"
-    assert rpm(tmp_path, "-q", "--whatprovides", "second") == "second-1-1.noarch\n"
+    assert rpm(tmp_path, "-qf", "/usr/there", form=form) == "doc-1-1.noarch\n"
+    assert rpm(tmp_path, "-q", "--whatprovides", "second", form=form) == "second-1-1.noarch\n"
 
 
-def test_what_was_left_out_is_recorded_as_not_installed(two: list[Path], tmp_path: Path) -> None:
-    write(tmp_path, two)
-    states = dict(reversed(line.rsplit(None, 1)) for line in rpm(tmp_path, "-qs", "doc").splitlines())
+@FORMATS
+def test_what_was_left_out_is_recorded_as_not_installed(form: DatabaseFormat, two: list[Path], tmp_path: Path) -> None:
+    write(tmp_path, two, form)
+    states = dict(reversed(line.rsplit(None, 1)) for line in rpm(tmp_path, "-qs", "doc", form=form).splitlines())
     assert states == {
         "/usr/share/doc/doc": "normal",
         "/usr/share/doc/doc/README": "not installed",
@@ -76,13 +88,14 @@ def test_what_was_left_out_is_recorded_as_not_installed(two: list[Path], tmp_pat
     }
 
 
-def test_rpm_verify_misses_what_is_missing_and_nothing_that_was_left_out(two: list[Path], tmp_path: Path) -> None:
-    write(tmp_path, two)
+@FORMATS
+def test_rpm_verify_misses_what_is_missing_and_nothing_that_was_left_out(
+    form: DatabaseFormat, two: list[Path], tmp_path: Path
+) -> None:
+    write(tmp_path, two, form)
     (tmp_path / "usr/share/doc/doc").mkdir(parents=True)
-    assert [line.split()[-1] for line in rpm(tmp_path, "-Va", "--nouser", "--nogroup").splitlines()] == [
-        "/usr/there",
-        "/usr/second",
-    ]
+    lines = rpm(tmp_path, "-Va", "--nouser", "--nogroup", form=form).splitlines()
+    assert sorted(line.split()[-1] for line in lines) == ["/usr/second", "/usr/there"]
 
 
 def test_the_database_is_one_file_and_the_same_twice(two: list[Path], tmp_path: Path) -> None:
@@ -90,6 +103,21 @@ def test_the_database_is_one_file_and_the_same_twice(two: list[Path], tmp_path: 
     assert [path.name for path in first.iterdir()] == ["rpmdb.sqlite"]
     assert (first / "rpmdb.sqlite").read_bytes() == (second / "rpmdb.sqlite").read_bytes()
     assert stat.S_IMODE((first / "rpmdb.sqlite").stat().st_mode) == 0o644
+
+
+@pytest.mark.parametrize(
+    ("form", "names"),
+    [(DatabaseFormat.BDB, [*INDEXES, "Packages"]), (DatabaseFormat.NDB, ["Index.db", "Packages.db"])],
+)
+def test_a_database_of_another_format_is_the_same_twice_and_has_all_indexes(
+    form: DatabaseFormat, names: list[str], two: list[Path], tmp_path: Path
+) -> None:
+    """An image's rpm makes an index that is missing, which it cannot do where it may only read."""
+    first, second = (write(tmp_path / name, two, form) for name in ("one", "two"))
+    assert sorted(path.name for path in first.iterdir()) == sorted(names)
+    for path in first.iterdir():
+        assert path.read_bytes() == (second / path.name).read_bytes()
+        assert stat.S_IMODE(path.stat().st_mode) == 0o644
 
 
 def test_the_database_does_not_say_which_sqlite_wrote_it(two: list[Path], tmp_path: Path) -> None:

@@ -20,12 +20,13 @@ from pipeline.model.accounts import AccountTable, ScriptAccount
 from pipeline.model.header import ScriptletPhase
 from pipeline.model.image import Descriptor, Layer
 from pipeline.model.recipe import User
+from pipeline.model.rpm_database import DatabaseFormat, RpmDatabase
 from pipeline.model.scriptlets import ScriptletFailure, ScriptletMode, ScriptletName, ScriptletRules, Waiver
 from pipeline.model.tree import Entry, EntryKind, Tree
 from pipeline.progress import QUIET
 from pipeline.store import Store
 
-INPUTS = StateInputs((), (), {}, {}, Tree({}), AccountTable((), ()), (), (), "var/lib/rpm", 2, 5)
+INPUTS = StateInputs((), (), {}, {}, Tree({}), AccountTable((), ()), (), (), RpmDatabase("/var/lib/rpm"), 2, 5)
 STRICT = ScriptletRules()
 RPM = ScriptletRules(ScriptletMode.RPM)
 WAIVED = ScriptletRules(waivers=(Waiver("a", ScriptletName.POST, "a test"),))
@@ -124,3 +125,26 @@ def test_every_account_is_written_whether_or_not_the_scriptlet_that_makes_it_ran
     watch: Any = SimpleNamespace(record_step=lambda _: None)
     assert list(state_layer._run_scripts(inputs, steps, session, bound=Path(), watch=watch)) == [None]
     assert written == ["root", "root x"]
+
+
+def test_a_layer_with_the_database_in_another_format_is_another() -> None:
+    """The usual format counts as it did when there was no other, so layers of old are still known."""
+    usual, other = (
+        state_layer._identity(replace(INPUTS, rpm_database=one), (), None, Compression.GZIP)
+        for one in (RpmDatabase("/var/lib/rpm"), RpmDatabase("/var/lib/rpm", DatabaseFormat.BDB))
+    )
+    assert usual != other and RpmDatabase("/var/lib/rpm").inputs == ["/var/lib/rpm"]
+
+
+def test_what_scripts_that_called_rpm_left_beside_the_database_is_removed(tmp_path: Path) -> None:
+    upper, made, written = tmp_path / "upper", tmp_path / "made", dict[str, bytes]()
+    for path in ("Packages", "__db.001", ".rpm.lock", "rpmdb.sqlite-wal", "notes"):
+        (upper / "var/lib/rpm").mkdir(parents=True, exist_ok=True)
+        (upper / "var/lib/rpm" / path).write_text("left")
+    made.mkdir()
+    (made / "Packages").write_bytes(b"new")
+    files = SimpleNamespace(stat=lambda _: True, write_file=lambda path, data, **_: written.update({path: data}))
+    session: Any = SimpleNamespace(upper=upper, files=files)
+    state_layer._place_database(made, "var/lib/rpm", session, 1)
+    assert sorted(path.name for path in (upper / "var/lib/rpm").iterdir()) == [".rpm.lock", "Packages", "notes"]
+    assert written == {"var/lib/rpm/Packages": b"new"}

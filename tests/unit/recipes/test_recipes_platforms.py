@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.errors import Problem, RecipeError
 from pipeline.model.platform import PackageRepository, Platform, RepositoryAccess, SecretReference
+from pipeline.model.rpm_database import DATABASE_FOLDERS, DatabaseFormat, RpmDatabase
 from pipeline.model.signing_key import AcceptedSignature
 from pipeline.recipes import Platforms, load_platforms
 
@@ -57,7 +58,7 @@ def test_platforms_are_read(tmp_path: Path) -> None:
         "el",
         (base,),
         (("mirror", "${RELBUILD_MIRROR:-/srv/mirror}"), ("release", "9")),
-        "/var/lib/rpm",
+        RpmDatabase("/var/lib/rpm"),
         ("x86_64", "aarch64"),
     )
     assert platforms["el"].description == "a distribution"
@@ -67,7 +68,7 @@ def test_a_platform_adds_to_what_it_extends(tmp_path: Path) -> None:
     vendor = load(tmp_path, GOOD).find("vendor")
     assert [repository.id for repository in vendor.repositories] == ["base", "product"]
     assert dict(vendor.variables)["release"] == "10"
-    assert (vendor.rpm_database, vendor.architectures) == ("/var/lib/rpm", ("x86_64", "aarch64"))
+    assert (vendor.rpm_database, vendor.architectures) == (RpmDatabase("/var/lib/rpm"), ("x86_64", "aarch64"))
     assert vendor.repositories[1] == PackageRepository(
         "product",
         metalink="https://example.org/?arch=$basearch&release=$release",
@@ -77,6 +78,25 @@ def test_a_platform_adds_to_what_it_extends(tmp_path: Path) -> None:
         signed_metadata=True,
         exclude=("*-debug",),
     )
+
+
+@pytest.mark.parametrize(
+    ("own", "extended", "database"),
+    [
+        ("{path: /var/lib/rpm, format: bdb}", "", RpmDatabase("/var/lib/rpm", DatabaseFormat.BDB)),
+        ("{format: ndb}", "", RpmDatabase(DATABASE_FOLDERS[0], DatabaseFormat.NDB)),
+        ("{path: /var/lib/rpm, format: bdb}", "/opt/rpm", RpmDatabase("/opt/rpm", DatabaseFormat.BDB)),
+        ("{path: /var/lib/rpm, format: bdb}", "{format: sqlite}", RpmDatabase("/var/lib/rpm")),
+        ("/var/lib/rpm", "{format: bdb}", RpmDatabase("/var/lib/rpm", DatabaseFormat.BDB)),
+    ],
+)
+def test_a_platform_says_in_which_format_its_rpm_has_the_database(
+    own: str, extended: str, database: RpmDatabase, tmp_path: Path
+) -> None:
+    text = GOOD.replace("rpm-database: /var/lib/rpm", f"rpm-database: {own}")
+    if extended:
+        text = text.replace("extends: el", f"extends: el\n    rpm-database: {extended}")
+    assert load(tmp_path, text)["vendor"].rpm_database == database
 
 
 def test_signatures_that_a_repository_accepts_are_named_from_a_closed_list(tmp_path: Path) -> None:
@@ -122,6 +142,20 @@ REPOSITORY = '      - {id: base, baseurls: ["file://$mirror/$release/${basearch}
     [
         ("description:", "descripton:", "key-unknown", "3: platforms.el.descripton", "'description'"),
         ("rpm-database:", "rpm_database:", "key-unknown", "6: platforms.el.rpm_database", "'rpm-database'"),
+        (
+            "rpm-database: /var/lib/rpm",
+            "rpm-database: {path: /var/lib/rpm, format: berkeley}",
+            "value-unknown",
+            "6: platforms.el.rpm-database.format",
+            "write sqlite, bdb or ndb",
+        ),
+        (
+            "rpm-database: /var/lib/rpm",
+            "rpm-database: {folder: /var/lib/rpm}",
+            "key-unknown",
+            "6: platforms.el.rpm-database.folder",
+            "known keys: path, format",
+        ),
         (
             "signed-metadata:",
             "signed_metadata:",

@@ -1,0 +1,260 @@
+"""Berkeley DB and ndb: what is written is found as rpm looks for it, and read back; anything else is refused."""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+from collections.abc import Callable, Mapping
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.errors import VerificationError
+from pipeline.packages import bdb_writer, ndb_writer, read_installed
+from pipeline.packages.rpmdb_reader import read_headers
+from tests.support.examples import examples
+from tests.unit.packages.test_packages_installed import APP, KEY
+
+Write = Callable[[Mapping[int, bytes]], bytes]
+Entry = tuple[bytes, int, int]
+WRITERS = pytest.mark.parametrize("write", [bdb_writer.write_bdb_packages, ndb_writer.write_ndb_packages])
+
+PAGE = bdb_writer.BDB_PAGE_SIZE
+TAG = 1117
+HEADERS = {number: bytes([number % 251]) * (number * 97 % 9000 + 8) for number in range(1, 700)}
+"""Of all sizes up to three pages, and more than one page of numbers."""
+
+
+def entries(count: int) -> list[Entry]:
+    """Names that share beginnings, of which some are on several places, some are long, and one is empty."""
+    made = [(f"lib{number % 400:o}-{'x' * (number % 90)}".encode(), number, number % 5) for number in range(1, count)]
+    long = [(b"/" + bytes([97 + number]) * 3000 + tail, number, 0) for number in range(1, 12) for tail in (b"", b"z")]
+    return [*made, *long, (b"\0", 3, 1), (b"glibc", 1, 0), *((b"glibc", number, 2) for number in range(1, 300))]
+
+
+def items(data: bytes, page: int) -> tuple[int, int, list[bytes]]:
+    """The next page, the type and the items of a page of a Berkeley DB file."""
+    *_, following, count, _, _, kind = bdb_writer.PAGE_HEADER.unpack_from(data, page * PAGE)
+    offsets = struct.unpack_from(f"<{count}H", data, page * PAGE + bdb_writer.PAGE_HEADER.size)
+    ends = [PAGE, *offsets]
+    return following, kind, [data[page * PAGE + s : page * PAGE + e] for s, e in zip(offsets, ends, strict=False)]
+
+
+def chain(data: bytes, page: int, length: int) -> bytes:
+    found = b""
+    while page:
+        start = page * PAGE
+        _, _, _, _, page, _, used, _, _ = bdb_writer.PAGE_HEADER.unpack_from(data, start)
+        found += data[start + bdb_writer.PAGE_HEADER.size : start + bdb_writer.PAGE_HEADER.size + used]
+    assert len(found) == length
+    return found
+
+
+def value(data: bytes, item: bytes) -> bytes:
+    length, kind = struct.unpack_from("<HB", item)
+    return item[3 : 3 + length] if kind == 1 else chain(data, *struct.unpack_from("<4xII", item))
+
+
+def look_up(data: bytes, key: bytes) -> bytes | None:
+    """What a B-tree has for a key, by way of its inner pages."""
+    page = struct.unpack_from("<I", data, 88)[0]
+    while True:
+        _, kind, found = items(data, page)
+        if kind == bdb_writer.TREE_LEAF:
+            pairs = {value(data, name): item for name, item in zip(found[::2], found[1::2], strict=True)}
+            return value(data, pairs[key]) if key in pairs else None
+        assert kind == bdb_writer.TREE_INNER
+        for item in found:
+            length, form, below, _ = bdb_writer.TREE_INNER_ITEM.unpack_from(item)
+            least = item[12 : 12 + length] if form == 1 else chain(data, *struct.unpack_from("<4xII", item, 12))
+            page = below if least <= key or item is found[0] else page
+            if least > key:
+                break
+
+
+@WRITERS
+@pytest.mark.parametrize("headers", [{}, {1: b"a" * 8}, {2: b"b" * 1024, 7: b"c" * 1025}, HEADERS])
+def test_headers_are_read_back(write: Write, headers: dict[int, bytes]) -> None:
+    data = write(headers)
+    assert sorted(read_headers(data)) == sorted(headers.values())
+    assert data == write(dict(headers)) and len(data) % 16 == 0
+
+
+@WRITERS
+def test_packages_are_read_whatever_the_format(write: Write) -> None:
+    assert [str(one.nevra) for one in read_installed(write({1: APP, 2: KEY}))] == [
+        "app-7:1.0-2.x86_64",
+        "gpg-pubkey-1-2.",
+    ]
+
+
+def test_rpm_goes_on_counting_headers_from_the_last_one() -> None:
+    data = bdb_writer.write_bdb_packages({1: APP, 5: KEY})
+    pairs = [one for page in (1, 2) for one in items(data, page)[2]]
+    assert pairs[pairs.index(b"\1" + bytes(4)) + 1] == b"\1" + struct.pack("<I", 5)
+    assert ndb_writer.PACKAGES_HEADER.unpack_from(ndb_writer.write_ndb_packages({1: APP, 5: KEY}))[4] == 6
+
+
+def test_the_hash_functions_are_those_of_libdb_and_rpm() -> None:
+    """The first is in each hash file of libdb, the second as rpm 4.20 stored a name in its index."""
+    assert bdb_writer.hash_bdb_key(b"%$sniglet^&\0") == 0x5E688DD1
+    for name, high, low in ((b"httpd", 0x3A45, 149), (b"apr", 0x8DEA, 185), (b"apr-util-openssl", 0x0997, 925)):
+        value = ndb_writer.hash_ndb_key(name)
+        assert (value >> 16, value & 1023) == (high, low)
+
+
+def test_each_key_of_a_tree_is_found_from_its_root_and_no_other() -> None:
+    listed = entries(3000)
+    data = bdb_writer.write_bdb_index("Providename", listed)
+    wanted: dict[bytes, bytes] = {}
+    for key, number, position in listed:
+        wanted[key] = wanted.get(key, b"") + struct.pack("<II", number, position)
+    assert {key: look_up(data, key) for key in wanted} == wanted
+    assert [look_up(data, key) for key in (b"", b"lib", b"zzz", b"glibc-")] == [None] * 4
+    leaf, keys = 1, list[bytes]()
+    while items(data, leaf)[1] != bdb_writer.TREE_LEAF:
+        leaf = bdb_writer.TREE_INNER_ITEM.unpack_from(items(data, leaf)[2][0])[2]
+    while leaf:
+        leaf, _, found = items(data, leaf)
+        keys += [value(data, one) for one in found[::2]]
+    assert keys == sorted(wanted)
+
+
+def test_files_of_one_database_have_different_ids() -> None:
+    """libdb takes files with the same one for one file, also where their content is the same."""
+    ids = {bdb_writer.write_bdb_index(name, [])[52:72] for name in ("Conflictname", "Obsoletename")}
+    assert len(ids) == 2 and all(any(one) for one in ids)
+
+
+def found_in_index(blob: bytes, key: bytes) -> list[tuple[int, int]]:
+    """The places that an index of ndb has for a key, as `rpmidxGetInternal` looks for them."""
+    _, _, _, slots, _, _, mask, end, _ = ndb_writer.INDEX_HEADER.unpack_from(blob)
+    keys, wanted, step = 64 + 12 * slots, ndb_writer.hash_ndb_key(key), 7
+    place, offset, found = wanted & (slots - 1), 0, []
+    while (slot := struct.unpack_from("<II", blob, 64 + 8 * place)) != (0, 0):
+        start = keys + (slot[0] & ~mask)
+        stored = blob[start + 1 : start + 1 + blob[start]]
+        if blob[start] == 255:
+            size = struct.unpack_from("<H", blob, start + 1)[0]
+            stored = blob[start + 3 : start + 3 + size]
+        if not offset and (slot[0] ^ wanted) & mask == 0 and stored == key:
+            assert start - keys < end
+            offset = slot[0]
+        if slot[0] == offset:
+            data = slot[1]
+            overflow = struct.unpack_from("<I", blob, 64 + 8 * slots + 4 * place)[0]
+            if data & 0x80000000:
+                found.append((overflow, data ^ 0x80000000))
+            elif data & 0x40000000:
+                found.append((data & 0xFFFFFF, (data ^ 0x40000000) >> 24))
+            else:
+                found.append((data & 0xFFFFF, data >> 20))
+        place, step = (place + step) & (slots - 1), step + 1
+    return found
+
+
+def test_each_key_of_an_ndb_index_is_found_and_no_other() -> None:
+    listed = [*entries(3000), (b"far", 0x123456, 3), (b"farther", 0x1234567, 3), (b"wide", 7, 0x401)]
+    data = ndb_writer.write_ndb_indexes({TAG: [*listed, listed[0]], 1000: []}, 9)
+    assert ndb_writer.INDEXES_HEADER.unpack_from(data)[5] == 9
+    slots = {tag: (start, pages) for _, tag, start, pages in ndb_writer.NDB_SLOT.iter_unpack(data[32:64])}
+    start, pages = slots[TAG]
+    blob = data[start * 4096 : (start + pages) * 4096]
+    assert slots[1000][1] and (start + pages) * 4096 == len(data)
+    wanted: dict[bytes, list[tuple[int, int]]] = {}
+    for key, number, position in listed:
+        wanted.setdefault(key, []).append((number, position))
+    assert {key: sorted(found_in_index(blob, key)) for key in wanted} == {k: sorted(v) for k, v in wanted.items()}
+    assert not any(found_in_index(blob, key) for key in (b"lib", b"zzz", b"glibc-"))
+
+
+def swapped(data: bytes) -> bytes:
+    """The same database as a big-endian machine has it."""
+    made = bytearray(data)
+
+    def swap(offset: int, size: int) -> None:
+        made[offset : offset + size] = made[offset : offset + size][::-1]
+
+    for offset in [*range(8, 24, 4), *range(28, 52, 4), *range(72, 224, 4)]:
+        swap(offset, 4)
+    for start in range(PAGE, len(data), PAGE):
+        kind, count = data[start + 25], struct.unpack_from("<H", data, start + 20)[0]
+        for index in range(count if kind == bdb_writer.HASH_PAGE else 0):
+            at = start + 26 + 2 * index
+            item = start + struct.unpack_from("<H", data, at)[0]
+            swap(at, 2)
+            if data[item] == 3:
+                swap(item + 4, 4)
+                swap(item + 8, 4)
+        for offset in (8, 12, 16):
+            swap(start + offset, 4)
+        for offset in (20, 22):
+            swap(start + offset, 2)
+    return bytes(made)
+
+
+def test_a_database_of_a_big_endian_machine_is_read() -> None:
+    assert sorted(read_headers(swapped(bdb_writer.write_bdb_packages(HEADERS)))) == sorted(HEADERS.values())
+
+
+def changed(data: bytes, offset: int, new: bytes) -> bytes:
+    return data[:offset] + new + data[offset + len(new) :]
+
+
+BDB = bdb_writer.write_bdb_packages({1: APP, 2: b"x" * 5000})
+NDB = ndb_writer.write_ndb_packages({1: APP, 2: b"x" * 5000})
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        BDB[:300],
+        BDB[: PAGE + 5],
+        changed(BDB, 16, struct.pack("<I", 7)),
+        changed(BDB, 20, struct.pack("<I", 3)),
+        changed(BDB, 72, struct.pack("<I", 1 << 30)),
+        changed(BDB, PAGE + 8, struct.pack("<I", 9)),
+        changed(BDB, PAGE + 25, b"\7"),
+        changed(BDB, 2 * PAGE + 16, struct.pack("<I", 1)),  # the second bucket goes on in the first
+        changed(BDB, 2 * PAGE + 16, struct.pack("<I", 2)),  # a page goes on in itself
+        changed(BDB, 3 * PAGE + 16, struct.pack("<I", 3)),
+        changed(BDB, 3 * PAGE + 22, struct.pack("<H", 0)),
+        NDB[:20],
+        NDB[:4096],
+        changed(NDB, 4, b"\1"),
+        changed(NDB, 12, struct.pack("<I", 1 << 20)),
+        changed(NDB, 32, b"slot"),
+        changed(NDB, 36, struct.pack("<I", 4)),
+        changed(NDB, 48, NDB[32:48]),  # two slots of one header
+        changed(NDB, 4096 + 40, b"!"),
+        NDB[:-16],
+    ],
+)
+def test_a_damaged_database_is_refused(data: bytes) -> None:
+    with pytest.raises(VerificationError, match="RPM database"):
+        read_headers(data)
+
+
+def test_one_chain_of_pages_named_by_many_items_is_bounded() -> None:
+    """A file of 200 kB whose items together claim terabytes."""
+    many = bdb_writer.write_bdb_packages(dict.fromkeys(range(1, 4000), b"y" * 1500))
+    item = struct.pack("<B3xII", 3, 0, 0)[:4]
+    data = bytearray(many)
+    pages = len(many) // PAGE
+    for start in range(PAGE, len(many), PAGE):
+        if data[start + 25] != bdb_writer.HASH_PAGE:
+            continue
+        at = start
+        while (at := data.find(item, at, start + PAGE)) >= 0:
+            struct.pack_into("<I", data, at + 8, pages * (PAGE - 26))
+            at += 12
+    with pytest.raises(VerificationError, match="RPM database"):
+        read_headers(bytes(data))
+
+
+@settings(max_examples=examples(80), deadline=None)
+@given(st.sampled_from([BDB, NDB]), st.integers(0, len(BDB) - 1), st.binary(min_size=1, max_size=8))
+def test_whatever_a_database_says_it_is_read_or_refused(data: bytes, offset: int, junk: bytes) -> None:
+    with contextlib.suppress(VerificationError):
+        read_headers(changed(data, offset % len(data), junk))
