@@ -365,7 +365,10 @@ class _Reader:
 def _key_files(
     repositories: Iterable[PackageRepository], variables: Mapping[str, str], architectures: Iterable[str]
 ) -> Iterator[Path]:
-    """Yield the key files beside the definitions; a name with a variable of the environment is left out."""
+    """Yield the key files beside the definitions.
+
+    A name with a variable of the environment is left out.
+    """
     own = {**release_variables(variables), **variables}
     named = [(one.folder, key) for one in repositories for key in one.keys if one.folder and is_relative_key(key)]
     for arch in architectures:

@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from urllib.parse import quote
 
 from pipeline.errors import VerificationError
 from pipeline.repos.variables import expand_answer
@@ -150,6 +151,26 @@ def safe_location(text: str, *, place: str) -> str:
     if not text or text.startswith("/") or ".." in parts or _SCHEME.match(text) or "\\" in text or "\0" in text:
         raise VerificationError("location-escapes", f"'{text[:200]}' leads out of the repository", place=place)
     return text
+
+
+def package_url(base: str, location: str, *, place: str) -> str:
+    """Return the URL of a package at `location` of the repository with the root `base`.
+
+    Over HTTP it may be above the repository, as in Amazon's (`../../../../blobstore/…`), but not above the server's root;
+    its checksum is known. Raises VerificationError `location-escapes`.
+    """
+    parts = location.split("/")
+    above = next((index for index, part in enumerate(parts) if part != ".."), len(parts))
+    below = safe_location("/".join(parts[above:]), place=place)
+    root = parse_url(base)
+    if above and root is not None and root.scheme in DEFAULT_PORTS:
+        folders = [part for part in root.path.split("/") if part]
+        if above <= len(folders):
+            base = base[: len(base) - len(root.path)] + "".join(f"/{part}" for part in folders[: len(folders) - above])
+            above = 0
+    if above:
+        raise VerificationError("location-escapes", f"'{location[:200]}' leads out of the repository", place=place)
+    return f"{base}/{quote(below)}"
 
 
 def parse_metalink(

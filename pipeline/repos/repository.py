@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from urllib.parse import quote
 
 from pipeline.digest import Digest, identity
 from pipeline.errors import EnvironmentLacking, RelbuildError, UsageError, VerificationError
@@ -25,7 +24,7 @@ from pipeline.repos.repomd import (
     parse_metalink,
     parse_mirrorlist,
     parse_repomd,
-    safe_location,
+    package_url,
 )
 from pipeline.repos.repository_access import repository_network
 from pipeline.repos.variables import answer_variables, expand_repository, platform_variables
@@ -254,8 +253,7 @@ def fetch_packages(
                 place=str(package.nevra),
                 hint="resolve again with --upgrade",
             )
-        location = safe_location(package.location, place=str(package.nevra))
-        urls = tuple(f"{base}/{quote(location)}" for base in opened.base_urls)
+        urls = tuple(package_url(base, package.location, place=str(package.nevra)) for base in opened.base_urls)
         access = opened.network.access if opened.network else ServerAccess()
         _, same = downloads.setdefault(access, (opened.network, []))
         same.append(Download(urls, package.checksum, package.size, str(package.nevra)))

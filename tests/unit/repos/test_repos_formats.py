@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import RecipeError, VerificationError
 from pipeline.model.platform import PackageRepository, Platform
-from pipeline.repos.repomd import Checksum, parse_metalink, parse_mirrorlist, parse_repomd
+from pipeline.repos.repomd import Checksum, package_url, parse_metalink, parse_mirrorlist, parse_repomd
 from pipeline.repos.variables import (
     answer_variables,
     expand,
@@ -149,6 +149,43 @@ def test_repomd_that_cannot_be_trusted_is_refused(data: str, code: str) -> None:
     with pytest.raises(VerificationError) as caught:
         parse_repomd(repomd(data), "r")
     assert caught.value.code == code
+
+
+BLOB = "../../../../blobstore/abc/bash-5.2-1.x86_64.rpm"
+"""As Amazon Linux names all packages, from core/guids/GUID/x86_64."""
+
+
+@pytest.mark.parametrize(
+    ("root", "location", "url"),
+    [
+        ("https://h/r", "Packages/b/bash+x.rpm", "https://h/r/Packages/b/bash%2Bx.rpm"),
+        ("https://h/al2023/core/guids/1/x86_64", BLOB, "https://h/al2023/blobstore/abc/bash-5.2-1.x86_64.rpm"),
+        ("http://u:p@h:81/a/b", "../x.rpm", "http://u:p@h:81/a/x.rpm"),
+        ("https://h/a", "../x.rpm", "https://h/x.rpm"),
+    ],
+)
+def test_a_package_may_be_above_its_repository_on_the_same_server(root: str, location: str, url: str) -> None:
+    assert package_url(root, location, place="x") == url
+
+
+@pytest.mark.parametrize(
+    ("root", "location"),
+    [
+        ("https://h/a/b", "../../../x.rpm"),
+        ("https://h", "../x.rpm"),
+        ("https://h/a/b", "../c/../x.rpm"),
+        ("https://h/a/b", "c/../x.rpm"),
+        ("https://h/a/b", ".."),
+        ("https://h/a/b", "..//elsewhere/x.rpm"),
+        ("https://h/a/b", "../https://elsewhere/x.rpm"),
+        ("file:///srv/a/b", "../x.rpm"),
+        ("file:///srv/a/core/guids/1/x86_64", BLOB),
+    ],
+)
+def test_no_package_is_elsewhere(root: str, location: str) -> None:
+    with pytest.raises(VerificationError) as caught:
+        package_url(root, location, place="x")
+    assert caught.value.code == "location-escapes"
 
 
 def test_a_mirrorlist_keeps_its_order_and_drops_what_is_not_spoken() -> None:
