@@ -33,7 +33,8 @@ def is_offered(name: str) -> bool:
 def is_relative_key(place: str) -> bool:
     """Return whether a key's place is a path relative to the definitions.
 
-    A URL or a path from the root or home is none, nor is a name that begins with a variable: it is an absolute path once the variable is replaced.
+    A URL or a path from the root or home is none, nor is a name that begins with a variable: it is an absolute path
+    once the variable is replaced.
     """
     return _URL.match(place) is None and not place.startswith(("/", "~", "$"))
 

@@ -156,8 +156,8 @@ def safe_location(text: str, *, place: str) -> str:
 def package_url(base: str, location: str, *, place: str) -> str:
     """Return the URL of a package at `location` of the repository with the root `base`.
 
-    Over HTTP it may be above the repository, as in Amazon's (`../../../../blobstore/…`), but not above the server's root;
-    its checksum is known. Raises VerificationError `location-escapes`.
+    Over HTTP it may be above the repository, as in Amazon's (`../../../../blobstore/…`), but not above the server's
+    root; its checksum is known. Raises VerificationError `location-escapes`.
     """
     parts = location.split("/")
     above = next((index for index, part in enumerate(parts) if part != ".."), len(parts))

@@ -21,10 +21,10 @@ from pipeline.repos.repomd import (
     Checksum,
     MetadataRecord,
     Repomd,
+    package_url,
     parse_metalink,
     parse_mirrorlist,
     parse_repomd,
-    package_url,
 )
 from pipeline.repos.repository_access import repository_network
 from pipeline.repos.variables import answer_variables, expand_repository, platform_variables
