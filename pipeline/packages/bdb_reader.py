@@ -1,7 +1,7 @@
 """Read the headers of a Berkeley DB hash, the `Packages` file of rpm up to 4.16.
 
-libdb is not needed. The file may be foreign: each page of the hash is visited once at most, and what is read is
-bounded. Buckets and their chains are followed as libdb and rpm's own read-only reader do (`lib/backend/bdb_ro.c`), so a
+libdb is not needed. The file may be foreign: each page is visited once at most, so what is read is no more than the
+file. Buckets and their chains are followed as libdb and rpm's own read-only reader do (`lib/backend/bdb_ro.c`), so a
 page to which nothing leads holds no package. Both byte orders and versions 8 to 10 of the format are read. Raises
 ValueError, struct.error and LookupError for what is malformed.
 """
@@ -18,8 +18,6 @@ _VERSIONS = range(8, 11)
 _PAGE_SIZES = frozenset(1 << bits for bits in range(9, 17))
 _UNSORTED_PAGE = 2
 """Type of a hash page of libdb up to 4.5."""
-_HEADERS_LIMIT = 512 << 20
-"""Bytes of all headers; a chain of pages can be named by many items, so the file's size does not bound them."""
 
 
 def is_bdb(data: bytes) -> bool:
@@ -47,17 +45,13 @@ class _Hash:
             raise ValueError(f"no hash that can be read: version {version}, pages of {self._size} bytes")
         if self._buckets > self._last:
             raise ValueError("it has more buckets than pages")
-        self._read = 0
+        self._seen = bytearray(self._last + 1)
 
     def headers(self) -> Iterator[bytes]:
-        seen = bytearray(self._last + 1)
         for bucket in range(self._buckets + 1):
             number = bucket + self._spares[bucket.bit_length()]
             while number:
                 start = self._page(number)
-                if seen[number]:
-                    raise ValueError(f"page {number} is in two chains")
-                seen[number] = 1
                 following, count, kind = self._described(start)
                 if kind not in (HASH_PAGE, _UNSORTED_PAGE):
                     raise ValueError(f"page {number} is none of a hash")
@@ -88,9 +82,6 @@ class _Hash:
 
     def _chain(self, number: int, length: int) -> bytes:
         """Return what stands on a chain of overflow pages."""
-        self._read += length
-        if length > len(self._data) or self._read > _HEADERS_LIMIT:
-            raise ValueError("the headers are longer than the file can hold")
         found = bytearray()
         while len(found) < length:
             start = self._page(number)
@@ -103,10 +94,13 @@ class _Hash:
         return bytes(found)
 
     def _page(self, number: int) -> int:
-        """Return where a page starts; each has its number in it."""
+        """Return where a page starts, once; each has its number in it, and is in one chain."""
         start = number * self._size
         if not 0 < number <= self._last or self._words(start + 8, 1) != (number,):
             raise ValueError(f"there is no page {number}")
+        if self._seen[number]:
+            raise ValueError(f"page {number} is in two chains")
+        self._seen[number] = 1
         return start
 
     def _described(self, start: int) -> tuple[int, int, int]:

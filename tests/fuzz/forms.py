@@ -254,6 +254,7 @@ FORMS: Mapping[str, Change] = MappingProxyType(
         "image": image,
         "tar": archive,
         "header": words,
+        "rpmdb": words,
     }
 )
 """The form of each target's inputs; those not named here are texts."""

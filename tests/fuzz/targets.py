@@ -55,7 +55,7 @@ from pipeline.oci.record_json import parse_record
 from pipeline.oci.sigstore_bundle import bundle_layer, unverified_statement
 from pipeline.oci.simple_signing import _claims
 from pipeline.oci.statements import read_statement
-from pipeline.packages import read_change_days, read_changelog, read_header
+from pipeline.packages import read_change_days, read_changelog, read_header, read_installed
 from pipeline.recipes import load_recipe
 from pipeline.recipes.mirror_rules import load_rules
 from pipeline.render.templates import evaluate_in_process
@@ -275,6 +275,7 @@ TARGETS: Mapping[str, Read] = MappingProxyType(
         "tar": _tar,
         "archive": _archive,
         "header": _header,
+        "rpmdb": read_installed,
         "image": _image,
         "config": _config,
         "index": _index,

@@ -146,7 +146,9 @@ def test_the_images_own_rpm_lists_what_the_report_lists_and_erases_a_package(
     assert sorted(listed) == sorted(one.replace("-0:", "-") for one in wanted)
     contents = read_contents(result.image, unpack_layers(result.image, build_env.store, QUIET))
     assert sorted(one.nevra for one in contents.packages) == sorted(wanted)
+    subprocess.run(["chroot", root, "/usr/bin/rpmdb", "--verifydb"], check=True)
     if kind.writes:
         rpm("-e", "--justdb", "--noscripts", "--nodeps", "own", "tzdata")
         assert len(rpm("-qa")) == len(wanted) - 2
         rpm("-q", "--whatrequires", "bash", status=1)
+        subprocess.run(["chroot", root, "/usr/bin/rpmdb", "--verifydb"], check=True)

@@ -5,16 +5,19 @@ from __future__ import annotations
 import contextlib
 import struct
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import VerificationError
-from pipeline.packages import bdb_writer, ndb_writer, read_installed
+from pipeline.errors import BuildError, VerificationError
+from pipeline.model.rpm_database import DATABASE_FILES, DatabaseFormat
+from pipeline.packages import bdb_writer, ndb_writer, read_installed, rpmdb_writer
 from pipeline.packages.rpmdb_reader import read_headers
+from pipeline.process import Completed
 from tests.support.examples import examples
-from tests.unit.packages.test_packages_installed import APP, KEY
+from tests.unit.packages.test_packages_installed import APP, KEY, database
 
 Write = Callable[[Mapping[int, bytes]], bytes]
 Entry = tuple[bytes, int, int]
@@ -236,20 +239,14 @@ def test_a_damaged_database_is_refused(data: bytes) -> None:
         read_headers(data)
 
 
-def test_one_chain_of_pages_named_by_many_items_is_bounded() -> None:
-    """A file of 200 kB whose items together claim terabytes."""
-    many = bdb_writer.write_bdb_packages(dict.fromkeys(range(1, 4000), b"y" * 1500))
-    item = struct.pack("<B3xII", 3, 0, 0)[:4]
-    data = bytearray(many)
-    pages = len(many) // PAGE
-    for start in range(PAGE, len(many), PAGE):
-        if data[start + 25] != bdb_writer.HASH_PAGE:
-            continue
-        at = start
-        while (at := data.find(item, at, start + PAGE)) >= 0:
-            struct.pack_into("<I", data, at + 8, pages * (PAGE - 26))
-            at += 12
-    with pytest.raises(VerificationError, match="RPM database"):
+def test_a_page_is_read_once() -> None:
+    """A file of 25 MB in which each of 4,000 items names the same chain, of pages with one byte, is refused at once."""
+    data = bytearray(bdb_writer.write_bdb_packages(dict.fromkeys(range(1, 4000), b"y" * 1500)))
+    chained = [start for start in range(PAGE, len(data), PAGE) if data[start + 25] == bdb_writer.OVERFLOW_PAGE]
+    for start in chained:
+        struct.pack_into("<I", data, start + 16, chained[0] // PAGE)
+        struct.pack_into("<H", data, start + 22, 1)
+    with pytest.raises(VerificationError, match="is in two chains"):
         read_headers(bytes(data))
 
 
@@ -258,3 +255,32 @@ def test_one_chain_of_pages_named_by_many_items_is_bounded() -> None:
 def test_whatever_a_database_says_it_is_read_or_refused(data: bytes, offset: int, junk: bytes) -> None:
     with contextlib.suppress(VerificationError):
         read_headers(changed(data, offset % len(data), junk))
+
+
+EXPORTED = b"".join(b"\x8e\xad\xe8\x01\0\0\0\0" + blob for blob in (APP, KEY))
+"""What `rpmdb --exportdb` writes of two packages."""
+
+
+@pytest.mark.parametrize(
+    ("headers", "done", "refused"),
+    [
+        ([APP, KEY], Completed(("rpmdb",), 0, EXPORTED, b""), None),
+        ([KEY, APP], Completed(("rpmdb",), 0, EXPORTED, b""), None),
+        ([APP, KEY], Completed(("rpmdb",), 0, b"", b"warning: using dummy database\n"), None),
+        ([APP, KEY], Completed(("rpmdb",), 0, EXPORTED[: len(EXPORTED) - len(KEY) - 8], b""), "of 2 headers 1"),
+        ([APP, APP], Completed(("rpmdb",), 0, EXPORTED, b""), "of 2 headers 2 were read back, or others"),
+        ([APP], Completed(("rpmdb",), 0, EXPORTED, b""), "of 2 headers 1"),
+        ([APP, KEY], Completed(("rpmdb",), 1, b"", b"error: bdb_ro error reading\n"), "rpm cannot read the database"),
+    ],
+)
+def test_a_database_that_is_not_read_back_as_it_was_is_refused(
+    headers: list[bytes], done: Completed, refused: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By relbuild's reader or by rpm's, where rpm has one."""
+    monkeypatch.setattr(rpmdb_writer, "run", lambda *_, **__: done)
+    sqlite = tmp_path / DATABASE_FILES[DatabaseFormat.SQLITE]
+    sqlite.write_bytes(database(APP, KEY))
+    files = {"Packages": bdb_writer.write_bdb_packages(dict(enumerate(headers, start=1)))}
+    with contextlib.nullcontext() if refused is None else pytest.raises(BuildError, match=refused):
+        rpmdb_writer._replace(tmp_path, sqlite, DatabaseFormat.BDB, files)
+    assert [path.name for path in tmp_path.iterdir()] == ["Packages"]
