@@ -29,7 +29,7 @@ def install_with_rpm(root: Path, result: BuildResult, build_env: BuildEnvironmen
     Returns what rpm says on standard error.
     """
     docs = [] if any(plan.docs for plan in result.locked.recipe.layers) else ["--excludedocs"]
-    database = result.locked.platform.rpm_database
+    database = result.locked.platform.rpm_database.folder
     with tempfile.TemporaryDirectory() as folder:
         files = []
         for header in result.locked.headers:
@@ -84,7 +84,7 @@ def compare_with_rpm(
             if not file.flags & FileFlag.GHOST
         ),
         accounts=frozenset(open_numbers(root, result)),
-        database=result.locked.platform.rpm_database.lstrip("/"),
+        database=result.locked.platform.rpm_database.folder.lstrip("/"),
     )
     found = differences(image, read_tree(root), ("relbuild", "rpm"))
     return found, [one for one in found if not explained(one, context)]

@@ -48,6 +48,7 @@ smoke:
     - {{name: provides, command: [rpm, -q, --whatprovides, "own(thing)"], expect: {{stdout: {{matches: "^own-2"}}}}}}
     - {{name: requires, command: [rpm, -q, --whatrequires, bash], expect: {{stdout: {{matches: "(?m)^own-2"}}}}}}
     - {{name: whole, command: [rpm, -V, bash, coreutils], expect: {{stdout: {{is: ""}}}}}}
+    - {{name: relbuild reads it, packages: {{present: [own, bash], absent: [gcc]}}}}
     - name: changed
       command: [rpm, -V, own]
       expect: {{exit_code: 1, stdout: {{matches: "^S.5.*/srv/table"}}}}

@@ -13,8 +13,9 @@ from pipeline.build import BuildResult
 from pipeline.errors import BuildError, VerificationError
 from pipeline.launch import unpack_layers
 from pipeline.progress import QUIET
+from tests.support.derived_images import unpack
 from tests.support.real import RealRecipes, real_recipes
-from tests.support.rpm_install import compare_with_rpm, install_with_rpm
+from tests.support.rpm_install import compare_with_rpm, install_with_rpm, rpm
 from tests.support.trees import Found, merged
 
 
@@ -59,6 +60,26 @@ def test_httpd_of_rocky_8_serves_and_is_what_rpm_installs(real: RealRecipes, tmp
     )
     owned = [(Path(path).name, entry.uid == 48, entry.gid == 48) for path, entry in tree.items()]
     assert len(theirs) == 7 and sorted(one for one in owned if any(one[1:])) == theirs
+
+
+def test_httpd_of_rocky_8_has_its_packages_in_berkeley_db_as_in_sqlite(real: RealRecipes, tmp_path: Path) -> None:
+    """The format that Rocky 8's own rpm reads; this machine's rpm reads it too."""
+    before = real.repositories.read_text()
+    usual = real.build("rocky-httpd", smoke=False)
+    place = "rpm-database: /var/lib/rpm"
+    real.repositories.write_text(before.replace(place, "rpm-database: {path: /var/lib/rpm, format: bdb}"))
+    try:
+        old = real.build("rocky-httpd", smoke=False)
+    finally:
+        real.repositories.write_text(before)
+    assert old.image.layers[:-1] == usual.image.layers[:-1] and old.image.digest != usual.image.digest
+    words = "%{NEVRA} %{SIGMD5} %{INSTALLTIME}\n[%{=NAME} %{FILENAMES} %{FILESTATES}\n][%{=NAME} %{PROVIDENAME}\n]"
+    listed = []
+    for one, backend in ((usual, "sqlite"), (old, "bdb_ro")):
+        chosen = ("--define", f"_db_backend {backend}")
+        said = rpm(unpack(one, tmp_path), *chosen, "-qa", "--qf", words, database="/var/lib/rpm")
+        listed.append(sorted(said.splitlines()))
+    assert listed[0] == listed[1] and len(listed[0]) > 500
 
 
 def test_tipidee_of_fedora_39_serves_on_glibc_of_fedora_43_and_is_what_rpm_installs(
