@@ -162,6 +162,9 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
             keep_trailing_newline=True,
             newline_sequence="\n",
             auto_reload=False,
+            # The optimizer tries anew at each level of an expression whether what is below is constant: two hundred
+            # signs in a row take seconds, and a template is rendered once.
+            optimized=False,
             finalize=_printed,
         )
         self.concat = _joined  # type: ignore[method-assign]

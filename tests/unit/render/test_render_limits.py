@@ -37,6 +37,14 @@ def test_nested_lists_that_are_compared_end_with_an_error(tmp_path: Path, monkey
     assert Templates((tmp_path,)).render("t.j2", {}, place="r.yaml:7").text == "2\n"
 
 
+def test_signs_in_a_row_are_compiled_before_the_time_is_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child_process, "PROCESSOR_TIME", 1)
+    code, place, message = problem(tmp_path, "{{ " + "-" * 240 + "n }}", {"n": 1})
+    assert (code, place) == ("template-syntax", "r.yaml:7") and "cannot be compiled" in message
+    (tmp_path / "t.j2").write_text("{{ " + "-" * 60 + "n }}")
+    assert Templates((tmp_path,)).render("t.j2", {"n": 1}, place="r.yaml:7").text == "1\n"
+
+
 def test_memory_that_a_template_takes_ends_with_an_error(tmp_path: Path) -> None:
     text = "{% set n = namespace(x=[]) %}{% for i in range(2000) %}{% set n.x = n.x + ['é' * 4000000] %}{% endfor %}"
     code, _, message = problem(tmp_path, text)
