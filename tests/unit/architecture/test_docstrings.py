@@ -9,15 +9,16 @@ from pathlib import Path
 
 import pytest
 
-PIPELINE = Path(__file__).parents[3] / "pipeline"
+from tests.support.source import PIPELINE, trees
+
 LONGEST = 90
 RIDDLE = re.compile(r"(What|How|Where|Who|By|Whether|Is|Are|Do|Does|When|Why|Which)\b")
 """Words that begin a question, or half a sentence, and not a noun phrase or an imperative."""
 
 
-def _wrong(text: str) -> Iterator[str]:
-    """The first lines in a module's text that break the rule, with what they are of."""
-    for node in ast.walk(ast.parse(text)):
+def _wrong(module: ast.Module) -> Iterator[str]:
+    """The first lines in a module that break the rule, with what they are of."""
+    for node in ast.walk(module):
         if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             continue
         first = (ast.get_docstring(node) or "").partition("\n")[0]
@@ -30,9 +31,9 @@ def _wrong(text: str) -> Iterator[str]:
 
 @pytest.mark.parametrize("path", sorted(PIPELINE.rglob("*.py")), ids=lambda path: str(path.relative_to(PIPELINE)))
 def test_first_lines_say_what_a_thing_is(path: Path) -> None:
-    assert list(_wrong(path.read_text())) == []
+    assert list(_wrong(trees()[path])) == []
 
 
 def test_a_riddle_and_a_long_line_are_found() -> None:
     text = f'"""How it is done."""\nclass A:\n    """{"x" * (LONGEST + 1)}"""\n'
-    assert [line.partition(":")[0] for line in _wrong(text)] == ["the module", "A"]
+    assert [line.partition(":")[0] for line in _wrong(ast.parse(text))] == ["the module", "A"]

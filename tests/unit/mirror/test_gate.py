@@ -42,7 +42,6 @@ from pipeline.oci import (
     SigningKey,
     Statement,
     StatementSubject,
-    generate_key,
     load_signing_key,
     make_attestation,
     media_types,
@@ -50,6 +49,7 @@ from pipeline.oci import (
 )
 from pipeline.store import Store
 from tests.support import tested_images
+from tests.support.cheap_keys import cheap_key
 from tests.support.signing_examples import signing_key
 from tests.support.tested_images import (
     PLAN,
@@ -306,7 +306,7 @@ class TestSeals:
     def test_an_attestation_by_another_key(self, store: Store, tmp_path: Path) -> None:
         one = image()
         operator = MirrorOperator(tmp_path / "mirror")
-        operator.attests(one, evidence_json(evidence(one)), by=load_signing_key(generate_key(b"x")[0], lambda: b"x"))
+        operator.attests(one, evidence_json(evidence(one)), by=load_signing_key(cheap_key(b"x")[0], lambda: b"x"))
         with pytest.raises(VerificationError) as wrong:
             operator.found(one)
         assert wrong.value.code == "signature-wrong-key"

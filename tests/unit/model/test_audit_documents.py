@@ -19,7 +19,7 @@ from pipeline.model.provenance import Material, MaterialKind, Provenance
 from pipeline.oci import end_of_life, make_image, make_index, provenance_predicate
 from pipeline.oci.attestation_reader import built_for, listed_packages
 from pipeline.oci.sbom import SbomForm, sbom_bytes
-from pipeline.recipes import json_schema, load_recipe
+from pipeline.recipes import load_recipe
 from pipeline.release.image_audit import (
     Audit,
     AuditedContents,
@@ -32,7 +32,7 @@ from pipeline.resolve import RepositoryAdvisories
 from tests.support.bills import AWKWARD, bills
 from tests.support.examples import examples
 from tests.support.recipe_folder import GOOD, good, only_problem, write
-from tests.support.schemas import jsonschema
+from tests.support.schemas import jsonschema, validate_recipe
 from tests.support.tiny_image import CONFIG, fake_layer
 
 # --- documents -------------------------------------------------------------------------------------------
@@ -147,9 +147,9 @@ def test_a_package_has_a_version_and_a_release(evr: str) -> None:
 def test_a_recipe_may_say_until_when_its_product_is_kept_up(tmp_path: Path) -> None:
     assert good(tmp_path).end_of_life == ""
     assert good(tmp_path, "end-of-life: 2027-04-30").end_of_life == "2027-04-30"
-    jsonschema.validate({"end-of-life": "2027-04-30"}, json_schema())
+    validate_recipe({"end-of-life": "2027-04-30"})
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate({"end-of-life": 2027}, json_schema())
+        validate_recipe({"end-of-life": 2027})
 
 
 def test_the_end_of_life_is_the_recipes_own(tmp_path: Path) -> None:

@@ -16,9 +16,10 @@ from hypothesis import strategies as some
 
 from pipeline.errors import UsageError
 from pipeline.oci import SigningKey, generate_key, load_signing_key, load_verifying_key
-from pipeline.oci.private_key import COSIGN_LABELS, SCRYPT_MEMORY
+from pipeline.oci.private_key import COSIGN_LABELS, SCRYPT_MEMORY, SCRYPT_N
 from pipeline.oci.signing_keys import KEY_LIMIT
 from pipeline.progress import QUIET
+from tests.support.cheap_keys import cheap_key
 from tests.support.signing_examples import PRIVATE
 
 PASSWORD = b"a password that nobody guesses"
@@ -29,6 +30,7 @@ PLAIN = serialization.NoEncryption()
 SEALED = serialization.BestAvailableEncryption(PASSWORD)
 
 EC = ec.derive_private_key(0x7E57, ec.SECP256R1())
+ENCRYPTED = cheap_key(PASSWORD)[0]
 
 
 def password() -> bytes:
@@ -137,7 +139,7 @@ def test_a_password_that_is_wrong_or_missing_is_said(form: str) -> None:
     data = {
         "pkcs8": EC.private_bytes(PEM, PKCS8, SEALED),
         "sec1": EC.private_bytes(PEM, SEC1, SEALED),
-        "cosign": generate_key(PASSWORD)[0],
+        "cosign": ENCRYPTED,
     }[form]
     refused("key-password-missing", load_signing_key, data)
     refused("key-password-wrong", load_signing_key, data, lambda: b"guessed")
@@ -203,9 +205,9 @@ def test_nothing_secret_is_told() -> None:
 
 def sealed(**changes: object) -> bytes:
     """A key in cosign's form whose parameters of scrypt are others."""
-    lines = generate_key(PASSWORD)[0].splitlines()
+    lines = ENCRYPTED.splitlines()
     document = json.loads(base64.b64decode(b"".join(lines[1:-1])))
-    document["kdf"]["params"].update(changes)
+    document["kdf"]["params"].update({"N": SCRYPT_N} | changes)
     return b"\n".join([lines[0], base64.b64encode(json.dumps(document).encode()), lines[-1]])
 
 

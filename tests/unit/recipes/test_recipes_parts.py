@@ -8,10 +8,10 @@ import pytest
 
 from pipeline.model.checks import CHECK_KINDS, CheckKind
 from pipeline.model.smoke import Expectation
-from pipeline.recipes import json_schema, load_recipe
+from pipeline.recipes import load_recipe
 from pipeline.yaml_documents import load_yaml
 from tests.support.recipe_folder import GOOD, good, only_problem, refused, write
-from tests.support.schemas import jsonschema
+from tests.support.schemas import validate_recipe
 
 SHA = "a" * 64
 KINDS = ", ".join(kind.name for kind in CHECK_KINDS)
@@ -244,7 +244,7 @@ def test_checks_have_sensible_defaults(tmp_path: Path) -> None:
 def test_packages_of_a_layer_may_be_grouped_into_several(tmp_path: Path, auto: str, at_most: int | None) -> None:
     text = GOOD.replace("    packages: [bash]\n", f"    packages: [bash]\n    auto: {auto}\n")
     (plan,) = load_recipe(write(tmp_path, text)).layers
-    jsonschema.validate(load_yaml(tmp_path / "demo.yaml").value, json_schema())
+    validate_recipe(load_yaml(tmp_path / "demo.yaml").value)
     assert (plan.name, plan.at_most, plan.brought_by) == ("base", at_most, None)
 
 

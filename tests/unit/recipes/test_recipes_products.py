@@ -15,7 +15,6 @@ from pipeline.model.limits.pids import LIMIT as PIDS
 from pipeline.model.recipe import FileKind, Recipe
 from pipeline.process import run
 from pipeline.recipes import (
-    json_schema,
     load_platforms,
     load_recipe,
     platforms_schema,
@@ -23,7 +22,7 @@ from pipeline.recipes import (
 )
 from pipeline.render import Templates, evaluate_template
 from pipeline.yaml_documents import load_yaml
-from tests.support.schemas import jsonschema
+from tests.support.schemas import jsonschema, validate_recipe
 
 RECIPES = Path(__file__).parents[3] / "recipes"
 PRODUCTS = sorted(path.stem for path in RECIPES.glob("*.yaml") if path.name != "repositories.yaml")
@@ -111,7 +110,7 @@ def test_haproxy_hands_requests_on_to_the_servers_it_is_given_and_has_none_of_it
 
 @pytest.mark.parametrize("name", PRODUCTS)
 def test_the_schema_accepts_what_the_loader_accepts(name: str) -> None:
-    jsonschema.validate(load_yaml(RECIPES / f"{name}.yaml").value, json_schema())
+    validate_recipe(load_yaml(RECIPES / f"{name}.yaml").value)
 
 
 def test_the_schema_of_platforms_accepts_ours() -> None:
@@ -132,7 +131,7 @@ def test_the_schema_of_platforms_accepts_ours() -> None:
 )
 def test_the_schema_refuses_what_the_loader_refuses(document: object) -> None:
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(document, json_schema())
+        validate_recipe(document)
 
 
 def test_real_platforms_are_there_and_old_ones_are_refused_by_name() -> None:
