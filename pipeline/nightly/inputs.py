@@ -14,7 +14,9 @@ from pathlib import Path
 from pipeline.compression import Compression, layer_versions
 from pipeline.digest import Digest, canonical_json, digest_file
 from pipeline.launch import plan_to_test
+from pipeline.model.platform import Platform
 from pipeline.model.recipe import FileKind, Recipe
+from pipeline.model.rpm_database import RpmDatabase
 from pipeline.nightly.formats import IMAGE_FORMATS, TEST_FORMATS
 from pipeline.nightly.inputs_record import InputDigests
 from pipeline.resolve import library_versions
@@ -26,6 +28,7 @@ INPUT_TEXTS = {
     "templates": "a template",
     "repositories": "the definition of the repositories",
     "keys": "the keys of the repositories",
+    "database": "the folder or format of the RPM database",
     "offer": "the repositories' content",
     "parent": "the parent image",
     "formats": "relbuild or a library that makes layers",
@@ -60,6 +63,15 @@ def image_inputs(recipe: Recipe, compression: Compression, key: str) -> dict[str
         "compression": compression.value,
         "key": key,
     }
+
+
+def platform_inputs(platform: Platform) -> dict[str, str]:
+    """Return the inputs of the image from its platform that are none of the resolution.
+
+    What is usual is left out, so that a record from before there was anything else is still the same.
+    """
+    database = platform.rpm_database
+    return {} if database == RpmDatabase() else {"database": " ".join(database.inputs)}
 
 
 def test_inputs(recipe: Recipe, runtime: str, *, full: bool) -> dict[str, str]:

@@ -33,6 +33,7 @@ from pipeline.nightly.inputs import (
     changed_inputs,
     image_inputs,
     in_words,
+    platform_inputs,
     templates_digest,
     test_inputs,
 )
@@ -246,6 +247,7 @@ class Planner:
         given = dict(resolution_inputs(recipe, platform_state.platform, platform_state.arch, platform_state.keys))
         return {
             **image_inputs(recipe, self.settings.compression, self.settings.fingerprint),
+            **platform_inputs(platform_state.platform),
             **test_inputs(recipe, self._tested_with(), full=self.settings.full),
             "repositories": str(given["repositories"]),
             "keys": str(given["keys"]),

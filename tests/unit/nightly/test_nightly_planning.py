@@ -53,6 +53,9 @@ def test_a_product_of_which_nothing_changed_is_not_even_resolved(nights: Nights)
     )
 
 
+DATABASE_CHANGED = "the folder or format of the RPM database changed"
+
+
 @pytest.mark.parametrize(
     ("name", "before", "after", "why"),
     [
@@ -60,6 +63,8 @@ def test_a_product_of_which_nothing_changed_is_not_even_resolved(nights: Nights)
         (PAGE, "a page", "another page", "a template changed"),
         ("notes.txt", "notes", "other notes", "a copied file changed"),
         ("repositories.yaml", "nowhere", "elsewhere", "the definition of the repositories changed"),
+        ("repositories.yaml", "el9: {", "el9: {rpm-database: {format: bdb}, ", DATABASE_CHANGED),
+        ("repositories.yaml", "el9: {", "el9: {rpm-database: /opt/rpm, ", DATABASE_CHANGED),
     ],
 )
 def test_what_is_made_from_other_inputs_is_built_and_told_which(
