@@ -6,8 +6,9 @@ content, so they hold nothing but the content: no log, no free pages, no unused 
 20 bytes that it makes of inode, device and clock; here they are a digest of the file's name and content, since libdb
 takes two files with the same ones for one file.
 
-Other bytes for the same content raise `pipeline.layers.state_layer.FORMAT`. Version 9 of both formats, as libdb 4.8 to 5.3 have it (`dbinc/db_page.h`, `hash/hash_func.c`), little-endian, which
-libdb and rpm swap where that is foreign.
+Version 9 of both formats, as libdb 4.8 to 5.3 have it (`dbinc/db_page.h`, `hash/hash_func.c`), little-endian, which
+libdb and rpm swap where that is foreign. A change of the bytes for the same content raises
+`pipeline.layers.state_layer.FORMAT`.
 """
 
 from __future__ import annotations
