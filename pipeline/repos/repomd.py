@@ -153,7 +153,7 @@ def safe_location(text: str, *, place: str) -> str:
     return text
 
 
-def package_url(base: str, location: str, *, place: str) -> str:
+def location_url(base: str, location: str, *, place: str) -> str:
     """Return the URL of a package at `location` of the repository with the root `base`.
 
     Over HTTP it may be above the repository, as in Amazon's (`../../../../blobstore/…`), but not above the server's

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import RecipeError, VerificationError
 from pipeline.model.platform import PackageRepository, Platform
-from pipeline.repos.repomd import Checksum, package_url, parse_metalink, parse_mirrorlist, parse_repomd
+from pipeline.repos.repomd import Checksum, location_url, parse_metalink, parse_mirrorlist, parse_repomd
 from pipeline.repos.variables import (
     answer_variables,
     expand,
@@ -165,7 +165,7 @@ BLOB = "../../../../blobstore/abc/bash-5.2-1.x86_64.rpm"
     ],
 )
 def test_a_package_may_be_above_its_repository_on_the_same_server(root: str, location: str, url: str) -> None:
-    assert package_url(root, location, place="x") == url
+    assert location_url(root, location, place="x") == url
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_a_package_may_be_above_its_repository_on_the_same_server(root: str, loc
 )
 def test_no_package_is_elsewhere(root: str, location: str) -> None:
     with pytest.raises(VerificationError) as caught:
-        package_url(root, location, place="x")
+        location_url(root, location, place="x")
     assert caught.value.code == "location-escapes"
 
 
