@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography import x509
@@ -36,14 +37,16 @@ class Authority:
         ends: datetime.timedelta = 30 * DAY,
         key_file: str = "{}-key.pem",
         host: str = "localhost",
+        hosts: Sequence[str] = (),
     ) -> tuple[Path, Path]:
-        """A certificate for the host or client `name`; returns its file `NAME.pem` and its key's `NAME-key.pem`."""
+        """A certificate for the host or client `name`; returns its file `NAME.pem` and its key's `NAME-key.pem`.
+        `hosts`: those of a server with several."""
         folder = folder or self.folder
         folder.mkdir(parents=True, exist_ok=True)
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         built = self._builder(subject, key.public_key(), begins, ends).add_extension(
-            x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False
+            x509.SubjectAlternativeName([x509.DNSName(one) for one in hosts or (host,)]), critical=False
         )
         certificate, key_path = folder / f"{name}.pem", folder / key_file.format(name)
         certificate.write_bytes(self._signed(built))

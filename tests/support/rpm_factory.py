@@ -29,18 +29,21 @@ class Signed(StrEnum):
 class Forge:
     """Builds packages in `folder`, with two throwaway keys of its own.
 
-    `key` and `other_key` are the armored public keys. Close it (or use `forge()`) to end gpg's agent.
+    `key` and `other_key` are the armored public keys; without `keys` there are none, and nothing can be signed. Close
+    it (or use `forge()`) to end gpg's agent.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, keys: bool = True) -> None:
         self._folder = folder
         self._home = folder / "gnupg"
         self._home.mkdir(mode=0o700)
         self._count = 0
-        for who in (Signed.WELL, Signed.BY_ANOTHER):
+        self.key = self.other_key = b""
+        for who in (Signed.WELL, Signed.BY_ANOTHER) if keys else ():
             self._gpg("--quick-generate-key", f"{who} <{who}@example.invalid>", "rsa2048", "sign", "never")
-        self.key = self._gpg("--armor", "--export", Signed.WELL)
-        self.other_key = self._gpg("--armor", "--export", Signed.BY_ANOTHER)
+        if keys:
+            self.key = self._gpg("--armor", "--export", Signed.WELL)
+            self.other_key = self._gpg("--armor", "--export", Signed.BY_ANOTHER)
 
     def close(self) -> None:
         """End gpg's agent."""

@@ -13,6 +13,7 @@ from pipeline.model.limits.cpus import LIMIT as CPUS
 from pipeline.model.limits.memory import LIMIT as MEMORY
 from pipeline.model.limits.pids import LIMIT as PIDS
 from pipeline.model.recipe import FileKind, Recipe
+from pipeline.model.rpm_database import DatabaseFormat
 from pipeline.process import run
 from pipeline.recipes import (
     load_platforms,
@@ -137,8 +138,9 @@ def test_the_schema_refuses_what_the_loader_refuses(document: object) -> None:
 def test_real_platforms_are_there_and_old_ones_are_refused_by_name() -> None:
     platforms = load_platforms(RECIPES / "repositories.yaml")
     assert {"local", "centos-stream-9", "centos-stream-10", "fedora-44", "mysql-8.4-el9"} <= set(platforms)
-    assert "Berkeley DB" in platforms.refused["el8"]
-    assert {"rhel-9", "rhel-10"} <= platforms.keys() | platforms.broken.keys()  # whose files an entitled machine has
+    assert "name rocky-8" in platforms.refused["el8"]
+    assert platforms["rocky-8"].rpm_database.format is DatabaseFormat.BDB
+    assert platforms["opensuse-leap-16"].rpm_database.format is DatabaseFormat.NDB
     for platform in platforms.values():
         for repository in platform.repositories:
             assert repository.keys
