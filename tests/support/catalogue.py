@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import subprocess
@@ -11,7 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.oci import generate_key
+from typer.testing import CliRunner
+
+from pipeline.cli.app import app
+from pipeline.cli.commands import import_commands
+from tests.support.cheap_keys import write_cheap_key
 from tests.support.rpm_factory import Forge
 
 PASSWORD = "a password"
@@ -131,6 +136,18 @@ class SmallCatalogue:
         given = ("recipes", "--to", to or "dir:mirror", "--key", "night.key")
         return self.relbuild("nightly", *given, *words, store=store)
 
+    def planned(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """A night in this process: for one that is planned or refused, and starts nothing."""
+        return self.in_this_process("nightly", "recipes", "--to", "dir:mirror", "--key", "night.key", *words)
+
+    def in_this_process(self, command: str, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run a command in the catalogue's folder without a process of its own."""
+        argv = [command, *words, "--store", "store"]
+        import_commands(command)
+        with contextlib.chdir(self.folder):
+            done = CliRunner().invoke(app, argv, env={**self.environment, "RELBUILD_KEY_PASSWORD": PASSWORD})
+        return subprocess.CompletedProcess(argv, done.exit_code, done.stdout, done.stderr)
+
     def relbuild(
         self, command: str, *words: str, store: str = "store", password: str = PASSWORD
     ) -> subprocess.CompletedProcess[str]:
@@ -180,7 +197,5 @@ def small_catalogue(folder: Path, forge: Forge) -> SmallCatalogue:
     (folder / "key").write_bytes(forge.key)
     (folder / "recipes" / "repositories.yaml").write_text(_PLATFORMS)
     made.index()
-    private, public = generate_key(PASSWORD.encode())
-    (folder / "night.key").write_bytes(private)
-    (folder / "night.pub").write_bytes(public)
+    write_cheap_key(folder, "night", PASSWORD)
     return made

@@ -3,6 +3,7 @@ nothing half-made left behind. Everything here goes through the command line, as
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.sites import relbuild_at_once
 from tests.support.tiny_root import require_root
 from tests.system.conftest import ROOT
 
@@ -46,7 +48,6 @@ class Bench:
                 "PATH": os.environ["PATH"],
                 "HOME": str(self.folder),
                 "PYTHONPATH": str(ROOT),
-                "PYTHONDONTWRITEBYTECODE": "1",
                 "RELBUILD_MIRROR": str(self.mirror),
                 **(environment or {}),
             },
@@ -55,6 +56,13 @@ class Bench:
             timeout=300,
             check=False,
         )
+        return Ended(done.returncode, done.stdout, done.stderr)
+
+    def refuse(self, *options: str, recipe: str = "broken.yaml") -> Ended:
+        """Run a build in this process: what is wrong is found before anything is resolved or started."""
+        words = ("build", recipe, "--store", self.store, *options, "--json", "--progress", "plain")
+        with contextlib.chdir(self.folder):
+            done = relbuild_at_once(self.folder, *words)
         return Ended(done.returncode, done.stdout, done.stderr)
 
     def build(self, *options: str, **more: object) -> Ended:
@@ -119,32 +127,32 @@ def nothing_half_made(request: pytest.FixtureRequest, tmp_path: Path) -> object:
 )
 def test_a_wrong_line_in_the_recipe(bench: Bench, line: str, code: str, says: str) -> None:
     bench.plain(more=f"{line}\n")
-    bench.build().refused(code, 3, says=says, place="broken.yaml:9")
+    bench.refuse().refused(code, 3, says=says, place="broken.yaml:9")
 
 
 def test_a_template_that_uses_an_undefined_value(bench: Bench) -> None:
     bench.plain(more="values: {buffer_size: 1}\nfiles: [{template: x.j2, path: /etc/x, mode: '0644'}]\n")
     (bench.folder / "x.j2").write_text("first\nsize = {{ bufer_size }}\n")
-    ended = bench.build()
+    ended = bench.refuse()
     ended.refused("template-undefined", 3, says="bufer_size", place="x.j2:2")
     assert "buffer_size" in ended.stderr
 
 
 def test_an_unknown_platform_names_the_known_ones(bench: Bench) -> None:
     bench.plain()
-    ended = bench.build("--platform", "locl")
+    ended = bench.refuse("--platform", "locl")
     ended.refused("platform-unknown", 3, says="locl")
     assert "local" in ended.stderr
 
 
 def test_a_recipe_that_does_not_exist(bench: Bench) -> None:
     bench.plain()
-    bench.run("build", "broke.yaml").refused("recipe-missing", 3, says="broke")
+    bench.refuse(recipe="broke.yaml").refused("recipe-missing", 3, says="broke")
 
 
 def test_options_that_contradict(bench: Bench) -> None:
     bench.plain()
-    bench.build("--locked", "--upgrade").refused("options-contradict", 2)
+    bench.refuse("--locked", "--upgrade").refused("options-contradict", 2)
 
 
 # --- resolution --------------------------------------------------------------------------------------------

@@ -20,11 +20,12 @@ from pipeline.build import BuildResult, build
 from pipeline.digest import digest_file
 from pipeline.prepare import BuildOptions
 from pipeline.resolve import LockMode
+from tests.support.cheap_keys import write_cheap_key
 from tests.support.foreign_programs import docker_registry
 from tests.support.product_builds import SmallProducts, small_products
 from tests.support.published_products import other_architecture
 from tests.support.rpm_factory import Forge
-from tests.support.sites import relbuild
+from tests.support.sites import PASSWORD, relbuild
 from tests.support.tiny_root import require_root
 from tests.system.conftest import ROOT
 
@@ -342,7 +343,7 @@ def places(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dic
     folder = tmp_path_factory.mktemp("places")
     with contextlib.ExitStack() as stack:
         host = stack.enter_context(docker_registry(folder / "registry"))
-        relbuild(pair.small.folder, "keygen", "ours")
+        write_cheap_key(pair.small.folder, "ours", PASSWORD)
         store = pair.small.build_env.store.root
         for built in (pair.old, pair.new):
             for to in (f"dir:{folder / 'mirror'}", f"registry+http://{host}/ns"):
@@ -377,7 +378,7 @@ def test_wherever_they_are_it_says_the_same(
 def test_images_of_an_index_are_paired_by_platform(pair: Pair, tmp_path: Path) -> None:
     small, store = pair.small, pair.small.build_env.store.root
     twin = other_architecture(pair.old, small, "386")
-    relbuild(small.folder, "keygen", tmp_path / "k")
+    write_cheap_key(tmp_path, "k", PASSWORD)
     words = ["--to", f"dir:{tmp_path / 'mirror'}", "--key", tmp_path / "k.key", "--store", store]
     for layouts in ((pair.old.layout, twin.layout), (pair.new.layout,)):
         done = relbuild(small.folder, "publish", *layouts, *words)

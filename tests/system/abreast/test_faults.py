@@ -21,7 +21,7 @@ from tests.system.conftest import ROOT
 
 pytestmark = pytest.mark.long
 
-STRIDE = 10
+STRIDE = 15
 """Every so many events, from a drawn one on; all with `RELBUILD_SOAK`. `ci/faults` kills at each call."""
 
 
@@ -57,6 +57,13 @@ class Place:
         return result
 
 
+@pytest.fixture(scope="module")
+def first(mirror: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Place, dict[str, object]]:
+    """A place in which nginx was built, and the answer. Tests read it and change nothing."""
+    place = Place(tmp_path_factory.mktemp("place") / "first", mirror)
+    return place, place.build("--no-smoke")
+
+
 def ours(text: str, place: Place) -> list[str]:
     return [line for line in text.splitlines() if str(place.folder) in line]
 
@@ -84,7 +91,7 @@ def killed_after(place: Place, events: int, delay: float) -> bool:
 def test_killed_at_any_step_it_leaves_nothing_half_done_and_the_next_run_is_as_if_never_killed(
     mirror: Path, tmp_path: Path
 ) -> None:
-    """A cold build and a build that only launches are killed after every tenth of their progress events."""
+    """A cold build and a build that only launches are killed at every so many of their progress events."""
     reference = Place(tmp_path / "whole", mirror)
     expected = reference.build()["digest"]
     lock = (reference.folder / "recipes" / "nginx.lock").read_bytes()
@@ -124,10 +131,9 @@ def test_killed_at_any_step_it_leaves_nothing_half_done_and_the_next_run_is_as_i
 
 
 def test_the_lock_and_the_kept_packages_rebuild_the_image_without_a_network_or_a_mirror(
-    mirror: Path, tmp_path: Path
+    first: tuple[Place, dict[str, object]], tmp_path: Path
 ) -> None:
-    place = Place(tmp_path / "first", mirror)
-    first = place.build("--no-smoke")
+    place, built = first
     other = Place(tmp_path / "second", tmp_path / "no-mirror-here")
     shutil.copy(place.folder / "recipes" / "nginx.lock", other.folder / "recipes" / "nginx.lock")
     (other.folder / "store" / "blobs").mkdir(parents=True)
@@ -137,12 +143,12 @@ def test_the_lock_and_the_kept_packages_rebuild_the_image_without_a_network_or_a
             shutil.copy(path, other.folder / "store" / "blobs")
     (other.folder / "no-mirror-here").mkdir()
     (tmp_path / "no-mirror-here").mkdir()
-    shutil.copy(mirror / "RPM-GPG-KEY-local", tmp_path / "no-mirror-here")
+    shutil.copy(place.mirror / "RPM-GPG-KEY-local", tmp_path / "no-mirror-here")
     command = ["unshare", "--net", *other.command("--no-smoke", "--locked", "--offline")]
     done = subprocess.run(command, cwd=other.folder, env=other.environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     (second,) = json.loads(done.stdout)["built"]
-    assert second["digest"] == first["digest"]
+    assert second["digest"] == built["digest"]
 
 
 def test_two_builds_at_once_with_one_store_come_to_the_same(mirror: Path, tmp_path: Path) -> None:
@@ -194,9 +200,8 @@ def test_it_installs_as_an_ordinary_package(mirror: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("command", [["lock", "nginx", "--check"], ["explain", "nginx", "glibc"]])
-def test_reading_commands_write_nothing(command: list[str], mirror: Path, tmp_path: Path) -> None:
-    place = Place(tmp_path / "place", mirror)
-    place.build("--no-smoke")
+def test_reading_commands_write_nothing(command: list[str], first: tuple[Place, dict[str, object]]) -> None:
+    place, _ = first
     before = {path: path.stat().st_mtime_ns for path in (place.folder / "recipes").iterdir()}
     done = subprocess.run(
         [sys.executable, "-m", "pipeline", *command, "--store", str(place.folder / "store")],

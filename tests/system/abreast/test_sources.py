@@ -18,7 +18,7 @@ from pipeline.errors import UsageError, VerificationError
 from pipeline.mirror.address_parser import parse_address
 from pipeline.mirror.mirror_access import MirrorAccess
 from pipeline.model.rules import MirrorRules
-from pipeline.oci import generate_key, load_signing_key, read_artifact
+from pipeline.oci import load_signing_key, read_artifact
 from pipeline.oci.sources_artifact import SOURCES_TYPE
 from pipeline.prepare import BuildEnvironment, BuildOptions
 from pipeline.release import (
@@ -27,6 +27,7 @@ from pipeline.release import (
     publish,
     verify_reference,
 )
+from tests.support.cheap_keys import cheap_key
 from tests.support.sites import relbuild_at_once
 
 
@@ -55,7 +56,7 @@ def shipped(recipes: Path, build_env: BuildEnvironment, tmp_path_factory: pytest
     order = BuildOptions(recipes / "nginx.yaml", recipes / "repositories.yaml", output=folder / "output", sources=True)
     built = build(order, build_env)
     assert built.report is not None and built.report.passed
-    key = load_signing_key(generate_key(b"x")[0], lambda: b"x")
+    key = load_signing_key(cheap_key(b"x")[0], lambda: b"x")
     wanted = PublishOptions((built.layout,), parse_address(f"dir:{folder}/mirror"), key, sources=True)
     publish(wanted, build_env)
     yield Shipped(folder, wanted, build_env)

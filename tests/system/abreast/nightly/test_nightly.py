@@ -41,7 +41,7 @@ class TestFirstNight:
     def test_what_is_published_verifies(self, published: tuple[SmallCatalogue, Any]) -> None:
         small, night = published
         for one in night["products"]:
-            done = small.relbuild("verify", f"dir:mirror/{one['name']}:latest", "--key", "night.pub")
+            done = small.in_this_process("verify", f"dir:mirror/{one['name']}:latest", "--key", "night.pub")
             assert done.returncode == 0, done.stderr
 
     def test_the_lock_is_attested(self, published: tuple[SmallCatalogue, Any]) -> None:
@@ -237,9 +237,9 @@ class TestOneThingChanged:
 
 class TestSelection:
     def plan(self, small: SmallCatalogue, *words: str) -> dict[str, tuple[str, str]]:
-        code, answer = small.nightly("--plan", *words)
-        assert code == 0
-        return {one["product"]: (one["action"], one["why"]) for one in answer["plan"]}
+        done = small.planned("--plan", *words, "--json")
+        assert done.returncode == 0, done.stderr
+        return {one["product"]: (one["action"], one["why"]) for one in json.loads(done.stdout)["plan"]}
 
     def test_a_plan_says_what_and_why_and_does_nothing(self, small: SmallCatalogue) -> None:
         small.package("busybox", "2")
@@ -295,7 +295,7 @@ class TestSelection:
         ],
     )
     def test_what_is_not_there_is_said(self, small: SmallCatalogue, words: tuple[str, ...], code: str) -> None:
-        done = small.run(*words)
+        done = small.planned(*words)
         assert done.returncode == 2
         assert f"error[{code}]" in done.stderr
         assert "→" in done.stderr
