@@ -1,4 +1,5 @@
-"""The sandbox's own tests, as an ordinary user: none fails, and what is unenforced is what docs/sandbox.md lists."""
+"""The sandbox's own tests, as an ordinary user to whom control groups were handed over: none fails, and what is
+unenforced is what docs/sandbox.md lists."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ import pytest
 
 from tests.system.test_rootless import ROOT, Person, handed_over, person
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.brief
 
 __all__ = ["person"]  # a fixture
 
@@ -21,9 +22,6 @@ MODULES = (
     "test_probes.py", "test_life.py", "test_build_session.py", "test_instance.py", "test_leftovers.py",
     "test_limits.py", "test_network.py", "test_volumes.py",
 )  # fmt: skip
-WITHOUT_GROUPS = tuple(name for name in MODULES if name != "test_network.py")
-"""All but the one in which control groups play no part, and which takes longest."""
-
 LONGEST = 240
 """Seconds for one run, which takes less than one minute on two quiet cores."""
 
@@ -82,8 +80,3 @@ def test_with_groups_handed_over(person: Person, code: Path) -> None:
     with handed_over(person):
         outcome = run(person, code, MODULES)
     check(outcome, person, MODULES, documented("always"))
-
-
-def test_without_control_groups(person: Person, code: Path) -> None:
-    outcome = run(person, code, WITHOUT_GROUPS)
-    check(outcome, person, WITHOUT_GROUPS, documented("always", "without groups"))

@@ -29,7 +29,7 @@ from tests.support.tiny_root import (
     unenforced,
 )
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.brief
 
 CAPABILITIES = 0x800400DB
 """CHOWN 0, DAC_OVERRIDE 1, FOWNER 3, FSETID 4, SETGID 6, SETUID 7, SYS_CHROOT 18, SETFCAP 31."""

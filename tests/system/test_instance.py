@@ -25,7 +25,7 @@ from tests.support.tiny_root import (
     without_groups,
 )
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.brief
 
 
 @pytest.fixture(scope="module")
@@ -227,9 +227,9 @@ class TestRunning:
         assert before is not None
         assert after.cpu_time is not None
         share = (after.cpu_time - before) / 1e6 / took
-        # Others use the machine: it may get less than it is allowed, but never more.
+        # Others use the machine: it may get less than it is allowed, but never more. What got all was held back.
         assert share < 0.6
-        assert share < 0.4 or (after.throttled_time or 0) > 0
+        assert share < 0.5 or (after.throttled_time or 0) > 0
 
     def test_stopping_gives_its_exit_code(self, root: Path, sandboxes: SandboxRegistry) -> None:
         with launch(config(SERVER), [root], Limits(), sandboxes=sandboxes, name="stop") as instance:

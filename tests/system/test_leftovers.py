@@ -24,7 +24,7 @@ from tests.support.leftover_check import kill_with_reaper
 from tests.support.sandbox_images import config, content_of, left_behind
 from tests.support.tiny_root import make_root, processes_of, require_root
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.brief
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ from pipeline.smoke.lifecycle import UnpackedImage
 from tests.support.static_root import make_silent_root
 from tests.support.tiny_root import require_groups, require_root
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.brief
 
 READY = Check("ready", CheckKind.PORT, 10_000, Expectation(exit_code=None), port=80)
 STOP = Check("stops", CheckKind.STOP, 5_000)
@@ -164,6 +164,7 @@ def test_an_upgrade_without_a_restart_comes_before_all_checks(examine: Callable[
     assert names(report, 1) == ["+ready", "+becomes the new image", "+log version 2", "+stops"]
 
 
+@pytest.mark.alone
 def test_neighbours_of_one_that_misbehaves_still_answer(examine: Callable[..., SmokeReport]) -> None:
     require_groups("misbehaving neighbours")
     neighbours = Neighbours(count=5, factor=400.0, lasting=700)
@@ -178,6 +179,7 @@ def test_neighbours_of_one_that_misbehaves_still_answer(examine: Callable[..., S
     assert report.passed
 
 
+@pytest.mark.alone
 def test_neighbours_that_notice_too_much_fail_the_run(
     examine: Callable[..., SmokeReport], monkeypatch: pytest.MonkeyPatch
 ) -> None:

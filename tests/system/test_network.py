@@ -33,7 +33,7 @@ from tests.support.bombs import (
 )
 from tests.support.sandbox_images import until_logged
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.brief
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +49,7 @@ def server(root: Path, sandboxes: SandboxRegistry) -> Iterator[Instance]:
 
 
 class TestNetwork:
+    @pytest.mark.alone
     def test_ten_megabits_are_ten_megabits_on_the_wire_each_way(self, root: Path, sandboxes: SandboxRegistry) -> None:
         limits = Limits(bandwidth=10_000_000)
         with launch(bomb("serve", "80"), [root], limits, sandboxes=sandboxes, name="wire") as instance:

@@ -33,7 +33,7 @@ from pipeline.yaml_documents import load_yaml
 from tests.support.static_root import make_silent_root
 from tests.support.tiny_root import require_root
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.brief
 
 CONFIG = ImageConfig(
     "amd64",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import pwd
@@ -27,7 +28,8 @@ from tests.system.isolation.probes import ADMITTED, PROBES
 pytestmark = pytest.mark.alone
 
 ROOT = Path(__file__).parents[2]
-NAME = "relbuild-rootless"
+NAME = f"relbuild-rootless-{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}"
+"""Each process that runs tests has a user of its own."""
 SOURCES = Path(__file__).parent / "isolation"
 
 ENTER = """
@@ -99,20 +101,35 @@ def subordinate() -> tuple[int, int]:
     return 0, 0
 
 
+@contextlib.contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """While the block lasts, no other test changes the machine's users."""
+    with Path("/run/lock/relbuild-tests-users").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def add_user() -> int:
+    """Add the user NAME with 65536 subordinate ids, and return the first of these."""
+    taken = [line.split(":") for line in Path("/etc/subuid").read_text().splitlines()]
+    first = max([100000, *(int(begin) + int(count) for _, begin, count in taken)])
+    subprocess.run(["useradd", "--no-create-home", "--shell", "/bin/sh", NAME], check=True)
+    subprocess.run(["sed", "-i", f"/^{NAME}:/d", "/etc/subuid", "/etc/subgid"], check=True)
+    span = f"{first}-{first + 65535}"
+    subprocess.run(["usermod", "--add-subuids", span, "--add-subgids", span, NAME], check=True)
+    return first
+
+
 @pytest.fixture(scope="module")
 def person() -> Iterator[Person]:
     require_root()
-    taken = [line.split(":") for line in Path("/etc/subuid").read_text().splitlines()]
-    first = max([100000, *(int(begin) + int(count) for _, begin, count in taken)])
     # Not pytest's folder: another user has to be able to walk here.
     with tempfile.TemporaryDirectory(prefix="relbuild-rootless-", dir="/var/tmp") as made:
         folder = Path(made)
         folder.chmod(0o755)
-        subprocess.run(["useradd", "--no-create-home", "--shell", "/bin/sh", NAME], check=True)
+        with one_at_a_time():
+            first = add_user()
         try:
-            subprocess.run(["sed", "-i", f"/^{NAME}:/d", "/etc/subuid", "/etc/subgid"], check=True)
-            span = f"{first}-{first + 65535}"
-            subprocess.run(["usermod", "--add-subuids", span, "--add-subgids", span, NAME], check=True)
             entry = pwd.getpwnam(NAME)
             (folder / "libraries").mkdir()
             (folder / "packages").mkdir()
@@ -124,7 +141,8 @@ def person() -> Iterator[Person]:
             prepare(home, entry.pw_uid, entry.pw_gid, first)
             yield Person(entry.pw_uid, folder)
         finally:
-            subprocess.run(["userdel", NAME], check=True)
+            with one_at_a_time():
+                subprocess.run(["userdel", NAME], check=True)
 
 
 def prepare(home: Path, uid: int, gid: int, first: int) -> None:

@@ -16,7 +16,7 @@ from tests.support.tiny_root import make_root, require_root
 from tests.system.isolation.filters import ALLOW, answer, read_filter
 
 pytestmark = [
-    pytest.mark.alone,
+    pytest.mark.brief,
     pytest.mark.skipif(
         platform.machine() != "x86_64", reason="a processor is missing that the filter is read for here: x86_64"
     ),

@@ -25,7 +25,7 @@ from pipeline.sandbox.cgroups import list_cgroups
 from pipeline.smoke import junit_report, report_lines, smoke
 from tests.support.tiny_root import make_root
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.brief
 
 SERVER = "sleep 0.2; httpd -p 80 -h /srv; trap 'echo bye; exit 0' TERM; echo serving; while :; do sleep 0.05; done"
 

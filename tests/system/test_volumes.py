@@ -33,7 +33,7 @@ from tests.support.leftover_check import kill_with_reaper
 from tests.support.sandbox_images import left_behind, until_logged
 from tests.support.tiny_root import ordinary, unenforced
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.brief
 
 RATE = 8 << 20
 
@@ -157,6 +157,7 @@ class TestVolumes:
         assert written is not None
         assert 4 << 20 <= written < 5 << 20
 
+    @pytest.mark.alone
     def test_its_throughput_is_limited_each_way(self, root: Path, sandboxes: SandboxRegistry) -> None:
         limits = LIMITS.changed(io_bandwidth=RATE, volume=64 << 20)
         with launch(
