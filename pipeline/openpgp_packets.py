@@ -50,7 +50,9 @@ class PacketKind(IntEnum):
 
 
 KEY_PACKETS = frozenset({PacketKind.PUBLIC_KEY, PacketKind.PUBLIC_SUBKEY})
-_KEYRING_ONLY = frozenset({10, 12, 21})
+CERTIFICATE_PACKETS = frozenset({PacketKind.SIGNATURE, *KEY_PACKETS, 13, 17})
+"""Packet types that a certificate consists of (RFC 9580, 10.1): these, and user IDs and attributes."""
+KEYRING_PACKETS = frozenset({10, 12, 21})
 """Packet types that occur in keyrings and are no part of a certificate: marker, trust, padding."""
 
 
@@ -185,8 +187,9 @@ def certificate_keys(packets: Sequence[Packet]) -> Iterator[tuple[int, OpenPgpKe
 def prune_certificate(armored: bytes, gone: Collection[str]) -> bytes:
     """Return an armored certificate without the keys of the fingerprints `gone`, armored anew.
 
-    Their signatures are removed with them. The result is empty if the primary key is removed. Nothing of the given
-    armor is in it: rpm reads armor by other rules than `dearmor`. Raises MalformedPacket.
+    Their signatures are removed with them, and packets of types that are no part of a certificate: readers differ in
+    what they make of these. The result is empty if the primary key is removed. Nothing of the given armor is in it: rpm
+    reads armor by other rules than `dearmor`. Raises MalformedPacket.
     """
     (packets,) = split_certificates(dearmor(armored))
     kept = {index for index, key in certificate_keys(packets) if key.fingerprint not in gone}
@@ -196,7 +199,7 @@ def prune_certificate(armored: bytes, gone: Collection[str]) -> bytes:
     keep = True
     for index, packet in enumerate(packets):
         keep = index in kept if packet.kind in KEY_PACKETS else keep
-        if keep and packet.kind not in _KEYRING_ONLY:
+        if keep and packet.kind in CERTIFICATE_PACKETS:
             left.append(packet)
     return armor(left)
 

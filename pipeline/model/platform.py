@@ -77,7 +77,8 @@ class RepositoryAccess:
     """The means of reaching a repository's servers. Nothing that is resolved depends on them.
 
     Paths and `proxy` may hold `$variables`; `sslclientcert` may be a pattern, of which the newest valid certificate
-    with a key counts. User and password are for HTTP's basic authentication, there and at the proxy.
+    with a key counts. User and password are for HTTP's basic authentication, there and at the proxy. `token` is a
+    bearer token; `netrc`: the login is that of the person's netrc file; `negotiate`: by the person's Kerberos ticket.
     """
 
     sslcacert: str = ""
@@ -85,6 +86,9 @@ class RepositoryAccess:
     sslclientkey: str = ""
     username: str | SecretReference = ""
     password: SecretReference | None = None
+    token: SecretReference | None = None
+    netrc: bool = False
+    negotiate: bool = False
     proxy: str = ""
     proxy_username: str | SecretReference = ""
     proxy_password: SecretReference | None = None

@@ -35,6 +35,8 @@ READ_VARIABLES: Mapping[str, VariableKind] = MappingProxyType(
         "RELBUILD_TOKEN_SERVERS": VariableKind.TEXT,
         # `pipeline.transfer.credentials`, `pipeline.transfer.certificates`, `~` in `pipeline.repos.variables`
         "REGISTRY_AUTH_FILE": VariableKind.PATH,
+        # `pipeline.transfer.netrc_logins`: where it is, not what is in it
+        "NETRC": VariableKind.PATH,
         **dict.fromkeys(("HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "DOCKER_CONFIG"), VariableKind.PATH),
         # `pipeline.repos.repository_access`: the folder, not what is in it
         "RELBUILD_SECRETS": VariableKind.PATH,

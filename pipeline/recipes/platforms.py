@@ -316,6 +316,9 @@ class _Reader:
             message = f"repository '{document.id}' must have one location, but has {listed}"
             hint = "write exactly one of baseurls, metalink, mirrorlist"
             self._refuse("repository-location", message, path, hint, below)
+        if document.proxy_username and not document.proxy:
+            message = "'proxy_username' is given without 'proxy'"
+            self._refuse("access-incomplete", message, (*path, "proxy_username"), "name the proxy with 'proxy'", below)
         return PackageRepository(
             id=document.id,
             baseurls=tuple(document.baseurls),

@@ -50,7 +50,7 @@ _OBEYED = {
     "username": "for the hosts that the section names; their names, `proxy` and `sslcacert` may then hold no variables",
     "password": "read from the file when the repository is opened",
     "proxy": "`_none_` and nothing stand for the environment's, as for dnf",
-    "proxy_username": "`proxy_username`; `proxy` and `sslcacert` may then hold no variables",
+    "proxy_username": "`proxy_username`; `proxy` is needed, and it and `sslcacert` may then hold no variables",
     "proxy_password": "read from the file when the repository is opened",
     "type": "`rpm-md` and its other names; others are refused",
 }

@@ -137,6 +137,9 @@ class _Section:
 
     def _access(self, *urls: str) -> RepositoryAccess:
         own, proxy = self.document, self._text("proxy")
+        direct = "proxy" in self.options and proxy.lower() in {"", "_none_"}
+        if self._text("proxy_username") and "proxy" not in self.options:
+            self._refuse("repo-option-refused", "proxy_username", "it is for no proxy", "name it: proxy")
         username = self._text("username")
         if username and any("$" in url.partition("://")[2].partition("/")[0] for url in urls):
             self._refuse(
@@ -157,9 +160,11 @@ class _Section:
             else own.sslclientkey or self._text("sslclientkey"),
             username=username,
             password=self._secret("password"),
-            proxy="" if proxy.lower() == "_none_" else proxy,
-            proxy_username=self._text("proxy_username"),
-            proxy_password=self._secret("proxy_password"),
+            netrc=own.netrc and not username,
+            negotiate=own.negotiate and not username,
+            proxy="" if direct else proxy,
+            proxy_username="" if direct else self._text("proxy_username"),
+            proxy_password=None if direct else self._secret("proxy_password"),
         )
 
     def _check(self, option: str) -> None:

@@ -140,6 +140,12 @@ class Certificates(Strict):
     )
 
 
+_NETRC = "log in as `$NETRC`, else `~/.netrc`, says for the hosts that the definition names; by https alone"
+_NEGOTIATE = (
+    "log in there with a Kerberos ticket of whoever runs relbuild (SPNEGO), with the extra `kerberos`; by https alone"
+)
+
+
 class _Access(Certificates):
     """The keys that say how a repository's servers are reached."""
 
@@ -150,6 +156,9 @@ class _Access(Certificates):
         default=None, description="for basic authentication at the hosts that the definition names"
     )
     password: Secret | None = Field(default=None, description="for basic authentication")
+    token: Secret | None = Field(default=None, description="bearer token for the hosts that the definition names")
+    netrc: bool = Field(default=False, description=_NETRC)
+    negotiate: bool = Field(default=False, description=_NEGOTIATE)
     proxy: Annotated[str, checked(_bare_proxy)] | None = Field(
         default=None, description="URL of a proxy; default: that of the environment"
     )
@@ -231,6 +240,9 @@ class RepositoryDocument(_Access, _Content):
             sslclientkey=self.sslclientkey or "",
             username=_user(self.username),
             password=_reference(self.password),
+            token=_reference(self.token),
+            netrc=self.netrc,
+            negotiate=self.negotiate,
             proxy=self.proxy or "",
             proxy_username=_user(self.proxy_username),
             proxy_password=_reference(self.proxy_password),
@@ -257,6 +269,8 @@ class RepositoryFileDocument(Certificates):
     )
     fingerprints: Fingerprints = Field(default=[], description="as `fingerprints` of a repository, for all sections")
     accept: Accepted = Field(default=[], description="as `accept` of a repository, for all sections")
+    netrc: bool = Field(default=False, description="as `netrc` of a repository, for sections without `username`")
+    negotiate: bool = Field(default=False, description="as `negotiate` of a repository, for these sections too")
 
 
 def _repository_kind(value: object) -> str:

@@ -17,7 +17,9 @@ from pipeline.errors import RecipeError, VerificationError
 from pipeline.model.platform import PackageRepository, Platform
 from pipeline.model.signing_key import KeyFault, UnusableKey
 from pipeline.openpgp_packets import (
+    CERTIFICATE_PACKETS,
     KEY_PACKETS,
+    KEYRING_PACKETS,
     MalformedPacket,
     OpenPgpKey,
     Packet,
@@ -34,11 +36,11 @@ from pipeline.openpgp_packets import (
 from pipeline.process import run
 from pipeline.progress import QUIET, Progress
 from pipeline.repos.document_fetcher import DocumentFetcher
-from pipeline.repos.repository_access import is_own_origin, repository_network
+from pipeline.repos.repository_access import key_network
 from pipeline.repos.variables import expand_repository, platform_variables
 from pipeline.store import Store
 from pipeline.transfer import Network
-from pipeline.urls import shown_url
+from pipeline.urls import is_http_url, shown_url
 
 KEYS_LIMIT = 1 << 20
 """Maximum bytes of one key file: distributions' have a few KiB."""
@@ -51,6 +53,9 @@ _GPG_TIME = 30.0
 
 _GPG_VERSIONS = frozenset({4})
 """Versions of OpenPGP keys that GnuPG and rpm read."""
+
+_TYPES_SHOWN = 8
+"""Packet types that a warning names: there are 64."""
 
 _FAULTS = {"e": KeyFault.EXPIRED, "r": KeyFault.REVOKED, "i": KeyFault.UNREADABLE}
 """The fault for gpg's letter of validity (doc/DETAILS, field 2). A key that gpg does not list counts as `i`."""
@@ -105,9 +110,8 @@ def load_keys(
         found: set[RepositoryKey] = set()
         for place in expanded.keys:
             reader = documents
-            if not offline and is_own_origin(expanded, place):  # The key's server may need the same credentials.
-                to_it = repository_network(expanded, way, variables, now=None)
-                reader = DocumentFetcher(store, network=to_it)
+            if not offline and is_http_url(place):
+                reader = DocumentFetcher(store, network=key_network(expanded, place, way, variables))
             found.update(_load(place, expanded, reader, warn))
         if expanded.fingerprints and not found:
             raise _none_pinned(expanded)
@@ -205,6 +209,12 @@ def read_keys(
             hint="the file must hold public keys, armored (-----BEGIN PGP PUBLIC KEY BLOCK-----) or binary",
         )
     wanted = [one for one in found.values() if not fingerprints or one.key.fingerprint in fingerprints]
+    for certificate in wanted:
+        strange = sorted({packet.kind for packet in certificate.packets} - CERTIFICATE_PACKETS - KEYRING_PACKETS)
+        if strange:
+            types = ", ".join(map(str, strange[:_TYPES_SHOWN]))
+            primary = certificate.key.fingerprint
+            warn(f"{shown_url(name)}: the key {primary} stands with packets of types {types}, left out")
     keys = _judged(repository, wanted)
     for problem in problems:
         warn(f"{shown_url(name)}: {problem}; this block is ignored")
@@ -225,7 +235,9 @@ class _Certificate:
 
     @property
     def data(self) -> bytes:
-        return b"".join(packet.raw for packet in self.packets)
+        """Input for GnuPG: the packets of a certificate and of keyrings, and no others."""
+        known = CERTIFICATE_PACKETS | KEYRING_PACKETS
+        return b"".join(packet.raw for packet in self.packets if packet.kind in known)
 
 
 def _blocks(data: bytes) -> Iterator[Callable[[], list[_Certificate]]]:

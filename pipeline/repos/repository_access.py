@@ -5,18 +5,29 @@ A definition says where a secret is; it is read here, when the repository is ope
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from pipeline.beneath import GivenFolder
 from pipeline.errors import EnvironmentLacking, RecipeError
 from pipeline.ini_documents import read_ini
-from pipeline.model.platform import PLAIN_ACCESS, SECRET_PREFIX, PackageRepository, SecretReference
+from pipeline.model.platform import PLAIN_ACCESS, SECRET_PREFIX, PackageRepository, RepositoryAccess, SecretReference
 from pipeline.repos.variables import at_home
-from pipeline.transfer import Credentials, Network, ServerAccess, find_client_certificate
+from pipeline.transfer import (
+    Credentials,
+    Network,
+    Origin,
+    ServerAccess,
+    find_client_certificate,
+    netrc_path,
+    netrc_unreadable,
+    read_netrc,
+)
 from pipeline.urls import is_http_url, parse_url
 
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 SECRET_LIMIT = 4096
 """Bytes of a file with a secret: a token of a cloud has some 2,000. A private key, which has several lines, is none."""
 
@@ -27,7 +38,7 @@ def repository_network(
     """Return `network` as the servers of an expanded repository are to be reached.
 
     `now`: seconds since the epoch, against which certificates are held. Raises EnvironmentLacking `secret-unreadable`
-    and as `find_client_certificate`, RecipeError `access-incomplete`.
+    and as `find_client_certificate`, RecipeError `access-incomplete`, `access-conflict`.
     """
     access = repository.access
     if access == PLAIN_ACCESS:
@@ -51,17 +62,71 @@ def repository_network(
     elif access.sslclientkey:
         message = "'sslclientkey' is given without 'sslclientcert'"
         raise RecipeError("access-incomplete", message, place=place, hint="name the certificate too")
-    user, password = secret(access.username), secret(access.password)
+    if access.proxy_username and not access.proxy:
+        message = "'proxy_username' is given without 'proxy'"
+        raise RecipeError("access-incomplete", message, place=place, hint="name the proxy, or leave its user out")
+    check_logins(repository)
     return replace(
         network,
         access=ServerAccess(
             ca_file=path(access.sslcacert) if access.sslcacert else None,
             certificate=certificate,
-            credentials=tuple((one, Credentials(user, password)) for one in _origins(repository)) if user else (),
+            authorization=tuple(_authorization(repository, secret, environment)),
+            negotiate=_origins(repository) if access.negotiate else (),
             proxy=_proxy(access.proxy, place),
             proxy_credentials=_proxy_credentials(secret(access.proxy_username), secret(access.proxy_password), place),
         ),
     )
+
+
+def check_logins(repository: PackageRepository) -> None:
+    """Refuse two ways of logging in, and ways on which a login of the person's would go astray.
+
+    A definition names its own proxy and authorities. It could so lead what is in `~/.netrc` to whomever it likes, or
+    pass a Kerberos token on; a password for relbuild was put where definitions may name it. Raises RecipeError
+    `access-conflict`.
+    """
+    access, place = repository.access, f"repository {repository.id}"
+    ways = {"username": access.username, "token": access.token, "netrc": access.netrc, "negotiate": access.negotiate}
+    given = [name for name, value in ways.items() if value]
+    if len(given) > 1:
+        message = f"'{given[0]}' and '{given[1]}' are two ways of logging in"
+        raise RecipeError("access-conflict", message, place=place, hint="leave one of them out")
+    if not (access.netrc or access.negotiate):
+        return
+    for name in ("proxy", "sslcacert"):
+        if getattr(access, name):
+            message = f"'{given[0]}' cannot be used with a '{name}' of the definition's own"
+            hint = "set https_proxy or SSL_CERT_FILE in the environment instead, or use 'username' and 'password'"
+            raise RecipeError("access-conflict", message, place=place, hint=hint)
+    if any(scheme != "https" for scheme, _, _ in _origins(repository)):
+        message = f"'{given[0]}' is for https alone: anybody on the way could read what is sent"
+        raise RecipeError("access-conflict", message, place=place, hint="write https:// URLs, or leave it out")
+
+
+def _authorization(
+    repository: PackageRepository,
+    secret: Callable[[str | SecretReference | None], str],
+    environment: Mapping[str, str],
+) -> Iterator[tuple[Origin, str]]:
+    """Yield the value of the Authorization header by origin."""
+    access, place, origins = repository.access, f"repository {repository.id}", _origins(repository)
+    if access.netrc and origins:
+        path = netrc_path(environment)
+        logins = read_netrc(path, place)
+        known = [origin for origin in origins if origin[1] in logins]
+        if not known:
+            raise netrc_unreadable(path, f"it has no entry for {origins[0][1]}", place)
+        yield from ((origin, logins[origin[1]].basic) for origin in known)
+    elif access.token:
+        token = secret(access.token)
+        if not _TOKEN.fullmatch(token):
+            where = access.token.file or access.token.environment
+            raise _unreadable("a bearer token has letters, digits and -._~+/= alone (RFC 6750)", where, place)
+        yield from ((origin, f"Bearer {token}") for origin in origins)
+    elif access.username:
+        value = Credentials(secret(access.username), secret(access.password)).basic
+        yield from ((origin, value) for origin in origins)
 
 
 def secrets_folder(environment: Mapping[str, str]) -> Path:
@@ -97,10 +162,20 @@ def read_secret(reference: SecretReference, environment: Mapping[str, str], plac
     return text
 
 
-def is_own_origin(repository: PackageRepository, url: str) -> bool:
-    """Return whether `url` is at an origin that the definition names as the repository's."""
+def key_network(repository: PackageRepository, url: str, network: Network, environment: Mapping[str, str]) -> Network:
+    """Return `network` as a key at `url` of an expanded repository is to be fetched.
+
+    An origin that the definition names as the repository's may demand the same login. Any other is reached through the
+    same proxy, and is otherwise a server like any. Raises as `repository_network`.
+    """
     found = parse_url(url)
-    return found is not None and found.origin in _origins(repository)
+    if found is not None and found.origin in _origins(repository):
+        return repository_network(repository, network, environment, now=None)
+    access = repository.access
+    proxied = RepositoryAccess(
+        proxy=access.proxy, proxy_username=access.proxy_username, proxy_password=access.proxy_password
+    )
+    return repository_network(replace(repository, access=proxied), network, environment, now=None)
 
 
 def _origins(repository: PackageRepository) -> tuple[tuple[str, str, int], ...]:

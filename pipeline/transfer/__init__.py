@@ -23,10 +23,11 @@ with imported_when_used(__name__):
         fetch,
         fetch_document,
     )
+    from pipeline.transfer.netrc_logins import netrc_path, netrc_unreadable, read_netrc
     from pipeline.transfer.network import Network
     from pipeline.transfer.registry_http import FileRange, RegistryClient, RegistryResponse
     from pipeline.transfer.retry import RetryBudget, TransientFailure
-    from pipeline.transfer.server_access import ServerAccess, find_client_certificate
+    from pipeline.transfer.server_access import Origin, ServerAccess, find_client_certificate
     from pipeline.transfer.url_fallback import REFUSAL_CODES
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "DownloadSource",
     "FileRange",
     "Network",
+    "Origin",
     "RegistryClient",
     "RegistryResponse",
     "RetryBudget",
@@ -49,4 +51,7 @@ __all__ = [
     "fetch",
     "fetch_document",
     "find_client_certificate",
+    "netrc_path",
+    "netrc_unreadable",
+    "read_netrc",
 ]

@@ -161,11 +161,11 @@ class Network:
             ) from error
 
     def _auth(self) -> httpx.Auth | None:
-        if not self.access.credentials:
+        if not self.access.logs_in:
             return None
         from pipeline.transfer.origin_auth import OriginAuth
 
-        return OriginAuth(dict(self.access.credentials))
+        return OriginAuth(self.access.authorization, self.access.negotiate)
 
     def _mounts(self, trust: ssl.SSLContext, limits: httpx.Limits) -> dict[str, httpx.BaseTransport | None]:
         import httpx
@@ -239,13 +239,19 @@ def send_get(
     """GET `url` and yield the response with its body unread.
 
     At most REDIRECTS redirects are followed, all under `watch`, to http and https, never from https to http. A URL's
-    credentials are sent to its own host only, because httpx takes them from each URL. Raises VerificationError
-    `redirect-refused`, and httpx's errors.
+    credentials are sent to its own host only, because httpx takes them from each URL. Who was sent on by a stranger is
+    no longer told who asks, wherever that leads. Raises VerificationError `redirect-refused`, and httpx's errors.
     """
     from pipeline.transfer.deadlines import build_request, stream_request
+    from pipeline.transfer.origin_auth import OriginAuth, mark_as_strangers
 
+    strange = False
     for _ in range(REDIRECTS + 1):
-        with stream_request(client, build_request(client, "GET", url, headers), watch) as response:
+        request = build_request(client, "GET", url, headers)
+        strange = strange or (isinstance(client.auth, OriginAuth) and not client.auth.knows(request))
+        if strange:
+            mark_as_strangers(request)
+        with stream_request(client, request, watch) as response:
             if not response.has_redirect_location:
                 yield response
                 return

@@ -50,15 +50,22 @@ class ClientCertificate:
 class ServerAccess:
     """The certificates, credentials and proxy of a client.
 
-    `ca_file`: authorities to trust instead of the machine's. `credentials`: for these origins alone. `proxy`: URL of a
-    proxy for all requests, with `proxy_credentials`.
+    `ca_file`: authorities to trust instead of the machine's. `authorization`: values of that header, for these origins
+    alone; `negotiate`: origins that get one made of the person's Kerberos ticket. `proxy`: URL of a proxy for all
+    requests, with `proxy_credentials`.
     """
 
     ca_file: Path | None = None
     certificate: ClientCertificate | None = None
-    credentials: tuple[tuple[Origin, Credentials], ...] = field(default=(), repr=False)
+    authorization: tuple[tuple[Origin, str], ...] = field(default=(), repr=False)
+    negotiate: tuple[Origin, ...] = ()
     proxy: str | None = field(default=None, repr=False)
     proxy_credentials: Credentials | None = field(default=None, repr=False)
+
+    @property
+    def logs_in(self) -> bool:
+        """True if some origin is told who asks."""
+        return bool(self.authorization or self.negotiate)
 
 
 def find_client_certificate(certificate: str, key: str, *, now: float | None) -> ClientCertificate:

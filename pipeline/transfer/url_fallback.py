@@ -124,11 +124,11 @@ def _refused(refusal: Refusal, message: str, label: str, network: Network) -> En
         case Refusal.CERTIFICATE:
             hint = f"the server does not accept {shown}: is it of the authority that the server asks for, or revoked?"
             return EnvironmentLacking("client-certificate-refused", message, place=label, hint=hint)
-        case Refusal.CREDENTIALS if not network.access.credentials:
-            hint = "give the repository 'username' and 'password'"
+        case Refusal.CREDENTIALS if not network.access.logs_in:
+            hint = "give the repository 'username' and 'password', 'token', 'netrc' or 'negotiate'"
             return EnvironmentLacking("credentials-demanded", message, place=label, hint=hint)
         case Refusal.CREDENTIALS:
-            hint = "the server does not accept the repository's 'username' and 'password': check where they stand"
+            hint = "the server does not accept the repository's login: check the place that the definition names"
             return EnvironmentLacking("credentials-refused", message, place=label, hint=hint)
         case Refusal.RIGHTS:
             with_it = f" that {shown} gives no right to it," if shown else ""

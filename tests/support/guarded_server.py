@@ -25,12 +25,14 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     guarded: GuardedServer
     login: str = ""
+    authorization: str = ""
     moved_to: str = ""
 
     def do_GET(self) -> None:
         self.guarded.headers[self.path] = dict(self.headers.items())
-        wanted = "Basic " + base64.b64encode(self.login.encode()).decode()
-        if self.login and self.headers.get("Authorization") != wanted:
+        basic = "Basic " + base64.b64encode(self.login.encode()).decode() if self.login else ""
+        wanted = self.authorization or basic
+        if wanted and self.headers.get("Authorization") != wanted:
             self._answer(401, {"WWW-Authenticate": 'Basic realm="x"'})
         elif self.moved_to:
             self._answer(302, {"Location": self.moved_to + self.path})
@@ -61,10 +63,13 @@ def guarded_server(
     certificate: tuple[Path, Path] | None = None,
     clients: Path | None = None,
     login: str = "",
+    authorization: str = "",
     moved_to: str = "",
 ) -> Iterator[GuardedServer]:
-    """Serve `folder`: over TLS with `certificate`, to clients of the authority `clients` alone, and with `login`."""
-    handler = type("Handler", (_Handler,), {"login": login, "moved_to": moved_to})
+    """Serve `folder`: over TLS with `certificate`, to clients of the authority `clients` alone, with `login`, or with
+    a whole `authorization`."""
+    values = {"login": login, "authorization": authorization, "moved_to": moved_to}
+    handler = type("Handler", (_Handler,), values)
     server = _Server(("localhost", 0), functools.partial(handler, directory=str(folder)))
     scheme = "http"
     if certificate is not None:

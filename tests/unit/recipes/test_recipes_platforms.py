@@ -308,6 +308,9 @@ def test_a_repository_says_how_it_is_reached(tmp_path: Path) -> None:
         ("password: {}", "secret-malformed", "exactly one"),
         ("proxy: http://me:pA55w0rd@proxy.test", "secret-written", "proxy_username and proxy_password"),
         ("proxy: socks5://proxy.test", "url-malformed", "http://HOST:PORT"),
+        ("token: pA55w0rd", "secret-written", "{file: NAME}"),
+        ("token: {environment: GITHUB_TOKEN}", "variable-not-offered", "RELBUILD_SECRET_NAME"),
+        ("proxy_username: me", "access-incomplete", "name the proxy"),
         ("sslclientcert: /etc/$relase.pem", "variable-undefined", "did you mean '$release'?"),
     ],
 )
@@ -316,6 +319,19 @@ def test_a_secret_stands_elsewhere_and_where_is_checked(tmp_path: Path, key: str
     assert found.code == code and hint in (found.hint or "")
     assert (found.place or "").startswith("repositories.yaml:17: platforms.vendor.repositories[0]")
     assert "pA55w0rd" not in f"{found}"
+
+
+@pytest.mark.parametrize(
+    ("key", "access"),
+    [
+        ("token: {file: vendor}", RepositoryAccess(token=SecretReference(file="vendor"))),
+        ("netrc: true", RepositoryAccess(netrc=True)),
+        ("negotiate: true", RepositoryAccess(negotiate=True)),
+    ],
+)
+def test_a_repository_says_which_login_is_used(tmp_path: Path, key: str, access: RepositoryAccess) -> None:
+    repository = load(tmp_path, GOOD.replace("cost: 500", key))["vendor"].repositories[1]
+    assert repository.access == access
 
 
 def test_platforms_that_extend_one_another_are_refused(tmp_path: Path) -> None:

@@ -149,8 +149,6 @@ def test_what_a_vendors_file_says_counts_and_its_passwords_stay_where_they_are(t
         access=RepositoryAccess(
             username="me",
             password=secret,
-            proxy_username="proxy-me",
-            proxy_password=SecretReference(file=file, section="vendor", option="proxy_password"),
         ),
     )
     assert read_secret(secret, {}, "r") == SECRET
@@ -158,6 +156,14 @@ def test_what_a_vendors_file_says_counts_and_its_passwords_stay_where_they_are(t
     assert found.files == ()  # is not sent to workers
     assert found.watched == (tmp_path / "some.repo",)
     assert platform(tmp_path, REDHAT).files == (tmp_path / "some.repo",)
+
+
+def test_a_login_beside_the_file_is_for_sections_that_have_none(tmp_path: Path) -> None:
+    for key, access in (("netrc", RepositoryAccess(netrc=True)), ("negotiate", RepositoryAccess(negotiate=True))):
+        (one,) = platform(tmp_path, GOOD, f", {key}: true").repositories
+        assert one.access == access
+        (one,) = platform(tmp_path, GOOD + "username=me\npassword=x\n", f", {key}: true").repositories
+        assert one.access.username == "me" and not (one.access.netrc or one.access.negotiate)
 
 
 def test_a_metalink_goes_before_a_mirrorlist_and_that_before_baseurls_as_for_dnf(tmp_path: Path) -> None:
@@ -179,6 +185,7 @@ GOOD = "[a]\nbaseurl=https://b.test/\ngpgkey=/k\n"
         (GOOD + "proxy_auth_method=ntlm\n", "repo-option-refused", "proxy_auth_method"),
         (GOOD + "proxy_sslclientcert=/c\n", "repo-option-refused", "no certificate is shown to a proxy"),
         (GOOD + "ip_resolve=4\n", "repo-option-refused", "ip_resolve"),
+        (GOOD + "proxy_username=me\nproxy_password=x\n", "repo-option-refused", "it is for no proxy"),
         (GOOD + "type=apt\n", "repo-option-refused", "rpm-md"),
         (GOOD + "excldepkgs=b\n", "repo-option-unknown", "did you mean 'excludepkgs'?"),
         (GOOD + "cost=cheap\n", "repo-option-malformed", "it is no whole number"),

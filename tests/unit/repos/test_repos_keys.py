@@ -339,3 +339,13 @@ def test_a_certificate_loses_the_packets_of_keyrings_and_of_the_keys_that_go(
     assert prune_certificate(one.public.replace(b"\n\n", b"\nComment: x\n\n", 1), ()) == one.public
     assert left(prune_certificate(one.public, {one.subkey})) == [one.primary]
     assert prune_certificate(one.public, {one.primary}) == b""
+
+
+def test_packets_of_other_types_never_reach_rpm_and_are_named(makers: tuple[KeyMaker, KeyMaker]) -> None:
+    one = makers[0]
+    for kind in (8, 11, 18, 20, 60):  # compressed and literal data, encrypted data, private use
+        strange = bytes([0xC0 | kind, 2, 1, 2])
+        told: list[str] = []
+        (key,) = read_keys("r", armor([Packet(0, b"", one.binary + strange)]), "KEY", told.append)
+        assert told == [f"KEY: the key {one.primary} stands with packets of types {kind}, left out"]
+        assert dearmor(prune_certificate(key.armored, ())) == one.binary

@@ -1,0 +1,59 @@
+"""Read logins from a netrc file, as curl reads it with `--netrc`.
+
+An entry's login is for its own machine. The `default` entry is passed over: it would go to whatever host the definition
+of a repository names.
+"""
+
+from __future__ import annotations
+
+import netrc
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from pipeline.beneath import TooLarge, open_file
+from pipeline.errors import EnvironmentLacking
+from pipeline.transfer.credentials import Credentials
+
+NETRC_LIMIT = 1 << 20
+"""Bytes of a netrc file: one with some hundred machines has some ten KiB."""
+
+_DEFAULT = "default"
+
+
+def netrc_path(environment: Mapping[str, str]) -> Path:
+    """Return `$NETRC`, else `~/.netrc`."""
+    return Path(environment.get("NETRC") or Path(environment.get("HOME") or "/root", ".netrc"))
+
+
+def read_netrc(path: Path, place: str) -> dict[str, Credentials]:
+    """Read the logins of a netrc file by the machine's name, in lower case.
+
+    Raises EnvironmentLacking `secret-unreadable` at `place`. No message quotes the file, which has secrets.
+    """
+    try:
+        with open_file(path) as file:
+            if os.fstat(file.fileno()).st_size > NETRC_LIMIT:
+                raise TooLarge(path, NETRC_LIMIT)
+            found = netrc.netrc(f"/proc/self/fd/{file.fileno()}").hosts
+    except netrc.NetrcParseError as error:
+        raise netrc_unreadable(path, f"line {error.lineno} is malformed", place) from None
+    except UnicodeDecodeError:
+        raise netrc_unreadable(path, "it is not text", place) from None
+    except (OSError, ValueError) as error:
+        raise netrc_unreadable(path, str(error), place) from error
+    return {
+        machine.lower(): Credentials(login or "", password or "")
+        for machine, (login, _, password) in found.items()
+        if machine != _DEFAULT
+    }
+
+
+def netrc_unreadable(path: Path, why: str, place: str) -> EnvironmentLacking:
+    """Make the error for a netrc file that has no login to use."""
+    return EnvironmentLacking(
+        "secret-unreadable",
+        f"no login can be taken from '{path}': {why}",
+        place=place,
+        hint="write `machine HOST login USER password PASSWORD` into ~/.netrc, or set NETRC to another file",
+    )
