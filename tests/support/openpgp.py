@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _SECONDS = 60
-MADE_AT = "20200101T000000"
+_DAY = "20200101"
 EXPIRES, SUBKEY_EXPIRES = "2020-02-01", "2020-01-16"
 """Keys are made at a time that has passed, so that they can have expired."""
 
@@ -21,6 +21,7 @@ class KeyMaker:
 
     def __init__(self, home: Path, algorithm: str = "ed25519", *, expires: str = "never") -> None:
         self._home = home
+        self._minutes = 0
         home.mkdir(mode=0o700)
         name = home.name
         self._gpg("--quick-generate-key", f"{name} <{name}@example.invalid>", algorithm, "sign,cert", expires)
@@ -82,7 +83,7 @@ class KeyMaker:
     def _copy(self) -> Iterator[KeyMaker]:
         other = object.__new__(KeyMaker)
         other._home = self._home.with_name(f"{self._home.name}-copy")
-        other.primary, other.subkey = self.primary, self.subkey
+        other.primary, other.subkey, other._minutes = self.primary, self.subkey, self._minutes
         shutil.copytree(self._home, other._home, ignore=shutil.ignore_patterns("S.*", "*.lock"))
         try:
             yield other
@@ -96,7 +97,10 @@ class KeyMaker:
 
     def _gpg(self, *words: str, data: bytes = b"", batch: bool = True) -> bytes:
         command = ["gpg", "--homedir", str(self._home), "--no-tty", "--quiet", "--yes", "--pinentry-mode", "loopback"]
-        command += [*(["--batch"] if batch else []), "--passphrase", "", "--faked-system-time", MADE_AT, *words]
+        # Time goes on from call to call: on a busy machine a key would be made later than it signs.
+        self._minutes += 1
+        now = f"{_DAY}T{self._minutes // 60:02}{self._minutes % 60:02}00"
+        command += [*(["--batch"] if batch else []), "--passphrase", "", "--faked-system-time", now, *words]
         environment = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}
         done = subprocess.run(command, input=data, capture_output=True, timeout=_SECONDS, env=environment, check=False)
         assert done.returncode == 0, f"{' '.join(words)}\n{done.stderr.decode(errors='replace')}"
