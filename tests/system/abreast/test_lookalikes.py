@@ -18,6 +18,7 @@ from pipeline.packages import read_installed
 from pipeline.prepare import BuildEnvironment, BuildOptions
 from pipeline.progress import QUIET
 from pipeline.recipes import Platforms, load_platforms
+from pipeline.repos.variables import expand_repository, platform_variables
 from pipeline.store import Store
 from tests.support.lookalikes.packages import BASE, PARTS
 from tests.support.lookalikes.platforms import platform_names, serve_platforms
@@ -78,7 +79,9 @@ def test_nothing_in_the_definitions_is_different_but_the_pinned_fingerprints(loo
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_platform_builds_from_its_look_alike(lookalikes: Lookalikes, name: str, tmp_path: Path) -> None:
+    before = len(lookalikes.served.asked)
     result = build(options(lookalikes, name), lookalikes.environment)
+    assert set(addresses(lookalikes, name)) <= set(lookalikes.served.asked[before:])
     count = len(lookalikes.platforms[name].repositories)
     names = {str(nevra).rsplit("-", 2)[0] for nevra in result.locked.section.resolution.order}
     assert names == {*BASE, *PARTS[:count]}
@@ -91,6 +94,14 @@ def test_a_platform_builds_from_its_look_alike(lookalikes: Lookalikes, name: str
         told = subprocess.run(query, check=True, capture_output=True, text=True).stdout.splitlines()
         assert {line.split()[0] for line in told} == names
         assert all("RSA/SHA256" in line for line in told)
+
+
+def addresses(lookalikes: Lookalikes, name: str) -> Iterator[str]:
+    """The URLs that the shipped definition of a platform leads to first."""
+    shipped = load_platforms(RECIPES / "repositories.yaml")[name]
+    for plain in shipped.repositories:
+        one = expand_repository(plain, platform_variables(shipped, "x86_64", {}), {})
+        yield one.metalink or one.mirrorlist or f"{one.baseurls[0].rstrip('/')}/repodata/repomd.xml"
 
 
 def extract(lookalikes: Lookalikes, result: BuildResult, folder: str, into: Path) -> None:
