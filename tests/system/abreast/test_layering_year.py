@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 FOLDER = Path(__file__).parents[3] / "ci" / "layering.d"
-RECIPES = 200 if os.environ.get("RELBUILD_SOAK") else 6
+RECIPES = 200 if os.environ.get("RELBUILD_SOAK") else 4
 AT_MOST = 16
 
 
