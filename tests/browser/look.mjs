@@ -140,25 +140,27 @@ async function plain(browser) {
   return all;
 }
 
-/** Pages on narrow screens and with text twice as large: by how many pixels they are too wide. */
+/** Pages on narrow screens and with text twice as large: by how many pixels they are too wide. Each is loaded once. */
 async function reflow(browser) {
   const all = [];
-  for (const [width, size] of [[320, '100%'], [360, '100%'], [360, '200%'], [768, '200%'], [1280, '200%']]) {
-    const context = await browser.newContext({ viewport: { width, height: 740 } });
-    for (const path of job.pages) {
-      const { page } = await opened(context, path);
+  const context = await browser.newContext({ viewport: { width: 320, height: 740 } });
+  for (const path of job.pages) {
+    const { page } = await opened(context, path);
+    await page.evaluate(openAll);
+    for (const [width, size] of [[320, '100%'], [360, '100%'], [360, '200%'], [768, '200%'], [1280, '200%']]) {
+      await page.setViewportSize({ width, height: 740 });
       await page.evaluate((value) => { document.documentElement.style.fontSize = value; }, size);
-      await page.evaluate(openAll);
+      const seen = await page.evaluate(() => innerWidth);
       const over = await page.evaluate(tooWide);
       const cut = await page.evaluate(() => [...document.querySelectorAll('main *')].filter((one) => {
         const box = one.getBoundingClientRect();
         return box.width && box.right > innerWidth + 1 && !one.closest('.scroll, svg');
       }).slice(0, 3).map((one) => one.outerHTML.slice(0, 160)));
-      all.push({ path, width, size, over, cut });
-      await page.close();
+      all.push({ path, width, seen, size, over, cut });
     }
-    await context.close();
+    await page.close();
   }
+  await context.close();
   return all;
 }
 

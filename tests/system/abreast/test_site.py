@@ -126,6 +126,7 @@ def test_no_page_is_wider_than_its_screen(site: Site, looked: list[dict[str, Any
         assert page["tooWide"] <= 0 and page["tooWideOpen"] <= 0, f"{page['path']} {page['screen']}"
     for page in site.browse("reflow"):
         where = f"{page['path']} at {page['width']} with text of {page['size']}: {page['cut']}"
+        assert page["seen"] == page["width"], where
         assert page["over"] <= 0 and not page["cut"], where
 
 
