@@ -1,9 +1,9 @@
 """Read the headers of a Berkeley DB hash, the `Packages` file of rpm up to 4.16.
 
-libdb is not needed. The file may be foreign: each page is visited once at most, so what is read is no more than the
-file. Buckets and their chains are followed as libdb and rpm's own read-only reader do (`lib/backend/bdb_ro.c`), so a
-page to which nothing leads holds no package. Both byte orders and versions 8 to 10 of the format are read. Raises
-ValueError, struct.error and LookupError for what is malformed.
+libdb is not needed. The file may be foreign: each page is visited once at most, each of its bytes is of one item, so
+what is read is no more than the file. Buckets and their chains are followed as libdb and rpm's own read-only reader do
+(`lib/backend/bdb_ro.c`), so a page to which nothing leads holds no package. Both byte orders and versions 8 to 10 of
+the format are read. Raises ValueError, struct.error and LookupError for what is malformed.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pipeline.packages.bdb_writer import HASH_MAGIC, HASH_PAGE, OFF_PAGE, ON_PAGE, OVERFLOW_PAGE, PAGE_HEADER
 
 _MAGIC_OFFSET, _META_SIZE = 12, 512
+_CIPHER_OFFSET, _FLAGS_OFFSET = 24, 26
+"""`encrypt_alg` and `metaflags` of `DBMETA`; rpm sets neither, and with them pages begin otherwise (`P_OVERHEAD`)."""
 _VERSIONS = range(8, 11)
 _PAGE_SIZES = frozenset(1 << bits for bits in range(9, 17))
 _UNSORTED_PAGE = 2
@@ -43,6 +45,8 @@ class _Hash:
         self._spares = self._words(96, 32)
         if version not in _VERSIONS or self._size not in _PAGE_SIZES or (self._last + 1) * self._size > len(data):
             raise ValueError(f"no hash that can be read: version {version}, pages of {self._size} bytes")
+        if data[_CIPHER_OFFSET] or data[_FLAGS_OFFSET]:
+            raise ValueError("its pages are encrypted, partitioned or have checksums")
         if self._buckets > self._last:
             raise ValueError("it has more buckets than pages")
         self._seen = bytearray(self._last + 1)
@@ -50,24 +54,30 @@ class _Hash:
     def headers(self) -> Iterator[bytes]:
         for bucket in range(self._buckets + 1):
             number = bucket + self._spares[bucket.bit_length()]
-            while number:
+            while True:
                 start = self._page(number)
                 following, count, kind = self._described(start)
                 if kind not in (HASH_PAGE, _UNSORTED_PAGE):
                     raise ValueError(f"page {number} is none of a hash")
                 yield from self._items(start, count)
+                if not following:
+                    break
                 number = following
 
     def _items(self, start: int, count: int) -> Iterator[bytes]:
-        """Yield the data of a page's pairs but of the one with header number 0, rpm's counter."""
+        """Yield the data of a page's pairs but of the one with header number 0, rpm's counter.
+
+        It is read as well: where an item begins bounds the next one, so that they fill the page once.
+        """
         offsets = struct.unpack_from(f"{self._order}{count}H", self._data, start + PAGE_HEADER.size)
         ends = (self._size, *offsets)
         for index in range(0, count - 1, 2):
             key = self._item(start, offsets[index], ends[index])
+            value = self._item(start, offsets[index + 1], ends[index + 1])
             if len(key) != 4:
                 raise ValueError("a key is no header number")
             if any(key):
-                yield self._item(start, offsets[index + 1], ends[index + 1])
+                yield value
 
     def _item(self, start: int, offset: int, end: int) -> bytes:
         if not PAGE_HEADER.size < offset < end <= self._size:

@@ -1,7 +1,8 @@
 """Read the headers of an ndb database, the `Packages.db` file of SUSE's rpm, without rpm.
 
-The file may be foreign; a blob is bounded by the file and its checksum is verified, and blobs do not overlap, as rpm
-demands (`rpmpkg.c`). Raises ValueError, struct.error and LookupError for what is malformed.
+The file may be foreign: a blob is bounded by the file, its checksum is verified, and blobs do not overlap. rpm verifies
+checksum and overlap only where it writes (`rpmpkg.c`), so it lists some files that are refused here. Raises ValueError,
+struct.error and LookupError for what is malformed.
 """
 
 from __future__ import annotations

@@ -216,7 +216,11 @@ NDB = ndb_writer.write_ndb_packages({1: APP, 2: b"x" * 5000})
         BDB[: PAGE + 5],
         changed(BDB, 16, struct.pack("<I", 7)),
         changed(BDB, 20, struct.pack("<I", 3)),
+        changed(BDB, 24, b"\1"),  # encrypted
+        changed(BDB, 26, b"\1"),  # with checksums
         changed(BDB, 72, struct.pack("<I", 1 << 30)),
+        changed(BDB, 96, struct.pack("<I", 0)),  # the first bucket is on page 0
+        changed(BDB, 100, struct.pack("<I", 0xFFFFFFFF)),
         changed(BDB, PAGE + 8, struct.pack("<I", 9)),
         changed(BDB, PAGE + 25, b"\7"),
         changed(BDB, 2 * PAGE + 16, struct.pack("<I", 1)),  # the second bucket goes on in the first
@@ -247,6 +251,17 @@ def test_a_page_is_read_once() -> None:
         struct.pack_into("<I", data, start + 16, chained[0] // PAGE)
         struct.pack_into("<H", data, start + 22, 1)
     with pytest.raises(VerificationError, match="is in two chains"):
+        read_headers(bytes(data))
+
+
+def test_an_item_ends_where_the_one_before_it_begins() -> None:
+    """A page's offsets are its own, also of the counter: 32,000 pairs do not stand in a page of 4,096 bytes."""
+    data = bytearray(bdb_writer.write_bdb_packages({1: APP}) + bytes(PAGE * 40))
+    start = next(start for start in (PAGE, 2 * PAGE) if items(bytes(data), start // PAGE)[2][0] == b"\1" + bytes(4))
+    struct.pack_into("<H", data, start + 20, 64_000)
+    struct.pack_into("<64000H", data, start + 26, *(PAGE - 5, PAGE) * 32_000)
+    data[start + PAGE - 5 : start + PAGE] = b"\1" + bytes(4)
+    with pytest.raises(VerificationError, match="outside of its page"):
         read_headers(bytes(data))
 
 
