@@ -92,11 +92,16 @@ def _index(entries: Sequence[tuple[bytes, int, int]]) -> bytes:
     mask = _hash_mask(size - INDEX_HEADER.size - 12 * count)
     slots, overflow = [(0, 0)] * count, [0] * count
     hashes = {key: hash_ndb_key(key) for key in offsets}
+    reached: dict[int, tuple[int, int]] = {}
     for key, number, position in entries:
-        place, step = hashes[key] & (count - 1), 7
+        home = hashes[key] & (count - 1)
+        # No slot becomes free again, so the search goes on where the last one from there ended: a name like
+        # `__init__.py` has thousands of entries.
+        place, step = reached.get(home, (home, 7))
         while slots[place][0]:
             place = (place + step) & (count - 1)
             step += 1
+        reached[home] = place, step
         data, overflow[place] = _encode(number, position)
         slots[place] = (offsets[key] | hashes[key] & mask, data)
     head = INDEX_HEADER.pack(INDEX_MAGIC, 0, len(entries) + 1, count, len(entries), 0, mask, len(keys), 0)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import struct
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from random import Random
+from types import FrameType
 
 import pytest
 from hypothesis import given, settings
@@ -170,6 +173,59 @@ def test_each_key_of_an_ndb_index_is_found_and_no_other() -> None:
         wanted.setdefault(key, []).append((number, position))
     assert {key: sorted(found_in_index(blob, key)) for key in wanted} == {k: sorted(v) for k, v in wanted.items()}
     assert not any(found_in_index(blob, key) for key in (b"lib", b"zzz", b"glibc-"))
+
+
+def placed_one_by_one(entries: list[Entry]) -> bytes:
+    """The slots of an index as `rpmidxPutInternal` fills them, looking for each place from the beginning."""
+    count, keys, offsets = ndb_writer._slot_count(len(entries)), 1, dict[bytes, int]()
+    slots, overflow = [(0, 0)] * count, [0] * count
+    for key, _, _ in entries:
+        if key not in offsets:
+            offsets[key] = keys
+            keys += len(ndb_writer._key_length(len(key))) + len(key)
+    size = 64 + 12 * count + keys + 4096
+    mask = ndb_writer._hash_mask(size + -size % 4096 - 64 - 12 * count)
+    for key, number, position in entries:
+        value = ndb_writer.hash_ndb_key(key)
+        place, step = value & (count - 1), 7
+        while slots[place][0]:
+            place, step = (place + step) & (count - 1), step + 1
+        data, overflow[place] = ndb_writer._encode(number, position)
+        slots[place] = (offsets[key] | value & mask, data)
+    return b"".join(struct.pack("<II", *slot) for slot in slots) + struct.pack(f"<{count}I", *overflow)
+
+
+@settings(max_examples=examples(20), deadline=None)
+@given(st.randoms(use_true_random=False), st.integers(1, 60), st.integers(0, 900))
+def test_an_ndb_index_has_each_entry_where_rpm_puts_it(random: Random, names: int, count: int) -> None:
+    """Also where many entries have one key, and where keys share places: up to 900 of them in 1,024 slots and more."""
+    listed = list(
+        dict.fromkeys((b"name%d" % random.randrange(names), random.randrange(1, 1 << 25), 0) for _ in range(count))
+    )
+    blob = ndb_writer._index(listed)
+    assert blob[64:].startswith(placed_one_by_one(listed))
+
+
+def test_the_entries_of_one_name_are_placed_in_linear_time() -> None:
+    """A file name like `__init__.py` is in thousands of packages."""
+
+    def lines(count: int) -> int:
+        executed = 0
+
+        def trace(frame: FrameType, event: str, _: object) -> Callable[..., object] | None:
+            nonlocal executed
+            executed += event == "line"
+            return trace if frame.f_code is ndb_writer._index.__code__ else None
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            ndb_writer._index([(b"__init__.py", number, 0) for number in range(count)])
+        finally:
+            sys.settrace(before)
+        return executed
+
+    assert lines(1000) < 3 * lines(500)
 
 
 def swapped(data: bytes) -> bytes:
