@@ -150,6 +150,7 @@ def test_an_image_is_built_from_an_unmodified_redhat_repo_and_holds_no_secret(
     watching = threading.Thread(target=argument_lists, args=(done, seen))
     watching.start()
     argv = [sys.executable, "-m", "pipeline", "build", str(site.folder / "entitled.yaml"), "--no-smoke"]
+    argv += ["--platform", "rhel-9-registered"]
     ended = subprocess.run(
         [*entitled, *argv, "--store", str(store), "--output", str(output), "--json", "--progress", "plain"],
         capture_output=True,
