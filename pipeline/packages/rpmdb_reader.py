@@ -174,7 +174,7 @@ def _installed(blob: bytes, room: int) -> Installed:
 
 
 def _licenses(blob: bytes, tags: _Tags, room: int) -> list[str]:
-    """Return the paths of a package's licence files, which together have `room` characters at most."""
+    """Return the paths of a package's licence files, of `room` characters at most together."""
     flags, folders = _integers(blob, tags, _FILE_FLAGS), _strings(blob, tags, _DIRECTORY_NAMES)
     names, indexes = _strings(blob, tags, _BASE_NAMES), _integers(blob, tags, _DIRECTORY_INDEXES)
     states = _bytes(blob, tags, _FILE_STATES) or bytes([_NORMAL_STATE]) * len(names)
@@ -215,7 +215,7 @@ def _bytes(blob: bytes, tags: _Tags, tag: int) -> bytes:
 
 
 def _located(tags: _Tags, tag: int, kinds: Collection[int]) -> tuple[int, int]:
-    """Return the offset and count of a tag's items, of one of these types; none if it is missing."""
+    """Return the offset and count of a tag's items, of one of these types; none without it."""
     if tag not in tags:
         return 0, 0
     kind, offset, count = tags[tag]
