@@ -117,7 +117,10 @@ def read_groups(repositories: Sequence[OpenRepository], *, store: Store, progres
             reader.read(chunks(file))
         for target, listed in ((groups, reader.groups), (environments, reader.environments)):
             for one in listed:
-                known = target.setdefault(one.id, one)
+                known = target.setdefault(one.id, _Listed(one.id, one.name))
+                # What a later repository says of a package replaces the earlier, as libcomps merges groups.
+                named = {package.name for package in one.packages}
+                known.packages = {package: None for package in known.packages if package.name not in named}
                 known.packages |= one.packages
                 known.groups |= one.groups
     return PackageGroups(groups, environments)

@@ -308,7 +308,7 @@ def _solve(
     for line in lines:
         for group in line.found.groups:
             if line.found.rich is not None:
-                how = solv.Job.SOLVER_INSTALL | solv.Job.SOLVER_SOLVABLE_PROVIDES
+                how = solv.Job.SOLVER_INSTALL | solv.Job.SOLVER_SOLVABLE_PROVIDES | solv.Job.SOLVER_FORCEBEST
                 job = pool.Job(how, line.found.rich.id)
             else:
                 job = pool.Job(_INSTALL | solv.Job.SOLVER_FORCEBEST, pool.towhatprovides(list(group)))

@@ -35,10 +35,12 @@ def base_for(asked: dict[str, Any]) -> Any:
     conf.substitutions["releasever"] = asked["releasever"]
     conf.best = True
     conf.install_weak_deps = bool(asked.get("weak"))
-    conf.excludepkgs = asked.get("exclude", [])
+    conf.excludepkgs = ",".join(asked.get("exclude", []))
     conf.module_platform_id = "platform:el9"
     for name, one in asked["repositories"].items():
-        options = {key: value for key, value in one.items() if key != "url"}
+        # Of a list dnf would take the first entry alone.
+        options = {key: ",".join(value) if isinstance(value, list) else value for key, value in one.items() if value}
+        del options["url"]
         base.repos.add_new_repo(name, conf, baseurl=[one["url"]], **options)
     base.fill_sack(load_system_repo=True)
     base.read_comps()

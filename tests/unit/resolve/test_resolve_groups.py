@@ -92,6 +92,20 @@ def test_groups_of_one_id_in_several_repositories_are_one(world: World) -> None:
     assert "more-1-1.noarch" in world.names(["@core"]) and "bash-1-1.noarch" in world.names(["@core"])
 
 
+def test_what_a_later_repository_says_of_a_package_of_a_group_counts(world: World) -> None:
+    """As libcomps merges groups: one entry for each name."""
+    world.add("more", Rpm("more"), comps=HEAD + CORE.replace('type="default">dnf', 'type="optional">dnf') + "</comps>")
+    assert world.names(["@core"]) == [one for one in BROUGHT if not one.startswith(("dnf", "python"))]
+
+
+def test_the_best_of_a_conditional_package_is_demanded_as_by_dnf(tmp_path: Path) -> None:
+    rpms = (Rpm("bash"), Rpm("bash-help", "1-1"), Rpm("bash-help", "2-1", requires=("nothing",)))
+    comps = HEAD + CORE + "</comps>"
+    world = World(tmp_path).add("r", *rpms, comps=comps)
+    with pytest.raises(ResolutionError, match="bash-help-2-1"):
+        world.names(["@core"])
+
+
 def test_a_package_of_a_group_that_cannot_be_installed_is_an_error_as_for_dnf(tmp_path: Path) -> None:
     world = World(tmp_path).add("r", Rpm("tool", requires=("nothing",)), comps=HEAD + TOOLS + "</comps>")
     with pytest.raises(ResolutionError, match="requires nothing, which nothing provides"):
