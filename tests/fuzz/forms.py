@@ -1,7 +1,8 @@
 """Changes of an input that keep its form, so that the engine gets behind a parser, a checksum or base64.
 
 Half of all changes are the engine's own, of bytes; the others are of values in JSON, of words, lines and tags in text,
-of blocks in tar, of index entries in RPM headers. Pure: the same input, seed and engine give the same bytes.
+of blocks in tar, of index entries in RPM headers, of numbers in RPM databases. Pure: the same input, seed and engine
+give the same bytes.
 """
 
 from __future__ import annotations
@@ -11,11 +12,22 @@ import contextlib
 import json
 import random
 import re
+import struct
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
 from pipeline.digest import Digest
+from pipeline.packages.ndb_writer import (
+    BLOB_TAIL,
+    BLOCK,
+    NDB_PAGE_SIZE,
+    NDB_SLOT,
+    PACKAGES_HEADER,
+    PACKAGES_MAGIC,
+    SLOT_MAGIC,
+)
 
 Engine = Callable[[bytes, int], bytes]
 """The engine's own change: the input and the most bytes that may come of it."""
@@ -244,6 +256,33 @@ def words(data: bytes, chance: random.Random, engine: Engine) -> bytes:
     return bytes(made)
 
 
+def database(data: bytes, chance: random.Random, engine: Engine) -> bytes:
+    """Little-endian numbers of two or four bytes, as in Berkeley DB and ndb, or what `words` changes.
+
+    The magic numbers of ndb's slots and the checksums of its blobs are right again.
+    """
+    made = bytearray(words(data, chance, engine) if len(data) < 8 or chance.random() < 0.3 else data)
+    for _ in range(chance.choice((1, 1, 2, 4)) if len(made) >= 8 else 0):
+        size = chance.choice((2, 4))
+        at, other = (chance.randrange(0, len(made) - size, 2) for _ in range(2))
+        value = int.from_bytes(made[at : at + size], "little")
+        new = chance.choice((value - 1, value + 1, value ^ 1 << 8 * size - 1, 0, 1, 2, 3, 4, 7, 13, -1))
+        new_bytes = (new & (1 << 8 * size) - 1).to_bytes(size, "little")
+        made[at : at + size] = made[other : other + size] if chance.random() < 0.2 else new_bytes
+    return _ndb_summed(made)
+
+
+def _ndb_summed(data: bytearray) -> bytes:
+    if data.startswith(PACKAGES_MAGIC):
+        for slot in range(PACKAGES_HEADER.size, min(NDB_PAGE_SIZE, len(data) - NDB_SLOT.size), NDB_SLOT.size):
+            data[slot : slot + len(SLOT_MAGIC)] = SLOT_MAGIC
+            _, _, start, blocks = NDB_SLOT.unpack_from(data, slot)
+            tail = (start + blocks) * BLOCK - BLOB_TAIL.size
+            if NDB_PAGE_SIZE <= start * BLOCK < tail <= len(data) - BLOB_TAIL.size:
+                struct.pack_into("<I", data, tail, zlib.adler32(data[start * BLOCK : tail]))
+    return bytes(data)
+
+
 FORMS: Mapping[str, Change] = MappingProxyType(
     {
         **dict.fromkeys(
@@ -254,7 +293,7 @@ FORMS: Mapping[str, Change] = MappingProxyType(
         "image": image,
         "tar": archive,
         "header": words,
-        "rpmdb": words,
+        "rpmdb": database,
     }
 )
 """The form of each target's inputs; those not named here are texts."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import importlib.util
 import json
 import random
@@ -16,7 +17,8 @@ from pipeline.errors import VerificationError
 from pipeline.model.json_form import is_canonical
 from pipeline.oci.bill_json import parse_bill
 from pipeline.oci.image_manifest import parse_image
-from tests.fuzz.forms import SEPARATOR, archive, changed, document, image, text, words
+from pipeline.packages import read_installed
+from tests.fuzz.forms import SEPARATOR, archive, changed, database, document, image, text, words
 from tests.fuzz.reader import reader_digest
 from tests.fuzz.targets import TARGETS
 
@@ -80,7 +82,19 @@ def test_a_changed_archive_has_checksums_that_fit() -> None:
     assert headers > len(SEEDS)
 
 
-@pytest.mark.parametrize("change", [text, words])
+@pytest.mark.parametrize("name", ["bdb", "bdb-big-endian", "ndb"])
+def test_changed_rpm_databases_are_often_read_to_their_packages(name: str) -> None:
+    """The engine cuts an input at 8 KiB, and a checksum that does not fit hides what stands behind it."""
+    data = (CORPUS / "rpmdb" / name).read_bytes()
+    assert len(data) <= 8192 and len(read_installed(data)) == 2
+    read = 0
+    for seed in SEEDS:
+        with contextlib.suppress(VerificationError):
+            read += read_installed(database(data, random.Random(seed), _engine)) != read_installed(data)
+    assert read > 5
+
+
+@pytest.mark.parametrize("change", [text, words, database])
 def test_a_change_is_a_function_of_its_seed(change: object) -> None:
     data = (CORPUS / "metalink" / "small").read_bytes()
     assert callable(change)
