@@ -18,7 +18,6 @@ from closure import DebianPackage, Suites
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 SUITES = ("trixie", "sid")
-ARCHITECTURE = "amd64"
 
 # A mirror of Debian may lag behind, and unstable's Release files expire after a week. apt's own
 # answer is a floor for their life time rather than no check at all: the signature is always
@@ -58,10 +57,11 @@ def machine_uris(etc_apt: Path = Path("/etc/apt")) -> list[str]:
 
 
 class Archive:
-    """A private apt in ``home``; debs are kept in ``debs`` by their SHA-256."""
+    """A private apt in ``home`` for Debian's ``architecture``; debs are kept in ``debs`` by their SHA-256."""
 
-    def __init__(self, home: Path, debs: Path) -> None:
+    def __init__(self, home: Path, debs: Path, architecture: str) -> None:
         self._home = home
+        self._architecture = architecture
         self._debs = debs
         for folder in ("lists/partial", "cache/archives/partial", "etc/apt.conf.d", "etc/preferences.d"):
             (home / folder).mkdir(parents=True, exist_ok=True)
@@ -74,8 +74,8 @@ class Archive:
             f'Dir::State "{home}";\n'
             f'Dir::State::status "{home}/status";\n'
             f'Dir::Cache "{home}/cache";\n'
-            f'APT::Architecture "{ARCHITECTURE}";\n'
-            f'APT::Architectures {{ "{ARCHITECTURE}"; }};\n'
+            f'APT::Architecture "{architecture}";\n'
+            f'APT::Architectures {{ "{architecture}"; }};\n'
             'Acquire::Languages "none";\n'
             'Acquire::Retries "3";\n'
             'APT::Sandbox::User "root";\n'
@@ -84,7 +84,7 @@ class Archive:
     def _use(self, suites: tuple[str, ...]) -> None:
         uri = machine_uris()[0]
         lifetime = f"valid-until-min={RELEASE_LIFETIME_SECONDS}"
-        options = f"arch={ARCHITECTURE} signed-by={KEYRING} {lifetime}"
+        options = f"arch={self._architecture} signed-by={KEYRING} {lifetime}"
         lines = [f"deb [{options}] {uri} {suite} main\n" for suite in suites]
         (self._home / "etc/sources.list").write_text("".join(lines))
 

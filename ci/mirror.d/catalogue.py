@@ -54,10 +54,14 @@ class Conversion:
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """The requests, what is left out, the conversions that differ and the updates."""
+    """The requests, what is left out, the conversions that differ and the updates.
+
+    ``others`` is what other architectures than x86_64 have instead of ``stable``.
+    """
 
     stable: tuple[str, ...]
     mysql: tuple[str, ...]
+    others: tuple[str, ...]
     rivals: frozenset[str]
     without: frozenset[str]
     conversions: Mapping[str, Conversion]
@@ -88,6 +92,7 @@ def load(file: Path) -> Catalogue:
     return Catalogue(
         stable=tuple(data["requests"]["stable"]),
         mysql=tuple(data["requests"]["mysql"]),
+        others=tuple(data["requests"]["other-architectures"]),
         rivals=frozenset(data["requests"]["rivals"]),
         without=frozenset(data["requests"]["without"]),
         conversions={name: Conversion(name=name, **_hashable(entry)) for name, entry in data["package"].items()},

@@ -15,11 +15,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from architecture import ARCHITECTURES, Architecture
 from archive import SUITES, Archive, ArchiveUnavailable
 from catalogue import Catalogue, load
 from closure import DebianPackage, Suites, Unresolvable, close
-from conversion import Origin
-from jobs import PARTS, Builder, Keys, conversion_jobs, own_jobs
+from conversion import Origin, Parts
+from jobs import SOURCES_FOLDER, Builder, Keys, conversion_jobs, own_jobs
 from repository import Compression, assemble, put_in_place
 from rpmbuild import BuildFailed, PackageCache
 from signing import Signer, SigningFailed, signer
@@ -45,10 +46,22 @@ class Request:
     """What the command line asks for; ``stamp`` marks the mirror as up to date at the end."""
 
     output: Path
+    architecture: Architecture
     stamp: str
     refresh: bool
     large: bool
     quiet: bool
+
+    @property
+    def repositories(self) -> Path:
+        """Where the repositories are: in the mirror, those of another architecture in a folder of its name."""
+        return self.output if self.architecture.is_first else self.output / self.architecture.rpm
+
+    @property
+    def private(self) -> Path:
+        """Where debs and finished RPMs are kept."""
+        kept = self.output / ".private"
+        return kept if self.architecture.is_first else kept / self.architecture.rpm
 
     def say(self, text: str) -> None:
         """Print a line of progress."""
@@ -59,34 +72,39 @@ class Request:
 def make(request: Request) -> None:
     """Make or freshen the mirror."""
     started = time.monotonic()
-    private = request.output / ".private"
-    private.mkdir(parents=True, exist_ok=True, mode=0o700)
-    catalogue = load(PARTS.folder / "catalogue.toml")
-    archive = Archive(private / "apt", private / "debs")
+    private, keys = request.private, request.output / ".private"
+    keys.mkdir(parents=True, exist_ok=True, mode=0o700)
+    private.mkdir(exist_ok=True, mode=0o700)
+    request.repositories.mkdir(exist_ok=True)
+    architecture = request.architecture
+    parts = Parts(architecture.parts(SOURCES_FOLDER, private / "parts"))
+    catalogue = architecture.catalogue(load(SOURCES_FOLDER / "catalogue.toml"))
+    archive = Archive(private / "apt", private / "debs", architecture.debian)
     selection, debs = select_and_fetch(archive, catalogue, request)
     request.say(f"{len(selection.packages)} Debian packages chosen")
     origin = Origin(selection.packages, debs, catalogue.names_for(selection.packages))
     with (
-        signer(private / "key", "relbuild development mirror") as mirror_key,
-        signer(private / "stranger", "stranger to the development mirror") as stranger_key,
+        signer(keys / "key", "relbuild development mirror") as mirror_key,
+        signer(keys / "stranger", "stranger to the development mirror") as stranger_key,
     ):
-        keys = Keys(mirror_key, stranger_key)
-        jobs = conversion_jobs(catalogue, origin, keys.identity())
-        jobs += own_jobs(keys.identity(), large=request.large or (request.output / "large").exists())
-        cache = PackageCache(private, PARTS.folder)
-        packages, built = Builder(cache, origin, keys, request.say).build(jobs)
+        both = Keys(mirror_key, stranger_key)
+        large = request.large or (request.repositories / "large").exists()
+        jobs = conversion_jobs(catalogue, origin, both.identity(), parts, architecture)
+        jobs += own_jobs(both.identity(), parts, architecture, large=large)
+        cache = PackageCache(private, parts.folder)
+        packages, built = Builder(cache, origin, both, parts, architecture, request.say).build(jobs)
         request.say("Writing the repositories")
-        publish(request.output, packages, catalogue, mirror_key)
+        publish(request, packages, catalogue, mirror_key)
     cache.keep_only({job.key for job in jobs})
     archive.keep_only(selection.packages.values())
-    write_state(request.output, selection, packages, built)
+    write_state(request.repositories, selection, packages, built)
     if selection.without_mysql is None:
-        write_whole(request.output / ".stamp", request.stamp)
+        write_whole(request.repositories / ".stamp", request.stamp)
     else:
         # Without a stamp the next run tries again.
-        (request.output / ".stamp").unlink(missing_ok=True)
+        (request.repositories / ".stamp").unlink(missing_ok=True)
         print(f"ci/mirror: THE MIRROR IS WITHOUT MYSQL: {selection.without_mysql}", file=sys.stderr)
-    request.say(f"Done in {time.monotonic() - started:.0f} s: {request.output}")
+    request.say(f"Done in {time.monotonic() - started:.0f} s: {request.repositories}")
 
 
 def select_and_fetch(archive: Archive, catalogue: Catalogue, request: Request) -> tuple[Selection, dict[str, Path]]:
@@ -133,18 +151,22 @@ def select(suites: Suites, catalogue: Catalogue, unstable_problem: str | None = 
     return Selection(close(suites, catalogue.stable, catalogue.without, catalogue.rivals), unstable_problem)
 
 
-def publish(output: Path, packages: dict[str, list[Path]], catalogue: Catalogue, key: Signer) -> None:
+def publish(request: Request, packages: dict[str, list[Path]], catalogue: Catalogue, key: Signer) -> None:
     """Assemble every repository beside its place, then put them there."""
-    staging = output / ".private/repositories"
+    staging, output = request.private / "repositories", request.repositories
     shutil.rmtree(staging, ignore_errors=True)
     for name, files in packages.items():
         # One of each kind, so that readers of both are exercised.
         compression: Compression = "zstd" if name == "base" else "gzip"
         advisories = catalogue.updates if name == "updates" else {}
         assemble(staging / name, files, compression, advisories, key)
-    write_whole(output / "RPM-GPG-KEY-local", key.public_key().decode())
+    write_whole(request.output / "RPM-GPG-KEY-local", key.public_key().decode())
     for name in packages:
         put_in_place(staging / name, output / name)
+    # So that one URL with $basearch leads to the repositories of each architecture.
+    here = request.output / "x86_64"
+    if not here.is_symlink():
+        here.symlink_to(".")
     shutil.rmtree(staging)
 
 
@@ -176,12 +198,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="ci/mirror")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--stamp", required=True)
+    parser.add_argument("--arch", choices=sorted(ARCHITECTURES), default="x86_64")
     parser.add_argument("--refresh", action="store_true")
     parser.add_argument("--large", action="store_true")
     parser.add_argument("--quiet", action="store_true")
     arguments = parser.parse_args()
     request = Request(
         output=arguments.output.resolve(),
+        architecture=ARCHITECTURES[arguments.arch],
         stamp=arguments.stamp,
         refresh=arguments.refresh,
         large=arguments.large,

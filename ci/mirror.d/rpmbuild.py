@@ -56,7 +56,7 @@ class Build:
     spec: str
     build_time: int | None
     payload: str | None = None
-    target: str | None = None
+    target: str = "x86_64-linux"
     sources: Mapping[str, Path] = field(default_factory=dict)
 
 
@@ -160,7 +160,7 @@ def _rpmbuild(stage: list[str], spec: Path, defines: Mapping[str, str], build: B
     }
     if build.build_time is not None:
         environment["SOURCE_DATE_EPOCH"] = str(build.build_time)
-    command = ["rpmbuild", *stage, "--quiet", "--target", build.target or "x86_64-linux"]
+    command = ["rpmbuild", *stage, "--quiet", "--target", build.target]
     for name, value in defines.items():
         command += ["--define", f"{name} {value}"]
     done = subprocess.run(

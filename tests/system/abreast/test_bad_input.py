@@ -239,7 +239,7 @@ def test_metadata_whose_signature_is_not_good(bench: Bench) -> None:
     repomd = copy / "repodata" / "repomd.xml"
     repomd.write_text(repomd.read_text().replace("<revision>", "<revision>9", 1))
     text = (bench.folder / "repositories.yaml").read_text()
-    (bench.folder / "repositories.yaml").write_text(text.replace("file://$mirror/updates", f"file://{copy}"))
+    (bench.folder / "repositories.yaml").write_text(text.replace("file://$mirror/$basearch/updates", f"file://{copy}"))
     bench.plain()
     ended = bench.build()
     assert ended.status == 5 and "Traceback" not in ended.stderr, ended.stderr

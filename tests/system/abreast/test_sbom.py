@@ -213,6 +213,7 @@ def test_metadata_that_changed_alone_changes_no_lock(
     order = BuildOptions(copy / "redis.yaml", copy / "repositories.yaml")
     moved = tmp_path / "mirror"
     moved.mkdir()
+    (moved / "x86_64").symlink_to(".")
     for name in ("base", "updates"):
         (moved / name).mkdir()
         for file in (mirror / name).glob("*.rpm"):
