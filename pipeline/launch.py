@@ -31,6 +31,7 @@ from pipeline.sandbox import (
     BindMount,
     Instance,
     SandboxRegistry,
+    emulator_label,
     launch,
     open_network,
     publish_port,
@@ -92,11 +93,12 @@ def run_tests(
     `again`. An image that does not pass is no error here: the report says so. `folder` is the recipe's, which
     `upgrade_from` is relative to.
 
-    Raises UsageError `upgrade-from-missing`, EnvironmentLacking.
+    Raises UsageError `upgrade-from-missing`, EnvironmentLacking, such as `architecture-foreign`.
     """
     whole, plan = plan, plan_to_test(plan, full=full)
     checks, runtime = plan_digest(plan), str(sandboxes.runtime)
     older = _older(plan, folder, store) if plan.upgrade_from else None
+    emulator = emulator_label(image.config.architecture)
     name = identity(
         "smoke",
         FORMAT,
@@ -104,6 +106,7 @@ def run_tests(
         plan=checks,
         runtime=runtime,
         older=older.digest if older else None,
+        **({"emulator": emulator} if emulator else {}),
     )
     known = None if again else store.recall_as(name, _read_report)
     if known is not None and known.passed and known.image == image.digest:
@@ -113,7 +116,15 @@ def run_tests(
     lowers = unpack_layers(image, store, progress)
     before = (older, unpack_layers(older, store, progress)) if older else None
     report = smoke(
-        image, lowers, plan, sandboxes=sandboxes, progress=progress, clock=clock, older=before, holding=holding
+        image,
+        lowers,
+        plan,
+        sandboxes=sandboxes,
+        progress=progress,
+        clock=clock,
+        older=before,
+        holding=holding,
+        emulator=emulator,
     )
     if not report.passed:
         return SmokeResult(report, reused=False, evidence=None)

@@ -12,7 +12,7 @@ from pipeline.layers.scriptlet_failures import judge_failure, unused_waivers
 from pipeline.layers.state_layer import StateInputs, StateLayer, build_state_layer
 from pipeline.mirror.image_tags import version_tag
 from pipeline.model.change import Change
-from pipeline.model.configuration import BASE_DIGEST, image_config, inherited
+from pipeline.model.configuration import BASE_DIGEST, image_config, inherited, oci_architecture
 from pipeline.model.image import Image, Layer
 from pipeline.model.recipe import Recipe
 from pipeline.model.scriptlets import ToleratedFailure
@@ -23,6 +23,7 @@ from pipeline.provenance_inputs import BuildInputs
 from pipeline.recipes import template_scope
 from pipeline.render import evaluate_template
 from pipeline.resolve import image_layers
+from pipeline.sandbox import SandboxRegistry, find_emulator
 from pipeline.smoke import FailureHold, plan_digest
 from pipeline.transfer import Download, Network, fetch
 from pipeline.trees import (
@@ -134,10 +135,19 @@ def add_state(
         ),
         locked.recipe.scriptlets,
         store=build_env.store,
-        sandboxes=build_env.sandboxes,
+        sandboxes=lambda: _sandboxes_for(locked.section.resolution.arch, build_env),
         compression=options.compression,
         progress=build_env.progress,
     )
+
+
+def _sandboxes_for(arch: str, build_env: BuildEnvironment) -> SandboxRegistry:
+    """Open the sandbox registry.
+
+    Raises EnvironmentLacking `architecture-foreign` if programs of `arch` cannot be run here.
+    """
+    find_emulator(oci_architecture(arch))
+    return build_env.sandboxes()
 
 
 def judge_scriptlets(

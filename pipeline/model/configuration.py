@@ -25,6 +25,11 @@ _ARCHITECTURES = {
 """RPM's names of architectures → OCI's (Go's GOARCH)."""
 
 
+def oci_architecture(arch: str) -> str:
+    """Return OCI's name of one of rpm's architectures."""
+    return _ARCHITECTURES.get(arch, arch)
+
+
 def image_config(
     recipe: Recipe, version: str, said: Callable[[str], str], *, arch: str, created: int, rpm_database: RpmDatabase
 ) -> ImageConfig:
@@ -41,7 +46,7 @@ def image_config(
     }
     settings = {key.name: _evaluated(key, getattr(plan, key.name), said) for key in IMAGE_KEYS}
     settings["labels"] = tuple(sorted(labelled(labels, rpm_database).items()))
-    return replace(ImageConfig(architecture=_ARCHITECTURES.get(arch, arch), created=created), **settings)
+    return replace(ImageConfig(architecture=oci_architecture(arch), created=created), **settings)
 
 
 def _evaluated(key: ImageKey, value: Any, said: Callable[[str], str]) -> Any:  # noqa: ANN401  as the key has it

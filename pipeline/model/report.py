@@ -95,6 +95,7 @@ class SmokeReport:
 
     `plan` is the digest of what was asked (`asked`), `config` what the image says of itself, `older` the image that
     upgrading started from. `runtime` e.g. `runc 1.1.5`, `started` seconds since the epoch, `took` milliseconds.
+    `emulator` e.g. `qemu-aarch64 7.2.22` if the machine could not run the image's programs by itself.
     """
 
     image: Digest
@@ -108,6 +109,12 @@ class SmokeReport:
     asked: SmokePlan = field(default_factory=SmokePlan)
     config: ImageConfig = field(default_factory=lambda: ImageConfig("", 0))
     older: Older | None = None
+    emulator: str = ""
+
+    @property
+    def execution(self) -> str:
+        """The runtime that the image was tested under, with its emulator if there was one."""
+        return f"{self.runtime}, emulated by {self.emulator}" if self.emulator else self.runtime
 
     @property
     def problems(self) -> tuple[str, ...]:

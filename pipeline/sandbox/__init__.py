@@ -15,6 +15,7 @@ with imported_when_used(__name__):
         CommandResult,
         build_session,
     )
+    from pipeline.sandbox.emulation import Emulator, emulated_architectures, emulator_label, find_emulator
     from pipeline.sandbox.exit_reason import explain_exit
     from pipeline.sandbox.host_check import HostFinding, check_host
     from pipeline.sandbox.instance import Instance
@@ -32,6 +33,7 @@ __all__ = [
     "BuildLimits",
     "BuildSession",
     "CommandResult",
+    "Emulator",
     "HostFinding",
     "Instance",
     "InstanceNetwork",
@@ -41,7 +43,10 @@ __all__ = [
     "Volumes",
     "build_session",
     "check_host",
+    "emulated_architectures",
+    "emulator_label",
     "explain_exit",
+    "find_emulator",
     "find_runtime",
     "launch",
     "open_network",

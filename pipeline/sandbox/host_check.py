@@ -14,6 +14,7 @@ from pipeline.errors import RelbuildError
 from pipeline.model.limits import LIMITS
 from pipeline.sandbox import kernel, loop_device
 from pipeline.sandbox.cgroups import PARENT_CGROUP, mounted_hierarchies, usable_hierarchies
+from pipeline.sandbox.emulation import emulated_architectures
 from pipeline.sandbox.idmap import first_id_of, user_and_network_namespace, user_namespace
 from pipeline.sandbox.instance_network import create_link
 from pipeline.sandbox.mount_namespace import open_mount_namespace
@@ -65,10 +66,18 @@ def _findings(folder: Path | None) -> Iterator[HostFinding]:
     if not in_user_namespace():
         # In a user namespace there are no block devices, as the finding `privileges` says.
         yield _tried("loop devices", lambda: _loop(folder), "volumes of limited size")
+    yield _other_architectures()
     yield _tried("libarchive", _archives, "reading layers and archives")
     for program, purpose in _PROGRAMS:
         path = process.find_program(program)
         yield HostFinding(program, path is not None, str(path or "not installed: run ci/setup"), purpose)
+
+
+def _other_architectures() -> HostFinding:
+    """Find for which other architectures images can be built and tested; none is no fault."""
+    found = emulated_architectures()
+    detail = f"emulated: {', '.join(found)}" if found else "none: install qemu-user-static and binfmt-support"
+    return HostFinding("other architectures", True, detail, "scriptlets and smoke tests of their images")
 
 
 def _runtime() -> str:

@@ -26,7 +26,7 @@ from pipeline.model.rpm_database import database_paths
 from pipeline.model.value_comparison import SHOWN_LIMIT
 from pipeline.model.value_rules import Rule
 from pipeline.packages import DATABASE_LIMIT, Installed, read_installed
-from pipeline.sandbox import Instance, RootFs
+from pipeline.sandbox import Instance, RootFs, find_emulator
 from pipeline.smoke.network_probes import probe_http, probe_stream
 from pipeline.smoke.procfs import list_listeners, list_processes, open_root
 
@@ -146,7 +146,7 @@ class InstanceProbe:
     def processes(self) -> tuple[RunningProcess, ...]:
         """As `Probe` says."""
         with _unanswered_errors():
-            return list_processes(self.instance)
+            return list_processes(self.instance, find_emulator(self.image.config.architecture))
 
     def listeners(self) -> tuple[ListeningSocket, ...]:
         """As `Probe` says."""

@@ -65,6 +65,8 @@ def _facts(report: SmokeReport, instance: InstanceReport) -> Iterable[tuple[str,
     yield "image", str(report.image)
     yield "plan", str(report.plan)
     yield "runtime", report.runtime
+    if report.emulator:
+        yield "emulator", report.emulator
     for limit in instance.limits:
         read = "nothing" if limit.read is None else str(limit.read)
         state = "enforced" if limit.enforced else f"NOT ENFORCED: {limit.reason}"

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from pipeline.errors import SmokeError
 from pipeline.model.probe import ListeningSocket, RunningProcess
-from pipeline.sandbox import Instance, RootFs, kernel
+from pipeline.sandbox import Emulator, Instance, RootFs, kernel
 
 _TABLES = (("tcp", "tcp"), ("tcp6", "tcp"), ("udp", "udp"), ("udp6", "udp"))
 """Files of /proc/PID/net (proc_net_tcp(5)) and the protocol of each."""
@@ -52,15 +52,18 @@ def open_root(instance: Instance) -> Iterator[RootFs]:
         os.close(handle)
 
 
-def list_processes(instance: Instance) -> tuple[RunningProcess, ...]:
-    """List all processes of the instance, without zombies, in the order of their PIDs."""
+def list_processes(instance: Instance, emulator: Emulator | None = None) -> tuple[RunningProcess, ...]:
+    """List all processes of the instance, without zombies, in the order of their PIDs.
+
+    Command lines are the programs' own: without the `emulator` that runs them.
+    """
     pids = sorted(instance.slot.group.processes())
     limit = max(_CMDLINE_MIN, min(_CMDLINE_MAX, _CMDLINE_TOTAL // max(1, len(pids))))
-    found = (_process(pid, instance.slot.base, limit) for pid in pids)
+    found = (_process(pid, instance.slot.base, limit, emulator) for pid in pids)
     return tuple(process for process in found if process is not None)
 
 
-def _process(pid: int, base: int, limit: int) -> RunningProcess | None:
+def _process(pid: int, base: int, limit: int, emulator: Emulator | None) -> RunningProcess | None:
     folder = Path("/proc", str(pid))
     try:
         status = (folder / "status").read_text(errors="replace")
@@ -73,6 +76,8 @@ def _process(pid: int, base: int, limit: int) -> RunningProcess | None:
     if facts.get("State", "Z")[:1] in "ZX" or "Uid" not in facts:
         return None
     argv = words.rstrip(b"\0").split(b"\0")
+    if emulator is not None:
+        argv = emulator.program_arguments(argv)
     uid = int(facts["Uid"].split()[0]) - base
     command = " ".join(word.decode(errors="replace") for word in argv)
     program = argv[0].decode(errors="replace").rpartition("/")[2]

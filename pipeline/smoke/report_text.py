@@ -40,7 +40,7 @@ def _lines(report: SmokeReport) -> Iterator[str]:
     if problems and report.claimed:
         yield from (f"✗ verdict recomputed: {problem}" for problem in problems)
     verdict = "DID NOT PASS" if problems else "passed"
-    yield f"{verdict} in {format_seconds(report.took)} under {report.runtime}"
+    yield f"{verdict} in {format_seconds(report.took)} under {report.execution}"
 
 
 def format_neighbours(figures: NeighbourFigures) -> str:

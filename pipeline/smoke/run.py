@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -31,6 +31,11 @@ _ARBITRARY = range(10_000, 60_000)
 """User IDs that no image has an account for, within a container's range of IDs."""
 
 
+EMULATION_SLOWDOWN = 10
+"""How many times longer checks may take if the image's programs are emulated: MySQL's first start needs 66
+seconds of CPU under qemu and 3.6 without, and a recipe's deadlines have room for a machine that is twice as slow."""
+
+
 class FailureHold(Protocol):
     """Protocol of an object that keeps failed instances running, for a person to inspect."""
 
@@ -51,12 +56,14 @@ def smoke(
     clock: Callable[[], float],
     older: UnpackedImage | None = None,
     holding: FailureHold | None = None,
+    emulator: str = "",
 ) -> SmokeReport:
     """Run a smoke test: launch instances of `image` and ask the checks of `plan`.
 
     Launches `plan.instances` instances from its unpacked layers (lowest first), one more for each of `plan.variants`
     and one that starts as `older` (for an upgrade), and asks `plan.ready` and `plan.checks` of each; then measures
-    `plan.neighbours`. `clock` returns seconds since the epoch.
+    `plan.neighbours`. `clock` returns seconds since the epoch. `emulator` is what the machine runs the image's programs
+    with ("": nothing, they are its own); then checks may take EMULATION_SLOWDOWN times as long.
 
     A failed image gives a report that does not pass. Raises EnvironmentLacking when the host cannot run it.
     """
@@ -67,7 +74,8 @@ def smoke(
     if questions and plan.instances > 0:
         roles = list(_roles(image, lowers, plan, older))
         with task(progress, "smoke", image.name, total=len(roles) * len(questions)) as running:
-            instances = _side_by_side(_SmokeRun(plan, sandboxes, running, holding), roles)
+            paced = _with_longer_deadlines(plan) if emulator else plan
+            instances = _side_by_side(_SmokeRun(paced, sandboxes, running, holding), roles)
         if plan.neighbours is not None:
             neighbours = measure_neighbours(image, lowers, plan, sandboxes=sandboxes, progress=progress)
     return SmokeReport(
@@ -82,7 +90,18 @@ def smoke(
         asked=plan,
         config=image.config,
         older=Older(older[0].digest, older[0].config) if older is not None else None,
+        emulator=emulator,
     )
+
+
+def _with_longer_deadlines(plan: SmokePlan) -> SmokePlan:
+    """Return the plan with an emulated image's deadlines; the report has the recipe's."""
+
+    def longer(check: Check) -> Check:
+        return replace(check, within=check.within * EMULATION_SLOWDOWN)
+
+    ready = longer(plan.ready) if plan.ready else None
+    return replace(plan, ready=ready, checks=tuple(map(longer, plan.checks)))
 
 
 def _roles(

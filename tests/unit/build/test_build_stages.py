@@ -154,7 +154,7 @@ def test_the_state_is_made_above_all_layers_from_paths_as_they_are_in_the_tree(
     assert inputs.headers == made.headers and inputs.below == below.packages, "the parent's scripts ran already"
     assert (inputs.files, inputs.remove, inputs.build_time) == (files, ("/tmp/*",), made.section.build_time)
     assert options["compression"] is Compression.ZSTD and options["store"] is here.store
-    assert options["sandboxes"] == here.sandboxes, "which is opened only if a script has to run"
+    assert callable(options["sandboxes"]), "which is opened only if a script has to run"
 
 
 def test_a_change_of_the_parents_that_is_changed_again_is_told_once(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from pipeline.model.plan_form import plan_digest
 from pipeline.model.report import Older
 from pipeline.model.smoke import Neighbours, SmokePlan
 from pipeline.progress import QUIET
+from pipeline.smoke import run as smoke_module
 from pipeline.store import Store
 from tests.support.builds import image as plain_image
 from tests.support.journal import Journal
@@ -392,3 +393,30 @@ def test_a_draft_of_checks_is_made_from_one_instance_under_the_plans_limits(
     assert told == "checks of tiny-record" and journal.last(launch.launch).args[2] == PLAN.limits
     assert journal.last(launch.draft_checks).options["settling"] == 2.0
     assert journal.names[-1] == "give tiny-record"
+
+
+def test_an_emulated_image_has_longer_and_the_report_has_the_recipes_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[SmokePlan] = []
+    monkeypatch.setattr(smoke_module, "_side_by_side", lambda smoke_run, roles: seen.append(smoke_run.plan) or ())
+    sandboxes: Any = SimpleNamespace(runtime="runc 1")
+    for emulator in ("qemu", ""):
+        report = smoke_module.smoke(image(), (), PLAN, sandboxes=sandboxes, clock=lambda: 0, emulator=emulator)
+        assert (report.asked, report.plan, report.emulator) == (PLAN, plan_digest(PLAN), emulator)
+    emulated, native = seen
+    assert native == PLAN
+    assert PLAN.ready is not None and emulated.ready is not None
+    assert emulated.ready.within == PLAN.ready.within * smoke_module.EMULATION_SLOWDOWN
+    assert [one.within for one in emulated.checks] == [
+        one.within * smoke_module.EMULATION_SLOWDOWN for one in PLAN.checks
+    ]
+    assert emulated.limits == PLAN.limits
+
+
+def test_a_verdict_under_an_emulator_counts_under_the_same_one_alone(bench: Bench, journal: Journal) -> None:
+    by = {"now": "qemu 7"}
+    journal.stand_in(launch, launch.emulator_label, lambda architecture: by["now"])
+    assert not bench.test().reused
+    assert bench.test().reused
+    for other in ("qemu 8", ""):
+        by["now"] = other
+        assert not bench.test().reused

@@ -21,13 +21,13 @@ from pipeline.model.checks.account_check import AccountAnswer, AccountFacts
 from pipeline.model.checks.file_check import FileFacts
 from pipeline.model.checks.listening_check import ListeningAnswer, ListeningFacts
 from pipeline.model.checks.process_check import PROCESSES_MOST, ProcessAnswer, ProcessFacts
-from pipeline.model.image import Image
 from pipeline.model.smoke import Check
 from pipeline.sandbox import Instance
 from pipeline.sandbox.container_user import resolve_user
 from pipeline.sandbox.rootfs import RootFs
 from pipeline.smoke import procfs
 from pipeline.smoke.instance_probe import InstanceProbe
+from tests.support.tested_images import image
 
 _PR_SET_NAME = 15
 
@@ -63,7 +63,7 @@ class Stub:
 def look(subject: Subject, stub: Stub) -> object:
     (kind,) = (kind for kind in CHECK_KINDS if kind.subject is type(subject))
     check = Check("c", CheckKind(kind.name), 1, subject=subject)
-    return attempt(check, InstanceProbe(stub.as_instance(), cast(Image, None)), 0).answer
+    return attempt(check, InstanceProbe(stub.as_instance(), image()), 0).answer
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def test_more_processes_than_are_looked_at_are_counted_and_not_read(monkeypatch:
 
 def test_command_lines_of_many_processes_take_a_bounded_memory_together(monkeypatch: pytest.MonkeyPatch) -> None:
     limits: list[int] = []
-    monkeypatch.setattr(procfs, "_process", lambda pid, base, limit: limits.append(limit))
+    monkeypatch.setattr(procfs, "_process", lambda pid, base, limit, emulator: limits.append(limit))
     for count in (1, 100, 4096):
         limits.clear()
         procfs.list_processes(Stub(1, *range(2, count + 1)).as_instance())
@@ -160,7 +160,7 @@ def test_numbers_without_end_and_lines_that_are_none_are_no_accounts(accounts: P
     assert found.entry is not None
     assert found.entry[2] == "33"
     assert stub.files is not None
-    assert names_of_id(0, "root2", InstanceProbe(stub.as_instance(), cast(Image, None)).files, "/etc/passwd") == ()
+    assert names_of_id(0, "root2", InstanceProbe(stub.as_instance(), image()).files, "/etc/passwd") == ()
 
 
 @pytest.mark.parametrize("name", ["root2", "admin", "long", "square"])

@@ -119,9 +119,19 @@ class TestJson:
     def test_nothing_missing_is_guessed(self) -> None:
         whole = report_json(REPORT)
         for key in whole:
-            if key != "passed":
+            if key not in ("passed", "emulator"):
                 with pytest.raises(VerificationError):
                     read_report({name: value for name, value in whole.items() if name != key})
+
+    def test_a_report_from_before_emulators_were_named_had_none(self) -> None:
+        older = {name: value for name, value in report_json(REPORT).items() if name != "emulator"}
+        assert read_report(older) == REPORT and read_report(older).execution == "runc 1"
+
+    def test_it_says_by_what_an_image_was_emulated(self) -> None:
+        emulated = replace(REPORT, emulator="qemu-aarch64 7.2.22")
+        assert read_report(report_json(emulated)) == emulated
+        assert report_lines(emulated)[-1].endswith("under runc 1, emulated by qemu-aarch64 7.2.22")
+        assert b'name="emulator" value="qemu-aarch64 7.2.22"' in junit_report(emulated, "x")
 
 
 class TestPlanDigest:

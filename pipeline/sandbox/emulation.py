@@ -1,0 +1,183 @@
+"""Find the emulator of binfmt_misc that runs another architecture's programs here.
+
+Registrations are read as the kernel shows them (Documentation/admin-guide/binfmt-misc.rst). One counts if it has the
+flag F: its interpreter was opened when it was registered, so that it is found whatever the root file system is.
+"""
+
+from __future__ import annotations
+
+import platform
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from pipeline import process
+from pipeline.errors import EnvironmentLacking
+
+REGISTRATIONS = Path("/proc/sys/fs/binfmt_misc")
+
+_REGISTRATION_LIMIT = 4096
+"""Bytes of a registration that are read; they have 300."""
+
+_LABEL_SECONDS = 10.0
+
+_NATIVE: Mapping[str, frozenset[str]] = MappingProxyType(
+    {
+        "x86_64": frozenset({"amd64", "386"}),
+        "aarch64": frozenset({"arm64"}),
+        "ppc64le": frozenset({"ppc64le"}),
+        "s390x": frozenset({"s390x"}),
+        "riscv64": frozenset({"riscv64"}),
+    }
+)
+"""The kernel's names of machines → OCI's names of the architectures whose programs they run by themselves."""
+
+_ELF: Mapping[str, tuple[int, str, int]] = MappingProxyType(
+    {
+        "amd64": (2, "little", 62),
+        "386": (1, "little", 3),
+        "arm64": (2, "little", 183),
+        "arm": (1, "little", 40),
+        "ppc64le": (2, "little", 21),
+        "s390x": (2, "big", 22),
+        "riscv64": (2, "little", 243),
+    }
+)
+"""OCI's names of architectures → class, byte order and `e_machine` in the header of their programs (elf(5))."""
+
+_POSITION_INDEPENDENT = 3
+"""ET_DYN: what programs of today's distributions are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Emulator:
+    """An interpreter that the kernel runs programs of one architecture with.
+
+    `interpreter` is the path in its registration, and `keeps_name` whether it gets the program's own name as well
+    (flag P). `label` is for people and reports, such as `qemu-aarch64 7.2.22`.
+    """
+
+    interpreter: str
+    keeps_name: bool
+    label: str
+
+    def program_arguments(self, arguments: list[bytes]) -> list[bytes]:
+        """Return an emulated program's arguments without those that the kernel put first."""
+        before = 2 if self.keeps_name else 1
+        if len(arguments) <= before or arguments[0] != self.interpreter.encode():
+            return arguments
+        return arguments[before:]
+
+
+def find_emulator(
+    architecture: str, *, machine: str | None = None, registrations: Path = REGISTRATIONS
+) -> Emulator | None:
+    """Return the emulator for programs of `architecture` (OCI's name), None if none is needed.
+
+    Raises EnvironmentLacking `architecture-foreign` if the machine can run them in no way.
+    """
+    here = machine or platform.machine()
+    if architecture in _NATIVE.get(here, frozenset()):
+        return None
+    header = _program_header(architecture)
+    for registration in _registrations(registrations) if header else ():
+        if registration.runs(header):
+            return registration.emulator()
+    raise EnvironmentLacking(
+        "architecture-foreign",
+        f"this machine ({here}) cannot run programs for {architecture}: {_obstacle(registrations)}",
+        hint="install qemu-user-static and binfmt-support (Debian) or qemu-user-static (Fedora), "
+        "or build on a machine, or with a night's worker, of that architecture",
+    )
+
+
+def emulator_label(architecture: str) -> str:
+    """Return the label of the emulator for `architecture`, "" if none is needed.
+
+    Raises as `find_emulator`.
+    """
+    emulator = find_emulator(architecture)
+    return emulator.label if emulator else ""
+
+
+def emulated_architectures(registrations: Path = REGISTRATIONS) -> tuple[str, ...]:
+    """Return OCI's names of the architectures that are emulated here, sorted."""
+    native = _NATIVE.get(platform.machine(), frozenset())
+    known = list(_registrations(registrations))
+    return tuple(
+        sorted(name for name in _ELF if name not in native and any(one.runs(_program_header(name)) for one in known))
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Registration:
+    interpreter: str
+    flags: str
+    offset: int
+    magic: bytes
+    mask: bytes
+
+    def runs(self, header: bytes) -> bool:
+        """Return whether it is for programs that begin with `header`, in any root."""
+        end = self.offset + len(self.magic)
+        if "F" not in self.flags or end > len(header):
+            return False
+        masked = zip(header[self.offset : end], self.magic, self.mask, strict=True)
+        return all((ours ^ theirs) & mask == 0 for ours, theirs, mask in masked)
+
+    def emulator(self) -> Emulator:
+        return Emulator(self.interpreter, "P" in self.flags, _label(Path(self.interpreter)))
+
+
+def _registrations(folder: Path) -> Iterator[_Registration]:
+    """Read the enabled registrations by magic; none where they are switched off."""
+    try:
+        if (folder / "status").read_text().strip() != "enabled":
+            return
+        files = sorted(path for path in folder.iterdir() if path.name not in ("status", "register"))
+    except OSError:
+        return
+    for file in files:
+        try:
+            with file.open(encoding="ascii", errors="replace") as open_file:
+                text = open_file.read(_REGISTRATION_LIMIT)
+        except OSError:
+            continue  # It was removed meanwhile.
+        facts = dict(re.findall(r"(?m)^(interpreter|flags:|offset|magic|mask) ?(.*)$", text))
+        if not text.startswith("enabled") or not re.fullmatch(r"([0-9a-f]{2})+", facts.get("magic", "")):
+            continue
+        magic = bytes.fromhex(facts["magic"])
+        mask = bytes.fromhex(facts["mask"]) if "mask" in facts else b"\xff" * len(magic)
+        yield _Registration(facts["interpreter"], facts.get("flags:", ""), int(facts.get("offset", "0")), magic, mask)
+
+
+def _program_header(architecture: str) -> bytes:
+    """Return the first 20 bytes of a program; b"" for an unknown architecture."""
+    if architecture not in _ELF:
+        return b""
+    word, order, machine = _ELF[architecture]
+    big = order == "big"
+    numbers = b"".join(number.to_bytes(2, "big" if big else "little") for number in (_POSITION_INDEPENDENT, machine))
+    return bytes([0x7F, *b"ELF", word, 2 if big else 1, 1, 0]) + bytes(8) + numbers
+
+
+def _label(interpreter: Path) -> str:
+    """Return name and version of an interpreter.
+
+    Its file may be missing here, for the kernel has it open: then the file's name.
+    """
+    path = interpreter.resolve()
+    try:
+        told = process.run([path, "--version"], timeout=_LABEL_SECONDS, check=False).stdout.decode(errors="replace")
+    except (OSError, EnvironmentLacking):
+        told = ""
+    found = re.match(r"(\S+) version (\S+)", told)
+    return f"{found[1]} {found[2]}" if found else path.name
+
+
+def _obstacle(registrations: Path) -> str:
+    if not (registrations / "status").exists():
+        return f"binfmt_misc is not mounted at {registrations}"
+    return "no emulator is registered for it with the flag F"

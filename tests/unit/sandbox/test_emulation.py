@@ -1,0 +1,88 @@
+"""Whether this machine runs programs of an architecture by itself, through an emulator, or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import EnvironmentLacking
+from pipeline.sandbox.emulation import Emulator, find_emulator
+
+# As Debian's qemu-user-static registers them.
+MAGIC = {
+    "arm64": ("7f454c460201010000000000000000000200b700", "ffffffffffffff00fffffffffffffffffeffffff"),
+    "s390x": ("7f454c4602020100000000000000000000020016", "ffffffffffffff00fffffffffffffffffffeffff"),
+    "riscv64": ("7f454c460201010000000000000000000200f300", "ffffffffffffff00fffffffffffffffffeffffff"),
+    "ppc64le": ("7f454c4602010100000000000000000002001500", "ffffffffffffff00fffffffffffffffffeffff00"),
+}
+
+
+@pytest.fixture
+def registrations(tmp_path: Path) -> Path:
+    (tmp_path / "status").write_text("enabled\n")
+    (tmp_path / "register").write_text("")
+    for name, (magic, mask) in MAGIC.items():
+        register(tmp_path, name, magic, mask)
+    (tmp_path / "jar").write_text("enabled\ninterpreter /usr/bin/jexec\nflags: \noffset 0\nmagic 504b0304\n")
+    (tmp_path / "text").write_text("enabled\ninterpreter /usr/bin/text\nflags: \nextension .text\n")
+    return tmp_path
+
+
+def register(folder: Path, name: str, magic: str, mask: str, *, flags: str = "PF", state: str = "enabled") -> None:
+    (folder / f"qemu-{name}").write_text(
+        f"{state}\ninterpreter /nowhere/{name}-binfmt-P\nflags: {flags}\noffset 0\nmagic {magic}\nmask {mask}\n"
+    )
+
+
+@pytest.mark.parametrize("architecture", sorted(MAGIC))
+def test_each_registered_architecture_has_its_own_emulator(registrations: Path, architecture: str) -> None:
+    found = find_emulator(architecture, machine="x86_64", registrations=registrations)
+    # The interpreter is open in the kernel, so that its file may be missing here.
+    assert found == Emulator(f"/nowhere/{architecture}-binfmt-P", True, f"{architecture}-binfmt-P")
+
+
+@pytest.mark.parametrize(
+    ("machine", "architecture"),
+    [("x86_64", "amd64"), ("x86_64", "386"), ("aarch64", "arm64"), ("s390x", "s390x"), ("riscv64", "riscv64")],
+)
+def test_a_machine_needs_none_for_its_own(tmp_path: Path, machine: str, architecture: str) -> None:
+    assert find_emulator(architecture, machine=machine, registrations=tmp_path) is None
+
+
+def test_without_an_emulator_the_error_names_the_way_out(registrations: Path, tmp_path: Path) -> None:
+    (registrations / "qemu-arm64").unlink()
+    with pytest.raises(EnvironmentLacking, match="this machine \\(x86_64\\) cannot run programs for arm64") as caught:
+        find_emulator("arm64", machine="x86_64", registrations=registrations)
+    assert caught.value.code == "architecture-foreign"
+    assert "qemu-user-static" in (caught.value.problems[0].hint or "") and "worker" in (
+        caught.value.problems[0].hint or ""
+    )
+    with pytest.raises(EnvironmentLacking, match="binfmt_misc is not mounted"):
+        find_emulator("arm64", machine="x86_64", registrations=tmp_path / "nothing")
+    with pytest.raises(EnvironmentLacking, match="cannot run programs for sparc64"):
+        find_emulator("sparc64", machine="x86_64", registrations=registrations)
+
+
+@pytest.mark.parametrize(("flags", "state"), [("P", "enabled"), ("PF", "disabled")])
+def test_a_registration_counts_if_it_is_enabled_and_holds_in_every_root(
+    registrations: Path, flags: str, state: str
+) -> None:
+    register(registrations, "arm64", *MAGIC["arm64"], flags=flags, state=state)
+    with pytest.raises(EnvironmentLacking, match="flag F"):
+        find_emulator("arm64", machine="x86_64", registrations=registrations)
+
+
+def test_none_counts_where_all_are_switched_off(registrations: Path) -> None:
+    (registrations / "status").write_text("disabled\n")
+    with pytest.raises(EnvironmentLacking):
+        find_emulator("arm64", machine="x86_64", registrations=registrations)
+
+
+def test_a_command_line_is_shown_without_the_emulator() -> None:
+    emulator = Emulator("/usr/libexec/qemu", True, "qemu")
+    assert emulator.program_arguments([b"/usr/libexec/qemu", b"/usr/sbin/nginx", b"nginx", b"-g"]) == [b"nginx", b"-g"]
+    assert emulator.program_arguments([b"nginx: worker process"]) == [b"nginx: worker process"]
+    nameless = Emulator("/usr/libexec/qemu", False, "qemu")
+    assert nameless.program_arguments([b"/usr/libexec/qemu", b"/bin/sh", b"-c"]) == [b"/bin/sh", b"-c"]
+    assert emulator.program_arguments([b"/usr/libexec/qemu"]) == [b"/usr/libexec/qemu"]
