@@ -12,6 +12,7 @@ with imported_when_used(__name__):
         lock,
         smoke_image,
     )
+    from pipeline.build.build_index import IndexResult, build_architectures, lock_architectures
     from pipeline.build.build_report import build_report_json
     from pipeline.build.build_result import AssembledImage, BuildResult
     from pipeline.build.build_stages import template_variables
@@ -19,13 +20,16 @@ with imported_when_used(__name__):
 __all__ = [
     "AssembledImage",
     "BuildResult",
+    "IndexResult",
     "assemble",
     "build",
+    "build_architectures",
     "build_parent",
     "build_report_json",
     "explain_package",
     "load_or_build",
     "lock",
+    "lock_architectures",
     "smoke_image",
     "template_variables",
 ]

@@ -62,7 +62,7 @@ def build(options: BuildOptions, build_env: BuildEnvironment) -> BuildResult:
     """
     started = build_env.clock()
     made = assemble(options, build_env)
-    image, locked, layout = made.image, made.locked, options.output / made.image.name
+    image, locked, layout = made.image, made.locked, options.layout(made.image.name)
     # Children that are built in parallel build the same parent: the second one finds it tested.
     with build_env.store.locked(f"output-{layout.resolve()}"):
         write_layout(image, store=build_env.store, target=layout)
@@ -171,10 +171,10 @@ def smoke_image(
     report.
     """
     recipe = load_recipe(options.recipe)
-    image = load_layout_image(layout or options.output / recipe.name, store=build_env.store)
+    image = load_layout_image(layout or options.layout(recipe.name), store=build_env.store)
     tested = smoke_test(image, recipe, replace(options, retest=True), build_env, holding)
     if layout is None:
-        folder = report_folder(options.output / recipe.name)
+        folder = report_folder(options.layout(recipe.name))
         checks = plan_digest(plan_to_test(recipe.smoke, full=options.full))
         update_recorded_checks(folder, image.digest, checks, build_env.store)
         write_evidence(folder, tested.evidence, build_env.store)
@@ -184,7 +184,7 @@ def smoke_image(
 def load_or_build(options: BuildOptions, build_env: BuildEnvironment) -> tuple[Image, SmokePlan]:
     """Load a recipe's image from the output, or build it untested; return it and its smoke plan."""
     recipe = load_recipe(options.recipe)
-    layout = options.output / recipe.name
+    layout = options.layout(recipe.name)
     if not layout.exists():
         build(replace(options, smoke=False), build_env)
     return load_layout_image(layout, store=build_env.store), recipe.smoke

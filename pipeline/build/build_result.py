@@ -58,6 +58,11 @@ class BuildResult:
     took: float
 
     @property
+    def member(self) -> bool:
+        """Return whether it is one of several architectures of its recipe."""
+        return self.layout.name != self.image.name
+
+    @property
     def image(self) -> Image:
         """The image."""
         return self.assembled.image

@@ -51,7 +51,9 @@ PlatformOption = Annotated[
     Default(None),
 ]
 ArchOption = Annotated[
-    list[str] | None, typer.Option("--arch", help="Another architecture than the recipe's."), Default(None)
+    list[str] | None,
+    typer.Option("--arch", help="Another architecture than the recipe's; several: ARCH,ARCH."),
+    Default(None),
 ]
 RepositoriesOption = Annotated[
     Path | None,
@@ -155,3 +157,8 @@ StaleOption = Annotated[
     typer.Option("--allow-stale", help="Accept an expired signed move of a tag, and show that."),
     Default(False),
 ]
+
+
+def split_architectures(given: list[str] | None) -> tuple[str, ...]:
+    """Return the architectures that `--arch` names, given several times or separated by commas."""
+    return tuple(dict.fromkeys(name for one in given or () for name in one.split(",") if name))

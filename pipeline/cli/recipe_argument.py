@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.build import load_or_build
+from pipeline.cli import options
 from pipeline.cli.path_arguments import (
     SHIPPED_RECIPES,
     names_layout,
@@ -41,7 +42,7 @@ def build_options(
         recipe=path,
         repositories=repositories or platforms_file(path.parent),
         platform=platform,
-        architectures=tuple(arch or ()),
+        architectures=options.split_architectures(arch),
         mode=mode,
         smoke=smoke,
         retest=retest,

@@ -15,6 +15,8 @@ with imported_when_used(__name__):
         blob_path,
         index_bytes,
         read_layout,
+        read_layout_index,
+        write_index_layout,
         write_layout,
     )
     from pipeline.oci.image_manifest import (
@@ -86,6 +88,7 @@ __all__ = [
     "provenance_predicate",
     "read_artifact",
     "read_layout",
+    "read_layout_index",
     "signature_payload",
     "signature_tag",
     "timestamp",
@@ -94,5 +97,6 @@ __all__ = [
     "verify_bundle",
     "verify_signatures",
     "write_archive",
+    "write_index_layout",
     "write_layout",
 ]

@@ -1,4 +1,4 @@
-"""Write an image to an OCI layout directory, with layers from the store, and read one back.
+"""Write an image or an index to an OCI layout, with layers from the store; read it back.
 
 image-spec 1.1, image-layout.md.
 
@@ -9,19 +9,23 @@ damage nothing else. Unchanged blobs are recognised by their files' stamps and n
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pipeline.atomic_folders import folder_draft, put_folder, sweep_folder_drafts
 from pipeline.clone import clone_file
 from pipeline.digest import Digest, canonical_json, identity
 from pipeline.errors import UsageError, VerificationError
-from pipeline.model.image import Image
+from pipeline.model.image import Descriptor, Image
+from pipeline.model.manifests import Manifest
 from pipeline.oci import media_types
 from pipeline.oci.image_manifest import (
     DOCUMENT_LIMIT,
     JsonReader,
     descriptor_json,
+    make_index,
     parse_image,
+    parse_index,
     platform_json,
 )
 from pipeline.store import Store, failing_at
@@ -51,8 +55,29 @@ def write_layout(image: Image, *, store: Store, target: Path) -> None:
     Raises VerificationError `blob-missing` or `blob-damaged` for a layer, UsageError `not-a-layout` if `target` is
     neither empty nor a layout.
     """
+    _write([image], index_bytes(image), (), store, target)
+
+
+def write_index_layout(images: Sequence[Image], *, store: Store, target: Path) -> Manifest:
+    """Write images of several architectures to `target` as an OCI layout with one index.
+
+    Returns the index. index.json names it alone, and clients choose by platform. Raises as `write_layout`.
+    """
+    index = make_index(images)
+    entry = descriptor_json(index.descriptor)
+    entry["annotations"] = {media_types.REF_NAME: images[0].reference}
+    outer = canonical_json({"schemaVersion": 2, "mediaType": media_types.INDEX, "manifests": [entry]})
+    _write(images, outer, (index,), store, target)
+    return index
+
+
+def _write(images: Sequence[Image], index_json: bytes, indexes: Sequence[Manifest], store: Store, target: Path) -> None:
+    documents = {image.config_descriptor.digest: image.config_bytes for image in images}
+    documents |= {image.manifest_descriptor.digest: image.manifest_bytes for image in images}
+    documents |= {index.descriptor.digest: index.data for index in indexes}
+    layers = {layer.blob.digest: layer.blob.size for image in images for layer in image.layers}
     sweep_folder_drafts(target)
-    if _stands(image, store, target):
+    if _stands(index_json, documents, layers, store, target):
         return
     if target.exists() and not (target / "oci-layout").exists() and any(target.iterdir()):
         raise UsageError(
@@ -65,20 +90,18 @@ def write_layout(image: Image, *, store: Store, target: Path) -> None:
     with folder_draft(target) as draft:
         blobs = draft / "blobs" / "sha256"
         blobs.mkdir(parents=True)
-        for layer in image.layers:
-            place = blobs / layer.blob.digest.hex
-            if not place.exists():
-                _take(store, layer.blob.digest, layer.blob.size, place)
-        (blobs / image.config_descriptor.digest.hex).write_bytes(image.config_bytes)
-        (blobs / image.manifest_descriptor.digest.hex).write_bytes(image.manifest_bytes)
+        for digest, size in layers.items():
+            _take(store, digest, size, blobs / digest.hex)
+        for digest, data in documents.items():
+            (blobs / digest.hex).write_bytes(data)
         (draft / "oci-layout").write_bytes(LAYOUT_FILE)
-        (draft / "index.json").write_bytes(index_bytes(image))
+        (draft / "index.json").write_bytes(index_json)
         draft.chmod(0o755)
         store.settle()
         with failing_at(target):
             put_folder(draft, target)
-    for layer in image.layers:
-        _note(store, blob_path(target, layer.blob.digest), layer.blob.digest)
+    for digest in layers:
+        _note(store, blob_path(target, digest), digest)
 
 
 def read_layout(path: Path) -> Image:
@@ -93,6 +116,13 @@ def read_layout(path: Path) -> Image:
     if len(manifests) != 1:
         raise UsageError("several-images", f"'{path}' has {len(manifests)} images, not one", place=str(path))
     descriptor = manifests[0].descriptor()
+    if descriptor.media_type == media_types.INDEX:
+        raise UsageError(
+            "several-images",
+            f"'{path}' has an index of images for several architectures, not one image",
+            place=str(path),
+            hint=f"name the layout of one of them, such as {path}.x86_64",
+        )
     if descriptor.media_type != media_types.MANIFEST:
         raise UsageError("not-an-image", f"'{path}' has a {descriptor.media_type}, not an image", place=str(path))
     manifest = read_blob(path, descriptor.digest)
@@ -101,6 +131,24 @@ def read_layout(path: Path) -> Image:
     notes = JsonReader.parse(manifest, "manifest").get("annotations").members()
     title = notes[media_types.TITLE].text() if media_types.TITLE in notes else path.name
     return parse_image(title, reference, manifest, config)
+
+
+def read_layout_index(path: Path) -> tuple[tuple[Descriptor, str], ...]:
+    """Return the manifests of a layout with one index, each with rpm's architecture.
+
+    () for a layout of another kind. Raises UsageError `not-a-layout`, VerificationError.
+    """
+    manifests = JsonReader.parse(read_document(path / "index.json"), "index.json").get("manifests").items()
+    if len(manifests) != 1 or manifests[0].descriptor().media_type != media_types.INDEX:
+        return ()
+    data = read_blob(path, manifests[0].descriptor().digest)
+    found = []
+    entries = JsonReader.parse(data, "index").get("manifests").items()
+    for descriptor, entry in zip(parse_index(data), entries, strict=True):
+        said = entry.get("platform")
+        named = (said.get("architecture").text(), said.get("variant").text(""))
+        found.append((descriptor, next((arch for arch, one in media_types.ARCHITECTURES.items() if one == named), "")))
+    return tuple(found)
 
 
 def read_document(path: Path) -> bytes:
@@ -135,22 +183,19 @@ def read_blob(layout: Path, digest: Digest) -> bytes:
     return data
 
 
-def _stands(image: Image, store: Store, target: Path) -> bool:
-    """Return whether exactly this image is at `target` already, intact."""
-    documents = {
-        target / "oci-layout": LAYOUT_FILE,
-        target / "index.json": index_bytes(image),
-        blob_path(target, image.config_descriptor.digest): image.config_bytes,
-        blob_path(target, image.manifest_descriptor.digest): image.manifest_bytes,
-    }
+def _stands(
+    index_json: bytes, documents: Mapping[Digest, bytes], layers: Mapping[Digest, int], store: Store, target: Path
+) -> bool:
+    """Return whether exactly these documents and layers are at `target` already, intact."""
+    files = {target / "oci-layout": LAYOUT_FILE, target / "index.json": index_json}
+    files |= {blob_path(target, digest): data for digest, data in documents.items()}
     try:
-        if any(read_document(path) != data for path, data in documents.items()):
+        if any(read_document(path) != data for path, data in files.items()):
             return False
-        wanted = {image.config_descriptor.digest.hex, image.manifest_descriptor.digest.hex}
-        wanted |= {layer.blob.digest.hex for layer in image.layers}
+        wanted = {digest.hex for digest in (*documents, *layers)}
         if {path.name for path in (target / "blobs" / "sha256").iterdir()} != wanted:
             return False
-        return all(_same(store, blob_path(target, layer.blob.digest), layer.blob.digest) for layer in image.layers)
+        return all(_same(store, blob_path(target, digest), digest) for digest in layers)
     except (OSError, UsageError, VerificationError):
         return False
 

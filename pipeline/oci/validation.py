@@ -96,23 +96,42 @@ def _layout(found: _Found) -> None:
     index = JsonReader.parse(read_document(found.layout / "index.json"), "index.json")
     if index.get("schemaVersion").number() != 2:
         found.add("schema-version", "schemaVersion is not 2", "index.json")
-    manifests = index.get("manifests").items()
-    if not manifests:
-        found.add("no-image", "the index lists no manifest", "index.json")
-    if len(manifests) > LAYOUT_MANIFEST_LIMIT:
-        found.add(
-            "too-many-images",
-            f"the index lists {len(manifests)} manifests, more than {LAYOUT_MANIFEST_LIMIT}",
-            "index.json",
-        )
-    for item in manifests[:LAYOUT_MANIFEST_LIMIT]:
-        found.attempt(_manifest, found, item)
+    for item in _listed(found, index, "index.json"):
+        is_index = item.get("mediaType").text("") == media_types.INDEX
+        found.attempt(_index if is_index else _manifest, found, item)
     folder = found.layout / "blobs" / "sha256"
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         if not re.fullmatch("[0-9a-f]{64}", path.name):
             found.add("blob-name", f"the file name blobs/sha256/{path.name[:80]} is not a sha256", "blobs")
         elif path.name not in found.referred:
             found.add("blob-unreferenced", f"unreferenced blob sha256:{path.name}", "blobs")
+
+
+def _listed(found: _Found, index: JsonReader, place: str) -> tuple[JsonReader, ...]:
+    """Return the entries of an index; record a problem if there are none, or too many."""
+    manifests = index.get("manifests").items()
+    if not manifests:
+        found.add("no-image", "the index lists no manifest", place)
+    if len(manifests) > LAYOUT_MANIFEST_LIMIT:
+        found.add(
+            "too-many-images", f"the index lists {len(manifests)} manifests, more than {LAYOUT_MANIFEST_LIMIT}", place
+        )
+    return tuple(manifests[:LAYOUT_MANIFEST_LIMIT])
+
+
+def _index(found: _Found, item: JsonReader) -> None:
+    """Validate an index of images for several architectures, which is listed in index.json."""
+    descriptor = item.descriptor()
+    place = f"index {descriptor.digest.short}"
+    if not found.blob(descriptor, place):
+        return
+    index = JsonReader.parse(read_document(blob_path(found.layout, descriptor.digest)), place)
+    if index.get("schemaVersion").number() != 2:
+        found.add("schema-version", "schemaVersion is not 2", place)
+    if index.get("mediaType").text(media_types.INDEX) != descriptor.media_type:
+        found.add("media-type", "the index's mediaType differs from its descriptor's", place)
+    for entry in _listed(found, index, place):
+        found.attempt(_manifest, found, entry)
 
 
 def _manifest(found: _Found, item: JsonReader) -> None:

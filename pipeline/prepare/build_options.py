@@ -28,7 +28,8 @@ class BuildOptions:
 
     `repositories` is the file that defines platforms; `platform` and `architectures` override the recipe's; `output` is
     where layout and report go; `full`: also run the long tests; `sources`: also fetch the source packages; `locks` is
-    a folder for the locks, by the recipes' names, if they are not kept beside the recipes.
+    a folder for the locks, by the recipes' names, if they are not kept beside the recipes. `member`: it is built for
+    one of several architectures, and its image becomes a member of an index.
     """
 
     recipe: Path
@@ -43,6 +44,14 @@ class BuildOptions:
     full: bool = False
     sources: bool = False
     locks: Path | None = None
+    member: bool = False
+
+    def layout(self, name: str) -> Path:
+        """Return the path of the layout of the image `name`.
+
+        It is NAME, or NAME.ARCH for a member of an index.
+        """
+        return self.output / (f"{name}.{self.architectures[0]}" if self.member else name)
 
     def lock_file(self, recipe: Recipe) -> Path:
         """Return the path at which the lock of `recipe` is read and written."""

@@ -29,6 +29,8 @@ from pipeline.oci import (
     load_layout_image,
     make_index,
     provenance_predicate,
+    read_layout,
+    read_layout_index,
 )
 from pipeline.oci.predicates import CYCLONEDX, PROVENANCE, SMOKE, SPDX
 from pipeline.oci.sbom import SbomForm
@@ -58,7 +60,8 @@ REPOSITORIES_REMEMBERED = 3
 class PublishOptions:
     """Images to publish, and options.
 
-    `layouts`: as builds left them, with their reports beside them; images of one name become one index. `to`: a mirror;
+    `layouts`: as builds left them, with their reports beside them; images of one name become one index, and the layout
+    of an index stands for its images. `to`: a mirror;
     `known_as`: the `HOST/NAMESPACE` by which clients pull from a directory. `tags` replace the version's floating tags.
     `sources`: also publish the source packages, which the builds have fetched. `attested`: further attestations of each
     image, predicate type → JSON.
@@ -96,7 +99,8 @@ def publish(options: PublishOptions, build_env: BuildEnvironment) -> tuple[Publi
     """
     for tag in options.tags or ():
         refuse_reserved_tag(tag)
-    built_images = [open_built_image(layout, build_env, sources=options.sources) for layout in options.layouts]
+    layouts = [member for layout in options.layouts for member in member_layouts(layout)]
+    built_images = [open_built_image(layout, build_env, sources=options.sources) for layout in layouts]
     products: dict[str, list[BuiltImage]] = {}
     for built in built_images:
         products.setdefault(built.image.name, []).append(built)
@@ -148,6 +152,29 @@ class KnownRepositories:
 
     def _key(self, digest: Digest) -> Digest:
         return identity("blob-at", 1, mirror=self.mirror, digest=digest)
+
+
+def member_layouts(layout: Path) -> tuple[Path, ...]:
+    """Return the layouts of an index's images, which are beside its own.
+
+    They are `layout` itself if it has one image. Raises UsageError `not-a-layout`, `index-outdated` if one of them has
+    another image by now, VerificationError.
+    """
+    listed = read_layout_index(layout)
+    if not listed:
+        return (layout,)
+    members = []
+    for descriptor, arch in listed:
+        member = layout.parent / f"{layout.name}.{arch}"
+        if not (member / "oci-layout").is_file() or read_layout(member).digest != descriptor.digest:
+            raise UsageError(
+                "index-outdated",
+                f"the image for {arch} in the index of '{layout}' is not the one in '{member}'",
+                place=str(layout),
+                hint="build all architectures again in one command; unchanged layers are reused",
+            )
+        members.append(member)
+    return tuple(members)
 
 
 def open_built_image(layout: Path, build_env: BuildEnvironment, *, sources: bool = False) -> BuiltImage:

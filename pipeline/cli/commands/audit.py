@@ -75,7 +75,7 @@ def audit_command(
             repositories=repositories or platforms_file(Path("recipes")),
             key=open_verifying_key(key, context) if key is not None else None,
             platform=platform,
-            architectures=tuple(arch or ()),
+            architectures=options.split_architectures(arch),
             modules=tuple(module or ()),
             kinds=None if everything else frozenset({SECURITY}),
             identity=identity_for(known_as),

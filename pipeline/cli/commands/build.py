@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.build import BuildResult, build
+from pipeline.build import BuildResult, IndexResult, build_architectures
 from pipeline.cli import options
 from pipeline.cli.app import CommandContext, command
 from pipeline.cli.image_format import image_as_json, parent_as_json
@@ -71,21 +71,46 @@ def build_command(
     ]
     build_env = context.build_env(offline=offline, runtime=runtime)
     results: list[BuildResult] = []
+    indexes: list[IndexResult] = []
     for one in orders:
-        built = build(one, build_env)
-        if archive is not None:
-            target = output / f"{built.image.name}.{archive}.tar"
-            write_archive(built.layout, target, archive)
-            print_lines(f"wrote {target} ({bytes_text(target.stat().st_size)})")
-        print_lines(*_lines(built))
-        results.append(built)
-    context.answer({"built": [_json(built) for built in results]})
+        made = build_architectures(one, build_env)
+        for built in made.members:
+            if archive is not None:
+                target = output / f"{built.layout.name}.{archive}.tar"
+                write_archive(built.layout, target, archive)
+                print_lines(f"wrote {target} ({bytes_text(target.stat().st_size)})")
+            print_lines(*_lines(built))
+            results.append(built)
+        if made.index is not None:
+            print_lines(*_index_lines(made))
+            indexes.append(made)
+    answer: dict[str, object] = {"built": [_json(built) for built in results]}
+    context.answer({**answer, **({"indexes": [_index_json(made) for made in indexes]} if indexes else {})})
     failed = [built for built in results if built.report is not None and not built.report.passed]
     if failed:
-        names = ", ".join(built.image.name for built in failed)
+        names = ", ".join(built.layout.name for built in failed)
         hint = f"see {failed[0].report_folder}/ for the check results and the containers' logs"
         return print_error(SmokeError("smoke-failed", f"smoke test failed: {names}", hint=hint))
     return 0
+
+
+def _index_lines(made: IndexResult) -> Iterator[str]:
+    assert made.index is not None
+    yield ""
+    yield f"{made.members[0].image.name} {made.members[0].image.reference}  {made.index.descriptor.digest}"
+    architectures = ", ".join(built.image.config.architecture for built in made.members)
+    yield f"  an index of {len(made.members)} images: {architectures}"
+    yield f"  layout: {made.layout}"
+
+
+def _index_json(made: IndexResult) -> dict[str, object]:
+    assert made.index is not None
+    return {
+        "name": made.members[0].image.name,
+        "digest": str(made.index.descriptor.digest),
+        "layout": str(made.layout),
+        "images": [str(built.image.digest) for built in made.members],
+    }
 
 
 def _lines(built: BuildResult) -> Iterator[str]:
@@ -93,7 +118,8 @@ def _lines(built: BuildResult) -> Iterator[str]:
     compressed = sum(layer.blob.size for layer in image.layers)
     unpacked = sum(layer.tar_size for layer in image.layers)
     yield ""
-    yield f"{image.name} {image.reference}  {image.digest}"
+    architecture = f" ({image.config.architecture})" if built.member else ""
+    yield f"{image.name} {image.reference}{architecture}  {image.digest}"
     yield (
         f"  {len(built.locked.all_chosen)} packages in {len(image.layers)} layers, "
         f"{bytes_text(compressed)} compressed, {bytes_text(unpacked)} unpacked, in {built.took:.1f} s"
@@ -140,6 +166,7 @@ def _json(built: BuildResult) -> dict[str, object]:
         "failed_scriptlets": [one.sentence for one in built.failed_scriptlets],
         "tested": report is not None,
         "passed": report.passed if report is not None else None,
+        "emulator": (report.emulator or None) if report is not None else None,
         "verdict_reused": built.verdict_reused,
         "took_ms": round(built.took * 1000),
     }

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.build import lock
+from pipeline.build import lock_architectures
 from pipeline.cli import options
 from pipeline.cli.app import CommandContext, command
 from pipeline.cli.image_format import parent_as_json
@@ -33,9 +33,10 @@ def lock_command(
     """Resolve only, write the lock, and show what changed."""
     mode = LockMode.LOCKED if check else LockMode.UPGRADE if upgrade else LockMode.DEFAULT
     wanted = build_options(recipe, platform, arch, repositories, mode=mode, smoke=False)
-    locked = lock(wanted, context.build_env(offline=offline))
-    print_lines(*locked_as_lines(locked))
-    context.answer(_json(locked))
+    every = lock_architectures(wanted, context.build_env(offline=offline))
+    for locked in every:
+        print_lines(*locked_as_lines(locked))
+    context.answer(_json(every[0]) if len(every) == 1 else {"locked": [_json(locked) for locked in every]})
     return 0
 
 

@@ -186,7 +186,7 @@ def nightly_command(
         plain_scheduler=plain_scheduler,
         send_env=tuple(send_env or ()),
         platform=platform,
-        architectures=tuple(arch or ()),
+        architectures=options.split_architectures(arch),
         repositories=repositories,
         rules=rules,
         known_as=known_as,
