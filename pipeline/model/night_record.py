@@ -82,7 +82,8 @@ class Product:
     mirror now. In JSON all three are one object.
 
     `name` is the recipe's, `recipe` its path as it was given. `parent` is the product that it is built from, "" if
-    none. `end_of_life` is a date (`2027-04-30`), or "".
+    none. `end_of_life` is a date (`2027-04-30`), or "". `arch` is rpm's name of its architecture, or of several,
+    separated by commas: then the published image is an index.
     """
 
     name: str
@@ -95,6 +96,11 @@ class Product:
     labels: tuple[tuple[str, str], ...] = ()
     parent: str = ""
     end_of_life: str = ""
+
+    @property
+    def architectures(self) -> tuple[str, ...]:
+        """rpm's names of its architectures, the first of which the figures are about."""
+        return tuple(self.arch.split(","))
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ Times are milliseconds since the epoch, durations milliseconds, sizes bytes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pipeline.digest import Digest
@@ -127,6 +127,14 @@ class AttachedDocument:
 
 
 @dataclass(frozen=True, slots=True)
+class Execution:
+    """One architecture's test: its name (OCI's), and the emulator, "" if there was none."""
+
+    architecture: str
+    emulator: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class PublishedImage:
     """All that is shown of the image of a product, until another one takes its place.
 
@@ -137,7 +145,8 @@ class PublishedImage:
     will. `changes`, `fixes` and `previous` (the digest before) tell of it against the one before. `built` is when it
     was built, and `build_took` how long that took. `checks`, `resources` and `limits` (what the kernel held the
     instances to) are of its last test, or of an image that did not pass and is not published: then the run has a
-    failure. `failed_scriptlets` are those that the recipe let through when the image was built.
+    failure. `failed_scriptlets` are those that the recipe let through when the image was built. `executions` tell what
+    ran the image of each architecture in the last build's tests; all other figures are of the first of them.
     """
 
     version: str = ""
@@ -157,6 +166,7 @@ class PublishedImage:
     limits: tuple[LimitEnforcement, ...] = ()
     attached: tuple[AttachedDocument, ...] = ()
     failed_scriptlets: tuple[ToleratedFailure, ...] = ()
+    executions: tuple[Execution, ...] = ()
 
     def with_build(
         self,
@@ -179,6 +189,13 @@ class PublishedImage:
             layers=tuple(LayerSize(one.name, one.blob.digest, one.blob.size, one.tar_size) for one in image.layers),
             changes=_changed_packages(before, packages) if before is not None else (),
             failed_scriptlets=failed_scriptlets,
+        )
+
+    def with_executions(self, reports: Iterable[SmokeReport | None]) -> PublishedImage:
+        """With the emulators of all architectures' tests; untested ones are left out."""
+        tested = (report for report in reports if report is not None)
+        return replace(
+            self, executions=tuple(Execution(report.config.architecture, report.emulator) for report in tested)
         )
 
     def with_test(self, report: SmokeReport | None) -> PublishedImage:

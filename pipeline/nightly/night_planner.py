@@ -6,7 +6,7 @@ and shared by all recipes.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -113,12 +113,14 @@ class Planner:
             raise entry.error
         options = self._build_options(entry)
         platform = choose_platform(entry.recipe, options)
-        arch = choose_architecture(entry.recipe, platform, options)
+        architectures = tuple(dict.fromkeys(options.architectures or entry.recipe.architectures))
+        for arch in architectures:
+            choose_architecture(entry.recipe, platform, replace(options, architectures=(arch,)))
         return Product(
             entry.name,
             str(entry.path),
             platform.name,
-            arch,
+            ",".join(architectures),
             ProductRun(Outcome.UNCHANGED, "", began=int(self.build_env.clock() * 1000)),
             labels=entry.recipe.image.labels,
             description=dict(entry.recipe.image.labels).get(_DESCRIPTION_LABEL, ""),
@@ -179,8 +181,8 @@ class Planner:
         """
         recipe = entry.recipe
         assert recipe is not None
-        platform_state = self._platform_state(entry, product)
-        facts = self._facts(entry, recipe, platform_state, parent)
+        states = tuple(self._platform_state(entry, product, arch) for arch in product.architectures)
+        facts = self._facts(entry, recipe, states, parent)
         on_mirror = self._on_mirror(product)
         changed: frozenset[str] = frozenset()
         if on_mirror is not None:
@@ -189,8 +191,10 @@ class Planner:
                 facts["key"] = on_mirror.record.inputs.get("key", "")
             product = _as_it_stands(product, on_mirror)
             changed = frozenset(changed_inputs(on_mirror.record.inputs, facts))
-        # A child needs its parent's packages, and `auto` layers need the packages' changelogs.
-        on_worker = bool(entry.parent) or (not self.settings.locked and has_auto_layers(recipe))
+        # A child needs its parent's packages, and `auto` layers need the packages' changelogs; the members of an index
+        # are resolved where they are built.
+        several = len(states) > 1
+        on_worker = several or bool(entry.parent) or (not self.settings.locked and has_auto_layers(recipe))
         job = Job(
             product=product,
             recipe=absolute(entry.path),
@@ -199,7 +203,8 @@ class Planner:
             locks=self._locks(entry, on_mirror, locks),
             why=_why(on_mirror, changed),
             on_mirror=on_mirror,
-            parent=parent.published.digest if parent else None,
+            # Of several, each member has its own parent, which was published in an index.
+            parent=parent.published.digest if parent and not several else None,
             resolve=on_worker,
         )
         if (
@@ -211,7 +216,7 @@ class Planner:
             return _only_tests(job, on_mirror, changed, NOTHING_CHANGED)
         if on_worker:
             return Decision(product, job, on_mirror)
-        text = self._resolved(entry, recipe, platform_state, on_mirror)
+        text = self._resolved(entry, recipe, states[0], on_mirror)
         job = replace(job, locks=((entry.name, text),), why=why_built(on_mirror, text, facts))
         if on_mirror is not None and same_packages(on_mirror.record.lock, text) and not self.settings.retest:
             changed -= {REPOSITORIES_INPUT}
@@ -242,18 +247,24 @@ class Planner:
         )
 
     def _facts(
-        self, entry: CatalogueEntry, recipe: Recipe, platform_state: PlatformState, parent: Product | None
+        self, entry: CatalogueEntry, recipe: Recipe, states: Sequence[PlatformState], parent: Product | None
     ) -> dict[str, str]:
-        given = dict(resolution_inputs(recipe, platform_state.platform, platform_state.arch, platform_state.keys))
+        given = [dict(resolution_inputs(recipe, one.platform, one.arch, one.keys)) for one in states]
+
+        def of_each(digests: Iterable[object]) -> str:
+            return " ".join(map(str, digests))
+
         return {
             **image_inputs(recipe, self.settings.compression, self.settings.fingerprint),
-            **platform_inputs(platform_state.platform),
+            **platform_inputs(states[0].platform),
             **test_inputs(recipe, self._tested_with(), full=self.settings.full),
-            "repositories": str(given["repositories"]),
-            "keys": str(given["keys"]),
+            "repositories": of_each(one["repositories"] for one in given),
+            "keys": of_each(one["keys"] for one in given),
             "parent": str(parent.published.digest) if parent else "none",
             "templates": "none",
-            REPOSITORIES_INPUT: self._lock_digests(entry) if self.settings.locked else platform_state.digest,
+            REPOSITORIES_INPUT: self._lock_digests(entry)
+            if self.settings.locked
+            else of_each(one.digest for one in states),
         }
 
     def _lock_digests(self, entry: CatalogueEntry) -> str:
@@ -273,15 +284,15 @@ class Planner:
             self._runtime = str(find_runtime(self.build_env.runtime))
         return self._runtime
 
-    def _platform_state(self, entry: CatalogueEntry, product: Product) -> PlatformState:
-        """Return the platform as it is tonight, read once.
+    def _platform_state(self, entry: CatalogueEntry, product: Product, arch: str) -> PlatformState:
+        """Return the platform as it is tonight for one of the product's architectures, read once.
 
         Raises what reading it raises, for each product anew.
         """
-        name = (product.platform, product.arch)
+        name = (product.platform, arch)
         if name not in self._platform_states:
             assert entry.recipe is not None
-            platform_state = PlatformState(choose_platform(entry.recipe, self._build_options(entry)), product.arch)
+            platform_state = PlatformState(choose_platform(entry.recipe, self._build_options(entry)), arch)
             self._platform_states[name] = platform_state
             try:
                 platform_state.read_keys(self.build_env)
@@ -358,13 +369,15 @@ class Planner:
         if reference is None or self.settings.key is None:
             return None
         held = read_published(repository, reference)
-        if len(held.images) != 1:
+        if len(held.images) != len(product.architectures):
             return None
         require_identity(repository, held.manifest, self._public(self.settings.key))
         if digest is None:  # else an older image of the product would be taken for the newest
             key, now = self._public(self.settings.key), int(self.build_env.clock() * 1000)
             check_tag(repository, "latest", reference, key, (repository.identity,), now=now, allow_stale=True)
-        record = attested_inputs(repository, held.digest, self._public(self.settings.key), self._warn)
+        # Of an index, it is attested of each image.
+        attested = held.digest if len(held.images) == 1 else held.images[0].digest
+        record = attested_inputs(repository, attested, self._public(self.settings.key), self._warn)
         immutable = immutable_tag(held.version, held.created, held.digest)
         if record is None or repository.resolve(immutable) != held.digest:
             return None
@@ -386,7 +399,9 @@ def _only_tests(job: Job, on_mirror: PublishedProduct, changed: frozenset[str], 
     Test it again if its checks are others, else `nothing`.
     """
     if changed:
-        again = replace(job, test_only=True, why=f"{in_words(sorted(changed))} changed")
+        # An index is tested where its members are built, which the same inputs give again.
+        alone = len(job.product.architectures) == 1
+        again = replace(job, test_only=alone, why=f"{in_words(sorted(changed))} changed")
         return Decision(job.product, again, on_mirror)
     if on_mirror.record.facts != job.facts:
         on_mirror = replace(on_mirror, record=replace(on_mirror.record, facts=job.facts))

@@ -5,12 +5,11 @@ It is resolved if need be, built, tested, published.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipeline.build import BuildResult, build
-from pipeline.build import lock as lock_here
+from pipeline.build import BuildResult, IndexResult, build_architectures, lock_architectures
 from pipeline.errors import (
     EnvironmentLacking,
     VerificationError,
@@ -121,14 +120,14 @@ class _Worker:
                 return self._retest(recipe, job.on_mirror, job.on_mirror.record.lock, job.why)
             why = job.why
             if job.resolve:
-                locked = lock_here(options, self.build_env)
+                locked = lock_architectures(options, self.build_env)
                 self._demand_parent(locked)
                 found = self._unchanged(recipe, locked)
                 if found is not None:
                     return found
                 why = why_built(job.on_mirror, _lock_text(locked), dict(job.facts))
-            built = build(options, self.build_env)
-            self._demand_parent(built.locked)
+            built = build_architectures(options, self.build_env)
+            self._demand_parent([one.locked for one in built.members])
             return self._publish(recipe, built, why)
 
     def _build_options(self, folder: Path) -> BuildOptions:
@@ -150,22 +149,24 @@ class _Worker:
             locks=None if settings.locked else folder,
         )
 
-    def _demand_parent(self, locked: LockedRecipe) -> None:
+    def _demand_parent(self, every: Sequence[LockedRecipe]) -> None:
         """Refuse to build on another parent image than the one that was published tonight.
 
         Raises VerificationError `parent-differs`.
         """
-        if self.job.parent is not None and locked.parent is not None and locked.parent.digest != self.job.parent:
-            raise VerificationError(
-                "parent-differs",
-                f"parent '{locked.parent.name}' is {locked.parent.digest} here, but was published as {self.job.parent}",
-                place=str(self.job.recipe),
-                hint="this worker has other libraries or files than the one that built it; compare `relbuild version`",
-            )
+        for parent in (one.parent for one in every):
+            if self.job.parent is not None and parent is not None and parent.digest != self.job.parent:
+                raise VerificationError(
+                    "parent-differs",
+                    f"parent '{parent.name}' is {parent.digest} here, but was published as {self.job.parent}",
+                    place=str(self.job.recipe),
+                    hint="this worker has other libraries or files than the one that built it; "
+                    "compare `relbuild version`",
+                )
 
     # --- no change, or only in the checks ---------------------------------------------------------
 
-    def _unchanged(self, recipe: Recipe, locked: LockedRecipe) -> JobResult | None:
+    def _unchanged(self, recipe: Recipe, locked: Sequence[LockedRecipe]) -> JobResult | None:
         """Return the result where the resolution is the former one, else None.
 
         It says that nothing changed, or that the checks did.
@@ -177,6 +178,8 @@ class _Worker:
         others = set(changed_inputs(on_mirror.record.inputs, facts)) - {REPOSITORIES_INPUT}
         if not same_packages(on_mirror.record.lock, text) or others - TEST_INPUTS:
             return None
+        if others and len(locked) > 1:
+            return None  # An index is tested where its members are built.
         if others:
             return self._retest(recipe, on_mirror, text, f"{in_words(sorted(others))} changed")
         record = replace(on_mirror.record, facts=self.job.facts)
@@ -214,14 +217,17 @@ class _Worker:
 
     # --- built ------------------------------------------------------------------------------------
 
-    def _publish(self, recipe: Recipe, built: BuildResult, why: str) -> JobResult:
+    def _publish(self, recipe: Recipe, built: IndexResult, why: str) -> JobResult:
         job, settings = self.job, self.job.settings
-        product = self._product(built, why)
-        if built.report is None or not built.report.passed:
-            return JobResult(smoke_failed_product(job, built.report, self.progress_log), None)
-        names = template_names(recipe, built.assembled.templates)
+        first = built.members[0]
+        product = self._product(first, why)
+        product = replace(product, published=product.published.with_executions(one.report for one in built.members))
+        for one in built.members:
+            if one.report is None or not one.report.passed:
+                return JobResult(smoke_failed_product(job, one.report, self.progress_log), None)
+        names = template_names(recipe, [path for one in built.members for path in one.assembled.templates])
         facts = {**dict(job.facts), "templates": templates_digest(recipe, names)}
-        text = _lock_text(built.locked)
+        text = _lock_text([one.locked for one in built.members])
         record = InputsRecord(tuple(sorted(facts.items())), names, text)
         options = PublishOptions(
             layouts=(built.layout,),
@@ -235,8 +241,9 @@ class _Worker:
         for line in unenforced_lines(publication.limits):
             self.build_env.progress.warn(f"{recipe.name}: {line.removeprefix('! ')}")
         with mirror_access(self.build_env).repository(settings.to.below(recipe.name)) as repository:
-            attached = list_attached(repository, publication.digest)
-        product = self._published(product, publication, tested=not built.verdict_reused)
+            attached = list_attached(repository, first.image.digest)
+        tested = any(not one.verdict_reused for one in built.members)
+        product = self._published(product, publication, tested=tested)
         product = replace(product, published=replace(product.published, attached=attached))
         return JobResult(product, PublishedProduct(record, publication.digest, publication.immutable), text)
 
@@ -292,5 +299,5 @@ def why_built(on_mirror: PublishedProduct | None, lock: str, facts: Mapping[str,
     return " and ".join(reasons) or "requested"
 
 
-def _lock_text(locked: LockedRecipe) -> str:
-    return format_lock(Lock(locked.recipe.name, (locked.section,)))
+def _lock_text(locked: Sequence[LockedRecipe]) -> str:
+    return format_lock(Lock(locked[0].recipe.name, tuple(one.section for one in locked)))

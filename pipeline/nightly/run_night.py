@@ -277,7 +277,7 @@ class _CatalogueRun:
         while ready and len(self._jobs) < self._opened_executor().size:
             job = ready.pop(0)
             self._jobs[job.product.name] = job
-            requirements = Requirements(job.product.arch, memory=self._memory(job), files=self._files(job))
+            requirements = Requirements(job.product.architectures[0], memory=self._memory(job), files=self._files(job))
             self._opened_executor().start(job.product.name, run_job, job, requirements)
 
     def _memory(self, job: Job) -> int:
