@@ -82,7 +82,32 @@ _TERMINAL_INPUT = (0x5412, 0x541C)
 _PERSONALITIES = (0x0, 0x8, 0x20000, 0x20008, 0xFFFFFFFF)
 """PER_LINUX, PER_LINUX32, each with UNAME26, and asking which it is: as in the containers' default profile."""
 
-_ARCHITECTURES = {"x86_64": "SCMP_ARCH_X86_64", "aarch64": "SCMP_ARCH_AARCH64"}
+_ARCHITECTURES = {
+    "x86_64": "SCMP_ARCH_X86_64",
+    "aarch64": "SCMP_ARCH_AARCH64",
+    "ppc64le": "SCMP_ARCH_PPC64LE",
+    "s390x": "SCMP_ARCH_S390X",
+    "riscv64": "SCMP_ARCH_RISCV64",
+}
+"""The kernel's names of machines → seccomp's. Calls that an architecture lacks are left out by the runtime."""
+
+_OF_ARCHITECTURE = {
+    "ppc64le": ("swapcontext", "sync_file_range2"),
+    "riscv64": ("riscv_flush_icache", "riscv_hwprobe"),
+}
+"""Calls that one architecture alone has, and libraries there use: contexts of setcontext(3), and what makes
+instructions seen that were just written."""
+
+_SOCKETCALL_REFUSED = frozenset({"ppc64le"})
+"""Architectures that have socketcall(2) as well, whose arguments a filter cannot read. libseccomp admits each call
+through it that is admitted by itself, so it is refused before; glibc makes the calls themselves there."""
+
+_SOCKETS_UNFILTERED = frozenset({"s390x"})
+"""Architectures on which glibc and Go use socketcall(2): without it there are no sockets, and with it a filter cannot
+see what kind of socket is asked for."""
+
+_CLONE_FLAGS = {"s390x": 1}
+"""The argument of clone(2) that has its flags, where it is not the first (CONFIG_CLONE_BACKWARDS2)."""
 
 _NIBBLE = 4
 
@@ -97,17 +122,20 @@ def profile(*, build: bool, machine: str | None = None) -> dict[str, object]:
     Only the native calls are allowed: 32-bit programs would bring a second table of calls, in which arguments of
     socket(2) cannot be filtered.
     """
+    here = machine or platform.machine()
     rules: list[_Rule] = [
-        _rule(sorted([*_ALLOWED.split(), *(_BUILD_EXTRAS if build else ())])),
+        _rule(sorted([*_ALLOWED.split(), *_OF_ARCHITECTURE.get(here, ()), *(_BUILD_EXTRAS if build else ())])),
         _rule(sorted([*_REFUSED.split(), *(() if build else _BUILD_EXTRAS)]), error=errno.EPERM),
-        _rule(["clone"], (0, "SCMP_CMP_MASKED_EQ", _NAMESPACES, 0)),
+        _rule(["clone"], (_CLONE_FLAGS.get(here, 0), "SCMP_CMP_MASKED_EQ", _NAMESPACES, 0)),
         # Its flags are in memory, which a filter cannot read. glibc falls back to clone on ENOSYS.
         _rule(["clone3"], error=errno.ENOSYS),
         *(_rule(["personality"], (0, "SCMP_CMP_EQ", value)) for value in _PERSONALITIES),
         *_ioctls(),
-        *_sockets(),
+        *([_rule(["socket"])] if here in _SOCKETS_UNFILTERED else _sockets()),
     ]
-    architecture = _ARCHITECTURES.get(machine or platform.machine())
+    if here in _SOCKETCALL_REFUSED:
+        rules.insert(0, _rule(["socketcall"], error=errno.EPERM))
+    architecture = _ARCHITECTURES.get(here)
     return {
         "defaultAction": "SCMP_ACT_ERRNO",
         "defaultErrnoRet": errno.ENOSYS,
