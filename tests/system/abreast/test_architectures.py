@@ -29,6 +29,7 @@ from pipeline.sandbox import emulation
 from pipeline.store import Store
 from tests.support.product_builds import signed_repository
 from tests.support.rpm_factory import Forge
+from tests.support.sampling import SOAK
 from tests.support.signing_examples import KEY, PRIVATE
 from tests.support.static_programs import server, success
 from tests.support.webserver import nginx
@@ -180,3 +181,18 @@ def test_without_an_emulator_nothing_is_built_and_the_error_names_the_way_out(
     monkeypatch.setattr(state_layer, "FORMAT", state_layer.FORMAT + 1000)
     with pytest.raises(EnvironmentLacking):
         build_architectures(untested, env)
+
+
+@pytest.mark.skipif(not SOAK, reason="takes ten minutes, and a mirror of aarch64: RELBUILD_SOAK=1")
+@pytest.mark.parametrize("name", ["nginx", "redis", "mysql"])
+def test_real_products_pass_their_tests_on_both(
+    name: str, recipes: Path, mirror: Path, build_env: BuildEnvironment, tmp_path: Path
+) -> None:
+    run(ROOT / "ci/mirror", "--output", mirror, "--arch", "aarch64", "--quiet", timeout=1800)
+    wanted = BuildOptions(
+        recipes / f"{name}.yaml", recipes / "repositories.yaml", architectures=ARCHITECTURES, output=tmp_path
+    )
+    made = build_architectures(wanted, build_env)
+    assert [one.report is not None and one.report.passed for one in made.members] == [True, True]
+    assert [bool(one.report and one.report.emulator) for one in made.members].count(True) == 1
+    assert validate_layout(made.layout) == ()
