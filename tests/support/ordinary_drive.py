@@ -16,10 +16,14 @@ from pipeline.sandbox import rootless
 
 SAID: dict[str, list[str]] = {"passed": [], "failed": []}
 SKIPPED: dict[str, str] = {}
+DESELECTED: list[str] = []
 
 
 class Outcomes:
-    """Collects how each test ended."""
+    """Collects how each test ended, and which were not to be run."""
+
+    def pytest_deselected(self, items: list[pytest.Item]) -> None:
+        DESELECTED.extend(item.nodeid.removeprefix("tests/system/") for item in items)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         name = report.nodeid.removeprefix("tests/system/")
@@ -37,4 +41,4 @@ os.environ["TMPDIR"] = sys.argv[1]
 os.chdir(Path(__file__).parents[2])
 with contextlib.redirect_stdout(sys.stderr):
     status = pytest.main(["-q", "-p", "no:cacheprovider", "--tb=short", *sys.argv[2:]], plugins=[Outcomes()])
-print(json.dumps({"status": int(status), **SAID, "skipped": SKIPPED}))
+print(json.dumps({"status": int(status), **SAID, "skipped": SKIPPED, "deselected": DESELECTED}))
