@@ -49,7 +49,7 @@ from pipeline.store import Store
 FORMAT = 3
 """To be raised when the same image, checks and runtime may give another verdict."""
 
-CONTENTS_FORMAT = 2
+CONTENTS_FORMAT = 3
 """To be raised when the same image may give other contents."""
 
 STOP_TIMEOUT = 10.0

@@ -13,8 +13,8 @@ from pathlib import Path
 from pipeline.model.evidence import Contents, PackageLicense, PrivilegedFile
 from pipeline.model.image import Image
 from pipeline.model.rpm_database import database_paths
-from pipeline.packages import DATABASE_LIMIT, read_installed
-from pipeline.sandbox import RootFs
+from pipeline.packages import DATABASE_LIMIT, read_all_installed, require_database_size
+from pipeline.trees import MergedLayers
 from pipeline.trees.scan import is_opaque
 
 _PRIVILEGED = stat.S_ISUID | stat.S_ISGID
@@ -23,7 +23,8 @@ _PRIVILEGED = stat.S_ISUID | stat.S_ISGID
 def read_contents(image: Image, lowers: Sequence[Path]) -> Contents:
     """Read the packages and privileged files of an image from its unpacked layers.
 
-    `lowers` are the image's unpacked layers, the lowest first. Raises VerificationError `rpmdb-damaged`.
+    `lowers` are the image's unpacked layers, the lowest first. Raises VerificationError `rpmdb-damaged`,
+    `rpmdb-too-large`, `rpmdb-label-malformed`; BuildError `too-deep`.
     """
     labels = dict(image.config.labels)
     database, packages = _packages(lowers, database_paths(labels))
@@ -38,17 +39,25 @@ def read_contents(image: Image, lowers: Sequence[Path]) -> Contents:
 
 
 def _packages(lowers: Sequence[Path], paths: Sequence[str]) -> tuple[str, tuple[PackageLicense, ...]]:
-    """Read the packages from the RPM database; return its path ("" if none) and them."""
-    for lower in reversed(lowers):
-        handle = os.open(lower, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            for path in paths:
-                data = RootFs(handle, 0).read(path, limit=DATABASE_LIMIT)
-                if data is not None:
-                    return path, tuple(PackageLicense(str(one.nevra), one.license) for one in read_installed(data))
-        finally:
-            os.close(handle)
-    return "", ()
+    """Read the packages of all RPM databases in the merged tree.
+
+    Returns the path of the likeliest one ("" if there is none), and the packages. No database hides another's, so that
+    a decoy hides no package from a rule.
+    """
+    merged, known, size = MergedLayers(lowers), set[str](), 0
+    found: dict[str, bytes] = {}
+    for path in paths:
+        real = merged.real(path)
+        if real is None or real in known:
+            continue
+        known.add(real)
+        data = merged.read(real, DATABASE_LIMIT + 1)
+        if data is not None:
+            size += len(data)
+            require_database_size(size, path)
+            found[path] = data
+    packages = (PackageLicense(str(one.nevra), one.license) for one in read_all_installed(found.values()))
+    return next(iter(found), ""), tuple(packages)
 
 
 def _privileged(lowers: Sequence[Path]) -> list[PrivilegedFile]:

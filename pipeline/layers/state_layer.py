@@ -21,6 +21,7 @@ from pipeline.errors import BuildError
 from pipeline.layers.archive_files import place_archive
 from pipeline.layers.change_tracker import ChangeTracker
 from pipeline.layers.installed_packages import final_file_states, matching_paths, write_package_records
+from pipeline.layers.other_databases import remove_other_databases
 from pipeline.layers.pack_layer import pack_directory
 from pipeline.layers.passwd_files import is_number
 from pipeline.layers.recipe_files import ImageFile
@@ -407,13 +408,15 @@ def _discard(path: Path) -> None:
 def _place_database(made: Path, target: str, session: BuildSession, build_time: int) -> None:
     """Move rpm's database to the platform's path for it.
 
-    What scripts that called rpm left there is removed.
+    What scripts that called rpm left there is removed, and so is any other database.
     """
     _need_directory(session, target)
+    placed = sorted(made.iterdir())
+    remove_other_databases(session.files, target, [file.name for file in placed])
     left = session.upper / target
     if left.is_dir() and not left.is_symlink():
         for path in left.iterdir():
             if any(fnmatch.fnmatchcase(path.name, pattern) for pattern in DATABASE_LEFTOVERS):
                 _discard(path)
-    for file in sorted(made.iterdir()):
+    for file in placed:
         session.files.write_file(f"{target}/{file.name}", file.read_bytes(), mode=0o644, mtime=build_time)

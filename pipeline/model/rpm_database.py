@@ -5,9 +5,12 @@ They are defined only here, for the code that writes the database and the code t
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+
+from pipeline.errors import VerificationError
 
 
 class DatabaseFormat(StrEnum):
@@ -36,6 +39,9 @@ DATABASE_LABEL = "org.relbuild.rpm-database"
 
 FORMAT_LABEL = "org.relbuild.rpm-database-format"
 """A label of the image: the format, where it is not SQLite; DATABASE_LABEL has the folder. Only relbuild sets it."""
+
+FOLDER_LIMIT = 1024
+"""Bytes of a folder in DATABASE_LABEL: far less than PATH_MAX, so that the kernel takes any path in it."""
 
 DATABASE_LEFTOVERS = ("__db.*", "*-wal", "*-shm")
 """Files that rpm may leave beside a database that it opened, with process numbers, times, or changes to that database.
@@ -70,13 +76,32 @@ def labelled(labels: Mapping[str, str], database: RpmDatabase) -> dict[str, str]
 
 
 def database_paths(labels: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the possible database files of an image with these labels, the likeliest first.
+    """Return all possible database files of an image with these labels, the likeliest first.
 
-    An image without labels may be foreign, so all formats are looked for. There is no path where the label names a
-    format that this release does not know.
+    A label adds a folder, and hides none: an image may be foreign, and its label or one of its files a decoy. There is
+    no path where the label names a format that this release does not know. Raises VerificationError
+    `rpmdb-label-malformed`.
     """
     formats, folders = list(DatabaseFormat), list(DATABASE_FOLDERS)
     if DATABASE_LABEL in labels:
         named = labels.get(FORMAT_LABEL, DatabaseFormat.SQLITE)
-        formats, folders = [one for one in DatabaseFormat if one == named], [labels[DATABASE_LABEL]]
-    return tuple(f"/{folder.strip('/')}/{DATABASE_FILES[one]}" for one in formats for folder in folders)
+        if named not in formats:
+            return ()
+        formats.sort(key=lambda one: one != named)
+        folders.insert(0, _labelled_folder(labels[DATABASE_LABEL]))
+    paths = (f"/{folder.strip('/')}/{DATABASE_FILES[one]}" for one in formats for folder in folders)
+    return tuple(dict.fromkeys(paths))
+
+
+def _labelled_folder(folder: str) -> str:
+    try:
+        size = len(os.fsencode(folder))
+    except UnicodeEncodeError:
+        size = 0
+    if not 0 < size <= FOLDER_LIMIT or not folder.startswith("/") or "\0" in folder:
+        raise VerificationError(
+            "rpmdb-label-malformed",
+            f"the image's label {DATABASE_LABEL} names no folder: '{folder[:200]}'",
+            hint="build the image again with relbuild, which sets the label",
+        )
+    return folder

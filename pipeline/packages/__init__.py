@@ -16,12 +16,9 @@ with imported_when_used(__name__):
     from pipeline.packages.package_signature import unreadable_keys, verify_package
     from pipeline.packages.payload import PayloadFile, read_payload, read_payload_files
     from pipeline.packages.rpm_header import read_header, read_source_nevra
-    from pipeline.packages.rpmdb_reader import (
-        DATABASE_LIMIT,
-        Installed,
-        installed_changelogs,
-        read_installed,
-    )
+    from pipeline.packages.rpmdb_conversion import database_file_names
+    from pipeline.packages.rpmdb_reader import DATABASE_LIMIT, Installed, read_installed
+    from pipeline.packages.rpmdb_union import all_changelogs, read_all_installed, require_database_size
     from pipeline.packages.rpmdb_writer import DatabaseRecord, write_database
     from pipeline.packages.versions import compare_evr, library_files, library_version
 
@@ -30,14 +27,16 @@ __all__ = [
     "DatabaseRecord",
     "Installed",
     "PayloadFile",
+    "all_changelogs",
     "compare_evr",
+    "database_file_names",
     "errors_about",
-    "installed_changelogs",
     "library_files",
     "library_version",
     "lua_command",
     "lua_runtime",
     "named_fixes",
+    "read_all_installed",
     "read_change_days",
     "read_changelog",
     "read_header",
@@ -45,6 +44,7 @@ __all__ = [
     "read_payload",
     "read_payload_files",
     "read_source_nevra",
+    "require_database_size",
     "unreadable_keys",
     "verify_package",
     "write_database",

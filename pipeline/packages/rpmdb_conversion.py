@@ -30,6 +30,19 @@ _ENTRIES = 'SELECT CAST(key AS BLOB), hnum, idx FROM "{}" ORDER BY rowid'
 _Entries = Sequence[tuple[bytes, int, int]]
 
 
+def database_file_names(form: DatabaseFormat) -> tuple[str, ...]:
+    """Return the names of a database's files in a format, that with the headers first."""
+    match form:
+        case DatabaseFormat.BDB:
+            return (DATABASE_FILES[form], *_INDEXES)
+        case DatabaseFormat.NDB:
+            return (DATABASE_FILES[form], _INDEX_FILE)
+        case DatabaseFormat.SQLITE:
+            return (DATABASE_FILES[form],)
+        case other:
+            assert_never(other)
+
+
 def convert_database(sqlite: Path, form: DatabaseFormat) -> dict[str, bytes]:
     """Return the files, by name, of a database with the content of an `rpmdb.sqlite`.
 

@@ -2,7 +2,8 @@
 
 They are read from their layers, whose digests and diff_ids are verified meanwhile. Start reading at `compare_images`.
 
-Each layer is streamed once: the digests of its files are kept, and the content of its RPM database.
+Each layer is streamed once for the digests of its files. The RPM databases are looked up in the tree of all layers, so
+a layer that has one is read up to it once more.
 """
 
 from __future__ import annotations
@@ -32,17 +33,12 @@ from pipeline.model.package import Nevra
 from pipeline.model.rpm_database import database_paths
 from pipeline.model.tree import Entry, EntryKind, Tree
 from pipeline.oci import flatten_config, load_layout_image, read_layout
-from pipeline.packages import (
-    DATABASE_LIMIT,
-    installed_changelogs,
-    named_fixes,
-    read_installed,
-)
+from pipeline.packages import all_changelogs, named_fixes, read_all_installed, require_database_size
 from pipeline.prepare import BuildEnvironment
 from pipeline.progress import Task, task
 from pipeline.release.current_images import mirror_access
 from pipeline.streams import LAYER_SIZE_LIMIT
-from pipeline.trees import apply_layer_entries, diff_trees
+from pipeline.trees import apply_layer_entries, diff_trees, resolve_symlinks
 
 _EMPTY = Tree.of({})
 
@@ -131,63 +127,55 @@ def _platform(image: Image) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _LayerContent:
-    """The content of one layer.
-
-    `content`: bytes of its files; `database`: the RPM database's bytes, if the layer has one.
-    """
+    """The entries of one layer, and the bytes of its files together."""
 
     entries: tuple[Entry, ...]
     content: int
-    database: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
 class _Inside:
     tree: Tree
     content: int
-    database: bytes | None
+    databases: tuple[bytes, ...]
 
 
 class _Reader:
-    """Reader of images that reads each layer once.
+    """Reader of images that reads each layer once, but for RPM databases.
 
     The layers that two images have in common are the lowest, and are stacked once as well.
     """
 
     def __init__(self, build_env: BuildEnvironment) -> None:
         self._build_environment = build_env
-        self._layers: dict[tuple[DiffId, tuple[str, ...]], _LayerContent] = {}
+        self._layers: dict[DiffId, _LayerContent] = {}
         self._stacks: dict[tuple[DiffId, ...], Tree] = {(): _EMPTY}
 
     def inside(self, image: Image) -> _Inside:
-        """Read the tree, the content size and the RPM database of an image.
+        """Read the tree, the content size and the RPM databases of an image.
 
         Raises VerificationError.
         """
         below: tuple[DiffId, ...] = ()
-        content, database = 0, None
-        paths = tuple(path.removeprefix("/") for path in database_paths(dict(image.config.labels)))
+        content = 0
         for layer in image.layers:
-            read = self._layer(layer, paths)
+            read = self._layer(layer)
             here = (*below, layer.diff_id)
             if here not in self._stacks:
                 self._stacks[here] = apply_layer_entries(self._stacks[below], _named(read.entries, self._stacks[below]))
             below = here
             content += read.content
-            database = database if read.database is None else read.database
-        return _Inside(self._stacks[below], content, database)
+        tree = self._stacks[below]
+        return _Inside(tree, content, tuple(self._databases(image, tree)))
 
-    def _layer(self, layer: Layer, paths: tuple[str, ...]) -> _LayerContent:
-        if (layer.diff_id, paths) not in self._layers:
-            # A layer that was made elsewhere has no annotation with its size.
-            bounded = layer if layer.tar_size else replace(layer, tar_size=LAYER_SIZE_LIMIT)
+    def _layer(self, layer: Layer) -> _LayerContent:
+        if layer.diff_id not in self._layers:
             with task(self._build_environment.progress, "read", layer.name, unit="bytes") as running:
-                self._layers[layer.diff_id, paths] = self._read(bounded, running, paths)
-        return self._layers[layer.diff_id, paths]
+                self._layers[layer.diff_id] = self._read(_bounded(layer), running)
+        return self._layers[layer.diff_id]
 
-    def _read(self, layer: Layer, running: Task, paths: tuple[str, ...]) -> _LayerContent:
+    def _read(self, layer: Layer, running: Task) -> _LayerContent:
         entries: list[Entry] = []
-        databases: dict[str, bytes] = {}
         content = 0
         for member in layer_members(layer, store=self._build_environment.store):
             if len(entries) >= LAYER_ENTRIES_LIMIT:
@@ -196,20 +184,53 @@ class _Reader:
                 )
             entry = member.entry
             if entry.kind is EntryKind.FILE:
-                kept = bytearray() if entry.path in paths and entry.size <= DATABASE_LIMIT else None
                 found = hashlib.sha256()
                 for piece in member.pieces():
                     found.update(piece)
-                    if kept is not None:
-                        kept += piece
                 entry = replace(entry, content=Digest(found.hexdigest()))
                 content += entry.size
                 running.advance(entry.size)
-                if kept is not None:
-                    databases[entry.path] = bytes(kept)
             entries.append(entry)
-        database = next((databases[path] for path in paths if path in databases), None)
-        return _LayerContent(tuple(entries), content, database)
+        return _LayerContent(tuple(entries), content)
+
+    def _databases(self, image: Image, tree: Tree) -> Iterator[bytes]:
+        """Yield the content of each RPM database in the tree of an image, the likeliest first."""
+        size, known = 0, set[Digest]()
+        for path in database_paths(dict(image.config.labels)):
+            real = resolve_symlinks(path, lambda one: _link(tree.get(one)))
+            file = tree.get(real) if real is not None else None
+            if file is not None and file.kind is EntryKind.HARDLINK:
+                raise VerificationError("layer-malformed", f"the hard link '{path}' names no file in the image")
+            if file is None or file.content is None or file.content in known:
+                continue
+            known.add(file.content)
+            size += file.size
+            require_database_size(size, path)
+            yield self._content(image, file.content)
+
+    def _content(self, image: Image, content: Digest) -> bytes:
+        """Read a file of an image again, by its digest."""
+        for layer in reversed(image.layers):
+            entries = self._layers[layer.diff_id].entries
+            named = {(entry.path, entry.size) for entry in entries if entry.content == content}
+            for member in layer_members(_bounded(layer), store=self._build_environment.store) if named else ():
+                if (member.entry.path, member.entry.size) in named:
+                    data = b"".join(member.pieces())
+                    if Digest.of(data) == content:
+                        return data
+        raise VerificationError("layer-malformed", f"the image's layers have no file of {content} any more")
+
+
+def _bounded(layer: Layer) -> Layer:
+    """Return the layer with a limit on its size.
+
+    One that was made elsewhere has no annotation with it.
+    """
+    return layer if layer.tar_size else replace(layer, tar_size=LAYER_SIZE_LIMIT)
+
+
+def _link(entry: Entry | None) -> str | None:
+    return entry.link if entry is not None and entry.kind is EntryKind.SYMLINK else None
 
 
 def _named(entries: Sequence[Entry], lower: Tree) -> Iterator[Entry]:
@@ -223,7 +244,10 @@ def _named(entries: Sequence[Entry], lower: Tree) -> Iterator[Entry]:
             yield entry
             continue
         file = files.get(entry.link) or lower.get(entry.link)
-        yield replace(file, path=entry.path) if file is not None else entry
+        named = replace(file, path=entry.path) if file is not None else entry
+        if file is not None:
+            files[entry.path] = named  # Another hard link may name this one.
+        yield named
 
 
 # --- their differences -----------------------------------------------------------------------------------
@@ -247,7 +271,7 @@ def _compared(old: Image, new: Image, reader: _Reader) -> ImageComparison:
         before=old.digest,
         after=new.digest,
         references=(f"{old.name} {old.reference}".strip(), f"{new.name} {new.reference}".strip()),
-        packages=_packages(before.database, after.database),
+        packages=_packages(before.databases, after.databases),
         settings=_settings(flatten_config(old.config_bytes), flatten_config(new.config_bytes)),
         files=files,
         touched=touched,
@@ -258,13 +282,10 @@ def _compared(old: Image, new: Image, reader: _Reader) -> ImageComparison:
     )
 
 
-def _packages(before: bytes | None, after: bytes | None) -> tuple[PackageDifference, ...] | None:
-    if before is None and after is None:
+def _packages(before: Sequence[bytes], after: Sequence[bytes]) -> tuple[PackageDifference, ...] | None:
+    if not before and not after:
         return None
-    old, new = (
-        {one.nevra for one in read_installed(database)} if database is not None else set()
-        for database in (before, after)
-    )
+    old, new = ({one.nevra for one in read_all_installed(databases)} for databases in (before, after))
     found: list[tuple[Nevra | None, Nevra | None]] = []
     for name, arch in sorted({(one.name, one.arch) for one in old ^ new}):
         gone = sorted(one for one in old - new if (one.name, one.arch) == (name, arch))
@@ -278,10 +299,10 @@ def _packages(before: bytes | None, after: bytes | None) -> tuple[PackageDiffere
     return tuple(_package(one, other, told) for one, other in found)
 
 
-def _changelogs(database: bytes | None, wanted: Sequence[Nevra | None]) -> Mapping[Nevra, tuple[ChangelogEntry, ...]]:
-    if database is None or not wanted:
-        return {}
-    return installed_changelogs(database, {one for one in wanted if one is not None})
+def _changelogs(
+    databases: Sequence[bytes], wanted: Sequence[Nevra | None]
+) -> Mapping[Nevra, tuple[ChangelogEntry, ...]]:
+    return all_changelogs(databases, {one for one in wanted if one is not None}) if wanted else {}
 
 
 def _package(

@@ -39,15 +39,18 @@ class RootFs:
 
         Raises BuildError `file-too-large` beyond `limit` bytes.
         """
+        if "\0" in path:
+            return None
         try:
             handle = kernel.openat2(self.handle, path, os.O_RDONLY | os.O_NONBLOCK, resolve=_SAFE)
         except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO):
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ENAMETOOLONG):
                 return None
             raise
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            os.close(handle)
+            return None
         with os.fdopen(handle, "rb") as file:
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
-                return None
             data = file.read(limit + 1)
         if len(data) > limit:
             raise BuildError("file-too-large", f"{path} in the image has more than {limit} bytes", place=path)

@@ -25,7 +25,7 @@ from pipeline.model.probe import (
 from pipeline.model.rpm_database import database_paths
 from pipeline.model.value_comparison import SHOWN_LIMIT
 from pipeline.model.value_rules import Rule
-from pipeline.packages import DATABASE_LIMIT, Installed, read_installed
+from pipeline.packages import DATABASE_LIMIT, Installed, read_all_installed, require_database_size
 from pipeline.sandbox import Instance, RootFs, find_emulator
 from pipeline.smoke.network_probes import probe_http, probe_stream
 from pipeline.smoke.procfs import list_listeners, list_processes, open_root
@@ -161,11 +161,12 @@ class InstanceProbe:
     def installed(self) -> tuple[Installed, ...] | None:
         """As `Probe` says."""
         with _unanswered_errors():
+            found: dict[bytes, str] = {}
             for path in database_paths(dict(self.image.config.labels)):
                 data = self.instance.files.read(path, limit=DATABASE_LIMIT)
-                if data is not None:
-                    return read_installed(data)
-        return None
+                if data is not None and found.setdefault(data, path) == path:
+                    require_database_size(sum(len(one) for one in found), path)
+            return read_all_installed(found) if found else None
 
     def stop(self, signal: str, within: float) -> StoppedInstance:
         """As `Probe` says."""

@@ -27,6 +27,7 @@ with imported_when_used(__name__):
         Part,
         install_color,
     )
+    from pipeline.trees.merged_layers import MergedLayers, resolve_symlinks
     from pipeline.trees.scan import scan_directory
     from pipeline.trees.tree_diff import TreeDifference, diff_trees
 
@@ -39,6 +40,7 @@ __all__ = [
     "ComposeOptions",
     "ComposedLayer",
     "Composition",
+    "MergedLayers",
     "Part",
     "TreeDifference",
     "apply_layer_entries",
@@ -49,6 +51,7 @@ __all__ = [
     "compose",
     "diff_trees",
     "install_color",
+    "resolve_symlinks",
     "scan_directory",
     "split_path",
 ]

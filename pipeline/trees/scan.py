@@ -58,7 +58,8 @@ def is_opaque(path: str | int) -> bool:
     """Tell whether an overlay's directory hides what is beneath it."""
     for prefix in _OVERLAY:
         with contextlib.suppress(OSError):
-            if os.getxattr(path, f"{prefix}opaque", follow_symlinks=False) in (b"y", b"x"):
+            # A descriptor is of the directory itself, and takes no such flag.
+            if os.getxattr(path, f"{prefix}opaque", follow_symlinks=isinstance(path, int)) in (b"y", b"x"):
                 return True
     return False
 

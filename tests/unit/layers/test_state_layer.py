@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +24,9 @@ from pipeline.model.recipe import User
 from pipeline.model.rpm_database import DatabaseFormat, RpmDatabase
 from pipeline.model.scriptlets import ScriptletFailure, ScriptletMode, ScriptletName, ScriptletRules, Waiver
 from pipeline.model.tree import Entry, EntryKind, Tree
+from pipeline.packages import database_file_names
 from pipeline.progress import QUIET
+from pipeline.sandbox import RootFs
 from pipeline.store import Store
 
 INPUTS = StateInputs((), (), {}, {}, Tree({}), AccountTable((), ()), (), (), RpmDatabase("/var/lib/rpm"), 2, 5)
@@ -137,14 +140,67 @@ def test_a_layer_with_the_database_in_another_format_is_another() -> None:
 
 
 def test_what_scripts_that_called_rpm_left_beside_the_database_is_removed(tmp_path: Path) -> None:
-    upper, made, written = tmp_path / "upper", tmp_path / "made", dict[str, bytes]()
+    upper, made = tmp_path / "upper", tmp_path / "made"
     for path in ("Packages", "__db.001", ".rpm.lock", "rpmdb.sqlite-wal", "notes"):
         (upper / "var/lib/rpm").mkdir(parents=True, exist_ok=True)
         (upper / "var/lib/rpm" / path).write_text("left")
     made.mkdir()
     (made / "Packages").write_bytes(b"new")
-    files = SimpleNamespace(stat=lambda _: True, write_file=lambda path, data, **_: written.update({path: data}))
-    session: Any = SimpleNamespace(upper=upper, files=files)
-    state_layer._place_database(made, "var/lib/rpm", session, 1)
+    place(made, upper)
     assert sorted(path.name for path in (upper / "var/lib/rpm").iterdir()) == [".rpm.lock", "Packages", "notes"]
-    assert written == {"var/lib/rpm/Packages": b"new"}
+    assert (upper / "var/lib/rpm/Packages").read_bytes() == b"new"
+
+
+def place(made: Path, root: Path) -> None:
+    handle = os.open(root, os.O_PATH | os.O_DIRECTORY)
+    session: Any = SimpleNamespace(upper=root, files=RootFs(handle, os.geteuid()))
+    state_layer._place_database(made, "var/lib/rpm", session, 1)
+    os.close(handle)
+
+
+def tree_of(root: Path) -> list[str]:
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if not path.is_dir() or path.is_symlink())
+
+
+@pytest.mark.parametrize("form", DatabaseFormat)
+def test_a_parent_s_database_of_another_format_or_folder_is_removed(form: DatabaseFormat, tmp_path: Path) -> None:
+    """So that an image has one database, whoever reads it."""
+    root, made = tmp_path / "root", tmp_path / "made"
+    made.mkdir()
+    own = database_file_names(form)
+    for name in own:
+        (made / name).write_bytes(b"new")
+    for folder in ("var/lib/rpm", "usr/lib/sysimage/rpm", "opt/rpm"):
+        (root / folder).mkdir(parents=True)
+        for other in DatabaseFormat:
+            for name in database_file_names(other):
+                (root / folder / name).write_bytes(b"parent")
+    (root / "var/lib/rpm/notes").write_bytes(b"kept")
+    place(made, root)
+    kept = [path for path in tree_of(root) if not path.startswith("opt/")]
+    assert kept == sorted(f"var/lib/rpm/{name}" for name in ("notes", *own))
+    assert (root / "var/lib/rpm" / own[0]).read_bytes() == b"new" and (root / "opt/rpm" / own[0]).exists()
+
+
+def test_another_path_of_the_same_database_is_kept(tmp_path: Path) -> None:
+    root, made = tmp_path / "root", tmp_path / "made"
+    made.mkdir()
+    (made / "rpmdb.sqlite").write_bytes(b"new")
+    (root / "usr/lib/sysimage/rpm").mkdir(parents=True)
+    (root / "usr/share/rpm").mkdir(parents=True)
+    (root / "usr/share/rpm/rpmdb.sqlite").symlink_to("../../../var/lib/rpm/rpmdb.sqlite")
+    (root / "var/lib").mkdir(parents=True)
+    (root / "var/lib/rpm").symlink_to("../../usr/lib/sysimage/rpm")
+    place(made, root)
+    place(made, root)
+    assert tree_of(root) == ["usr/lib/sysimage/rpm/rpmdb.sqlite", "usr/share/rpm/rpmdb.sqlite", "var/lib/rpm"]
+
+
+def test_files_that_only_have_an_index_s_name_are_kept(tmp_path: Path) -> None:
+    root, made = tmp_path / "root", tmp_path / "made"
+    made.mkdir()
+    (made / "rpmdb.sqlite").write_bytes(b"new")
+    (root / "usr/share/rpm/Packages").mkdir(parents=True)
+    (root / "usr/share/rpm/Name").write_bytes(b"")
+    place(made, root)
+    assert tree_of(root) == ["usr/share/rpm/Name", "var/lib/rpm/rpmdb.sqlite"]
