@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import replace
 
 from pipeline.model.tree import Entry, EntryKind, Tree
+
+_NEW_DIRECTORY = 0o755
+"""Mode of a directory that a layer does not name, as image tools make it when they unpack."""
 
 
 def apply_layer_entries(lower: Tree, upper: Iterable[Entry]) -> Tree:
     """Apply the entries of a layer, whiteouts among them, over `lower`.
 
-    An entry without an owning package gets that of the path in `lower`, if it has one and the kind is the same.
+    An entry without an owning package gets that of the path in `lower`, if it has one and the kind is the same. Neither
+    tree nor layer must name all directories: one that only paths in it tell is hidden, or hides a file, like any other.
     """
-    entries = dict(lower.entries)
+    hidden: set[str] = set()
+    removed: set[str] = set()
     added: dict[str, Entry] = {}
+    parents: set[str] = set()
     for entry in upper:
-        if entry.kind is EntryKind.OPAQUE or entry.kind is not EntryKind.DIRECTORY:
-            for gone in _paths_below(entry.path, entries):
-                del entries[gone]
+        if entry.kind is not EntryKind.DIRECTORY:
+            hidden.add(entry.path)
         if entry.kind is EntryKind.WHITEOUT:
-            entries.pop(entry.path, None)
+            removed.add(entry.path)
         elif entry.kind is not EntryKind.OPAQUE:
             added[entry.path] = _owned(entry, lower)
-    return Tree.of(entries | added)
+        parents.update(_above(entry.path, parents))
+    kept = {path: entry for path, entry in lower.entries.items() if path not in removed}
+    if hidden:
+        kept = _visible(kept, hidden)
+    for path in parents - added.keys():
+        if path in kept and kept[path].kind is not EntryKind.DIRECTORY:
+            kept[path] = Entry(path, EntryKind.DIRECTORY, mode=_NEW_DIRECTORY)
+    return Tree.of(kept | added)
 
 
 def _owned(entry: Entry, lower: Tree) -> Entry:
@@ -35,9 +47,24 @@ def _owned(entry: Entry, lower: Tree) -> Entry:
     return replace(entry, owner=below.owner) if same else entry
 
 
-def _paths_below(path: str, entries: dict[str, Entry]) -> list[str]:
-    """List the paths below `path`; none if it is no directory."""
-    below = entries.get(path)
-    if path and (below is None or below.kind is not EntryKind.DIRECTORY):
-        return []
-    return [one for one in entries if one.startswith(f"{path}/" if path else "") and one != path]
+def _above(path: str, known: Set[str]) -> Iterator[str]:
+    """Yield the directories above `path`, up to one that is known."""
+    while path:
+        path = path.rpartition("/")[0]
+        if path in known:
+            return
+        yield path
+
+
+def _visible(entries: Mapping[str, Entry], hidden: Set[str]) -> dict[str, Entry]:
+    """Return the entries that are beneath none of the `hidden` paths."""
+    told: dict[str, bool] = {}
+    found = {}
+    for path, entry in entries.items():
+        folder = path.rpartition("/")[0]
+        known = told.get(folder)
+        if known is None:
+            known = told[folder] = folder in hidden or any(one in hidden for one in _above(folder, frozenset()))
+        if path == "" or not known:
+            found[path] = entry
+    return found

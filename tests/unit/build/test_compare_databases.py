@@ -75,10 +75,14 @@ def read(monkeypatch: pytest.MonkeyPatch, *layers: Sequence[Member]) -> list[str
             [other("var/lib/rpm", EntryKind.OPAQUE), file(f"var/lib/rpm/{BDB}")],
         ],
         [[file(f"var/lib/rpm/{BDB}", DECOY)], [file(f"var/lib/rpm/{BDB}")]],
+        [
+            [other("var/lib/rpm", EntryKind.SYMLINK, "/opt/db"), file(f"opt/db/{BDB}", DECOY)],
+            [file(f"var/lib/rpm/{BDB}")],
+        ],
     ],
     ids=[
         *("plain", "hard link", "hard link below", "hard link of a hard link", "symlinked folder", "symlink below"),
-        *("symlinked file", "decoy removed", "decoy beneath an opaque directory", "replaced"),
+        *("symlinked file", "decoy removed", "decoy beneath an opaque directory", "replaced", "symlink replaced"),
     ],
 )
 def test_the_database_of_the_tree_is_read(layers: list[list[Member]], monkeypatch: pytest.MonkeyPatch) -> None:
