@@ -56,7 +56,7 @@ def _packages(lowers: Sequence[Path], paths: Sequence[str]) -> tuple[str, tuple[
             size += len(data)
             require_database_size(size, path)
             found[path] = data
-    packages = (PackageLicense(str(one.nevra), one.license) for one in read_all_installed(found.values()))
+    packages = (PackageLicense(str(one.nevra), one.license) for one in read_all_installed(found))
     return next(iter(found), ""), tuple(packages)
 
 

@@ -6,6 +6,7 @@ Which of them the image's own rpm reads is up to its configuration, so no databa
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 
 from pipeline.errors import VerificationError
 from pipeline.model.header import ChangelogEntry
@@ -27,15 +28,18 @@ def require_database_size(size: int, path: str) -> None:
         )
 
 
-def read_all_installed(databases: Iterable[bytes]) -> tuple[Installed, ...]:
+def read_all_installed(databases: Mapping[str, bytes]) -> tuple[Installed, ...]:
     """Read the packages of all databases, each once, sorted by NEVRA.
 
-    Raises VerificationError `rpmdb-damaged`.
+    `databases` are by their path in the image. Raises VerificationError `rpmdb-damaged` with that path.
     """
     found: list[Installed] = []
-    for database in databases:
+    for path, database in databases.items():
         known = set(found)
-        found += [one for one in read_installed(database) if one not in known]
+        try:
+            found += [one for one in read_installed(database) if one not in known]
+        except VerificationError as error:
+            raise VerificationError.of([replace(one, place=path) for one in error.problems]) from error
     return tuple(sorted(found, key=lambda package: str(package.nevra)))
 
 

@@ -137,7 +137,7 @@ class _LayerContent:
 class _Inside:
     tree: Tree
     content: int
-    databases: tuple[bytes, ...]
+    databases: Mapping[str, bytes]
 
 
 class _Reader:
@@ -166,7 +166,7 @@ class _Reader:
             below = here
             content += read.content
         tree = self._stacks[below]
-        return _Inside(tree, content, tuple(self._databases(image, tree)))
+        return _Inside(tree, content, dict(self._databases(image, tree)))
 
     def _layer(self, layer: Layer) -> _LayerContent:
         if layer.diff_id not in self._layers:
@@ -193,8 +193,8 @@ class _Reader:
             entries.append(entry)
         return _LayerContent(tuple(entries), content)
 
-    def _databases(self, image: Image, tree: Tree) -> Iterator[bytes]:
-        """Yield the content of each RPM database in the tree of an image, the likeliest first."""
+    def _databases(self, image: Image, tree: Tree) -> Iterator[tuple[str, bytes]]:
+        """Yield path and content of each RPM database in the tree of an image, likeliest first."""
         size, known = 0, set[Digest]()
         for path in database_paths(dict(image.config.labels)):
             real = resolve_symlinks(path, lambda one: _link(tree.get(one)))
@@ -206,7 +206,7 @@ class _Reader:
             known.add(file.content)
             size += file.size
             require_database_size(size, path)
-            yield self._content(image, file.content)
+            yield path, self._content(image, file.content)
 
     def _content(self, image: Image, content: Digest) -> bytes:
         """Read a file of an image again, by its digest."""
@@ -282,7 +282,7 @@ def _compared(old: Image, new: Image, reader: _Reader) -> ImageComparison:
     )
 
 
-def _packages(before: Sequence[bytes], after: Sequence[bytes]) -> tuple[PackageDifference, ...] | None:
+def _packages(before: Mapping[str, bytes], after: Mapping[str, bytes]) -> tuple[PackageDifference, ...] | None:
     if not before and not after:
         return None
     old, new = ({one.nevra for one in read_all_installed(databases)} for databases in (before, after))
@@ -300,9 +300,9 @@ def _packages(before: Sequence[bytes], after: Sequence[bytes]) -> tuple[PackageD
 
 
 def _changelogs(
-    databases: Sequence[bytes], wanted: Sequence[Nevra | None]
+    databases: Mapping[str, bytes], wanted: Sequence[Nevra | None]
 ) -> Mapping[Nevra, tuple[ChangelogEntry, ...]]:
-    return all_changelogs(databases, {one for one in wanted if one is not None}) if wanted else {}
+    return all_changelogs(databases.values(), {one for one in wanted if one is not None}) if wanted else {}
 
 
 def _package(

@@ -161,11 +161,12 @@ class InstanceProbe:
     def installed(self) -> tuple[Installed, ...] | None:
         """As `Probe` says."""
         with _unanswered_errors():
-            found: dict[bytes, str] = {}
+            found: dict[str, bytes] = {}
             for path in database_paths(dict(self.image.config.labels)):
                 data = self.instance.files.read(path, limit=DATABASE_LIMIT)
-                if data is not None and found.setdefault(data, path) == path:
-                    require_database_size(sum(len(one) for one in found), path)
+                if data is not None and data not in found.values():
+                    found[path] = data
+                    require_database_size(sum(len(one) for one in found.values()), path)
             return read_all_installed(found) if found else None
 
     def stop(self, signal: str, within: float) -> StoppedInstance:

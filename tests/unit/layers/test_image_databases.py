@@ -119,6 +119,15 @@ def test_a_label_with_odd_components_is_taken_as_a_path(tmp_path: Path) -> None:
     assert found({DATABASE_LABEL: "/" + "a" * 500}, tmp_path / "a") == []
 
 
+def test_a_database_that_is_damaged_is_an_error_that_names_it(tmp_path: Path) -> None:
+    """It is no reason to read another one alone."""
+    put(tmp_path, f"/var/lib/rpm/{BDB}", OF_APP[DatabaseFormat.BDB])
+    put(tmp_path, f"/usr/share/rpm/{SQLITE}", b"damaged")
+    with pytest.raises(VerificationError) as caught:
+        found({}, tmp_path)
+    assert (caught.value.code, caught.value.problems[0].place) == ("rpmdb-damaged", f"/usr/share/rpm/{SQLITE}")
+
+
 def test_databases_beyond_the_limit_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No file that is too large is passed over for another."""
     one, other = database(APP), database(BASH)
