@@ -13,10 +13,14 @@ from __future__ import annotations
 import builtins
 import importlib
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
+
+_exchange = threading.RLock()
+"""Held while the import function is exchanged: two threads would put back each other's."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,6 @@ def imported_when_used(package: str) -> Iterator[None]:
     Errors: an import that fails does so when its name is asked for.
     """
     room = sys.modules[package]
-    real = builtins.__import__
 
     def note(
         name: str,
@@ -86,11 +89,13 @@ def imported_when_used(package: str) -> Iterator[None]:
             return real(name, names, local, wanted or (), level)
         return _Named(name)
 
-    builtins.__import__ = note  # type: ignore[assignment]  # typeshed names its parameters otherwise.
-    try:
-        yield
-    finally:
-        builtins.__import__ = real
+    with _exchange:
+        real = builtins.__import__
+        builtins.__import__ = note  # type: ignore[assignment]  # typeshed names its parameters otherwise.
+        try:
+            yield
+        finally:
+            builtins.__import__ = real
     sources = {name: value for name, value in vars(room).items() if isinstance(value, _Source)}
     for name in sources:
         delattr(room, name)

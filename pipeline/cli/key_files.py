@@ -9,6 +9,7 @@ from pathlib import Path
 import typer
 
 from pipeline.cli.app import CommandContext
+from pipeline.cli.path_arguments import require_key_file
 from pipeline.errors import EnvironmentLacking, UsageError
 from pipeline.oci import SigningKey, VerifyingKey, load_signing_key, load_verifying_key
 
@@ -37,6 +38,7 @@ def password(path: Path, environment: Mapping[str, str]) -> Callable[[], bytes]:
 
 def open_signing_key(path: Path, context: CommandContext) -> SigningKey:
     """Load a private key file. Raises UsageError, EnvironmentLacking."""
+    require_key_file(path)
     return load_signing_key(path, password(path, context.environment), progress=context.progress)
 
 
@@ -45,6 +47,7 @@ def open_verifying_key(path: Path, context: CommandContext) -> VerifyingKey:
 
     Raises UsageError, EnvironmentLacking.
     """
+    require_key_file(path)
     return load_verifying_key(path, password(path, context.environment), progress=context.progress)
 
 

@@ -128,13 +128,16 @@ PublicNameOption = Annotated[
     typer.Option("--as", help="HOST/NAMESPACE that clients pull from, for a new directory mirror."),
     Default(""),
 ]
+KEY_VARIABLE = "RELBUILD_KEY_FILE"
+"""The environment variable that stands for `--key` where that is the signing key."""
+
 SigningKeyOption = Annotated[
     Path,
     typer.Option(
         "--key",
         help="The signing key: PKCS#8, or in cosign's encrypted format.",
         show_default=False,
-        envvar="RELBUILD_KEY_FILE",
+        envvar=KEY_VARIABLE,
     ),
 ]
 RulesOption = Annotated[

@@ -1,4 +1,4 @@
-"""Resolve path arguments: output folder, platforms file, OCI layout."""
+"""Resolve path arguments: output folder, key file, platforms file, OCI layout."""
 
 from __future__ import annotations
 
@@ -27,6 +27,17 @@ def require_folder(path: Path) -> Path:
             "not-a-directory", "this is not a directory", place=str(existing),
             hint="choose another path, or move it away",
         )  # fmt: skip
+    return path
+
+
+def require_key_file(path: Path) -> Path:
+    """Return `path` unless it is a key itself, which no message may show. Raises UsageError `key-is-text`."""
+    if "-----BEGIN" in str(path) or "\n" in str(path):
+        raise UsageError(
+            "key-is-text",
+            "the option or environment variable for the key's file has the key itself",
+            hint="write the key to a file that only you can read, and give its name",
+        )
     return path
 
 

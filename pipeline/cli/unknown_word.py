@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from pipeline.cli import commands
-from pipeline.cli.path_arguments import CHECKOUT
+from pipeline.cli.path_arguments import SHIPPED_RECIPES
 from pipeline.errors import UsageError
 
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
@@ -22,11 +22,13 @@ def require_recipe(word: str) -> None:
     """
     if not _WORD.fullmatch(word) or Path(word).exists():
         return
-    folders = (Path(), Path("recipes"), CHECKOUT / "recipes")
+    folders = (Path(), Path("recipes"), *SHIPPED_RECIPES)
     if any((folder / f"{word}{ending}").is_file() for folder in folders for ending in (".yaml", ".yml")):
         return
     names = sorted({commands.words_of(module)[0] for module in commands.modules()})
-    recipes = sorted({path.stem for folder in folders if folder.is_dir() for path in folder.glob("*.yaml")})
+    recipes = sorted(
+        {path.stem for folder in folders if folder.is_dir() for path in folder.glob("*.yaml")} - {"repositories"}
+    )
     near = difflib.get_close_matches(word.lower(), [*names, *recipes], n=1, cutoff=0.6)
     raise UsageError(
         "command-unknown",

@@ -13,7 +13,7 @@ import typer
 from pipeline.cli import options
 from pipeline.cli.app import CommandContext, command
 from pipeline.cli.messages import print_lines
-from pipeline.cli.path_arguments import require_folder
+from pipeline.cli.path_arguments import require_folder, require_key_file
 from pipeline.cli.progress_display import bytes_text
 from pipeline.compression import Compression
 from pipeline.digest import digest_file
@@ -88,8 +88,7 @@ def nightly_command(
         Path | None,
         typer.Option(
             "--key",
-            help="The signing key; with --plan optional, and the public key suffices.",
-            envvar="RELBUILD_KEY_FILE",
+            help=f"The signing key (default: ${options.KEY_VARIABLE}). A plan needs none, or the public one.",
         ),
     ] = None,
     plan_only: Annotated[bool, typer.Option("--plan", help="Show what would be done and why, and do nothing.")] = False,
@@ -165,8 +164,12 @@ def nightly_command(
         raise UsageError(
             "options-contradict", "--locked and --write-locks contradict each other", hint="give only one of them"
         )
+    if key is None and not plan_only and (named := context.environment.get(options.KEY_VARIABLE)):
+        key = Path(named)  # A plan unlocks no key that it was not given.
     if key is None and not plan_only:
         raise UsageError("key-missing", "publishing needs a signing key", hint="add --key FILE")
+    if key is not None:
+        require_key_file(key)
     address = parse_address(to)
     served = address.form.served_folder(address)
     request = NightRequest(

@@ -13,7 +13,10 @@ import pipeline
 from pipeline.cli.app import app
 from pipeline.cli.commands import import_commands
 from pipeline.cli.main import run_command_line
+from pipeline.cli.options import KEY_VARIABLE
 from pipeline.cli.progress_display import ProgressStyle
+from pipeline.cli.unknown_word import require_recipe
+from pipeline.errors import UsageError
 from pipeline.mirror.address_parser import is_address, parse_address
 from tests.support.source import ROOT
 
@@ -77,6 +80,42 @@ def test_a_recipe_of_the_working_folder_is_no_unknown_command(
     assert "error[yaml-syntax] frobnicate.yaml:" in capsys.readouterr().err
 
 
+def test_a_recipe_that_came_with_relbuild_is_known_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "shipped").mkdir()
+    for name in ("frobnicate", "repositories"):
+        (tmp_path / "shipped" / f"{name}.yaml").write_text("[")
+    monkeypatch.setattr("pipeline.cli.unknown_word.SHIPPED_RECIPES", (tmp_path / "shipped",))
+    monkeypatch.chdir(tmp_path)
+    require_recipe("frobnicate")
+    with pytest.raises(UsageError, match="command-unknown") as caught:
+        require_recipe("repositorie")
+    assert "repositories" not in str(caught.value.problems[0].hint)
+
+
+@pytest.mark.parametrize("words", ["promote dir:mirror/a:1 --to stable", "nightly recipes --to dir:mirror"])
+def test_a_key_that_stands_where_its_file_should_is_not_shown(
+    words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RELBUILD_KEY_FILE", "-----BEGIN PRIVATE KEY-----\nSECRET\n-----END PRIVATE KEY-----\n")
+    assert _run(f"{words} --store store", monkeypatch) == 2
+    said = capsys.readouterr()
+    assert "error[key-is-text]" in said.err and "SECRET" not in said.err + said.out
+
+
+def test_a_plan_takes_no_key_from_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RELBUILD_KEY_FILE", str(tmp_path / "none.key"))
+    (tmp_path / "recipes").mkdir()
+    for words, asks in (("--plan", False), ("", True)):
+        _run(f"nightly recipes --to dir:mirror --store store {words}", monkeypatch)
+        assert ("none.key" in capsys.readouterr().err) == asks
+
+
 def _commands(group: TyperGroup) -> list[TyperCommand]:
     found: list[TyperCommand] = []
     for command in group.commands.values():
@@ -96,6 +135,7 @@ def test_the_readme_lists_every_option_that_the_environment_may_set() -> None:
         if parameter.envvar
         for option in parameter.opts
     }
+    known.add((KEY_VARIABLE, "--key"))  # A night reads it itself.
     section = (ROOT / "README.md").read_text().partition("## Environment variables")[2].partition("\n## ")[0]
     listed = set(re.findall(r"`(RELBUILD_[A-Z_]+)`", section)) - {"RELBUILD_KEY_PASSWORD"}
     assert listed == {variable for variable, _ in known}
