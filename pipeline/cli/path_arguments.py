@@ -31,7 +31,10 @@ def require_folder(path: Path) -> Path:
 
 
 def require_key_file(path: Path) -> Path:
-    """Return `path` unless it is a key itself, which no message may show. Raises UsageError `key-is-text`."""
+    """Return `path` unless it is a key itself, which no message may show.
+
+    Raises UsageError `key-is-text`.
+    """
     if "-----BEGIN" in str(path) or "\n" in str(path):
         raise UsageError(
             "key-is-text",
