@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pipeline.model.platform import Platform, is_relative_key
 from pipeline.recipes import load_platforms
+from pipeline.repos.variables import expand_repository, platform_variables
 from pipeline.urls import parse_url
 from tests.support.lookalikes.platforms import platform_names
 
@@ -57,3 +58,10 @@ def test_the_table_of_platforms_is_not_stale() -> None:
         found = table()
         PAGE.write_text(before + found + after)
     assert found == table(), "run this test with RELBUILD_REGENERATE=1"
+
+
+def test_centos_stream_10_has_the_epel_that_is_built_for_it() -> None:
+    """`epel-10` becomes the one for RHEL's minor releases (mock's templates `epel-10.tpl` and `epel-10s.tpl`)."""
+    platform = load_platforms(ROOT / "recipes/repositories.yaml")["epel-10"]
+    epel = expand_repository(platform.repositories[-1], platform_variables(platform, "x86_64", {}), {})
+    assert epel.metalink == "https://mirrors.fedoraproject.org/metalink?repo=epel-10s&arch=x86_64"
