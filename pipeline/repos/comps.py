@@ -52,11 +52,11 @@ class GroupPackage:
 
 @dataclass(slots=True)
 class _Listed:
-    """A group (`packages`) or an environment (`groups`), while it is read and when it was."""
+    """A group (`packages`, by name) or an environment (`groups`), while it is read and when it was."""
 
     id: str = ""
     name: str = ""
-    packages: dict[GroupPackage, None] = field(default_factory=dict)
+    packages: dict[str, list[GroupPackage]] = field(default_factory=dict)
     groups: dict[str, None] = field(default_factory=dict)
 
 
@@ -81,7 +81,7 @@ class PackageGroups:
         groups += [self.groups[one] for found in environments for one in found.groups if one in self.groups]
         if not groups and not environments:
             return None
-        found = {one for group in groups for one in group.packages if one.kind in kinds}
+        found = {one for group in groups for same in group.packages.values() for one in same if one.kind in kinds}
         return tuple(sorted(found, key=lambda one: (one.name, one.kind, one.requires, one.native)))
 
     def names(self) -> tuple[str, ...]:
@@ -119,8 +119,6 @@ def read_groups(repositories: Sequence[OpenRepository], *, store: Store, progres
             for one in listed:
                 known = target.setdefault(one.id, _Listed(one.id, one.name))
                 # What a later repository says of a package replaces the earlier, as libcomps merges groups.
-                named = {package.name for package in one.packages}
-                known.packages = {package: None for package in known.packages if package.name not in named}
                 known.packages |= one.packages
                 known.groups |= one.groups
     return PackageGroups(groups, environments)
@@ -168,7 +166,7 @@ class CompsReader:
             case ["group" | "environment", "name"] if plain:
                 self._now.name = text
             case ["group", "packagelist", "packagereq"] if text:
-                self._now.packages[self._package(text)] = None
+                self._now.packages.setdefault(text, []).append(self._package(text))
             case ["environment", "grouplist", "groupid"] if text:
                 self._now.groups[text] = None
             case ["group"] if self._now.id:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
 import pytest
 from hypothesis import given
@@ -96,6 +99,34 @@ def test_what_a_later_repository_says_of_a_package_of_a_group_counts(world: Worl
     """As libcomps merges groups: one entry for each name."""
     world.add("more", Rpm("more"), comps=HEAD + CORE.replace('type="default">dnf', 'type="optional">dnf') + "</comps>")
     assert world.names(["@core"]) == [one for one in BROUGHT if not one.startswith(("dnf", "python"))]
+
+
+def test_groups_of_one_id_are_merged_in_linear_time(tmp_path: Path) -> None:
+    """A document may have hundreds of thousands of them."""
+
+    def lines(count: int) -> int:
+        text = "".join(
+            f"<group><id>g</id><packagelist><packagereq>p{number}</packagereq></packagelist></group>"
+            for number in range(count)
+        )
+        world = World(tmp_path / str(count)).add("r", comps=f"<comps>{text}</comps>")
+        opened, executed = world.opened(), 0
+
+        def trace(frame: FrameType, event: str, _: object) -> Callable[..., object] | None:
+            nonlocal executed
+            executed += event == "line"
+            return trace if frame.f_code.co_filename == read_groups.__code__.co_filename else None
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            groups = read_groups(opened, store=world.store)
+        finally:
+            sys.settrace(before)
+        assert len(groups.groups["g"].packages) == count
+        return executed
+
+    assert lines(400) < 3 * lines(200)
 
 
 def test_the_best_of_a_conditional_package_is_demanded_as_by_dnf(tmp_path: Path) -> None:
