@@ -117,8 +117,9 @@ def read_groups(repositories: Sequence[OpenRepository], *, store: Store, progres
             reader.read(chunks(file))
         for target, listed in ((groups, reader.groups), (environments, reader.environments)):
             for one in listed:
-                known = target.setdefault(one.id, _Listed(one.id, one.name))
-                # What a later repository says of a package replaces the earlier, as libcomps merges groups.
+                known = target.setdefault(one.id, _Listed(one.id))
+                # The later repository's name and entries of a package replace the earlier's, as libcomps merges groups.
+                known.name = one.name or known.name
                 known.packages |= one.packages
                 known.groups |= one.groups
     return PackageGroups(groups, environments)

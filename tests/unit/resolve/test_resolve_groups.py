@@ -101,6 +101,14 @@ def test_what_a_later_repository_says_of_a_package_of_a_group_counts(world: Worl
     assert world.names(["@core"]) == [one for one in BROUGHT if not one.startswith(("dnf", "python"))]
 
 
+def test_a_merged_group_has_the_name_that_the_last_repository_gives_it(world: World) -> None:
+    world.add("renamed", Rpm("a"), comps=HEAD + CORE.replace("<name>Core<", "<name>Kernel<") + "</comps>")
+    world.add("unnamed", Rpm("b"), comps=HEAD + CORE.replace("<name>Core<", "<name><") + "</comps>")
+    groups = read_groups(world.opened(), store=world.store)
+    assert groups.find("@Kernel") == groups.find("@core") is not None
+    assert groups.groups["core"].name == "Kernel"
+
+
 def test_groups_of_one_id_are_merged_in_linear_time(tmp_path: Path) -> None:
     """A document may have hundreds of thousands of them."""
 
