@@ -92,11 +92,11 @@ _ARCHITECTURES = {
 """The kernel's names of machines → seccomp's. Calls that an architecture lacks are left out by the runtime."""
 
 _OF_ARCHITECTURE = {
-    "ppc64le": ("swapcontext", "sync_file_range2"),
+    "ppc64le": ("recv", "send", "swapcontext", "sync_file_range2", "ugetrlimit"),
     "riscv64": ("riscv_flush_icache", "riscv_hwprobe"),
 }
-"""Calls that one architecture alone has, and libraries there use: contexts of setcontext(3), and what makes
-instructions seen that were just written."""
+"""Calls that one architecture alone has, and libraries there use: send(2), recv(2) and getrlimit(2) as glibc makes them
+there, contexts of setcontext(3), and what makes instructions seen that were just written."""
 
 _SOCKETCALL_REFUSED = frozenset({"ppc64le"})
 """Architectures that have socketcall(2) as well, whose arguments a filter cannot read. libseccomp admits each call
