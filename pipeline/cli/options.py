@@ -14,6 +14,7 @@ import typer
 
 from pipeline.cli.progress_display import ProgressStyle
 from pipeline.compression import Compression
+from pipeline.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,5 +164,15 @@ StaleOption = Annotated[
 
 
 def split_architectures(given: list[str] | None) -> tuple[str, ...]:
-    """Return the architectures that `--arch` names, given several times or separated by commas."""
-    return tuple(dict.fromkeys(name for one in given or () for name in one.split(",") if name))
+    """Return the architectures that `--arch` names, given several times or separated by commas.
+
+    Raises UsageError `arch-empty` for an empty name: left out, it would mean other architectures.
+    """
+    names = [name.strip() for one in given or () for name in one.split(",")]
+    if not all(names):
+        raise UsageError(
+            "arch-empty",
+            f"--arch '{','.join(given or ())}' has an empty name",
+            hint="name architectures, such as --arch x86_64,aarch64, or leave out the option for the recipe's own",
+        )
+    return tuple(dict.fromkeys(names))
