@@ -8,6 +8,7 @@ inputs, so they are made once for each and recalled from the store.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -170,6 +171,20 @@ def _named(name: str, image: Digest, data: bytes) -> bytes:
 def report_folder(layout: Path) -> Path:
     """Return the folder of the report of a layout that was built here."""
     return layout.parent / f"{layout.name}.report"
+
+
+def member_layout(layout: Path, arch: str) -> Path:
+    """Return the layout of an index's image for rpm's architecture `arch`, beside the index's."""
+    return layout.parent / f"{layout.name}.{arch}"
+
+
+def remove_report(layout: Path) -> None:
+    """Remove the report of an image that the layout had before it was replaced. Raises OSError."""
+    folder = report_folder(layout)
+    if folder.is_symlink():
+        folder.unlink()
+    elif folder.is_dir():
+        shutil.rmtree(folder)
 
 
 def read_bill(folder: Path) -> Bill:

@@ -14,6 +14,7 @@ from pipeline.oci import write_index_layout
 from pipeline.prepare import BuildEnvironment, BuildOptions, LockedRecipe
 from pipeline.prepare.locked_recipe import choose_architecture, choose_platform
 from pipeline.recipes import load_recipe
+from pipeline.reports import remove_report
 from pipeline.sandbox import find_emulator
 
 
@@ -42,6 +43,9 @@ def build_architectures(options: BuildOptions, build_env: BuildEnvironment) -> I
         return IndexResult(members, None, members[0].layout)
     with build_env.store.locked(f"output-{layout.resolve()}"):
         index = write_index_layout([built.image for built in members], store=build_env.store, target=layout)
+        # That of one image which was here before; the images of an index have reports of their own. Not earlier: a
+        # layout of one image without a report counts as built elsewhere.
+        remove_report(layout)
     return IndexResult(members, index, layout)
 
 

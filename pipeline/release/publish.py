@@ -43,6 +43,7 @@ from pipeline.release.current_images import (
     tag_signer,
 )
 from pipeline.reports import (
+    member_layout,
     read_bill,
     read_build_record,
     read_sbom,
@@ -165,7 +166,7 @@ def member_layouts(layout: Path) -> tuple[Path, ...]:
         return (layout,)
     members = []
     for descriptor, arch in listed:
-        member = layout.parent / f"{layout.name}.{arch}"
+        member = member_layout(layout, arch)
         if not (member / "oci-layout").is_file() or read_layout(member).digest != descriptor.digest:
             raise UsageError(
                 "index-outdated",

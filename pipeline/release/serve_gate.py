@@ -1,39 +1,73 @@
-"""Gate of `relbuild serve`: refuse a layout of a build here whose image did not pass."""
+"""Gate of `relbuild serve`: refuse a layout of a build here with an image that did not pass."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.digest import Digest
-from pipeline.errors import PublicationRefused, RelbuildError
+from pipeline.errors import Problem, PublicationRefused, RelbuildError
 from pipeline.mirror.backends.layout.layout_mirror import is_layout
 from pipeline.model.evidence import EVIDENCE_FILE, EVIDENCE_LIMIT, read_evidence
-from pipeline.oci import read_layout
-from pipeline.reports import report_folder
+from pipeline.model.image import Descriptor
+from pipeline.oci import read_layout, read_layout_index
+from pipeline.reports import member_layout, report_folder
 
 
 def refuse_untested(path: Path) -> None:
-    """Refuse to serve a layout whose report has no evidence that exactly this image passed.
+    """Refuse to serve a layout of a build here without evidence that exactly its images passed.
 
-    Mirrors and layouts without a report are served: a gate elsewhere cleared them, or they were not built by relbuild.
-    Raises PublicationRefused `gate-not-passed`.
+    An index is of a build here if the layout or the report of one of its images is beside it, and the report of each
+    is asked for its evidence. Mirrors and other layouts without a report are served: a gate elsewhere cleared them, or
+    they were not built by relbuild. Raises PublicationRefused `gate-not-passed` with a problem for each image.
     """
-    if not is_layout(path) or not report_folder(path).is_dir():
+    if not is_layout(path):
         return
-    tested = _tested(report_folder(path))
-    try:
-        image = read_layout(path).digest
-    except RelbuildError:  # several images, or none: opening it as a mirror reports what is wrong
-        image = None
-    if image is None or tested != image:
-        raise PublicationRefused(
-            "gate-not-passed",
-            f"the image in '{path}' did not pass its tests"
-            if tested is None
-            else f"the image in '{path}' was not tested in its current state",
-            place=str(report_folder(path)),
-            hint="test it with `relbuild build`; to serve it anyway, for debugging: --untested",
+    layout = path.resolve()  # '.' has no name, and the report of a link's target is beside the target
+    members = [(member_layout(layout, arch), image.digest, arch) for image, arch in _listed(layout)]
+    if any(member.exists() or report_folder(member).exists() for member, _, _ in members):
+        problems = tuple(
+            problem
+            for member, image, arch in members
+            for problem in _doubt(report_folder(member), image, f"the image for {arch or 'an unknown platform'}")
         )
+    elif report_folder(layout).is_dir():
+        problems = tuple(_doubt(report_folder(layout), _image(layout), "the image"))
+    else:
+        return
+    if problems:
+        raise PublicationRefused.of(problems)
+
+
+def _listed(layout: Path) -> tuple[tuple[Descriptor, str], ...]:
+    """Return the images of a layout with one index, each with rpm's architecture; () for others."""
+    try:
+        return read_layout_index(layout)
+    except RelbuildError:  # opening it as a mirror reports what is wrong
+        return ()
+
+
+def _image(layout: Path) -> Digest | None:
+    try:
+        return read_layout(layout).digest
+    except RelbuildError:  # several images, or none: opening it as a mirror reports what is wrong
+        return None
+
+
+def _doubt(report: Path, image: Digest | None, name: str) -> Iterator[Problem]:
+    """Yield the problem of an image whose report has no evidence that exactly it passed."""
+    tested = _tested(report)
+    if image is not None and tested == image:
+        return
+    layout = report.with_suffix("")
+    yield Problem(
+        "gate-not-passed",
+        f"{name} in '{layout}' did not pass its tests"
+        if tested is None
+        else f"{name} in '{layout}' was not tested in its current state",
+        str(report),
+        "test it with `relbuild build`; to serve it anyway, for debugging: --untested",
+    )
 
 
 def _tested(folder: Path) -> Digest | None:
@@ -41,5 +75,5 @@ def _tested(folder: Path) -> Digest | None:
     try:
         with (folder / EVIDENCE_FILE).open("rb") as file:
             return read_evidence(file.read(EVIDENCE_LIMIT + 1)).image
-    except (FileNotFoundError, RelbuildError):
+    except (FileNotFoundError, NotADirectoryError, RelbuildError):
         return None

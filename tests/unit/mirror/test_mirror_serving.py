@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,12 +24,13 @@ from pipeline.mirror.pull_server import application, open_pull_source, serve_mir
 from pipeline.mirror.references import references
 from pipeline.model.evidence import evidence_json
 from pipeline.model.manifests import Manifest
-from pipeline.oci import media_types, write_layout
+from pipeline.oci import make_image, media_types, write_index_layout, write_layout
 from pipeline.release import refuse_untested
 from pipeline.store import Store
 from tests.support import mirror_images
 from tests.support.asgi import ask
 from tests.support.tested_images import evidence, image
+from tests.support.tiny_image import CONFIG, layer
 
 NOTHING = "sha256:" + "0" * 64
 
@@ -291,6 +293,70 @@ def test_an_image_that_did_not_pass_is_not_served(tmp_path: Path) -> None:
         refuse_untested(tmp_path / "tiny")
     (report / "evidence.json").write_bytes(evidence_json(replace(evidence(image()), image=made.digest)))
     refuse_untested(tmp_path / "tiny")
+
+
+def test_an_image_that_did_not_pass_is_not_served_under_another_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store.open(tmp_path / "store")
+    write_layout(mirror_images.image(store, 1), store=store, target=tmp_path / "tiny")
+    (tmp_path / "tiny.report").mkdir()
+    (tmp_path / "link").symlink_to("tiny")
+    monkeypatch.chdir(tmp_path / "tiny")
+    for path in (Path(), tmp_path / "link"):
+        with pytest.raises(PublicationRefused, match="did not pass"):
+            refuse_untested(path)
+
+
+@pytest.fixture
+def built_index(tmp_path: Path) -> tuple[Path, dict[str, Path]]:
+    """The layout of an index, and the evidence files of its images, which all passed."""
+    store = Store.open(tmp_path / "store")
+    base = [layer(store, "base", {"etc": None})]
+    files, images = {}, []
+    for arch, architecture in (("x86_64", "amd64"), ("aarch64", "arm64")):
+        one = make_image("tiny", "1.0", replace(CONFIG, architecture=architecture), base)
+        write_layout(one, store=store, target=tmp_path / f"tiny.{arch}")
+        files[arch] = tmp_path / f"tiny.{arch}.report" / "evidence.json"
+        files[arch].parent.mkdir()
+        files[arch].write_bytes(evidence_json(replace(evidence(image()), image=one.digest)))
+        images.append(one)
+    write_index_layout(images, store=store, target=tmp_path / "tiny")
+    return tmp_path / "tiny", files
+
+
+def test_an_index_is_served_if_each_of_its_images_passed(built_index: tuple[Path, dict[str, Path]]) -> None:
+    layout, files = built_index
+    refuse_untested(layout)
+    layout.with_name("tiny.report").mkdir()  # of one image, which the layout had before
+    refuse_untested(layout)
+    files["aarch64"].write_bytes(evidence_json(evidence(image())))
+    with pytest.raises(PublicationRefused, match=r"for aarch64 .* was not tested in its current state") as refused:
+        refuse_untested(layout)
+    assert len(refused.value.problems) == 1
+    assert refused.value.problems[0].place == str(files["aarch64"].parent)
+    files["aarch64"].unlink()
+    files["x86_64"].unlink()
+    with pytest.raises(PublicationRefused, match=r"for x86_64 .* did not pass") as refused:
+        refuse_untested(layout)
+    assert [problem.code for problem in refused.value.problems] == ["gate-not-passed"] * 2
+
+
+def test_an_index_with_an_image_without_any_report_is_not_served(built_index: tuple[Path, dict[str, Path]]) -> None:
+    layout, files = built_index
+    for file in files.values():
+        shutil.rmtree(file.parent)
+    with pytest.raises(PublicationRefused, match="for aarch64"):
+        refuse_untested(layout)
+
+
+def test_an_index_from_elsewhere_is_served(built_index: tuple[Path, dict[str, Path]], tmp_path: Path) -> None:
+    layout, _ = built_index
+    copy = shutil.copytree(layout, tmp_path / "elsewhere" / "tiny")
+    refuse_untested(copy)  # its images are not beside it
+    copy.with_name("tiny.report").mkdir()
+    with pytest.raises(PublicationRefused, match="did not pass"):
+        refuse_untested(copy)
 
 
 # --- who is answered when many ask
