@@ -48,9 +48,9 @@ class RunSettings:
 class Job:
     """The task to make one product.
 
-    `locks` are (product, text): its own, "" if the worker is to resolve, and those of its ancestors; `parent` is the
-    digest of its parent image, as it was published. `facts` are its inputs, `on_mirror` what is published. `test_only`:
-    only its checks changed.
+    `locks` are (product, text): its own, "" if the worker is to resolve, and those of its ancestors; `parents` are
+    (architecture, digest) of its parent's images, as they were published. `facts` are its inputs, `on_mirror` what is
+    published. `test_only`: only its checks changed.
     """
 
     product: Product
@@ -60,7 +60,7 @@ class Job:
     locks: tuple[tuple[str, str], ...]
     why: str
     on_mirror: PublishedProduct | None = None
-    parent: Digest | None = None
+    parents: tuple[tuple[str, Digest], ...] = ()
     resolve: bool = False
     test_only: bool = False
 

@@ -44,6 +44,7 @@ from pipeline.nightly.night_key import password_from_environment
 from pipeline.nightly.no_change import NOTHING_CHANGED
 from pipeline.nightly.platform_state import PlatformState
 from pipeline.nightly.product_job import why_built
+from pipeline.nightly.published_parent import parent_digests
 from pipeline.oci import VerifyingKey, load_verifying_key
 from pipeline.prepare import BuildEnvironment, BuildOptions
 from pipeline.prepare.locked_recipe import choose_architecture, choose_platform
@@ -193,8 +194,7 @@ class Planner:
             changed = frozenset(changed_inputs(on_mirror.record.inputs, facts))
         # A child needs its parent's packages, and `auto` layers need the packages' changelogs; the members of an index
         # are resolved where they are built.
-        several = len(states) > 1
-        on_worker = several or bool(entry.parent) or (not self.settings.locked and has_auto_layers(recipe))
+        on_worker = len(states) > 1 or bool(entry.parent) or (not self.settings.locked and has_auto_layers(recipe))
         job = Job(
             product=product,
             recipe=absolute(entry.path),
@@ -203,8 +203,6 @@ class Planner:
             locks=self._locks(entry, on_mirror, locks),
             why=_why(on_mirror, changed),
             on_mirror=on_mirror,
-            # Of several, each member has its own parent, which was published in an index.
-            parent=parent.published.digest if parent and not several else None,
             resolve=on_worker,
         )
         if (
@@ -213,9 +211,9 @@ class Planner:
             and changed <= TEST_INPUTS
             and not self.settings.retest
         ):
-            return _only_tests(job, on_mirror, changed, NOTHING_CHANGED)
+            return self._on_parent(_only_tests(job, on_mirror, changed, NOTHING_CHANGED), parent)
         if on_worker:
-            return Decision(product, job, on_mirror)
+            return self._on_parent(Decision(product, job, on_mirror), parent)
         text = self._resolved(entry, recipe, states[0], on_mirror)
         job = replace(job, locks=((entry.name, text),), why=why_built(on_mirror, text, facts))
         if on_mirror is not None and same_packages(on_mirror.record.lock, text) and not self.settings.retest:
@@ -223,6 +221,12 @@ class Planner:
             if changed <= TEST_INPUTS:
                 return _only_tests(job, on_mirror, changed, "the repositories changed, this product's packages did not")
         return Decision(product, job, on_mirror)
+
+    def _on_parent(self, decision: Decision, parent: Product | None) -> Decision:
+        """Return the decision with the parent's images in its job, unless that only tests."""
+        if decision.job is None or decision.job.test_only:
+            return decision
+        return replace(decision, job=replace(decision.job, parents=parent_digests(parent, self.mirror)))
 
     def _locks(
         self, entry: CatalogueEntry, on_mirror: PublishedProduct | None, locks: Mapping[str, str]

@@ -152,13 +152,16 @@ class _Worker:
     def _demand_parent(self, every: Sequence[LockedRecipe]) -> None:
         """Refuse to build on another parent image than the one that was published tonight.
 
-        Raises VerificationError `parent-differs`.
+        Each architecture has its own. Raises VerificationError `parent-differs`.
         """
-        for parent in (one.parent for one in every):
-            if self.job.parent is not None and parent is not None and parent.digest != self.job.parent:
+        published = dict(self.job.parents)
+        for one in every:
+            parent, arch = one.parent, one.section.resolution.arch
+            if parent is not None and arch in published and parent.digest != published[arch]:
                 raise VerificationError(
                     "parent-differs",
-                    f"parent '{parent.name}' is {parent.digest} here, but was published as {self.job.parent}",
+                    f"parent '{parent.name}' for {arch} is {parent.digest} here, "
+                    f"but was published as {published[arch]}",
                     place=str(self.job.recipe),
                     hint="this worker has other libraries or files than the one that built it; "
                     "compare `relbuild version`",

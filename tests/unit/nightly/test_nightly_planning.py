@@ -166,7 +166,7 @@ def test_what_is_built_from_another_is_resolved_by_the_worker_that_has_that_imag
     nights.write("child.yaml", CHILD)
     base = nights.publish()
     job = nights.decide("child").job
-    assert job is not None and job.resolve and job.parent == base.digest and nights.resolved == 0
+    assert job is not None and job.resolve and job.parents == (("x86_64", base.digest),) and nights.resolved == 0
     assert job.locks == (("base", base.record.lock),), "from which numbers and groups are kept"
 
 
@@ -187,7 +187,7 @@ def test_a_child_of_another_image_is_built_anew(family: Nights) -> None:
     tonight = Product("base", "base.yaml", "el9", "x86_64", planner.plan(entry).run)
     tonight = replace(tonight, published=replace(tonight.published, digest=Digest.of(b"newer")))
     job = planner.decide(entry, planner.plan(entry), tonight, {"base": base.record.lock}).job
-    assert job is not None and job.parent == Digest.of(b"newer")
+    assert job is not None and job.parents == (("x86_64", Digest.of(b"newer")),)
     assert job.why == "the parent image changed" and not job.may_be_same
 
 
