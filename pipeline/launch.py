@@ -46,7 +46,7 @@ from pipeline.smoke import (
 )
 from pipeline.store import Store
 
-FORMAT = 3
+FORMAT = 4
 """To be raised when the same image, checks and runtime may give another verdict."""
 
 CONTENTS_FORMAT = 3

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Literal
 
 from pipeline import process
 from pipeline.errors import EnvironmentLacking
@@ -46,6 +47,12 @@ _ELF: Mapping[str, tuple[int, str, int]] = MappingProxyType(
     }
 )
 """OCI's names of architectures → class, byte order and `e_machine` in the header of their programs (elf(5))."""
+
+_FAMILY: Mapping[str, frozenset[str]] = MappingProxyType({"amd64": frozenset({"386"}), "arm64": frozenset({"arm"})})
+"""OCI's names of architectures → those whose programs their images may have as well."""
+
+_ELF_HEADER_SIZE = 20
+"""Bytes at the beginning of a program that tell its architecture: up to the end of `e_machine` (elf(5))."""
 
 _POSITION_INDEPENDENT = 3
 """ET_DYN: what programs of today's distributions are."""
@@ -109,6 +116,36 @@ def emulated_architectures(registrations: Path = REGISTRATIONS) -> tuple[str, ..
     return tuple(
         sorted(name for name in _ELF if name not in native and any(one.runs(_program_header(name)) for one in known))
     )
+
+
+def program_architecture(header: bytes) -> str:
+    """Return the architecture of a program by its first bytes, "" if it is no ELF file.
+
+    It is OCI's name, or `ELF machine N` for one that is not known here.
+    """
+    kind = _machine(header)
+    if kind is None:
+        return ""
+    exact = (header[4], *kind)
+    alike = sorted(_ELF, key=lambda name: _ELF[name] != exact)
+    return next((name for name in alike if _ELF[name][1:] == kind), f"ELF machine {kind[1]}")
+
+
+def is_program_for(header: bytes, architecture: str) -> bool:
+    """Return whether a program with this ELF header may be in an image of `architecture`.
+
+    The class is not compared: x32 and ILP32 programs are run by the same machines.
+    """
+    allowed = {architecture, *_FAMILY.get(architecture, ())}
+    return architecture not in _ELF or any(_ELF[name][1:] == _machine(header) for name in allowed)
+
+
+def _machine(header: bytes) -> tuple[str, int] | None:
+    """Return byte order and `e_machine` of an ELF header; None if it is none."""
+    if len(header) < _ELF_HEADER_SIZE or not header.startswith(b"\x7fELF") or header[5] not in (1, 2):
+        return None
+    order: Literal["big", "little"] = "big" if header[5] == 2 else "little"
+    return order, int.from_bytes(header[18:20], order)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from pipeline.model.limits.tmpfs import LIMIT as TMPFS
 from pipeline.model.limits.volume import LIMIT as VOLUME
 from pipeline.sandbox.container_user import Identity
 from pipeline.sandbox.emulation import find_emulator
+from pipeline.sandbox.entry_program import require_entry_program
 from pipeline.sandbox.idmap import user_and_network_namespace
 from pipeline.sandbox.instance import (
     Instance,
@@ -76,8 +77,9 @@ def launch(
     the image's content and owned by its user. `network`: the outer namespace to connect to, which instances may share;
     without, it has one of its own. `environment` overrides the image's, `bindings` its files. `follow` gets the
     output, piece by piece, in another thread.
-    Raises SmokeError when the image cannot be started, EnvironmentLacking when the host lacks something:
-    `architecture-foreign` if it can run no programs of the image's architecture.
+    Raises SmokeError when the image cannot be started, `program-foreign` if its program is for another architecture
+    than the image; EnvironmentLacking when the host lacks something, `architecture-foreign` if it can run no programs
+    of the image's architecture.
     """
     find_emulator(config.architecture)
     argv = (*config.entrypoint, *config.command)
@@ -128,6 +130,7 @@ def launch(
             identity.groups,
             rlimits=rlimits_of(limits),
         )
+        require_entry_program(instance_mounts.files, plan, config.architecture)
         write_bundle(
             slot.folder,
             ContainerPlan(

@@ -39,6 +39,13 @@ class RootFs:
 
         Raises BuildError `file-too-large` beyond `limit` bytes.
         """
+        data = self.read_head(path, limit + 1)
+        if data is not None and len(data) > limit:
+            raise BuildError("file-too-large", f"{path} in the image has more than {limit} bytes", place=path)
+        return data
+
+    def read_head(self, path: str, size: int) -> bytes | None:
+        """Read up to `size` bytes of a regular file, following links; None if there is none."""
         if "\0" in path:
             return None
         try:
@@ -51,10 +58,7 @@ class RootFs:
             os.close(handle)
             return None
         with os.fdopen(handle, "rb") as file:
-            data = file.read(limit + 1)
-        if len(data) > limit:
-            raise BuildError("file-too-large", f"{path} in the image has more than {limit} bytes", place=path)
-        return data
+            return file.read(size)
 
     def stat(self, path: str, *, follow: bool = True) -> os.stat_result | None:
         """Return the status of the file at `path`, or None if there is none.
@@ -65,7 +69,7 @@ class RootFs:
         try:
             handle = kernel.openat2(self.handle, path, flags, resolve=_SAFE)
         except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG):
                 return None
             raise
         try:

@@ -18,6 +18,7 @@ import pytest
 
 from pipeline.build import IndexResult, build_architectures
 from pipeline.errors import EnvironmentLacking
+from pipeline.launch import default_smoke_plan, run_tests
 from pipeline.layers import state_layer
 from pipeline.mirror.address_parser import parse_address
 from pipeline.oci import validate_layout
@@ -107,6 +108,20 @@ def test_each_image_is_of_its_architecture_and_tested_as_this_machine_can(
     lock = read_lock(both.members[0].locked.path)
     assert lock is not None
     assert sorted(section.resolution.arch for section in lock.sections) == sorted(ARCHITECTURES)
+
+
+def test_an_image_that_says_another_architecture_than_its_program_has_fails(
+    both: IndexResult, options: BuildOptions, env: BuildEnvironment
+) -> None:
+    for member, said in zip(both.members, ("arm64", "amd64"), strict=True):
+        image = replace(member.image, config=replace(member.image.config, architecture=said))
+        sandboxes = env.sandboxes()
+        tested = run_tests(
+            image, default_smoke_plan(image), store=env.store, sandboxes=sandboxes, progress=QUIET, clock=env.clock
+        )
+        assert not tested.report.passed and tested.evidence is None
+        (started, *_) = tested.report.instances[0].checks
+        assert "the program '/usr/bin/serve' is for" in started.detail and f"the image is for {said}" in started.detail
 
 
 def test_one_publication_is_an_index_that_clients_pull_by_platform(

@@ -1,0 +1,88 @@
+"""Require that the program that an image starts is of the image's architecture.
+
+The kernel runs a program of its own architecture directly and another one through an emulator, whatever an image's
+config says. A program of the wrong architecture would pass its tests here and not start on a machine of the image's.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import posixpath
+import stat
+from collections.abc import Iterator, Sequence
+
+from pipeline.errors import SmokeError
+from pipeline.sandbox.emulation import is_program_for, program_architecture
+from pipeline.sandbox.rootfs import RootFs
+from pipeline.sandbox.runtime_bundle import ProcessPlan
+
+_FIRST_LINE_LIMIT = 256
+"""Bytes of a script that the kernel looks for its interpreter in (BINPRM_BUF_SIZE, execve(2))."""
+
+_INTERPRETERS_LIMIT = 5
+"""Scripts whose interpreter is a script: the kernel's own bound is 5 (execve(2), ELOOP)."""
+
+
+def require_entry_program(files: RootFs, plan: ProcessPlan, architecture: str) -> None:
+    """Require that the programs that `plan` starts are for `architecture` (OCI's name).
+
+    These are its command, a script's interpreter, and the command that `env` is given. 32-bit programs of the same
+    family are allowed (386 in amd64, arm in arm64). A missing file is left to the runtime, which reports it. Raises
+    SmokeError `program-foreign`.
+    """
+    for path, head in _programs(files, plan):
+        found = program_architecture(head)
+        if found and not is_program_for(head, architecture):
+            shown = os.fsencode(path).decode(errors="replace")
+            raise SmokeError(
+                "program-foreign",
+                f"the program '{shown}' is for {found}, but the image is for {architecture}",
+                place=shown,
+                hint=f"install the program for {architecture}, or build the image for the program's architecture",
+            )
+
+
+def _programs(files: RootFs, plan: ProcessPlan) -> Iterator[tuple[str, bytes]]:
+    """Yield path and first bytes of the command's file and of its interpreters."""
+    argv: Sequence[str] = plan.argv
+    for _ in range(_INTERPRETERS_LIMIT + 1):
+        path = _find(files, argv[0], plan)
+        head = files.read_head(path, _FIRST_LINE_LIMIT) if path is not None else None
+        if path is None or head is None:
+            return
+        yield path, head
+        interpreter = _interpreter(head)
+        argv = (*interpreter, path) if interpreter else _given_to_env(path, argv)
+        if not argv:
+            return
+
+
+def _find(files: RootFs, name: str, plan: ProcessPlan) -> str | None:
+    """Return the path of a command, found as execvp(3) does; None if there is none."""
+    paths = next((line[5:] for line in plan.environment if line.startswith("PATH=")), "")
+    for folder in [""] if "/" in name else paths.split(":"):
+        path = posixpath.join("/", plan.directory, folder, name)
+        try:
+            status = files.stat(path)
+        except ValueError:
+            continue  # No path of a file: it has a lone surrogate.
+        if status is not None and stat.S_ISREG(status.st_mode) and status.st_mode & 0o111:
+            return path
+    return None
+
+
+def _given_to_env(path: str, argv: Sequence[str]) -> Sequence[str]:
+    """Return the command that env(1) is to run; () if the program is another, or has options."""
+    if posixpath.basename(path) != "env":
+        return ()
+    command = tuple(itertools.dropwhile(lambda word: "=" in word, argv[1:]))
+    return () if command[:1] == () or command[0].startswith("-") else command
+
+
+def _interpreter(head: bytes) -> tuple[str, ...]:
+    """Return the interpreter of a script and its argument; () if the file is no script."""
+    if not head.startswith(b"#!"):
+        return ()
+    words = head[2:].partition(b"\n")[0].split(None, 1)
+    return tuple(os.fsdecode(word.strip()) for word in words)
