@@ -12,8 +12,8 @@ from pipeline.model.night_record import Product
 def parent_digests(parent: Product | None, mirror: Mirror | None) -> tuple[tuple[str, Digest], ...]:
     """Return (architecture, digest) of each image of a parent as it is published.
 
-    Sorted by architecture, with rpm's names; of several it is the digest of the index's member. Empty without a published parent. Raises UsageError
-    or VerificationError if the index cannot be read.
+    Sorted by architecture, with rpm's names; of several it is the digest of the index's member. Empty without a
+    published parent. Raises UsageError or VerificationError if the index cannot be read.
     """
     digest = parent.published.digest if parent is not None else None
     if parent is None or digest is None:
