@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from urllib.parse import quote
@@ -171,6 +171,24 @@ def location_url(base: str, location: str, *, place: str) -> str:
     if above:
         raise VerificationError("location-escapes", f"'{location[:200]}' leads out of the repository", place=place)
     return f"{base}/{quote(below)}"
+
+
+def location_urls(bases: Sequence[str], location: str, *, place: str) -> tuple[str, ...]:
+    """Return the URLs of a package on the mirrors with the roots `bases`, in their order.
+
+    Mirrors have different numbers of folders above the repository: those with too few for a location above it are
+    left out. Raises VerificationError `location-escapes` if none is left.
+    """
+    urls: list[str] = []
+    refused: list[VerificationError] = []
+    for base in bases:
+        try:
+            urls.append(location_url(base, location, place=place))
+        except VerificationError as error:
+            refused.append(error)
+    if refused and not urls:
+        raise refused[0]
+    return tuple(urls)
 
 
 def parse_metalink(

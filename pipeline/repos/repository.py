@@ -21,7 +21,7 @@ from pipeline.repos.repomd import (
     Checksum,
     MetadataRecord,
     Repomd,
-    location_url,
+    location_urls,
     parse_metalink,
     parse_mirrorlist,
     parse_repomd,
@@ -253,7 +253,7 @@ def fetch_packages(
                 place=str(package.nevra),
                 hint="resolve again with --upgrade",
             )
-        urls = tuple(location_url(base, package.location, place=str(package.nevra)) for base in opened.base_urls)
+        urls = location_urls(opened.base_urls, package.location, place=str(package.nevra))
         access = opened.network.access if opened.network else ServerAccess()
         _, same = downloads.setdefault(access, (opened.network, []))
         same.append(Download(urls, package.checksum, package.size, str(package.nevra)))

@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 
 from pipeline.errors import RecipeError, VerificationError
 from pipeline.model.platform import PackageRepository, Platform
-from pipeline.repos.repomd import Checksum, location_url, parse_metalink, parse_mirrorlist, parse_repomd
+from pipeline.repos.repomd import (
+    Checksum,
+    location_url,
+    location_urls,
+    parse_metalink,
+    parse_mirrorlist,
+    parse_repomd,
+)
 from pipeline.repos.variables import (
     answer_variables,
     expand,
@@ -185,6 +192,18 @@ def test_a_package_may_be_above_its_repository_on_the_same_server(root: str, loc
 def test_no_package_is_elsewhere(root: str, location: str) -> None:
     with pytest.raises(VerificationError) as caught:
         location_url(root, location, place="x")
+    assert caught.value.code == "location-escapes"
+
+
+def test_mirrors_with_too_few_folders_for_a_package_are_left_out() -> None:
+    able = ("https://h/al2023/core/guids/1/x86_64", "http://m/a/b/c/d")
+    unable = ("https://short/x86_64", "file:///srv/a/core/guids/1/x86_64")
+    assert location_urls((unable[0], able[0], unable[1], able[1]), BLOB, place="x") == (
+        "https://h/al2023/blobstore/abc/bash-5.2-1.x86_64.rpm",
+        "http://m/blobstore/abc/bash-5.2-1.x86_64.rpm",
+    )
+    with pytest.raises(VerificationError) as caught:
+        location_urls(unable, BLOB, place="x")
     assert caught.value.code == "location-escapes"
 
 

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import lzma
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ from pipeline.repos import (
     read_keys,
 )
 from pipeline.store import Store
+from tests.support.guarded_server import guarded_server
 from tests.support.openpgp import V6_KEY
 from tests.support.rpmmd import Rpm, write_document, write_repomd, write_repository
 
@@ -339,6 +341,19 @@ def test_a_package_outside_its_repository_is_refused(store: Store, tmp_path: Pat
     with pytest.raises(VerificationError) as caught:
         fetch_packages([_package(b"x", "../../etc/passwd")], [one], store=store, progress=QUIET)
     assert code_of(caught) == "location-escapes"
+
+
+def test_a_package_above_its_repository_is_fetched_from_the_mirrors_that_have_folders_there(
+    store: Store, tmp_path: Path
+) -> None:
+    near = opened(store, write_repository(tmp_path / "near", RPMS))
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/a.rpm").write_bytes(b"package")
+    with guarded_server(tmp_path / "site") as running:
+        both = replace(near, base_urls=(*near.base_urls, f"{running.url}/core/1"))
+        package = _package(b"package", "../../a.rpm")
+        fetch_packages([package], [both], store=store, progress=QUIET)
+    assert store.blob(package.checksum).read_bytes() == b"package"
 
 
 def test_an_empty_document_is_no_document(store: Store, tmp_path: Path) -> None:
