@@ -52,7 +52,7 @@ class GroupPackage:
 
 @dataclass(slots=True)
 class _Listed:
-    """A group (`packages`, by name) or an environment (`groups`), while it is read and when it was."""
+    """A group (`packages`, by name) or an environment (`groups`), also while it is read."""
 
     id: str = ""
     name: str = ""
