@@ -129,7 +129,7 @@ PublicNameOption = Annotated[
     typer.Option("--as", help="HOST/NAMESPACE that clients pull from, for a new directory mirror."),
     Default(""),
 ]
-KEY_VARIABLE = "RELBUILD_KEY_FILE"
+SIGNING_KEY_VARIABLE = "RELBUILD_KEY_FILE"
 """The environment variable that stands for `--key` where that is the signing key."""
 
 SigningKeyOption = Annotated[
@@ -138,7 +138,7 @@ SigningKeyOption = Annotated[
         "--key",
         help="The signing key: PKCS#8, or in cosign's encrypted format.",
         show_default=False,
-        envvar=KEY_VARIABLE,
+        envvar=SIGNING_KEY_VARIABLE,
     ),
 ]
 RulesOption = Annotated[

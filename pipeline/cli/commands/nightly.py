@@ -88,7 +88,7 @@ def nightly_command(
         Path | None,
         typer.Option(
             "--key",
-            help=f"The signing key (default: ${options.KEY_VARIABLE}). A plan needs none, or the public one.",
+            help=f"The signing key (default: ${options.SIGNING_KEY_VARIABLE}). A plan needs none, or the public one.",
         ),
     ] = None,
     plan_only: Annotated[bool, typer.Option("--plan", help="Show what would be done and why, and do nothing.")] = False,
@@ -164,7 +164,7 @@ def nightly_command(
         raise UsageError(
             "options-contradict", "--locked and --write-locks contradict each other", hint="give only one of them"
         )
-    if key is None and not plan_only and (named := context.environment.get(options.KEY_VARIABLE)):
+    if key is None and not plan_only and (named := context.environment.get(options.SIGNING_KEY_VARIABLE)):
         key = Path(named)  # A plan unlocks no key that it was not given.
     if key is None and not plan_only:
         raise UsageError("key-missing", "publishing needs a signing key", hint="add --key FILE")
