@@ -5,6 +5,7 @@ By comparing them a night finds which inputs changed since an image was built an
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.metadata
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,13 +14,16 @@ from pathlib import Path
 
 from pipeline.compression import Compression, layer_versions
 from pipeline.digest import Digest, canonical_json, digest_file
+from pipeline.errors import EnvironmentLacking
 from pipeline.launch import plan_to_test
+from pipeline.model.configuration import oci_architecture
 from pipeline.model.platform import Platform
 from pipeline.model.recipe import FileKind, Recipe
 from pipeline.model.rpm_database import RpmDatabase
 from pipeline.nightly.formats import IMAGE_FORMATS, TEST_FORMATS
 from pipeline.nightly.inputs_record import InputDigests
 from pipeline.resolve import library_versions
+from pipeline.sandbox import emulator_label
 from pipeline.smoke import plan_digest
 
 INPUT_TEXTS = {
@@ -37,10 +41,11 @@ INPUT_TEXTS = {
     "checks": "the checks",
     "older": "the older image of the upgrade test",
     "runtime": "the runtime of the tests",
+    "emulator": "the emulator of the tests",
 }
 """Names of the inputs in messages."""
 
-TEST_INPUTS = frozenset({"checks", "older", "runtime"})
+TEST_INPUTS = frozenset({"checks", "older", "runtime", "emulator"})
 """Inputs of an image's tests. All others are inputs of the image."""
 
 REPOSITORIES_INPUT = "offer"
@@ -82,6 +87,20 @@ def test_inputs(recipe: Recipe, runtime: str, *, full: bool) -> dict[str, str]:
         "runtime": runtime,
         "older": _content(older) if older else "none",
     }
+
+
+def emulator_inputs(architectures: Iterable[str]) -> dict[str, str]:
+    """Return the emulators of an image's tests on this machine, by rpm's names of architectures.
+
+    Without one there is no such input, so that a record from before there was one is still the same; a machine that can
+    run an architecture in no way leaves its tests to workers that can.
+    """
+    labels = {}
+    for arch in sorted(architectures):
+        with contextlib.suppress(EnvironmentLacking):
+            labels[arch] = emulator_label(oci_architecture(arch))
+    text = ", ".join(f"{arch}: {label}" for arch, label in labels.items() if label)
+    return {"emulator": text} if text else {}
 
 
 def template_names(recipe: Recipe, used: Iterable[Path]) -> tuple[str, ...]:

@@ -86,7 +86,13 @@ def request_digest(words: object) -> Digest:
     """
     libraries = [importlib.metadata.version(name) for name in _LIBRARIES]
     return identity(
-        "asked", FORMAT, words=words, libraries=libraries, python=platform.python_version(), relbuild=code_digest()
+        "asked",
+        FORMAT,
+        words=words,
+        libraries=libraries,
+        python=platform.python_version(),
+        relbuild=code_digest(),
+        machine=platform.machine(),
     )
 
 

@@ -5,10 +5,13 @@ So the next one can find quickly whether anything changed.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.digest import Digest
+from pipeline.errors import EnvironmentLacking
+from pipeline.model.configuration import oci_architecture
 from pipeline.model.night_record import Product
 from pipeline.model.platform import PLAIN_ACCESS, Platform
 from pipeline.nightly.catalogue import recipe_files, recipe_templates
@@ -21,7 +24,7 @@ from pipeline.nightly.no_change import (
 )
 from pipeline.packages import library_files
 from pipeline.repos.variables import expand_repository, platform_variables
-from pipeline.sandbox import find_runtime
+from pipeline.sandbox import find_emulator, find_runtime
 from pipeline.urls import public_url
 
 _REMOTE_SCHEMES = ("http:", "https:", "file:")
@@ -73,7 +76,7 @@ def night_snapshot(
         files=files,
         folders=folders,
         documents=documents,
-        programs=(find_runtime(settings.runtime).path, *library_files()),
+        programs=(find_runtime(settings.runtime).path, *library_files(), *_interpreters(planner)),
         environment=planner.build_env.environment,
         tags=[
             (one.name, one.published.immutable, one.published.digest)
@@ -91,6 +94,15 @@ def watched_paths(platform: Platform) -> tuple[set[Path], set[Path]]:
     folders = {path for path in platform.watched if path.is_dir()}
     inside = {one for folder in folders for one in folder.iterdir() if one.is_file()}
     return inside | (set(platform.watched) - folders), folders
+
+
+def _interpreters(planner: Planner) -> Iterator[Path]:
+    """Yield the emulators that images of a night's architectures are tested under here."""
+    for arch in sorted({one.arch for one in planner.platform_states}):
+        with contextlib.suppress(EnvironmentLacking):
+            emulator = find_emulator(oci_architecture(arch))
+            if emulator is not None:
+                yield Path(emulator.interpreter)
 
 
 def _template_folders(sources: tuple[Path, ...]) -> Iterator[Path]:
