@@ -49,6 +49,9 @@ from pipeline.resolve import LockMode, format_lock
 from pipeline.store import Store, given_key
 from pipeline.system_errors import relbuild_error
 
+_UNSUITABLE = frozenset({"architecture-foreign"})
+"""Codes of errors for what one task needs and a sound machine may lack, such as an emulator."""
+
 
 def run_job(job: object, progress: Progress) -> object:
     """Run one job, in a process of its own.
@@ -59,12 +62,14 @@ def run_job(job: object, progress: Progress) -> object:
     job = _here(job)
     clock = job.settings.clock
     progress_log, began = ProgressLog(progress, clock), clock()
-    fault = ""
+    fault, unsuitable = "", False
     try:
         job_result = _Worker(job, progress_log, _build_environment(job.settings, progress_log)).do()
     except Exception as error:
         job_result = JobResult(failed_job(job, error, progress_log), None)
-        fault = job_result.product.run.why if isinstance(relbuild_error(error), EnvironmentLacking) else ""
+        known = relbuild_error(error)
+        if isinstance(known, EnvironmentLacking):
+            fault, unsuitable = job_result.product.run.why, known.code in _UNSUITABLE
     run = replace(
         job_result.product.run, began=int(began * 1000), took=int((clock() - began) * 1000), steps=progress_log.steps
     )
@@ -73,7 +78,7 @@ def run_job(job: object, progress: Progress) -> object:
         timed = replace(timed, published=replace(timed.published, built=run.began, build_took=run.took))
     on_mirror = replace(job_result.on_mirror, product=timed) if job_result.on_mirror else None
     job_result = replace(job_result, product=timed, on_mirror=on_mirror)
-    return MachineFault(fault, job_result) if fault else job_result
+    return MachineFault(fault, job_result, unsuitable) if fault else job_result
 
 
 def _here(job: Job) -> Job:

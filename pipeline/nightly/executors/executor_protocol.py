@@ -34,8 +34,8 @@ class TaskResult:
     """The result of a task that ended.
 
     `result` is what its function returned; else `lost` says how its worker ended, or what the function raised. `worker`
-    is the name of its worker, "" for this machine. `fault`: it failed for what the machine lacks, in words. `tried`:
-    all workers on which it failed so.
+    is the name of its worker, "" for this machine. `fault`: it failed for what the machine lacks, in words;
+    `unsuitable`: the machine is sound, and lacks only what this task needs. `tried`: all workers on which it failed so.
     """
 
     name: str
@@ -43,6 +43,7 @@ class TaskResult:
     lost: str = ""
     worker: str = ""
     fault: str = ""
+    unsuitable: bool = False
     tried: tuple[str, ...] = ()
 
 
@@ -50,11 +51,13 @@ class TaskResult:
 class MachineFault:
     """Result of a task function that failed because its machine lacks something.
 
-    The task is tried on another machine: `why` in words, and the `result` to use if none succeeds.
+    The task is tried on another machine: `why` in words, and the `result` to use if none succeeds. `unsuitable`: as
+    `TaskResult` says.
     """
 
     why: str
     result: object
+    unsuitable: bool = False
 
 
 TaskFunction = Callable[[object, Progress], object]

@@ -138,7 +138,7 @@ def _perform(pipe: Connection, function: TaskFunction, work: object) -> None:
     try:
         returned = function(work, ProgressSender(tell))
         if isinstance(returned, MachineFault):
-            ended = TaskResult("", returned.result, fault=returned.why)
+            ended = TaskResult("", returned.result, fault=returned.why, unsuitable=returned.unsuitable)
         else:
             ended = TaskResult("", returned)
     except (EnvironmentLacking, OSError) as error:

@@ -24,6 +24,7 @@ class _EncodedResult:
     lost: str
     worker: str
     fault: str
+    unsuitable: bool = False
     job_result: JobResult | None = None
     text: str | None = None
 
@@ -39,7 +40,7 @@ def result_bytes(ended: TaskResult) -> bytes:
         return result_bytes(
             TaskResult(ended.name, lost=f"it returned a {type(ended.result).__name__}", worker=ended.worker)
         )
-    answer = _EncodedResult(ended.name, ended.lost, ended.worker, ended.fault, job_result, text)
+    answer = _EncodedResult(ended.name, ended.lost, ended.worker, ended.fault, ended.unsuitable, job_result, text)
     data = json.dumps(to_json(answer), separators=(",", ":")).encode()  # Also of names that are no UTF-8.
     if len(data) > RESULT_LIMIT:
         lost = f"it returned {len(data)} bytes; the limit is {RESULT_LIMIT}"
@@ -56,4 +57,4 @@ def read_result(data: object) -> TaskResult:
     except RecursionError as error:
         raise ValueError("it is nested too deep") from error
     result = answer.text if answer.job_result is None else answer.job_result
-    return TaskResult(answer.name, result, answer.lost, answer.worker, answer.fault)
+    return TaskResult(answer.name, result, answer.lost, answer.worker, answer.fault, answer.unsuitable)

@@ -65,6 +65,7 @@ anything = st.recursive(
         TaskResult("it", WORKED, worker="one"),
         TaskResult("it", "a text with a name that is no UTF-8: \udcff", worker="one"),
         TaskResult("it", None, "its process ended by signal 9", "one", "disk full"),
+        TaskResult("it", "failed", worker="one", fault="no emulator", unsuitable=True),
     ],
 )
 def test_an_answer_arrives_as_it_was(ended: TaskResult) -> None:

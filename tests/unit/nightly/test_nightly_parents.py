@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from pipeline.digest import Digest
-from pipeline.errors import ResolutionError
+from pipeline.errors import EnvironmentLacking, ResolutionError
 from pipeline.model.absolute_path import absolute
 from pipeline.model.night_record import Product
 from pipeline.nightly import product_job, published_parent
+from pipeline.nightly.executors.executor_protocol import MachineFault
 from pipeline.nightly.job import Job, JobResult
 from pipeline.nightly.night_planner import Planner
 from pipeline.nightly.product_job import run_job
@@ -70,6 +71,16 @@ def test_a_parent_of_one_architecture_is_its_own_image_and_not_asked_for(nights:
 
 def test_a_parent_that_is_not_published_is_not_compared_with(nights: Nights) -> None:
     assert decided(nights.planner(), None).parents == ()
+
+
+@pytest.mark.parametrize(("code", "unsuitable"), [("architecture-foreign", True), ("no-cgroups", False)])
+def test_a_machine_without_an_emulator_is_sound(code: str, unsuitable: bool, nights: Nights, tmp_path: Path) -> None:
+    def lack(*given: Any) -> Any:
+        raise EnvironmentLacking(code, "it is lacking")
+
+    nights.journal.stand_in(product_job, product_job.load_recipe, lack)
+    done = run_job(decided(nights.planner()), QUIET)
+    assert isinstance(done, MachineFault) and (done.why, done.unsuitable) == ("it is lacking", unsuitable)
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ class _SubmittedTask:
 
     `attempts` are its beginnings on workers as far as they were heard of, `worker` is where the last was, `times` how
     often it was given and `since` when that was. `only` are the workers that it may be done on (empty: any), `faults`
-    those that failed it for what their machines lack, and why.
+    those that failed it for what their machines lack, and why; `unsuitable` are those of them that are sound.
     """
 
     name: str
@@ -86,6 +86,12 @@ class _SubmittedTask:
     since: float = 0.0
     only: tuple[str, ...] = ()
     faults: dict[str, str] = field(default_factory=dict)
+    unsuitable: set[str] = field(default_factory=set)
+
+    @property
+    def machine_faults(self) -> dict[str, str]:
+        """The workers that failed it for what no worker should lack, and why."""
+        return {worker: why for worker, why in self.faults.items() if worker not in self.unsuitable}
 
 
 @dataclass(slots=True)
@@ -284,23 +290,27 @@ class DaskExecutor:
     def _done(self, task: _SubmittedTask, ended: TaskResult) -> None:
         """Handle a worker's result; after a machine's fault, submit the task to another worker."""
         if not ended.fault:
-            for worker, why in task.faults.items():
+            for worker, why in task.machine_faults.items():
                 self.progress.warn(
                     f"{worker} gets no more tasks: {task.name} failed there, but succeeded on {ended.worker}: {why}"
                 )
-            self.health.exclude(task.faults)
+            self.health.exclude(task.machine_faults)
             self._end(task, ended.result, ended.lost, ended.worker)
             return
-        self.health.fault(ended.worker, ended.fault)
         task.faults[ended.worker] = ended.fault
-        if len(task.faults) < TRIED_WORKERS_LIMIT and self.health.usable(self._able(task.requirements), task.faults):
+        if ended.unsuitable:
+            task.unsuitable.add(ended.worker)
+        else:
+            self.health.fault(ended.worker, ended.fault)
+        tried_enough = len(task.machine_faults) >= TRIED_WORKERS_LIMIT or task.times >= _SUBMISSIONS_LIMIT
+        if not tried_enough and self.health.usable(self._able(task.requirements), task.faults):
             self.progress.warn(f"{task.name} is retried on another worker; {ended.worker} failed: {ended.fault}")
             task.receiver.end()
             task.attempts.clear()
             self._resubmit(task)
             return
-        if len(task.faults) > 1:
-            self.health.reinstate(task.faults)
+        if len(task.machine_faults) > 1:
+            self.health.reinstate(task.machine_faults)
         self._end(task, ended.result, ended.lost, ended.worker)
 
     def _resubmit(self, task: _SubmittedTask) -> None:

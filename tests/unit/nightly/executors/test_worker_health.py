@@ -158,6 +158,42 @@ def test_one_sick_worker_costs_no_product_and_is_named() -> None:
     assert any("sick gets no more tasks" in line and FULL in line for line in recorder.warned)
 
 
+def test_a_sound_worker_that_one_task_does_not_suit_gets_others() -> None:
+    """One worker of five has the emulator of one product's second architecture."""
+
+    def do(name: str, worker: str) -> TaskResult:
+        if name == "p0" and worker != "five":
+            return TaskResult(name, "failed", "", worker, "cannot run programs for arm64", unsuitable=True)
+        return TaskResult(name, "done", "", worker)
+
+    executor, recorder, ended = night(Cluster(("five", "four", "one", "three", "two"), fast="one"), do)
+    assert [one.result for one in ended] == ["done"] * 8
+    assert executor.set_aside == () and not [line for line in recorder.warned if "no more tasks" in line]
+    assert {one.worker for one in ended if one.name != "p0"} == {"one"}, "it is not even suspended"
+
+
+def test_a_task_that_suits_no_worker_fails_and_its_workers_get_others() -> None:
+    names = tuple(f"w{number:02}" for number in range(30))
+    executor, _, ended = night(
+        Cluster(names),
+        lambda name, worker: TaskResult(name, "failed", "", worker, "cannot run programs for arm64", unsuitable=True),
+        count=1,
+    )
+    assert [one.result for one in ended] == ["failed"] and executor.set_aside == ()
+    assert len(ended[0].tried) == dask_executor._SUBMISSIONS_LIMIT
+    assert executor.health.usable(names, ()) == names
+
+
+def test_a_sick_worker_is_named_although_another_is_merely_unsuitable() -> None:
+    def do(name: str, worker: str) -> TaskResult:
+        if worker == "able":
+            return TaskResult(name, "done", "", worker)
+        return TaskResult(name, "failed", "", worker, FULL, unsuitable=worker == "plain")
+
+    executor, _, _ = night(Cluster(("able", "plain", "sick"), fast="sick"), do)
+    assert executor.set_aside == (ExcludedWorker("sick", FULL),)
+
+
 def test_what_every_worker_lacks_sets_none_of_them_aside() -> None:
     executor, recorder, ended = night(
         Cluster(("one", "two", "three", "four")),
@@ -238,6 +274,10 @@ def say_lacking(work: object, progress: Progress) -> object:
     return MachineFault("no control groups", "the product that failed")
 
 
+def say_unsuitable(work: object, progress: Progress) -> object:
+    return MachineFault("no emulator", "the product that failed", unsuitable=True)
+
+
 def be_wrong(work: object, progress: Progress) -> object:
     raise ValueError("a defect")
 
@@ -273,6 +313,7 @@ def test_what_a_machine_lacks_is_told_from_what_a_task_does_wrong(
     assert "/store/blobs/x" in performed(fail_with_eio).fault
     assert "no control groups" in performed(lack).fault
     assert performed(say_lacking) == TaskResult("", "the product that failed", fault="no control groups")
+    assert performed(say_unsuitable).unsuitable and performed(say_unsuitable).fault == "no emulator"
     assert performed(be_wrong).fault == "" and performed(be_wrong).lost == "ValueError: a defect"
     assert performed(nothing) == TaskResult("")
 
