@@ -6,6 +6,7 @@ flag F: its interpreter was opened when it was registered, so that it is found w
 
 from __future__ import annotations
 
+import functools
 import platform
 import re
 from collections.abc import Iterator, Mapping
@@ -23,6 +24,9 @@ _REGISTRATION_LIMIT = 4096
 """Bytes of a registration that are read; they have 300."""
 
 _LABEL_SECONDS = 10.0
+
+_LABELS = 64
+"""Interpreters of which the version is kept: qemu has one for each of some thirty architectures."""
 
 _NATIVE: Mapping[str, frozenset[str]] = MappingProxyType(
     {
@@ -207,9 +211,20 @@ def _label(interpreter: Path) -> str:
     """
     path = interpreter.resolve()
     try:
-        told = process.run([path, "--version"], timeout=_LABEL_SECONDS, check=False).stdout.decode(errors="replace")
+        status = path.stat()
+        return _version(path, status.st_size, status.st_mtime_ns)
     except (OSError, EnvironmentLacking):
-        told = ""
+        return path.name
+
+
+@functools.lru_cache(maxsize=_LABELS)
+def _version(path: Path, size: int, changed: int) -> str:
+    """Return what `--version` says, once for each state of the file.
+
+    The file is named by `size` and `changed` (nanoseconds) too, so that an upgrade is seen. It takes a tenth of a
+    second, and checks of processes ask for it again and again.
+    """
+    told = process.run([path, "--version"], timeout=_LABEL_SECONDS, check=False).stdout.decode(errors="replace")
     found = re.match(r"(\S+) version (\S+)", told)
     return f"{found[1]} {found[2]}" if found else path.name
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,29 @@ def test_each_registered_architecture_has_its_own_emulator(registrations: Path, 
 )
 def test_a_machine_needs_none_for_its_own(tmp_path: Path, machine: str, architecture: str) -> None:
     assert find_emulator(architecture, machine=machine, registrations=tmp_path) is None
+
+
+def test_an_emulators_version_is_asked_for_once_and_again_after_an_upgrade(registrations: Path, tmp_path: Path) -> None:
+    qemu, asked = tmp_path / "qemu", tmp_path / "asked"
+    entry = registrations / "qemu-arm64"
+    entry.write_text(entry.read_text().replace("/nowhere/arm64-binfmt-P", str(qemu)))
+
+    def install(version: str) -> None:
+        new = tmp_path / "new"
+        new.write_text(f"#!/bin/sh\necho asked >>{asked}\necho qemu-aarch64 version {version}\n")
+        new.chmod(0o755)
+        os.utime(new, ns=(0, int(version.replace(".", ""))))
+        new.replace(qemu)
+
+    def label() -> str:
+        found = find_emulator("arm64", machine="x86_64", registrations=registrations)
+        assert found is not None
+        return found.label
+
+    install("7.2.22")
+    assert [label() for _ in range(3)] == ["qemu-aarch64 7.2.22"] * 3 and asked.read_text() == "asked\n"
+    install("8.1.50")
+    assert [label() for _ in range(3)] == ["qemu-aarch64 8.1.50"] * 3 and asked.read_text() == "asked\n" * 2
 
 
 def test_without_an_emulator_the_error_names_the_way_out(registrations: Path, tmp_path: Path) -> None:
