@@ -123,7 +123,8 @@ class Cleared:
     Raises PublicationRefused with all problems: `gate-image`, `gate-architecture-untested`, `gate-report-missing`,
     `gate-report-failed`, `gate-report-of-another-image`, `gate-other-checks`, `gate-other-runtime`,
     `gate-report-edited`, `gate-packages-unknown`, and for the operator's rules `gate-size`, `gate-setuid`,
-    `gate-labels`, `gate-license`, `gate-package`, `gate-runtime`, `gate-limits`, `gate-versions-differ`, `gate-older`.
+    `gate-labels`, `gate-license`, `gate-package`, `gate-runtime`, `gate-limits`, `gate-versions-differ`, `gate-older`,
+    `gate-platforms-fewer`.
     """
 
     repository: str

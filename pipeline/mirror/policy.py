@@ -25,13 +25,14 @@ class CurrentImage:
     """The image that a tag points to now.
 
     `version` is that of its config's label ("": none), `created` in seconds since the epoch. By `digest`, whoever moves
-    the tag knows whether the gate saw its present target.
+    the tag knows whether the gate saw its present target. `platforms`: those for which it has an image.
     """
 
     tag: str
     version: str
     created: int
     digest: Digest | None = None
+    platforms: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +125,24 @@ def broken_rule_by_index(
         told = ", ".join(f"{arch}: {version or 'none'}" for arch, version in sorted(versions.items()))
         message = f"the versions differ between architectures: {told}{said}"
         yield Problem("gate-versions-differ", message, None, "build all of them from the same repositories")
-    if not rule.refuse_older or not tested:
+    if not tested:
         return
+    platforms = {one.image.config.platform for one in tested}
     for now in current:
-        if fnmatchcase(now.tag, rule.tags) and (older := _older(tested, now)):
+        if not fnmatchcase(now.tag, rule.tags):
+            continue
+        if rule.refuse_older and (older := _older(tested, now)):
             hint = "publish under another tag; to go back deliberately, use `relbuild rollback`"
             yield Problem("gate-older", f"tag '{now.tag}' points to a newer image: {older}{said}", now.tag, hint)
+        if rule.refuse_fewer_platforms and (lost := sorted(now.platforms - platforms)):
+            hint = "build and publish all architectures together, or publish under another tag; to drop a platform "
+            hint += "deliberately, set 'refuse-fewer-platforms: false' in the mirror's rules (--rules)"
+            yield Problem(
+                "gate-platforms-fewer",
+                f"tag '{now.tag}' would lose platforms that its present image has: {_some(lost)}{said}",
+                now.tag,
+                hint,
+            )
 
 
 def _older(tested: Sequence[TestedImage], now: CurrentImage) -> str:

@@ -44,6 +44,11 @@ class MirroredImage:
         return dict(self.images[0].config.labels).get(media_types.VERSION, "") if self.images else ""
 
     @property
+    def platforms(self) -> frozenset[str]:
+        """The platforms for which it has an image, as `linux/arm/v7`."""
+        return frozenset(image.config.platform for image in self.images)
+
+    @property
     def end_of_life(self) -> str:
         """The day until which the product is maintained (`2027-04-30`), or ""."""
         return end_of_life(self.manifest.data)

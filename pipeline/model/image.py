@@ -41,6 +41,12 @@ class ImageConfig(ImageSettings):
     os: str = "linux"
     variant: str = ""
 
+    @property
+    def platform(self) -> str:
+        """The platform as clients write it, such as `linux/arm/v7`; arm64 means `arm64/v8`."""
+        variant = "" if (self.architecture, self.variant) == ("arm64", "v8") else self.variant
+        return "/".join(filter(None, (self.os, self.architecture, variant)))
+
 
 @dataclass(frozen=True, slots=True)
 class Image:

@@ -21,6 +21,7 @@ class GateRule:
     of the runtime that the image was tested under (`runc *`). `enforced_limits`: globs of limits that the kernel must
     have held in the test if the recipe asks for them; a plain name must have been asked for too. `same_versions`: all
     architectures of an index have the same version. `refuse_older`: what the tag points to now must not be newer.
+    `refuse_fewer_platforms`: what the tag points to now must not have a platform that the new image or index lacks.
     """
 
     repositories: str = "*"
@@ -34,6 +35,7 @@ class GateRule:
     enforced_limits: tuple[str, ...] = ()
     same_versions: bool = True
     refuse_older: bool = True
+    refuse_fewer_platforms: bool = True
     place: str = ""
 
 

@@ -71,6 +71,11 @@ class GateDocument(Strict):
     refuse_older: bool = Field(
         default=True, alias="refuse-older", description="a tag is not moved to an older version than it has"
     )
+    refuse_fewer_platforms: bool = Field(
+        default=True,
+        alias="refuse-fewer-platforms",
+        description="a tag is not moved to an image or index that lacks a platform which the tag has",
+    )
 
 
 class RetentionDocument(Strict):
@@ -163,6 +168,7 @@ def _gate(document: YamlDocument, number: int, rule: GateDocument) -> GateRule:
         enforced_limits=tuple(rule.enforced_limits),
         same_versions=rule.same_versions,
         refuse_older=rule.refuse_older,
+        refuse_fewer_platforms=rule.refuse_fewer_platforms,
         place=place(document, ("gate", number)),
     )
 

@@ -54,7 +54,7 @@ def current_images(repository: Repository, tags: Sequence[str], wanted: Digest) 
             known[digest] = _readable(repository, digest)
         held = known[digest]
         if held is not None:
-            found.append(CurrentImage(tag, held.version, held.created, digest))
+            found.append(CurrentImage(tag, held.version, held.created, digest, held.platforms))
     return tuple(found)
 
 

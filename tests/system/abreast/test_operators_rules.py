@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.build import BuildResult
 from pipeline.model.evidence import evidence_json
-from pipeline.oci import make_image, write_layout
+from pipeline.oci import make_image, read_layout, write_layout
 from pipeline.reports import report_documents, seal_documents
 from tests.support.foreign_programs import docker_registry
 from tests.support.mirror_operator import MirrorOperator, operator, tags_of
@@ -132,6 +132,24 @@ def test_a_tag_does_not_go_back_but_on_purpose(images: RuleTestImages, tmp_path:
     assert said.status == 0, said.errors
     allowed = rules(tmp_path, "{refuse-older: false}")
     assert images.operator.publish([images.old.layout], mirror, "--rules", allowed).status == 0
+
+
+def test_a_tag_keeps_its_platforms_but_on_purpose(images: RuleTestImages, tmp_path: Path) -> None:
+    mirror = f"dir:{tmp_path}/mirror"
+    assert images.operator.publish([images.old.layout, images.arm], mirror).status == 0
+    before = tags_of(mirror)
+    said = images.operator.publish([images.arm], mirror)
+    assert (said.status, set(said.codes)) == (7, {"gate-platforms-fewer"}), said.errors
+    assert "tag 'latest' would lose platforms that its present image has: linux/amd64" in said.errors
+    assert tags_of(mirror) == before
+    allowed = rules(tmp_path, "{refuse-fewer-platforms: false}")
+    assert images.operator.publish([images.arm], mirror, "--rules", allowed).status == 0
+    said = images.operator.relbuild("rollback", f"{mirror}/small:latest", "--key", images.operator.key)
+    assert said.status == 0, said.errors
+    # Back to fewer by rollback, without a rule.
+    alone = str(read_layout(images.arm).digest)
+    said = images.operator.relbuild(*move(images, "rollback", f"{mirror}/small:latest", alone))
+    assert said.status == 0, said.errors
 
 
 def move(images: RuleTestImages, verb: str, reference: str, to: str, *more: str | Path) -> tuple[str | Path, ...]:

@@ -150,3 +150,36 @@ class TestRules:
             assert clear(image(), store=store, current=(now,), rules=MirrorRules((GateRule(refuse_older=False),)))
         else:
             assert clear(image(), store=store, current=(now,))
+
+    @pytest.mark.parametrize(
+        ("before", "after", "lost"),
+        [
+            (("amd64", "arm64"), ("arm64",), "linux/amd64"),
+            (("amd64",), ("arm64",), "linux/amd64"),
+            (("amd64", "arm64", "s390x"), ("s390x",), "linux/amd64, linux/arm64"),
+            (("amd64", "s390x"), ("amd64", "arm64"), "linux/s390x"),
+            (("arm64",), ("amd64", "arm64"), ""),
+            (("amd64", "arm64"), ("arm64", "amd64"), ""),
+            ((), ("amd64",), ""),
+        ],
+    )
+    def test_what_has_fewer_platforms_than_the_tag(
+        self, store: Store, before: tuple[str, ...], after: tuple[str, ...], lost: str
+    ) -> None:
+        images = [image(architecture=one) for one in after]
+        platforms = frozenset(image(architecture=one).config.platform for one in before)
+        now = CurrentImage("1.0", "0.9", 0, platforms=platforms)
+        if not lost:
+            assert clear(*images, store=store, current=(now,))
+            return
+        found = refusal(lambda: clear(*images, store=store, current=(now,)))
+        assert set(found) == {"gate-platforms-fewer"}
+        assert f"tag '1.0' would lose platforms that its present image has: {lost}" in found["gate-platforms-fewer"]
+        for rule in (GateRule(refuse_fewer_platforms=False), GateRule(tags="stable"), GateRule(repositories="prod/*")):
+            assert clear(*images, store=store, current=(now,), rules=MirrorRules((rule,)))
+        assert clear(*images, store=store, current=(replace(now, tag="another"),))
+
+    def test_a_platform_has_its_variant_but_for_the_one_that_goes_without_saying(self) -> None:
+        config = image(architecture="arm").config
+        assert replace(config, variant="v7").platform == "linux/arm/v7"
+        assert replace(config, architecture="arm64", variant="v8").platform == "linux/arm64"

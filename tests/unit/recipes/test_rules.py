@@ -37,6 +37,7 @@ gate:
     enforced-limits: [memory, "*"]
     same-versions: false
     refuse-older: false
+    refuse-fewer-platforms: false
 retention:
   - {repositories: "nightly/*", tags: "*-20*", keep: 10, younger-than: 30d, pulled-within: 2w}
 grace: 12h
@@ -61,10 +62,11 @@ identities:
                 ("memory", "*"),
                 False,
                 False,
+                False,
                 "rules.yaml:3: gate[1]",
             ),
         ),
-        (RetentionRule("nightly/*", "*-20*", 10, 30 * 86_400, 14 * 86_400, "rules.yaml:15: retention[0]"),),
+        (RetentionRule("nightly/*", "*-20*", 10, 30 * 86_400, 14 * 86_400, "rules.yaml:16: retention[0]"),),
         43_200,
         5_400,
         (IdentityRule("mirror.example/copies", "registry.example/prod"),),
