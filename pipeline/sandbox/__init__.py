@@ -24,6 +24,7 @@ with imported_when_used(__name__):
     from pipeline.sandbox.mounts import BindMount
     from pipeline.sandbox.port_forwarding import publish_port
     from pipeline.sandbox.rootfs import RootFs
+    from pipeline.sandbox.running_programs import require_running_programs
     from pipeline.sandbox.runtime import Runtime, find_runtime
     from pipeline.sandbox.sandbox_registry import SandboxRegistry, open_sandbox_registry
     from pipeline.sandbox.volumes import Volumes, open_volumes
@@ -53,4 +54,5 @@ __all__ = [
     "open_sandbox_registry",
     "open_volumes",
     "publish_port",
+    "require_running_programs",
 ]

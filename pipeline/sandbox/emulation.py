@@ -122,6 +122,12 @@ def emulated_architectures(registrations: Path = REGISTRATIONS) -> tuple[str, ..
     )
 
 
+def emulated_by(interpreter: str, registrations: Path = REGISTRATIONS) -> tuple[str, ...]:
+    """Return OCI's names of the architectures that an interpreter is registered for, sorted."""
+    known = [one for one in _registrations(registrations) if one.interpreter == interpreter]
+    return tuple(sorted(name for name in _ELF if any(one.runs(_program_header(name)) for one in known)))
+
+
 def program_architecture(header: bytes) -> str:
     """Return the architecture of a program by its first bytes, "" if it is no ELF file.
 
@@ -140,8 +146,13 @@ def is_program_for(header: bytes, architecture: str) -> bool:
 
     The class is not compared: x32 and ILP32 programs are run by the same machines.
     """
-    allowed = {architecture, *_FAMILY.get(architecture, ())}
+    allowed = [name for name in _ELF if may_have(architecture, name)]
     return architecture not in _ELF or any(_ELF[name][1:] == _machine(header) for name in allowed)
+
+
+def may_have(architecture: str, program: str) -> bool:
+    """Return whether an image of `architecture` may have programs of the architecture `program`."""
+    return program == architecture or program in _FAMILY.get(architecture, ())
 
 
 def _machine(header: bytes) -> tuple[str, int] | None:

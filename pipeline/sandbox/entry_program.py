@@ -34,13 +34,17 @@ def require_entry_program(files: RootFs, plan: ProcessPlan, architecture: str) -
     for path, head in _programs(files, plan):
         found = program_architecture(head)
         if found and not is_program_for(head, architecture):
-            shown = os.fsencode(path).decode(errors="replace")
-            raise SmokeError(
-                "program-foreign",
-                f"the program '{shown}' is for {found}, but the image is for {architecture}",
-                place=shown,
-                hint=f"install the program for {architecture}, or build the image for the program's architecture",
-            )
+            raise foreign_program(os.fsencode(path).decode(errors="replace"), found, architecture)
+
+
+def foreign_program(path: str, found: str, architecture: str) -> SmokeError:
+    """Return the error for a program of the architecture `found` in an image of another."""
+    return SmokeError(
+        "program-foreign",
+        f"the program '{path}' is for {found}, but the image is for {architecture}",
+        place=path,
+        hint=f"install the program for {architecture}, or build the image for the program's architecture",
+    )
 
 
 def _programs(files: RootFs, plan: ProcessPlan) -> Iterator[tuple[str, bytes]]:

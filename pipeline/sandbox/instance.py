@@ -27,6 +27,7 @@ from pipeline.model.limits.io_bandwidth import LIMIT as IO_BANDWIDTH
 from pipeline.model.usage import Usage
 from pipeline.sandbox.build_container import CommandResult
 from pipeline.sandbox.container_user import Identity, resolve_user
+from pipeline.sandbox.entry_program import require_entry_program
 from pipeline.sandbox.instance_network import Link, socket_in_network
 from pipeline.sandbox.io_limits import lift_io_limits, limit_io, read_io_limits
 from pipeline.sandbox.kill import kill_and_wait
@@ -58,7 +59,7 @@ class Instance:
 
     `plan` is its main process; commands run with its user and environment by default. `pid` is that of the main process
     on the host, -1 if it ended at once. `link` is its network link; None: there is none, for the reason
-    `no_link_reason`.
+    `no_link_reason`. `architecture` is the image's (OCI's name).
     """
 
     name: str
@@ -72,6 +73,7 @@ class Instance:
     pid: int
     _: KW_ONLY
     no_link_reason: str = ""
+    architecture: str = ""
     _mntns: MountNamespace
     _running: RunningCommand
     _output: Capture
@@ -129,13 +131,14 @@ class Instance:
 
         It runs as the instance's user or as `user` (`name`, `uid[:gid]`). All processes that it started are killed when
         it ends or when `timeout` (seconds) passes. A command that cannot be started has status 127 and the reason as
-        stderr. Raises SmokeError `user-unknown`.
+        stderr. Raises SmokeError `user-unknown`, `program-foreign`.
         """
         plan = replace(self.plan, argv=tuple(argv))
         if user:
             plan = _as_user(plan, self.identity(user))
         if environment:
             plan = replace(plan, environment=merge_environment(plan.environment, environment))
+        require_entry_program(self.files, plan, self.architecture)
         with self._lock:
             number = f"exec{next(self._numbers)}"
         folder = self.slot.folder

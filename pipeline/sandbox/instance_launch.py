@@ -153,7 +153,7 @@ def launch(
             ),
         )
         instance = _start(sandboxes, instance_mounts, plan=plan, limits=limits, name=name, link=link, follow=follow)
-        instance.no_link_reason = no_link_reason
+        instance.no_link_reason, instance.architecture = no_link_reason, config.architecture
         # Reads the final usage before link and mounts are closed.
         opened.callback(instance.settle)
         yield instance

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from pipeline.errors import EnvironmentLacking, RelbuildError
+from pipeline.errors import EnvironmentLacking, RelbuildError, SmokeError
 from pipeline.escaping import escape_invisible
 from pipeline.model.check_kind import CheckAnswer, Effect, NoAnswer
 from pipeline.model.checks import CheckKind, MountsAnswer, declaration, judge, judge_mounts
@@ -36,6 +36,7 @@ from pipeline.sandbox import (
     explain_exit,
     launch,
     open_volumes,
+    require_running_programs,
 )
 from pipeline.smoke.instance_probe import InstanceProbe, describe_exit
 from pipeline.smoke.probes import run_check
@@ -143,8 +144,11 @@ class InstanceLifecycle:
     ) -> None:
         self._limits = self._limits or instance.readings()
         self._wait_until_ready(instance, image, stage.restart, begun)
+        if self.context.plan.ready is not None:
+            self._require_programs(instance, image)
         for check in stage.checks:
             self._ask(check, instance, image)
+        self._require_programs(instance, image)
         told = bool(later) and not self._unasked
         if told:
             self._end_for_restart(later[0].restart or UPGRADING, instance, image)
@@ -165,6 +169,16 @@ class InstanceLifecycle:
             self._unasked = "skipped: the instance was not ready"
         elif self.role.variant is Variant.READ_ONLY and restart is None:
             self._answered(_read_only(instance, image))
+
+    def _require_programs(self, instance: Instance, image: Image) -> None:
+        """Add a failed result if a process runs a program of another architecture than the image's."""
+        if self._unasked:
+            return
+        try:
+            require_running_programs(instance, image.config.architecture)
+        except SmokeError as error:
+            self._answered(_unanswered("starts", str(error)))
+            self._unasked = "skipped: a program is for another architecture"
 
     def _ask(self, check: Check, instance: Instance, image: Image) -> None:
         if self._unasked:

@@ -18,7 +18,7 @@ import pytest
 
 from pipeline.build import IndexResult, build_architectures
 from pipeline.errors import EnvironmentLacking
-from pipeline.launch import default_smoke_plan, run_tests
+from pipeline.launch import run_tests
 from pipeline.layers import state_layer
 from pipeline.mirror.address_parser import parse_address
 from pipeline.oci import validate_layout
@@ -26,7 +26,7 @@ from pipeline.prepare import BuildEnvironment, BuildOptions
 from pipeline.progress import QUIET
 from pipeline.release import PublishOptions, publish, verify_reference
 from pipeline.resolve import read_lock
-from pipeline.sandbox import emulation
+from pipeline.sandbox import emulation, instance_launch
 from pipeline.store import Store
 from tests.support.product_builds import signed_repository
 from tests.support.rpm_factory import Forge
@@ -110,18 +110,23 @@ def test_each_image_is_of_its_architecture_and_tested_as_this_machine_can(
     assert sorted(section.resolution.arch for section in lock.sections) == sorted(ARCHITECTURES)
 
 
+@pytest.mark.parametrize("running", [False, True], ids=["before it starts", "while it runs"])
 def test_an_image_that_says_another_architecture_than_its_program_has_fails(
-    both: IndexResult, options: BuildOptions, env: BuildEnvironment
+    both: IndexResult, env: BuildEnvironment, monkeypatch: pytest.MonkeyPatch, running: bool
 ) -> None:
+    if running:  # As if a script had started it.
+        monkeypatch.setattr(instance_launch, "require_entry_program", lambda *_: None)
     for member, said in zip(both.members, ("arm64", "amd64"), strict=True):
         image = replace(member.image, config=replace(member.image.config, architecture=said))
-        sandboxes = env.sandboxes()
+        plan = replace(member.report.asked, variants=()) if member.report and member.report.asked else None
+        assert plan is not None
         tested = run_tests(
-            image, default_smoke_plan(image), store=env.store, sandboxes=sandboxes, progress=QUIET, clock=env.clock
+            image, plan, store=env.store, sandboxes=env.sandboxes(), progress=QUIET, clock=env.clock, again=True
         )
         assert not tested.report.passed and tested.evidence is None
-        (started, *_) = tested.report.instances[0].checks
-        assert "the program '/usr/bin/serve' is for" in started.detail and f"the image is for {said}" in started.detail
+        results = {check.name: check.detail for check in tested.report.instances[0].checks if not check.passed}
+        assert "the program '/usr/bin/serve' is for" in results["starts"], results
+        assert f"the image is for {said}" in results["starts"]
 
 
 def test_one_publication_is_an_index_that_clients_pull_by_platform(

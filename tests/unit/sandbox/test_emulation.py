@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import EnvironmentLacking
-from pipeline.sandbox.emulation import Emulator, find_emulator
+from pipeline.sandbox.emulation import Emulator, emulated_by, find_emulator
 
 # As Debian's qemu-user-static registers them.
 MAGIC = {
@@ -110,3 +110,9 @@ def test_a_command_line_is_shown_without_the_emulator() -> None:
     nameless = Emulator("/usr/libexec/qemu", False, "qemu")
     assert nameless.program_arguments([b"/usr/libexec/qemu", b"/bin/sh", b"-c"]) == [b"/bin/sh", b"-c"]
     assert emulator.program_arguments([b"/usr/libexec/qemu"]) == [b"/usr/libexec/qemu"]
+
+
+def test_an_interpreter_is_known_by_what_it_is_registered_for(registrations: Path) -> None:
+    assert emulated_by("/nowhere/arm64-binfmt-P", registrations) == ("arm64",)
+    assert emulated_by("/usr/bin/jexec", registrations) == ()
+    assert emulated_by("/nowhere/other", registrations) == ()
