@@ -244,3 +244,11 @@ def refused(store: Store, found: Evidence, one: Image | None = None) -> dict[str
     """What is said of evidence that this store sealed itself: that the seal fits is not enough."""
     one = one or image()
     return refusal(lambda: clear(one, store=store, candidates=[candidate(one, store, found)]))
+
+
+def about(evidence: Evidence, image: Image) -> Evidence:
+    """The evidence, as if it had been got of another image."""
+    labels = dict(image.config.labels)
+    contents = replace(evidence.contents, version=labels[media_types.VERSION], architecture=image.config.architecture)
+    report = replace(evidence.report, image=image.digest, config=image.config)
+    return replace(evidence, image=image.digest, report=report, contents=contents)

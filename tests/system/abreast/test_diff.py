@@ -379,7 +379,9 @@ def test_images_of_an_index_are_paired_by_platform(pair: Pair, tmp_path: Path) -
     small, store = pair.small, pair.small.build_env.store.root
     twin = other_architecture(pair.old, small, "386")
     write_cheap_key(tmp_path, "k", PASSWORD)
+    (tmp_path / "rules.yaml").write_text("gate: [{refuse-fewer-platforms: false}]\n")
     words = ["--to", f"dir:{tmp_path / 'mirror'}", "--key", tmp_path / "k.key", "--store", store]
+    words += ["--rules", tmp_path / "rules.yaml"]
     for layouts in ((pair.old.layout, twin.layout), (pair.new.layout,)):
         done = relbuild(small.folder, "publish", *layouts, *words)
         assert done.returncode == 0, done.stderr

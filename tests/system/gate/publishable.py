@@ -7,11 +7,11 @@ from pathlib import Path
 
 from pipeline.build import BuildResult
 from pipeline.model.evidence import Evidence, evidence_json
-from pipeline.model.image import Image
 from pipeline.oci import make_image, media_types, write_layout
 from pipeline.reports import report_documents, seal_documents
 from pipeline.store import Store
 from tests.support.mirror_operator import MirrorOperator, tags_of
+from tests.support.tested_images import about
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +51,6 @@ def other_architecture(it: MirrorOperator, built: BuildResult, version: str = "1
     assert built.evidence is not None
     keep(folder, about(built.evidence, image), store)
     return layout
-
-
-def about(evidence: Evidence, image: Image) -> Evidence:
-    """The evidence, as if it had been got of another image."""
-    labels = dict(image.config.labels)
-    contents = replace(evidence.contents, version=labels[media_types.VERSION], architecture=image.config.architecture)
-    report = replace(evidence.report, image=image.digest, config=image.config)
-    return replace(evidence, image=image.digest, report=report, contents=contents)
 
 
 def keep(folder: Path, evidence: Evidence | bytes, store: Store) -> None:

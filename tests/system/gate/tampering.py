@@ -12,7 +12,8 @@ from pipeline.digest import Digest, canonical_json
 from pipeline.model.evidence import Evidence, evidence_json
 from pipeline.oci import make_image, write_layout
 from pipeline.store import Store
-from tests.system.gate.publishable import PublishableImages, about, keep
+from tests.support.tested_images import about
+from tests.system.gate.publishable import PublishableImages, keep
 
 Tampering = Callable[[Path, Path, PublishableImages], None]
 """(layout, report's folder, images)."""
