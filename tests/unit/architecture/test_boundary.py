@@ -11,9 +11,6 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.long
-"""It waits for most of its time: others run beside it."""
-
 ROOT = Path(__file__).parents[3]
 _SECONDS = 60
 

@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import cast
 
-import pytest
-
 from pipeline.model.checks import CheckKind, judge
 from pipeline.model.image import ImageConfig
 from pipeline.model.smoke import Check, Expectation
@@ -19,9 +17,6 @@ from pipeline.oci import make_image
 from pipeline.sandbox import Instance
 from pipeline.smoke.instance_probe import InstanceProbe
 from pipeline.smoke.probes import repeat_until_right
-
-pytestmark = pytest.mark.long
-"""It waits for most of its time: others run beside it."""
 
 CONFIG = ImageConfig("amd64", 0)
 IMAGE = make_image("x", "x:1", CONFIG, ())

@@ -42,9 +42,6 @@ from pipeline.transfer.deadlines import (
 )
 from tests.support.slow_server import CONTENT, PAGE, SlowServer, head
 
-pytestmark = pytest.mark.long
-"""It waits for most of its time: others run beside it."""
-
 DIGEST = Digest.of(CONTENT)
 NETWORK = Network(timeout=0.6, backoff=0.001, attempts=2)
 HURRY = Network(timeout=3, backoff=0.001, attempts=2)
@@ -172,8 +169,8 @@ def test_on_a_slow_line_every_mirror_is_left_and_then_one_is_given_its_time(serv
 
 
 def test_what_came_before_a_host_was_left_is_kept(server: SlowServer, store: Store) -> None:
-    with pytest.raises(EnvironmentLacking):
-        get(store, f"{server.url}/stall", network=Network(timeout=0.3, backoff=0.001, attempts=1))
+    with pytest.raises(EnvironmentLacking):  # In less time nothing may have come yet, on a busy machine.
+        get(store, f"{server.url}/stall", network=Network(timeout=2, backoff=0.001, attempts=1))
     partial = store.metadata / "partial" / DIGEST.hex
     assert partial.read_bytes() == CONTENT[: len(CONTENT) // 2]
 

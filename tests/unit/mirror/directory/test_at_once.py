@@ -19,9 +19,6 @@ from tests.support import mirror_images
 from tests.support.examples import FAST
 from tests.support.mirror_images import whole
 
-pytestmark = pytest.mark.long
-"""It waits for most of its time: others run beside it."""
-
 ROOT = Path(__file__).parents[4]
 
 _PROGRAM = """
