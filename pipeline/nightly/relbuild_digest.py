@@ -21,7 +21,8 @@ def code_digest() -> Digest:
 def folder_digest(root: Path) -> Digest:
     """Return the digest of the names and contents of all files below a folder.
 
-    Python's compiled files are left out.
+    Python's compiled files are left out, and what it names while it writes them (`x.pyc.NUMBER`).
     """
-    files = [path for path in root.rglob("*") if path.suffix != ".pyc" and path.is_file()]
+    code = (path for path in root.rglob("*") if path.suffix != ".pyc" and "__pycache__" not in path.parts)
+    files = [path for path in code if path.is_file()]
     return Digest.of(canonical_json({str(path.relative_to(root)): str(Digest.of(path.read_bytes())) for path in files}))

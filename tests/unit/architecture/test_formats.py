@@ -95,6 +95,8 @@ def test_a_relbuild_that_changed_below_its_formats_is_no_quiet_night(
     (tmp_path / "page.html.j2").write_text("a page")
     first = folder_digest(tmp_path)
     (tmp_path / "layers" / "segments.pyc").write_text("compiled")
+    (tmp_path / "layers" / "__pycache__").mkdir()
+    (tmp_path / "layers" / "__pycache__" / "segments.cpython-311.pyc.140157651642416").write_text("half compil")
     assert folder_digest(tmp_path) == first
     (tmp_path / "layers" / "segments.py").write_text("FORMAT = 2\n")
     second = folder_digest(tmp_path)
