@@ -127,3 +127,16 @@ def _path(filename: object) -> str | None:
             return str(Path(f"/proc/self/fd/{filename}").readlink())
         return None
     return os.fsdecode(filename) if isinstance(filename, str | bytes | os.PathLike) and filename else None
+
+
+def port_unavailable(host: str, port: int, error: OSError) -> EnvironmentLacking:
+    """Make the error of an address of this machine on which a command cannot listen."""
+    hint = "use another port"
+    if error.errno == errno.EADDRINUSE:
+        hint = f"another program uses it (`ss -ltnp 'sport = :{port}'` names it): end that, or use another port"
+    elif error.errno == errno.EACCES:
+        hint = "ports below 1024 are for root (sysctl net.ipv4.ip_unprivileged_port_start): use a higher one"
+    elif error.errno == errno.EADDRNOTAVAIL:
+        hint = "this machine does not have the address: `ip address` lists those that it has"
+    place = f"{host}:{port}"
+    return EnvironmentLacking("port-unavailable", f"cannot listen on {place}: {error.strerror}", place=place, hint=hint)

@@ -11,7 +11,7 @@ from pipeline.errors import EnvironmentLacking, RelbuildError
 from pipeline.escaping import escape_invisible, escape_message, json_text
 from pipeline.system_errors import relbuild_error
 
-INTERNAL_ERROR = 1
+INTERNAL_ERROR = 70
 
 
 def print_lines(*lines: str) -> None:

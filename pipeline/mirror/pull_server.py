@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from pipeline.digest import Digest, canonical_json
-from pipeline.errors import EnvironmentLacking, RelbuildError, UsageError
+from pipeline.errors import RelbuildError, UsageError
 from pipeline.mirror.address_parser import ADDRESS_FORMS
 from pipeline.mirror.protocol import NAME, TAG
 from pipeline.mirror.pull_source import PullableRepository, PullSource
 from pipeline.mirror.references import listed_repositories, listed_tags, referrers_index
 from pipeline.oci import media_types
+from pipeline.system_errors import port_unavailable
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -235,10 +236,5 @@ def _listen(host: str, port: int, anywhere: bool) -> socket.socket:
             listener.close()
             raise
     except OSError as error:
-        raise EnvironmentLacking(
-            "port-unavailable",
-            f"cannot listen on {host}:{port}: {error}",
-            place=f"{host}:{port}",
-            hint="use another port",
-        ) from error
+        raise port_unavailable(host, port, error) from error
     return listener

@@ -44,6 +44,10 @@ _BROKEN = frozenset({MD5, RIPEMD160})
 _GPGV_TIME = 600.0
 """Timeout in seconds; gpgv hashes the whole package, at 200 MB/s on a slow core."""
 
+_UNSIGNED_HINT = (
+    "use a signed build of the package; one of your own: sign it with `rpmsign --addsign`, and add your key to the "
+    "repository's 'keys'"
+)
 _SIGNED_HINT = "add the key that signs the package to the repository's 'keys', or do not use the package"
 _DAMAGED_HINT = "download it again; if that does not help, report it to the repository's maintainer"
 
@@ -265,7 +269,7 @@ def _refused(path: Path, verdicts: _Verdicts, unusable: Sequence[UnusableKey]) -
             place=str(path),
             hint=_SIGNED_HINT,
         )
-    return VerificationError("package-unsigned", f"{path.name} is not signed", place=str(path), hint=_SIGNED_HINT)
+    return VerificationError("package-unsigned", f"{path.name} is not signed", place=str(path), hint=_UNSIGNED_HINT)
 
 
 def _by_unusable(path: Path, key: UnusableKey) -> VerificationError:

@@ -233,7 +233,7 @@ def pattern_of(text: str) -> str:
         raise Malformed(
             "pattern-malformed",
             f"'{text[:60]}' is not a regular expression: {error}",
-            "escape literal characters with a backslash, or use stdout_is",
+            "write a backslash before a character that is meant literally, such as \\( or \\*",
         ) from None
     return text
 

@@ -135,6 +135,17 @@ class _Opener:
                 self.offline,
                 self.network,
             )
+        if all(
+            one.code == "download-missing" and str(one.problems[0].place).endswith("/repomd.xml") for one in failures
+        ):
+            raise EnvironmentLacking(
+                "repository-missing",
+                f"there is no repository at {', '.join(shown_url(base) for base in base_urls[:3])}: it has no "
+                "repodata/repomd.xml",
+                place=repository.id,
+                hint="check the repository's URL and the variables in it ($releasever, $basearch), in a browser for "
+                "instance; vendors move repositories of old releases to archives",
+            ) from failures[0]
         # A refused document is a better error than a mirror that is down.
         raise next((e for e in failures if isinstance(e, VerificationError)), failures[0])
 

@@ -32,6 +32,22 @@ _PROGRAMS = (
     ("mke2fs", "volumes of limited size"),
 )
 
+_NEEDED_CAPABILITIES = {
+    "CAP_CHOWN": 0,
+    "CAP_DAC_OVERRIDE": 1,
+    "CAP_FOWNER": 3,
+    "CAP_KILL": 5,
+    "CAP_SETGID": 6,
+    "CAP_SETUID": 7,
+    "CAP_NET_ADMIN": 12,
+    "CAP_SYS_CHROOT": 18,
+    "CAP_SYS_ADMIN": 21,
+    "CAP_SETFCAP": 31,
+}
+"""Capabilities that sandboxes need of a user who is root, with their numbers (linux/capability.h)."""
+
+_STATUS = Path("/proc/self/status")
+
 
 @dataclass(frozen=True, slots=True)
 class HostFinding:
@@ -91,6 +107,10 @@ def _privileges() -> HostFinding:
     if os.geteuid() != 0:
         reason = rootless_obstacle() or "no user namespace: see `user namespaces`"
         return HostFinding("privileges", False, f"not root, and {reason}", purpose)
+    lacking = lacking_capabilities(_STATUS.read_text())
+    if lacking:
+        detail = f"root without {', '.join(lacking)}; give the container these capabilities"
+        return HostFinding("privileges", False, detail, purpose)
     if not in_user_namespace():
         return HostFinding("privileges", True, "root on this machine", purpose)
     return HostFinding(
@@ -99,6 +119,12 @@ def _privileges() -> HostFinding:
         "root in a user namespace (rootless); all containers share its IDs, volumes have no size limit",
         purpose,
     )
+
+
+def lacking_capabilities(status: str) -> tuple[str, ...]:
+    """Return the needed capabilities that a process lacks, by its /proc/PID/status (proc(5))."""
+    effective = next((line.split()[1] for line in status.splitlines() if line.startswith("CapEff:")), "0")
+    return tuple(name for name, number in _NEEDED_CAPABILITIES.items() if not int(effective, 16) >> number & 1)
 
 
 def _tried(name: str, attempt: Callable[[], str], needed_for: str) -> HostFinding:

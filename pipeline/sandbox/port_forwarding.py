@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pipeline.errors import UsageError
 from pipeline.sandbox import kernel
 from pipeline.sandbox.instance import Instance
+from pipeline.system_errors import port_unavailable
 
 _CONNECTIONS = 512
 """Connections at the same time; more wait in the kernel's queue until one has ended."""
@@ -54,7 +55,7 @@ def publish_port(instance: Instance, host_port: int, container_port: int, *, hos
 
     Forwards for as long as the block lasts. Connections reach the instance over its link, under its bandwidth limit.
 
-    Raises UsageError `no-address` for an instance without a link, `port-taken`.
+    Raises UsageError `no-address` for an instance without a link, EnvironmentLacking `port-unavailable`.
     """
     link = instance.link
     if link is None:
@@ -66,9 +67,7 @@ def publish_port(instance: Instance, host_port: int, container_port: int, *, hos
     try:
         listening = socket.create_server((host, host_port), backlog=_BACKLOG)
     except OSError as error:
-        raise UsageError(
-            "port-taken", f"cannot listen on {host}:{host_port}: {error.strerror}", hint="choose another port"
-        ) from error
+        raise port_unavailable(host, host_port, error) from error
     forwarder = _Forwarder(listening, link.outside, (link.address, container_port))
     thread = threading.Thread(target=forwarder.run, name=f"publish-{host_port}", daemon=True)
     thread.start()

@@ -153,8 +153,8 @@ class RegistryClient:
 
         Transient failures (lost connections, 429, 503 …) are retried; with `once`, for requests that must not be
         repeated blindly, they raise TransientFailure. Raises EnvironmentLacking `registry-unreachable`,
-        `registry-busy`, `registry-denied` (no way to authenticate); VerificationError `answer-too-large`,
-        `redirect-refused`.
+        `registry-failing`, `registry-busy`, `registry-denied` (no way to authenticate); VerificationError
+        `answer-too-large`, `redirect-refused`.
         """
         url = join_url(self.base, target)
 
@@ -238,7 +238,7 @@ class RegistryClient:
                 followed = method in {"GET", "HEAD"} or response.status_code in _METHOD_IS_KEPT
                 if not (response.has_redirect_location and followed):
                     if response.status_code in TRANSIENT_STATUSES:
-                        raise TransientFailure(_status(response), retry_after(response.headers))
+                        raise TransientFailure(_status(response), retry_after(response.headers), answered=True)
                     yield response
                     return
                 url = join_url(url, response.headers["location"])
@@ -354,7 +354,8 @@ class RegistryClient:
             method = "GET" if wanted.form is None else "POST"
             with self._sent(method, wanted.url, headers, wanted.form or b"") as response:
                 if response.status_code in TRANSIENT_STATUSES:
-                    raise TransientFailure(f"its token server: {_status(response)}", retry_after(response.headers))
+                    text = f"its token server: {_status(response)}"
+                    raise TransientFailure(text, retry_after(response.headers), answered=True)
                 return response.status_code, self._read(response, TOKEN_ANSWER_LIMIT)
 
         return self._with_retries(attempt, once=False)

@@ -26,12 +26,14 @@ with rate limits this is frequent, and the registry chooses each pause."""
 class TransientFailure(Exception):
     """Failure of a request that may succeed later.
 
-    `pause`: seconds that the server asks to wait (None: it does not ask).
+    `pause`: seconds that the server asks to wait (None: it does not ask). `answered`: a server was reached, and
+    answered with an error.
     """
 
-    def __init__(self, text: str, pause: float | None = None) -> None:
+    def __init__(self, text: str, pause: float | None = None, *, answered: bool = False) -> None:
         super().__init__(text)
         self.pause = pause
+        self.answered = answered
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -114,7 +116,8 @@ class RetryBudget:
     def spend(self, failure: TransientFailure) -> None:
         """Wait before the next attempt.
 
-        Raises EnvironmentLacking `registry-busy` or `registry-unreachable` when no attempts are left.
+        Raises EnvironmentLacking `registry-busy`, `registry-failing` or `registry-unreachable` when no attempts are
+        left.
         """
         if failure.pause is not None and failure.pause > RETRY_PAUSE_MOST:
             raise self._busy(f"it asks for a pause of {failure.pause:.0f} seconds: {failure}")
@@ -127,7 +130,7 @@ class RetryBudget:
             return
         self._left -= 1
         if self._left <= 0 or self._pace.closed:
-            raise unreachable(self._place, str(failure))
+            raise (failing if failure.answered else unreachable)(self._place, str(failure))
         self._pace.sleep(self._pause)
         self._pause *= 2
 
@@ -143,8 +146,23 @@ class RetryBudget:
 def unreachable(place: str, text: str) -> EnvironmentLacking:
     """Make the error of a server that cannot be reached."""
     hint = "check the network, the proxy variables and the address; run the command again; it resumes where it stopped"
-    if "CERTIFICATE_VERIFY_FAILED" in text:
+    if "certificate has expired" in text or "certificate is not yet valid" in text:
+        hint = "tell the server's administrator to renew its certificate, or check this machine's clock"
+    elif "Hostname mismatch" in text or "IP address mismatch" in text:
+        hint = "use a name that is in the server's certificate, or tell its administrator to have this one added"
+    elif "CERTIFICATE_VERIFY_FAILED" in text:
         hint = "set SSL_CERT_FILE to its certificate authority, or put that into /etc/containers/certs.d/HOST/ca.crt"
     elif "WRONG_VERSION_NUMBER" in text or "wrong version number" in text or "record layer failure" in text:
         hint = "the server does not use TLS; if that is intended, write registry+http://"
     return EnvironmentLacking("registry-unreachable", f"{place} cannot be reached: {text}", place=place, hint=hint)
+
+
+def failing(place: str, text: str) -> EnvironmentLacking:
+    """Make the error of a server, or of a proxy before it, that answers with an error."""
+    return EnvironmentLacking(
+        "registry-failing",
+        f"{place} is reached, but answers with an error: {text}",
+        place=place,
+        hint="the registry, or a proxy in front of it, has a fault: run the command again later, or tell its "
+        "administrator; the command resumes where it stopped",
+    )

@@ -105,13 +105,17 @@ def _given_up(label: str, failures: Sequence[tuple[str, SourceFailed]], network:
     refusal = failures[0][1].refusal if failures else None
     if refusal is not None and all(failure.refusal is not None for _, failure in failures):
         return _refused(refusal, f"access refused: {label}: {tried}", label, network)
-    return EnvironmentLacking(
-        "network-unreachable",
-        f"download failed: {label}: {tried}",
-        place=label,
-        hint="check the network, the proxy variables and the repository's URL; on a slow link, set RELBUILD_TIMEOUT "
-        "(seconds) and RELBUILD_MINRATE (bytes per second)",
+    hint = (
+        "check the network, the proxy variables and the repository's URL; on a slow link, set RELBUILD_TIMEOUT "
+        "(seconds) and RELBUILD_MINRATE (bytes per second)"
     )
+    if "certificate has expired" in tried or "certificate is not yet valid" in tried:
+        hint = "tell the server's administrator to renew its certificate, or check this machine's clock"
+    elif "CERTIFICATE_VERIFY_FAILED" in tried:
+        hint = "trust the authority of the server's certificate: 'sslcacert' of the repository, or SSL_CERT_FILE"
+    elif failures and all(failure.failing for _, failure in failures):
+        hint = "the server, or a proxy in front of it, has a fault: run the command again later, or use another mirror"
+    return EnvironmentLacking("network-unreachable", f"download failed: {label}: {tried}", place=label, hint=hint)
 
 
 def _refused(refusal: Refusal, message: str, label: str, network: Network) -> EnvironmentLacking:

@@ -61,7 +61,7 @@ class SourceFailed(Exception):
 
     `again`: it is worth several retries. `missing`: the server has no such file, which is worth one retry. `offline`:
     it was not requested. `restart`: a partial download cannot be resumed. `pause`: seconds that the server asks to
-    wait. `refusal`: the client was refused for this.
+    wait. `refusal`: the client was refused for this. `failing`: the server answered with an error of its own.
     """
 
     def __init__(
@@ -74,6 +74,7 @@ class SourceFailed(Exception):
         restart: bool = False,
         pause: float = 0.0,
         refusal: Refusal | None = None,
+        failing: bool = False,
     ) -> None:
         super().__init__(text)
         self.again = again
@@ -82,6 +83,7 @@ class SourceFailed(Exception):
         self.restart = restart
         self.pause = pause
         self.refusal = refusal
+        self.failing = failing
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +194,7 @@ def _refuse_status(response: httpx.Response) -> None:
     if status == 416:
         raise SourceFailed(text, again=True, restart=True)
     if status in _TRANSIENT:
-        raise SourceFailed(text, again=True, pause=retry_after(response.headers) or 0.0)
+        raise SourceFailed(text, again=True, pause=retry_after(response.headers) or 0.0, failing=status >= 500)
     title = _title(response) if status == 400 or status in _REFUSING else ""
     refusal = Refusal.CERTIFICATE if _ABOUT_CERTIFICATE.search(title) else _REFUSING.get(status)
     told = f"{text} ({title})" if title and refusal is Refusal.CERTIFICATE else text

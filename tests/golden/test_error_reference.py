@@ -38,11 +38,12 @@ _CODE = re.compile(r"[a-z0-9]+(-[a-z0-9]+)+")
 
 @dataclass(frozen=True)
 class Raised:
-    """A code where it is given: the error's class, and the message with `…` for what is put in."""
+    """A code where it is given: the error's class, and message and hint with `…` for what is put in."""
 
     code: str
     kind: str
     message: str
+    hint: str
 
 
 def _helpers(trees: Mapping[Path, ast.Module]) -> set[str]:
@@ -74,8 +75,9 @@ def _in_file(path: Path, tree: ast.Module, names: set[str]) -> Iterator[Raised]:
         for code in _texts(given[0]):
             if _CODE.fullmatch(code):
                 message = _said(node.args[1]) if len(node.args) > 1 else "…"
+                hint = next((_said(one.value) for one in node.keywords if one.arg == "hint"), "")
                 for kind in _made(name, path):
-                    yield Raised(code, kind, message)
+                    yield Raised(code, kind, message, hint)
 
 
 def _made(name: str, path: Path) -> tuple[str, ...]:
@@ -136,25 +138,31 @@ def _reference() -> str:
             said = (kind.__doc__ or "").strip().split("\n\n")[0].replace("\n", " ").rstrip(".")
             lines.append(f"| {kind.exit_code} | `{kind.__name__}` | {said} |")
     lines += [
-        "| 1 | `internal-error` | a defect of relbuild |",
+        "| 70 | `internal-error` | a defect of relbuild |",
         "| 130 | | interrupted |",
         "",
         "## Codes",
         "",
-        "`…` stands for what a message names.",
+        "Each message of a code, and its hint: the way out. `…` stands for what they name.",
         "",
-        "| code | exit code | message |",
-        "|---|---:|---|",
+        "| code | exit code | message | hint |",
+        "|---|---:|---|---|",
     ]
     by_code: dict[str, list[Raised]] = {}
     for one in _raised():
         by_code.setdefault(one.code, []).append(one)
     for code, every in sorted(by_code.items()):
         exits = sorted({CLASSES[one.kind].exit_code for one in every})
-        message = min((one.message for one in every), key=lambda text: (text.count("…") > 1, text == "…", text))
-        shown = " ".join(message.replace("|", "\\|").replace("`", "").split())
-        lines.append(f"| `{code}` | {', '.join(map(str, exits))} | {shown} |")
+        first = f"| `{code}` | {', '.join(map(str, exits))} |"
+        for message, hint in sorted({(_cell(one.message), _cell(one.hint)) for one in every}):
+            lines.append(f"{first} {message} | {hint} |")
+            first = "| | |"
     return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    """`text` as a cell of a table."""
+    return " ".join(text.replace("|", "\\|").replace("`", "").split())
 
 
 def test_the_reference_of_errors_is_not_stale() -> None:

@@ -206,4 +206,4 @@ class TestPublishing:
     def test_a_taken_port_is_said(self, server: Instance) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(UsageError) as raised:
             publish_port(server, taken.getsockname()[1], 80).__enter__()
-        assert raised.value.code == "port-taken"
+        assert raised.value.code == "port-unavailable"

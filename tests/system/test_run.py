@@ -262,8 +262,8 @@ def test_a_port_that_is_taken_is_explained(start: Callable[..., Started]) -> Non
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         run = start("run", "silent", "-p", f"{taken.getsockname()[1]}:80")
-        assert run.rest() == 2
-    assert "port-taken" in run.said and "another" in run.said
+        assert run.rest() == 8
+    assert "port-unavailable" in run.said and "another program" in run.said
 
 
 def test_a_shell_of_the_image(start: Callable[..., Started]) -> None:

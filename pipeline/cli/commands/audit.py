@@ -72,7 +72,7 @@ def audit_command(
     found = audit(
         AuditOptions(
             subject=parse_address(image) if is_address(image) else Path(image),
-            repositories=repositories or platforms_file(Path("recipes")),
+            repositories=repositories or _platforms_file(image),
             key=open_verifying_key(key, context) if key is not None else None,
             platform=platform,
             architectures=options.split_architectures(arch),
@@ -89,6 +89,15 @@ def audit_command(
         except FixesLacking as error:
             return print_error(error)
     return 0
+
+
+def _platforms_file(image: str) -> Path:
+    """Find the file of platforms: in recipes/, here, or beside the folder of the layout."""
+    folders = [Path("recipes"), Path()]
+    if not is_address(image):
+        above = Path(image).absolute().parent.parent
+        folders += [above / "recipes", above]
+    return platforms_file(*folders)
 
 
 def audit_as_lines(found: Audit) -> Iterator[str]:

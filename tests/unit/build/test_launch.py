@@ -308,10 +308,10 @@ def test_what_was_launched_ends_when_a_later_one_cannot_be(
     bench: Bench, journal: Journal, started: list[Running]
 ) -> None:
     def taken(*given: Any) -> None:
-        raise UsageError("port-taken", "it is taken")
+        raise EnvironmentLacking("port-unavailable", "it is taken")
 
     journal.stand_in(launch, launch.publish_port, taken)
-    with pytest.raises(UsageError), run(bench, RunOptions(2, publish=(PublishedPort(80, 80),))):
+    with pytest.raises(EnvironmentLacking), run(bench, RunOptions(2, publish=(PublishedPort(80, 80),))):
         pytest.fail("it runs")
     assert journal.names[-3:] == ["publish_port", "give tiny-1", "give network"]
 

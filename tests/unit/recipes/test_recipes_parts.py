@@ -161,7 +161,7 @@ def test_what_is_removed_is_not_made(tmp_path: Path) -> None:
         ("{name: a, log: x, within: 5}", "duration-malformed", ".within", "5s"),
         ("{name: a, log: '('}", "pattern-malformed", ".log", "backslash"),
         ("{name: a, log: '({{ name }}'}", "pattern-malformed", ".log", "backslash"),
-        ("{name: a, command: [x], expect: {stdout: '['}}", "pattern-malformed", ".expect.stdout", "stdout_is"),
+        ("{name: a, command: [x], expect: {stdout: '['}}", "pattern-malformed", ".expect.stdout", "backslash"),
         ("{name: a, command: [x], expect: {exit_code: 256}}", "value-out-of-range", ".expect.exit_code", ""),
         ("{name: a, command: [x], expect: {stdout-is: y}}", "key-unknown", ".expect.stdout-is", "'stdout_is'"),
         ("{name: a, port: http}", "port-malformed", ".port", "1 to 65535"),

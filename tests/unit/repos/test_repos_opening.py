@@ -236,6 +236,13 @@ def test_an_older_revision_is_told_where_nothing_proves_metadata(store: Store, t
     assert len(told) == 1 and "revision 4, older than 5" in told[0]
 
 
+def test_a_url_without_a_repository_says_so(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(EnvironmentLacking, match="there is no repository at") as caught:
+        opened(store, f"file://{tmp_path}/nothing")
+    assert caught.value.code == "repository-missing"
+    assert "--upgrade" not in str(caught.value)
+
+
 def test_signed_metadata_needs_a_good_signature_by_a_key_of_this_repository(
     store: Store, tmp_path: Path, signers: tuple[Signer, Signer]
 ) -> None:

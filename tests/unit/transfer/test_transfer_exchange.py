@@ -366,6 +366,25 @@ def test_what_cannot_be_reached_is_named(speak: Speaker, registry: FakeRegistry)
     assert caught.value.code == "registry-unreachable"
 
 
+def test_a_proxy_that_answers_with_an_error_is_not_called_unreachable(speak: Speaker, registry: FakeRegistry) -> None:
+    registry.faults = [Fault("GET", "/blobs/", failing(502), 99)]
+    with pytest.raises(EnvironmentLacking, match="is reached, but answers with an error: status 502") as caught:
+        speak(registry).ask("GET", BLOB, scopes=PULL, limit=100)
+    assert caught.value.code == "registry-failing"
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: certificate has expired (_ssl.c:992)", "renew"),
+        ("[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: self-signed certificate", "SSL_CERT_FILE"),
+        ("[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: Hostname mismatch, certificate is not", "a name"),
+    ],
+)
+def test_the_hint_for_a_certificate_is_of_what_is_wrong_with_it(text: str, hint: str) -> None:
+    assert hint in str(patience_module.unreachable("host", text))
+
+
 def test_plain_http_where_tls_is_expected_says_what_to_write(registry: FakeRegistry, tmp_path: Path) -> None:
     exchange = RegistryClient(
         f"https://{registry.host}", network=NETWORK, credential_store=CredentialStore.of({"HOME": str(tmp_path)})

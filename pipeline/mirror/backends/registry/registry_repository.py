@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.digest import Digest, HashingWriter
-from pipeline.errors import EnvironmentLacking, RelbuildError, UsageError, VerificationError
+from pipeline.errors import EnvironmentLacking, PublicationRefused, RelbuildError, UsageError, VerificationError
 from pipeline.mirror.backends.registry.blob_upload import BlobUpload, check_content
 from pipeline.mirror.backends.registry.name_pages import NAME_PAGE_LIMIT, listed_names
 from pipeline.mirror.backends.registry.referrers_list import LISTING_PAUSE_LEAST, LISTING_PAUSE_MOST, ReferrersList
 from pipeline.mirror.backends.registry.registry_address_form import RegistryRoot
 from pipeline.mirror.backends.registry.registry_responses import (
     MANIFEST_TYPES,
+    keeps_tags,
     promised_digest,
     registry_refused,
     require_digest,
@@ -377,6 +378,14 @@ class RegistryRepository(Repository):
             headers={"Content-Type": manifest.media_type},
             body=manifest.data,
         )
+        if keeps_tags(response):
+            raise PublicationRefused(
+                "registry-tag-immutable",
+                f"the registry never moves tag '{reference}', which exists: {response_words(response)}",
+                place=self.url,
+                hint="let the registry's settings for this repository allow that tags move, at least floating ones, or "
+                "choose another tag",
+            )
         self.expect(response, {200, 201, 202}, f"accept manifest {manifest.digest.short} as {reference}")
         require_digest(response, manifest.digest, self.url)
         return response

@@ -28,6 +28,8 @@ MANIFEST_TYPES = (
 WORDS_LIMIT = 300
 """Characters of a registry's error message that are repeated in ours."""
 
+_KEEPS_TAGS = frozenset({400, 401, 403, 405, 409, 412})
+_IMMUTABLE = re.compile(r"(?i)immutab|cannot be overwritten|already exists and can(not|'t) be")
 _NEXT = re.compile(r'<([^<>]{1,4096})>\s*;\s*rel="?next"?')
 
 
@@ -50,6 +52,15 @@ def _first_error(response: RegistryResponse) -> tuple[str, str]:
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return "", ""
     return code if isinstance(code, str) else "", message if isinstance(message, str) else ""
+
+
+def keeps_tags(response: RegistryResponse) -> bool:
+    """Return whether a registry refuses a manifest because it never moves a tag.
+
+    The specification has no code for it. Harbor answers 412 or 403, Amazon's registry 400, others 409, each with words
+    of the tag's immutability.
+    """
+    return response.status in _KEEPS_TAGS and _IMMUTABLE.search(response_words(response)) is not None
 
 
 def registry_refused(response: RegistryResponse, what: str, place: str) -> EnvironmentLacking:

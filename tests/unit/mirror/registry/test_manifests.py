@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from pipeline.errors import EnvironmentLacking, UsageError, VerificationError
+from pipeline.errors import EnvironmentLacking, PublicationRefused, UsageError, VerificationError
 from pipeline.mirror.backends.registry.registry_mirror import RegistryMirror, open_registry
 from pipeline.mirror.backends.registry.registry_repository import RegistryRepository
 from pipeline.mirror.protocol import TagConflict
@@ -111,6 +111,30 @@ def test_the_loser_of_a_race_for_a_tag_is_told(registry: FakeRegistry, app: Regi
     with pytest.raises(TagConflict) as caught:
         app.point("latest", stand_in(one), None)
     assert (caught.value.tag, caught.value.found) == ("latest", two.digest)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "message"),
+    [
+        (412, "PRECONDITION", "Failed to process request due to 'latest' configured as immutable."),
+        (400, "TAG_INVALID", "The image tag 'latest' already exists and cannot be overwritten"),
+        (403, "DENIED", "tag is immutable"),
+    ],
+)
+def test_a_registry_that_never_moves_tags_is_not_taken_for_a_lack_of_a_login(
+    registry: FakeRegistry, app: RegistryRepository, status: int, code: str, message: str
+) -> None:
+    one = put(registry.held(IMAGE), manifest(1))
+
+    def refuse(request: Request) -> None:
+        request.read()
+        request.answer(status, json.dumps({"errors": [{"code": code, "message": message}]}).encode())
+
+    registry.faults = [Fault("PUT", "manifests/latest", refuse, 9)]
+    with pytest.raises(PublicationRefused, match="never moves tag 'latest'") as caught:
+        app.point("latest", stand_in(one), None)
+    assert caught.value.code == "registry-tag-immutable"
+    assert "podman login" not in str(caught.value)
 
 
 def test_lists_come_in_pages_that_end() -> None:
