@@ -103,6 +103,13 @@ class BuildResult:
         return self.tested is not None and self.tested.reused
 
     @property
+    def unchanged(self) -> bool:
+        """Return whether nothing was done again, and the image passed before."""
+        again = {layer.name for layer in self.image.layers} - set(self.reused)
+        passed = self.verdict_reused and self.report is not None and self.report.passed
+        return passed and not again and not self.locked.wrote
+
+    @property
     def report_folder(self) -> Path:
         """The folder of the report, beside the layout."""
         return report_folder(self.layout)

@@ -18,7 +18,15 @@ import typer
 
 from pipeline.cli import commands
 from pipeline.cli.messages import print_json, print_lines, report_error
-from pipeline.cli.options import Default, JsonOption, ProgressOption, QuietOption, StoreOption
+from pipeline.cli.options import (
+    Default,
+    JsonOption,
+    ProgressOption,
+    QuietOption,
+    StoreOption,
+    VerboseOption,
+    VerboseWithoutLetter,
+)
 from pipeline.cli.path_arguments import require_folder
 from pipeline.cli.progress_display import ProgressStyle, close, open_progress
 from pipeline.cli.signals import SIGNALS, Interruptible, Terminated
@@ -54,12 +62,13 @@ _RANKS: dict[Callable[..., Any] | None, int] = {}
 class CommandContext:
     """Access of a command to the process's environment, clock, store and progress.
 
-    They are read here and nowhere else. `store` is the option's value.
+    They are read here and nowhere else. `store` is the option's value; `verbose`: the user wants all of a result.
     """
 
     progress: Progress
     as_json: bool = False
     store: Path | None = None
+    verbose: bool = False
 
     @property
     def clock(self) -> Callable[[], float]:
@@ -144,12 +153,15 @@ def command(
     def declare(function: Callable[..., int]) -> Callable[..., int]:
         own = inspect.signature(function, eval_str=True)
         parameters = [*map(_with_default, [*own.parameters.values()][1:]), *standard]
+        parameters.append(_parameter("verbose", VerboseWithoutLetter if _has_letter_v(parameters) else VerboseOption))
 
         @functools.wraps(function)
         def run(**given: Any) -> None:  # noqa: ANN401  typer gives each by its own type
             style, as_json = given.pop("progress", ProgressStyle.NONE), given.pop("as_json", False)
             style = ProgressStyle.NONE if given.pop("quiet", False) else style
-            perform(lambda context: function(context, **given), style, as_json, given.pop("store", None))
+            store, verbose = given.pop("store", None), given.pop("verbose", False)
+            context = CommandContext(open_progress(style), as_json, store, verbose)
+            perform(lambda context: function(context, **given), context)
 
         vars(run)["__signature__"] = own.replace(parameters=parameters, return_annotation=None)
         run.__annotations__ = {one.name: one.annotation for one in parameters}
@@ -166,6 +178,12 @@ def command(
     return declare
 
 
+def _has_letter_v(parameters: Iterable[inspect.Parameter]) -> bool:
+    """Return whether one of the options is -v."""
+    declared = (one for parameter in parameters for one in get_args(parameter.annotation))
+    return any("-v" in (getattr(one, "param_decls", None) or ()) for one in declared)
+
+
 def _parameter(name: str, option: Any, default: object = inspect.Parameter.empty) -> inspect.Parameter:  # noqa: ANN401  a type with metadata
     return _with_default(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=option))
 
@@ -176,20 +194,18 @@ def _with_default(parameter: inspect.Parameter) -> inspect.Parameter:
     return parameter.replace(default=own[0]) if own and parameter.default is parameter.empty else parameter
 
 
-def perform(
-    act: Callable[[CommandContext], int], style: ProgressStyle, as_json: bool, store: Path | None = None
-) -> None:
+def perform(act: Callable[[CommandContext], int], context: CommandContext) -> None:
     """Run a command's body with live progress around it, and exit with its status."""
-    progress = open_progress(style)
+    progress = context.progress
     with Interruptible():
         try:
-            if as_json and stdout_is_closed():
+            if context.as_json and stdout_is_closed():
                 raise UsageError(
                     "stdout-closed",
                     "--json writes to standard output, which is closed",
                     hint="open it, or leave out --json",
                 )
-            status = act(CommandContext(progress, as_json, store))
+            status = act(context)
             sys.stdout.flush()
         except (KeyboardInterrupt, Terminated) as ended:
             number = ended.number if isinstance(ended, Terminated) else signal.SIGINT
@@ -198,7 +214,7 @@ def perform(
             status = 128 + number
         except Exception as error:
             close(progress)
-            status = report_error(error, as_json=as_json)
+            status = report_error(error, as_json=context.as_json, causes=context.verbose)
         finally:
             close(progress)
     sys.exit(status)

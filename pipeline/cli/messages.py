@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import sys
 import traceback
+from collections.abc import Iterator
 
 from pipeline.cli.standard_streams import BROKEN_PIPE, STDOUT, drop_stdout
-from pipeline.errors import EnvironmentLacking, RelbuildError
+from pipeline.errors import ERROR_TEXT_LIMIT, EnvironmentLacking, RelbuildError
 from pipeline.escaping import escape_invisible, escape_message, json_text
 from pipeline.system_errors import relbuild_error
+from pipeline.urls import cut_text, redact_urls
 
 INTERNAL_ERROR = 70
 
@@ -33,8 +35,11 @@ def print_error(error: RelbuildError) -> int:
     return report_error(error, as_json=False)
 
 
-def report_error(error: BaseException, *, as_json: bool) -> int:
-    """Print an error and return the exit status; a traceback only for a defect of relbuild."""
+def report_error(error: BaseException, *, as_json: bool, causes: bool = False) -> int:
+    """Print an error and return the exit status; a traceback only for a defect of relbuild.
+
+    `causes`: also print the errors that led to it.
+    """
     if isinstance(error, OSError) and error.filename == STDOUT:
         drop_stdout()
         if isinstance(error, BrokenPipeError):
@@ -59,10 +64,25 @@ def report_error(error: BaseException, *, as_json: bool) -> int:
         print(escape_message(f"error[{problem.code}] {where}{problem.message}"), file=sys.stderr)
         if problem.hint:
             print(escape_message(f"  → {problem.hint}"), file=sys.stderr)
+    for line in _causes(error) if causes else ():
+        print(escape_message(line), file=sys.stderr)
     if as_json:
         problems = [{"code": p.code, "message": p.message, "place": p.place, "hint": p.hint} for p in known.problems]
         _answer_error({"error": problems, "exit_code": known.exit_code})
     return known.exit_code
+
+
+def _causes(error: BaseException) -> Iterator[str]:
+    """Describe the errors that led to this one, nearest first."""
+    seen = {id(error)}
+    while (cause := _cause(error)) is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        yield f"  caused by {type(cause).__name__}: {redact_urls(cut_text(str(cause), ERROR_TEXT_LIMIT))}"
+        error = cause
+
+
+def _cause(error: BaseException) -> BaseException | None:
+    return error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
 def _answer_error(value: object) -> None:

@@ -42,6 +42,13 @@ ProgressOption = Annotated[
 QuietOption = Annotated[
     bool, typer.Option("--quiet", "-q", help="Show no progress, as `--progress none`."), Default(False)
 ]
+VerboseOption = Annotated[
+    bool,
+    typer.Option("--verbose", "-v", help="Show all of a result that did not change, and the causes of an error."),
+    Default(False),
+]
+VerboseWithoutLetter = Annotated[bool, typer.Option("--verbose", help="Show the causes of an error."), Default(False)]
+"""`--verbose` of a command with another option -v."""
 
 # --- recipes and repositories ------------------------------------------------------------------------------
 

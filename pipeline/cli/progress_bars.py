@@ -93,4 +93,5 @@ class Live:
 
 def open_live() -> Live:
     """Open live bars on stderr."""
-    return Live(Console(stderr=True))
+    # Lines are not broken: paths and digests are copied from them.
+    return Live(Console(stderr=True, soft_wrap=True))

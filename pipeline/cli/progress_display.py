@@ -6,6 +6,7 @@ JSON progress has one value per line.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 import time
@@ -114,12 +115,17 @@ def close(progress: Progress) -> None:
 
 
 def open_progress(style: ProgressStyle) -> Progress:
-    """Open the progress of a style; `auto` is live on a terminal and plain elsewhere."""
+    """Open the progress of a style; `auto` is live on a terminal and plain elsewhere.
+
+    It is plain on a terminal too if that has no cursor (TERM=dumb), or if the user wants text alone (NO_COLOR, as
+    no-color.org says).
+    """
     if style is ProgressStyle.NONE:
         return QUIET
     if style is ProgressStyle.JSON:
         return _JsonLines(sys.stderr)
-    if style is ProgressStyle.AUTO and sys.stderr.isatty():
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") in {"dumb", "unknown"}
+    if style is ProgressStyle.AUTO and sys.stderr.isatty() and not plain:
         # Here and not above: importing it takes longer than many commands run.
         from pipeline.cli.progress_bars import open_live
 

@@ -79,7 +79,7 @@ def build_command(
                 target = output / f"{built.layout.name}.{archive}.tar"
                 write_archive(built.layout, target, archive)
                 print_lines(f"wrote {target} ({bytes_text(target.stat().st_size)})")
-            print_lines(*_lines(built))
+            print_lines(*build_lines(built, verbose=context.verbose))
             results.append(built)
         if made.index is not None:
             print_lines(*_index_lines(made))
@@ -113,22 +113,26 @@ def _index_json(made: IndexResult) -> dict[str, object]:
     }
 
 
-def _lines(built: BuildResult) -> Iterator[str]:
+def build_lines(built: BuildResult, *, verbose: bool) -> Iterator[str]:
+    """Format a result for people: three lines if nothing changed, unless they want all of it."""
     image = built.image
     compressed = sum(layer.blob.size for layer in image.layers)
     unpacked = sum(layer.tar_size for layer in image.layers)
     yield ""
     architecture = f" ({image.config.architecture})" if built.member else ""
     yield f"{image.name} {image.reference}{architecture}  {image.digest}"
-    yield (
-        f"  {len(built.locked.all_chosen)} packages in {len(image.layers)} layers, "
-        f"{bytes_text(compressed)} compressed, {bytes_text(unpacked)} unpacked, in {built.took:.1f} s"
-    )
+    contents = f"{len(built.locked.all_chosen)} packages in {len(image.layers)} layers"
+    if not verbose and built.unchanged and built.report is not None:
+        checks = sum(len(one.checks) for one in built.report.instances)
+        yield f"  unchanged: {contents}, {bytes_text(compressed)}; passed {checks} checks before; in {built.took:.1f} s"
+        yield f"  layout: {built.layout}   report: {built.report_folder}   (-v shows all, --retest tests again)"
+        return
+    yield f"  {contents}, {bytes_text(compressed)} compressed, {bytes_text(unpacked)} unpacked, in {built.took:.1f} s"
     if (parent := built.locked.parent) is not None:
         yield f"  from {parent.name} {parent.digest} ({len(parent.packages)} fixed packages)"
     for layer in image.layers:
         mark = "reused" if layer.name in built.reused else "made"
-        yield f"    {layer.name:<10} {bytes_text(layer.blob.size):>9}  {layer.diff_id.short}  {mark}"
+        yield f"    {layer.name:<10} {bytes_text(layer.blob.size):>9}  {layer.blob.digest.short}  {mark}"
     if built.locked.wrote:
         yield f"  lock: wrote {built.locked.path} ({'; '.join(built.locked.why) or 'account IDs'})"
         if not built.locked.first:

@@ -59,7 +59,8 @@ _WAITING = """
 import os, sys, threading
 sys.path.insert(0, {root!r})
 sys.argv = ["relbuild", "version"]
-from pipeline.cli.app import ProgressStyle, perform
+from pipeline.cli.app import CommandContext, perform
+from pipeline.cli.progress_display import ProgressStyle, open_progress
 from pipeline.cli.signals import end_at_once
 end_at_once()
 
@@ -71,7 +72,7 @@ def act(context):
         print("put away", flush=True)
     return 0
 
-perform(act, ProgressStyle.NONE, False)
+perform(act, CommandContext(open_progress(ProgressStyle.NONE)))
 """
 
 

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 import pipeline
+from pipeline.build import BuildResult
 from pipeline.cli.app import app
 from pipeline.cli.commands import import_commands
+from pipeline.cli.commands.build import build_lines
 from pipeline.cli.main import run_command_line
+from pipeline.cli.messages import report_error
 from pipeline.cli.options import SIGNING_KEY_VARIABLE
-from pipeline.cli.progress_display import ProgressStyle
+from pipeline.cli.progress_display import ProgressStyle, close, open_progress
 from pipeline.cli.unknown_word import require_recipe
+from pipeline.digest import Digest
 from pipeline.errors import UsageError
 from pipeline.mirror.address_parser import is_address, parse_address
+from pipeline.model.image import Descriptor
 from tests.support.source import ROOT
 
 
@@ -176,3 +186,101 @@ def test_a_registry_is_understood_as_other_programs_write_it() -> None:
     assert parse_address("docker://registry.example.com/products/nginx:1") == parse_address(
         "registry://registry.example.com/products/nginx:1"
     )
+
+
+def test_verbose_shows_the_causes_of_an_error_without_passwords(capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        try:
+            raise OSError("https://me:secret@host/x cannot be read")
+        except OSError as cause:
+            raise UsageError("file-missing", "it is not there") from cause
+    except UsageError as error:
+        report_error(error, as_json=False)
+        assert "caused by" not in capsys.readouterr().err
+        report_error(error, as_json=False, causes=True)
+    shown = capsys.readouterr().err
+    assert "caused by OSError: https://" in shown and "secret" not in shown
+
+
+def test_a_cause_that_was_hidden_on_purpose_stays_hidden(capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        try:
+            raise OSError("of no interest")
+        except OSError:
+            raise UsageError("file-missing", "it is not there") from None
+    except UsageError as error:
+        report_error(error, as_json=False, causes=True)
+    assert "of no interest" not in capsys.readouterr().err
+
+
+def test_every_command_can_be_verbose_and_a_letter_means_one_thing() -> None:
+    import_commands()
+    without_letter = set()
+    for command in _commands(typer.main.get_group(app)):
+        words = [word for one in command.params for word in one.opts]
+        assert words.count("--verbose") == words.count("-v") == 1, command.name
+        verbose = next(one for one in command.params if "--verbose" in one.opts)
+        if "-v" not in verbose.opts:
+            without_letter.add(command.name)
+    assert without_letter == {"run"}, "its -v is a volume, as in docker and podman"
+
+
+BLOB = Descriptor("application/vnd.oci.image.layer.v1.tar+gzip", Digest.of(b"it"), 9)
+
+
+def _built(*, reused: Sequence[str], passed: bool = True) -> BuildResult:
+    """A result with what its lines show."""
+    layers = [SimpleNamespace(name=name, blob=BLOB, tar_size=9, diff_id=BLOB.digest) for name in ("base", "state")]
+    image = SimpleNamespace(
+        name="it", reference="1.0", digest=BLOB.digest, layers=layers, config=SimpleNamespace(architecture="amd64")
+    )
+    report = SimpleNamespace(instances=[SimpleNamespace(checks=[1, 2, 3])], passed=passed)
+    locked = SimpleNamespace(all_chosen=[1, 2], parent=None, wrote=False)
+    made = SimpleNamespace(
+        image=image, locked=locked, reused=reused, report=report, verdict_reused=True, member=False, took=0.1,
+        layout=Path("output/it"), report_folder=Path("output/it.report"), changes=(), failed_scriptlets=(),
+    )  # fmt: skip
+    made.unchanged = BuildResult.unchanged.fget(made)  # type: ignore[attr-defined]
+    return cast("BuildResult", made)
+
+
+def test_a_build_in_which_nothing_changed_takes_three_lines() -> None:
+    lines = [line for line in build_lines(_built(reused=("base", "state")), verbose=False) if line]
+    assert len(lines) == 3
+    assert "unchanged: 2 packages in 2 layers" in lines[1] and "passed 3 checks before" in lines[1]
+
+
+def test_a_build_in_which_a_layer_changed_shows_which(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.cli.commands.build.report_lines", lambda report: ["checks"])
+    for built, verbose in ((_built(reused=("base",)), False), (_built(reused=("base", "state")), True)):
+        lines = "\n".join(build_lines(built, verbose=verbose))
+        assert f"{BLOB.digest.short}  reused" in lines and "checks" in lines
+
+
+def test_a_verdict_that_was_a_failure_is_never_called_unchanged() -> None:
+    assert not _built(reused=("base", "state"), passed=False).unchanged
+
+
+@pytest.mark.parametrize(
+    ("variables", "live"),
+    [({}, True), ({"NO_COLOR": "1"}, False), ({"NO_COLOR": ""}, True), ({"TERM": "dumb"}, False)],
+)
+def test_a_terminal_without_colours_gets_no_cursor_codes(
+    variables: dict[str, str], live: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen, terminal = pty.openpty()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    name = "some words that are longer than a line of a terminal, " * 3
+    with os.fdopen(terminal, "w") as stream:
+        monkeypatch.setattr("sys.stderr", stream)
+        progress = open_progress(ProgressStyle.AUTO)
+        progress.finish(progress.start("fetch", name))
+        close(progress)
+        stream.flush()
+        shown = os.read(screen, 1 << 16).decode()
+    os.close(screen)
+    assert ("\x1b" in shown) == live
+    assert name.strip() in shown, "no line is broken"
