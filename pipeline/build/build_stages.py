@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from pipeline.errors import Problem, RecipeError
 from pipeline.launch import SmokeResult, plan_to_test, run_tests
 from pipeline.layers import BuiltLayer, build_layer
 from pipeline.layers.recipe_files import RECIPE_FILE_LIMIT, ImageFile
@@ -172,7 +173,11 @@ def make_config_and_manifest(locked: LockedRecipe, layers: Sequence[Layer]) -> I
     seen = template_variables(locked)
 
     def said(text: str) -> str:
-        return evaluate_template(text, seen, place=str(recipe.path))
+        try:
+            return evaluate_template(text, seen, place=str(recipe.path))
+        except RecipeError as error:
+            place = _place_of(text, recipe)
+            raise RecipeError.of([Problem(one.code, one.message, place, one.hint) for one in error.problems]) from error
 
     version = said(recipe.version)
     config = image_config(
@@ -188,6 +193,16 @@ def make_config_and_manifest(locked: LockedRecipe, layers: Sequence[Layer]) -> I
         config = inherited(config, recipe.image.given, locked.parent.image.config)
         notes[BASE_DIGEST] = str(locked.parent.digest)
     return make_image(recipe.name, version_tag(version), config, layers, notes)
+
+
+def _place_of(text: str, recipe: Recipe) -> str:
+    """Return the file and line of a text that the recipe, or one that it includes, has in one line."""
+    for path in (recipe.path, *recipe.sources):
+        lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
+        found = next((number for number, line in enumerate(lines, 1) if text in line), None)
+        if found is not None:
+            return f"{path.name}:{found}"
+    return str(recipe.path)
 
 
 def smoke_test(

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 import typer
 
@@ -153,6 +153,8 @@ def command(
     def declare(function: Callable[..., int]) -> Callable[..., int]:
         own = inspect.signature(function, eval_str=True)
         parameters = [*map(_with_default, [*own.parameters.values()][1:]), *standard]
+        for one in parameters:
+            _name_argument(one)
         parameters.append(_parameter("verbose", VerboseWithoutLetter if _has_letter_v(parameters) else VerboseOption))
 
         @functools.wraps(function)
@@ -176,6 +178,15 @@ def command(
         return function
 
     return declare
+
+
+def _name_argument(parameter: inspect.Parameter) -> None:
+    """Name an argument in the line of usage as documents do: `RECIPE`, also for several."""
+    declared = get_args(parameter.annotation)
+    for one in declared:
+        if isinstance(one, typer.models.ArgumentInfo) and one.metavar is None:
+            name = parameter.name.upper()
+            one.metavar = name.removesuffix("S") if get_origin(declared[0]) is list else name
 
 
 def _has_letter_v(parameters: Iterable[inspect.Parameter]) -> bool:

@@ -67,6 +67,12 @@ def find_runtime(name: str | None = None) -> Runtime:
         path = process.find_program(candidate)
         if path is not None:
             return _identify(path)
+    if name and "/" in name:
+        raise EnvironmentLacking(
+            "runtime-missing",
+            f"the runtime '{name}' does not exist, or is not executable",
+            hint="correct --runtime, or leave it out for runc or crun of PATH",
+        )
     wanted = f"'{name}'" if name else " or ".join(f"'{one}'" for one in RUNTIMES)
     raise EnvironmentLacking(
         "runtime-missing",

@@ -192,7 +192,11 @@ def test_a_template_that_asks_for_a_package_that_is_not_there_is_named_with_its_
     wrong = replace(made, recipe=replace(made.recipe, version="{{ packages['gone'].version }}"))
     with pytest.raises(RecipeError) as caught:
         build_stages.make_config_and_manifest(wrong, [])
-    assert str(made.recipe.path) in (caught.value.problems[0].place or "")
+    assert caught.value.problems[0].place == str(made.recipe.path), "the text is in no line of the file"
+    made.recipe.path.write_text("name: demo\nversion: \"{{ packages['gone'].version }}\"\n")
+    with pytest.raises(RecipeError) as caught:
+        build_stages.make_config_and_manifest(wrong, [])
+    assert caught.value.problems[0].place == f"{made.recipe.path.name}:2"
 
 
 # --- tests -------------------------------------------------------------------------------------------------
