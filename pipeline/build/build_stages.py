@@ -196,7 +196,7 @@ def make_config_and_manifest(locked: LockedRecipe, layers: Sequence[Layer]) -> I
 
 
 def _place_of(text: str, recipe: Recipe) -> str:
-    """Return the file and line of a text that the recipe, or one that it includes, has in one line."""
+    """Find the file and line of a text: in the recipe, or one that it includes."""
     for path in (recipe.path, *recipe.sources):
         lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
         found = next((number for number, line in enumerate(lines, 1) if text in line), None)
