@@ -16,6 +16,7 @@ with imported_when_used(__name__):
     from pipeline.packages.package_signature import unreadable_keys, verify_package
     from pipeline.packages.payload import PayloadFile, read_payload, read_payload_files
     from pipeline.packages.rpm_header import read_header, read_source_nevra
+    from pipeline.packages.rpm_library import library_origin
     from pipeline.packages.rpmdb_conversion import database_file_names
     from pipeline.packages.rpmdb_reader import DATABASE_LIMIT, Installed, read_installed
     from pipeline.packages.rpmdb_union import all_changelogs, read_all_installed, require_database_size
@@ -32,6 +33,7 @@ __all__ = [
     "database_file_names",
     "errors_about",
     "library_files",
+    "library_origin",
     "library_version",
     "lua_command",
     "lua_runtime",

@@ -26,11 +26,12 @@ _CONTROLLERS = tuple((limit.controllers, limit.doctor) for limit in LIMITS if li
 """Controllers under control groups v1 and v2, and what they are needed for."""
 
 _PROGRAMS = (
-    ("rpm", "scriptlets in rpm's own Lua"),
-    ("rpmdb", "writing the RPM database"),
-    ("unshare", "user namespaces"),
-    ("mke2fs", "volumes of limited size"),
+    ("rpm", "rpm", "scriptlets in rpm's own Lua"),
+    ("rpmdb", "rpm", "writing the RPM database"),
+    ("unshare", "util-linux", "user namespaces"),
+    ("mke2fs", "e2fsprogs", "volumes of limited size"),
 )
+"""Program, the package that has it in Debian and Fedora, and what it is needed for."""
 
 _NEEDED_CAPABILITIES = {
     "CAP_CHOWN": 0,
@@ -84,9 +85,9 @@ def _findings(folder: Path | None) -> Iterator[HostFinding]:
         yield _tried("loop devices", lambda: _loop(folder), "volumes of limited size")
     yield _other_architectures()
     yield _tried("libarchive", _archives, "reading layers and archives")
-    for program, purpose in _PROGRAMS:
+    for program, package, purpose in _PROGRAMS:
         path = process.find_program(program)
-        yield HostFinding(program, path is not None, str(path or "not installed: run ci/setup"), purpose)
+        yield HostFinding(program, path is not None, str(path or f"not installed: install '{package}'"), purpose)
 
 
 def _other_architectures() -> HostFinding:
