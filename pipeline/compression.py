@@ -24,9 +24,10 @@ import struct
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol, TypeAlias, assert_never
+
+from pipeline.lazy_dataclasses import dataclass
 
 if TYPE_CHECKING:
     import io

@@ -10,12 +10,12 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol, Self
 
 from pipeline.beneath import open_file
 from pipeline.errors import VerificationError
+from pipeline.lazy_dataclasses import dataclass
 
 CHUNK = 1 << 20
 """Bytes per read: large enough to make Python's overhead per call small, small enough to stay in cache."""

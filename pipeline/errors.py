@@ -19,9 +19,9 @@ problems of one kind travel together in `problems`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.urls import cut_text, redact_urls
 
 ERROR_TEXT_LIMIT = 8 << 10

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.beneath import read_file
+from pipeline.lazy_dataclasses import dataclass
 
 INI_LIMIT = 4 << 20
 """Maximum bytes of one file: an entitled host's redhat.repo, with all of a vendor's content, has about 500 KiB."""

@@ -9,13 +9,14 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 
 from pipeline.beneath import GivenFolder, PathEscape, escape_error
 from pipeline.digest import identity
 from pipeline.errors import UsageError
 from pipeline.layers import read_contents, unpack_to_store
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.check_kind import Expectation
 from pipeline.model.checks import CheckKind, listening_check, port_check, stop_check
 from pipeline.model.checks.listening_check import ListeningFacts

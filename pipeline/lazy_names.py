@@ -16,14 +16,15 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from types import ModuleType
+
+from pipeline.lazy_dataclasses import dataclass
 
 _exchange = threading.RLock()
 """Held while the import function is exchanged: two threads would put back each other's."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Source:
     """The module that defines a name, and the name there."""
 

@@ -12,8 +12,9 @@ import binascii
 import contextlib
 import hashlib
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
+
+from pipeline.lazy_dataclasses import dataclass
 
 ARMOR_BEGIN = b"-----BEGIN PGP PUBLIC KEY BLOCK-----"
 ARMOR_END = b"-----END PGP PUBLIC KEY BLOCK-----"

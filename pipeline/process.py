@@ -11,11 +11,11 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from pipeline.errors import EnvironmentLacking, RelbuildError
+from pipeline.lazy_dataclasses import dataclass
 
 Process = subprocess.Popen[bytes]
 """A command that was started, a `subprocess.Popen`."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import pipeline
 from pipeline.compression import Compression
 from pipeline.digest import Digest, canonical_json, digest_file, identity
 from pipeline.layers import layer_entries
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.bill import Bill, BilledLayer, BilledPackage, BuildRecord, Privileged
 from pipeline.model.header import PackageHeader
 from pipeline.model.image import Image, Layer

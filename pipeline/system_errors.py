@@ -10,10 +10,10 @@ import contextlib
 import errno
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import EnvironmentLacking, RelbuildError, UsageError
+from pipeline.lazy_dataclasses import dataclass
 
 _NO_THREAD = "can't start new thread"
 """RuntimeError's text where the kernel or a limit refuses one more thread (CPython, Modules/_threadmodule.c)."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from urllib.parse import urljoin, urlsplit
+
+from pipeline.lazy_dataclasses import dataclass
 
 URL_LIMIT = 16 << 10
 """Characters of a URL: servers refuse longer request lines, and presigned addresses have some two thousand."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -24,6 +23,7 @@ from pipeline.beneath import (
     escape_error,
 )
 from pipeline.errors import Problem, RecipeError
+from pipeline.lazy_dataclasses import dataclass
 
 YAML_SIZE_LIMIT = 1 << 20
 """Bytes of a document: a recipe is a few kilobytes, so a megabyte is a mistake or an attack."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path, PurePath
 from typing import Final
@@ -17,6 +16,7 @@ from pipeline.beneath.open_errors import (
     TooLarge,
 )
 from pipeline.beneath.path_resolution import PATH_FLAGS, open_below
+from pipeline.lazy_dataclasses import dataclass
 
 _READ: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline.build.build_image import build, lock
 from pipeline.build.build_result import BuildResult
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.configuration import oci_architecture
 from pipeline.model.manifests import Manifest
 from pipeline.oci import write_index_layout

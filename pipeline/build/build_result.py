@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.launch import SmokeResult
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.bill import Bill, BuildRecord
 from pipeline.model.change import Change
 from pipeline.model.evidence import Evidence

@@ -10,7 +10,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
@@ -33,6 +32,7 @@ from pipeline.cli.signals import SIGNALS, Interruptible, Terminated
 from pipeline.cli.standard_streams import stdout_is_closed
 from pipeline.errors import UsageError
 from pipeline.escaping import escape_invisible
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.progress import Progress
 from pipeline.store import Store, given_key
 

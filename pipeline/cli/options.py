@@ -6,7 +6,6 @@ A command has a parameter of the option's type without a default (`offline: opti
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +14,7 @@ import typer
 from pipeline.cli.progress_display import ProgressStyle
 from pipeline.compression import Compression
 from pipeline.errors import UsageError
+from pipeline.lazy_dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)

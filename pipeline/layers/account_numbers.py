@@ -16,11 +16,12 @@ import binascii
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from pipeline.errors import BuildError, Problem
 from pipeline.layers.passwd_files import is_number
 from pipeline.layers.script_accounts import AccountRequest, account_requests
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.accounts import AccountTable, NumberedAccounts, ScriptAccount
 from pipeline.model.header import PackageHeader
 from pipeline.model.recipe import Group, User

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import BinaryIO
 
 from pipeline.archives import (
@@ -24,6 +24,7 @@ from pipeline.archives import (
 from pipeline.compression import PIECE
 from pipeline.errors import BuildError, VerificationError
 from pipeline.layers.recipe_files import ImageArchive, ImageFile
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.sandbox import RootFs
 from pipeline.streams import decompressed
 from pipeline.trees import split_path

@@ -10,7 +10,6 @@ import hashlib
 import io
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import BinaryIO, cast
 
 from pipeline.compression import Compression, layer_codec, layer_versions
@@ -19,6 +18,7 @@ from pipeline.errors import VerificationError
 from pipeline.layers.chunk_writer import COMPRESSION_WORKERS, ChunkWriter
 from pipeline.layers.segments import Segment, make_segment, recall_segment, segment_identity
 from pipeline.layers.tar_format import TAR_END, tar_header
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.image import Descriptor, Layer
 from pipeline.model.json_form import from_json, to_json
 from pipeline.oci.media_types import LAYERS

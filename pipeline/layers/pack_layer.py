@@ -11,7 +11,7 @@ import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from pipeline.compression import Compression
 from pipeline.digest import DiffId, Digest, chunks, digest_file
 from pipeline.errors import BuildError
 from pipeline.layers.chunk_writer import COMPRESSION_WORKERS, ChunkWriter
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.image import Descriptor, Layer
 from pipeline.model.tree import (
     Entry,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import assert_never
 
@@ -16,6 +15,7 @@ from pipeline.beneath import (
 )
 from pipeline.digest import Digest
 from pipeline.errors import RecipeError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.recipe import FileKind, FilePlan, Recipe
 from pipeline.render import Rendered, RenderMemory, Templates
 from pipeline.transfer import Download

@@ -15,8 +15,8 @@ import re
 import shlex
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.header import PackageHeader, Scriptlet, ScriptletPhase
 
 _SHELLS = frozenset({"sh", "bash", "dash", "ash", "ksh", "busybox"})

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.compression import Compression, layer_versions
@@ -17,6 +16,7 @@ from pipeline.digest import Digest, identity
 from pipeline.errors import VerificationError
 from pipeline.layers.chunk_writer import ChunkWriter
 from pipeline.layers.tar_format import tar_header
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.json_form import from_json, to_json
 from pipeline.model.tree import Entry, EntryKind
 from pipeline.packages import errors_about, read_payload

@@ -11,7 +11,6 @@ import os
 import posixpath
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import assert_never
 
@@ -30,6 +29,7 @@ from pipeline.layers.scripts import SCRIPT_MOUNT, run_script
 from pipeline.layers.state_accounts import check_accounts, scripted_accounts, still_expected, write_accounts
 from pipeline.layers.transaction import ScriptStep, plan_scripts
 from pipeline.layers.unpack_layer import unpack_to_store
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.accounts import AccountTable, ScriptAccount
 from pipeline.model.change import Change
 from pipeline.model.header import PackageHeader

@@ -12,10 +12,10 @@ import itertools
 import stat
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 from pipeline.archives import ArchiveFormat, ArchiveHeader, ArchiveMember, MalformedArchive, read_archive
 from pipeline.errors import VerificationError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.tree import Entry, EntryKind
 from pipeline.trees import split_path
 

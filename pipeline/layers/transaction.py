@@ -17,8 +17,8 @@ run no scriptlet of their own again; their triggers run when a new package sets 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.header import (
     Dependency,
     PackageHeader,

@@ -13,7 +13,7 @@ import os
 import stat
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import BinaryIO, assert_never, cast
 
@@ -21,6 +21,7 @@ from pipeline.digest import DiffId
 from pipeline.errors import BuildError, EnvironmentLacking, VerificationError
 from pipeline.layers.chunk_writer import COMPRESSION_WORKERS
 from pipeline.layers.tar_format import TarMember, read_tar
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.image import Layer
 from pipeline.model.tree import Entry, EntryKind
 from pipeline.progress import QUIET, Progress, Task, task

@@ -8,12 +8,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.digest import Digest
 from pipeline.errors import UsageError
+from pipeline.lazy_dataclasses import dataclass
 
 if TYPE_CHECKING:
     from pipeline.mirror.mirror_access import MirrorAccess

@@ -9,11 +9,12 @@ whoever can read the store's key or the operator's.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from fnmatch import fnmatchcase
 
 from pipeline.digest import Digest
 from pipeline.errors import Problem, PublicationRefused, VerificationError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.attestations import attested_evidence
 from pipeline.mirror.policy import (
     CurrentImage,

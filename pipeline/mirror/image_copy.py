@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from pipeline.digest import Digest
 from pipeline.errors import PublicationRefused, VerificationError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.protocol import Arrival, Repository, TagConflict
 from pipeline.mirror.published import MirroredImage
 from pipeline.mirror.references import references

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from pipeline.digest import Digest
 from pipeline.errors import UsageError, VerificationError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.attestations import list_bundles
 from pipeline.mirror.protocol import Repository
 from pipeline.mirror.published import MirroredImage, read_published

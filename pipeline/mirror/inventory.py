@@ -10,11 +10,12 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import UTC, datetime
 
 from pipeline.digest import Digest
 from pipeline.errors import VerificationError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.protocol import Mirror, Repository, is_auxiliary
 from pipeline.mirror.references import references
 from pipeline.mirror.retention.pruning import (

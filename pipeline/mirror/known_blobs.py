@@ -18,7 +18,7 @@ import secrets
 import stat
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
@@ -26,6 +26,7 @@ from typing import Protocol
 from pipeline.beneath import Folder, LinkRefused, NotRegular
 from pipeline.digest import CHUNK, Digest, identity
 from pipeline.errors import VerificationError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.atomic_files import (
     make_drafts_folder,
     replace_file,

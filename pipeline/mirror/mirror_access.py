@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.address import Address
 from pipeline.mirror.protocol import Mirror, Repository
 from pipeline.progress import Progress

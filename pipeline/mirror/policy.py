@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from pipeline.digest import Digest
 from pipeline.errors import Problem
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.checks.packages_check import package_is
 from pipeline.model.enforcement import unenforced
 from pipeline.model.evidence import Evidence

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
 
 from pipeline.digest import Digest
 from pipeline.errors import RelbuildError, UsageError, VerificationError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.protocol import Repository, is_auxiliary
 from pipeline.model.image import Descriptor, Image
 from pipeline.model.manifests import Manifest

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Protocol, assert_never
 
 from pipeline.digest import Digest
 from pipeline.errors import Problem, PublicationRefused, VerificationError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.gate import Cleared
 from pipeline.mirror.image_tags import immutable_tag
 from pipeline.mirror.protocol import Arrival, Repository, TagConflict

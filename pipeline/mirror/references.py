@@ -6,11 +6,11 @@ Pure functions without I/O. image-spec 1.1, manifest.md, image-index.md; distrib
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from types import MappingProxyType
 
 from pipeline.digest import Digest, canonical_json
 from pipeline.errors import VerificationError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.image import Descriptor
 from pipeline.model.manifests import Manifest, Referrer
 from pipeline.oci import media_types

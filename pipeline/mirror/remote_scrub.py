@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from pipeline.digest import Digest, identity
 from pipeline.errors import RelbuildError, VerificationError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.known_blobs import SCRUB_KNOWN_SECONDS, KnownInRun
 from pipeline.mirror.protocol import Mirror, Repository
 from pipeline.mirror.references import References, references

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from pipeline.digest import Digest
 from pipeline.errors import RelbuildError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.protocol import Mirror, Repository
 from pipeline.mirror.references import media_type_of
 from pipeline.model.image import Descriptor

@@ -9,9 +9,9 @@ of two compared names has this host, the shorter path must be the end of the lon
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from pipeline.errors import Problem, RelbuildError, VerificationError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.attestations import signature_payloads
 from pipeline.mirror.protocol import Repository
 from pipeline.model.manifests import Manifest

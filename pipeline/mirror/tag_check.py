@@ -7,11 +7,11 @@ statements say where it must point.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from pipeline.digest import Digest
 from pipeline.errors import VerificationError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.protocol import Repository
 from pipeline.mirror.tag_statements import find_statement, recent_statements, signed_statements
 from pipeline.model.publication import RecordedStatement

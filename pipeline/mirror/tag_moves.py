@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import TypeVar
 
 from pipeline.digest import Digest
 from pipeline.errors import Problem, PublicationRefused
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.gate import Cleared
 from pipeline.mirror.protocol import Repository, TagConflict
 from pipeline.mirror.tag_signing import SignedTag

@@ -8,9 +8,8 @@ verification accepts both (`pipeline.model.tag_chain.believable`) until the next
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from pipeline.digest import Digest
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.protocol import Repository
 from pipeline.mirror.tag_statements import (
     MOVE_MILLISECONDS,

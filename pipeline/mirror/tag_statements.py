@@ -13,11 +13,11 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from pipeline.digest import Digest, canonical_json
 from pipeline.digest import identity as identity_of
 from pipeline.errors import EnvironmentLacking, VerificationError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.protocol import Repository
 from pipeline.model.manifests import Manifest
 from pipeline.model.publication import (

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 from pipeline.digest import Digest
 from pipeline.errors import Problem, VerificationError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.attestations import (
     IMAGE_PREDICATES,
     INDEX_PREDICATES,

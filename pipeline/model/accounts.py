@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.header import ScriptletPhase
 from pipeline.model.recipe import Group, User
 

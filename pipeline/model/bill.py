@@ -6,9 +6,8 @@ SBOMs are written from the bill, the gate checks it, and images are compared by 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from pipeline.digest import DiffId, Digest
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.package import Nevra
 from pipeline.model.provenance import Provenance
 

@@ -7,10 +7,10 @@ can be judged again by the same code as in the smoke test.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.document_keys import Choice, DocumentForm
 from pipeline.model.json_form import OneOf
 from pipeline.model.value_rules import Rules

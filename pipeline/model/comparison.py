@@ -5,9 +5,8 @@ Sizes are bytes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from pipeline.digest import Digest
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.header import ChangelogEntry
 from pipeline.model.package import Nevra
 from pipeline.model.tree import Entry

@@ -6,10 +6,10 @@ What a person writes is turned into values by the room of recipes, which makes s
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
 from typing import Any
 
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.image_keys import ImageKey
 from pipeline.model.quantities import WholeNumber
 

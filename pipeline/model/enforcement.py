@@ -10,9 +10,9 @@ demands enforced limits by a rule.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.limit import AsFileSystem, LimitReading
 from pipeline.model.limits import IN_STAGES, LIMITS, Limits
 from pipeline.model.report import SmokeReport

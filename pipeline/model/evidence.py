@@ -7,10 +7,10 @@ evidence has the same bytes.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 
 from pipeline.digest import Digest, canonical_json
 from pipeline.errors import VerificationError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.enforcement import LimitEnforcement, enforcement
 from pipeline.model.json_form import extends, is_canonical, read_json, refuse_newer, to_json
 from pipeline.model.report import SmokeReport

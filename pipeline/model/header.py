@@ -5,10 +5,10 @@ Read by `pipeline.packages.rpm_header`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntFlag, StrEnum
 
 from pipeline.digest import Digest
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.package import Nevra
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from pipeline.digest import DiffId, Digest
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.image_keys import ImageSettings
 
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
+
+from pipeline.lazy_dataclasses import dataclass
 
 
 class KeyForm(StrEnum):

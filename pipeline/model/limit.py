@@ -9,10 +9,10 @@ the sandbox fulfils.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import ClassVar, Generic, Protocol, TypeVar
 
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.quantities import Form
 from pipeline.model.usage import Usage
 

@@ -6,10 +6,11 @@ sizes bytes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 
 from pipeline.digest import Digest
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.json_form import EMBEDDED
 from pipeline.model.published_image import PublishedImage
 

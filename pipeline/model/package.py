@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from pipeline.digest import Digest
 from pipeline.errors import RecipeError
+from pipeline.lazy_dataclasses import dataclass
 
 SOURCE_ARCH = "src"
 """The architecture of source packages in file names and metadata; their headers say the builder's."""

@@ -5,9 +5,8 @@ Made by `pipeline.prepare.built_parent`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from pipeline.digest import Digest
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.accounts import AccountTable
 from pipeline.model.change import Change
 from pipeline.model.header import PackageHeader

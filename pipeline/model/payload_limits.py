@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import stat
-from dataclasses import dataclass
 
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.header import FileFlag, PackageHeader
 
 PAYLOAD_SIZE_DEFAULT = 32 << 30

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Final
 
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.payload_limits import PayloadLimits
 from pipeline.model.rpm_database import RpmDatabase
 from pipeline.model.signing_key import AcceptedSignature

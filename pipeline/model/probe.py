@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.value_rules import Rule
 
 if TYPE_CHECKING:

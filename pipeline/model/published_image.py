@@ -6,9 +6,10 @@ Times are milliseconds since the epoch, durations milliseconds, sizes bytes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from pipeline.digest import Digest
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.bill import Bill
 from pipeline.model.enforcement import LimitEnforcement, enforcement
 from pipeline.model.image import Image

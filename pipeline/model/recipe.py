@@ -5,11 +5,11 @@ Made by `pipeline.recipes` from YAML; everything in it is already checked.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from pipeline.digest import Digest
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.image_keys import ImageSettings
 from pipeline.model.payload_limits import PayloadLimits
 from pipeline.model.scriptlets import ScriptletRules

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from pipeline.digest import Digest
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.check_kind import CheckAnswer, NoAnswer
 from pipeline.model.image import ImageConfig
 from pipeline.model.limit import LimitReading

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 
 from pipeline.errors import VerificationError
+from pipeline.lazy_dataclasses import dataclass
 
 
 class DatabaseFormat(StrEnum):

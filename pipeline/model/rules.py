@@ -5,7 +5,7 @@ Read by `pipeline.recipes`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from pipeline.lazy_dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)

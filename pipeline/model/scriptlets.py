@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
+
+from pipeline.lazy_dataclasses import dataclass
 
 
 class ScriptletMode(StrEnum):

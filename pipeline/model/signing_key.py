@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import assert_never
+
+from pipeline.lazy_dataclasses import dataclass
 
 
 class KeyFault(StrEnum):

@@ -6,9 +6,10 @@ The results are in `pipeline.model.report`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from enum import StrEnum
 
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.check_kind import Expectation, Subject
 from pipeline.model.checks import CheckKind
 from pipeline.model.limits import AnyLimit, Limits

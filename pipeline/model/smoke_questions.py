@@ -6,8 +6,8 @@ The smoke test asks them, and the judgement of a report expects answers to them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.check_kind import Effect
 from pipeline.model.checks import CHECK_KINDS, CheckKind, declaration
 from pipeline.model.checks.restart_check import DECLARATION as RESTART

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 
 from pipeline.digest import Digest
+from pipeline.lazy_dataclasses import dataclass
 
 
 class EntryKind(StrEnum):

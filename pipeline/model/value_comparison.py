@@ -10,9 +10,10 @@ that something is in a text, never that something is *not* in it; the record say
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from pipeline.digest import Digest
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.jsonpath import look_up
 from pipeline.model.value_rules import Rule
 from pipeline.patterns import Undecided, search_pattern

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.beneath import GivenFolder
 from pipeline.errors import RecipeError, RelbuildError, UsageError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.recipe import FileKind, Recipe
 from pipeline.recipes import load_recipe
 from pipeline.render import TEMPLATE_LIMIT

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from pipeline.digest import Digest, canonical_json, identity
 from pipeline.errors import VerificationError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.attestations import find_attested
 from pipeline.mirror.protocol import Repository
 from pipeline.model.json_form import read_json, refuse_newer, to_json

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from pipeline.compression import Compression
 from pipeline.digest import Digest
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.address import Address
 from pipeline.model.absolute_path import AbsolutePath
 from pipeline.model.night_record import Product

@@ -7,11 +7,12 @@ and shared by all recipes.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 
 from pipeline.digest import digest_file
 from pipeline.errors import RelbuildError, UsageError, VerificationError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.image_tags import floating_tags, immutable_tag
 from pipeline.mirror.protocol import Mirror, Repository
 from pipeline.mirror.published import read_published

@@ -17,12 +17,13 @@ import platform
 import re
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline.beneath import read_file
 from pipeline.digest import Digest, canonical_json, digest_file, identity
 from pipeline.errors import RelbuildError, VerificationError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.json_form import read_json, to_json
 from pipeline.model.night_record import NightlyRun, Outcome, ProductRun
 from pipeline.nightly.relbuild_digest import code_digest

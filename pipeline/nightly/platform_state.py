@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from pipeline.digest import Digest, canonical_json
 from pipeline.errors import RelbuildError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.night_record import RepositoryState
 from pipeline.model.platform import Platform
 from pipeline.prepare import BuildEnvironment

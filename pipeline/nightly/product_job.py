@@ -6,7 +6,7 @@ It is resolved if need be, built, tested, published.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline.build import BuildResult, IndexResult, build_architectures, lock_architectures
@@ -14,6 +14,7 @@ from pipeline.errors import (
     EnvironmentLacking,
     VerificationError,
 )
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.enforcement import unenforced_lines
 from pipeline.model.lock import Lock
 from pipeline.model.night_record import (

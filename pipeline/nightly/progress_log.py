@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.progress import Progress, Task
 
 

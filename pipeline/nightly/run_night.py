@@ -9,10 +9,11 @@ from __future__ import annotations
 import contextlib
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 
 from pipeline.errors import RelbuildError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.protocol import Mirror
 from pipeline.model.absolute_path import AbsolutePath, absolute
 from pipeline.model.limits.memory import LIMIT as MEMORY

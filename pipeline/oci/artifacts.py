@@ -6,10 +6,10 @@ image-spec 1.1, manifest.md, "Guidelines for Artifact Usage".
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from pipeline.digest import Digest, canonical_json
 from pipeline.errors import VerificationError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.image import Descriptor
 from pipeline.model.manifests import Artifact, Manifest
 from pipeline.oci import media_types

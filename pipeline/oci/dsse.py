@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import base64
 import binascii
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from pipeline.errors import VerificationError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.oci.image_manifest import JsonReader
 from pipeline.oci.signing_keys import SigningKey, VerifyingKey
 

@@ -13,10 +13,10 @@ import base64
 import binascii
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from pipeline.digest import Digest, canonical_json
 from pipeline.errors import Problem, VerificationError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.image import Descriptor
 from pipeline.model.manifests import Artifact, Manifest
 from pipeline.oci import media_types

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.digest import Digest, canonical_json
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.image import Descriptor
 from pipeline.model.manifests import Artifact, Manifest
 from pipeline.oci import media_types

@@ -8,10 +8,11 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from pipeline.digest import Digest, canonical_json
 from pipeline.errors import VerificationError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.provenance import Material, Provenance
 from pipeline.model.scriptlets import ToleratedFailure
 from pipeline.oci.image_manifest import JsonReader, timestamp

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import ParamSpec
 
 from pipeline.compression import START_SIZE, Compression, layer_codec
 from pipeline.digest import DiffId, Digest, HashingWriter
 from pipeline.errors import Problem, RelbuildError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.image import Descriptor
 from pipeline.oci import media_types
 from pipeline.oci.image_layout import blob_path, read_document

@@ -9,8 +9,9 @@ the number of a file in the package's header, for packages with a file over 4 Gi
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import BinaryIO
+
+from pipeline.lazy_dataclasses import dataclass
 
 _NEW_MAGICS = (b"070701", b"070702")
 _STRIPPED_MAGIC = b"07070X"

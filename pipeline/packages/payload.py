@@ -13,13 +13,13 @@ import stat
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from pipeline.compression import LZMA
 from pipeline.digest import CHUNK
 from pipeline.errors import BuildError, VerificationError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.packages.cpio import ArchivedFile, CpioReader, MalformedCpio
 from pipeline.packages.package_signature import _PGP_SHA256
 from pipeline.packages.rpm_file_layout import package_damaged, read_rpm_layout

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import os
 import struct
-from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import VerificationError
+from pipeline.lazy_dataclasses import dataclass
 
 _LEAD = 96
 _LEAD_MAGIC = b"\xed\xab\xee\xdb"

@@ -13,10 +13,10 @@ import struct
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
 from typing import TypeVar
 
 from pipeline.errors import VerificationError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.header import ChangelogEntry
 from pipeline.model.package import Nevra
 from pipeline.packages import bdb_reader, ndb_reader

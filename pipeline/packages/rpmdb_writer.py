@@ -15,11 +15,11 @@ import os
 import sqlite3
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from pipeline.errors import BuildError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.package import Nevra
 from pipeline.model.rpm_database import DATABASE_FILES, DatabaseFormat
 from pipeline.packages.rpm_header import open_header

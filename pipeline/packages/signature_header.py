@@ -12,10 +12,10 @@ import base64
 import binascii
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import VerificationError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.openpgp_packets import RSA, MalformedPacket, PacketKind, Signature, read_packets, read_signature
 from pipeline.packages.rpm_file_layout import RpmFileLayout, package_damaged
 

@@ -9,13 +9,14 @@ import contextlib
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 from pipeline.digest import Digest
 from pipeline.errors import RelbuildError, ResolutionError, UsageError
 from pipeline.layers.account_numbers import number_accounts
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.accounts import AccountTable, NumberedAccounts, ScriptAccount
 from pipeline.model.header import PackageHeader
 from pipeline.model.lock import Lock, LockSection

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
 from typing import Annotated, Any, assert_never
@@ -13,6 +12,7 @@ from typing import Annotated, Any, assert_never
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model import quantities
 from pipeline.model.quantities import SIZE, Form, Malformed, Quantity, WholeNumber
 from pipeline.model.recipe import Without

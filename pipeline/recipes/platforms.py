@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from pathlib import Path
 
 from pydantic import Field
 
 from pipeline.errors import Problem, RecipeError, RelbuildError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.payload_limits import PayloadLimits
 from pipeline.model.platform import (
     OFFERED_PREFIX,

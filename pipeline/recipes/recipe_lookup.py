@@ -9,11 +9,11 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from pipeline.beneath import GivenFolder, PathEscape
 from pipeline.errors import RecipeError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.recipes.paths import LONGEST_NAME
 from pipeline.recipes.problems import Problems, validate_document
 from pipeline.recipes.schema import RecipeDocument

@@ -6,9 +6,9 @@ Templates in the texts get the recipe's values; the rendered texts are validated
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from pipeline.errors import RecipeError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.quantities import Malformed, parse_size
 from pipeline.model.value_rules import Rule, Rules
 from pipeline.recipes.fields import PORT_MOST, pattern_of

@@ -7,10 +7,11 @@ misspelled.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
 from typing import Final
+
+from pipeline.lazy_dataclasses import dataclass
 
 
 class Treatment(Enum):

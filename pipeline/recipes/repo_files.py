@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from pipeline.beneath import read_file
 from pipeline.errors import Problem, RecipeError
 from pipeline.ini_documents import INI_LIMIT, IniValue, holds_secret, read_ini
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.platform import PackageRepository, RepositoryAccess, SecretReference
 from pipeline.recipes.problems import nearest
 from pipeline.recipes.repo_file_options import OPTIONS, Treatment

@@ -11,10 +11,11 @@ import os
 import re
 import secrets
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline.errors import RecipeError, UsageError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.recipes.merge import load_recipe
 
 _NAME = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)*")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.check_kind import CheckDeclaration, Effect, Expectation
 from pipeline.model.checks import CHECK_KINDS, CheckKind
 from pipeline.model.document_keys import keys_of

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline.digest import DiffId, Digest
 from pipeline.errors import UsageError, VerificationError
 from pipeline.layers.unpack_layer import LAYER_ENTRIES_LIMIT, layer_members
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.address import Address
 from pipeline.mirror.published import read_published
 from pipeline.model.comparison import (

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from pipeline.digest import Digest
 from pipeline.errors import UsageError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.address import Address
 from pipeline.mirror.attestations import NameSignature
 from pipeline.mirror.gate import Cleared

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.digest import Digest
 from pipeline.errors import FixesLacking, UsageError, VerificationError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.address import Address
 from pipeline.mirror.attested_predicate import read_attested_predicate
 from pipeline.mirror.protocol import Repository

@@ -6,11 +6,12 @@ With SBOMs, provenance, evidence and, on request, source packages. Start reading
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 
 from pipeline.digest import Digest, identity
 from pipeline.errors import PublicationRefused, UsageError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.address import Address
 from pipeline.mirror.attestations import SignedAttachments
 from pipeline.mirror.gate import Candidate, Cleared, SealedEvidence

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from pipeline.digest import Digest
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.image_tags import names_digest
 from pipeline.mirror.protocol import Repository, is_auxiliary
 from pipeline.mirror.tag_signing import RENEWAL_SHARE, SignedTag

@@ -6,12 +6,12 @@ For other checks or another runtime than before. Nothing is built, and no tag mo
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.digest import Digest
 from pipeline.errors import VerificationError
 from pipeline.launch import SmokeResult, run_tests
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.attestations import SignedAttachments
 from pipeline.mirror.protocol import Repository
 from pipeline.mirror.published import MirroredImage, read_published

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from pipeline.digest import Digest
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.address import Address
 from pipeline.mirror.image_difference import (
     ImageDifference,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from jinja2 import BaseLoader, Environment, TemplateNotFound
@@ -13,6 +12,7 @@ from jinja2 import BaseLoader, Environment, TemplateNotFound
 from pipeline.beneath import GivenFolder, PathEscape, TooLarge
 from pipeline.digest import Digest
 from pipeline.errors import Problem
+from pipeline.lazy_dataclasses import dataclass
 
 TEMPLATE_LIMIT = 1 << 20
 """Bytes of a template file."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
@@ -19,6 +18,7 @@ from pipeline import limited
 from pipeline.beneath import GivenFolder
 from pipeline.digest import Digest, identity
 from pipeline.errors import Problem, RecipeError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.render.bounded_environment import BoundedEnvironment
 from pipeline.render.step_limit import generate_bounded
 from pipeline.render.template_errors import template_errors_explained

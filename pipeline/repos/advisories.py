@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -18,6 +18,7 @@ from xml.parsers import expat
 
 from pipeline.digest import chunks
 from pipeline.errors import VerificationError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.advisory import SECURITY, SEVERITIES, Advisories, Advisory, FixedPackage
 from pipeline.model.package import NO_SOURCE_ARCH, SOURCE_ARCH
 from pipeline.progress import QUIET, Progress

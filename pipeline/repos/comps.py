@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from fnmatch import translate
 from xml.parsers import expat
 
 from pipeline.digest import chunks
 from pipeline.errors import VerificationError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.progress import QUIET, Progress
 from pipeline.repos.metadata import metadata_file
 from pipeline.repos.repository import OpenRepository

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.beneath import Folder, read_file
 from pipeline.errors import RecipeError, VerificationError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.platform import PackageRepository, Platform
 from pipeline.model.signing_key import KeyFault, UnusableKey
 from pipeline.openpgp_packets import (

@@ -10,11 +10,11 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 from urllib.parse import quote
 
 from pipeline.errors import VerificationError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.repos.variables import expand_answer
 from pipeline.repos.xml_tree import Element, parse_xml
 from pipeline.urls import DEFAULT_PORTS, parse_url

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from pipeline.digest import Digest, identity
 from pipeline.errors import EnvironmentLacking, RelbuildError, UsageError, VerificationError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.package import Package
 from pipeline.model.platform import PackageRepository, Platform
 from pipeline.progress import QUIET, Progress, task

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import field
 from xml.parsers import expat
 
 from pipeline.digest import Digest, chunks
 from pipeline.errors import VerificationError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.package import NO_SOURCE_ARCH, SOURCE_ARCH, Nevra, Package
 from pipeline.progress import QUIET, Progress
 from pipeline.repos.metadata import metadata_file

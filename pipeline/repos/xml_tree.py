@@ -8,10 +8,11 @@ for a tree.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from xml.parsers import expat
 
 from pipeline.errors import VerificationError
+from pipeline.lazy_dataclasses import dataclass
 
 XML_DEPTH_LIMIT = 32
 """Nested elements: repomd has 4 levels, a metalink 6."""

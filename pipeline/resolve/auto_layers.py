@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.lock import LockSection
 from pipeline.model.package import Package
 from pipeline.model.recipe import LayerPlan, Recipe

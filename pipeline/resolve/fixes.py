@@ -8,8 +8,8 @@ count only where that stream is enabled. Pure but for `read_repository_advisorie
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.advisory import (
     SECURITY,
     Advisories,

@@ -25,7 +25,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+
+from pipeline.lazy_dataclasses import dataclass
 
 DAYS_OF_YEAR = 365
 

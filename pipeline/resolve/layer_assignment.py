@@ -8,8 +8,8 @@ count; only then one is added, so that a product's packages do not get into the 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.resolution import Reason
 
 REASONS = 4

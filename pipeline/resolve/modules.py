@@ -13,9 +13,9 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from pipeline.errors import Problem, RecipeError, ResolutionError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.recipe import Recipe
 from pipeline.progress import QUIET, Progress
 from pipeline.repos import LOCAL_REPOSITORY, OpenRepository, metadata_file

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import solv
 
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.resolve.pool import PackagePool, in_primary
 
 _NAME = r"([^:(/=<> ]+)"

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import solv
 
 from pipeline.digest import Digest
 from pipeline.errors import ResolutionError, VerificationError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.header import Dependency, PackageHeader
 from pipeline.model.package import Nevra, Package
 from pipeline.progress import QUIET, Progress

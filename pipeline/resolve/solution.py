@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import solv
 
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.recipe import Recipe, Request
 from pipeline.model.resolution import Chosen, Resolution
 from pipeline.resolve.layer_assignment import (

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import solv
 
 from pipeline.errors import Problem
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.recipe import Recipe, Request
 from pipeline.resolve.pool import PackagePool
 

@@ -15,11 +15,12 @@ import signal
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path, PurePosixPath
 
 from pipeline import process
 from pipeline.errors import BuildError, UsageError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.limits import Limits
 from pipeline.sandbox.disk_quota import DiskQuota, open_disk_quota
 from pipeline.sandbox.idmap import user_namespace

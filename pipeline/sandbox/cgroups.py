@@ -11,10 +11,11 @@ import os
 import signal
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from pipeline.errors import EnvironmentLacking
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.limits import LIMITS
 from pipeline.model.usage import Usage
 from pipeline.sandbox.io_counters import parse_io_bytes

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from pipeline.errors import SmokeError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.sandbox.idmap import IDS
 
 _NUMBER = re.compile(r"[0-9]{1,10}")

@@ -12,9 +12,10 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.sandbox import kernel
 from pipeline.sandbox.mount_namespace import MountNamespace
 from pipeline.sandbox.volumes import VOLUME_MOUNT_OPTIONS, Volumes

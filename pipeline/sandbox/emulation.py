@@ -10,13 +10,13 @@ import functools
 import platform
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
 from pipeline import process
 from pipeline.errors import EnvironmentLacking
+from pipeline.lazy_dataclasses import dataclass
 
 REGISTRATIONS = Path("/proc/sys/fs/binfmt_misc")
 

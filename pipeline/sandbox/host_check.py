@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline import process
 from pipeline.archives import libarchive_version
 from pipeline.errors import RelbuildError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.limits import LIMITS
 from pipeline.sandbox import kernel, loop_device
 from pipeline.sandbox.cgroups import PARENT_CGROUP, mounted_hierarchies, usable_hierarchies

@@ -13,12 +13,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field, replace
+from dataclasses import KW_ONLY, field, replace
 from itertools import count
 from pathlib import Path
 
 from pipeline import process
 from pipeline.errors import SmokeError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.account_files import ACCOUNTS_LIMIT
 from pipeline.model.limit import LimitReading, LinkRates
 from pipeline.model.limits import Limits

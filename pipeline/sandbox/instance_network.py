@@ -20,10 +20,10 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.sandbox import kernel
 from pipeline.sandbox.idmap import IDS
 

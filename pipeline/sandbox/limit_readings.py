@@ -9,10 +9,10 @@ import os
 import re
 import resource
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import assert_never
 
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.limit import (
     AfterStart,
     AsFileSystem,

@@ -6,10 +6,11 @@ import contextlib
 import os
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from pipeline.errors import BuildError, SmokeError, UsageError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.limit import FileSystemSize
 from pipeline.sandbox import kernel
 from pipeline.sandbox.container_user import Identity

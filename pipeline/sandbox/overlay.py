@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import EnvironmentLacking, UsageError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.sandbox import kernel
 from pipeline.sandbox.mount_namespace import MOUNT_BASE, MountNamespace
 from pipeline.sandbox.rootless import in_user_namespace

@@ -13,9 +13,10 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from pipeline.errors import UsageError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.sandbox import kernel
 from pipeline.sandbox.instance import Instance
 from pipeline.system_errors import port_unavailable

@@ -13,10 +13,10 @@ import secrets
 import shutil
 import stat
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from pipeline.errors import BuildError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.sandbox import kernel
 
 _SAFE = kernel.RESOLVE_IN_ROOT | kernel.RESOLVE_NO_MAGICLINKS

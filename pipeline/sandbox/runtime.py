@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline import process
 from pipeline.errors import EnvironmentLacking
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.sandbox.rootless import in_user_namespace
 
 _LOG_LIMIT = 65536

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.limits.tmpfs import inodes_of
 from pipeline.sandbox import seccomp
 from pipeline.sandbox.idmap import id_map

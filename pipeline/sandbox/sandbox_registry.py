@@ -18,10 +18,10 @@ import signal
 import time
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import EnvironmentLacking
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.sandbox.cgroups import (
     Cgroup,
     Hierarchies,

@@ -14,11 +14,12 @@ import json
 import os
 import sys
 import threading
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from pipeline import process
 from pipeline.errors import EnvironmentLacking
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.sandbox import reaper
 
 _RESTARTS = 5

@@ -10,11 +10,12 @@ import secrets
 import shutil
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from pipeline.digest import CHUNK
 from pipeline.errors import BuildError
+from pipeline.lazy_dataclasses import dataclass
 
 _UNFINISHED_PREFIX = ".half-"
 """Prefix of the names of directories that are being filled; no volume's name begins with a dot."""

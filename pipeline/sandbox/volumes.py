@@ -14,11 +14,12 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from pipeline import process
 from pipeline.errors import EnvironmentLacking
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.sandbox import kernel, loop_device
 from pipeline.sandbox.mount_namespace import MountNamespace
 from pipeline.sandbox.rootless import in_user_namespace

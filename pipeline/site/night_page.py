@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.night_record import (
     Failure,
     NightlyRun,

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.night_record import Outcome
 from pipeline.site.site_history import Point
 from pipeline.site.text_format import (

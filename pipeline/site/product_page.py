@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.night_record import NightlyRun, Outcome, Product
 from pipeline.model.published_image import (
     AttachedDocument,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.night_record import (
     NightlyRun,
     Outcome,

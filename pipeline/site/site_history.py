@@ -12,11 +12,12 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 from pipeline.digest import Digest
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.json_form import read_json, refuse_newer, to_json
 from pipeline.model.night_record import NightlyRun, Outcome, Product
 from pipeline.site.markup import json_bytes

@@ -9,10 +9,10 @@ any screen while its texts keep their size.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import squarify
 
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.published_image import PackageSize
 
 TREEMAP_WIDTH = 1040.0

@@ -6,9 +6,9 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from pipeline.errors import RelbuildError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.checks.http_check import HttpRequest
 from pipeline.model.image import Image
 from pipeline.model.limits.memory import LIMIT as MEMORY

@@ -8,9 +8,10 @@ from __future__ import annotations
 import functools
 import io
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
+
+from pipeline.lazy_dataclasses import dataclass
 
 if TYPE_CHECKING:
     from junitparser import TestCase, TestSuite

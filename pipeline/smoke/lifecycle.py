@@ -8,11 +8,12 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, field, replace
 from pathlib import Path
 
 from pipeline.errors import EnvironmentLacking, RelbuildError, SmokeError
 from pipeline.escaping import escape_invisible
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.check_kind import CheckAnswer, Effect, NoAnswer
 from pipeline.model.checks import CheckKind, MountsAnswer, declaration, judge, judge_mounts
 from pipeline.model.checks.restart_check import Restart, RestartAnswer

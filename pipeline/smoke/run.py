@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Protocol
 
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.image import Image
 from pipeline.model.plan_form import plan_digest
 from pipeline.model.report import CheckResult, InstanceReport, NeighbourFigures, Older, SmokeReport

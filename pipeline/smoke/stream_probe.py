@@ -11,8 +11,9 @@ import selectors
 import socket
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.value_comparison import mismatch, mismatch_is_final, quote_answer
 from pipeline.model.value_rules import Rule
 

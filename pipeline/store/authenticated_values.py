@@ -14,10 +14,10 @@ import hashlib
 import hmac
 import os
 import stat
-from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
 
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.store.seal_key import derive_key
 
 FORMAT = 1

@@ -16,12 +16,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from pipeline.digest import DiffId, Digest, identity
 from pipeline.errors import RelbuildError, VerificationError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.store.authenticated_values import SealFault, read_small
 from pipeline.store.blobs import (
     BlobWriter,

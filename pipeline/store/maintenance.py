@@ -6,12 +6,12 @@ import contextlib
 import os
 import stat
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import assert_never
 
 from pipeline.digest import Digest
 from pipeline.errors import VerificationError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.store.authenticated_values import SealFault, read_small
 from pipeline.store.blobs import stamp_of_whole
 from pipeline.store.content_store import Store, last_stamped

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.store.authenticated_values import Sealer
 from pipeline.store.seal_key import make_key, read_key
 

@@ -14,9 +14,9 @@ import json
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.store.authenticated_values import Sealer, SealFault, read_small
 
 TREE_ROOT = "root"

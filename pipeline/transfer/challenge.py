@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+from pipeline.lazy_dataclasses import dataclass
 
 CHALLENGE_LIMIT = 16 << 10
 """Characters of a header that are parsed; a challenge has some hundred."""

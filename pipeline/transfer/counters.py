@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from dataclasses import dataclass
+
+from pipeline.lazy_dataclasses import dataclass
 
 UNANSWERED = 0
 """In place of a status: there was no response to the request."""

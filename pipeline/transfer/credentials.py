@@ -11,10 +11,11 @@ import json
 import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from pipeline.errors import EnvironmentLacking
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.process import run
 from pipeline.transfer.token_servers import TokenServers
 

@@ -13,11 +13,11 @@ import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
 
 import httpcore
 import httpx
 
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.transfer.host_lookup import look_up_host
 
 _PIECE = 64 << 10

@@ -6,11 +6,12 @@ import contextlib
 import re
 import ssl
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import EnvironmentLacking, RecipeError, RelbuildError, UsageError, VerificationError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.transfer.certificates import load_certificates
 from pipeline.transfer.server_access import ServerAccess
 from pipeline.urls import (

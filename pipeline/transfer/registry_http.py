@@ -8,12 +8,12 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from pipeline.digest import CHUNK
 from pipeline.errors import EnvironmentLacking, UsageError, VerificationError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.transfer.certificates import host_certificates
 from pipeline.transfer.challenge import Scope, parse_challenges
 from pipeline.transfer.counters import UNANSWERED, TrafficCounts, TrafficMeter

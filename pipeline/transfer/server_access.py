@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import glob
 import ssl
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime
 from pathlib import Path
 
 from pipeline.beneath import read_file
 from pipeline.errors import EnvironmentLacking
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.transfer.credentials import Credentials
 
 CERTIFICATE_LIMIT = 4 << 20

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from types import MappingProxyType
@@ -14,6 +13,7 @@ from urllib.parse import unquote
 
 from pipeline.compression import CODECS
 from pipeline.digest import chunks
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.transfer.network import Network, send_get
 from pipeline.transfer.retry import retry_after
 from pipeline.urls import parse_url

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from types import MappingProxyType
 
 from pipeline.errors import BuildError, Problem
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.accounts import AccountTable
 from pipeline.model.header import FileFlag, FileRecord, PackageHeader
 from pipeline.model.tree import (

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from pipeline.digest import Digest
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.package import Nevra
 from pipeline.model.parent_image import InstalledPackage
 from pipeline.model.tree import Entry, Tree

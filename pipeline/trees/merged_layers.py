@@ -10,10 +10,10 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import BuildError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.trees.scan import TREE_DEPTH_LIMIT, is_opaque
 
 _LINKS_LIMIT = 40

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from pipeline.digest import digest_file
 from pipeline.errors import BuildError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.tree import (
     Entry,
     EntryKind,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.tree import Entry, Tree
 
 

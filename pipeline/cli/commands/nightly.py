@@ -18,6 +18,7 @@ from pipeline.cli.progress_display import bytes_text
 from pipeline.compression import Compression
 from pipeline.digest import digest_file
 from pipeline.errors import UsageError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.address import Address
 from pipeline.mirror.address_parser import parse_address
 from pipeline.mirror.mirror_access import MirrorAccess
@@ -38,7 +39,7 @@ _PAGES = "nightly"
 """The folder of the pages in a directory mirror."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class NightRequest:
     """The options of `relbuild nightly`, parsed.
 

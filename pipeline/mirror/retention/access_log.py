@@ -9,11 +9,12 @@ import gzip
 import re
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 from pipeline.errors import UsageError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.retention.pruning import HeldRepository, HeldTag, Inventory
 
 LINE_LIMIT = 16 << 10

@@ -5,10 +5,10 @@ Times are seconds since the epoch, sizes bytes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 
 from pipeline.digest import Digest
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.image import Descriptor
 
 

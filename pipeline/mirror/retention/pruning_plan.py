@@ -7,10 +7,11 @@ they are so young that a publication in progress may have put them.
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from fnmatch import fnmatchcase
 
 from pipeline.digest import Digest
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.retention.pruning import (
     HeldBlob,
     HeldManifest,

@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from pipeline.digest import Digest
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.protocol import is_auxiliary
 from pipeline.mirror.retention.pruning import HeldManifest, HeldRepository, HeldTag
 

@@ -12,10 +12,10 @@ from __future__ import annotations
 import contextlib
 import importlib
 import pkgutil
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.check_kind import (
     Attempt,
     CheckAnswer,

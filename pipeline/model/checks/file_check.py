@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import stat
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.account_files import account_names, names_of_id
 from pipeline.model.check_kind import (
     Attempt,

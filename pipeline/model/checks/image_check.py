@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, make_dataclass
+from dataclasses import make_dataclass
 from typing import TYPE_CHECKING, Any
 
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.check_kind import (
     Attempt,
     CheckAnswer,

@@ -6,9 +6,9 @@ import fnmatch
 import re
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.check_kind import (
     Attempt,
     CheckAnswer,

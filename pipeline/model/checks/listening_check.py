@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.check_kind import (
     Attempt,
     CheckAnswer,

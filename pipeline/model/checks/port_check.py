@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.check_kind import Attempt, CheckAnswer, CheckDeclaration
 from pipeline.model.document_keys import ValueForm
 from pipeline.model.value_comparison import (

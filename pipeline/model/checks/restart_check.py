@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.check_kind import (
     Attempt,
     CheckAnswer,

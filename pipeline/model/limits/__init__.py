@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from dataclasses import dataclass, field, make_dataclass, replace
+from dataclasses import field, make_dataclass, replace
 from typing import TYPE_CHECKING, overload
 
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.limit import Limit
 
 AnyLimit = Limit[int] | Limit[int | None]

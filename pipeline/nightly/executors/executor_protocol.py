@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Protocol
 
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.absolute_path import AbsolutePath
 from pipeline.model.night_record import ExcludedWorker
 from pipeline.progress import Progress

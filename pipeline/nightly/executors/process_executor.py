@@ -7,13 +7,14 @@ import multiprocessing
 import os
 import signal
 import threading
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 
 from pipeline.errors import EnvironmentLacking
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.night_record import ExcludedWorker
 from pipeline.nightly.executors.executor_protocol import MachineFault, Requirements, TaskFunction, TaskResult
 from pipeline.nightly.executors.progress_ipc import ProgressEvent, ProgressReceiver, ProgressSender

@@ -9,9 +9,10 @@ import itertools
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.progress import Progress, Task
 from pipeline.urls import redact_urls
 

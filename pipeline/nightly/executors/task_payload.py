@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Self
 
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.absolute_path import absolute, refuse_relative
 from pipeline.nightly.executors.executor_protocol import CURRENT_WORKER, TaskFunction, WorkerSettings
 from pipeline.nightly.executors.task_inputs import pack_files, unpack_files

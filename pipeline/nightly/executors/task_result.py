@@ -6,8 +6,8 @@ Decoding runs no code, unlike unpickling.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.json_form import from_json, to_json
 from pipeline.nightly.executors.executor_protocol import TaskResult
 from pipeline.nightly.job import JobResult

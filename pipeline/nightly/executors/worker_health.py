@@ -11,8 +11,9 @@ what machines lack wherever it is tried, the cause lies elsewhere, and its worke
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.night_record import ExcludedWorker
 
 TRIED_WORKERS_LIMIT = 3

@@ -12,12 +12,12 @@ import contextlib
 import json
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.digest import canonical_json
 from pipeline.errors import EnvironmentLacking, UsageError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.atomic_files import file_locked, mirror_errors, replace_file
 from pipeline.mirror.backends.directory.directory_address_form import MARKER
 from pipeline.mirror.backends.directory.directory_repository import DirectoryRepository

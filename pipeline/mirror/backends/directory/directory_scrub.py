@@ -16,12 +16,13 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.digest import Digest, canonical_json
 from pipeline.errors import RelbuildError, VerificationError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.atomic_files import (
     make_drafts_folder,
     mirror_errors,

@@ -26,12 +26,12 @@ import contextlib
 import os
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
 from pipeline.digest import Digest
 from pipeline.errors import UsageError, VerificationError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.atomic_files import (
     file_locked,
     make_drafts_folder,

@@ -16,11 +16,11 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from pipeline.errors import UsageError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.atomic_files import make_folder, replace_file, sync_names
 from pipeline.mirror.backends.directory.directory_inventory import take_inventory
 from pipeline.mirror.backends.directory.mirror_paths import MirrorPaths, RepositoryPaths

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import VerificationError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.atomic_files import replace_file, sync_names
 from pipeline.mirror.protocol import TAG
 from pipeline.model.image import Descriptor

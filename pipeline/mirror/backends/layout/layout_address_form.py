@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.address import Address, AddressForm
 
 if TYPE_CHECKING:

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from pipeline.digest import canonical_json
 from pipeline.errors import UsageError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.atomic_files import (
     make_folder,
     mirror_errors,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from pipeline.digest import Digest
 from pipeline.errors import VerificationError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.atomic_files import (
     file_locked,
     make_folder,

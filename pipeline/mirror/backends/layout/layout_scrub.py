@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.digest import Digest
 from pipeline.errors import RelbuildError, VerificationError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.atomic_files import mirror_errors, sync_names, write_blob
 from pipeline.mirror.known_blobs import hash_file, regular_file, set_aside
 from pipeline.mirror.references import references

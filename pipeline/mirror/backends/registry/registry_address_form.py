@@ -9,10 +9,10 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.errors import UsageError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.address import Address, AddressForm, names_no_repository
 from pipeline.mirror.protocol import NAME
 from pipeline.urls import parse_url, shown_url

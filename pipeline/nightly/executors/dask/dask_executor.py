@@ -9,13 +9,14 @@ import queue
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Self, assert_never
 from urllib.parse import urlsplit
 
 import distributed
 
 from pipeline.errors import EnvironmentLacking, UsageError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.night_record import ExcludedWorker
 from pipeline.nightly.executors.dask.dask_resources import (
     can_run,

@@ -9,12 +9,13 @@ import secrets
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 import distributed
 from dask.typing import Key
 from distributed.core import Status
 
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.nightly.executors.dask.progress_message import EVENT_TOPIC, EVENTS_LIMIT, ProgressMessage
 from pipeline.nightly.executors.executor_protocol import Requirements, WorkerSettings
 from pipeline.nightly.executors.process_executor import ProcessExecutor

@@ -7,7 +7,6 @@ import contextlib
 import logging
 import multiprocessing
 import signal
-from dataclasses import dataclass
 
 import dask
 import distributed
@@ -16,6 +15,7 @@ from dask.utils import parse_bytes
 from distributed.system import MEMORY_LIMIT
 
 from pipeline.errors import EnvironmentLacking, UsageError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.nightly.executors.dask.dask_resources import worker_resources
 from pipeline.nightly.executors.dask.dask_task import WorkerSettingsPlugin
 from pipeline.nightly.executors.executor_protocol import WorkerSettings

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, fields
 from typing import TypeVar
 
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.nightly.executors.progress_ipc import EventKind, ProgressEvent
 
 _T = TypeVar("_T", str, int, bool)
