@@ -69,11 +69,13 @@ def _rules(short: str) -> BeforeValidator:
 
     return BeforeValidator(
         write_out,
-        json_schema_input_type=str | int | float | bool | RuleDocument | list[str | int | float | RuleDocument],
+        json_schema_input_type=str | int | float | bool | RuleDocument | list[str | int | float | bool | RuleDocument],
     )
 
 
-_Plain = Annotated[str, Named("text or number"), checked(_plain), WithJsonSchema({"type": ["string", "number"]})]
+_Plain = Annotated[
+    str, Named("text, number or boolean"), checked(_plain), WithJsonSchema({"type": ["string", "number", "boolean"]})
+]
 _Number = Annotated[str, Named("number or size"), checked(_number), WithJsonSchema({"type": ["string", "number"]})]
 _JsonPath = Annotated[str, Named("JSON path"), checked(_path), WithJsonSchema({"type": "string"})]
 

@@ -28,6 +28,8 @@ _CONTROLLERS = tuple((limit.controllers, limit.doctor) for limit in LIMITS if li
 _PROGRAMS = (
     ("rpm", "rpm", "scriptlets in rpm's own Lua"),
     ("rpmdb", "rpm", "writing the RPM database"),
+    ("gpg", "gnupg", "keys of repositories"),
+    ("gpgv", "gpgv", "signatures of metadata and packages"),
     ("unshare", "util-linux", "user namespaces"),
     ("mke2fs", "e2fsprogs", "volumes of limited size"),
 )

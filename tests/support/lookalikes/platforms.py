@@ -16,7 +16,7 @@ from tests.support.rpm_factory import Forge
 
 def platform_names(platforms: Iterable[str]) -> list[str]:
     """The names of platforms that have a look-alike: all but those whose repositories this machine names."""
-    return sorted(name for name in platforms if name != "local" and not name.endswith("-registered"))
+    return sorted(name for name in platforms if not name.startswith("local") and not name.endswith("-registered"))
 
 
 @contextlib.contextmanager
