@@ -8,7 +8,7 @@ from pipeline.digest import Digest
 from pipeline.errors import VerificationError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.protocol import Repository
-from pipeline.model.evidence import read_evidence
+from pipeline.model.evidence import Evidence, read_evidence
 from pipeline.model.image import Descriptor
 from pipeline.model.manifests import Artifact, Manifest, Referrer
 from pipeline.oci import (
@@ -76,7 +76,7 @@ class SignedAttachments:
     def attestations(self, repository: Repository) -> tuple[Artifact, ...]:
         """Sign and return the attestations that the repository does not have yet under this key.
 
-        A smoke report is attested again only if its checks, runtime or completeness (`full`) differ.
+        A smoke report is attested again only if its checks, runtime, emulator or completeness (`full`) differ.
         """
         everything = repository.referrers(self.about.digest)
         known = {referrer.descriptor.digest for referrer in everything}
@@ -130,7 +130,12 @@ def _says_the_same(predicate_type: str, known: bytes, new: bytes) -> bool:
         before = read_evidence(known)
     except VerificationError:  # Written by another release: it cannot be compared.
         return False
-    return (before.checks, before.runtime, before.full) == (now.checks, now.runtime, now.full)
+    return _conditions(before) == _conditions(now)
+
+
+def _conditions(evidence: Evidence) -> tuple[object, ...]:
+    """Return under which conditions an image was tested; under others it is attested again."""
+    return evidence.checks, evidence.runtime, evidence.full, evidence.report.emulator
 
 
 def attested_evidence(repository: Repository, image: Digest, key: VerifyingKey) -> bytes:

@@ -54,9 +54,10 @@ class Attachments(Protocol):
 class Upload:
     """A cleared image or index, with everything that is pushed with it.
 
-    `images`: with the exact bytes of their documents; `source` returns the path of a layer; `attachments`: of each
-    image and, if there is one, of the index; `floating`: tags to move, the most specific first; `version` and `created`
-    (seconds since the epoch) make the immutable tag; `elsewhere`: blob → repositories of the mirror that may have it.
+    `images`: with the exact bytes of their documents, without those that the repository has; `source` returns the path
+    of a layer; `attachments`: of each image and, if there is one, of the index; `floating`: tags to move, the most
+    specific first; `version` and `created` (seconds since the epoch) make the immutable tag; `elsewhere`: blob →
+    repositories of the mirror that may have it.
     """
 
     cleared: Cleared
@@ -91,8 +92,8 @@ def push(
     """
     pushing = _Push(repository)
     with task(progress, "publish", repository.url, total=_size(upload), unit="bytes") as running:
-        pushing.blobs(upload, running.advance)
-        pushing.manifests(upload)
+        pushing.blobs(upload.images, upload.source, upload.elsewhere, running.advance)
+        pushing.manifests(upload.images, upload.cleared.manifest)
         pushing.attachments(upload.attachments)
     with task(progress, "check", repository.url):
         pushing.read_back(upload.attachments)
@@ -112,6 +113,39 @@ def push(
         attached=tuple(digest for _, digest in pushing.attached),
         limits=upload.cleared.limits,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class PushedImage:
+    """An image that was pushed without a tag, and the (digest, bytes) that were sent."""
+
+    digest: Digest
+    uploaded: tuple[tuple[Digest, int], ...]
+
+
+def push_image(
+    image: Image,
+    attachments: Sequence[Attachments],
+    repository: Repository,
+    *,
+    source: Callable[[Digest], Path],
+    elsewhere: Mapping[Digest, tuple[str, ...]],
+    progress: Progress,
+) -> PushedImage:
+    """Push an image that will be a member of an index, with its attachments and no tag.
+
+    So clients do not find it, and a pruning takes it if there never is an index. Raises VerificationError if content
+    that is read back differs from what was sent.
+    """
+    pushing = _Push(repository)
+    total = sum(layer.blob.size for layer in image.layers)
+    with task(progress, "publish", repository.url, total=total, unit="bytes") as running:
+        pushing.blobs((image,), source, elsewhere, running.advance)
+        pushing.manifests((image,), Manifest(image.manifest_descriptor.media_type, image.manifest_bytes))
+        pushing.attachments(attachments)
+    with task(progress, "check", repository.url):
+        pushing.read_back(attachments)
+    return PushedImage(image.digest, tuple(pushing.uploaded))
 
 
 def push_attachments(
@@ -147,18 +181,24 @@ class _Push:
     _to_check: list[Descriptor] = field(default_factory=list)
     _documents: list[Manifest] = field(default_factory=list)
 
-    def blobs(self, upload: Upload, advance: Callable[[int], None]) -> None:
+    def blobs(
+        self,
+        images: Sequence[Image],
+        source: Callable[[Digest], Path],
+        elsewhere: Mapping[Digest, tuple[str, ...]],
+        advance: Callable[[int], None],
+    ) -> None:
         """Put layers and configs, several at a time, each once."""
         wanted: dict[Digest, tuple[Descriptor, bytes | Path]] = {}
-        for image in upload.images:
+        for image in images:
             for layer in image.layers:
-                wanted[layer.blob.digest] = (layer.blob, upload.source(layer.blob.digest))
+                wanted[layer.blob.digest] = (layer.blob, source(layer.blob.digest))
             wanted[image.config_descriptor.digest] = (image.config_descriptor, image.config_bytes)
 
         def send(one: tuple[Descriptor, bytes | Path]) -> tuple[Descriptor, Arrival]:
             descriptor, content = one
-            elsewhere = upload.elsewhere.get(descriptor.digest, ())
-            arrival = self.repository.put_blob(descriptor, content, elsewhere=elsewhere)
+            known = elsewhere.get(descriptor.digest, ())
+            arrival = self.repository.put_blob(descriptor, content, elsewhere=known)
             advance(descriptor.size)
             return descriptor, arrival
 
@@ -166,10 +206,9 @@ class _Push:
             for descriptor, arrival in pool.map(send, wanted.values()):
                 self._arrived(descriptor, arrival)
 
-    def manifests(self, upload: Upload) -> None:
-        """Put manifests by digest, an index after the manifests that it lists."""
-        own = [Manifest(image.manifest_descriptor.media_type, image.manifest_bytes) for image in upload.images]
-        top = upload.cleared.manifest
+    def manifests(self, images: Sequence[Image], top: Manifest) -> None:
+        """Put manifests by digest, an index `top` after the manifests that it lists."""
+        own = [Manifest(image.manifest_descriptor.media_type, image.manifest_bytes) for image in images]
         for manifest in [*own, *([] if any(one.digest == top.digest for one in own) else [top])]:
             self._manifest(manifest)
 

@@ -30,6 +30,11 @@ def oci_architecture(arch: str) -> str:
     return _ARCHITECTURES.get(arch, arch)
 
 
+def rpm_arch(architecture: str) -> str:
+    """Return rpm's name of one of OCI's architectures."""
+    return next((arch for arch, name in _ARCHITECTURES.items() if name == architecture), architecture)
+
+
 def image_config(
     recipe: Recipe, version: str, said: Callable[[str], str], *, arch: str, created: int, rpm_database: RpmDatabase
 ) -> ImageConfig:

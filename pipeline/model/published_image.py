@@ -129,10 +129,14 @@ class AttachedDocument:
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """One architecture's test: its name (OCI's), and the emulator, "" if there was none."""
+    """One architecture's test.
+
+    Its name (OCI's), the emulator, "" if there was none, and the cluster's worker, "" on the night's own machine.
+    """
 
     architecture: str
     emulator: str = ""
+    worker: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +151,7 @@ class PublishedImage:
     was built, and `build_took` how long that took. `checks`, `resources` and `limits` (what the kernel held the
     instances to) are of its last test, or of an image that did not pass and is not published: then the run has a
     failure. `failed_scriptlets` are those that the recipe let through when the image was built. `executions` tell what
-    ran the image of each architecture in the last build's tests; all other figures are of the first of them.
+    ran the image of each architecture in that test, and where; all other figures are of the first of them.
     """
 
     version: str = ""
@@ -192,11 +196,11 @@ class PublishedImage:
             failed_scriptlets=failed_scriptlets,
         )
 
-    def with_executions(self, reports: Iterable[SmokeReport | None]) -> PublishedImage:
+    def with_executions(self, reports: Iterable[SmokeReport | None], worker: str = "") -> PublishedImage:
         """With the emulators of all architectures' tests; untested ones are left out."""
         tested = (report for report in reports if report is not None)
         return replace(
-            self, executions=tuple(Execution(report.config.architecture, report.emulator) for report in tested)
+            self, executions=tuple(Execution(one.config.architecture, one.emulator, worker) for one in tested)
         )
 
     def with_test(self, report: SmokeReport | None) -> PublishedImage:

@@ -11,6 +11,7 @@ from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.address import Address
 from pipeline.model.absolute_path import AbsolutePath
 from pipeline.model.night_record import Product
+from pipeline.model.provenance import Provenance
 from pipeline.model.rules import MirrorRules
 from pipeline.nightly.inputs import REPOSITORIES_INPUT, TEST_INPUTS, changed_inputs
 from pipeline.nightly.inputs_record import PublishedProduct
@@ -46,12 +47,32 @@ class RunSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class MemberImage:
+    """A product's image for one of several architectures, on the mirror, maybe without a tag.
+
+    `architecture` is rpm's name, `lock` its section of tonight's lock as text. `templates` are the names of those that
+    it was made from, `provenance` is its build's without materials; None: it is the published image, and resolving gave
+    its packages again. `tested`: its checks were asked tonight.
+    """
+
+    architecture: str
+    digest: Digest
+    lock: str
+    templates: tuple[str, ...]
+    provenance: Provenance | None = None
+    tested: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """The task to make one product.
 
     `locks` are (product, text): its own, "" if the worker is to resolve, and those of its ancestors; `parents` are
     (architecture, digest) of its parent's images, as they were published. `facts` are its inputs, `on_mirror` what is
     published. `test_only`: only its checks changed.
+
+    On several machines a product of several architectures is made by several jobs: for each `architecture` one that
+    makes and pushes its image, and one that publishes the index of those `members`.
     """
 
     product: Product
@@ -64,6 +85,8 @@ class Job:
     parents: tuple[tuple[str, Digest], ...] = ()
     resolve: bool = False
     test_only: bool = False
+    architecture: str = ""
+    members: tuple[MemberImage, ...] = ()
 
     @property
     def may_be_same(self) -> bool:
@@ -75,8 +98,12 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class JobResult:
-    """The result of a job, and what is to be kept of it: None where it failed."""
+    """The result of a job, and what is to be kept of it: None where it failed.
+
+    `member` is the image of a job that made but one of an index; there is nothing to be kept of it yet.
+    """
 
     product: Product
     on_mirror: PublishedProduct | None
     lock: str = ""
+    member: MemberImage | None = None

@@ -8,10 +8,12 @@ from pathlib import Path
 
 from pipeline.compression import Compression
 from pipeline.errors import PublicationRefused, RecipeError, RelbuildError, ResolutionError, SmokeError
+from pipeline.model.configuration import rpm_arch
 from pipeline.model.night_record import Failure, Outcome, Product, Stage
 from pipeline.model.report import SmokeReport
 from pipeline.nightly.executors.executor_protocol import CURRENT_WORKER
 from pipeline.nightly.job import Job, RunSettings
+from pipeline.nightly.product_result import tested_product
 from pipeline.nightly.progress_log import ProgressLog
 from pipeline.system_errors import relbuild_error
 
@@ -63,17 +65,20 @@ def smoke_failed_product(job: Job, report: SmokeReport | None, progress_log: Pro
         for line in instance.log.rstrip().split("\n")
         if line
     ]
+    several, folder = len(job.product.architectures) > 1, job.product.name
+    if several and report is not None:
+        arch = rpm_arch(report.config.architecture)
+        folder, problems = f"{folder}.{arch}", tuple(f"{arch}: {problem}" for problem in problems)
     failure = Failure(
         Stage.SMOKE,
         "smoke-failed",
         "\n".join(problems),
         place=job.product.recipe,
-        hint=f"see {job.settings.output / job.product.name}.report/ for the check results and the containers' logs",
+        hint=f"see {job.settings.output / folder}.report/ for the check results and the containers' logs",
         log=tuple(output[-LOG_LINES:]) or tuple(progress_log.lines),
         command=command_for(job.product, job.settings),
     )
-    product = replace(job.product, published=job.product.published.with_test(report))
-    return _with_failure(product, problems[0], failure)
+    return _with_failure(tested_product(job.product, [report]), problems[0], failure)
 
 
 def _with_failure(product: Product, why: str, failure: Failure) -> Product:

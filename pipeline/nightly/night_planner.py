@@ -45,7 +45,7 @@ from pipeline.nightly.lock_comparison import same_packages
 from pipeline.nightly.night_key import password_from_environment
 from pipeline.nightly.no_change import NOTHING_CHANGED
 from pipeline.nightly.platform_state import PlatformState
-from pipeline.nightly.product_job import why_built
+from pipeline.nightly.product_result import why_built
 from pipeline.nightly.published_parent import parent_digests
 from pipeline.oci import VerifyingKey, load_verifying_key
 from pipeline.prepare import BuildEnvironment, BuildOptions

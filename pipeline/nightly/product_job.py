@@ -1,29 +1,26 @@
 """Execute the job of one product in a worker: resolve, build, test, publish.
 
-It is resolved if need be, built, tested, published.
+It is resolved if need be, built, tested, published. What is one of several jobs of a product is in `member_job`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.build import BuildResult, IndexResult, build_architectures, lock_architectures
+from pipeline.build import IndexResult, build_architectures, lock_architectures
 from pipeline.errors import (
     EnvironmentLacking,
-    VerificationError,
 )
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.enforcement import unenforced_lines
 from pipeline.model.lock import Lock
 from pipeline.model.night_record import (
     Outcome,
-    Product,
 )
-from pipeline.model.publication import Publication
 from pipeline.model.recipe import Recipe
-from pipeline.nightly.attached_documents import list_attached, published_packages
+from pipeline.nightly.attached_documents import list_attached
 from pipeline.nightly.executors.executor_protocol import CURRENT_WORKER, MachineFault
 from pipeline.nightly.inputs import (
     REPOSITORIES_INPUT,
@@ -37,8 +34,11 @@ from pipeline.nightly.inputs_record import InputsRecord, PublishedProduct, recor
 from pipeline.nightly.job import Job, JobResult, RunSettings
 from pipeline.nightly.job_failure import failed_job, smoke_failed_product
 from pipeline.nightly.lock_comparison import same_packages
+from pipeline.nightly.member_job import make_member, publish_members
 from pipeline.nightly.night_key import load_night_key
+from pipeline.nightly.product_result import built_product, published_product, tested_product, why_built
 from pipeline.nightly.progress_log import ProgressLog
+from pipeline.nightly.published_parent import require_parent
 from pipeline.oci.predicates import LOCK
 from pipeline.prepare import BuildEnvironment, BuildOptions, LockedRecipe
 from pipeline.progress import Progress
@@ -122,18 +122,22 @@ class _Worker:
         with self.build_env.store.temporary("locks") as folder:
             job, options = self.job, self._build_options(folder)
             recipe = load_recipe(job.recipe)
+            if job.members:
+                return publish_members(job, recipe, self.build_env, self.progress_log)
+            if job.architecture:
+                return make_member(job, recipe, options, self.build_env, self.progress_log)
             if job.test_only and job.on_mirror is not None:
                 return self._retest(recipe, job.on_mirror, job.on_mirror.record.lock, job.why)
             why = job.why
             if job.resolve:
                 locked = lock_architectures(options, self.build_env)
-                self._demand_parent(locked)
+                require_parent(job.parents, locked, job.recipe)
                 found = self._unchanged(recipe, locked)
                 if found is not None:
                     return found
                 why = why_built(job.on_mirror, _lock_text(locked), dict(job.facts))
             built = build_architectures(options, self.build_env)
-            self._demand_parent([one.locked for one in built.members])
+            require_parent(job.parents, [one.locked for one in built.members], job.recipe)
             return self._publish(recipe, built, why)
 
     def _build_options(self, folder: Path) -> BuildOptions:
@@ -154,24 +158,6 @@ class _Worker:
             full=settings.full,
             locks=None if settings.locked else folder,
         )
-
-    def _demand_parent(self, every: Sequence[LockedRecipe]) -> None:
-        """Refuse to build on another parent image than the one that was published tonight.
-
-        Each architecture has its own. Raises VerificationError `parent-differs`.
-        """
-        published = dict(self.job.parents)
-        for one in every:
-            parent, arch = one.parent, one.section.resolution.arch
-            if parent is not None and arch in published and parent.digest != published[arch]:
-                raise VerificationError(
-                    "parent-differs",
-                    f"parent '{parent.name}' for {arch} is {parent.digest} here, "
-                    f"but was published as {published[arch]}",
-                    place=str(self.job.recipe),
-                    hint="this worker has other libraries or files than the one that built it; "
-                    "compare `relbuild version`",
-                )
 
     # --- no change, or only in the checks ---------------------------------------------------------
 
@@ -211,7 +197,7 @@ class _Worker:
             )
             attached = list_attached(repository, on_mirror.digest)
         report = done.tested.report
-        product = replace(job.product, published=job.product.published.with_test(report))
+        product = tested_product(job.product, [report])
         if not report.passed:
             return JobResult(smoke_failed_product(job, report, self.progress_log), None)
         sent = sum(size for _, size in done.uploaded)
@@ -229,8 +215,7 @@ class _Worker:
     def _publish(self, recipe: Recipe, built: IndexResult, why: str) -> JobResult:
         job, settings = self.job, self.job.settings
         first = built.members[0]
-        product = self._product(first, why)
-        product = replace(product, published=product.published.with_executions(one.report for one in built.members))
+        product = tested_product(built_product(job, first, why), [one.report for one in built.members])
         for one in built.members:
             if one.report is None or not one.report.passed:
                 return JobResult(smoke_failed_product(job, one.report, self.progress_log), None)
@@ -252,60 +237,9 @@ class _Worker:
         with mirror_access(self.build_env).repository(settings.to.below(recipe.name)) as repository:
             attached = list_attached(repository, first.image.digest)
         tested = any(not one.verdict_reused for one in built.members)
-        product = self._published(product, publication, tested=tested)
+        product = published_product(job, product, publication, tested=tested)
         product = replace(product, published=replace(product.published, attached=attached))
         return JobResult(product, PublishedProduct(record, publication.digest, publication.immutable), text)
-
-    def _product(self, built: BuildResult, why: str) -> Product:
-        before = self.job.on_mirror
-        had = published_packages(before) if before else None
-        product = self.job.product
-        published = product.published.with_build(
-            built.bill,
-            built.image,
-            built.locked.all_chosen,
-            before=had,
-            failed_scriptlets=built.failed_scriptlets,
-        )
-        run = replace(product.run, outcome=Outcome.BUILT, why=why)
-        return replace(product, run=run, published=published.with_test(built.report))
-
-    def _published(self, product: Product, publication: Publication, *, tested: bool) -> Product:
-        before = self.job.on_mirror.digest if self.job.on_mirror else None
-        same = before == publication.digest
-        outcome = Outcome.BUILT if not same or publication.moved else Outcome.RETESTED if tested else Outcome.UNCHANGED
-        former = self.job.product.published
-        return replace(
-            product,
-            run=replace(
-                product.run,
-                outcome=outcome,
-                why=f"{product.run.why}; the image is identical" if same else product.run.why,
-                uploaded=publication.bytes_uploaded,
-                moved=tuple(move.tag for move in publication.moved),
-            ),
-            published=replace(
-                product.published,
-                digest=publication.digest,
-                previous=former.previous if same else before,
-                changes=former.changes if same else product.published.changes,
-                immutable=publication.immutable,
-                tags=(*(move.tag for move in publication.moved), *publication.unmoved),
-            ),
-        )
-
-
-def why_built(on_mirror: PublishedProduct | None, lock: str, facts: Mapping[str, str]) -> str:
-    """Return the reason why a product is built, in words."""
-    if on_mirror is None:
-        return "not published yet"
-    changed = [name for name in changed_inputs(on_mirror.record.inputs, facts) if name != REPOSITORIES_INPUT]
-    reasons = []
-    if not same_packages(on_mirror.record.lock, lock):
-        reasons.append("packages changed")
-    if changed:
-        reasons.append(f"{in_words(changed)} changed")
-    return " and ".join(reasons) or "requested"
 
 
 def _lock_text(locked: Sequence[LockedRecipe]) -> str:

@@ -39,6 +39,7 @@ from pipeline.nightly.inputs_record import PublishedProduct, remember_published
 from pipeline.nightly.job import Job, JobResult, RunSettings
 from pipeline.nightly.job_failure import command_for, failed_product
 from pipeline.nightly.job_result_check import require_published, require_same_product
+from pipeline.nightly.member_tasks import MemberTasks, task_product
 from pipeline.nightly.night_planner import Planner
 from pipeline.nightly.no_change import RUN_BYTES
 from pipeline.nightly.product_job import run_job
@@ -50,6 +51,8 @@ from pipeline.resolve import lock_path, parse_lock, read_lock, write_lock
 
 ANY_NAME = "any"
 """A name of a product that need not be there, to ask by which host and namespace products are pulled."""
+
+_WORKER_LOST_HINT = "check its log and the kernel log (out of memory?); its remains are removed at the next start"
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +205,7 @@ class _CatalogueRun:
     _done: dict[str, Product] = field(default_factory=dict)
     _locks: dict[str, str] = field(default_factory=dict)
     _jobs: dict[str, Job] = field(default_factory=dict)
+    _members: dict[str, MemberTasks] = field(default_factory=dict)
     _kept: dict[str, PublishedProduct] = field(default_factory=dict)
     _executor: Executor | None = None
 
@@ -277,9 +281,16 @@ class _CatalogueRun:
     def _start(self, ready: list[Job]) -> None:
         while ready and len(self._jobs) < self._opened_executor().size:
             job = ready.pop(0)
-            self._jobs[job.product.name] = job
-            requirements = Requirements(job.product.architectures[0], memory=self._memory(job), files=self._files(job))
-            self._opened_executor().start(job.product.name, run_job, job, requirements)
+            name, needed = job.product.name, Requirements("", memory=self._memory(job), files=self._files(job))
+            self._jobs[name] = job
+            if len(job.product.architectures) > 1 and self._opened_executor().several_machines:
+                self._members[name] = MemberTasks(job)
+                for task_name, part in self._members[name].tasks():
+                    needed = replace(needed, arch=part.architecture)
+                    self._opened_executor().start(task_name, run_job, part, needed)
+            else:
+                needed = replace(needed, arch=job.product.architectures[0])
+                self._opened_executor().start(name, run_job, job, needed)
 
     def _memory(self, job: Job) -> int:
         """Return the bytes that the instances of its image may use together when it is tested."""
@@ -297,17 +308,28 @@ class _CatalogueRun:
         return (job.settings.repositories, *key, *map(absolute, (*named, *task_files(entry.recipe))))
 
     def _take(self, ended: TaskResult) -> None:
+        name, arch = task_product(ended.name)
+        if arch:
+            joined = self._members[name].take(arch, ended)
+            if isinstance(joined, Job):
+                needed = Requirements("", containers=False, files=self._files(joined))
+                self._opened_executor().start(name, run_job, joined, needed)
+            if not isinstance(joined, TaskResult):
+                return
+            ended = joined
         job = self._jobs.pop(ended.name)
         if isinstance(ended.result, JobResult):
             product = _tried(ended.result.product, ended.tried)
             product = replace(product, run=replace(product.run, worker=ended.worker))
+            if not arch and name in self._members:
+                product = self._members[name].completed(product)
             self._settle(ended.name, self._confirmed(job, replace(ended.result, product=product)))
             return
         failure = Failure(
             Stage.WORKER,
-            "worker-lost",
+            "no-worker" if ended.hint else "worker-lost",
             ended.lost or "the worker returned no result",
-            hint="check its log and the kernel log (out of memory?); its remains are removed at the next start",
+            hint=ended.hint or _WORKER_LOST_HINT,
             command=command_for(job.product, self.options.settings),
         )
         self._done[ended.name] = _with_run(job.product, Outcome.FAILED, failure.message, failure)

@@ -19,10 +19,11 @@ from pipeline.mirror.image_tags import floating_tags, immutable_tag
 from pipeline.mirror.protocol import Repository
 from pipeline.mirror.push import Upload, push
 from pipeline.model.bill import Bill, BuildRecord
+from pipeline.model.configuration import rpm_arch
 from pipeline.model.evidence import EVIDENCE_FILE, EVIDENCE_LIMIT, EVIDENCE_SEAL
 from pipeline.model.image import Image
 from pipeline.model.manifests import Manifest
-from pipeline.model.provenance import Material, MaterialKind
+from pipeline.model.provenance import Material, MaterialKind, Provenance
 from pipeline.model.publication import Publication
 from pipeline.model.rules import MirrorRules
 from pipeline.oci import (
@@ -220,7 +221,7 @@ def prepare_upload(
 ) -> tuple[Upload, Callable[[], Cleared]]:
     """Return the cleared upload of one product, and a function that asks the gate again."""
     images = tuple(member.image for member in members)
-    _refuse_doubles(images)
+    refuse_doubles(images)
     top = _manifest(images[0]) if len(images) == 1 else make_index(images)
     version = members[0].bill.version
     created = max(image.config.created for image in images)
@@ -241,9 +242,9 @@ def prepare_upload(
         current = current_images(repository, floating, top.digest)
         return Cleared(images[0].name, tags, top, candidates, options.rules, current)
 
-    attachments = [one for member in members for one in _attachments(member, options.key, options.attested)]
+    attachments = [one for member in members for one in image_attachments(member, options.key, options.attested)]
     if len(images) > 1:
-        attachments.append(_index_attachments(top, members, created, options.key))
+        attachments.append(index_attachments(top, images, members[0].record.provenance, options.key))
     upload = Upload(
         cleared=clear(),
         images=images,
@@ -256,7 +257,8 @@ def prepare_upload(
     return upload, clear
 
 
-def _refuse_doubles(images: Sequence[Image]) -> None:
+def refuse_doubles(images: Sequence[Image]) -> None:
+    """Refuse two images for one platform in an index. Raises UsageError `platform-twice`."""
     platforms = [(image.config.architecture, image.config.variant) for image in images]
     for platform in platforms:
         if platforms.count(platform) > 1:
@@ -271,7 +273,9 @@ def _manifest(image: Image) -> Manifest:
     return Manifest(image.manifest_descriptor.media_type, image.manifest_bytes)
 
 
-def _attachments(member: BuiltImage, key: SigningKey, further: Mapping[str, bytes]) -> tuple[SignedAttachments, ...]:
+def image_attachments(
+    member: BuiltImage, key: SigningKey, further: Mapping[str, bytes]
+) -> tuple[SignedAttachments, ...]:
     """Return the attachments of an image, and of its source packages, which are signed too."""
     image = member.image
     created = image.config.created
@@ -295,23 +299,23 @@ def _attachments(member: BuiltImage, key: SigningKey, further: Mapping[str, byte
     return (own, *of_sources)
 
 
-def _index_attachments(
-    top: Manifest, members: Sequence[BuiltImage], created: int, key: SigningKey
+def index_attachments(
+    top: Manifest, images: Sequence[Image], provenance: Provenance, key: SigningKey
 ) -> SignedAttachments:
-    """Return the attachments of an index: signature, and provenance with images as materials."""
-    first = members[0].record.provenance
-    images = tuple(
-        Material(
-            f"{member.image.name} for {member.image.config.architecture}", "", member.image.digest, MaterialKind.IMAGE
-        )
-        for member in members
+    """Return the attachments of an index: signature, and provenance with images as materials.
+
+    `provenance` is that of one of the images' builds.
+    """
+    materials = tuple(
+        Material(f"{image.name} for {image.config.architecture}", "", image.digest, MaterialKind.IMAGE)
+        for image in images
     )
-    architectures = ", ".join(sorted(member.record.provenance.architecture for member in members))
-    provenance = replace(first, materials=images, architecture=architectures, invocation="")
+    architectures = ", ".join(sorted(rpm_arch(image.config.architecture) for image in images))
+    said = replace(provenance, materials=materials, architecture=architectures, invocation="")
     return SignedAttachments(
         about=top.descriptor,
-        name=members[0].image.name,
-        created=created,
-        predicates={PROVENANCE: provenance_predicate(provenance)},
+        name=images[0].name,
+        created=max(image.config.created for image in images),
+        predicates={PROVENANCE: provenance_predicate(said)},
         key=key,
     )

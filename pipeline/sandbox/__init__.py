@@ -15,7 +15,13 @@ with imported_when_used(__name__):
         CommandResult,
         build_session,
     )
-    from pipeline.sandbox.emulation import Emulator, emulated_architectures, emulator_label, find_emulator
+    from pipeline.sandbox.emulation import (
+        Emulator,
+        emulated_architectures,
+        emulator_label,
+        find_emulator,
+        native_architectures,
+    )
     from pipeline.sandbox.exit_reason import explain_exit
     from pipeline.sandbox.host_check import HostFinding, check_host
     from pipeline.sandbox.instance import Instance
@@ -50,6 +56,7 @@ __all__ = [
     "find_emulator",
     "find_runtime",
     "launch",
+    "native_architectures",
     "open_network",
     "open_sandbox_registry",
     "open_volumes",

@@ -113,6 +113,16 @@ def emulator_label(architecture: str) -> str:
     return emulator.label if emulator else ""
 
 
+def native_architectures(machine: str | None = None) -> tuple[str, ...]:
+    """Return OCI's names of the architectures whose images this machine runs by itself, sorted.
+
+    An older one of the same family (386 of amd64) is not named by itself.
+    """
+    here = machine or platform.machine()
+    names = _NATIVE.get(here, frozenset({here}))
+    return tuple(sorted(name for name in names if not any(name in _FAMILY.get(other, ()) for other in names)))
+
+
 def emulated_architectures(registrations: Path = REGISTRATIONS) -> tuple[str, ...]:
     """Return OCI's names of the architectures that are emulated here, sorted."""
     native = _NATIVE.get(platform.machine(), frozenset())

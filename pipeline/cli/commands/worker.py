@@ -47,6 +47,13 @@ def worker_command(
         ),
     ] = None,
     name: Annotated[str | None, typer.Option("--name", help="The worker's name (default: the host's name).")] = None,
+    emulation: Annotated[
+        bool,
+        typer.Option(
+            "--emulation/--no-emulation",
+            help="Also take tasks for architectures that this machine only emulates, where no other worker can.",
+        ),
+    ] = True,
     output: Annotated[
         Path | None, typer.Option("--output", help="Output folder of layouts and reports (default: below the store).")
     ] = None,
@@ -61,7 +68,7 @@ def worker_command(
 
     mine = absolute(context.open_store().root)
     place = WorkerSettings(mine, absolute(output or mine / "nightly"), name or socket.gethostname())
-    capacity = WorkerCapacity(jobs, memory, _containers(mine, context.progress))
+    capacity = WorkerCapacity(jobs, memory, _containers(mine, context.progress), emulation)
     print_lines(f"worker {place.worker} connected to {address}: {capacity.threads} tasks at a time, store {mine}")
     run_dask_worker(address, place, capacity, context.progress, scheduler_timeout=scheduler_timeout)
     return 0

@@ -19,8 +19,8 @@ from pipeline.progress import Progress
 class Requirements:
     """The requirements of a task on its worker.
 
-    They are the architecture (rpm's name), bytes of memory, whether it must be able to run containers, and the files
-    and folders of this machine that it reads.
+    They are the architecture (rpm's name; "": any), bytes of memory, whether it must be able to run containers, and the
+    files and folders of this machine that it reads.
     """
 
     arch: str
@@ -36,6 +36,7 @@ class TaskResult:
     `result` is what its function returned; else `lost` says how its worker ended, or what the function raised. `worker`
     is the name of its worker, "" for this machine. `fault`: it failed for what the machine lacks, in words;
     `unsuitable`: the machine is sound, and lacks only what this task needs. `tried`: all workers on which it failed so.
+    `hint`: the way out, where no worker could be given it.
     """
 
     name: str
@@ -45,6 +46,7 @@ class TaskResult:
     fault: str = ""
     unsuitable: bool = False
     tried: tuple[str, ...] = ()
+    hint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,10 @@ class Executor(Protocol):
 
     def start(self, name: str, function: TaskFunction, work: object, requirements: Requirements) -> None:
         """Submit a task and return at once. `name` is unique among running tasks."""
+
+    @property
+    def several_machines(self) -> bool:
+        """True if tasks run on several machines, which may be of different architectures."""
 
     @property
     def set_aside(self) -> tuple[ExcludedWorker, ...]:

@@ -50,6 +50,11 @@ class ProcessExecutor:
         return self.jobs
 
     @property
+    def several_machines(self) -> bool:
+        """See `Executor`."""
+        return False
+
+    @property
     def set_aside(self) -> tuple[ExcludedWorker, ...]:
         """See `Executor`. There is but one machine."""
         return ()

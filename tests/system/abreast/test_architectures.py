@@ -21,6 +21,7 @@ from pipeline.errors import EnvironmentLacking
 from pipeline.launch import run_tests
 from pipeline.layers import state_layer
 from pipeline.mirror.address_parser import parse_address
+from pipeline.model.configuration import oci_architecture
 from pipeline.oci import validate_layout
 from pipeline.prepare import BuildEnvironment, BuildOptions
 from pipeline.progress import QUIET
@@ -28,11 +29,13 @@ from pipeline.release import PublishOptions, publish, verify_reference
 from pipeline.resolve import read_lock
 from pipeline.sandbox import emulation, instance_launch
 from pipeline.store import Store
+from tests.support.machines import machines
 from tests.support.product_builds import signed_repository
 from tests.support.rpm_factory import Forge
 from tests.support.sampling import SOAK
 from tests.support.signing_examples import KEY, PRIVATE
 from tests.support.static_programs import server, success
+from tests.support.tiny_root import require_root
 from tests.support.webserver import nginx
 from tests.system.abreast.test_clients import podman, run  # noqa: F401  a fixture
 
@@ -54,7 +57,7 @@ smoke:
 """
 
 
-def package(made: Forge, arch: str) -> Path:
+def package(made: Forge, arch: str, release: str = "1") -> Path:
     """The product: a server, and a scriptlet in a program of the package's own architecture."""
     programs = {"serve": server(arch), "succeed": success(arch)}
     encoded = {name: base64.b64encode(program).decode() for name, program in programs.items()}
@@ -63,7 +66,9 @@ def package(made: Forge, arch: str) -> Path:
     )
     files = ["/etc", *(f"/usr/bin/{name}" for name in programs)]
     sections = "%post -p /usr/bin/succeed\n"
-    return made.package("tiny", arch=arch, install=install, files=files, sections=sections, target=arch)
+    return made.package(
+        "tiny", release=release, arch=arch, install=install, files=files, sections=sections, target=arch
+    )
 
 
 @pytest.fixture(scope="module")
@@ -185,6 +190,59 @@ def test_a_night_builds_both_publishes_one_index_and_knows_it_again(folder: Path
     recipe.write_text(recipe.read_text().replace("name: runs", "name: still runs"))
     again = night()
     assert (again["outcome"], again["digest"]) == ("retested", built["digest"])
+
+
+def test_a_night_on_a_cluster_gives_each_member_to_a_worker_that_can_run_it(
+    folder: Path, tmp_path: Path, made: Forge
+) -> None:
+    require_root()
+    signed_repository(tmp_path / "packages", made.key, *(package(made, arch) for arch in ARCHITECTURES))
+    recipes = tmp_path / "recipes"
+    recipes.mkdir()
+    for name in ("tiny.yaml", "repositories.yaml"):
+        text = (folder / name).read_text().replace(str(folder), str(tmp_path / "packages"))
+        (recipes / name).write_text(text)
+    (tmp_path / "night.key").write_bytes(PRIVATE)
+    with machines(tmp_path) as net:
+        net.scheduler()
+        net.worker("native", "--no-emulation")
+        net.worker("emulating")
+
+        def night() -> Any:
+            words = ["--to", "dir:mirror", "--key", "night.key", "--scheduler", net.address, "--plain-scheduler"]
+            done = subprocess.run(
+                [sys.executable, "-m", "pipeline", "nightly", "recipes", *words, "--store", "store", "--json"],
+                cwd=tmp_path,
+                env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(folder), "PYTHONPATH": str(ROOT)},
+                capture_output=True,
+                text=True,
+                timeout=300,
+                check=False,
+            )
+            assert done.returncode == 0, done.stdout + done.stderr + net.made["emulating"].said
+            (product,) = json.loads(done.stdout)["products"]
+            return product
+
+        built = night()
+        assert (built["outcome"], built["why"]) == ("built", "not published yet"), built
+        ran = {one["architecture"]: one for one in built["executions"]}
+        foreign = ran.pop(oci_architecture(FOREIGN))
+        assert foreign["worker"] == "emulating" and foreign["emulator"].startswith("qemu-")
+        (own,) = ran.values()
+        assert own["emulator"] == "" and own["worker"] in ("native", "emulating")
+        address = parse_address(f"dir:{tmp_path}/mirror/tiny:latest")
+        env = BuildEnvironment(Store.open(tmp_path / "checked"), QUIET, {"HOME": str(folder)}, time.time)
+        verified = verify_reference(address, KEY.public, env)
+        assert str(verified.held.digest) == built["digest"] and len(verified.held.images) == 2
+        # A package of one architecture changes: its image alone is built, and the index has the other one again.
+        shutil.copy(package(made, FOREIGN, "2"), tmp_path / "packages" / "repository")
+        subprocess.run(["createrepo_c", "--quiet", tmp_path / "packages" / "repository"], check=True)
+        updated = night()
+    assert (updated["outcome"], updated["worker"]) == ("built", "emulating"), updated
+    now = verify_reference(address, KEY.public, env).held
+    assert str(now.digest) == updated["digest"] != built["digest"]
+    common = {image.digest for image in now.images} & {image.digest for image in verified.held.images}
+    assert [image.config.architecture for image in now.images if image.digest in common] == [own["architecture"]]
 
 
 def test_without_an_emulator_nothing_is_built_and_the_error_names_the_way_out(

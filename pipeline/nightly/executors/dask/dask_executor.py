@@ -19,14 +19,13 @@ from pipeline.errors import EnvironmentLacking, UsageError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.night_record import ExcludedWorker
 from pipeline.nightly.executors.dask.dask_resources import (
-    can_run,
     code_version,
     relbuild_of,
-    resources_text,
     task_resources,
     version_text,
 )
 from pipeline.nightly.executors.dask.dask_task import DaskTask, run_dask_task
+from pipeline.nightly.executors.dask.placement import Placement, lacking_hint, lacking_text, place_task
 from pipeline.nightly.executors.dask.progress_message import EVENT_TOPIC, ProgressMessage
 from pipeline.nightly.executors.executor_protocol import Requirements, TaskFunction, TaskResult
 from pipeline.nightly.executors.progress_ipc import ProgressReceiver
@@ -47,9 +46,6 @@ _AHEAD = 8
 _CLOSING = 5.0
 _PAUSE = 0.1
 _TICK = 0.5
-_NAMED = 5
-"""Workers that a message names at most."""
-
 _POLL_INTERVAL = 2.0
 """Seconds between two readings of the workers, while nothing happens."""
 
@@ -72,8 +68,8 @@ class _SubmittedTask:
     """A task that has not ended.
 
     `attempts` are its beginnings on workers as far as they were heard of, `worker` is where the last was, `times` how
-    often it was given and `since` when that was. `only` are the workers that it may be done on (empty: any), `faults`
-    those that failed it for what their machines lack, and why; `unsuitable` are those of them that are sound.
+    often it was given and `since` when that was. `placement` says which workers it may be done on, `faults` are those
+    that failed it for what their machines lack, and why; `unsuitable` are those of them that are sound.
     """
 
     name: str
@@ -85,7 +81,7 @@ class _SubmittedTask:
     attempts: list[str] = field(default_factory=list)
     worker: str = ""
     since: float = 0.0
-    only: tuple[str, ...] = ()
+    placement: Placement = Placement((), frozenset())
     faults: dict[str, str] = field(default_factory=dict)
     unsuitable: set[str] = field(default_factory=set)
 
@@ -169,6 +165,11 @@ class DaskExecutor:
         return max(_AHEAD, sum(places) + sum(count > 0 for count in places))
 
     @property
+    def several_machines(self) -> bool:
+        """See `Executor`. Each worker has a machine, which may be of any architecture."""
+        return True
+
+    @property
     def set_aside(self) -> tuple[ExcludedWorker, ...]:
         """See `Executor`."""
         return self.health.set_aside
@@ -229,16 +230,13 @@ class DaskExecutor:
         self._listen()
         task.times += 1
         task.since = time.monotonic()
-        able = self._able(task.requirements)
-        usable = self.health.usable(able, task.faults)
-        # Without restriction, a worker that joins later may do it too.
-        task.only = usable if set(usable) != able else ()
+        task.placement = self._place(task)
         task.future = self._client.submit(
             run_dask_task,
             DaskTask(self._night, task.name, task.payload, task.requirements),
             key=f"relbuild-{self._night}-{task.name}-{task.times}",
-            resources=task_resources(task.requirements),
-            workers=list(task.only) or None,
+            resources=task_resources(task.requirements, emulated=task.placement.emulated),
+            workers=list(task.placement.restricted_to) or None,
             allow_other_workers=False,
             pure=False,
         )
@@ -304,7 +302,7 @@ class DaskExecutor:
         else:
             self.health.fault(ended.worker, ended.fault)
         tried_enough = len(task.machine_faults) >= TRIED_WORKERS_LIMIT or task.times >= _SUBMISSIONS_LIMIT
-        if not tried_enough and self.health.usable(self._able(task.requirements), task.faults):
+        if not tried_enough and self._place(task).usable:
             self.progress.warn(f"{task.name} is retried on another worker; {ended.worker} failed: {ended.fault}")
             task.receiver.end()
             task.attempts.clear()
@@ -323,12 +321,15 @@ class DaskExecutor:
     def _end_as_cause_of_deaths(self, task: _SubmittedTask) -> None:
         self._end(task, lost=f"{WORKER_DEATHS_LIMIT} workers died while running it, the last was {task.worker}")
 
-    def _end(self, task: _SubmittedTask, result: object = None, lost: str = "", worker: str = "") -> None:
+    def _end(
+        self, task: _SubmittedTask, result: object = None, lost: str = "", worker: str = "", hint: str = ""
+    ) -> None:
         task.receiver.end()
         del self._tasks[task.name]
         if task.future is not None and not task.future.done() and self._client.status == "running":
             task.future.cancel(force=True)
-        self._ended.append(TaskResult(task.name, result, lost, worker or task.worker, tried=tuple(task.faults)))
+        where, tried = worker or task.worker, tuple(task.faults)
+        self._ended.append(TaskResult(task.name, result, lost, where, tried=tried, hint=hint))
 
     def _rejoined(self) -> bool:
         """Wait for a lost scheduler; return True if it came back.
@@ -390,36 +391,27 @@ class DaskExecutor:
         for task in list(self._tasks.values()):
             if (task.attempts and task.worker in self._worker_resources) or now - task.since < _POLL_INTERVAL:
                 continue
-            able = self._able(task.requirements)
-            usable = self.health.usable(able, task.faults)
-            if usable and task.only and not able & set(task.only):
-                self._resubmit(task)  # All workers that it was restricted to have left.
-            if usable:
+            now_best = self._place(task)
+            if now_best.usable and now_best.outdates(task.placement):
+                if task.future is not None:
+                    future, task.future = task.future, None
+                    future.cancel(force=True)
+                self._resubmit(task)
+            if now_best.usable:
                 self._waiting.pop(task.requirements, None)
             elif task.requirements not in self._waiting:
                 self._waiting[task.requirements] = now
                 self.progress.warn(f"{task.name} waits: {self._lacking(task.requirements)}")
             elif now - self._waiting[task.requirements] >= self.wait:
-                self._end(task, lost=self._lacking(task.requirements))
+                hint = lacking_hint(task.requirements)
+                self._end(task, lost=self._lacking(task.requirements), hint=hint)
 
-    def _able(self, requirements: Requirements) -> set[str]:
-        """Return the workers that can run a task, as they were at the last reading."""
-        return {name for name, resources in self._worker_resources.items() if can_run(resources, requirements)}
+    def _place(self, task: _SubmittedTask) -> Placement:
+        """Return the workers that a task may be given to, as they were at the last reading."""
+        return place_task(self._worker_resources, task.requirements, self.health, task.faults)
 
     def _lacking(self, requirements: Requirements) -> str:
-        """Return the reason why no worker can do a task with these needs, in words."""
-        want = [requirements.arch]
-        if requirements.containers:
-            want.append("containers")
-        if requirements.memory:
-            want.append(f"{requirements.memory / 2**20:.0f} MiB of memory")
-        aside = {one.worker: one.why for one in self.set_aside}
-        have = [
-            f"{name} is excluded: {aside[name]}" if name in aside else f"{name} has {resources_text(resources)}"
-            for name, resources in sorted(self._worker_resources.items())
-        ]
-        more = f"; and {len(have) - _NAMED} more" if len(have) > _NAMED else ""
-        return f"no worker of the cluster offers {', '.join(want)}: {'; '.join(have[:_NAMED]) or 'no workers'}{more}"
+        return lacking_text(self._worker_resources, requirements, self.set_aside)
 
 
 def _refuse_plain(addresses: Sequence[str], progress: Progress, *, plain: bool) -> bool:

@@ -62,12 +62,14 @@ class WorkerCapacity:
     """The resources that a machine offers to a cluster.
 
     `jobs` tasks at a time (None: one for each processor that it may use), which may want `memory` together, as text
-    like `8GiB` ("": all that its control group allows), and may need containers or not.
+    like `8GiB` ("": all that its control group allows), and may need containers or not. `emulation`: also tasks for
+    architectures that the machine emulates.
     """
 
     jobs: int | None
     memory: str
     containers: bool
+    emulation: bool = True
 
     @property
     def threads(self) -> int:
@@ -80,7 +82,7 @@ class WorkerCapacity:
             memory = parse_bytes(self.memory) if self.memory else MEMORY_LIMIT
         except ValueError as error:
             raise UsageError("memory-malformed", str(error), hint="write --memory 8GiB") from error
-        return worker_resources(self.threads, memory, containers=self.containers)
+        return worker_resources(self.threads, memory, containers=self.containers, emulation=self.emulation)
 
 
 async def configure_worker(worker: DaskWorker, settings: WorkerSettings, *, containers: bool) -> None:

@@ -9,7 +9,13 @@ import sys
 import pytest
 
 from pipeline.errors import EnvironmentLacking
-from pipeline.nightly.executors.dask.dask_resources import code_version, task_resources, worker_resources
+from pipeline.nightly.executors.dask import dask_resources
+from pipeline.nightly.executors.dask.dask_resources import (
+    code_version,
+    resources_text,
+    task_resources,
+    worker_resources,
+)
 from pipeline.nightly.executors.dask.progress_message import ProgressMessage
 from pipeline.nightly.executors.executor_protocol import Requirements
 from pipeline.nightly.executors.progress_ipc import EventKind, ProgressEvent
@@ -26,13 +32,21 @@ def test_without_dask_the_way_out_is_told(module: str, monkeypatch: pytest.Monke
     assert "pip install 'relbuild[cluster]'" in str(raised.value)
 
 
-def test_a_task_takes_what_its_worker_offers() -> None:
-    arch = platform.machine()
+def test_a_task_takes_what_its_worker_offers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dask_resources, "native_architectures", lambda: ("amd64",))
+    monkeypatch.setattr(dask_resources, "emulated_architectures", lambda: ("arm64", "s390x"))
     offer = worker_resources(4, 8 << 30, containers=True)
-    want = task_resources(Requirements(arch, memory=1 << 30))
-    assert want == {code_version(): 1, f"ARCH-{arch}": 1, "CONTAINERS": 1, "MEMORY": 1 << 30}
-    assert all(offer[name] >= amount for name, amount in want.items())
-    assert offer == {code_version(): 4, f"ARCH-{arch}": 4, "CONTAINERS": 4, "MEMORY": 8 << 30}
+    native = task_resources(Requirements("x86_64", memory=1 << 30))
+    assert native == {code_version(): 1, "ARCH-amd64": 1, "CONTAINERS": 1, "MEMORY": 1 << 30}
+    emulated = task_resources(Requirements("aarch64"), emulated=True)
+    assert emulated == {code_version(): 1, "EMULATED-arm64": 1, "CONTAINERS": 1}
+    assert task_resources(Requirements("", containers=False)) == {code_version(): 1}
+    assert all(offer[name] >= amount for want in (native, emulated) for name, amount in want.items())
+    own = {code_version(): 4, "ARCH-amd64": 4, "CONTAINERS": 4, "MEMORY": 8 << 30}
+    assert offer == {**own, "EMULATED-arm64": 4, "EMULATED-s390x": 4}
+    assert worker_resources(4, 8 << 30, containers=True, emulation=False) == own
+    assert resources_text(offer) == "x86_64, aarch64 s390x by emulation, containers, 8192 MiB of memory"
+    assert resources_text(own) == "x86_64, containers, 8192 MiB of memory"
 
 
 def test_a_worker_that_cannot_make_containers_does_what_needs_none() -> None:

@@ -59,7 +59,7 @@ def test_nobody_imports_a_kind_of_executor_but_who_is_named_here() -> None:
 @pytest.mark.parametrize("kind", [ProcessExecutor, DaskExecutor])
 def test_each_kind_has_all_of_the_protocol(kind: type) -> None:
     wanted = {name for name in vars(Executor) if not name.startswith("_")}
-    assert wanted == {"size", "start", "set_aside", "next_result", "close"}
+    assert wanted == {"size", "several_machines", "start", "set_aside", "next_result", "close"}
     assert wanted - set(dir(kind)) == set()
 
 

@@ -1,0 +1,97 @@
+"""An index of images that several machines pushed: each signed by the key, and attested to have passed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.digest import Digest
+from pipeline.errors import PublicationRefused, RelbuildError
+from pipeline.mirror.address_parser import parse_address
+from pipeline.mirror.attestations import SignedAttachments
+from pipeline.mirror.protocol import Repository
+from pipeline.mirror.push import push_image
+from pipeline.model.evidence import evidence_json
+from pipeline.model.image import Image
+from pipeline.oci import provenance_predicate
+from pipeline.oci.predicates import CYCLONEDX, LOCK, PROVENANCE, SMOKE, SPDX
+from pipeline.progress import QUIET
+from pipeline.release import verify_reference
+from pipeline.release.current_images import mirror_access
+from pipeline.release.publish_members import IndexOptions, publish_index
+from tests.support.published_images import ImagePublisher, key
+from tests.support.signing_examples import PROVENANCE_VALUE
+from tests.support.tested_images import simple_evidence
+
+
+@pytest.fixture
+def publisher(tmp_path: Path) -> ImagePublisher:
+    return ImagePublisher.at(tmp_path)
+
+
+def pushed(publisher: ImagePublisher, folder: Path, image: Image, *, tested: bool = True, signer: int = 0) -> Digest:
+    """An image as a worker pushes it, or one that was not tested."""
+    predicates = {PROVENANCE: provenance_predicate(PROVENANCE_VALUE), SPDX: b"{}", CYCLONEDX: b"{}"}
+    if tested:
+        predicates[SMOKE] = evidence_json(simple_evidence(image))
+    address = parse_address(f"dir:{folder}/mirror")
+    with mirror_access(publisher.build_env).mirror(address, create=True) as mirror, mirror.writing():
+        repository: Repository = mirror.repository("small")
+        attached = SignedAttachments(image.manifest_descriptor, "small", image.config.created, predicates, key(signer))
+        done = push_image(image, (attached,), repository, source=publisher.store.blob, elsewhere={}, progress=QUIET)
+        assert repository.tags() == () or all("sha256-" in tag for tag in repository.tags())
+    return done.digest
+
+
+def options(folder: Path, *members: Digest, checks: Digest | None = None) -> IndexOptions:
+    asked = simple_evidence(ImagePublisher.at(folder / "other").image("1.0")).checks
+    return IndexOptions(
+        name="small",
+        members=members,
+        to=parse_address(f"dir:{folder}/mirror"),
+        key=key(),
+        provenance=PROVENANCE_VALUE,
+        checks=checks or asked,
+        attested={LOCK: b'{"lock":"both"}'},
+    )
+
+
+def test_images_that_were_pushed_without_a_tag_become_one_index(publisher: ImagePublisher, tmp_path: Path) -> None:
+    images = [publisher.image("1.0", architecture=name) for name in ("amd64", "arm64")]
+    members = [pushed(publisher, tmp_path, image) for image in images]
+    done = publish_index(options(tmp_path, *members), publisher.build_env)
+    verified = verify_reference(parse_address(f"dir:{tmp_path}/mirror/small:latest"), key().public, publisher.build_env)
+    assert verified.held.digest == done.digest
+    assert [image.digest for image in verified.held.images] == members
+    assert {move.tag for move in done.moved} == {"1.0", "1", "latest"}
+    layers = {layer.blob.digest for image in images for layer in image.layers}
+    assert not layers & dict(done.uploaded).keys(), "they were there"
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"tested": False}, "attestation-missing"),
+        ({"signer": 1}, "signature-wrong-key"),
+    ],
+)
+def test_a_member_that_is_not_tested_or_not_ours_is_refused(
+    change: dict[str, int], code: str, publisher: ImagePublisher, tmp_path: Path
+) -> None:
+    first = pushed(publisher, tmp_path, publisher.image("1.0"))
+    other = pushed(publisher, tmp_path, publisher.image("1.0", architecture="arm64"), **change)  # type: ignore[arg-type]
+    with pytest.raises(RelbuildError) as refused:
+        publish_index(options(tmp_path, first, other), publisher.build_env)
+    assert refused.value.code == code
+    with mirror_access(publisher.build_env).repository(parse_address(f"dir:{tmp_path}/mirror/small")) as repository:
+        assert repository.resolve("latest") is None
+
+
+def test_members_that_passed_other_checks_than_the_recipes_are_refused(
+    publisher: ImagePublisher, tmp_path: Path
+) -> None:
+    members = [pushed(publisher, tmp_path, publisher.image("1.0", architecture=one)) for one in ("amd64", "arm64")]
+    with pytest.raises(PublicationRefused) as refused:
+        publish_index(options(tmp_path, *members, checks=Digest.of(b"others")), publisher.build_env)
+    assert {problem.code for problem in refused.value.problems} == {"gate-other-checks"}
