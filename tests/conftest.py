@@ -8,9 +8,11 @@ import signal
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.remote import Producer
 
 from tests.support.examples import examples
 from tests.support.sampling import SEED
+from tests.support.scheduling import FileScheduling
 
 # No test asserts a time, the making of inputs on a busy machine included.
 settings.register_profile("relbuild", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -36,6 +38,11 @@ def pytest_report_header() -> str:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let the files that take longest begin, and unit tests fill the gaps at the end."""
     items.sort(key=lambda item: 0 if item.get_closest_marker("long") else 1 if "system" in item.path.parts else 2)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> FileScheduling | None:
+    """Give the files of `--dist loadfile` to the processes."""
+    return FileScheduling(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @pytest.hookimpl(tryfirst=True)

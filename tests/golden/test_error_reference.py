@@ -14,7 +14,7 @@ import pytest
 
 from pipeline import errors
 from pipeline.errors import RelbuildError
-from tests.support.source import PIPELINE, ROOT, dotted, trees
+from tests.support.source import PIPELINE, ROOT, dotted, nodes, trees
 
 DOCUMENT = ROOT / "docs" / "errors.md"
 
@@ -50,7 +50,7 @@ def _helpers(trees: Mapping[Path, ast.Module]) -> set[str]:
     """Names of the functions that are given a code as their first argument."""
     found = set()
     for tree in trees.values():
-        for node in ast.walk(tree):
+        for node in nodes(tree):
             if isinstance(node, ast.FunctionDef):
                 names = [one.arg for one in node.args.args if one.arg != "self"]
                 if names[:1] == ["code"] and node.name != "__init__":
@@ -65,7 +65,7 @@ def _raised() -> tuple[Raised, ...]:
 
 
 def _in_file(path: Path, tree: ast.Module, names: set[str]) -> Iterator[Raised]:
-    for node in ast.walk(tree):
+    for node in nodes(tree):
         if not isinstance(node, ast.Call):
             continue
         name = dotted(node.func).rpartition(".")[2]

@@ -24,6 +24,12 @@ def trees() -> Mapping[Path, ast.Module]:
         gc.enable()
 
 
+@cache
+def nodes(tree: ast.Module) -> tuple[ast.AST, ...]:
+    """Every node of one of these trees, walked once in a process."""
+    return tuple(ast.walk(tree))
+
+
 def dotted(node: ast.expr) -> str:
     """A name with its attributes as it is written (`os.environ`); "…" begins one of something else than a name."""
     parts: list[str] = []

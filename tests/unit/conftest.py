@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.store import Store
+from pipeline.store import Store, store_processes
 from tests.support.journal import Journal
 from tests.support.slow_server import SlowServer, slow_server
 
@@ -21,6 +21,13 @@ def no_authorities() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SSL_CERT_FILE", str(NOBODY))
         yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def leave_stores() -> Iterator[None]:
+    """Leave each module's stores: a process looks after all of its stores whenever it enters another one."""
+    yield
+    store_processes._leave()
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import ast
 import re
 from collections.abc import Iterator
 
-from tests.support.source import PIPELINE, trees
+from tests.support.source import PIPELINE, nodes, trees
 
 LONGEST = 90
 RIDDLE = re.compile(r"(What|How|Where|Who|By|Whether|Is|Are|Do|Does|When|Why|Which)\b")
@@ -15,7 +15,7 @@ RIDDLE = re.compile(r"(What|How|Where|Who|By|Whether|Is|Are|Do|Does|When|Why|Whi
 
 def _wrong(module: ast.Module) -> Iterator[str]:
     """The first lines in a module that break the rule, with what they are of."""
-    for node in ast.walk(module):
+    for node in nodes(module):
         if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             continue
         first = (ast.get_docstring(node) or "").partition("\n")[0]

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pipeline
-from tests.support.source import trees
+from tests.support.source import nodes, trees
 
 PIPELINE = Path(pipeline.__file__).parent
 
@@ -33,7 +33,7 @@ PARTIAL: dict[str, str] = {
 def _matches() -> Iterator[tuple[str, ast.Match]]:
     """Matches on the members of an enum, or on the classes of a union."""
     for path, tree in trees().items():
-        for node in ast.walk(tree):
+        for node in nodes(tree):
             if isinstance(node, ast.Match) and any(_is_member(case.pattern) for case in node.cases):
                 yield path.relative_to(PIPELINE).as_posix(), node
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.source import PIPELINE, ROOT, dotted, trees
+from tests.support.source import PIPELINE, ROOT, dotted, nodes, trees
 
 DOCUMENT = (ROOT / "docs" / "architecture.md").read_text()
 
@@ -64,7 +64,7 @@ def _uses() -> tuple[Use, ...]:
 
 
 def _of(path: Path, tree: ast.Module) -> Iterator[Use]:
-    for node in ast.walk(tree):
+    for node in nodes(tree):
         if isinstance(node, ast.Import):
             yield from (Use(path, node.lineno, "import", one.name) for one in node.names)
         elif isinstance(node, ast.ImportFrom):

@@ -18,7 +18,7 @@ from pipeline.cli.app import IN_USER_NAMESPACE, app
 from pipeline.cli.commands import command_of, import_commands, modules, reads_repositories, words_of
 from pipeline.cli.main import run_command_line
 from pipeline.mirror.address_parser import ADDRESS_FORMS
-from tests.support.source import PIPELINE, ROOT, dotted, trees
+from tests.support.source import PIPELINE, ROOT, dotted, nodes, trees
 
 CLI = PIPELINE / "cli"
 
@@ -67,7 +67,7 @@ def test_no_command_imports_another() -> None:
         f"{path.name} imports {node.module}"
         for path, tree in trees().items()
         if path.parent == CLI / "commands"
-        for node in ast.walk(tree)
+        for node in nodes(tree)
         if isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith("pipeline.cli.commands.")
     ]
     assert not offences
@@ -77,7 +77,7 @@ def test_no_options_help_stands_twice() -> None:
     """What two commands share is in `pipeline/cli/options.py`."""
     where = defaultdict(list)
     for path, tree in trees().items():
-        for call in ast.walk(tree):
+        for call in nodes(tree):
             if isinstance(call, ast.Call) and dotted(call.func) in ("typer.Option", "typer.Argument"):
                 where[next(ast.unparse(word.value) for word in call.keywords if word.arg == "help")].append(path.name)
     assert not {text: files for text, files in where.items() if len(files) > 1 and "'" in text}
@@ -91,7 +91,7 @@ def test_a_command_with_json_prints_its_result() -> None:
         words_of(path.stem)
         for path, tree in trees().items()
         if path.parent == CLI / "commands"
-        for call in ast.walk(tree)
+        for call in nodes(tree)
         if isinstance(call, ast.Call) and dotted(call.func) in ("context.show", "context.answer")
     }
     assert offering == printing | {("sbom",)}
@@ -121,7 +121,7 @@ def test_each_command_has_its_own_place_in_the_list() -> None:
         (words_of(path.stem)[:-1], ast.unparse(word.value))
         for path, tree in trees().items()
         if path.parent == CLI / "commands"
-        for call in ast.walk(tree)
+        for call in nodes(tree)
         if isinstance(call, ast.Call) and dotted(call.func) == "command"
         for word in call.keywords
         if word.arg == "rank"

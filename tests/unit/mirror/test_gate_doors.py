@@ -9,6 +9,7 @@ import inspect
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from io import IOBase
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from pipeline.mirror.protocol import Mirror, Repository, ignore_progress, is_aux
 from pipeline.model.manifests import Manifest
 from pipeline.store import Store
 from tests.support import mirror_images
-from tests.support.source import trees
+from tests.support.source import nodes, trees
 
 ROOMS = (Path(next(iter(pipeline.mirror.__path__))), Path(next(iter(pipeline.release.__path__))))
 
@@ -42,14 +43,17 @@ class Written:
         return self.place.rpartition(".")[2]
 
 
-def written() -> Iterator[Written]:
+@cache
+def written() -> tuple[Written, ...]:
     """Every function of the two rooms, those inside others too."""
+    found: list[Written] = []
     for room in ROOMS:
         for path in sorted(room.rglob("*.py")):
             tree = trees()[path]
-            imports = [one for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for one in node.names]
+            imports = [one for node in nodes(tree) if isinstance(node, ast.ImportFrom) for one in node.names]
             renamed = {one.asname: one.name for one in imports if one.asname}
-            yield from _within(tree, f"{room.name}.{path.stem}", "", renamed)
+            found += _within(tree, f"{room.name}.{path.stem}", "", renamed)
+    return tuple(found)
 
 
 def _within(node: ast.AST, place: str, around: str, renamed: dict[str, str]) -> Iterator[Written]:
@@ -83,7 +87,7 @@ def test_whoever_points_a_tag_has_been_given_what_was_cleared() -> None:
 
 def test_whoever_has_tags_moved_was_given_what_was_cleared_or_asks_the_gate() -> None:
     """From the two functions that point tags up to the narratives, by the names that they call."""
-    every = list(written())
+    every = written()
     movers = {"set_immutable_tag", "TagMover"}
     found: dict[str, Written] = {}
     while True:

@@ -22,7 +22,7 @@ from pipeline.model.rules import MirrorRules
 from pipeline.progress import QUIET
 from pipeline.store import Store
 from tests.support import mirror_images
-from tests.support.source import PIPELINE, ROOT, trees
+from tests.support.source import PIPELINE, ROOT, nodes, trees
 
 BACKENDS = PIPELINE / "mirror" / "backends"
 FOLDERS = sorted(path.name for path in BACKENDS.iterdir() if (path / "__init__.py").is_file())
@@ -36,7 +36,7 @@ OUTSIDE = {
 
 
 def _imports(tree: ast.Module) -> Iterator[str]:
-    for node in ast.walk(tree):
+    for node in nodes(tree):
         if isinstance(node, ast.ImportFrom) and node.module:
             yield node.module
 
@@ -75,7 +75,7 @@ def test_nobody_asks_which_kind_a_mirror_or_an_address_is() -> None:
     assert len(names) == len(ADDRESS_FORMS)
     offences = []
     for path, tree in trees().items():
-        for node in ast.walk(tree):
+        for node in nodes(tree):
             match node:
                 case ast.Call(func=ast.Name(id="isinstance"), args=[_, kind]):
                     if ast.unparse(kind).endswith(("Mirror", "Repository", "Form")):

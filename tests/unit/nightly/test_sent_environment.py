@@ -23,7 +23,7 @@ from pipeline.nightly.sent_environment import READ_VARIABLES, sent_environment
 from pipeline.progress import QUIET
 from pipeline.recipes import load_platforms
 from pipeline.repos.variables import environment_names
-from tests.support.source import trees
+from tests.support.source import nodes, trees
 
 PIPELINE = Path(__file__).parents[3] / "pipeline"
 
@@ -68,7 +68,7 @@ def _read_by_name() -> Iterator[tuple[str, str]]:
     for path, tree in trees().items():
         if path.is_relative_to(PIPELINE / "cli"):
             continue  # Reads what it was started with; what workers need of it goes with the task.
-        for node in ast.walk(tree):
+        for node in nodes(tree):
             owner, keys = "", []
             if isinstance(node, ast.Subscript):
                 owner, keys = ast.unparse(node.value), [node.slice]

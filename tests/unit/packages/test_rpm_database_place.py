@@ -26,7 +26,7 @@ from pipeline.model.rpm_database import (
 from pipeline.oci import make_image
 from pipeline.packages import bdb_writer, ndb_writer
 from pipeline.recipes import load_recipe
-from tests.support.source import trees
+from tests.support.source import nodes, trees
 from tests.support.tested_images import config
 from tests.support.tiny_image import fake_layer
 from tests.unit.packages.test_packages_installed import APP, database
@@ -100,7 +100,7 @@ def test_only_relbuild_says_where_the_database_is() -> None:
 def test_there_is_no_second_list_of_places() -> None:
     found = []
     for path, tree in trees().items():
-        for node in ast.walk(tree):
+        for node in nodes(tree):
             text = node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
             files = (DATABASE_FILE, *(f"/{name}" for name in DATABASE_FILES.values()))
             if text.strip("/") in {folder.strip("/") for folder in DATABASE_FOLDERS} or text.endswith(files):

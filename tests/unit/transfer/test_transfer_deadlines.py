@@ -42,6 +42,7 @@ from pipeline.transfer.deadlines import (
 )
 from tests.support.slow_server import CONTENT, PAGE, SlowServer, head
 
+pytestmark = pytest.mark.long
 DIGEST = Digest.of(CONTENT)
 NETWORK = Network(timeout=0.6, backoff=0.001, attempts=2)
 HURRY = Network(timeout=3, backoff=0.001, attempts=2)

@@ -15,7 +15,7 @@ from pipeline.nightly.executors.executor_protocol import Executor
 from pipeline.nightly.executors.open_executor import open_executor
 from pipeline.nightly.executors.process_executor import ProcessExecutor
 from pipeline.progress import QUIET, Progress
-from tests.support.source import PIPELINE, ROOT, trees
+from tests.support.source import PIPELINE, ROOT, nodes, trees
 
 EXECUTORS = PIPELINE / "nightly" / "executors"
 SHARED = {
@@ -47,7 +47,7 @@ def test_nobody_imports_a_kind_of_executor_but_who_is_named_here() -> None:
     for path, tree in trees().items():
         place = path.relative_to(PIPELINE).as_posix()
         own = _kind(f"pipeline.{place.removesuffix('.py').replace('/', '.')}")
-        for node in ast.walk(tree):
+        for node in nodes(tree):
             if isinstance(node, ast.ImportFrom) and node.module and _kind(node.module):
                 kinds.add(_kind(node.module))
                 if not own and place not in {file for file, _ in OUTSIDE}:
