@@ -292,10 +292,11 @@ class RepositoryPaths:
         except FileNotFoundError:
             return ()
 
-    def move(self, tag: str, descriptor: Descriptor) -> None:
+    def move(self, tag: str, descriptor: Descriptor, *, listing: bool = True) -> None:
         """Point a tag at a manifest that is here, in one step.
 
-        Blobs and manifests are synced to disk before. A tag that points there already is not touched.
+        Blobs and manifests are synced to disk before. A tag that points there already is not touched. Without `listing`
+        the caller lists the tags, after several moves.
         """
         destination = f"../_manifests/{_file_name(descriptor)}"
         path = self.tags / tag
@@ -303,13 +304,16 @@ class RepositoryPaths:
             sync_names(self.place.blobs)
             sync_names(self.manifests)
             replace_symlink(destination, path, self.place.drafts, self.place.clock())
-        self.list_tags()
+        if listing:
+            self.list_tags()
 
-    def drop(self, tag: str) -> None:
-        """Remove a tag."""
-        (self.tags / tag).unlink(missing_ok=True)
-        sync_names(self.tags)
-        self.list_tags()
+    def drop(self, *tags: str) -> None:
+        """Remove tags, and then list those that are left."""
+        for tag in tags:
+            (self.tags / tag).unlink(missing_ok=True)
+        if tags:
+            sync_names(self.tags)
+            self.list_tags()
 
     def list_tags(self) -> None:
         """Write `_tags.json` if it does not list exactly the tags that exist."""

@@ -17,6 +17,8 @@ import secrets
 import shutil
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 from pipeline.errors import UsageError
@@ -69,10 +71,10 @@ class Pruning:
         replace_file(removal_list_json(leaving, self._times(leaving)), aside / LIST_FILE, self.place.drafts)
         sync_names(aside)
         sync_names(self._folder)
-        for name, tag, digest in leaving.tags:
+        for name, tags in groupby(sorted(leaving.tags, key=itemgetter(0)), itemgetter(0)):
+            # All at once: the list of tags is written for each repository, and not for each tag.
             paths = self.place.paths(name)
-            if paths.target(tag) == digest:
-                paths.drop(tag)
+            paths.drop(*(tag for _, tag, digest in tags if paths.target(tag) == digest))
         going = list(self._manifests(leaving))
         for paths, manifest in going:
             paths.detach(manifest)
@@ -111,10 +113,12 @@ class Pruning:
             if found not in (None, digest) or wanted is None:
                 kept.append((name, tag))
             else:
-                paths.move(tag, wanted.descriptor)
+                paths.move(tag, wanted.descriptor, listing=False)
                 if (name, tag) in times:  # rules that keep the newest tags compare it
                     os.utime(paths.tags / tag, ns=(times[name, tag],) * 2, follow_symlinks=False)
                 tags.append((name, tag))
+        for name in {name for name, *_ in leaving.tags}:
+            self.place.paths(name).list_tags()
         self._sync(None, [name for name, _ in leaving.manifests])
         self._remove(aside)
         return RestoreResult(tuple(tags), manifests, blobs, tuple(kept))

@@ -13,6 +13,7 @@ import pytest
 
 from pipeline.errors import EnvironmentLacking, UsageError
 from pipeline.mirror.atomic_files import file_locked
+from pipeline.mirror.backends.directory import mirror_paths
 from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror
 from pipeline.mirror.references import fallback_tag
 from pipeline.mirror.retention.quarantine import RemovalList
@@ -66,6 +67,25 @@ def test_what_goes_into_quarantine_comes_back(full: tuple[DirectoryMirror, Remov
         assert caught.value.code == "quarantine-unknown"
     assert content(mirror) == before
     whole(mirror)
+
+
+def test_the_list_of_tags_is_written_once_however_many_tags_go_and_come_back(
+    mirror: DirectoryMirror, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = mirror.repository("tiny")
+    names = [f"old{number}" for number in range(9)]
+    made = mirror_images.image(store, 1)
+    (one,) = {mirror_images.publish(repository, store, made, name) for name in names}
+    written: list[Path] = []
+    real = mirror_paths.replace_file
+    monkeypatch.setattr(
+        mirror_paths, "replace_file", lambda data, path, drafts: written.append(path) or real(data, path, drafts)
+    )
+    with mirror.pruning(1) as pruning:
+        stamp = pruning.quarantine(RemovalList(tuple(("tiny", name, one.digest) for name in names), (), ()), 1.8e9)
+        assert [path.name for path in written] == ["_tags.json"] and repository.tags() == ()
+        pruning.restore(stamp)
+    assert [path.name for path in written] == ["_tags.json"] * 2 and set(repository.tags()) == set(names)
 
 
 def test_a_list_of_referrers_goes_and_comes_back_with_its_image(full: tuple[DirectoryMirror, RemovalList]) -> None:
