@@ -34,21 +34,29 @@ from pipeline.errors import UsageError
 from pipeline.escaping import escape_invisible
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.progress import Progress
-from pipeline.store import Store, given_key
 
 if TYPE_CHECKING:
     from pipeline.prepare import BuildEnvironment
+    from pipeline.store import Store
 
-app = typer.Typer(
-    name="relbuild",
-    help="Build container images from YAML recipes and RPM repositories; publish only those that passed their tests.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": sorted(commands.HELP, key=len)},
-)
-app.callback()(lambda: None)  # Else typer makes a single command the whole application.
+_HELP = "Build container images from YAML recipes and RPM repositories; publish only those that passed their tests."
+
+
+def _make_app() -> typer.Typer:
+    made = typer.Typer(
+        name="relbuild",
+        help=_HELP,
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": sorted(commands.HELP, key=len)},
+    )
+    made.callback()(lambda: None)  # Else typer makes a single command the whole application.
+    return made
+
+
+app = _make_app()
 
 IN_USER_NAMESPACE: set[str] = set()
 """Module names of commands that an ordinary user runs as root of a user namespace: they make containers, or remove
@@ -82,6 +90,9 @@ class CommandContext:
 
     def open_store(self) -> Store:
         """Return the store, by default in the user's cache directory."""
+        # Here and not above, as below: importing it takes longer than many commands run.
+        from pipeline.store import Store, given_key
+
         environment = self.environment
         home = Path(environment.get("HOME", "/root"))
         cache = Path(environment.get("XDG_CACHE_HOME") or home / ".cache") / "relbuild"
@@ -91,7 +102,6 @@ class CommandContext:
 
     def build_env(self, *, offline: bool = False, runtime: str | None = None) -> BuildEnvironment:
         """Return the environment of a build: the opened store, progress, clock, network."""
-        # Here and not above: importing it takes longer than many commands run.
         from pipeline.prepare import BuildEnvironment
 
         return BuildEnvironment(
@@ -193,6 +203,17 @@ def _has_letter_v(parameters: Iterable[inspect.Parameter]) -> bool:
     """Return whether one of the options is -v."""
     declared = (one for parameter in parameters for one in get_args(parameter.annotation))
     return any("-v" in (getattr(one, "param_decls", None) or ()) for one in declared)
+
+
+def list_app() -> typer.Typer:
+    """Return an application that can show the list of all commands and groups, and nothing else."""
+    made = _make_app()
+    for one in commands.command_summaries():
+        if one.is_group:
+            made.add_typer(typer.Typer(help=one.help), name=one.name)
+        else:
+            made.command(one.name, help=one.help)(lambda: None)
+    return made
 
 
 def _parameter(name: str, option: Any, default: object = inspect.Parameter.empty) -> inspect.Parameter:  # noqa: ANN401  a type with metadata

@@ -7,7 +7,9 @@ import gc
 import os
 import sys
 
-from pipeline.cli.app import IN_USER_NAMESPACE, app
+import typer
+
+from pipeline.cli.app import IN_USER_NAMESPACE, app, list_app
 from pipeline.cli.commands import DEFAULT, HELP, command_of, import_commands
 from pipeline.cli.messages import report_error
 from pipeline.cli.unknown_word import require_recipe
@@ -18,10 +20,10 @@ def run_command_line() -> None:
     """Run the command line. `relbuild RECIPE` is `relbuild build RECIPE`."""
     arguments = sys.argv[1:]
     try:
-        _load(arguments)
+        loaded = _load(arguments)
         gc.freeze()
         gc.enable()
-        app(arguments)
+        loaded(arguments)
     except Exception as error:  # Outside of a command's body: while it was imported or its options were parsed.
         sys.exit(report_error(error, as_json=False))
 
@@ -30,13 +32,15 @@ _ALIASES = {"--version": "version", "-V": "version"}
 """Options that are commands, as people are used to write them."""
 
 
-def _load(arguments: list[str]) -> None:
+def _load(arguments: list[str]) -> typer.Typer:
     if arguments and arguments[0] in _ALIASES:
         arguments[0] = _ALIASES[arguments[0]]
     command = command_of(arguments)
     if command == DEFAULT and arguments[0] != DEFAULT:
         require_recipe(arguments[0])
         arguments.insert(0, DEFAULT)
+    if not command:
+        return list_app()
     import_commands(command)
     if os.geteuid() != 0 and command in IN_USER_NAMESPACE and HELP.isdisjoint(arguments):
         # Here and not above: root needs no namespace. Where it fails, steps that need root raise by themselves.
@@ -44,3 +48,4 @@ def _load(arguments: list[str]) -> None:
 
         with contextlib.suppress(EnvironmentLacking):
             rootless.enter_user_namespace()
+    return app

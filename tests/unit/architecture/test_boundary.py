@@ -45,7 +45,7 @@ def relbuild(*words: str | Path, shell: str = "", **environment: str) -> subproc
     )
 
 
-@pytest.mark.parametrize("module", ["typer", "pipeline.store", "rpm._rpm"])
+@pytest.mark.parametrize("module", ["typer", "pipeline.errors", "rpm._rpm"])
 @pytest.mark.parametrize(
     ("number", "words"), [(signal.SIGINT, b"interrupted\n"), (signal.SIGTERM, b"terminated\n")], ids=["int", "term"]
 )

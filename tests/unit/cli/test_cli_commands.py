@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import gc
+import inspect
 import subprocess
 import sys
 from collections import Counter, defaultdict
@@ -15,7 +16,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from pipeline.cli.app import IN_USER_NAMESPACE, app
-from pipeline.cli.commands import command_of, import_commands, modules, reads_repositories, words_of
+from pipeline.cli.commands import command_of, command_summaries, import_commands, modules, reads_repositories, words_of
 from pipeline.cli.main import run_command_line
 from pipeline.mirror.address_parser import ADDRESS_FORMS
 from tests.support.source import PIPELINE, ROOT, dotted, nodes, trees
@@ -48,6 +49,18 @@ def test_every_file_declares_the_command_or_the_group_that_it_is_named_after() -
     groups = {words[:-1] for words in found}
     assert {words_of(module) for module in modules()} == {*found, *groups - {()}}
     assert all(command.help for command in found.values())
+
+
+def test_the_list_of_commands_is_that_of_the_commands() -> None:
+    """`relbuild --help` reads their sources' text and imports none of them."""
+    commands()
+    declared = {
+        name: (isinstance(command, TyperGroup), inspect.cleandoc(command.help or ""))
+        for name, command in typer.main.get_group(app).commands.items()
+    }
+    shown = {one.name: (one.is_group, one.help) for one in command_summaries()}
+    assert shown == declared
+    assert list(shown) == list(declared)
 
 
 def test_a_command_loads_its_own_file_alone() -> None:

@@ -19,7 +19,9 @@ _OF_MIRRORS = (
 
 _OF_RECIPES = ("audit", "build", "explain", "lock", "new", "run", "schema", "smoke", "store_gc")
 
-_WATCHED = {"cryptography", "dask", "httpx", "jinja2", "pydantic", "pyroute2", "rpm", "solv", "sqlite3", "yaml"}
+_WATCHED = {
+    *("cryptography", "dask", "httpx", "jinja2", "pydantic", "pyroute2", "rich", "rpm", "solv", "sqlite3", "yaml"),
+}
 
 _LOAD = """
 import importlib, json, sys
@@ -27,6 +29,23 @@ for name in json.loads(sys.argv[1]):
     importlib.import_module(f"pipeline.cli.commands.{name}")
 print(json.dumps(sorted(name for name in sys.modules if "." not in name)))
 """
+
+
+_RUN = """
+import json, sys
+from pipeline.cli import main
+try:
+    main()
+except SystemExit as ended:
+    assert not ended.code, ended
+print(json.dumps(sorted(name for name in sys.modules if "." not in name)))
+"""
+
+
+def _loaded_to_run(words: str) -> set[str]:
+    """Return the watched libraries that a command has loaded when it has ended."""
+    done = subprocess.run([sys.executable, "-c", _RUN, *words.split()], capture_output=True, text=True, check=True)
+    return _WATCHED & set(json.loads(done.stdout.splitlines()[-1]))
 
 
 def _loaded(names: tuple[str, ...]) -> set[str]:
@@ -49,3 +68,16 @@ def test_commands_of_mirrors_load_nothing_that_reads_recipes() -> None:
 
 def test_commands_of_recipes_leave_the_network_and_clusters_for_later() -> None:
     assert _loaded(_OF_RECIPES) & {"dask", "httpx", "pyroute2"} == set()
+
+
+def test_help_loads_no_library() -> None:
+    assert _loaded_to_run("--help") == set()
+
+
+def test_help_of_a_command_loads_what_the_command_loads() -> None:
+    for words in ("doctor --help", "store du --help"):
+        assert _loaded_to_run(words) == set()
+
+
+def test_version_loads_rpm_alone_whose_version_it_prints() -> None:
+    assert _loaded_to_run("version") <= {"rpm"}
