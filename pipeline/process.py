@@ -140,7 +140,7 @@ def start(
         raise EnvironmentLacking(
             "program-missing",
             f"the program '{words[0]}' was not found in PATH",
-            hint="install it (ci/setup installs all); `relbuild doctor` lists the requirements",
+            hint="install it; `relbuild doctor` lists the requirements",
         )
     return subprocess.Popen(
         [str(program), *words[1:]],

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 import pipeline
 from pipeline.errors import UsageError
 
-CHECKOUT = Path(pipeline.__file__).parents[1]
-"""The folder with recipes/ and templates/ when relbuild runs from a checkout."""
+_BESIDE = Path(pipeline.__file__).parents[1]
 
-SHIPPED_RECIPES = (CHECKOUT / "recipes", Path(sys.prefix) / "share/relbuild/recipes")
-"""Folders of the product recipes and platforms that come with relbuild: in a checkout, and where a wheel puts them."""
+SHIPPED = _BESIDE / "relbuild" if (_BESIDE / "relbuild" / "recipes").is_dir() else _BESIDE
+"""The folder with recipes/, templates/ and docs/: in the module `relbuild` that a wheel installs, else the checkout."""
+
+SHIPPED_RECIPES = (SHIPPED / "recipes",)
+"""Folders of the product recipes and platforms that come with relbuild."""
 
 
 def require_folder(path: Path) -> Path:
@@ -28,6 +29,14 @@ def require_folder(path: Path) -> Path:
             hint="choose another path, or move it away",
         )  # fmt: skip
     return path
+
+
+def locks_folder(recipe: Path) -> Path | None:
+    """Return the working directory for the locks of recipes that are installed with relbuild.
+
+    They are not written beside those: others use them too. None for all other recipes.
+    """
+    return Path() if SHIPPED != _BESIDE and recipe.parent in SHIPPED_RECIPES else None
 
 
 def require_key_file(path: Path) -> Path:

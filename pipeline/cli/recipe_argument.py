@@ -8,6 +8,7 @@ from pipeline.build import load_or_build
 from pipeline.cli import options
 from pipeline.cli.path_arguments import (
     SHIPPED_RECIPES,
+    locks_folder,
     names_layout,
     platforms_file,
     require_folder,
@@ -50,6 +51,7 @@ def build_options(
         output=require_folder(output),
         full=full,
         sources=sources,
+        locks=locks_folder(path),
     )
 
 

@@ -111,7 +111,7 @@ def broken_rule(rule: GateRule, tested: TestedImage) -> Iterator[Problem]:
     loose = unenforced(rule.enforced_limits, tested.evidence.limits) if rule.enforced_limits else ()
     if loose:
         hint = "set the limits in the recipe, and test where they are enforced: as root, or with delegated control "
-        hint += "groups (docs/sandbox.md)"
+        hint += "groups (`relbuild help sandbox`)"
         yield refuse("gate-limits", f"limits were not enforced in the image's test: {_some(loose)}", hint)
 
 

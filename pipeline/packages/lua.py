@@ -43,7 +43,9 @@ def lua_runtime(store: Store) -> Path:
     rpm = find_program("rpm")
     if rpm is None:
         raise EnvironmentLacking(
-            "rpm-missing", "the program 'rpm' was not found in PATH", hint="run ci/setup, or install rpm"
+            "rpm-missing",
+            "the program 'rpm' was not found in PATH",
+            hint="install rpm (Debian and Fedora: the package 'rpm')",
         )
     rpm = rpm.resolve()
     objects = _closure(rpm)

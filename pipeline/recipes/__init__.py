@@ -12,6 +12,7 @@ with imported_when_used(__name__):
     from pipeline.recipes.limits_reference import limits_reference
     from pipeline.recipes.merge import load_recipe, template_scope
     from pipeline.recipes.mirror_rules import load_rules
+    from pipeline.recipes.new_catalogue import STARTER, CiSystem, NewCatalogue, write_catalogue
     from pipeline.recipes.platforms import Platforms, load_platforms
     from pipeline.recipes.recipe_lookup import find_recipe
     from pipeline.recipes.reference import (
@@ -25,6 +26,9 @@ with imported_when_used(__name__):
     from pipeline.recipes.scaffold import Scaffold, scaffold_text, write_scaffold
 
 __all__ = [
+    "STARTER",
+    "CiSystem",
+    "NewCatalogue",
     "Platforms",
     "Scaffold",
     "checks_reference",
@@ -41,5 +45,6 @@ __all__ = [
     "rules_schema",
     "scaffold_text",
     "template_scope",
+    "write_catalogue",
     "write_scaffold",
 ]

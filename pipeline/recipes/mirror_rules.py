@@ -14,7 +14,7 @@ from pipeline.yaml_documents import YamlDocument, load_yaml
 
 _DEFAULTS = MirrorRules()
 
-RULES_REFERENCE = "see docs/rules.md"
+RULES_REFERENCE = "see `relbuild help rules`"
 
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 

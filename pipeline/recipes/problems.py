@@ -96,7 +96,7 @@ def path_text(path: DocumentPath) -> str:
     return text
 
 
-RECIPE_REFERENCE = "see docs/recipe.md"
+RECIPE_REFERENCE = "see `relbuild help recipe`"
 """The hint where there is no more specific one."""
 
 

@@ -36,7 +36,7 @@ _TRUE = frozenset({"1", "yes", "true", "on"})
 _FALSE = frozenset({"0", "no", "false", "off"})
 _RPM_MD = frozenset({"rpm-md", "rpm", "repomd", "rpmmd", "yum", "YUM", ""})
 _MAIN = "main"
-_DOCUMENTED = "see the table of options in docs/repositories.md"
+_DOCUMENTED = "see the table of options in `relbuild help repositories`"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pipeline.errors import RecipeError, UsageError
 from pipeline.lazy_dataclasses import dataclass
-from pipeline.recipes.merge import load_recipe
+from pipeline.recipes.merge import DEFAULT_ARCHITECTURES, load_recipe
 
 _NAME = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)*")
 _PACKAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
@@ -33,7 +33,7 @@ class Scaffold:
     """The content of a first recipe.
 
     `packages` are requests; `parent` is the recipe it is built from, `include` one that it includes ("": none);
-    `platform` is named if nothing else gives one ("": something does).
+    `platform` is named if nothing else gives one ("": something does), `architecture` if it is not the default.
     """
 
     name: str
@@ -41,6 +41,7 @@ class Scaffold:
     parent: str = ""
     include: str = ""
     platform: str = ""
+    architecture: str = ""
 
 
 def write_scaffold(path: Path, start: Scaffold) -> None:
@@ -86,7 +87,7 @@ def _lines(start: Scaffold) -> Iterator[str]:
     named = [package for package in start.packages if _PACKAGE_NAME.fullmatch(package)]
     alone = not start.parent and not start.include
     yield f"# {start.name}: say here what it is, what it serves on which port, and what is kept in which volume."
-    yield "# docs/recipe.md describes every key; `relbuild schema` prints a JSON Schema for editors."
+    yield "# `relbuild help recipe` describes every key; `relbuild schema` prints a JSON Schema for editors."
     yield f"name: {_scalar(start.name)}"
     if named:
         yield "# Evaluated after the packages are chosen, so the tags follow the product."
@@ -102,7 +103,10 @@ def _lines(start: Scaffold) -> Iterator[str]:
     if start.platform:
         yield "# One of repositories.yaml: where packages come from, and whose keys are trusted."
         yield f"platform: {_scalar(start.platform)}"
-    yield "# architectures: [x86_64, aarch64]"
+    if start.architecture not in ("", *DEFAULT_ARCHITECTURES):
+        yield f"architectures: [{start.architecture}]"
+    else:
+        yield "# architectures: [x86_64, aarch64]"
     if alone or start.packages:
         yield "# Lowest first. Put what changes rarely into layers of its own."
         yield "layers:"
@@ -133,7 +137,7 @@ def _lines(start: Scaffold) -> Iterator[str]:
     yield f"  # volumes: [/var/lib/{start.name}]"
     yield "  labels:"
     yield f"    {_LABEL}: {_scalar(start.name)}"
-    yield "# The image is launched under these limits and checked. docs/smoke.md has every kind of check;"
+    yield "# The image is launched under these limits and checked. `relbuild help smoke` has every kind of check;"
     yield f"# `relbuild smoke {start.name} --record` drafts checks from what a running image shows."
     yield "smoke:"
     yield "  limits: {cpus: 1, memory: 256MiB, pids: 100}"

@@ -204,7 +204,7 @@ def _cgroups() -> Iterator[HostFinding]:
         way = (
             "start relbuild with `systemd-run --user --scope -p Delegate=yes`"
             if there.version == 2
-            else f"root can delegate a directory `{PARENT_CGROUP}` in every hierarchy (docs/sandbox.md)"
+            else f"root can delegate a directory `{PARENT_CGROUP}` in every hierarchy (`relbuild help sandbox`)"
         )
         detail = f"{kind}, not delegated to this user: {names} limits are unenforced; {way}"
         yield HostFinding("control groups", False, detail, "limits")

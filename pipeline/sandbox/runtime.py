@@ -77,7 +77,7 @@ def find_runtime(name: str | None = None) -> Runtime:
     raise EnvironmentLacking(
         "runtime-missing",
         f"the runtime {wanted} was not found in PATH",
-        hint="install runc (apt-get install runc, dnf install runc), or run ci/setup",
+        hint="install runc (apt-get install runc, dnf install runc)",
     )
 
 

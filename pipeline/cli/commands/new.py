@@ -72,7 +72,7 @@ def _platform(wanted: str | None, repositories: Path | None, folder: Path, *, gi
             "platforms-missing",
             f"no repositories.yaml in '{folder}'",
             place=str(file),
-            hint="create one (docs/recipe.md, Platforms), or give it with --repositories",
+            hint="`relbuild init` writes one; or give it with --repositories",
         )
     platforms = load_platforms(file)
     if wanted is not None:

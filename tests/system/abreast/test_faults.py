@@ -168,37 +168,6 @@ def test_two_builds_at_once_with_one_store_come_to_the_same(mirror: Path, tmp_pa
     assert results[0] == results[1]
 
 
-def test_it_installs_as_an_ordinary_package(mirror: Path, tmp_path: Path) -> None:
-    """`pip install .` in a virtual environment gives `relbuild`, which looks for a bare name in recipes/."""
-    source = tmp_path / "source"
-    listed = subprocess.run(
-        ["git", "-C", ROOT, "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
-        check=True, capture_output=True, text=True,
-    ).stdout  # fmt: skip
-    for name in listed.split("\0"):
-        if name and (ROOT / name).is_file():
-            (source / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, source / name)
-    environment = tmp_path / "venv"
-    subprocess.run(["/usr/bin/python3", "-m", "venv", environment], check=True)
-    done = subprocess.run(
-        [environment / "bin" / "pip", "install", "--quiet", "--no-compile", source],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    place = Place(tmp_path / "place", mirror)
-    clean = {key: value for key, value in place.environment.items() if key != "PYTHONPATH"}
-    options = place.command("--no-smoke")[4:]
-    done = subprocess.run(
-        [environment / "bin" / "relbuild", *options], cwd=place.folder, env=clean, capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["built"][0]["name"] == "nginx"
-
-
 @pytest.mark.parametrize("command", [["lock", "nginx", "--check"], ["explain", "nginx", "glibc"]])
 def test_reading_commands_write_nothing(command: list[str], first: tuple[Place, dict[str, object]]) -> None:
     place, _ = first

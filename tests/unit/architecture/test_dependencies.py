@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import ast
+import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
+
+from tests.support.source import trees
 
 ROOT = Path(__file__).parents[3]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -36,3 +41,19 @@ def test_the_kerberos_extra_admits_what_its_test_fetches() -> None:
     name, _, version = pinned.removeprefix('client="').split()[0].partition("==")
     (wanted,) = [one for one in KERBEROS if one.name == name]
     assert Version(version) in wanted.specifier
+
+
+def test_every_library_that_the_code_imports_is_asked_for() -> None:
+    asked = {canonicalize_name(one.name) for one in [*RANGES, *KERBEROS]} | {"gssapi"}
+    # rpm comes from the system; pydantic asks for the very version of its core.
+    ours = {"pipeline", "rpm", "pydantic_core", *sys.stdlib_module_names}
+    names = {
+        name.partition(".")[0]
+        for tree in trees().values()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in ([one.name for one in node.names] if isinstance(node, ast.Import) else [node.module or ""])
+    } - ours
+    brought = packages_distributions()
+    unknown = {name for name in names if not asked & {canonicalize_name(one) for one in brought.get(name, [name])}}
+    assert not unknown

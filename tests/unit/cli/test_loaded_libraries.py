@@ -8,7 +8,7 @@ import sys
 
 from pipeline.cli import commands
 
-_LIGHT = ("doctor", "nightly", "store", "store_du", "store_fsck", "version", "worker")
+_LIGHT = ("doctor", "help", "nightly", "store", "store_du", "store_fsck", "version", "worker")
 """They load none of these libraries."""
 
 _OF_MIRRORS = (
@@ -17,7 +17,7 @@ _OF_MIRRORS = (
 )
 """They load what signs and verifies. `diff` reads packages' databases too."""
 
-_OF_RECIPES = ("audit", "build", "explain", "lock", "new", "run", "schema", "smoke", "store_gc")
+_OF_RECIPES = ("audit", "build", "explain", "init", "lock", "new", "run", "schema", "smoke", "store_gc")
 
 _WATCHED = {
     *("cryptography", "dask", "httpx", "jinja2", "pydantic", "pyroute2", "rich", "rpm", "solv", "sqlite3", "yaml"),

@@ -115,7 +115,7 @@ quarantine: 1y
         ("rules.yaml:8: quarantine", "age-malformed"),
     ]
     hints = " ".join(problem.hint or "" for problem in caught.value.problems)
-    assert "did you mean 'licenses'?" in hints and "docs/rules.md" in hints and "docs/recipe.md" not in hints
+    assert "did you mean 'licenses'?" in hints and "`relbuild help rules`" in hints and "help recipe" not in hints
 
 
 @pytest.mark.parametrize("value", ["7", 7, "d", "-1d", "0d", "1.0001s", "101w1", None, True, "9999999w"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tomllib
+import ast
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -87,9 +87,15 @@ def test_every_file_is_used() -> None:
 
 def test_an_installed_relbuild_has_them_too() -> None:
     root = RECIPES.parent
-    patterns = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["data-files"]
-    for folder in ("recipes", "recipes/keys", "templates"):
-        packed = {path for pattern in patterns[f"share/relbuild/{folder}"] for path in root.glob(pattern)}
+    (patterns,) = [
+        ast.literal_eval(node.value)
+        for node in ast.parse((root / "ci/wheel_files.py").read_text()).body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "FILES"
+    ]
+    for folder in ("recipes", "recipes/keys", "templates", "docs"):
+        packed = {
+            path for pattern, place in patterns.items() if place == f"relbuild/{folder}" for path in root.glob(pattern)
+        }
         there = {path for path in (root / folder).iterdir() if path.is_file() and path.suffix != ".lock"}
         assert there <= packed, folder
 

@@ -94,7 +94,9 @@ def _warn_of_configuration(mirror: DirectoryMirror, progress: Progress) -> None:
     path = mirror.place.root / "nginx.conf"
     with contextlib.suppress(FileNotFoundError):
         if b"disable_symlinks" not in path.read_bytes():
-            progress.warn(f"{path} is from an older relbuild and lets nginx follow symlinks: see docs/mirrors.md")
+            progress.warn(
+                f"{path} is from an older relbuild and lets nginx follow symlinks: see `relbuild help mirrors`"
+            )
 
 
 def _blob_files(mirror: DirectoryMirror) -> list[Path]:

@@ -143,7 +143,7 @@ class DaskExecutor:
             raise EnvironmentLacking(
                 "no-scheduler",
                 f"cannot connect to the scheduler {address}: {error or type(error).__name__}",
-                hint="start `dask scheduler` there; for tls:// see docs/cluster.md",
+                hint="start `dask scheduler` there; for tls:// see `relbuild help cluster`",
             ) from error
         # A scheduler on this machine may have workers elsewhere, to which it passes payloads.
         try:
@@ -424,7 +424,7 @@ def _refuse_plain(addresses: Sequence[str], progress: Progress, *, plain: bool) 
             "scheduler-plain",
             f"{exposed} is not encrypted: the signing key, its password and the tasks could be read and "
             "changed in transit",
-            hint="use tls:// (docs/cluster.md), or --plain-scheduler on a trusted network",
+            hint="use tls:// (`relbuild help cluster`), or --plain-scheduler on a trusted network",
         )
     progress.warn(f"{exposed} is not encrypted: tasks and the signing key can be read in transit; use tls://")
     return True

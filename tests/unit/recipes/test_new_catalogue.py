@@ -1,0 +1,91 @@
+"""A new catalogue has all that its recipes need, says the same of its platform, and overwrites nothing."""
+
+from __future__ import annotations
+
+import os
+import string
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import UsageError
+from pipeline.model.recipe import FileKind
+from pipeline.recipes import STARTER, CiSystem, NewCatalogue, load_platforms, load_recipe, write_catalogue
+from pipeline.recipes.platforms import Platforms
+from pipeline.yaml_documents import load_yaml
+
+SHIPPED = Path(__file__).parents[3]
+PLATFORMS: Platforms = load_platforms(SHIPPED / "recipes/repositories.yaml")
+PRODUCTS = sorted(path.stem for path in (SHIPPED / "recipes").glob("*.yaml") if path.name != "repositories.yaml")
+START = NewCatalogue(SHIPPED, "local", "x86_64", local=True)
+
+
+@pytest.mark.parametrize("name", PLATFORMS)
+def test_a_platform_is_the_one_that_comes_with_relbuild(name: str, tmp_path: Path) -> None:
+    write_catalogue(tmp_path, replace(START, platform=name))
+    copied = load_platforms(tmp_path / "recipes/repositories.yaml")
+    assert copied[name] == PLATFORMS[name] and set(copied) <= {name, *PLATFORMS}
+    named = {key for repository in copied[name].repositories for key in repository.keys if key.startswith("keys/")}
+    assert len([*tmp_path.glob("recipes/keys/*")]) >= bool(named)
+    for place in named:
+        key = string.Template(place).substitute(dict(copied[name].variables))
+        assert (tmp_path / "recipes" / key).read_bytes() == (SHIPPED / "recipes" / key).read_bytes()
+
+
+def test_products_come_with_includes_parents_and_templates_for_the_platform_and_architecture(tmp_path: Path) -> None:
+    start = replace(START, platform="rocky-9", architecture="aarch64", products=tuple(PRODUCTS))
+    write_catalogue(tmp_path, start)
+    assert sorted(path.stem for path in tmp_path.glob("recipes/*.yaml")) == sorted([*PRODUCTS, "repositories"])
+    for name in PRODUCTS:
+        recipe = load_recipe(tmp_path / "recipes" / f"{name}.yaml")
+        assert (recipe.platform, recipe.architectures) == ("rocky-9", ("aarch64",))
+        templates = [file.origin for file in recipe.files if file.kind is FileKind.TEMPLATE]
+        assert all((tmp_path / "templates" / template).is_file() for template in templates)
+
+
+@pytest.mark.parametrize("arch", ["x86_64", "aarch64"])
+def test_the_first_recipe_is_for_this_machine(arch: str, tmp_path: Path) -> None:
+    write_catalogue(tmp_path, replace(START, architecture=arch))
+    recipe = load_recipe(tmp_path / f"recipes/{STARTER}.yaml")
+    assert (recipe.architectures, recipe.platform) == ((arch,), "local")
+
+
+def test_nothing_that_is_there_is_changed(tmp_path: Path) -> None:
+    (tmp_path / "recipes").mkdir()
+    own = "platforms: {own: {repositories: [{id: a, baseurls: ['https://example.com/$basearch']}]}}\n"
+    (tmp_path / "recipes/repositories.yaml").write_text(own)
+    (tmp_path / "recipes/mine.yml").write_text("# mine\n")
+    (tmp_path / ".gitignore").write_text("mine\n")
+    done = write_catalogue(tmp_path, replace(START, platform="own", ci=CiSystem.GITLAB))
+    assert done.wrote == ("nightly.sh", ".gitlab-ci.yml") and done.kept == (".gitignore",)
+    assert (tmp_path / "recipes/repositories.yaml").read_text() == own
+    assert (tmp_path / ".gitignore").read_text() == "mine\n"
+    assert sorted(path.name for path in (tmp_path / "recipes").iterdir()) == ["mine.yml", "repositories.yaml"]
+    again = write_catalogue(tmp_path, replace(START, platform="own", ci=CiSystem.GITLAB))
+    assert again.wrote == () and len(again.kept) == 3
+
+
+@pytest.mark.parametrize("ci", CiSystem)
+def test_scripts_and_ci_files_are_well_formed_and_keys_are_ignored(ci: CiSystem, tmp_path: Path) -> None:
+    done = write_catalogue(tmp_path, replace(START, ci=ci))
+    subprocess.run(["bash", "-n", tmp_path / "nightly.sh"], check=True)
+    assert os.access(tmp_path / "nightly.sh", os.X_OK)
+    workflow = {CiSystem.GITHUB: ".github/workflows/nightly.yml", CiSystem.GITLAB: ".gitlab-ci.yml"}.get(ci)
+    assert [name for name in done.wrote if name.endswith(".yml")] == ([workflow] if workflow else [])
+    if workflow:
+        assert "nightly.sh" in str(load_yaml(tmp_path / workflow).value)
+    subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
+    paths = ["release.key", "output/hello/index.json", "results/junit.xml", "recipes/hello.lock", "release.pub"]
+    ignored = subprocess.run(
+        ["git", "-C", tmp_path, "check-ignore", *paths], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    assert ignored == paths[:4]
+
+
+def test_an_unknown_product_is_refused_with_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no recipe called 'ngins'") as raised:
+        write_catalogue(tmp_path, replace(START, products=("ngins",)))
+    assert raised.value.problems[0].hint == "did you mean 'nginx'?"
+    assert not [*tmp_path.iterdir()]
