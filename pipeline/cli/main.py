@@ -14,11 +14,15 @@ from pipeline.cli.commands import DEFAULT, HELP, command_of, import_commands
 from pipeline.cli.messages import report_error
 from pipeline.cli.unknown_word import require_recipe
 from pipeline.errors import EnvironmentLacking
+from pipeline.escaping import escape_invisible
 
 
 def run_command_line() -> None:
     """Run the command line. `relbuild RECIPE` is `relbuild build RECIPE`."""
     arguments = sys.argv[1:]
+    if (line := os.environ.get("_RELBUILD_COMPLETE")) is not None:
+        _complete(line)
+        return
     try:
         loaded = _load(arguments)
         gc.freeze()
@@ -26,6 +30,15 @@ def run_command_line() -> None:
         loaded(arguments)
     except Exception as error:  # Outside of a command's body: while it was imported or its options were parsed.
         sys.exit(report_error(error, as_json=False))
+
+
+def _complete(line: str) -> None:
+    """Print what completes a line, and nothing of what goes wrong: people are still typing."""
+    from pipeline.cli.completion import completion_lines
+
+    with contextlib.suppress(Exception, SystemExit):
+        for found in completion_lines(line):
+            print(escape_invisible(found, lines=False))
 
 
 _ALIASES = {"--version": "version", "-V": "version"}

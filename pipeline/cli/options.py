@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from pipeline.cli.argument_values import image_values, platform_values, recipe_values, reference_values, subject_values
 from pipeline.cli.progress_display import ProgressStyle
 from pipeline.compression import Compression
 from pipeline.errors import UsageError
@@ -52,10 +53,18 @@ VerboseWithoutLetter = Annotated[bool, typer.Option("--verbose", help="Show the 
 
 # --- recipes and repositories ------------------------------------------------------------------------------
 
-RecipeArgument = Annotated[str, typer.Argument(help="A recipe's file, or its name in recipes/.", show_default=False)]
+RecipeArgument = Annotated[
+    str,
+    typer.Argument(help="A recipe's file, or its name in recipes/.", show_default=False, autocompletion=recipe_values),
+]
 PlatformOption = Annotated[
     str | None,
-    typer.Option("--platform", help="Another platform than the recipe's.", envvar="RELBUILD_PLATFORM"),
+    typer.Option(
+        "--platform",
+        help="Another platform than the recipe's.",
+        envvar="RELBUILD_PLATFORM",
+        autocompletion=platform_values,
+    ),
     Default(None),
 ]
 ArchOption = Annotated[
@@ -112,15 +121,28 @@ LayoutsOption = Annotated[
 # --- images ------------------------------------------------------------------------------------------------
 
 SubjectArgument = Annotated[
-    str, typer.Argument(help="An image's OCI layout, or a recipe: its file, or its name.", show_default=False)
+    str,
+    typer.Argument(
+        help="An image's OCI layout, or a recipe: its file, or its name.",
+        show_default=False,
+        autocompletion=subject_values,
+    ),
 ]
 ImageArgument = Annotated[
     str,
-    typer.Argument(help="An OCI layout, or a reference on a mirror (dir:PATH/NAME:TAG …).", show_default=False),
+    typer.Argument(
+        help="An OCI layout, or a reference on a mirror (dir:PATH/NAME:TAG …).",
+        show_default=False,
+        autocompletion=image_values,
+    ),
 ]
 ReferenceArgument = Annotated[
     str,
-    typer.Argument(help="registry://HOST/NAMESPACE/NAME:TAG, dir:PATH/NAME:TAG or oci:PATH:TAG", show_default=False),
+    typer.Argument(
+        help="registry://HOST/NAMESPACE/NAME:TAG, dir:PATH/NAME:TAG or oci:PATH:TAG",
+        show_default=False,
+        autocompletion=reference_values,
+    ),
 ]
 
 # --- mirrors -----------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import typer
 from pipeline.build import BuildResult, IndexResult, build_architectures
 from pipeline.cli import options
 from pipeline.cli.app import CommandContext, command
+from pipeline.cli.argument_values import recipe_values
 from pipeline.cli.image_format import image_as_json, parent_as_json
 from pipeline.cli.messages import print_error, print_lines
 from pipeline.cli.progress_display import bytes_text
@@ -26,7 +27,10 @@ _CHANGES_SHOWN = 20
 def build_command(
     context: CommandContext,
     *,
-    recipes: Annotated[list[str], typer.Argument(help="Recipes: files, or names in recipes/.", show_default=False)],
+    recipes: Annotated[
+        list[str],
+        typer.Argument(help="Recipes: files, or names in recipes/.", show_default=False, autocompletion=recipe_values),
+    ],
     platform: options.PlatformOption,
     arch: options.ArchOption,
     repositories: options.RepositoriesOption,

@@ -8,7 +8,7 @@ import sys
 
 from pipeline.cli import commands
 
-_LIGHT = ("doctor", "help", "nightly", "store", "store_du", "store_fsck", "version", "worker")
+_LIGHT = ("completion", "doctor", "help", "nightly", "store", "store_du", "store_fsck", "version", "worker")
 """They load none of these libraries."""
 
 _OF_MIRRORS = (
