@@ -12,7 +12,7 @@ import pytest
 from pipeline.digest import digest_file
 from pipeline.errors import RelbuildError
 from pipeline.layers import unpack_to_store
-from pipeline.packages import DatabaseRecord, read_header, read_payload, write_database
+from pipeline.packages import DatabaseRecord, read_header, write_database
 from pipeline.store import Store
 from pipeline.trees import (
     ComposeOptions,
@@ -170,15 +170,8 @@ def huge(made: Forge) -> Path:
     return made.package("huge", install=f"truncate -s {HUGE - 4} huge; echo end >>huge", files=["/huge"])
 
 
-def test_a_file_over_4_gib_is_read(huge: Path) -> None:
-    assert header_of(huge).files[0].size == HUGE
-    count, last = 0, b""
-    for last in next(read_payload(huge)).pieces():
-        count += len(last)
-    assert (count, last[-5:]) == (HUGE, b"\0end\n")
-
-
 def test_a_file_over_4_gib_passes_through_with_bounded_memory(huge: Path, store: Store) -> None:
+    assert header_of(huge).files[0].size == HUGE
     script = (
         "import sys; from pathlib import Path\n"
         "from pipeline.layers import unpack_to_store; from pipeline.compression import Compression\n"
