@@ -66,7 +66,10 @@ def audit_command(
     known_as: options.SignedAsOption,
     offline: options.OfflineOption,
 ) -> int:
-    """List the security fixes that the repositories offer and the image lacks, with their age."""
+    """List the security fixes that an image lacks, with their age.
+
+    They are those that the repositories offer.
+    """
     limit = Threshold.parse(threshold) if threshold is not None else None
     build_env = context.build_env(offline=offline)
     found = audit(

@@ -52,7 +52,10 @@ def build_command(
     archive: Annotated[ArchiveKind | None, typer.Option(help="Also write the image as one archive file.")] = None,
     runtime: options.RuntimeOption,
 ) -> int:
-    """Build images: resolve, lock, fetch, verify, layer, run scriptlets, pack, launch, test."""
+    """Build images of recipes, and test them.
+
+    Resolve, lock, fetch, verify, layer, run scriptlets, pack, launch, test.
+    """
     if locked and upgrade:
         raise UsageError(
             "options-contradict", "--locked and --upgrade contradict each other", hint="give only one of them"

@@ -24,7 +24,9 @@ def completion_command(
     *,
     shell: Annotated[Shell, typer.Argument(help="The shell.", show_default=False)],
 ) -> int:
-    """Print a shell's completion of commands, options, recipes and tags.
+    """Print the script by which a shell completes words.
+
+    Commands, options and their values, recipes, platforms, tags.
 
     bash: `source <(relbuild completion bash)` in ~/.bashrc; zsh: the same in ~/.zshrc, after compinit; fish:
     `relbuild completion fish > ~/.config/fish/completions/relbuild.fish`.

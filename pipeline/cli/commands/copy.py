@@ -38,7 +38,7 @@ def copy_command(
     allow_stale: options.StaleOption,
     rules: options.RulesOption,
 ) -> int:
-    """Carry an image with its signatures and attestations from one mirror to another.
+    """Copy images with signatures and attestations to a mirror.
 
     Without a tag, all images of the repository. They are verified first.
     """

@@ -49,7 +49,10 @@ def diff_command(
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 1 if they differ in any byte.")] = False,
     output: options.LayoutsOption,
 ) -> int:
-    """Say what differs between two images: packages, configuration, files, layers, size."""
+    """Say what differs between two images.
+
+    Packages, configuration, files, layers, size.
+    """
     found = compare_images(_subject(old, output), _subject(new, output), context.build_env())
     context.show(_lines(found), _json(found))
     return int(exit_code and not found.same)

@@ -24,7 +24,10 @@ def help_command(
         str, typer.Argument(help="A document's name, or a command (default: list the documents).", show_default=False)
     ] = "",
 ) -> int:
-    """Print a document that comes with relbuild, or a command's help; list the documents."""
+    """Print a document that comes with relbuild.
+
+    Or a command's help; without a topic, the list of documents.
+    """
     documents = {path.stem: path for path in sorted(_DOCUMENTS.glob("*.md"))}
     name = topic.lower().removesuffix(".md")
     if not name:

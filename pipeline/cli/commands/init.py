@@ -54,7 +54,7 @@ def init_command(
         CiSystem | None, typer.Option(help="Whose CI file to write (default: the host of the git remote).")
     ] = None,
 ) -> int:
-    """Write a catalogue: recipes, platform and keys, a night's script, a CI file.
+    """Write a catalogue: recipes, platform, keys, a CI file.
 
     Nothing that is there is overwritten.
     """

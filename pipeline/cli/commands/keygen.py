@@ -21,7 +21,10 @@ def keygen_command(
     *,
     name: Annotated[str, typer.Argument(help="Writes NAME.key and NAME.pub.")] = "relbuild",
 ) -> int:
-    """Make a key to sign with: NAME.key (encrypted, in cosign's form) and NAME.pub."""
+    """Make a key to sign with.
+
+    NAME.key is encrypted, in cosign's form; NAME.pub is public.
+    """
     private, public = Path(f"{name}.key"), Path(f"{name}.pub")
     for path in (private, public):
         if path.exists():

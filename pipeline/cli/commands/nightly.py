@@ -160,7 +160,10 @@ def nightly_command(
     offline: options.OfflineOption,
     runtime: options.RuntimeOption,
 ) -> int:
-    """Build, test and publish what changed in a catalogue of recipes; write the morning's page."""
+    """Build, test and publish what changed in a catalogue.
+
+    Also write the morning's page.
+    """
     if locked and write_locks:
         raise UsageError(
             "options-contradict", "--locked and --write-locks contradict each other", hint="give only one of them"

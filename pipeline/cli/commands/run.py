@@ -76,7 +76,10 @@ def run_command(
     output: Annotated[options.OutputFolder, typer.Option(help="Folder of layouts.", envvar=options.OUTPUT_VARIABLE)],
     runtime: options.RuntimeOption,
 ) -> int:
-    """Launch an image or a recipe under its limits, and follow its log until Ctrl-C."""
+    """Launch an image or a recipe under its limits.
+
+    Its log is followed until Ctrl-C.
+    """
     build_env = context.build_env(runtime=runtime)
     image, plan = image_to_launch(subject, build_env, None, output)
     wanted = run_options(

@@ -36,7 +36,9 @@ def scrub_command(
         str | None, typer.Option("--rate", help="Limit the reading rate, such as 50MB/s.", show_default=False)
     ] = None,
 ) -> int:
-    """Read everything on a mirror, and put aside and heal what is rotten.
+    """Read everything on a mirror, and heal what is damaged.
+
+    What is damaged is put aside.
 
     It is healed from the store or from another mirror.
     """

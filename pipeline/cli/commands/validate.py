@@ -15,7 +15,10 @@ from pipeline.release import validate_reference
 
 @command(rank=50)
 def validate_command(context: CommandContext, *, image: options.ImageArgument) -> int:
-    """Recompute every digest, size and diff_id of an image, and report all that does not match."""
+    """Recompute every digest of an image, and report what differs.
+
+    Digests, sizes and diff_ids.
+    """
     if is_address(image):
         _, problems = validate_reference(parse_address(image), context.build_env())
     else:

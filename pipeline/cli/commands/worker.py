@@ -58,7 +58,9 @@ def worker_command(
         Path | None, typer.Option("--output", help="Output folder of layouts and reports (default: below the store).")
     ] = None,
 ) -> int:
-    """Work for `relbuild nightly --scheduler`: join the cluster, and stay until SIGTERM.
+    """Join the cluster of a night, and work for it.
+
+    It works for `relbuild nightly --scheduler`, and stays until SIGTERM.
 
     A scheduler that is not there, or no more, is waited for. Options have Dask's names too, so that what starts
     `dask worker` can start this.
