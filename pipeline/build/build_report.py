@@ -16,7 +16,7 @@ from pipeline.reports import (
     sources_document,
     write_report,
 )
-from pipeline.smoke import report_json
+from pipeline.smoke import failures_json, report_json
 from pipeline.store import Store
 
 
@@ -82,5 +82,6 @@ def build_report_json(built: BuildResult) -> dict[str, object]:
         "lock": {"wrote": built.locked.wrote, "changes": list(built.locked.changes)},
         "took_ms": round(built.took * 1000),
         "smoke": report_json(built.report) if built.report is not None else None,
+        "failures": failures_json(built.report) if built.report is not None else [],
         "verdict_reused": built.verdict_reused,
     }

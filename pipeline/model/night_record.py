@@ -43,8 +43,9 @@ class Stage(StrEnum):
 class Failure:
     """The error because of which there is no new image.
 
-    `code`, `message`, `place` and `hint` are those of the error, `log` the last lines of progress and output (of
-    scriptlets and containers too), `command` the command that reproduces it.
+    `code`, `message`, `place` and `hint` are those of the error, `log` lines of progress and output (of
+    scriptlets and containers too), `command` the command that reproduces it. `cause` is the first line of a container's
+    log that explains the failure, "" if none does.
     """
 
     stage: Stage
@@ -54,6 +55,7 @@ class Failure:
     hint: str = ""
     log: tuple[str, ...] = ()
     command: str = ""
+    cause: str = ""
 
 
 @dataclass(frozen=True, slots=True)

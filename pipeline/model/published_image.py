@@ -13,7 +13,7 @@ from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.bill import Bill
 from pipeline.model.enforcement import LimitEnforcement, enforcement
 from pipeline.model.image import Image
-from pipeline.model.report import SmokeReport
+from pipeline.model.report import CheckResult, SmokeReport
 from pipeline.model.resolution import Chosen
 from pipeline.model.scriptlets import ToleratedFailure
 
@@ -57,13 +57,18 @@ class PackageChange:
 
 @dataclass(frozen=True, slots=True)
 class CheckFigure:
-    """The result of one check of one instance."""
+    """The result of one check of one instance.
+
+    Of one that failed, `place` is its `file:line` in the recipe, and `rendered` what its templates rendered to.
+    """
 
     instance: str
     name: str
     passed: bool
     took: int
     detail: str = ""
+    place: str = ""
+    rendered: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,9 +214,10 @@ class PublishedImage:
         return replace(
             self,
             checks=tuple(
-                CheckFigure(instance.name, check.name, check.passed, check.took, check.detail)
+                _check_figure(report, instance.name, check)
                 for instance in instances
                 for check in instance.checks
+                if report is not None
             ),
             resources=Resources(
                 peak_memory=max((one.peak_memory for one in instances if one.peak_memory is not None), default=None),
@@ -229,6 +235,14 @@ def package_versions(packages: Sequence[tuple[str, str]]) -> dict[str, str]:
     for name, evr in packages:
         found.setdefault(name, []).append(evr)
     return {name: ", ".join(sorted(evrs)) for name, evrs in found.items()}
+
+
+def _check_figure(report: SmokeReport, instance: str, result: CheckResult) -> CheckFigure:
+    figure = CheckFigure(instance, result.name, result.passed, result.took, result.detail)
+    asked = None if result.passed else report.asked.check_named(result.name)
+    if asked is None:
+        return figure
+    return replace(figure, place=asked.place, rendered=tuple(text.sentence for text in asked.from_templates))
 
 
 def _package_sizes(chosen: Sequence[Chosen]) -> tuple[PackageSize, ...]:

@@ -20,13 +20,40 @@ from pipeline.model.value_rules import Rules
 
 
 @dataclass(frozen=True, slots=True)
+class RenderedText:
+    """A text of a check that a template made.
+
+    `key` is its path in the check: `expect.stdout[0].is`.
+    """
+
+    key: str
+    template: str
+    rendered: str
+
+    @property
+    def sentence(self) -> str:
+        """In one line: `expect.stdout[0].is: '{{ values.port }}' rendered to '3306'`."""
+        return f"{self.key}: {_quoted(self.template)} rendered to {_quoted(self.rendered)}"
+
+
+_TEXT_SHOWN = 120
+"""Characters of a template, and of what it rendered to, that a message shows."""
+
+
+def _quoted(text: str) -> str:
+    text = " ".join(text.split())
+    return f"'{text[:_TEXT_SHOWN]}…'" if len(text) > _TEXT_SHOWN else f"'{text}'"
+
+
+@dataclass(frozen=True, slots=True)
 class Check:
     """One check. Times are milliseconds.
 
     The question is in `subject`, but for some kinds: `command` is run in the instance (with `stdin`, as `user`) until
     it meets `expect` or `within` passes; `port` or the unix socket `socket` is connected to, `send` is sent if given,
     and the answer compared with `expect.stdout`; the instance's output is compared with `log`; a stop sends `signal`
-    ("": the image's) and expects the end within `within` with `expect.exit_code`. `place` is its `file:line`.
+    ("": the image's) and expects the end within `within` with `expect.exit_code`. `place` is its `file:line`, and
+    `from_templates` what its templates rendered to: both are for messages, and no part of the plan's digest or JSON.
     """
 
     name: str
@@ -43,6 +70,7 @@ class Check:
     signal: str = ""
     subject: Subject | None = None
     place: str = field(default="", compare=False)
+    from_templates: tuple[RenderedText, ...] = field(default=(), compare=False)
 
     def about(self, subject: Subject) -> Check:
         """Return a copy of the check with this subject."""
@@ -105,3 +133,7 @@ class SmokePlan:
     variants: tuple[Variant, ...] = ()
     upgrade_from: str = ""
     neighbours: Neighbours | None = None
+
+    def check_named(self, name: str) -> Check | None:
+        """Return the check with a name, `ready` included; None if there is none."""
+        return next((check for check in (self.ready, *self.checks) if check is not None and check.name == name), None)

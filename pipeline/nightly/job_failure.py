@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import traceback
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,10 +17,15 @@ from pipeline.nightly.executors.executor_protocol import CURRENT_WORKER
 from pipeline.nightly.job import Job, RunSettings
 from pipeline.nightly.product_result import tested_product
 from pipeline.nightly.progress_log import ProgressLog
+from pipeline.smoke.log_lines import explaining_line, log_excerpt
+from pipeline.smoke.shared_failures import SharedFailure, instances_text, shared_failures
 from pipeline.system_errors import relbuild_error
 
 LOG_LINES = 60
-"""Last lines of a container's output that are kept of a failure."""
+"""Lines of containers' output that are kept of a failure."""
+
+_LOGS_SHOWN = 3
+"""Instances whose logs are shown, of those that failed in ways of their own."""
 
 
 def failed_job(job: Job, error: Exception, progress_log: ProgressLog) -> Product:
@@ -56,29 +63,51 @@ def failed_product(
 def smoke_failed_product(job: Job, report: SmokeReport | None, progress_log: ProgressLog) -> Product:
     """Return the product whose new image did not pass its smoke test.
 
-    Its published image is kept.
+    Its published image is kept. A failure that instances share is told once, with the first line of their logs that
+    explains it.
     """
-    problems = report.problems if report else ("the image was not launched",)
-    output = [
-        f"{instance.name}: {line}"
-        for instance in (report.instances if report else ())
-        for line in instance.log.rstrip().split("\n")
-        if line
-    ]
+    failures = shared_failures(report) if report else ()
+    sentences = [_sentence(one, report) for one in failures if report] or ["the image was not launched"]
+    cause, log = _log_of(failures, report) if report else ("", ())
     several, folder = len(job.product.architectures) > 1, job.product.name
     if several and report is not None:
         arch = rpm_arch(report.config.architecture)
-        folder, problems = f"{folder}.{arch}", tuple(f"{arch}: {problem}" for problem in problems)
+        folder, sentences = f"{folder}.{arch}", [f"{arch}: {sentence}" for sentence in sentences]
     failure = Failure(
         Stage.SMOKE,
         "smoke-failed",
-        "\n".join(problems),
-        place=job.product.recipe,
+        "\n".join(sentences),
+        place=next((one.place for one in failures if one.place), job.product.recipe),
         hint=f"see {job.settings.output / folder}.report/ for the check results and the containers' logs",
-        log=tuple(output[-LOG_LINES:]) or tuple(progress_log.lines),
+        log=log or tuple(progress_log.lines),
         command=command_for(job.product, job.settings),
+        cause=cause,
     )
-    return _with_failure(tested_product(job.product, [report]), problems[0], failure)
+    return _as_given(_with_failure(tested_product(job.product, [report]), sentences[0], failure), job)
+
+
+def _sentence(failure: SharedFailure, report: SmokeReport) -> str:
+    instances = instances_text(failure, report)
+    rendered = "".join(f"; {text.sentence}" for text in failure.from_templates)
+    return f"{failure.sentence}{rendered}" + (f" ({instances})" if instances else "")
+
+
+def _log_of(failures: Sequence[SharedFailure], report: SmokeReport) -> tuple[str, tuple[str, ...]]:
+    """Return the line that explains the first failure, and excerpts of instances' logs.
+
+    One instance is shown for all that share a failure.
+    """
+    names = dict.fromkeys(one.instances[0] for one in failures if one.instances)
+    logs = {one.name: one.log.rstrip().splitlines() for one in report.instances if one.name in names}
+    cause, shown = "", []
+    for name in [name for name in names if logs[name]][:_LOGS_SHOWN]:
+        lines = logs[name]
+        found = explaining_line(lines)
+        if found is not None:
+            cause = cause or lines[found].strip()
+        lead = f"{name}: " if len(logs) > 1 else ""
+        shown += [f"{lead}{line}" for line in log_excerpt(lines, found, LOG_LINES // min(len(logs), _LOGS_SHOWN))]
+    return cause, tuple(shown)
 
 
 def _with_failure(product: Product, why: str, failure: Failure) -> Product:
@@ -105,7 +134,12 @@ def _as_given(product: Product, job: Job) -> Product:
         hint=named(failure.hint),
         log=tuple(map(named, failure.log)),
     )
-    return replace(product, run=replace(product.run, why=named(product.run.why), failure=failure))
+    checks = tuple(replace(check, place=named(check.place)) for check in product.published.checks)
+    return replace(
+        product,
+        run=replace(product.run, why=named(product.run.why), failure=failure),
+        published=replace(product.published, checks=checks),
+    )
 
 
 def _stage(error: RelbuildError) -> Stage:
@@ -126,4 +160,4 @@ def command_for(product: Product, settings: RunSettings) -> str:
     words += [word for arch in settings.architectures for word in ("--arch", arch)]
     words += ["--full"] if settings.full else []
     words += ["--compression", settings.compression.value] if settings.compression is not Compression.GZIP else []
-    return " ".join(words)
+    return shlex.join(words)

@@ -6,6 +6,7 @@ Templates in the texts get the recipe's values; the rendered texts are validated
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import field
 
 from pipeline.errors import RecipeError
 from pipeline.lazy_dataclasses import dataclass
@@ -25,12 +26,14 @@ PathInDocument = tuple[str | int, ...]
 class Renderer:
     """A renderer of the texts of one recipe file.
 
-    Errors are added to `problems`.
+    Errors are added to `problems`. `rendered` collects (path, template, rendered text) of each text that a template
+    made another.
     """
 
     source: RecipeFile
     scope: Mapping[str, object]
     problems: Problems
+    rendered: list[tuple[PathInDocument, str, str]] = field(default_factory=list)
 
     def refuse(self, code: str, message: str, hint: str, path: DocumentPath, *inner: str | int) -> None:
         """Add a problem."""
@@ -40,11 +43,15 @@ class Renderer:
         """Render a text; "" if there is none."""
         if text is None:
             return ""
+        where = (*path, *inner)
         try:
-            return evaluate_template(text, self.scope, place=place(self.source.document, (*path, *inner)))
+            made = evaluate_template(text, self.scope, place=place(self.source.document, where))
         except RecipeError as error:
             self.problems.take(error)
             return ""
+        if made != text:
+            self.rendered.append((where, text, made))
+        return made
 
     def words(self, words: Sequence[str], path: DocumentPath) -> tuple[str, ...]:
         """Render each text of a list."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from pipeline.lazy_dataclasses import dataclass
@@ -10,7 +11,7 @@ from pipeline.model.check_kind import CheckDeclaration, Effect, Expectation
 from pipeline.model.checks import CHECK_KINDS, CheckKind
 from pipeline.model.document_keys import keys_of
 from pipeline.model.limits import LIMITS, Limits
-from pipeline.model.smoke import CONTAINED_BY, Check, Neighbours, SmokePlan
+from pipeline.model.smoke import CONTAINED_BY, Check, Neighbours, RenderedText, SmokePlan
 from pipeline.model.smoke_questions import LATENCY_KINDS
 from pipeline.model.value_rules import Rule
 from pipeline.recipes.check_schema import (
@@ -20,7 +21,7 @@ from pipeline.recipes.check_schema import (
     ReadyDocument,
 )
 from pipeline.recipes.check_subjects import plan_kind
-from pipeline.recipes.problems import Problems, place
+from pipeline.recipes.problems import Problems, path_text, place
 from pipeline.recipes.recipe_lookup import RecipeFile
 from pipeline.recipes.renderer import Renderer
 from pipeline.recipes.schema import LimitsDocument, SmokeDocument, is_given
@@ -99,7 +100,7 @@ class _Builder:
             return None
         kind = kinds[0]
         problems = self.renderer.problems
-        before = len(problems)
+        before, rendered = len(problems), len(self.renderer.rendered)
         self._refuse_misplaced(document, kind, path)
         within = document.within
         if kind.within is not None and not is_given(document, "within"):
@@ -115,7 +116,11 @@ class _Builder:
             place=place(self.renderer.source.document, path),
         )
         check = plan_kind(check, kind, getattr(document, kind.name), path, self.renderer)
-        return check if len(problems) == before else None
+        made = tuple(
+            RenderedText(path_text(where[len(path) :]), template, text)
+            for where, template, text in self.renderer.rendered[rendered:]
+        )
+        return replace(check, from_templates=made) if len(problems) == before else None
 
     def neighbours(self, document: NeighboursDocument, smoke: SmokeDocument, asked: list[Check]) -> Neighbours:
         path = ("smoke", "neighbours")

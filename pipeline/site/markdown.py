@@ -92,6 +92,8 @@ def _trouble(product: Product) -> str:
     if failure is None:
         return f"{title}\n{_plain(product.run.why)}\n"
     lines = [title, f"{_plain(failure.message)} \\[{_plain(failure.code)}\\], {STAGE_TEXTS[failure.stage]}.\n"]
+    if failure.cause:
+        lines.append(f"First line of the log that may explain it:\n\n{_fenced(failure.cause, 'text')}")
     if failure.place:
         lines.append(f"At {_plain(failure.place)}.\n")
     if failure.hint:

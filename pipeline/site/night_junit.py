@@ -85,7 +85,8 @@ def _check(check: CheckFigure, product: Product) -> JunitCase:
     if check.passed:
         return case
     first = check.detail.splitlines()[0] if check.detail.strip() else "failed"
-    return replace(case, result=JunitResult.FAILURE, kind="check", message=first, said=check.detail)
+    said = (check.detail, *((f"at {check.place}",) if check.place else ()), *check.rendered)
+    return replace(case, result=JunitResult.FAILURE, kind="check", message=first, said="\n".join(said))
 
 
 def _of_night(night: NightlyRun) -> JunitSuite:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.night_record import (
-    Failure,
     NightlyRun,
     Outcome,
     Product,
@@ -17,9 +17,9 @@ from pipeline.model.published_image import MissingFix
 from pipeline.site.page_paths import path_to_root, product_folder
 from pipeline.site.product_status import (
     OUTCOME_ORDER,
-    STAGE_TEXTS,
     AgedFix,
     EndOfLife,
+    ShownFailure,
     aged_fixes,
     end_of_life_status,
     headline,
@@ -31,6 +31,7 @@ from pipeline.site.text_format import clock_text, count_text
 
 FIXES_SHOWN = 100
 """Missing fixes in the run's table; all are on the products' pages."""
+_NUMBER = re.compile(r"\d+")
 _STRIP = 14
 """Nights in the strip of a product's past outcomes."""
 
@@ -69,12 +70,11 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class FailedRow:
-    """A product that failed or is blocked. `where`: the stage in words."""
+class FailedRows:
+    """Products that failed or are blocked in the same way, and the failure that they share."""
 
-    row: Row
-    failure: Failure | None
-    where: str
+    rows: tuple[Row, ...]
+    shown: ShownFailure | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,15 +121,7 @@ def night_values(night: NightlyRun, nights: Sequence[NightSummary], name: str) -
         "headline": headline(night),
         "counts": tuple((outcome, night.count(outcome)) for outcome in OUTCOME_ORDER),
         "rows": rows,
-        "troubles": tuple(
-            FailedRow(
-                row,
-                row.product.run.failure,
-                STAGE_TEXTS[row.product.run.failure.stage] if row.product.run.failure else "",
-            )
-            for row in rows
-            if row.product.run.outcome in (Outcome.FAILED, Outcome.BLOCKED)
-        ),
+        "troubles": _troubles(rows),
         "ends": tuple(row for row in rows if row.end and row.end.state != "far"),
         "unread": tuple(state for state in night.repositories if state.problem),
         "fixes": fixes[:FIXES_SHOWN],
@@ -156,6 +148,25 @@ def _row(product: Product, nights: Sequence[NightSummary], root: str, now: int, 
         missing=aged_fixes(product, now),
         end=end_of_life_status(product, now),
         strip=tuple(PastOutcome(summary.began, summary.outcomes.get(key, "")) for summary in nights[-_STRIP:]),
+    )
+
+
+def _troubles(rows: Sequence[Row]) -> tuple[FailedRows, ...]:
+    """Group the products that failed or are blocked by what they have in common."""
+    groups: dict[tuple[object, ...], list[Row]] = {}
+    for row in rows:
+        run = row.product.run
+        if run.outcome in (Outcome.FAILED, Outcome.BLOCKED):
+            failure = run.failure
+            said = failure.message if failure else run.why
+            key = (
+                _NUMBER.sub("#", said.replace(row.product.name, "")),
+                _NUMBER.sub("#", failure.cause if failure else ""),
+            )
+            groups.setdefault((run.outcome, failure and (failure.stage, failure.code), *key), []).append(row)
+    return tuple(
+        FailedRows(tuple(group), ShownFailure.of([row.product.run.failure for row in group if row.product.run.failure]))
+        for group in groups.values()
     )
 
 

@@ -17,10 +17,6 @@ from pipeline.site.site_history import NightSummary, ProductHistory
 
 _TEMPLATES = Path(__file__).with_name("templates")
 
-_LOG_OF_NIGHT = 5
-_LOG_OF_PRODUCT = 15
-"""Lines of a failure's log that are shown at once; earlier ones are folded."""
-
 _FILTERS: Mapping[str, Callable[..., object]] = {
     "size": text_format.size_text,
     "memory": text_format.memory_text,
@@ -33,6 +29,7 @@ _FILTERS: Mapping[str, Callable[..., object]] = {
     "clock": text_format.clock_text,
     "counted": text_format.count_text,
     "log": text_format.log_lines,
+    "shown_part": text_format.shown_part,
     "px": text_format.pixel_text,
 }
 
@@ -41,15 +38,14 @@ def render_night_page(night: NightlyRun, nights: Sequence[NightSummary], name: s
     """Render the page of a nightly run. `name`: its path below the site's root."""
     from pipeline.site.night_page import night_values
 
-    return _page("night.html.j2", {**night_values(night, nights, name), "LOG_SHOWN": _LOG_OF_NIGHT}, night)
+    return _page("night.html.j2", night_values(night, nights, name), night)
 
 
 def render_product_page(products: Sequence[Product], night: NightlyRun, history: ProductHistory, mirror: str) -> bytes:
     """Render the page of a product with all its platforms."""
     from pipeline.site.product_page import product_values
 
-    values = product_values(products, night, history, mirror)
-    return _page("product.html.j2", {**values, "LOG_SHOWN": _LOG_OF_PRODUCT}, night)
+    return _page("product.html.j2", product_values(products, night, history, mirror), night)
 
 
 def _page(template: str, values: Mapping[str, object], night: NightlyRun) -> bytes:

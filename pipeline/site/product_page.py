@@ -21,9 +21,9 @@ from pipeline.site.page_paths import (
 )
 from pipeline.site.plots import PLOT_HEIGHT, Plot, plots
 from pipeline.site.product_status import (
-    STAGE_TEXTS,
     AgedFix,
     EndOfLife,
+    ShownFailure,
     aged_fixes,
     end_of_life_status,
     order_products,
@@ -74,7 +74,7 @@ class PlatformSection:
     id: str
     variant: str
     product: Product
-    where: str
+    failure: ShownFailure | None
     failing: tuple[Point, ...]
     end: EndOfLife | None
     tag: str
@@ -129,7 +129,7 @@ def _section(product: Product, night: NightlyRun, history: ProductHistory, root:
         id=f"{product.platform}-{product.arch}".replace(" ", "-"),
         variant=f"{product.platform} {product.arch}".strip(),
         product=product,
-        where=STAGE_TEXTS[run.failure.stage] if run.failure else "",
+        failure=ShownFailure.of((run.failure,) if run.failure else ()),
         failing=_failing(points),
         end=end_of_life_status(product, night.ended),
         tag=tag,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.night_record import (
+    Failure,
     NightlyRun,
     Outcome,
     Product,
@@ -48,6 +51,31 @@ class AgedFix:
     fix: MissingFix
     severity: str
     age: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShownFailure:
+    """A failure that one or several products share.
+
+    `where`: the stage in words. `places` and `commands` are those of all products.
+    """
+
+    failure: Failure
+    where: str
+    places: tuple[str, ...]
+    commands: tuple[str, ...]
+
+    @classmethod
+    def of(cls, failures: Sequence[Failure]) -> ShownFailure | None:
+        """Return what is shown of equal failures, of which there may be none."""
+        if not failures:
+            return None
+        return cls(
+            failures[0],
+            STAGE_TEXTS[failures[0].stage],
+            tuple(dict.fromkeys(one.place for one in failures if one.place)),
+            tuple(dict.fromkeys(one.command for one in failures if one.command)),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ from pipeline.site.site_history import (
     with_unique_start,
 )
 
-PAGE_FORMAT = 1
+PAGE_FORMAT = 2
 """Version of the code for product pages. Raise it when the same run would give another page."""
 
 _RUN_PAGE_FIELDS = frozenset(one.name for one in fields(ProductRun)) - {"failure"}

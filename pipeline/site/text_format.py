@@ -12,6 +12,8 @@ MILLISECONDS_PER_DAY = 86_400_000
 LOG_LINES_LIMIT = 400
 LOG_LINE_LIMIT = 2000
 """Lines of a log that a page shows, and characters of a line."""
+_LOG_SHOWN = 15
+"""Lines of a failure's log that a product's page shows at once; the others are folded."""
 
 
 def size_text(size: int | None) -> str:
@@ -111,6 +113,16 @@ def count_text(number: int, noun: str) -> str:
 def log_lines(log: Sequence[str]) -> list[str]:
     """Return the last lines of a log, at most LOG_LINES_LIMIT, cut at LOG_LINE_LIMIT characters."""
     return [f"{line[:LOG_LINE_LIMIT]}…" if len(line) > LOG_LINE_LIMIT else line for line in log[-LOG_LINES_LIMIT:]]
+
+
+def shown_part(lines: Sequence[str], cause: str) -> tuple[int, int]:
+    """Return the lines of a log to show at once, as (first, end).
+
+    They are around `cause`, else the last ones.
+    """
+    found = next((number for number, line in enumerate(lines) if cause and cause in line), None)
+    first = max(0, len(lines) - _LOG_SHOWN if found is None else found - 2)
+    return first, min(len(lines), first + _LOG_SHOWN)
 
 
 def pixel_text(pixels: float) -> str:

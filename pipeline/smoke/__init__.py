@@ -13,10 +13,12 @@ with imported_when_used(__name__):
     from pipeline.smoke.junit import junit_report
     from pipeline.smoke.report_text import report_lines
     from pipeline.smoke.run import FailureHold, smoke
+    from pipeline.smoke.shared_failures import failures_json
 
 __all__ = [
     "FailureHold",
     "draft_checks",
+    "failures_json",
     "junit_report",
     "plan_digest",
     "read_report",

@@ -10,9 +10,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from pipeline.escaping import escape_invisible
-from pipeline.model.report import InstanceReport, SmokeReport
+from pipeline.model.report import CheckResult, InstanceReport, SmokeReport
 from pipeline.smoke.junit_document import JunitCase, JunitResult, JunitSuite, junit_document
 from pipeline.smoke.report_text import format_neighbours
+from pipeline.smoke.shared_failures import is_skipped
 
 
 def junit_report(report: SmokeReport, name: str) -> bytes:
@@ -32,7 +33,7 @@ def _suite(report: SmokeReport, instance: InstanceReport, name: str) -> JunitSui
     for check in instance.checks:
         case = JunitCase(f"{name}.{instance.name}", check.name, check.took)
         first = check.detail.splitlines()[0] if check.detail else "failed"
-        cases.append(case if check.passed else _failed(case, first, check.detail))
+        cases.append(case if check.passed else _failed(case, first, _said(check, report)))
     return JunitSuite(
         instance.name,
         cases,
@@ -40,6 +41,15 @@ def _suite(report: SmokeReport, instance: InstanceReport, name: str) -> JunitSui
         facts=tuple(_facts(report, instance)),
         out=instance.log,
     )
+
+
+def _said(result: CheckResult, report: SmokeReport) -> str:
+    """Return why a check failed, its place in the recipe, and what its templates rendered to."""
+    asked = report.asked.check_named(result.name)
+    if asked is None or is_skipped(result):
+        return result.detail
+    place = (f"at {asked.place}",) if asked.place else ()
+    return "\n".join((result.detail, *place, *(text.sentence for text in asked.from_templates)))
 
 
 def _neighbours(report: SmokeReport, name: str) -> JunitSuite:

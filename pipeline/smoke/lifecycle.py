@@ -40,6 +40,7 @@ from pipeline.sandbox import (
     require_running_programs,
 )
 from pipeline.smoke.instance_probe import InstanceProbe, describe_exit
+from pipeline.smoke.log_lines import SKIPPED, failure_mark, shorten_log, with_marks
 from pipeline.smoke.probes import run_check
 from pipeline.smoke.procfs import writable_mounts
 
@@ -48,7 +49,7 @@ _STOP_TIMEOUT = 10.0
 failed is killed at once."""
 
 LOG_SHOWN = 256 << 10
-"""Characters of an instance's log that go into the report: a quarter from its beginning, the rest its end."""
+"""Characters of an instance's log that go into the report."""
 
 
 _PEAKS = frozenset({"peak_memory", "peak_pids"})
@@ -100,6 +101,10 @@ class InstanceLifecycle:
     _measured: dict[str, int] = field(default_factory=dict)
     _happened: list[str] = field(default_factory=list)
     _logs: list[str] = field(default_factory=list)
+    _marks: list[tuple[int, str]] = field(default_factory=list)
+    """Where failed checks are marked in the log of this start."""
+    _begun: float = 0.0
+    """When this start began, on the monotonic clock."""
     _unasked: str = ""
     _ended: int | None = None
 
@@ -122,7 +127,8 @@ class InstanceLifecycle:
             return
         image, lowers = self.role.images[min(number, len(self.role.images) - 1)]
         config = replace(image.config, user=self.role.user) if self.role.user else image.config
-        begun = time.monotonic()
+        begun = self._begun = time.monotonic()
+        self._marks = []
         plan, sandboxes = self.context.plan, self.context.sandboxes
         try:
             with (
@@ -137,7 +143,7 @@ class InstanceLifecycle:
         except RelbuildError as error:
             name = stage.restart.name if stage.restart else "starts"
             self._answered(_unanswered(name, str(error), _milliseconds(begun)))
-            self._unasked = "skipped: the instance did not start"
+            self._unasked = f"{SKIPPED}the instance did not start"
             self._skip(replace(stage, restart=None), quietly=stage.restart is None)
 
     def _run_started(
@@ -167,7 +173,7 @@ class InstanceLifecycle:
             self._answered(result)
             self._ready_after = took if result.passed else None
         if not back:
-            self._unasked = "skipped: the instance was not ready"
+            self._unasked = f"{SKIPPED}the instance was not ready"
         elif self.role.variant is Variant.READ_ONLY and restart is None:
             self._answered(_read_only(instance, image))
 
@@ -179,7 +185,7 @@ class InstanceLifecycle:
             require_running_programs(instance, image.config.architecture)
         except SmokeError as error:
             self._answered(_unanswered("starts", str(error)))
-            self._unasked = "skipped: a program is for another architecture"
+            self._unasked = f"{SKIPPED}a program is for another architecture"
 
     def _ask(self, check: Check, instance: Instance, image: Image) -> None:
         if self._unasked:
@@ -187,15 +193,21 @@ class InstanceLifecycle:
             return
         self._answered(self._asked(check, instance, image))
         if declaration(check.kind).effect is Effect.ENDS:
-            self._unasked = "skipped: the instance was already stopped"
+            self._unasked = f"{SKIPPED}the instance was already stopped"
 
     def _asked(self, check: Check, instance: Instance, image: Image) -> CheckResult:
+        asked = time.monotonic()
         try:
-            return run_check(check, instance, image)
+            result = run_check(check, instance, image)
         except EnvironmentLacking:
             raise
         except RelbuildError as error:
-            return _unanswered(check.name, str(error))
+            result = _unanswered(check.name, str(error))
+        if not result.passed:
+            failed = _milliseconds(self._begun)
+            mark = failure_mark(check.name, result.detail, asked=failed - _milliseconds(asked), failed=failed)
+            self._marks.append((len(instance.log), mark))
+        return result
 
     def _restarted(self, restart: Check, ready: CheckResult | None, image: Image, took: int) -> CheckResult:
         assert isinstance(restart.subject, Restart)
@@ -223,7 +235,7 @@ class InstanceLifecycle:
             asked = Check(restart.name, CheckKind(STOP.name), restart.within, signal=image.config.stop_signal)
             wrong = judge(asked, answer, image.config)
             self._answered(CheckResult(restart.name, False, _milliseconds(begun), wrong, answer))
-            self._unasked = "skipped: the instance was not restarted"
+            self._unasked = f"{SKIPPED}the instance was not restarted"
 
     def _finish(self, instance: Instance, image: Image, *, last: bool, told: bool) -> None:
         good = all(result.passed for result in self._results)
@@ -244,7 +256,7 @@ class InstanceLifecycle:
         happened = explain_exit(usage, self._exit_code if ended and not good and not told else None)
         if happened and happened not in self._happened:
             self._happened.append(happened)
-        self._logs.append(instance.log.decode(errors="replace"))
+        self._logs.append(with_marks(instance.log, self._marks).decode(errors="replace"))
 
     # --- the report ----------------------------------------------------------------------------
 
@@ -273,7 +285,7 @@ class InstanceLifecycle:
             throttled_time=measured("throttled_time"),
             peak_pids=measured("peak_pids"),
             oom_kills=measured("oom_kills"),
-            log=escape_invisible(shorten_log("[relbuild: restarted]\n".join(self._logs))),
+            log=escape_invisible(shorten_log("[relbuild: restarted]\n".join(self._logs), LOG_SHOWN)),
             role=self.role.label,
             happened="; ".join(self._happened),
             measured=tuple(sorted(self._measured.items())),
@@ -297,14 +309,6 @@ def _read_only(instance: Instance, image: Image) -> CheckResult:
 
 def _unanswered(name: str, why: str, took: int = 0) -> CheckResult:
     return CheckResult(name, False, took, why, NoAnswer(why))
-
-
-def shorten_log(log: str) -> str:
-    """Cut a log to its beginning and its end if it is longer than LOG_SHOWN."""
-    if len(log) <= LOG_SHOWN:
-        return log
-    head, tail = LOG_SHOWN // 4, LOG_SHOWN - LOG_SHOWN // 4
-    return f"{log[:head]}\n[relbuild: {len(log) - LOG_SHOWN} characters omitted]\n{log[-tail:]}"
 
 
 def _milliseconds(begun: float) -> int:

@@ -26,7 +26,7 @@ from pipeline.launch import (
 from pipeline.model.report import CheckResult
 from pipeline.progress import Progress
 from pipeline.sandbox import Instance
-from pipeline.smoke import junit_report, report_json, report_lines
+from pipeline.smoke import failures_json, junit_report, report_json, report_lines
 
 _POLL_INTERVAL = 0.2
 """Seconds between checks whether a kept instance still runs."""
@@ -89,7 +89,7 @@ def smoke_command(
     print_lines(*report_lines(report))
     if junit_file is not None:
         junit_file.write_bytes(junit_report(report, name))
-    context.answer(report_json(report))
+    context.answer({**report_json(report), "failures": failures_json(report)})
     if not report.passed:
         return print_error(SmokeError("smoke-failed", f"smoke test failed: {name}", hint="see the output above"))
     return 0

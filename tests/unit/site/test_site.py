@@ -13,9 +13,11 @@ from pipeline.errors import UsageError
 from pipeline.escaping import strip_invisible
 from pipeline.model.json_form import from_json, to_json
 from pipeline.model.night_record import (
+    Failure,
     NightlyRun,
     Outcome,
     Product,
+    Stage,
 )
 from pipeline.model.scriptlets import ScriptletName, ToleratedFailure
 from pipeline.site import site_history, write_site
@@ -96,6 +98,34 @@ def test_the_page_tells_what_failed_and_how_to_see_it_again(written: Path) -> No
     assert f"exit code {LAST.exit_code}" in page and LAST.exceeded[0] in page
     own = " ".join(SitePage(page_of(written, "mysql")).texts)
     assert "no new image since" in own and failed[0].run.failure is not None
+
+
+def test_a_failure_that_products_share_is_told_once_with_the_line_that_explains_it(tmp_path: Path) -> None:
+    failure = Failure(
+        Stage.SMOKE, "smoke-failed", "answers: refused", "recipes/a.yaml:4", "see it", ("x", "FATAL: no space", "y"),
+        "relbuild build recipes/a.yaml", "FATAL: no space",
+    )  # fmt: skip
+    other = replace(failure, place="recipes/b.yaml:9", command="relbuild build recipes/b.yaml")
+    first, second, third = (
+        nightly_examples.changed(product, outcome=Outcome.FAILED, failure=told)
+        for product, told in zip(LAST.products, (failure, other, replace(failure, cause="FATAL: no key")), strict=False)
+    )
+    write_site(replace(LAST, products=(first, second, third)), tmp_path)
+    page = (tmp_path / "index.html").read_text()
+    assert page.count('<article class="trouble failed">') == 2
+    shared = page[page.index('<article class="trouble failed">') :]
+    shared = shared[: shared.index("</article>")]
+    for said in (first.name, second.name, "recipes/a.yaml:4", "recipes/b.yaml:9", other.command, failure.command):
+        assert said in shared
+    assert third.name not in shared and shared.count("answers: refused") == 1
+    assert '<pre class="log cause">FATAL: no space</pre>' in shared and "<summary>Log: 3 lines</summary>" in shared
+
+
+def test_a_failed_check_names_its_line_and_what_a_template_rendered_to(written: Path) -> None:
+    page = page_of(written, "mysql")
+    assert page.count("recipes/mysql.yaml:41: smoke.checks[1]") == 2
+    assert "command[2]: &#39;{{ values.port }}&#39; rendered to &#39;3306&#39;" in page
+    assert "First line of the log that may explain it" in page and "Log around that line" in page
 
 
 def test_the_page_of_a_product_tells_which_limits_held_in_its_test(written: Path) -> None:
