@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import groupby
@@ -14,6 +13,7 @@ from pipeline.model.night_record import (
     Product,
 )
 from pipeline.model.published_image import MissingFix
+from pipeline.site.day_strip import STRIP_HEIGHT, day_strip
 from pipeline.site.page_paths import path_to_root, product_folder
 from pipeline.site.product_status import (
     OUTCOME_ORDER,
@@ -27,11 +27,12 @@ from pipeline.site.product_status import (
     severity_order,
 )
 from pipeline.site.site_history import NIGHTS_LIMIT, NightSummary, product_key
-from pipeline.site.text_format import clock_text, count_text
+from pipeline.site.text_format import NUMBER, clock_text, count_text
 
 FIXES_SHOWN = 100
 """Missing fixes in the run's table; all are on the products' pages."""
-_NUMBER = re.compile(r"\d+")
+_NIGHTS_SHOWN = 7
+"""Last nights whose rows are shown at once; earlier ones are folded."""
 _STRIP = 14
 """Nights in the strip of a product's past outcomes."""
 
@@ -121,6 +122,7 @@ def night_values(night: NightlyRun, nights: Sequence[NightSummary], name: str) -
         "headline": headline(night),
         "counts": tuple((outcome, night.count(outcome)) for outcome in OUTCOME_ORDER),
         "rows": rows,
+        "lacking": sum(bool(row.missing) for row in rows),
         "troubles": _troubles(rows),
         "ends": tuple(row for row in rows if row.end and row.end.state != "far"),
         "unread": tuple(state for state in night.repositories if state.problem),
@@ -134,7 +136,10 @@ def night_values(night: NightlyRun, nights: Sequence[NightSummary], name: str) -
         ),
         "nights_kept": NIGHTS_LIMIT,
         # A run's own page is not updated, and must not link to runs that are removed later.
-        "nights": () if root else tuple(reversed(nights)),
+        "strip": None if root else day_strip(nights, night.began),
+        "STRIP_HEIGHT": STRIP_HEIGHT,
+        "nights": () if root else tuple(reversed(nights))[:_NIGHTS_SHOWN],
+        "nights_before": () if root else tuple(reversed(nights))[_NIGHTS_SHOWN:],
     }
 
 
@@ -160,8 +165,8 @@ def _troubles(rows: Sequence[Row]) -> tuple[FailedRows, ...]:
             failure = run.failure
             said = failure.message if failure else run.why
             key = (
-                _NUMBER.sub("#", said.replace(row.product.name, "")),
-                _NUMBER.sub("#", failure.cause if failure else ""),
+                NUMBER.sub("#", said.replace(row.product.name, "")),
+                NUMBER.sub("#", failure.cause if failure else ""),
             )
             groups.setdefault((run.outcome, failure and (failure.stage, failure.code), *key), []).append(row)
     return tuple(

@@ -1,8 +1,10 @@
 """Compute the paths of a site's files, and links between its pages and to the mirror.
 
 index.html                     the latest run
+find.html                      the index: products, packages and missing fixes by name
 nights/STAMP.html, .json       each run that is kept
 NAME/index.html                a product
+NAME/_PLATFORM-DIGEST.html     an image of it, compared with the one before
 data/                          the site's history (`site_history`)
 atom.xml, nightly.json, junit.xml, summary.md, release.pub, style.css, icon.svg
 """
@@ -11,6 +13,7 @@ from __future__ import annotations
 
 import re
 
+from pipeline.digest import Digest
 from pipeline.errors import UsageError
 
 FEED = "atom.xml"
@@ -20,10 +23,12 @@ SUMMARY = "summary.md"
 KEY = "release.pub"
 STYLE = "style.css"
 ICON = "icon.svg"
+FIND = "find.html"
 
-_TAKEN = frozenset({"index.html", "nights", "data", FEED, NIGHT_JSON, JUNIT, SUMMARY, KEY, STYLE, ICON})
+_TAKEN = frozenset({"index.html", "nights", "data", FEED, NIGHT_JSON, JUNIT, SUMMARY, KEY, STYLE, ICON, FIND})
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*(?:/[a-z0-9][a-z0-9._-]*)*")
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
 _BELOW = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(?:/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
 
 
@@ -37,6 +42,19 @@ def product_folder(name: str) -> str:
         raise UsageError("product-name", f"invalid product name: '{name[:200]}'", place=name[:200])
     first, slash, rest = name.partition("/")
     return f"{first}_{slash}{rest}" if first in _TAKEN else name
+
+
+def section_id(platform: str, arch: str) -> str:
+    """Return the anchor of a product's section for a platform, safe in names of files too."""
+    return _UNSAFE.sub("-", f"{platform}-{arch}")
+
+
+def compare_file(name: str, section: str, digest: Digest) -> str:
+    """Return the file of the page that compares an image with the one before it.
+
+    No product's folder begins with `_`.
+    """
+    return f"{product_folder(name)}/_{section}-{digest.short}.html"
 
 
 def data_file(name: str) -> str:

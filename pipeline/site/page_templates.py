@@ -41,11 +41,34 @@ def render_night_page(night: NightlyRun, nights: Sequence[NightSummary], name: s
     return _page("night.html.j2", night_values(night, nights, name), night)
 
 
-def render_product_page(products: Sequence[Product], night: NightlyRun, history: ProductHistory, mirror: str) -> bytes:
-    """Render the page of a product with all its platforms."""
+def render_compare_page(before: Product, after: Product, night: NightlyRun) -> bytes:
+    """Render the page that compares an image of a product with the one before it."""
+    from pipeline.site.compare_page import compare_values
+
+    return _page("compare.html.j2", compare_values(before, after, night), night)
+
+
+def render_product_page(
+    products: Sequence[Product],
+    night: NightlyRun,
+    history: ProductHistory,
+    mirror: str,
+    compared: frozenset[str] = frozenset(),
+) -> bytes:
+    """Render the page of a product with all its platforms.
+
+    `compared`: names of the pages beside it that compare two images.
+    """
     from pipeline.site.product_page import product_values
 
-    return _page("product.html.j2", product_values(products, night, history, mirror), night)
+    return _page("product.html.j2", product_values(products, night, history, mirror, compared), night)
+
+
+def render_find_page(night: NightlyRun) -> bytes:
+    """Render the index page of what is published."""
+    from pipeline.site.find_page import find_values
+
+    return _page("find.html.j2", find_values(night), night)
 
 
 def _page(template: str, values: Mapping[str, object], night: NightlyRun) -> bytes:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from pipeline.lazy_dataclasses import dataclass
+from pipeline.mirror.signed_identity import NO_HOST
 from pipeline.model.night_record import NightlyRun, Outcome, Product
 from pipeline.model.published_image import (
     AttachedDocument,
@@ -15,9 +18,11 @@ from pipeline.model.published_image import (
 from pipeline.site.page_paths import (
     KEY,
     blob_link,
+    compare_file,
     data_file,
     path_to_root,
     product_folder,
+    section_id,
 )
 from pipeline.site.plots import PLOT_HEIGHT, Plot, plots
 from pipeline.site.product_status import (
@@ -28,12 +33,14 @@ from pipeline.site.product_status import (
     end_of_life_status,
     order_products,
 )
-from pipeline.site.site_history import Point, ProductHistory
+from pipeline.site.site_history import POINTS_SHOWN, Point, ProductHistory
+from pipeline.site.text_format import NUMBER
 from pipeline.site.treemap import TREEMAP_HEIGHT as MAP_HEIGHT
-from pipeline.site.treemap import LayerArea, treemap
+from pipeline.site.treemap import LayerArea, by_size, treemap
+from pipeline.smoke.log_lines import SKIPPED
 
-POINTS_SHOWN = 60
-"""Runs in a page's table of figures; all are in the JSON file that it links."""
+_SERVED_AT = "127.0.0.1:8080"
+"""Where `relbuild serve` listens if no other address is given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +61,14 @@ class InstanceChecks:
 
 
 @dataclass(frozen=True, slots=True)
+class FailedCheck:
+    """A check that failed in the same way in some instances. `figure`: of the first of them."""
+
+    figure: CheckFigure
+    instances: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class DocumentLink:
     """An attached document of an image: its link, or else the command that fetches it to `file`."""
 
@@ -67,8 +82,10 @@ class DocumentLink:
 class PlatformSection:
     """A product on one platform.
 
-    `id`: the section's anchor. `tag`: the one to pull; `pull` and `verify`: commands. `refused`: the checks are of a
-    new image that did not pass, not of the published one. `last`: the point of the last build; `points`: latest first.
+    `id`: the section's anchor. `tag`: the one to pull; `pull` and `verify`: commands; `unnamed`: no
+    address to pull from is known. `refused`: the checks are of a
+    new image that did not pass, not of the published one. `last`: the point of the last build; `points`: latest first;
+    `compared`: points of builds with the page that compares the image with the one before, latest first.
     """
 
     id: str
@@ -78,6 +95,7 @@ class PlatformSection:
     failing: tuple[Point, ...]
     end: EndOfLife | None
     tag: str
+    unnamed: bool
     pull: tuple[str, ...]
     verify: tuple[str, ...]
     parent: str
@@ -85,6 +103,7 @@ class PlatformSection:
     unpacked: int
     changes: tuple[PackageChangeRow, ...]
     missing: tuple[AgedFix, ...]
+    failed_checks: tuple[FailedCheck, ...]
     instances: tuple[InstanceChecks, ...]
     refused: bool
     areas: tuple[LayerArea, ...]
@@ -94,19 +113,24 @@ class PlatformSection:
     points: tuple[Point, ...]
     points_left: int
     plots: tuple[Plot, ...]
+    compared: tuple[tuple[Point, str], ...] = ()
 
 
 def product_values(
-    products: Sequence[Product], night: NightlyRun, history: ProductHistory, mirror: str
+    products: Sequence[Product], night: NightlyRun, history: ProductHistory, mirror: str, compared: frozenset[str]
 ) -> Mapping[str, object]:
     """Return the variables for the template of a product's page.
 
-    `products`: the same product on its platforms. They depend on the run only as far as it changed the product, so that
-    unchanged pages stay the same.
+    `products`: the same product on its platforms. `compared`: names of the pages beside it that compare two images.
+    The variables depend on the run only as far as it changed the product, so that unchanged pages stay the same.
     """
     name = products[0].name
     root = path_to_root(f"{product_folder(name)}/index.html")
-    sections = tuple(_section(product, night, history, root, mirror) for product in order_products(tuple(products)))
+    sections = tuple(
+        replace(made, compared=_compared(product, made.id, history.of(product), compared))
+        for product in order_products(tuple(products))
+        for made in [_section(product, night, history, root, mirror)]
+    )
     return {
         "name": name,
         "root": root,
@@ -115,6 +139,7 @@ def product_values(
         "several": len(sections) > 1,
         "data": f"{root}{data_file(name)}",
         "key": f"{root}{KEY}" if night.key else "",
+        "key_file": KEY,
         "MAP_HEIGHT": round(MAP_HEIGHT),
         "PLOT_HEIGHT": PLOT_HEIGHT,
     }
@@ -124,27 +149,28 @@ def _section(product: Product, night: NightlyRun, history: ProductHistory, root:
     points = history.of(product)
     run, image = product.run, product.published
     tag = "latest" if "latest" in image.tags else next(iter((*image.tags, image.immutable)), "")
-    reference = f"{night.known_as}/{product.name}".lstrip("/")
     return PlatformSection(
-        id=f"{product.platform}-{product.arch}".replace(" ", "-"),
+        id=section_id(product.platform, product.arch),
         variant=f"{product.platform} {product.arch}".strip(),
         product=product,
         failure=ShownFailure.of((run.failure,) if run.failure else ()),
         failing=_failing(points),
         end=end_of_life_status(product, night.ended),
         tag=tag,
-        pull=_pull(product, reference, tag),
-        verify=_verify(product, reference, tag, night),
+        unnamed=_unnamed(night),
+        pull=_pull(product, night, tag),
+        verify=_verify(product, night, tag),
         parent=_parent(product, night, root),
         download=sum(layer.size for layer in image.layers),
         unpacked=sum(layer.tar_size for layer in image.layers),
         changes=tuple(PackageChangeRow(change, _word(change)) for change in image.changes),
         missing=aged_fixes(product, night.ended),
+        failed_checks=_failed_checks(product),
         instances=_instances(product),
         refused=run.failure is not None and not all(check.passed for check in image.checks),
         areas=treemap(image.packages, [layer.name for layer in image.layers]),
-        packages=tuple(sorted(image.packages, key=lambda package: (-package.size, package.name))),
-        documents=tuple(_document(one, product, reference, root, mirror) for one in image.attached),
+        packages=by_size(image.packages),
+        documents=tuple(_document(one, product, night, root, mirror) for one in image.attached),
         last=next((point for point in reversed(points) if point.outcome is Outcome.BUILT), None),
         points=tuple(reversed(points[-POINTS_SHOWN:])),
         points_left=max(0, len(points) - POINTS_SHOWN),
@@ -160,21 +186,44 @@ def _failing(points: Sequence[Point]) -> tuple[Point, ...]:
     return tuple(points[len(points) - count :])
 
 
-def _pull(product: Product, reference: str, tag: str) -> tuple[str, ...]:
-    if product.published.digest is None:
-        return ()
-    by_tag = (f"podman pull {reference}:{tag}", f"docker pull {reference}:{tag}") if tag else ()
-    return (*by_tag, f"podman pull {reference}@{product.published.digest}")
+def _pull(product: Product, night: NightlyRun, tag: str) -> tuple[str, ...]:
+    """Return the commands that pull an image.
 
-
-def _verify(product: Product, reference: str, tag: str, night: NightlyRun) -> tuple[str, ...]:
-    if product.published.digest is None:
-        return ()
+    It is pulled from its public address, or else from `relbuild serve` on the mirror's machine.
+    """
     digest = product.published.digest
-    return (
-        f"cosign verify --key {KEY} --insecure-ignore-tlog=true {reference}@{digest}",
-        f"relbuild verify {night.destination}/{product.name}{f':{tag}' if tag else f'@{digest}'} --key {KEY}",
-    )
+    if digest is None:
+        return ()
+    if _unnamed(night):
+        kind, colon, path = night.destination.partition(":")
+        if kind != "dir" or not colon:
+            return ()
+        name = f"{_SERVED_AT}/{product.name}"
+        return (
+            f"relbuild serve {shlex.quote(path)}",
+            f"podman pull --tls-verify=false {name}{f':{tag}' if tag else f'@{digest}'}",
+        )
+    reference = _reference(product, night)
+    by_tag = (f"podman pull {reference}:{tag}", f"docker pull {reference}:{tag}") if tag else ()
+    return (*by_tag, f"podman pull {reference}@{digest}")
+
+
+def _verify(product: Product, night: NightlyRun, tag: str) -> tuple[str, ...]:
+    digest = product.published.digest
+    if digest is None:
+        return ()
+    there = shlex.quote(f"{night.destination}/{product.name}{f':{tag}' if tag else f'@{digest}'}")
+    by_cosign = f"cosign verify --key {KEY} --insecure-ignore-tlog=true {_reference(product, night)}@{digest}"
+    return (*(() if _unnamed(night) else (by_cosign,)), f"relbuild verify {there} --key {KEY}")
+
+
+def _reference(product: Product, night: NightlyRun) -> str:
+    return f"{night.known_as}/{product.name}"
+
+
+def _unnamed(night: NightlyRun) -> bool:
+    """Return whether the run knows no address that other machines can pull from."""
+    return night.known_as.partition("/")[0] in ("", NO_HOST)
 
 
 def _parent(product: Product, night: NightlyRun, root: str) -> str:
@@ -197,10 +246,33 @@ def _instances(product: Product) -> tuple[InstanceChecks, ...]:
     )
 
 
-def _document(attached: AttachedDocument, product: Product, reference: str, root: str, mirror: str) -> DocumentLink:
+def _compared(
+    product: Product, section: str, points: Sequence[Point], pages: frozenset[str]
+) -> tuple[tuple[Point, str], ...]:
+    found: dict[str, Point] = {}
+    for point in points[-POINTS_SHOWN:]:
+        if point.digest is not None and point.outcome is Outcome.BUILT:
+            name = compare_file(product.name, section, point.digest).rpartition("/")[2]
+            if name in pages:
+                found[name] = point
+    return tuple((point, name) for name, point in reversed(found.items()))
+
+
+def _failed_checks(product: Product) -> tuple[FailedCheck, ...]:
+    """Return the checks that failed, without those that another failure skipped."""
+    found: dict[tuple[str, str], list[CheckFigure]] = {}
+    for check in product.published.checks:
+        if not check.passed and not check.detail.startswith(SKIPPED):
+            key = check.name, NUMBER.sub("#", check.detail.replace(check.instance, ""))
+            found.setdefault(key, []).append(check)
+    return tuple(FailedCheck(checks[0], tuple(one.instance for one in checks)) for checks in found.values())
+
+
+def _document(attached: AttachedDocument, product: Product, night: NightlyRun, root: str, mirror: str) -> DocumentLink:
     word = "-".join("".join(char if char.isalnum() else " " for char in attached.name.lower()).split())
     ending = ".json" if attached.media_type.endswith("json") else ""
     file = f"{product.name.replace('/', '-')}-{word or 'document'}{ending}"
     link = blob_link(root, mirror, attached.path)
-    command = "" if link else f"oras blob fetch --output {file} {reference}@{attached.digest}"
+    fetched = f"oras blob fetch --output {file} {_reference(product, night)}@{attached.digest}"
+    command = "" if link or _unnamed(night) else fetched
     return DocumentLink(attached, link, file, command)

@@ -25,8 +25,10 @@ from pipeline.site.text_format import stamp_text
 
 POINTS_LIMIT = 400
 """Points of one product on one platform: more than a year of nightly runs."""
-NIGHTS_LIMIT = 60
-"""Past runs that are kept, with a page each: two months."""
+POINTS_SHOWN = 60
+"""Runs in a page's table of figures; all are in the JSON file that it links."""
+NIGHTS_LIMIT = 90
+"""Past runs that are kept, with a page each: three months."""
 FIGURES_LIMIT = 16 << 20
 """Bytes of a file of figures: 400 points on twenty platforms need four million."""
 

@@ -28,6 +28,7 @@ from pipeline.site.site_history import (
     FIGURES_LIMIT,
     NO_HISTORY,
     NO_STATE,
+    POINTS_SHOWN,
     STATE_FORMAT,
     NightSummary,
     ProductHistory,
@@ -74,7 +75,12 @@ def write_site(night: NightlyRun, folder: Path, *, mirror: str = "../", address:
             if not _is_current(folder, name, group, inputs[name], pages):
                 history = _update_history(files, name, group, night)
                 if latest:
-                    _write_product(files, name, group, night=night, history=history, mirror=mirror)
+                    earlier = [one for one in nights if one is not summary]
+                    compared = _write_compared(files, name, group, night=night, history=history, nights=earlier)
+                    files.put(
+                        f"{page_paths.product_folder(name)}/index.html",
+                        _product_page(group, night, history, mirror, compared),
+                    )
                     pages[name] = inputs[name]
         _write_night(files, night, summary, nights, value=value, address=address)
         for past in gone:
@@ -155,12 +161,45 @@ def _update_history(files: SiteFiles, name: str, group: Sequence[Product], night
     return history
 
 
-def _write_product(
-    files: SiteFiles, name: str, group: Sequence[Product], *, night: NightlyRun, history: ProductHistory, mirror: str
-) -> None:
+def _product_page(
+    group: Sequence[Product], night: NightlyRun, history: ProductHistory, mirror: str, compared: frozenset[str]
+) -> bytes:
     from pipeline.site.page_templates import render_product_page
 
-    files.put(f"{page_paths.product_folder(name)}/index.html", render_product_page(group, night, history, mirror))
+    return render_product_page(group, night, history, mirror, compared)
+
+
+def _write_compared(
+    files: SiteFiles,
+    name: str,
+    group: Sequence[Product],
+    *,
+    night: NightlyRun,
+    history: ProductHistory,
+    nights: Sequence[NightSummary],
+) -> frozenset[str]:
+    """Write the pages that compare new images with those before, and remove old ones.
+
+    Returns the names of all that there are.
+    """
+    from pipeline.site.compare_page import image_before
+    from pipeline.site.page_templates import render_compare_page
+
+    kept: set[str] = set()
+    for product in group:
+        section = page_paths.section_id(product.platform, product.arch)
+        digests = [point.digest for point in history.of(product)[-POINTS_SHOWN:] if point.digest is not None]
+        kept |= {page_paths.compare_file(name, section, digest) for digest in digests}
+        digest = product.published.digest
+        if product.run.outcome is Outcome.BUILT and digest is not None:
+            before = image_before(product, files.folder, nights)
+            if before is not None:
+                files.put(page_paths.compare_file(name, section, digest), render_compare_page(before, product, night))
+    folder = page_paths.product_folder(name)
+    for path in (files.folder / folder).glob("_*.html"):
+        if f"{folder}/{path.name}" not in kept:
+            files.remove(f"{folder}/{path.name}")
+    return frozenset(path.name for path in (files.folder / folder).glob("_*.html"))
 
 
 def _write_night(
@@ -172,7 +211,7 @@ def _write_night(
     value: Mapping[str, object],
     address: str,
 ) -> None:
-    from pipeline.site.page_templates import render_night_page
+    from pipeline.site.page_templates import render_find_page, render_night_page
 
     for name in (page_paths.STYLE, page_paths.ICON):
         files.put(name, (_TEMPLATES / name).read_bytes())
@@ -185,5 +224,6 @@ def _write_night(
         files.put(page_paths.NIGHT_JSON, data)
         files.put(page_paths.JUNIT, junit_xml(night))
         files.put(page_paths.SUMMARY, summary_markdown(night).encode())
+        files.put(page_paths.FIND, render_find_page(night))
         files.put("index.html", render_night_page(night, nights, "index.html"))
     files.put(page_paths.FEED, atom_xml(nights, night.catalogue, night.known_as, address))

@@ -5,10 +5,13 @@ Times are UTC, in milliseconds since the epoch.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 
 MILLISECONDS_PER_DAY = 86_400_000
+NUMBER = re.compile(r"\d+")
+"""Numbers, in which failures may differ that are the same otherwise."""
 LOG_LINES_LIMIT = 400
 LOG_LINE_LIMIT = 2000
 """Lines of a log that a page shows, and characters of a line."""

@@ -8,7 +8,7 @@ any screen while its texts keep their size.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import squarify
 
@@ -47,6 +47,7 @@ class Rectangle:
 class Cell:
     """The area of a package, or of several small ones combined.
 
+    `row` is the place of the package, or of the largest of the combined ones, among all packages by size, from 1.
     `fits`: on which screens `label` fits: any (`all`), wide ones (`wide`), or none (""). `x` and `width` are in per
     cent.
     """
@@ -55,6 +56,7 @@ class Cell:
     size: int
     place: Rectangle
     fits: str
+    row: int
 
     @property
     def x(self) -> str:
@@ -102,6 +104,7 @@ def treemap(packages: Sequence[PackageSize], layers: Sequence[str]) -> tuple[Lay
 
     `layers`: names of the image's layers, lowest first, by which hues are assigned.
     """
+    rows = {id(package): row for row, package in enumerate(by_size(packages), 1)}
     held: dict[str, list[PackageSize]] = {}
     for package in packages:
         if package.size > 0:
@@ -111,25 +114,36 @@ def treemap(packages: Sequence[PackageSize], layers: Sequence[str]) -> tuple[Lay
     sizes = [sum(package.size for package in held[name]) for name in order]
     places = squarified(sizes, Rectangle(0, 0, TREEMAP_WIDTH, TREEMAP_HEIGHT))
     return tuple(
-        _layer(name, size, place, hues[name], held[name])
+        _layer((name, held[name]), size, place, hues[name], rows)
         for name, size, place in zip(order, sizes, places, strict=True)
     )
 
 
-def _layer(name: str, size: int, place: Rectangle, hue: int, packages: list[PackageSize]) -> LayerArea:
+def by_size(packages: Sequence[PackageSize]) -> tuple[PackageSize, ...]:
+    """Sort packages, the largest first."""
+    return tuple(sorted(packages, key=lambda package: (-package.size, package.name)))
+
+
+def _layer(
+    held: tuple[str, Sequence[PackageSize]], size: int, place: Rectangle, hue: int, rows: Mapping[int, int]
+) -> LayerArea:
+    name, packages = held
     headed = place.height > 3 * _HEADING and place.width > 40
     inner = Rectangle(place.x, place.y + _HEADING, place.width, place.height - _HEADING) if headed else place
-    ordered = sorted(packages, key=lambda package: (-package.size, package.name))
+    ordered = by_size(packages)
     scale = inner.area / size
-    named = [(package.name, package.size) for package in ordered if package.size * scale >= _SMALLEST]
+    named = [
+        (package.name, package.size, rows[id(package)]) for package in ordered if package.size * scale >= _SMALLEST
+    ]
     small = ordered[len(named) :]
     if small:
         together = sum(package.size for package in small)
         label = small[0].name if len(small) == 1 else f"{len(small)} smaller packages"
-        named.append((label, together))
-    places = squarified([one for _, one in named], inner)
+        named.append((label, together, rows[id(small[0])]))
+    places = squarified([one for _, one, _ in named], inner)
     cells = tuple(
-        Cell(label, one, where, _fitting(label, where)) for (label, one), where in zip(named, places, strict=True)
+        Cell(label, one, where, _fitting(label, where), row)
+        for (label, one, row), where in zip(named, places, strict=True)
     )
     return LayerArea(name, size, place, _fitting(name, place) if headed else "", hue, cells)
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.report import CheckResult, InstanceReport, SmokeReport
 from pipeline.model.smoke import RenderedText
 from pipeline.smoke.log_lines import SKIPPED

@@ -2,7 +2,8 @@
 //
 // Usage: node look.mjs MODULES CHROMIUM < JOB
 //   MODULES: the folder with node_modules; CHROMIUM: the browser's program.
-//   JOB: {"do": "look" | "keys" | "plain" | "reflow" | "print", "base": URL, "pages": [path, …], "folder": path}
+//   JOB: {"do": "look" | "keys" | "plain" | "reflow" | "print", "base": URL, "pages": [path, …], "plain": [path, …],
+//        "folder": path}
 
 import { createRequire } from 'node:module';
 import { readFileSync } from 'node:fs';
@@ -45,7 +46,8 @@ async function look(browser) {
   for (const [screen, viewport] of Object.entries(SCREENS)) {
     await Promise.all(['light', 'dark'].map(async (scheme) => {
       const context = await browser.newContext({ viewport, colorScheme: scheme, reducedMotion: 'reduce' });
-      for (const path of job.pages) {
+      const plain = (screen === 'phone') === (scheme === 'light') ? job.plain : [];
+      for (const path of [...job.pages, ...plain]) {
         const { page, seen } = await opened(context, path);
         const picture = join(job.folder, `${path.replace(/\W+/g, '-')}-${screen}-${scheme}.png`);
         await page.screenshot({ path: picture, fullPage: true });
@@ -87,8 +89,8 @@ async function keys(browser) {
   for (const path of job.pages) {
     const context = await browser.newContext({ viewport: SCREENS.desktop, reducedMotion: 'reduce' });
     const { page } = await opened(context, path);
-    const expected = await page.evaluate(() => [...document.querySelectorAll('a[href], summary, [tabindex="0"]')]
-      .filter((one) => one.checkVisibility()).length);
+    const expected = await page.evaluate(() => [...document.querySelectorAll('a[href], summary, [tabindex="0"], input:checked')]
+      .filter((one) => one.checkVisibility() && one.getAttribute('tabindex') !== '-1').length);
     const walk = [];
     for (let step = 0; step < expected + 20; step += 1) {
       await page.keyboard.press('Tab');
@@ -133,7 +135,15 @@ async function plain(browser) {
       await fold.click();
       opens = (await handle.getAttribute('open')) !== null;
     }
-    all.push({ ...seen, heading: await page.locator('h1').innerText(), length: text.length, opens });
+    // The filter of products, if there is one: which states are to be seen once "failed" is chosen.
+    let shown = null;
+    if (await page.locator('#show-failed').count()) {
+      await page.locator('#show-failed').check();
+      const rows = await page.locator('.cards tbody tr').all();
+      const seen = await Promise.all(rows.map(async (row) => ((await row.isVisible()) ? row.getAttribute('class') : '')));
+      shown = [...new Set(seen.filter(Boolean))];
+    }
+    all.push({ ...seen, heading: await page.locator('h1').innerText(), length: text.length, opens, shown });
     await page.close();
   }
   await context.close();
