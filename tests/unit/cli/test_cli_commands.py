@@ -190,5 +190,5 @@ def test_garbage_is_collected_again_when_a_command_begins(monkeypatch: pytest.Mo
 
 def test_the_list_of_commands_cuts_no_help_short() -> None:
     width = 80 - 6 - max(len(one.name) for one in command_summaries())
-    first = {one.name: one.help.partition("\n")[0] for one in command_summaries()}
+    first = {one.name: one.help.partition("\n")[0].partition(". ")[0] for one in command_summaries()}
     assert {name: text for name, text in first.items() if len(text) > width} == {}
