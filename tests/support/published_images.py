@@ -49,10 +49,10 @@ class SteppedClock:
     """A clock that is set, and goes a millisecond with each look."""
 
     now: float = START
-    _looks: itertools.count[int] = field(default_factory=itertools.count)
+    looks: itertools.count[int] = field(default_factory=itertools.count)
 
     def __call__(self) -> float:
-        return self.now + next(self._looks) / 1000
+        return self.now + next(self.looks) / 1000
 
 
 @dataclass(frozen=True)
