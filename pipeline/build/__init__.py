@@ -4,15 +4,22 @@ from pipeline.lazy_names import imported_when_used
 
 with imported_when_used(__name__):
     from pipeline.build.build_image import (
+        architecture_to_run,
         assemble,
         build,
         build_parent,
-        explain_package,
         load_or_build,
         lock,
         smoke_image,
     )
-    from pipeline.build.build_index import IndexResult, build_architectures, lock_architectures
+    from pipeline.build.build_index import (
+        IndexResult,
+        RetestedImage,
+        build_architectures,
+        explain_package,
+        lock_architectures,
+        smoke_architectures,
+    )
     from pipeline.build.build_report import build_report_json
     from pipeline.build.build_result import AssembledImage, BuildResult
     from pipeline.build.build_stages import template_variables
@@ -21,6 +28,8 @@ __all__ = [
     "AssembledImage",
     "BuildResult",
     "IndexResult",
+    "RetestedImage",
+    "architecture_to_run",
     "assemble",
     "build",
     "build_architectures",
@@ -30,6 +39,7 @@ __all__ = [
     "load_or_build",
     "lock",
     "lock_architectures",
+    "smoke_architectures",
     "smoke_image",
     "template_variables",
 ]

@@ -5,6 +5,7 @@ Start reading at `build`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from pipeline.build.build_stages import (
 from pipeline.errors import SmokeError
 from pipeline.launch import plan_to_test
 from pipeline.layers.recipe_files import render_files
+from pipeline.model.configuration import oci_architecture
 from pipeline.model.header import PackageHeader
 from pipeline.model.image import Image
 from pipeline.model.lock import LockSection
@@ -51,7 +53,7 @@ from pipeline.prepare import (
 from pipeline.provenance_inputs import make_bill, make_build_record
 from pipeline.recipes import load_recipe
 from pipeline.reports import report_folder, update_recorded_checks, write_evidence
-from pipeline.resolve import explain
+from pipeline.sandbox import emulated_architectures, find_emulator, native_architectures
 from pipeline.smoke import FailureHold, plan_digest
 
 
@@ -157,11 +159,6 @@ def build_parent(options: BuildOptions, build_env: BuildEnvironment) -> ParentIm
     )
 
 
-def explain_package(options: BuildOptions, build_env: BuildEnvironment, package: str) -> str:
-    """Explain as text why a package is in the image."""
-    return explain(lock(replace(options, smoke=False), build_env).all_chosen, package)
-
-
 def smoke_image(
     options: BuildOptions, build_env: BuildEnvironment, layout: Path | None, holding: FailureHold | None = None
 ) -> tuple[str, SmokeReport]:
@@ -182,9 +179,31 @@ def smoke_image(
 
 
 def load_or_build(options: BuildOptions, build_env: BuildEnvironment) -> tuple[Image, SmokePlan]:
-    """Load a recipe's image from the output, or build it untested; return it and its smoke plan."""
+    """Load a recipe's image from the output, or build it untested; return it and its smoke plan.
+
+    Of several architectures, that which this machine runs best. Raises RelbuildError.
+    """
     recipe = load_recipe(options.recipe)
+    if options.architectures or len(recipe.architectures) > 1:
+        arch = architecture_to_run(options.architectures or recipe.architectures)
+        options = replace(options, architectures=(arch,), member=(arch,) != recipe.architectures)
     layout = options.layout(recipe.name)
     if not layout.exists():
         build(replace(options, smoke=False), build_env)
     return load_layout_image(layout, store=build_env.store), recipe.smoke
+
+
+def architecture_to_run(architectures: Sequence[str]) -> str:
+    """Return the first of some architectures that this machine runs.
+
+    One that it runs by itself comes before those that it emulates. They are rpm's names. Raises EnvironmentLacking
+    `architecture-foreign` if it can run none of them.
+    """
+    here = native_architectures()
+    own = next((arch for arch in architectures if oci_architecture(arch) in here), None)
+    if own is not None:
+        return own
+    emulated = emulated_architectures()
+    other = next((arch for arch in architectures if oci_architecture(arch) in emulated), architectures[0])
+    find_emulator(oci_architecture(other))
+    return other

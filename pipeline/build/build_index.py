@@ -6,17 +6,21 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.build.build_image import build, lock
+from pipeline.build.build_image import build, lock, smoke_image
 from pipeline.build.build_result import BuildResult
+from pipeline.errors import UsageError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.configuration import oci_architecture
 from pipeline.model.manifests import Manifest
-from pipeline.oci import write_index_layout
+from pipeline.model.report import SmokeReport
+from pipeline.oci import choose_image, image_architecture, read_layout_images, write_index_layout
 from pipeline.prepare import BuildEnvironment, BuildOptions, LockedRecipe
 from pipeline.prepare.locked_recipe import choose_architecture, choose_platform
 from pipeline.recipes import load_recipe
 from pipeline.reports import remove_report
+from pipeline.resolve import explain
 from pipeline.sandbox import find_emulator
+from pipeline.smoke import FailureHold
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,63 @@ def build_architectures(options: BuildOptions, build_env: BuildEnvironment) -> I
 def lock_architectures(options: BuildOptions, build_env: BuildEnvironment) -> tuple[LockedRecipe, ...]:
     """Lock a recipe for each of its architectures. Raises RelbuildError."""
     return tuple(lock(one, build_env) for one in _for_each(options))
+
+
+def explain_package(options: BuildOptions, build_env: BuildEnvironment, package: str) -> dict[str, str]:
+    """Explain as text, for each architecture, why a package is in its image.
+
+    Raises UsageError `package-not-chosen` if it is in none of them.
+    """
+    told: dict[str, str] = {}
+    missing: UsageError | None = None
+    every = lock_architectures(replace(options, smoke=False), build_env)
+    for locked in every:
+        arch = locked.section.resolution.arch
+        try:
+            told[arch] = explain(locked.all_chosen, package)
+        except UsageError as error:
+            missing, told[arch] = error, error.problems[0].message
+    if missing is not None and all(text == missing.problems[0].message for text in told.values()):
+        raise missing
+    return told
+
+
+@dataclass(frozen=True, slots=True)
+class RetestedImage:
+    """An image that was tested again, and the report.
+
+    `architecture` is rpm's name, "" if it is the only image of its product.
+    """
+
+    product: str
+    architecture: str
+    report: SmokeReport
+
+    @property
+    def title(self) -> str:
+        """Its name for people."""
+        return f"{self.product} ({self.architecture})" if self.architecture else self.product
+
+
+def smoke_architectures(
+    options: BuildOptions, build_env: BuildEnvironment, layout: Path | None, holding: FailureHold | None = None
+) -> tuple[RetestedImage, ...]:
+    """Test the images of a recipe that were built before again, each as `smoke_image` does.
+
+    They are those of its architectures, or those that `options` names. A `layout` that is given has one image.
+    """
+    recipe = load_recipe(options.recipe)
+    if layout is not None:
+        return (RetestedImage(recipe.name, "", smoke_image(options, build_env, layout, holding)[1]),)
+    _, images = read_layout_images(options.output / recipe.name)
+    wanted = [choose_image(images, arch, str(options.output / recipe.name)) for arch in options.architectures]
+    tested = []
+    for image in wanted or images:
+        arch, several = image_architecture(image), len(images) > 1
+        one = replace(options, architectures=(arch,), member=several)
+        _, report = smoke_image(one, build_env, None, holding)
+        tested.append(RetestedImage(recipe.name, arch if several else "", report))
+    return tuple(tested)
 
 
 def _for_each(options: BuildOptions) -> Iterator[BuildOptions]:

@@ -72,6 +72,16 @@ ArchOption = Annotated[
     typer.Option("--arch", help="Another architecture than the recipe's; several: ARCH,ARCH."),
     Default(None),
 ]
+IndexArchOption = Annotated[
+    str, typer.Option("--arch", help="Of images for several architectures, the one for this."), Default("")
+]
+RunArchOption = Annotated[
+    str,
+    typer.Option(
+        "--arch", help="The image for this architecture (default: this machine's, else one that it emulates)."
+    ),
+    Default(""),
+]
 RepositoriesOption = Annotated[
     Path | None,
     typer.Option(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.build import load_or_build
+from pipeline.build import architecture_to_run, load_or_build
 from pipeline.cli import options
 from pipeline.cli.path_arguments import (
     SHIPPED_RECIPES,
@@ -18,7 +18,13 @@ from pipeline.launch import default_smoke_plan
 from pipeline.model.image import Image
 from pipeline.model.lock import LockMode
 from pipeline.model.smoke import SmokePlan
-from pipeline.oci import load_layout_image
+from pipeline.oci import (
+    choose_image,
+    image_architecture,
+    load_layers,
+    load_layout_image,
+    read_layout_images,
+)
 from pipeline.prepare import BuildEnvironment, BuildOptions
 from pipeline.recipes import find_recipe
 
@@ -55,12 +61,28 @@ def build_options(
     )
 
 
+def layout_image(layout: Path, build_env: BuildEnvironment, arch: str = "") -> Image:
+    """Load the image of a layout.
+
+    Of an index that for `arch`, or that which this machine runs best. Raises RelbuildError.
+    """
+    _, images = read_layout_images(layout)
+    if not arch and len(images) > 1:
+        arch = architecture_to_run([image_architecture(image) for image in images])
+    image = choose_image(images, arch, str(layout))
+    load_layers(layout, image, store=build_env.store)
+    return image
+
+
 def image_to_launch(
-    text: str, build_env: BuildEnvironment, layout: Path | None, output: Path
+    text: str, build_env: BuildEnvironment, layout: Path | None, output: Path, arch: str = ""
 ) -> tuple[Image, SmokePlan]:
-    """Load the image that an argument names, or build its recipe; return it with its smoke plan."""
+    """Load the image that an argument names, or build its recipe; return it with its smoke plan.
+
+    Of several it is that for `arch`, or that which this machine runs best. Raises RelbuildError.
+    """
     if names_layout(text):
-        adopted = load_layout_image(Path(text), store=build_env.store)
+        adopted = layout_image(Path(text), build_env, arch)
         return adopted, default_smoke_plan(adopted)
-    image, plan = load_or_build(build_options(text, output=output), build_env)
+    image, plan = load_or_build(build_options(text, arch=[arch] if arch else None, output=output), build_env)
     return (image if layout is None else load_layout_image(layout, store=build_env.store)), plan

@@ -11,10 +11,12 @@ with imported_when_used(__name__):
     from pipeline.oci.archive import ArchiveKind, write_archive
     from pipeline.oci.artifacts import ArtifactManifest, make_referrer, read_artifact
     from pipeline.oci.config_settings import flatten_config
+    from pipeline.oci.image_choice import choose_image, image_architecture
     from pipeline.oci.image_layout import (
         blob_path,
         index_bytes,
         read_layout,
+        read_layout_images,
         read_layout_index,
         write_index_layout,
         write_layout,
@@ -28,7 +30,7 @@ with imported_when_used(__name__):
         parse_index,
         timestamp,
     )
-    from pipeline.oci.load_layout import load_layout_image
+    from pipeline.oci.load_layout import load_layers, load_layout_image
     from pipeline.oci.signing_keys import (
         SigningKey,
         VerifyingKey,
@@ -67,11 +69,14 @@ __all__ = [
     "blob_path",
     "bundle_layer",
     "check_signatures",
+    "choose_image",
     "end_of_life",
     "flatten_config",
     "generate_key",
+    "image_architecture",
     "index_bytes",
     "join_signatures",
+    "load_layers",
     "load_layout_image",
     "load_signing_key",
     "load_verifying_key",
@@ -88,6 +93,7 @@ __all__ = [
     "provenance_predicate",
     "read_artifact",
     "read_layout",
+    "read_layout_images",
     "read_layout_index",
     "signature_payload",
     "signature_tag",

@@ -125,12 +125,30 @@ def read_layout(path: Path) -> Image:
         )
     if descriptor.media_type != media_types.MANIFEST:
         raise UsageError("not-an-image", f"'{path}' has a {descriptor.media_type}, not an image", place=str(path))
-    manifest = read_blob(path, descriptor.digest)
-    config = read_blob(path, JsonReader.parse(manifest, "manifest").get("config").descriptor().digest)
-    reference = dict(descriptor.annotations).get(media_types.REF_NAME, "")
-    notes = JsonReader.parse(manifest, "manifest").get("annotations").members()
+    return _image(path, descriptor.digest, dict(descriptor.annotations).get(media_types.REF_NAME, ""))
+
+
+def read_layout_images(path: Path) -> tuple[Digest, tuple[Image, ...]]:
+    """Return the digest of a layout's image or index, and its one image or those of the index.
+
+    Verified as `read_layout` does. Raises UsageError `not-a-layout`, `several-images`, `not-an-image`,
+    VerificationError.
+    """
+    members = read_layout_index(path)
+    if not members:
+        image = read_layout(path)
+        return image.digest, (image,)
+    index = JsonReader.parse(read_document(path / "index.json"), "index.json").get("manifests").items()[0].descriptor()
+    reference = dict(index.annotations).get(media_types.REF_NAME, "")
+    return index.digest, tuple(_image(path, descriptor.digest, reference) for descriptor, _ in members)
+
+
+def _image(path: Path, digest: Digest, reference: str) -> Image:
+    manifest = read_blob(path, digest)
+    document = JsonReader.parse(manifest, "manifest")
+    notes = document.get("annotations").members()
     title = notes[media_types.TITLE].text() if media_types.TITLE in notes else path.name
-    return parse_image(title, reference, manifest, config)
+    return parse_image(title, reference, manifest, read_blob(path, document.get("config").descriptor().digest))
 
 
 def read_layout_index(path: Path) -> tuple[tuple[Descriptor, str], ...]:

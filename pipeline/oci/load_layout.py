@@ -17,6 +17,15 @@ def load_layout_image(path: Path, *, store: Store) -> Image:
     Raises UsageError `not-a-layout` or `several-images`, VerificationError.
     """
     image = read_layout(path)
+    load_layers(path, image, store=store)
+    return image
+
+
+def load_layers(path: Path, image: Image, *, store: Store) -> None:
+    """Bring the layers of an image of the layout at `path` into the store, verified.
+
+    Raises VerificationError.
+    """
     for layer in image.layers:
         if not store.sound(layer.blob.digest):
             with (
@@ -24,4 +33,3 @@ def load_layout_image(path: Path, *, store: Store) -> Image:
                 store.writer(layer.blob.digest) as blob,
             ):
                 copy_into(source, blob)
-    return image

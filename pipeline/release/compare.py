@@ -33,7 +33,7 @@ from pipeline.model.image import Image, Layer
 from pipeline.model.package import Nevra
 from pipeline.model.rpm_database import database_paths
 from pipeline.model.tree import Entry, EntryKind, Tree
-from pipeline.oci import flatten_config, load_layout_image, read_layout
+from pipeline.oci import choose_image, flatten_config, load_layers, read_layout_images
 from pipeline.packages import all_changelogs, named_fixes, read_all_installed, require_database_size
 from pipeline.prepare import BuildEnvironment
 from pipeline.progress import Task, task
@@ -44,14 +44,18 @@ from pipeline.trees import apply_layer_entries, diff_trees, resolve_symlinks
 _EMPTY = Tree.of({})
 
 
-def compare_images(before: Address | Path, after: Address | Path, build_env: BuildEnvironment) -> Comparison:
+def compare_images(
+    before: Address | Path, after: Address | Path, build_env: BuildEnvironment, *, arch: str = ""
+) -> Comparison:
     """Compare one image or index with another: references on mirrors, or layouts.
 
-    Images are paired by platform; two single images are compared whatever their platforms.
+    Images are paired by platform; two single images are compared whatever their platforms. With `arch`, only the image
+    for it of each is.
 
-    Raises UsageError `reference-missing`, `not-a-layout`, `platforms-differ`, VerificationError.
+    Raises UsageError `reference-missing`, `not-a-layout`, `platforms-differ`, `architecture-missing`,
+    VerificationError.
     """
-    earlier, later = _look(before, build_env), _look(after, build_env)
+    earlier, later = _look(before, arch, build_env), _look(after, arch, build_env)
     pairs = _pairs(earlier, later)
     if not pairs:
         raise UsageError(
@@ -90,19 +94,23 @@ class _Side:
         return tuple(_platform(image) for image in self.images)
 
 
-def _look(reference: Address | Path, build_env: BuildEnvironment) -> _Side:
+def _look(reference: Address | Path, arch: str, build_env: BuildEnvironment) -> _Side:
     if isinstance(reference, Path):
-        image = read_layout(reference)
-        return _Side(image.digest, (image,))
-    with mirror_access(build_env).repository(reference) as repository:
-        held = read_published(repository, reference.reference)
-        return _Side(held.digest, held.images)
+        digest, images = read_layout_images(reference)
+    else:
+        with mirror_access(build_env).repository(reference) as repository:
+            held = read_published(repository, reference.reference)
+        digest, images = held.digest, held.images
+    if not arch:
+        return _Side(digest, images)
+    one = choose_image(images, arch, str(reference))
+    return _Side(one.digest, (one,))
 
 
 def _bring(reference: Address | Path, image: Image, build_env: BuildEnvironment) -> None:
     """Bring the layers of an image into the store."""
     if isinstance(reference, Path):
-        load_layout_image(reference, store=build_env.store)
+        load_layers(reference, image, store=build_env.store)
         return
     if all(build_env.store.sound(layer.blob.digest) for layer in image.layers):
         return

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pipeline.digest import Digest
-from pipeline.errors import Problem, UsageError, VerificationError
+from pipeline.errors import Problem, VerificationError
 from pipeline.mirror.address import Address
 from pipeline.mirror.attestations import find_attested
 from pipeline.mirror.published import MirroredImage, read_published
 from pipeline.mirror.signed_identity import EXPECT_OWN, ExpectedIdentity, require_identity
-from pipeline.oci import VerifyingKey, validate_layout, write_layout
+from pipeline.oci import VerifyingKey, choose_image, validate_layout, write_layout
 from pipeline.oci.predicates import CYCLONEDX, SPDX
 from pipeline.oci.sbom import SbomForm
 from pipeline.prepare import BuildEnvironment
@@ -48,25 +48,19 @@ def attested_sbom(
     build_env: BuildEnvironment,
     *,
     identity: ExpectedIdentity = EXPECT_OWN,
+    arch: str = "",
 ) -> tuple[Digest, bytes]:
     """Return an image's digest and its SBOM attested by `key`.
 
-    The image must be signed by `key` under the expected name.
+    Of an index they are of the image for `arch`. The image must be signed by `key` under the expected name.
 
-    Raises UsageError `several-images` for an index (the digest of one of its images is needed), VerificationError.
+    Raises UsageError `several-images` for an index without `arch`, `architecture-missing`, VerificationError.
     """
     with mirror_access(build_env).repository(reference) as repository:
         held = read_published(repository, reference.reference)
-        if len(held.images) != 1:
-            digests = ", ".join(f"{image.config.architecture}: {image.digest}" for image in held.images)
-            raise UsageError(
-                "several-images",
-                f"{reference} is an index; each of its images has its own SBOM",
-                place=str(reference),
-                hint=f"give the digest of one of them ({digests})",
-            )
+        image = choose_image(held.images, arch, str(reference))
         require_identity(repository, held.manifest, key, identity)
-        digest = held.images[0].digest
+        digest = image.digest
         good, bad = find_attested(repository, digest, _PREDICATES[form], key)
         if good:
             return digest, good[-1].statement.predicate

@@ -10,7 +10,7 @@ with imported_when_used(__name__):
     from pipeline.model.plan_form import plan_digest
     from pipeline.model.report_form import read_report, report_json
     from pipeline.smoke.check_drafts import draft_checks
-    from pipeline.smoke.junit import junit_report
+    from pipeline.smoke.junit import junit_report, junit_reports
     from pipeline.smoke.report_text import report_lines
     from pipeline.smoke.run import FailureHold, smoke
     from pipeline.smoke.shared_failures import failures_json
@@ -20,6 +20,7 @@ __all__ = [
     "draft_checks",
     "failures_json",
     "junit_report",
+    "junit_reports",
     "plan_digest",
     "read_report",
     "report_json",

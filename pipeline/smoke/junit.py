@@ -5,7 +5,7 @@ CI servers show it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -18,6 +18,17 @@ from pipeline.smoke.shared_failures import is_skipped
 
 def junit_report(report: SmokeReport, name: str) -> bytes:
     """Return JUnit XML (UTF-8) on the image called `name`; control characters as `\\x1b`."""
+    return junit_document(name, _suites(report, name), took=report.took, clean=escape_invisible)
+
+
+def junit_reports(reports: Sequence[tuple[str, SmokeReport]]) -> bytes:
+    """Return JUnit XML as `junit_report` does, on several images as (name, report)."""
+    suites = [suite for name, report in reports for suite in _suites(report, name)]
+    names, took = ", ".join(name for name, _ in reports), sum(report.took for _, report in reports)
+    return junit_document(names, suites, took=took, clean=escape_invisible)
+
+
+def _suites(report: SmokeReport, name: str) -> list[JunitSuite]:
     suites = [_suite(report, instance, name) for instance in report.instances]
     if report.neighbours:
         suites.append(_neighbours(report, name))
@@ -25,7 +36,7 @@ def junit_report(report: SmokeReport, name: str) -> bytes:
     if whole:
         case = _failed(JunitCase(name, "the run as a whole", 0), whole, whole)
         suites.append(JunitSuite(f"{name} as a whole", (case,)))
-    return junit_document(name, suites, took=report.took, clean=escape_invisible)
+    return suites
 
 
 def _suite(report: SmokeReport, instance: InstanceReport, name: str) -> JunitSuite:

@@ -47,13 +47,14 @@ def diff_command(
     ],
     new: Annotated[str, typer.Argument(help="The later image, given likewise.", show_default=False)],
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 1 if they differ in any byte.")] = False,
+    arch: options.IndexArchOption,
     output: options.LayoutsOption,
 ) -> int:
     """Say what differs between two images.
 
     Packages, configuration, files, layers, size.
     """
-    found = compare_images(_subject(old, output), _subject(new, output), context.build_env())
+    found = compare_images(_subject(old, output), _subject(new, output), context.build_env(), arch=arch)
     context.show(_lines(found), _json(found))
     return int(exit_code and not found.same)
 

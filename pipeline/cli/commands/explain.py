@@ -23,8 +23,16 @@ def explain_command(
     repositories: options.RepositoriesOption,
     offline: options.OfflineOption,
 ) -> int:
-    """Say why a package is in the image."""
+    """Say why a package is in the image.
+
+    With several architectures, of each.
+    """
     wanted = build_options(recipe, platform, arch, repositories)
-    text = explain_package(wanted, context.build_env(offline=offline), package)
-    context.show([text], {"package": package, "explanation": text})
+    told = explain_package(wanted, context.build_env(offline=offline), package)
+    if len(told) == 1:
+        (text,) = told.values()
+        context.show([text], {"package": package, "explanation": text})
+        return 0
+    text = "\n\n".join(f"{arch}:\n{one}" for arch, one in told.items())
+    context.show([text], {"package": package, "explanation": text, "architectures": told})
     return 0

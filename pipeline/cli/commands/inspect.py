@@ -8,19 +8,24 @@ from pipeline.cli import options
 from pipeline.cli.app import CommandContext, command
 from pipeline.cli.image_format import image_as_json, image_as_lines
 from pipeline.mirror.address_parser import is_address, parse_address
-from pipeline.oci import read_layout
+from pipeline.oci import choose_image, read_layout_images
 from pipeline.release import inspect_reference
 
 
 @command(rank=40, progress=None)
-def inspect_command(context: CommandContext, *, image: options.ImageArgument) -> int:
-    """Show an image's digest, platform, settings and layers."""
+def inspect_command(context: CommandContext, *, image: options.ImageArgument, arch: options.IndexArchOption) -> int:
+    """Show an image's digest, platform, settings and layers.
+
+    Of an index, those of each of its images.
+    """
     if is_address(image):
         held = inspect_reference(parse_address(image), context.build_env())
         found, digest = held.images, str(held.digest)
     else:
-        found = (read_layout(Path(image)),)
-        digest = str(found[0].digest)
+        whole, found = read_layout_images(Path(image))
+        digest = str(whole)
+    if arch:
+        found = (choose_image(found, arch, image),)
     lines = [line for one in found for line in image_as_lines(one)]
     values = [image_as_json(one) for one in found]
     if len(found) == 1:

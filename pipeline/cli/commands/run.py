@@ -73,6 +73,7 @@ def run_command(
         list[str] | None, typer.Option("--config", help="FILE:PATH: mount a file of this machine over the image's.")
     ] = None,
     shell: Annotated[bool, typer.Option("--shell", help="Open a shell in the first instance.")] = False,
+    arch: options.RunArchOption,
     output: Annotated[options.OutputFolder, typer.Option(help="Folder of layouts.", envvar=options.OUTPUT_VARIABLE)],
     runtime: options.RuntimeOption,
 ) -> int:
@@ -81,7 +82,7 @@ def run_command(
     Its log is followed until Ctrl-C.
     """
     build_env = context.build_env(runtime=runtime)
-    image, plan = image_to_launch(subject, build_env, None, output)
+    image, plan = image_to_launch(subject, build_env, None, output, arch)
     wanted = run_options(
         instances,
         limits_of(plan.limits, asked),

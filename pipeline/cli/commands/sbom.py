@@ -14,10 +14,10 @@ from pipeline.cli.key_files import open_verifying_key
 from pipeline.cli.mirror_options import identity_for
 from pipeline.errors import Problem, UsageError, VerificationError
 from pipeline.mirror.address_parser import is_address, parse_address
-from pipeline.oci import read_layout
+from pipeline.oci import choose_image, image_architecture, read_layout_images
 from pipeline.oci.sbom import SbomForm, sbom_problems
 from pipeline.release import attested_sbom
-from pipeline.reports import read_sbom, report_folder
+from pipeline.reports import member_layout, read_sbom, report_folder
 
 
 @command(rank=60, progress=None)
@@ -34,6 +34,7 @@ def sbom_command(
         bool, typer.Option("--validate", help="Validate it against the format's schema first (about a second).")
     ] = False,
     known_as: options.SignedAsOption,
+    arch: options.IndexArchOption,
 ) -> int:
     """Print an image's software bill of materials.
 
@@ -44,10 +45,13 @@ def sbom_command(
             raise UsageError("key-missing", "reading an SBOM from a mirror needs a public key", hint="add --key FILE")
         build_env = context.build_env()
         verifying, identity = open_verifying_key(key, context), identity_for(known_as)
-        _, document = attested_sbom(parse_address(image), form, verifying, build_env, identity=identity)
+        _, document = attested_sbom(parse_address(image), form, verifying, build_env, identity=identity, arch=arch)
     else:
         layout = Path(image)
-        document = read_sbom(report_folder(layout), form, read_layout(layout).digest)
+        _, images = read_layout_images(layout)
+        one = choose_image(images, arch, image)
+        built = layout if len(images) == 1 else member_layout(layout, image_architecture(one))
+        document = read_sbom(report_folder(built), form, one.digest)
     problems = sbom_problems(document, form) if check else []
     if problems:
         raise VerificationError.of([Problem("sbom-invalid", text, place=form.file_name) for text in problems])

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.build import smoke_image
+from pipeline.build import RetestedImage, smoke_architectures
 from pipeline.cli import options
 from pipeline.cli.app import CommandContext, command
 from pipeline.cli.messages import print_error, print_lines
@@ -18,15 +18,18 @@ from pipeline.cli.recipe_argument import build_options, image_to_launch
 from pipeline.errors import SmokeError
 from pipeline.escaping import escape_invisible
 from pipeline.launch import (
+    default_smoke_plan,
     draft_smoke_checks,
     enter_command,
     run_tests,
     shell_of,
 )
 from pipeline.model.report import CheckResult
+from pipeline.oci import choose_image, image_architecture, load_layers, read_layout_images
+from pipeline.prepare import BuildEnvironment
 from pipeline.progress import Progress
 from pipeline.sandbox import Instance
-from pipeline.smoke import failures_json, junit_report, report_json, report_lines
+from pipeline.smoke import failures_json, junit_reports, report_json, report_lines
 
 _POLL_INTERVAL = 0.2
 """Seconds between checks whether a kept instance still runs."""
@@ -50,15 +53,17 @@ def smoke_command(
     output: Annotated[
         options.OutputFolder, typer.Option(help="Folder of layouts and reports.", envvar=options.OUTPUT_VARIABLE)
     ],
+    arch: options.IndexArchOption,
     runtime: options.RuntimeOption,
 ) -> int:
     """Launch a built image again and ask the recipe's checks.
 
-    An image without its recipe is asked whether it listens on its exposed ports and no other, and stops.
+    Of a recipe or index of several architectures, each image, or the one for --arch. An image without its recipe is
+    asked whether it listens on its exposed ports and no other, and stops.
     """
     build_env = context.build_env(runtime=runtime)
     if record_checks:
-        launched, plan = image_to_launch(subject, build_env, image, output)
+        launched, plan = image_to_launch(subject, build_env, image, output, arch)
         print_lines("# a draft: keep the checks that matter, and give them meaningful names")
         drafted = draft_smoke_checks(
             launched,
@@ -72,11 +77,43 @@ def smoke_command(
         return 0
     keeping = HeldInstances(build_env.progress) if keep else None
     if names_layout(subject):
-        launched, plan = image_to_launch(subject, build_env, None, output)
-        name = launched.name
+        tested = _test_layout(Path(subject), arch, build_env, keeping)
+    else:
+        wanted = build_options(subject, arch=[arch] if arch else None, output=output, full=full)
+        tested = smoke_architectures(wanted, build_env, image, keeping)
+    for one in tested:
+        if one.architecture:
+            print_lines(f"{one.title}:")
+        print_lines(*report_lines(one.report))
+    if junit_file is not None:
+        junit_file.write_bytes(junit_reports([(one.title, one.report) for one in tested]))
+    context.answer(_json(tested))
+    failed = ", ".join(one.title for one in tested if not one.report.passed)
+    if failed:
+        return print_error(SmokeError("smoke-failed", f"smoke test failed: {failed}", hint="see the output above"))
+    return 0
+
+
+def _json(tested: Sequence[RetestedImage]) -> dict[str, object]:
+    """Return the report of the only image, or those of several by architecture."""
+    whole = {one.architecture: {**report_json(one.report), "failures": failures_json(one.report)} for one in tested}
+    if len(tested) == 1:
+        return whole[tested[0].architecture]
+    return {"passed": all(one.report.passed for one in tested), "architectures": whole}
+
+
+def _test_layout(
+    layout: Path, arch: str, build_env: BuildEnvironment, keeping: HeldInstances | None
+) -> tuple[RetestedImage, ...]:
+    """Test each image of a layout without its recipe, or the one for `arch`."""
+    _, images = read_layout_images(layout)
+    images = (choose_image(images, arch, str(layout)),) if arch else images
+    tested = []
+    for image in images:
+        load_layers(layout, image, store=build_env.store)
         report = run_tests(
-            launched,
-            plan,
+            image,
+            default_smoke_plan(image),
             store=build_env.store,
             sandboxes=build_env.sandboxes(),
             progress=build_env.progress,
@@ -84,15 +121,8 @@ def smoke_command(
             again=True,
             holding=keeping,
         ).report
-    else:
-        name, report = smoke_image(build_options(subject, output=output, full=full), build_env, image, keeping)
-    print_lines(*report_lines(report))
-    if junit_file is not None:
-        junit_file.write_bytes(junit_report(report, name))
-    context.answer({**report_json(report), "failures": failures_json(report)})
-    if not report.passed:
-        return print_error(SmokeError("smoke-failed", f"smoke test failed: {name}", hint="see the output above"))
-    return 0
+        tested.append(RetestedImage(image.name, image_architecture(image) if len(images) > 1 else "", report))
+    return tuple(tested)
 
 
 class HeldInstances:

@@ -48,7 +48,7 @@ version: "{{ packages['tiny'].version }}"
 platform: small
 architectures: [x86_64, aarch64]
 layers: [{name: base, packages: [tiny]}]
-image: {entrypoint: [/usr/bin/serve]}
+image: {entrypoint: [/usr/bin/serve], stop_signal: SIGKILL}
 smoke:
   limits: {memory: 64MiB, pids: 10}
   ready: {log: serving, within: 10s}
