@@ -24,6 +24,7 @@ from pipeline.model.evidence import Contents, Evidence
 from pipeline.model.image import Image
 from pipeline.model.json_form import from_json, to_json
 from pipeline.model.limits import Limits
+from pipeline.model.published_port import PublishedPort
 from pipeline.model.report import SmokeReport
 from pipeline.model.smoke import Check, SmokePlan
 from pipeline.oci import load_layout_image
@@ -199,17 +200,6 @@ def default_smoke_plan(image: Image) -> SmokePlan:
 
 
 @dataclass(frozen=True, slots=True)
-class PublishedPort:
-    """A port of the container, published on the host's loopback.
-
-    `host` is that of the first instance, the next one has the next; 0: any free one.
-    """
-
-    host: int
-    container: int
-
-
-@dataclass(frozen=True, slots=True)
 class HostMount:
     """A file or folder of the host, mounted at `path` in the container.
 
@@ -224,13 +214,17 @@ class HostMount:
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """The options of `relbuild run`: instances, limits, ports, mounts, environment."""
+    """The options of `relbuild run`: instances, limits, ports, mounts, environment.
+
+    `name`: of a single instance; "": they are named after the image and numbered.
+    """
 
     instances: int = 1
     limits: Limits = Limits()
     publish: tuple[PublishedPort, ...] = ()
     mounts: tuple[HostMount, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,7 +276,7 @@ def run_image(
         network = closing.enter_context(open_network(talk=True))
         instances, ports = [], []
         for number in range(options.instances):
-            name = f"{image.name}-{number + 1}"
+            name = options.name or f"{image.name}-{number + 1}"
             instance = closing.enter_context(
                 launch(
                     image.config,

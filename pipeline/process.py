@@ -129,8 +129,9 @@ def start(
     environment: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     pass_fds: Sequence[int] = (),
+    new_session: bool = True,
 ) -> subprocess.Popen[bytes]:
-    """Start `argv` in a session of its own and return at once.
+    """Start `argv` in a session of its own (unless not `new_session`) and return at once.
 
     The caller waits for it and bounds its time and output.
     """
@@ -150,7 +151,7 @@ def start(
         env=clean_environment(environment),
         cwd=cwd,
         pass_fds=pass_fds,
-        start_new_session=True,
+        start_new_session=new_session,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import inspect
@@ -9,7 +10,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
@@ -30,7 +31,7 @@ from pipeline.cli.path_arguments import require_folder
 from pipeline.cli.progress_display import ProgressStyle, close, open_progress
 from pipeline.cli.signals import SIGNALS, Interruptible, Terminated
 from pipeline.cli.standard_streams import stdout_is_closed
-from pipeline.errors import UsageError
+from pipeline.errors import EnvironmentLacking, UsageError
 from pipeline.escaping import escape_invisible
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.progress import Progress
@@ -61,6 +62,9 @@ app = _make_app()
 IN_USER_NAMESPACE: set[str] = set()
 """Module names of commands that an ordinary user runs as root of a user namespace: they make containers, or remove
 files owned by subordinate IDs. Filled as commands are imported."""
+
+NamespaceRule = bool | Callable[[Mapping[str, Any]], bool]
+"""Whether a command is run in a user namespace, or a function that tells it from the command's options."""
 
 _GROUPS: dict[str, typer.Typer] = {}
 _RANKS: dict[Callable[..., Any] | None, int] = {}
@@ -140,18 +144,20 @@ def _group(name: str) -> typer.Typer:
 def command(
     *,
     rank: int,
-    in_user_namespace: bool = False,
+    in_user_namespace: NamespaceRule = False,
     reads_repositories: bool = False,  # Read from the source, by `pipeline.cli.commands.reads_repositories`.
     store: bool = True,
     json: bool = True,
     progress: ProgressStyle | None = ProgressStyle.AUTO,
+    options_first: bool = False,
 ) -> Callable[[Callable[..., int]], Callable[..., int]]:
     """Declare a function as the command that its module is named after.
 
     It gets its `CommandContext` first, then its options by name, and returns the exit status; its docstring is the
     help. `rank` is its place in the list of commands; `in_user_namespace`: it makes containers, or removes files owned
     by subordinate IDs; `reads_repositories`: it reads those of a platform. `store`, `json` and `progress` (the default
-    style; None: no progress) say which of these standard options it has; they come last.
+    style; None: no progress) say which of these standard options it has; they come last. `options_first`: what follows
+    the first argument is no option of the command.
     """
     standard = [
         *([_parameter("store", StoreOption)] if store else ()),
@@ -169,6 +175,8 @@ def command(
 
         @functools.wraps(function)
         def run(**given: Any) -> None:  # noqa: ANN401  typer gives each by its own type
+            if in_user_namespace(given) if callable(in_user_namespace) else in_user_namespace:
+                _enter_user_namespace()
             style, as_json = given.pop("progress", ProgressStyle.NONE), given.pop("as_json", False)
             style = ProgressStyle.NONE if given.pop("quiet", False) else style
             store, verbose = given.pop("store", None), given.pop("verbose", False)
@@ -180,7 +188,7 @@ def command(
         module = function.__module__.rpartition(".")[2]
         *groups, name = commands.words_of(module)
         place = _group(groups[0]) if groups else app
-        place.command(name)(run)
+        place.command(name, context_settings={"allow_interspersed_args": not options_first})(run)
         _RANKS[run] = rank
         place.registered_commands.sort(key=lambda one: _RANKS[one.callback])
         if in_user_namespace:
@@ -214,6 +222,16 @@ def list_app() -> typer.Typer:
         else:
             made.command(one.name, help=one.help)(lambda: None)
     return made
+
+
+def _enter_user_namespace() -> None:
+    """Become root of a user namespace, unless this process is root; before there are threads."""
+    if os.geteuid() != 0:
+        # Here and not above: root needs no namespace. Where it fails, steps that need root raise by themselves.
+        from pipeline.sandbox import rootless
+
+        with contextlib.suppress(EnvironmentLacking):
+            rootless.enter_user_namespace()
 
 
 def _parameter(name: str, option: Any, default: object = inspect.Parameter.empty) -> inspect.Parameter:  # noqa: ANN401  a type with metadata

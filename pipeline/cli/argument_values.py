@@ -5,6 +5,7 @@ They are read from file names and lines, because loading recipes takes longer th
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,6 +74,14 @@ def reference_values(incomplete: str) -> Iterator[str]:
         elif ":" in rest and reference == path:
             names = sorted(one.name for one in manifests.iterdir() if not one.name.startswith(("sha256-", "move.")))
             yield from (f"dir:{reference}:{one}" for one in names[:_MOST] if one.startswith(tag))
+
+
+def instance_values(incomplete: str) -> Iterator[str]:
+    """Yield the names of instances in the store that the environment names, else in the user's."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path(os.environ.get("HOME", "/root")) / ".cache"
+    store = Path(os.environ.get("RELBUILD_STORE") or Path(cache, "relbuild", "store"))
+    names = sorted(path.name for path in (store / "instances").glob("[!.]*"))
+    yield from (name for name in names if name.startswith(incomplete))
 
 
 def _layouts(incomplete: str) -> Iterator[Path]:

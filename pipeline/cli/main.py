@@ -1,4 +1,4 @@
-"""Entry point of the command line: load the command, enter a user namespace if needed."""
+"""Entry point of the command line: load the command that the arguments name, and run it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ import sys
 
 import typer
 
-from pipeline.cli.app import IN_USER_NAMESPACE, app, list_app
-from pipeline.cli.commands import DEFAULT, HELP, command_of, import_commands
+from pipeline.cli.app import app, list_app
+from pipeline.cli.commands import DEFAULT, command_of, import_commands
 from pipeline.cli.messages import report_error
 from pipeline.cli.unknown_word import require_recipe
-from pipeline.errors import EnvironmentLacking
 from pipeline.escaping import escape_invisible
 
 
@@ -55,10 +54,4 @@ def _load(arguments: list[str]) -> typer.Typer:
     if not command:
         return list_app()
     import_commands(command)
-    if os.geteuid() != 0 and command in IN_USER_NAMESPACE and HELP.isdisjoint(arguments):
-        # Here and not above: root needs no namespace. Where it fails, steps that need root raise by themselves.
-        from pipeline.sandbox import rootless
-
-        with contextlib.suppress(EnvironmentLacking):
-            rootless.enter_user_namespace()
     return app

@@ -11,7 +11,14 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.argument_values import image_values, platform_values, recipe_values, reference_values, subject_values
+from pipeline.cli.argument_values import (
+    image_values,
+    instance_values,
+    platform_values,
+    recipe_values,
+    reference_values,
+    subject_values,
+)
 from pipeline.cli.progress_display import ProgressStyle
 from pipeline.compression import Compression
 from pipeline.errors import UsageError
@@ -153,6 +160,22 @@ ReferenceArgument = Annotated[
         show_default=False,
         autocompletion=reference_values,
     ),
+]
+
+# --- instances ---------------------------------------------------------------------------------------------
+
+InstanceArgument = Annotated[
+    str,
+    typer.Argument(help="An instance's name, as `ps` shows it.", show_default=False, autocompletion=instance_values),
+]
+InstancesArgument = Annotated[
+    list[str],
+    typer.Argument(help="Names of instances, as `ps` shows them.", show_default=False, autocompletion=instance_values),
+]
+EnvOption = Annotated[
+    list[str] | None,
+    typer.Option("--env", "-e", help="NAME=VALUE, or NAME with its value in this environment."),
+    Default(None),
 ]
 
 # --- mirrors -----------------------------------------------------------------------------------------------

@@ -78,6 +78,16 @@ def stdout_is_closed() -> bool:
     return False
 
 
+def drop_streams() -> None:
+    """Flush the standard streams and redirect them to /dev/null, for a process that is detached."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for number in (0, 1, 2):
+        os.dup2(nothing, number)
+    os.close(nothing)
+
+
 def drop_stdout() -> None:
     """Redirect standard output to /dev/null: flushing its buffer at exit would fail again."""
     nothing = os.open(os.devnull, os.O_WRONLY)

@@ -6,13 +6,14 @@ Checks run from outside, so the image needs no shell.
 from __future__ import annotations
 
 import contextlib
-import json
+import os
 import signal
 import socket
+import stat
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, field, replace
 from itertools import count
 from pathlib import Path
@@ -29,6 +30,7 @@ from pipeline.model.usage import Usage
 from pipeline.sandbox.build_container import CommandResult
 from pipeline.sandbox.container_user import Identity, resolve_user
 from pipeline.sandbox.entry_program import require_entry_program
+from pipeline.sandbox.exec_command import AttachedCommand, ExecCommand, prepare_exec
 from pipeline.sandbox.instance_network import Link, socket_in_network
 from pipeline.sandbox.io_limits import lift_io_limits, limit_io, read_io_limits
 from pipeline.sandbox.kill import kill_and_wait
@@ -42,8 +44,7 @@ from pipeline.sandbox.output import (
     wait_for_pid,
 )
 from pipeline.sandbox.rootfs import RootFs
-from pipeline.sandbox.runtime import last_message
-from pipeline.sandbox.runtime_bundle import ProcessPlan, process_spec
+from pipeline.sandbox.runtime_bundle import ProcessPlan, merge_environment
 from pipeline.sandbox.sandbox_registry import SandboxRegistry, SandboxSlot
 
 _OUTPUT_LIMIT = 1 << 20
@@ -134,31 +135,12 @@ class Instance:
         it ends or when `timeout` (seconds) passes. A command that cannot be started has status 127 and the reason as
         stderr. Raises SmokeError `user-unknown`, `program-foreign`.
         """
-        plan = replace(self.plan, argv=tuple(argv))
-        if user:
-            plan = _as_user(plan, self.identity(user))
-        if environment:
-            plan = replace(plan, environment=merge_environment(plan.environment, environment))
-        require_entry_program(self.files, plan, self.architecture)
-        with self._lock:
-            number = f"exec{next(self._numbers)}"
-        folder = self.slot.folder
-        spec, log, pid = (folder / f"{number}.{kind}" for kind in ("json", "log", "pid"))
-        spec.write_text(json.dumps(process_spec(plan)))
-        # A control group of its own without limits: it contains exactly the processes that this command started.
-        tracker = self.slot.group.tracker
-        group = self.slot.group.below(number)
+        plan = self._plan_command(argv, user, environment)
         begun = time.monotonic()
-        command: list[str | Path] = [*self.sandboxes.runtime.command, "--root", folder / "runtime"]
-        command += ["--log", log, "--log-format", "json", "exec"]
-        if tracker is not None:
-            controller, container = tracker
-            try:
-                (container / number).mkdir()
-            except FileNotFoundError:
-                return CommandResult(tuple(argv), 127, b"", b"the instance has ended", 0.0)
-            command += ["--cgroup", f"{controller}:{number}" if controller else number]
-        command += ["--process", spec, "--pid-file", pid, self.slot.name]
+        try:
+            command = self._exec_command(plan)
+        except FileNotFoundError:
+            return CommandResult(tuple(argv), 127, b"", b"the instance has ended", 0.0)
         uid, gid = self.slot.base + plan.uid, self.slot.base + plan.gid
         with (
             tempfile.TemporaryFile() as source,
@@ -168,21 +150,22 @@ class Instance:
             source.write(stdin)
             source.seek(0)
             # In the private mount namespace: the runtime opens the container's root first.
-            running = self._mntns.call(process.start, command, stdin=source, stdout=out.write_end, stderr=err.write_end)
+            running = self._mntns.call(
+                process.start, command.words, stdin=source, stdout=out.write_end, stderr=err.write_end
+            )
             out.started()
             err.started()
             try:
-                timed_out = not _command_ended(running, pid, begun + timeout)
+                timed_out = not _command_ended(running, command.pid_file, begun + timeout)
             finally:
                 # The runtime waits until no process has the pipes open, and then exits with the command's status.
                 with self._flowing():
-                    kill_and_wait(running, group)
-                    group.remove()
+                    kill_and_wait(running, command.group)
+                    command.group.remove()
         status, stderr = running.returncode, err.kept
-        if not pid.exists() and not timed_out:
-            status, stderr = 127, last_message(log).encode() or stderr
-        for file in (spec, log, pid):
-            file.unlink(missing_ok=True)
+        if not command.pid_file.exists() and not timed_out:
+            status, stderr = 127, command.refusal.encode() or stderr
+        command.remove_files()
         return CommandResult(
             tuple(argv),
             status,
@@ -192,6 +175,50 @@ class Instance:
             timed_out,
             dropped=out.dropped + err.dropped,
         )
+
+    @contextlib.contextmanager
+    def attach(
+        self,
+        argv: Sequence[str],
+        streams: tuple[int, int, int],
+        *,
+        user: str = "",
+        environment: Mapping[str, str] | None = None,
+        terminal: bool = False,
+    ) -> Iterator[AttachedCommand]:
+        """Start a command with three streams of the caller's.
+
+        All that it started is killed when the block ends. With `terminal` the streams are one terminal, and the command
+        gets one of the container's own. Raises FileNotFoundError if the instance has ended, SmokeError as `execute`.
+        """
+        plan = self._plan_command(argv, user, environment)
+        command = self._exec_command(plan, terminal=terminal)
+        stdin, stdout, stderr = streams
+        for stream in () if terminal else streams:
+            if stat.S_ISFIFO(os.fstat(stream).st_mode):  # So that the command may open /dev/stdout again.
+                os.fchown(stream, self.slot.base + plan.uid, self.slot.base + plan.gid)
+        running = self._mntns.call(process.start, command.words, stdin=stdin, stdout=stdout, stderr=stderr)
+        try:
+            yield AttachedCommand(running, command)
+        finally:
+            with self._flowing():
+                kill_and_wait(running, command.group)
+                command.group.remove()
+            command.remove_files()
+
+    def _plan_command(self, argv: Sequence[str], user: str, environment: Mapping[str, str] | None) -> ProcessPlan:
+        plan = replace(self.plan, argv=tuple(argv))
+        if user:
+            plan = _as_user(plan, self.identity(user))
+        if environment:
+            plan = replace(plan, environment=merge_environment(plan.environment, environment))
+        require_entry_program(self.files, plan, self.architecture)
+        return plan
+
+    def _exec_command(self, plan: ProcessPlan, *, terminal: bool = False) -> ExecCommand:
+        with self._lock:
+            number = next(self._numbers)
+        return prepare_exec(self.sandboxes.runtime, self.slot, number, plan, terminal=terminal)
 
     @contextlib.contextmanager
     def _flowing(self) -> Iterator[None]:
@@ -328,12 +355,6 @@ def _as_user(plan: ProcessPlan, identity: Identity) -> ProcessPlan:
     return replace(plan, uid=identity.uid, gid=identity.gid, groups=identity.groups, environment=environment)
 
 
-def merge_environment(environment: Sequence[str], changes: Mapping[str, str]) -> tuple[str, ...]:
-    """Return `NAME=value` lines with the values of `changes` replaced or added."""
-    values = {name: value for name, _, value in (line.partition("=") for line in environment)}
-    return tuple(f"{name}={value}" for name, value in {**values, **changes}.items())
-
-
 def signal_number(text: str) -> int:
     """Parse the name or number of a signal.
 
@@ -374,25 +395,3 @@ def _command_ended(running: RunningCommand, pid_file: Path, deadline: float) -> 
             return True
         pause = min(pause * 1.5, 0.01)
     return False
-
-
-def wait_until_started(running: RunningCommand, pid_file: Path, ended: Callable[[], str], *, within: float) -> int:
-    """Wait until the runtime has started the container; return its main PID on the host.
-
-    Raises SmokeError `not-started` with the reason that `ended()` returns.
-    """
-    deadline = time.monotonic() + within
-    pause = 0.002
-    while time.monotonic() < deadline:
-        with contextlib.suppress(FileNotFoundError, ValueError):
-            return int(pid_file.read_text())
-        if wait_for_exit(running, pause):
-            with contextlib.suppress(FileNotFoundError, ValueError):
-                return int(pid_file.read_text())
-            break
-        pause = min(pause * 1.5, 0.004)
-    raise SmokeError(
-        "not-started",
-        f"the container could not be started: {ended()}",
-        hint="check that the entrypoint and its interpreter are in the image and executable",
-    )

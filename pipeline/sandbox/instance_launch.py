@@ -20,9 +20,7 @@ from pipeline.sandbox.entry_program import require_entry_program
 from pipeline.sandbox.idmap import user_and_network_namespace
 from pipeline.sandbox.instance import (
     Instance,
-    merge_environment,
     resolve_identity,
-    wait_until_started,
 )
 from pipeline.sandbox.instance_network import InstanceNetwork, Link, create_link
 from pipeline.sandbox.kill import kill_and_wait
@@ -37,11 +35,12 @@ from pipeline.sandbox.mounts import SYSTEM_FOLDERS, BindMount, InstanceMounts
 from pipeline.sandbox.output import Capture
 from pipeline.sandbox.overlay import mount_overlay
 from pipeline.sandbox.rootfs import RootFs
-from pipeline.sandbox.runtime import last_message
+from pipeline.sandbox.runtime import last_message, wait_until_started
 from pipeline.sandbox.runtime_bundle import (
     DEFAULT_PATH,
     ContainerPlan,
     ProcessPlan,
+    merge_environment,
     write_bundle,
 )
 from pipeline.sandbox.sandbox_registry import SandboxRegistry, SandboxSlot

@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from pipeline import process
-from pipeline.errors import EnvironmentLacking
+from pipeline.errors import EnvironmentLacking, SmokeError
 from pipeline.lazy_dataclasses import dataclass
+from pipeline.sandbox.output import RunningCommand, wait_for_exit
 from pipeline.sandbox.rootless import in_user_namespace
 
 _LOG_LIMIT = 65536
@@ -105,3 +108,25 @@ def last_message(log: Path) -> str:
             if isinstance(entry, dict) and entry.get("level") in ("error", "fatal", "panic"):
                 return str(entry.get("msg", ""))
     return ""
+
+
+def wait_until_started(running: RunningCommand, pid_file: Path, ended: Callable[[], str], *, within: float) -> int:
+    """Wait until the runtime has started the container; return its main PID on the host.
+
+    Raises SmokeError `not-started` with the reason that `ended()` returns.
+    """
+    deadline = time.monotonic() + within
+    pause = 0.002
+    while time.monotonic() < deadline:
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            return int(pid_file.read_text())
+        if wait_for_exit(running, pause):
+            with contextlib.suppress(FileNotFoundError, ValueError):
+                return int(pid_file.read_text())
+            break
+        pause = min(pause * 1.5, 0.004)
+    raise SmokeError(
+        "not-started",
+        f"the container could not be started: {ended()}",
+        hint="check that the entrypoint and its interpreter are in the image and executable",
+    )

@@ -113,12 +113,21 @@ class ContainerPlan:
     namespaces: Mapping[str, Path] = field(default_factory=dict)
 
 
-def process_spec(plan: ProcessPlan) -> dict[str, object]:
-    """Return the `process` object of a config.json."""
+def merge_environment(environment: Sequence[str], changes: Mapping[str, str]) -> tuple[str, ...]:
+    """Return `NAME=value` lines with the values of `changes` replaced or added."""
+    values = {name: value for name, _, value in (line.partition("=") for line in environment)}
+    return tuple(f"{name}={value}" for name, value in {**values, **changes}.items())
+
+
+def process_spec(plan: ProcessPlan, *, terminal: bool = False) -> dict[str, object]:
+    """Return the `process` object of a config.json.
+
+    `terminal`: it gets one of the container's own.
+    """
     limits = (*plan.rlimits, ("RLIMIT_CORE", 0))
     names = list(plan.capabilities)
     return {
-        "terminal": False,
+        "terminal": terminal,
         "user": {"uid": plan.uid, "gid": plan.gid, "additionalGids": list(plan.groups), "umask": 0o022},
         "args": list(plan.argv),
         "env": list(plan.environment),

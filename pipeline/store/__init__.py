@@ -7,6 +7,9 @@ No other code reads or writes the directory.
     trees/<name>/          layers unpacked once per diff_id, and rpm's Lua (`root/` and the seal on it)
     metadata/              downloads in progress
     locks/                 one file per name that is locked
+    sandbox/               running sandboxes (`pipeline.sandbox`)
+    instances/             instances that people run (`pipeline.instances`)
+    volumes/               volumes that outlive their instances
     users/                 one file for each process that uses the store
     quarantine/            damaged files, which people can examine
     tmp/                   temporary files; those of killed processes are removed by the next process

@@ -98,6 +98,11 @@ class Store:
         """The folder of running sandboxes."""
         return self.root / "sandbox"
 
+    @property
+    def instances(self) -> Path:
+        """The folder of the instances that people run (`pipeline.instances`)."""
+        return self.root / "instances"
+
     def volume(self, name: str) -> Path:
         """Return the folder of a volume that outlives its instance; it is not made here."""
         return self.root / "volumes" / name

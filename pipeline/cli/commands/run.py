@@ -5,49 +5,54 @@ from __future__ import annotations
 import contextlib
 import os
 import pty
-import re
-import signal
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from types import FrameType
-from typing import Annotated
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Annotated, Any
 
 import typer
 
 from pipeline import process
 from pipeline.cli import options
 from pipeline.cli.app import CommandContext, command
+from pipeline.cli.detached_start import leave_terminal, start_supervisor
 from pipeline.cli.limit_options import RequestedLimits, limits_of, with_limits
+from pipeline.cli.log_follower import Follower
 from pipeline.cli.messages import print_lines
 from pipeline.cli.progress_display import close
 from pipeline.cli.recipe_argument import image_to_launch
+from pipeline.cli.run_options import run_options
+from pipeline.cli.stop_request import StopRequest, stopped_by_signals
 from pipeline.errors import UsageError
-from pipeline.escaping import escape_invisible
-from pipeline.launch import (
-    HostMount,
-    ImageRun,
-    PublishedPort,
-    RunOptions,
-    enter_command,
-    run_image,
-    shell_of,
-)
-from pipeline.model.limits import Limits
+from pipeline.instances import HostedInstance, InstanceRecord, host_instance
+from pipeline.launch import STOP_TIMEOUT, ImageRun, enter_command, run_image, shell_of
+from pipeline.model.checks import stop_check
+from pipeline.model.image import Image
+from pipeline.model.smoke import SmokePlan
+from pipeline.oci import media_types
 from pipeline.sandbox import Instance
 
 _POLL_INTERVAL = 0.2
 """Seconds between checks whether the instances still run."""
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-_PORT_MOST = 65535
+
+def _makes_containers(given: Mapping[str, Any]) -> bool:
+    """Return whether this process makes the containers, and not one that it starts."""
+    return not given["detach"] or given["supervised"] is not None
 
 
-@command(rank=90, in_user_namespace=True)
+@command(rank=90, in_user_namespace=_makes_containers)
 @with_limits
 def run_command(
     context: CommandContext,
     *,
     subject: options.SubjectArgument,
+    detach: Annotated[
+        bool, typer.Option("--detach", "-d", help="Return once it runs; `ps`, `logs`, `exec`, `stop` and `rm` find it.")
+    ] = False,
+    name: Annotated[
+        str | None, typer.Option("--name", help="Name of the instance (default: the image's, with a number).")
+    ] = None,
     instances: Annotated[int, typer.Option("--instances", min=1, max=100, help="Number of instances.")] = 1,
     asked: RequestedLimits,
     publish: Annotated[
@@ -66,21 +71,25 @@ def run_command(
             help="NAME:PATH: a volume kept between runs, one per instance; or FOLDER:PATH: a folder of this machine.",
         ),
     ] = None,
-    env: Annotated[
-        list[str] | None, typer.Option("--env", "-e", help="NAME=VALUE, or NAME with its value in this environment.")
-    ] = None,
+    env: options.EnvOption,
     config: Annotated[
         list[str] | None, typer.Option("--config", help="FILE:PATH: mount a file of this machine over the image's.")
     ] = None,
     shell: Annotated[bool, typer.Option("--shell", help="Open a shell in the first instance.")] = False,
+    supervised: Annotated[
+        int | None, typer.Option("--supervised", help="The descriptor of who started it.", hidden=True)
+    ] = None,
     arch: options.RunArchOption,
     output: Annotated[options.OutputFolder, typer.Option(help="Folder of layouts.", envvar=options.OUTPUT_VARIABLE)],
     runtime: options.RuntimeOption,
 ) -> int:
     """Launch an image or a recipe under its limits.
 
-    Its log is followed until Ctrl-C.
+    Its log is followed until Ctrl-C, unless it is detached.
     """
+    _refuse_combination(instances, detach=detach, named=name is not None, shell=shell)
+    if detach and supervised is None:
+        return start_supervisor(sys.argv[1:], context.environment)
     build_env = context.build_env(runtime=runtime)
     image, plan = image_to_launch(subject, build_env, None, output, arch)
     wanted = run_options(
@@ -92,138 +101,106 @@ def run_command(
         config=config or (),
         surroundings=context.environment,
     )
+    within = stop_within(plan)
+    record = _record(image, subject, within, now=context.clock(), detached=detach)
     with (
         stopped_by_signals() as stopping,
-        contextlib.closing(Follower(stopping, shown=not context.as_json and not shell)) as follower,
+        _hosting(context, record, name, instances) as hosted,
+        contextlib.closing(Follower(shown=not (context.as_json or shell or detach), told=stopping.arm)) as follower,
         run_image(
             image,
-            wanted,
+            wanted if hosted is None else replace(wanted, name=hosted.folder.name),
             store=build_env.store,
             sandboxes=build_env.sandboxes(),
             progress=build_env.progress,
-            follow=follower,
+            follow=_logging(hosted, follower),
         ) as run,
+        hosted.serving(run, stopping.ask) if hosted is not None else contextlib.nullcontext(),
     ):
         close(build_env.progress)
         print_lines(*run_as_lines(run))
-        code = wait_for_run(run, shell=shell, stopping=stopping)
-    context.answer(_json(run, code))
+        if supervised is not None and hosted is not None:
+            _tell_detached(context, hosted.record)
+            leave_terminal(supervised)
+        code = wait_for_run(run, shell=shell, stopping=stopping, within=within)
+        if hosted is not None:
+            hosted.ended(code)
+    if not detach:
+        context.answer(_json(run, code))
     return code
 
 
-# --- options -----------------------------------------------------------------------------------------------
-
-
-def run_options(
-    instances: int,
-    limits: Limits,
-    *,
-    publish: Sequence[str],
-    volume: Sequence[str],
-    env: Sequence[str],
-    config: Sequence[str],
-    surroundings: Mapping[str, str],
-) -> RunOptions:
-    """Parse the options of `run`; `surroundings` is relbuild's environment. Raises UsageError."""
-    environment = dict(_variable(text, surroundings) for text in env)
-    mounts = [*(_volume(text) for text in volume), *(_config(text) for text in config)]
-    return RunOptions(instances, limits, tuple(map(_published, publish)), tuple(mounts), environment)
-
-
-def _variable(text: str, surroundings: Mapping[str, str]) -> tuple[str, str]:
-    """Parse NAME=VALUE, or NAME with relbuild's own value.
-
-    The latter keeps secrets off the command line, which every user's `ps` shows.
-    """
-    name, separator, value = text.partition("=")
-    if not name:
-        raise _malformed("--env", text, "NAME=VALUE, or NAME for its value in this environment")
-    if separator:
-        return name, value
-    if name not in surroundings:
+def _refuse_combination(instances: int, *, detach: bool, named: bool, shell: bool) -> None:
+    if instances > 1 and (detach or named):
         raise UsageError(
-            "variable-missing",
-            f"--env {name}: the environment variable is not set",
-            hint=f"export {name}=… first, or write --env {name}=VALUE",
+            "one-instance-only",
+            "--detach and --name are for one instance, and not for several with --instances",
+            hint="start them one after the other: each has its own name and settings",
         )
-    return name, surroundings[name]
+    if detach and shell:
+        raise UsageError(
+            "shell-detached",
+            "a detached instance has no shell here",
+            hint="leave out --shell, and open one with `relbuild exec NAME`",
+        )
 
 
-def _published(text: str) -> PublishedPort:
-    host, separator, container = text.rpartition(":")
-    words = (host if separator else container, container)
-    if not all(word.isascii() and word.isdigit() and int(word) <= _PORT_MOST for word in words) or container == "0":
-        raise _malformed("--publish", text, "HOST:CONTAINER, such as 8080:80, or one port for both; 0: any free one")
-    return PublishedPort(int(words[0]), int(words[1]))
+def stop_within(plan: SmokePlan) -> int:
+    """Return the milliseconds that an instance gets to stop: the recipe's, else ten seconds'."""
+    found = [check.within for check in plan.checks if check.kind == stop_check.DECLARATION.name]
+    return found[-1] if found else int(STOP_TIMEOUT * 1000)
 
 
-def _volume(text: str) -> HostMount:
-    source, _, path = text.rpartition(":")
-    if not source or not path.startswith("/") or (not _NAME.fullmatch(source) and "/" not in source):
-        raise _malformed("--volume", text, "NAME:/path/in/container or ./folder:/path/in/container")
-    return HostMount(source, path, named="/" not in source)
+def _record(image: Image, subject: str, within: int, *, now: float, detached: bool) -> InstanceRecord:
+    return InstanceRecord(
+        name="",
+        product=image.name,
+        version=dict(image.config.labels).get(media_types.VERSION, ""),
+        digest=image.digest,
+        subject=subject,
+        started=int(now * 1000),
+        detached=detached,
+        stop_signal=image.config.stop_signal or stop_check.DEFAULT_SIGNAL,
+        stop_within=within,
+    )
 
 
-def _config(text: str) -> HostMount:
-    source, _, path = text.rpartition(":")
-    if not source or not path.startswith("/"):
-        raise _malformed("--config", text, "FILE:/path/in/container")
-    return HostMount(source, path, read_only=True)
+@contextlib.contextmanager
+def _hosting(
+    context: CommandContext, record: InstanceRecord, name: str | None, instances: int
+) -> Iterator[HostedInstance | None]:
+    """Host a single instance, which other commands find by its name; None for several."""
+    if instances > 1:
+        yield None
+    else:
+        with host_instance(context.open_store().instances, record, name, context.clock) as hosted:
+            yield hosted
 
 
-def _malformed(option: str, text: str, form: str) -> UsageError:
-    return UsageError("option-malformed", f"invalid {option} '{text}'", hint=f"write {option} {form}")
+def _logging(hosted: HostedInstance | None, follower: Follower) -> Callable[[str, bytes], None]:
+    """Return a function that keeps the output of a hosted instance, and shows it."""
+
+    def follow(name: str, piece: bytes) -> None:
+        if hosted is not None:
+            hosted.log(piece)
+        follower(name, piece)
+
+    return follow
 
 
-# --- logs --------------------------------------------------------------------------------------------------
-
-
-class Follower:
-    """A writer of instances' output to stdout, line by line, each with the instance's name.
-
-    Control characters are escaped; a line of more than `LONGEST` bytes is broken. The first output arms `stopping`.
-    """
-
-    LONGEST = 16 << 10
-
-    def __init__(self, stopping: StopRequest, *, shown: bool) -> None:
-        self._stopping = stopping
-        self._shown = shown
-        self._open: dict[str, bytes] = {}
-        self._lock = threading.Lock()
-
-    def __call__(self, name: str, piece: bytes) -> None:
-        self._stopping.armed = True
-        if not self._shown:
-            return
-        with self._lock:
-            *lines, rest = (self._open.get(name, b"") + piece).split(b"\n")
-            if len(rest) > self.LONGEST:
-                lines, rest = [*lines, rest], b""
-            self._open[name] = rest
-            self._write(name, lines)
-
-    def close(self) -> None:
-        """Write lines that were not ended."""
-        with self._lock:
-            for name, rest in self._open.items():
-                self._write(name, [rest] if rest else [])
-            self._open.clear()
-
-    def _write(self, name: str, lines: Sequence[bytes]) -> None:
-        if lines:
-            texts = (escape_invisible(line.decode(errors="replace").rstrip("\r"), lines=False) for line in lines)
-            label = escape_invisible(name, lines=False)
-            print("\n".join(f"{label} | {text}" for text in texts), flush=True)
+def _tell_detached(context: CommandContext, record: InstanceRecord) -> None:
+    name = record.name
+    print_lines(f"`relbuild logs -f {name}` follows its log, `relbuild stop {name}` stops it")
+    context.answer({"name": name, "ports": [{"host": port.host, "container": port.container} for port in record.ports]})
 
 
 # --- while they run ------------------------------------------------------------------------------------------
 
 
-def wait_for_run(run: ImageRun, *, shell: bool, stopping: StopRequest) -> int:
-    """Wait until the instances end by themselves or the person stops them.
+def wait_for_run(run: ImageRun, *, shell: bool, stopping: StopRequest, within: int) -> int:
+    """Wait until the instances end by themselves or somebody stops them.
 
-    Returns the exit code.
+    `within`: milliseconds that they get to stop. Returns the exit code.
     """
     stopping.armed = True
     if shell and not stopping.asked.is_set():
@@ -232,15 +209,15 @@ def wait_for_run(run: ImageRun, *, shell: bool, stopping: StopRequest) -> int:
     else:
         while not stopping.asked.is_set() and not run.wait(_POLL_INTERVAL):
             pass
-    return _stop(run)
+    return _stop(run, (within if stopping.within is None else stopping.within) / 1000)
 
 
-def _stop(run: ImageRun) -> int:
+def _stop(run: ImageRun, within: float) -> int:
     living = [instance.name for instance in run.instances if instance.alive]
     if living:
         print_lines(f"stopping {', '.join(living)} with {run.stop_signal or 'SIGTERM'} (press Ctrl-C again to kill)")
         try:
-            run.stop()
+            run.stop(within)
         except KeyboardInterrupt:
             for instance in run.instances:
                 instance.kill()
@@ -261,35 +238,6 @@ def run_as_lines(run: ImageRun) -> Iterator[str]:
         for reading in instance.readings():
             if not reading.enforced:
                 yield f"  ! limit {reading.name} is not enforced: {reading.reason}"
-
-
-class StopRequest:
-    """A signal handler that stops instances cleanly.
-
-    Once instances run that can be stopped cleanly (`armed`), the first Ctrl-C or SIGTERM sets `asked`, and the next one
-    interrupts. Before that, the first one interrupts.
-    """
-
-    def __init__(self) -> None:
-        self.asked = threading.Event()
-        self.armed = False
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        if not self.armed or self.asked.is_set():
-            raise KeyboardInterrupt
-        self.asked.set()
-
-
-@contextlib.contextmanager
-def stopped_by_signals() -> Iterator[StopRequest]:
-    """Handle SIGINT and SIGTERM by a `StopRequest` during the block."""
-    stopping = StopRequest()
-    before = [(number, signal.signal(number, stopping)) for number in (signal.SIGINT, signal.SIGTERM)]
-    try:
-        yield stopping
-    finally:
-        for number, handler in before:
-            signal.signal(number, handler)
 
 
 def open_shell(instance: Instance) -> int:

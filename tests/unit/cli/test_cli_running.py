@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.cli.commands.run import Follower, StopRequest, run_options
+from pipeline.cli.log_follower import Follower
+from pipeline.cli.run_options import run_options
 from pipeline.errors import RelbuildError
 from pipeline.model.limits import Limits
 
@@ -27,7 +28,7 @@ def test_a_variable_that_is_not_set_is_an_error_and_not_an_empty_one(text: str, 
 
 
 def test_many_lines_are_written_each_with_its_name(capsys: pytest.CaptureFixture[str]) -> None:
-    follower = Follower(StopRequest(), shown=True)
+    follower = Follower()
     follower("a-1", b"one\ntwo\r\nthr")
     follower("a-2", b"\x1b[2Jother\n")
     follower("a-1", b"ee\n")
@@ -36,7 +37,7 @@ def test_many_lines_are_written_each_with_its_name(capsys: pytest.CaptureFixture
 
 
 def test_a_line_without_an_end_is_broken_and_what_is_left_is_written(capsys: pytest.CaptureFixture[str]) -> None:
-    follower = Follower(StopRequest(), shown=True)
+    follower = Follower()
     for _ in range(3):
         follower("a", b"x" * (Follower.LONGEST - 1))
     follower("a", b"end")

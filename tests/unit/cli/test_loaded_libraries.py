@@ -8,7 +8,10 @@ import sys
 
 from pipeline.cli import commands
 
-_LIGHT = ("completion", "doctor", "help", "nightly", "store", "store_du", "store_fsck", "version", "worker")
+_LIGHT = (
+    *("completion", "doctor", "exec", "help", "logs", "nightly", "ps", "rm", "stop", "store", "store_du", "store_fsck"),
+    *("version", "worker"),
+)
 """They load none of these libraries."""
 
 _OF_MIRRORS = (

@@ -27,7 +27,7 @@ from pipeline.sandbox.idmap import (
     IDS,
     first_id_of,
 )
-from pipeline.sandbox.instance import merge_environment, signal_number
+from pipeline.sandbox.instance import signal_number
 from pipeline.sandbox.limit_readings import resources_of, rlimits_of
 from pipeline.sandbox.output import Capture
 from pipeline.sandbox.runtime import last_message
@@ -36,6 +36,7 @@ from pipeline.sandbox.runtime_bundle import (
     ContainerPlan,
     Mount,
     ProcessPlan,
+    merge_environment,
     spec,
 )
 

@@ -1,0 +1,134 @@
+"""Copies between this process's standard streams and those of a command in an instance.
+
+The command gets pipes or a terminal of its own, never the person's: a process in a container could change the terminal,
+or the file, behind a descriptor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import select
+import signal
+import struct
+import termios
+import threading
+import tty
+from collections.abc import Callable, Iterator
+from dataclasses import field
+from types import FrameType
+
+from pipeline.lazy_dataclasses import dataclass
+
+_PIECE = 65536
+_SIZE = struct.Struct("4H")
+"""`struct winsize` (ioctl_tty(2)): rows, columns, and two unused numbers."""
+
+_LAST_OUTPUT_TIMEOUT = 5.0
+"""Seconds that output may take to be copied after the command's end: nothing holds its pipes open then."""
+
+
+@dataclass(slots=True)
+class CopiedStreams:
+    """Three descriptors for a command, and the threads that copy from and to them."""
+
+    given: tuple[int, int, int]
+    threads: list[threading.Thread] = field(default_factory=list)
+
+    def started(self) -> None:
+        """Close this process's copies of the descriptors, once the command has its own."""
+        for stream in set(self.given):
+            os.close(stream)
+
+    def finish(self) -> None:
+        """Wait until all output has been copied."""
+        for thread in self.threads:
+            thread.join(_LAST_OUTPUT_TIMEOUT)
+
+
+def piped_streams(*, stdin: bool) -> CopiedStreams:
+    """Return pipes that are copied to stdout and stderr, and with `stdin` from stdin.
+
+    Without, the input is empty.
+    """
+    streams = CopiedStreams((-1, -1, -1))
+    source, feed = os.pipe()
+    if stdin:
+        threading.Thread(target=_copy, args=(0, feed), name="stdin", daemon=True).start()
+    else:
+        os.close(feed)
+    ends = []
+    for number in (1, 2):
+        read, write = os.pipe()
+        thread = threading.Thread(target=_copy, args=(read, number, False), name=f"stream-{number}", daemon=True)
+        thread.start()
+        streams.threads.append(thread)
+        ends.append(write)
+    streams.given = (source, ends[0], ends[1])
+    return streams
+
+
+def _copy(source: int, target: int, close_target: bool = True) -> None:
+    """Copy until the end of `source`, or until nobody reads `target`."""
+    try:
+        with contextlib.suppress(OSError):
+            while piece := os.read(source, _PIECE):
+                while piece:
+                    piece = piece[os.write(target, piece) :]
+    finally:
+        if source != 0:
+            os.close(source)
+        if close_target:
+            os.close(target)
+
+
+@contextlib.contextmanager
+def terminal_streams(resized: Callable[[], None]) -> Iterator[CopiedStreams]:
+    """Yield a new terminal that is copied from and to the person's, which is raw meanwhile.
+
+    `resized` is called in the main thread when its size changed.
+    """
+    master, slave = os.openpty()
+    tty.setraw(slave)  # It only carries bytes to the terminal in the container, which echoes.
+    before = termios.tcgetattr(0)
+    _copy_size(master)
+
+    def on_resize(number: int, frame: FrameType | None) -> None:
+        _copy_size(master)
+        resized()
+
+    handler = signal.signal(signal.SIGWINCH, on_resize)
+    streams = CopiedStreams((slave, slave, slave))
+    thread = threading.Thread(target=_copy_terminal, args=(master,), name="terminal", daemon=True)
+    streams.threads.append(thread)
+    tty.setraw(0, termios.TCSADRAIN)  # What was typed ahead is for the command.
+    try:
+        thread.start()
+        yield streams
+    finally:
+        streams.finish()
+        termios.tcsetattr(0, termios.TCSADRAIN, before)
+        signal.signal(signal.SIGWINCH, handler)
+
+
+def _copy_size(master: int) -> None:
+    with contextlib.suppress(OSError):
+        size = fcntl.ioctl(0, termios.TIOCGWINSZ, bytes(_SIZE.size))
+        fcntl.ioctl(master, termios.TIOCSWINSZ, size)
+
+
+def _copy_terminal(master: int) -> None:
+    """Copy between the person's terminal and `master` until its other side is closed (EIO)."""
+    sources = [0, master]
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                for source in select.select(sources, [], [])[0]:
+                    piece = os.read(source, _PIECE)
+                    if source == 0 and not piece:
+                        sources.remove(0)
+                    while piece:
+                        piece = piece[os.write(master if source == 0 else 1, piece) :]
+    finally:
+        os.close(master)

@@ -1,0 +1,58 @@
+"""The `stop` command: stop instances with their image's stop signal."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pipeline.cli import options
+from pipeline.cli.app import CommandContext, command
+from pipeline.cli.messages import print_lines
+from pipeline.errors import EnvironmentLacking
+from pipeline.instances import InstanceFolder, find_instance, request_stop
+
+_CLEARING_TIMEOUT = 30.0
+"""Seconds that a supervisor gets to kill its instance and clear its sandbox, beyond the time to stop; it takes one."""
+
+
+@command(rank=94, progress=None)
+def stop_command(
+    context: CommandContext,
+    *,
+    names: options.InstancesArgument,
+    within: Annotated[
+        float | None,
+        typer.Option("--within", "-t", min=0, help="Seconds until it is killed (default: the recipe's, else 10)."),
+    ] = None,
+) -> int:
+    """Stop instances.
+
+    Each gets its image's stop signal, and is killed if it does not end in time.
+    """
+    root = context.open_store().instances
+    folders = [find_instance(root, name) for name in names]
+    for folder in folders:
+        request_stop(folder, None if within is None else int(within * 1000))
+    stopped = [(folder.name, _exit_code(folder, within)) for folder in folders]
+    for name, code in stopped:
+        print_lines(f"{name} ended with exit code {code}")
+    context.answer({"stopped": [{"name": name, "exit_code": code} for name, code in stopped]})
+    return 0
+
+
+def _exit_code(folder: InstanceFolder, within: float | None) -> int | None:
+    """Wait for the end of an instance that stops; return its exit code.
+
+    None: its supervisor was killed.
+    """
+    record = folder.record()
+    usual = record.stop_within / 1000 if record is not None else 0.0
+    if not folder.wait_until_ended((usual if within is None else within) + _CLEARING_TIMEOUT):
+        raise EnvironmentLacking(
+            "instance-not-ended",
+            f"'{folder.name}' has not ended",
+            hint="`relbuild doctor` shows whether this machine is in order; `relbuild rm --force` tries again",
+        )
+    record = folder.record()
+    return record.exit_code if record is not None else None

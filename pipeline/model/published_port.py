@@ -1,0 +1,16 @@
+"""Data class for a port of a container that is published on the host's loopback."""
+
+from __future__ import annotations
+
+from pipeline.lazy_dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedPort:
+    """A port of the container, published on the host's loopback.
+
+    `host` is that of the first instance, the next one has the next; 0: any free one.
+    """
+
+    host: int
+    container: int

@@ -1,0 +1,172 @@
+"""The control socket of a supervisor, with commands of this machine in place of those of an instance."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from pipeline.errors import RelbuildError, SmokeError
+from pipeline.instances import ExecRequest, InstanceFolder, open_exec_session, request_stop, supervisor_pid
+from pipeline.instances.control_protocol import MESSAGE_LIMIT, socket_path
+from pipeline.instances.control_server import serve_control
+from pipeline.sandbox import Instance
+
+
+@dataclass
+class Attached:
+    running: subprocess.Popen[bytes]
+    command: Any = field(default_factory=lambda: SimpleNamespace(refusal="no such program"))
+    resized: int = 0
+
+    def wait(self, timeout: float) -> int | None:
+        return self.running.poll()
+
+    def resize(self) -> None:
+        self.resized += 1
+
+
+@dataclass
+class MachineInstance:
+    """Runs commands on this machine, as they are asked for."""
+
+    ran: list[Attached] = field(default_factory=list)
+    asked: list[tuple[str, Mapping[str, str], bool]] = field(default_factory=list)
+
+    @contextlib.contextmanager
+    def attach(
+        self,
+        argv: Sequence[str],
+        streams: tuple[int, int, int],
+        *,
+        user: str,
+        environment: Mapping[str, str],
+        terminal: bool,
+    ) -> Iterator[Attached]:
+        if user == "nobody-here":
+            raise SmokeError("user-unknown", "no such user", hint="another")
+        if argv[0] == "ended":
+            raise FileNotFoundError
+        self.asked.append((user, environment, terminal))
+        attached = Attached(subprocess.Popen(argv, stdin=streams[0], stdout=streams[1], stderr=streams[2]))
+        self.ran.append(attached)
+        try:
+            yield attached
+        finally:
+            attached.running.kill()
+            attached.running.wait()
+
+
+@pytest.fixture
+def instance() -> MachineInstance:
+    return MachineInstance()
+
+
+@pytest.fixture
+def stops() -> list[int | None]:
+    return []
+
+
+@pytest.fixture
+def folder(tmp_path: Path, instance: MachineInstance, stops: list[int | None]) -> Iterator[InstanceFolder]:
+    place = tmp_path / ("long" * 40)  # Longer than an address of a socket may be.
+    place.mkdir()
+    with serve_control(place, cast(Instance, instance), stops.append):
+        yield InstanceFolder(place)
+
+
+def run(folder: InstanceFolder, *argv: str, text: bytes = b"", **how: Any) -> tuple[int, bytes]:
+    """The exit status of a command, and what it printed."""
+    (source, feed), (read, write) = os.pipe(), os.pipe()
+    session = open_exec_session(folder, ExecRequest(argv, **how), (source, write, write))
+    with contextlib.closing(session), os.fdopen(read, "rb") as said:
+        os.close(source)
+        os.close(write)
+        with os.fdopen(feed, "wb") as file:
+            file.write(text)
+        code, _ = session.outcome()
+        return code, said.read()
+
+
+def test_a_command_has_the_streams_and_settings_that_were_given(
+    folder: InstanceFolder, instance: MachineInstance
+) -> None:
+    assert run(folder, "sh", "-c", "cat; exit 7", text=b"in", user="27", environment=("A=b=c",)) == (7, b"in")
+    assert instance.asked == [("27", {"A": "b=c"}, False)]
+
+
+def test_a_command_that_was_not_found_is_told_with_the_reason(folder: InstanceFolder) -> None:
+    read, write = os.pipe()
+    session = open_exec_session(folder, ExecRequest(("sh", "-c", "exit 127")), (read, write, write))
+    assert session.outcome() == (127, "no such program")
+    session.close()
+    os.close(read)
+    os.close(write)
+
+
+def test_an_error_of_the_supervisor_keeps_its_code_and_hint(folder: InstanceFolder) -> None:
+    with pytest.raises(RelbuildError) as raised:
+        run(folder, "true", user="nobody-here")
+    assert (raised.value.code, raised.value.problems[0].hint) == ("user-unknown", "another")
+
+
+def test_an_instance_that_has_ended_meanwhile_is_told(folder: InstanceFolder) -> None:
+    assert run(folder, "ended")[0] == 137
+
+
+def test_whoever_goes_away_ends_the_command(folder: InstanceFolder, instance: MachineInstance) -> None:
+    read, write = os.pipe()
+    session = open_exec_session(folder, ExecRequest(("sh", "-c", "echo up; exec sleep 600")), (read, write, write))
+    os.close(write)
+    with os.fdopen(read, "rb") as said:
+        assert said.readline() == b"up\n"
+        session.resize()
+        session.close()
+        assert said.read() == b""
+    assert instance.ran[0].running.wait(10) == -9
+    assert instance.ran[0].resized
+
+
+def test_a_stop_is_passed_on_with_its_time(folder: InstanceFolder, stops: list[int | None]) -> None:
+    request_stop(folder, None)
+    request_stop(folder, 1500)
+    assert stops == [None, 1500]
+
+
+def test_the_kernel_tells_who_the_supervisor_is(folder: InstanceFolder, tmp_path: Path) -> None:
+    assert supervisor_pid(folder) == os.getpid()
+    assert supervisor_pid(InstanceFolder(tmp_path / "missing")) is None
+
+
+@pytest.mark.parametrize(
+    "message",
+    [b"", b"{", b"[]", b'{"kind": "stop"}', b'{"kind": "exec", "request": {"argv": ["true"]}}', b'{"kind": "other"}'],
+)
+def test_what_is_no_request_gets_no_answer_and_harms_nobody(folder: InstanceFolder, message: bytes) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+        with socket_path(folder.path) as path:
+            connection.connect(path)
+        connection.send(message)
+        assert connection.recv(MESSAGE_LIMIT) == b""
+    assert run(folder, "true")[0] == 0
+
+
+def test_a_command_line_that_is_too_long_is_refused(folder: InstanceFolder) -> None:
+    with pytest.raises(RelbuildError) as raised:
+        run(folder, "echo", "x" * MESSAGE_LIMIT)
+    assert raised.value.code == "command-too-long"
+    assert run(folder, "true")[0] == 0
+
+
+def test_one_that_does_not_run_is_told_so(tmp_path: Path) -> None:
+    with pytest.raises(RelbuildError) as raised:
+        request_stop(InstanceFolder(tmp_path), None)
+    assert raised.value.code == "instance-ended"
