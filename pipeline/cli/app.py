@@ -95,14 +95,11 @@ class CommandContext:
     def open_store(self) -> Store:
         """Return the store, by default in the user's cache directory."""
         # Here and not above, as below: importing it takes longer than many commands run.
-        from pipeline.store import Store, given_key
+        from pipeline.store import Store, cache_folder, given_key
 
         environment = self.environment
-        home = Path(environment.get("HOME", "/root"))
-        cache = Path(environment.get("XDG_CACHE_HOME") or home / ".cache") / "relbuild"
-        return Store.open(
-            require_folder(self.store or cache / "store"), key=given_key(environment), tell=self.progress.warn
-        )
+        folder = require_folder(self.store or cache_folder(environment) / "store")
+        return Store.open(folder, key=given_key(environment), tell=self.progress.warn)
 
     def build_env(self, *, offline: bool = False, runtime: str | None = None) -> BuildEnvironment:
         """Return the environment of a build: the opened store, progress, clock, network."""

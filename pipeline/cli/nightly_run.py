@@ -12,8 +12,6 @@ import pipeline
 import pipeline.process as processes
 from pipeline.cli.app import CommandContext
 from pipeline.cli.key_files import PASSWORD_VARIABLES, password
-from pipeline.cli.mirror_options import rules_for
-from pipeline.cli.path_arguments import platforms_file
 from pipeline.digest import Digest, digest_file, identity
 from pipeline.errors import RelbuildError, UsageError
 from pipeline.model.absolute_path import absolute
@@ -37,8 +35,10 @@ from pipeline.nightly.snapshot import night_snapshot
 from pipeline.oci import load_signing_key, load_verifying_key
 from pipeline.prepare import BuildEnvironment
 from pipeline.recipes import load_platforms
+from pipeline.release import rules_for
 from pipeline.release.current_images import mirror_access
 from pipeline.repos.variables import environment_names
+from pipeline.shipped import platforms_file
 
 if TYPE_CHECKING:
     from pipeline.cli.commands.nightly import NightRequest

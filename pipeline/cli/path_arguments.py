@@ -5,16 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import pipeline
 from pipeline.errors import UsageError
-
-_BESIDE = Path(pipeline.__file__).parents[1]
-
-SHIPPED = _BESIDE / "relbuild" if (_BESIDE / "relbuild" / "recipes").is_dir() else _BESIDE
-"""The folder with recipes/, templates/ and docs/: in the module `relbuild` that a wheel installs, else the checkout."""
-
-SHIPPED_RECIPES = (SHIPPED / "recipes",)
-"""Folders of the product recipes and platforms that come with relbuild."""
 
 
 def require_folder(path: Path) -> Path:
@@ -31,14 +22,6 @@ def require_folder(path: Path) -> Path:
     return path
 
 
-def locks_folder(recipe: Path) -> Path | None:
-    """Return the working directory for the locks of recipes that are installed with relbuild.
-
-    They are not written beside those: others use them too. None for all other recipes.
-    """
-    return Path() if SHIPPED != _BESIDE and recipe.parent in SHIPPED_RECIPES else None
-
-
 def require_key_file(path: Path) -> Path:
     """Return `path` unless it is a key itself, which no message may show.
 
@@ -51,15 +34,6 @@ def require_key_file(path: Path) -> Path:
             hint="write the key to a file that only you can read, and give its name",
         )
     return path
-
-
-def platforms_file(*folders: Path) -> Path:
-    """Return the file that defines platforms: the first that exists, else the first looked for.
-
-    The folders are searched, then those that come with relbuild.
-    """
-    files = [folder / "repositories.yaml" for folder in (*folders, *SHIPPED_RECIPES)]
-    return next((file for file in files if file.exists()), files[0])
 
 
 def names_layout(text: str) -> bool:

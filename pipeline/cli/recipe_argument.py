@@ -6,13 +6,7 @@ from pathlib import Path
 
 from pipeline.build import architecture_to_run, load_or_build
 from pipeline.cli import options
-from pipeline.cli.path_arguments import (
-    SHIPPED_RECIPES,
-    locks_folder,
-    names_layout,
-    platforms_file,
-    require_folder,
-)
+from pipeline.cli.path_arguments import names_layout, require_folder
 from pipeline.compression import Compression
 from pipeline.launch import default_smoke_plan
 from pipeline.model.image import Image
@@ -27,6 +21,7 @@ from pipeline.oci import (
 )
 from pipeline.prepare import BuildEnvironment, BuildOptions
 from pipeline.recipes import find_recipe
+from pipeline.shipped import SHIPPED_RECIPES, locks_folder, platforms_file
 
 
 def build_options(

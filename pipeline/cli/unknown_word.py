@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 
 from pipeline.cli import commands
-from pipeline.cli.path_arguments import SHIPPED_RECIPES
 from pipeline.errors import UsageError
+from pipeline.shipped import SHIPPED_RECIPES
 
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
 """A word that may be a command: no path, no file with a suffix, no option."""

@@ -26,6 +26,7 @@ with imported_when_used(__name__):
     from pipeline.release.move import MoveResult, promote, rollback
     from pipeline.release.prune import prune, undo_pruning
     from pipeline.release.publish import PublishOptions, publish
+    from pipeline.release.rules_file import rules_for
     from pipeline.release.scrub_mirror import scrub
     from pipeline.release.serve_gate import refuse_untested
     from pipeline.release.tag_changes import HistoryStep, history
@@ -55,6 +56,7 @@ __all__ = [
     "refuse_untested",
     "require_below",
     "rollback",
+    "rules_for",
     "scrub",
     "undo_pruning",
     "validate_reference",

@@ -41,6 +41,7 @@ with imported_when_used(__name__):
         store_usage,
     )
     from pipeline.store.seal_key import KEY_FILE_VARIABLE, KEY_VARIABLE, given_key
+    from pipeline.store.store_folders import cache_folder
 
 __all__ = [
     "KEY_FILE_VARIABLE",
@@ -50,6 +51,7 @@ __all__ = [
     "GarbageCollected",
     "Store",
     "StoreChecked",
+    "cache_folder",
     "check_store",
     "collect_garbage",
     "copy_into",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.errors import EnvironmentLacking
@@ -12,6 +13,12 @@ STORE_FOLDERS = ("blobs", "results", "trees", "metadata", "locks", "tmp", "users
 
 READ_ONLY_ERRNOS = (errno.EROFS, errno.EACCES, errno.EPERM)
 """Errors of writing to a store that is read-only for this process."""
+
+
+def cache_folder(environment: Mapping[str, str]) -> Path:
+    """Return relbuild's folder in the user's cache directory (XDG Base Directory Specification)."""
+    cache = environment.get("XDG_CACHE_HOME") or Path(environment.get("HOME", "/root"), ".cache")
+    return Path(cache) / "relbuild"
 
 
 def make_store_folders(root: Path) -> None:

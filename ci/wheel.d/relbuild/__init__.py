@@ -1,5 +1,49 @@
-"""relbuild: container images from RPM recipes. The module of an installed relbuild; its code is in `pipeline`."""
+"""relbuild: container images from RPM recipes. `relbuild help api` describes these names."""
 
 from pipeline import __version__
+from pipeline.api import (
+    BuildError,
+    BuiltProduct,
+    EnvironmentLacking,
+    LockedProduct,
+    LockMode,
+    Problem,
+    Progress,
+    PublicationRefused,
+    PublicationResult,
+    RecipeError,
+    RelbuildError,
+    ResolutionError,
+    Settings,
+    SmokeError,
+    UsageError,
+    VerificationError,
+    build,
+    enter_user_namespace,
+    publish,
+    resolve,
+)
 
-__all__ = ["__version__"]
+__all__ = [
+    "BuildError",
+    "BuiltProduct",
+    "EnvironmentLacking",
+    "LockMode",
+    "LockedProduct",
+    "Problem",
+    "Progress",
+    "PublicationRefused",
+    "PublicationResult",
+    "RecipeError",
+    "RelbuildError",
+    "ResolutionError",
+    "Settings",
+    "SmokeError",
+    "UsageError",
+    "VerificationError",
+    "__version__",
+    "build",
+    "enter_user_namespace",
+    "publish",
+    "resolve",
+]

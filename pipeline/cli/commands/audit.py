@@ -14,7 +14,6 @@ from pipeline.cli.app import CommandContext, command
 from pipeline.cli.key_files import open_verifying_key
 from pipeline.cli.messages import print_error
 from pipeline.cli.mirror_options import identity_for
-from pipeline.cli.path_arguments import platforms_file
 from pipeline.errors import FixesLacking
 from pipeline.mirror.address_parser import is_address, parse_address
 from pipeline.model.advisory import SECURITY, Threshold, age_in_days, exceeding
@@ -27,6 +26,7 @@ from pipeline.release import (
     audit,
     require_below,
 )
+from pipeline.shipped import platforms_file
 
 _SHOWN = 6
 """Names of packages or CVEs that a line shows."""

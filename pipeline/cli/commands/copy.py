@@ -11,11 +11,11 @@ from pipeline.cli import options
 from pipeline.cli.app import CommandContext, command
 from pipeline.cli.key_files import open_either_key
 from pipeline.cli.messages import print_lines
-from pipeline.cli.mirror_options import identity_for, rules_for
+from pipeline.cli.mirror_options import identity_for
 from pipeline.cli.move_format import move_as_json, move_text
 from pipeline.cli.progress_display import bytes_text
 from pipeline.mirror.address_parser import parse_address
-from pipeline.release import CopyResult, copy
+from pipeline.release import CopyResult, copy, rules_for
 
 
 @command(rank=130)

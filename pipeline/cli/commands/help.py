@@ -10,8 +10,8 @@ import typer
 
 from pipeline.cli import commands
 from pipeline.cli.app import CommandContext, app, command
-from pipeline.cli.path_arguments import SHIPPED
 from pipeline.errors import UsageError
+from pipeline.shipped import SHIPPED
 
 _DOCUMENTS = SHIPPED / "docs"
 

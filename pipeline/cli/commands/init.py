@@ -13,8 +13,10 @@ import typer
 
 from pipeline.cli.app import CommandContext, command
 from pipeline.cli.messages import print_lines
-from pipeline.cli.path_arguments import SHIPPED, platforms_file, require_folder
+from pipeline.cli.path_arguments import require_folder
 from pipeline.recipes import STARTER, CiSystem, NewCatalogue, Platforms, load_platforms, write_catalogue
+from pipeline.shipped import SHIPPED, platforms_file
+from pipeline.store import cache_folder
 
 _LOCAL = "local"
 _ELSEWHERE = "centos-stream-9"
@@ -92,8 +94,7 @@ def init_command(
 def _found(context: CommandContext, platforms: Platforms, arch: str) -> str:
     """Return the platform of a development mirror, else of this machine, else a free one."""
     environment = context.environment
-    cache = Path(environment.get("XDG_CACHE_HOME") or Path(environment.get("HOME", "/root"), ".cache"))
-    mirror = Path(environment.get("RELBUILD_MIRROR") or cache / "relbuild/mirror")
+    mirror = Path(environment.get("RELBUILD_MIRROR") or cache_folder(environment) / "mirror")
     if (mirror / arch / "base/repodata/repomd.xml").is_file():
         return _LOCAL
     own = machine.freedesktop_os_release() if Path("/etc/os-release").exists() else {}

@@ -10,9 +10,9 @@ import typer
 from pipeline.cli import options
 from pipeline.cli.app import CommandContext, command
 from pipeline.cli.messages import print_lines
-from pipeline.cli.path_arguments import platforms_file
 from pipeline.errors import UsageError
 from pipeline.recipes import Scaffold, load_platforms, write_scaffold
+from pipeline.shipped import platforms_file
 
 _BASE = "base.yaml"
 """A recipe that every new one beside it includes, so that all share its layer."""

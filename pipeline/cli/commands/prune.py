@@ -12,11 +12,10 @@ import typer
 from pipeline.cli import options
 from pipeline.cli.app import CommandContext, command
 from pipeline.cli.messages import print_lines
-from pipeline.cli.mirror_options import rules_for
 from pipeline.cli.progress_display import bytes_text
 from pipeline.mirror.address_parser import parse_address
 from pipeline.mirror.retention.pruning import PruningResult, UndoResult
-from pipeline.release import prune, undo_pruning
+from pipeline.release import prune, rules_for, undo_pruning
 
 _SHOWN = 30
 """Pruned tags and manifests that a terminal shows."""

@@ -11,14 +11,13 @@ from pipeline.cli import options
 from pipeline.cli.app import CommandContext, command
 from pipeline.cli.key_files import open_signing_key
 from pipeline.cli.messages import print_lines
-from pipeline.cli.mirror_options import rules_for
 from pipeline.cli.move_format import limits_as_json, move_as_json, move_text
 from pipeline.cli.path_arguments import built_layout
 from pipeline.cli.progress_display import bytes_text
 from pipeline.mirror.address_parser import parse_address
 from pipeline.model.enforcement import enforcement_lines
 from pipeline.model.publication import Publication
-from pipeline.release import PublishOptions, publish
+from pipeline.release import PublishOptions, publish, rules_for
 
 _HINT = "give a layout made by `relbuild build`, such as output/NAME"
 

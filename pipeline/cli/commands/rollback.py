@@ -10,10 +10,10 @@ from pipeline.cli import options
 from pipeline.cli.app import CommandContext, command
 from pipeline.cli.key_files import open_signing_key
 from pipeline.cli.messages import print_lines
-from pipeline.cli.mirror_options import identity_for, rules_for
+from pipeline.cli.mirror_options import identity_for
 from pipeline.cli.move_format import moved_as_json, moved_as_lines
 from pipeline.mirror.address_parser import parse_address
-from pipeline.release import rollback
+from pipeline.release import rollback, rules_for
 
 
 @command(rank=120)

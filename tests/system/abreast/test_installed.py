@@ -8,6 +8,7 @@ import shutil
 import site
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,7 @@ class Installed:
         self.home.mkdir()
         self.environment = {
             "PATH": f"{self.venv / 'bin'}:{os.environ['PATH']}", "HOME": str(self.home), "RELBUILD_MIRROR": str(mirror),
+            "RELBUILD_KEY_PASSWORD": "for the test",
         }  # fmt: skip
         pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
         self._run(*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(self._source()))
@@ -76,6 +78,16 @@ def test_the_command_that_init_prints_ends_with_a_tested_image(installed: Instal
     assert report["smoke"]["passed"]
     again = json.loads(installed.ask("sh", "-c", f"{made['next']} --json"))
     assert again["built"][0]["passed"] and again["built"][0]["verdict_reused"]
+
+
+def test_the_example_of_the_python_api_builds_and_publishes(installed: Installed) -> None:
+    installed.ask("relbuild", "init", "by-hand")
+    text = (ROOT / "docs/api.md").read_text().partition("<!-- example -->")[2].partition("<!-- end -->")[0]
+    (installed.home / "by-hand/example.py").write_text(textwrap.dedent(text))
+    said = installed.ask("sh", "-c", "cd by-hand && relbuild keygen release && python example.py").splitlines()
+    assert said[0].startswith("hello: ") and said[0].endswith(" packages")
+    assert said[-1].endswith(" latest") or ", latest" in said[-1], said
+    assert (installed.home / "by-hand/mirror").is_dir()
 
 
 def test_recipes_and_documents_come_along_and_nothing_is_written_beside_them(installed: Installed) -> None:

@@ -15,6 +15,9 @@ from tests.support.source import PIPELINE, trees
 
 TWICE = {
     "DECLARATION": "what a file of model/checks declares, each of its kind",
+    "build": "the narrative, and what the Python API calls its use",
+    "publish": "the narrative, and what the Python API calls its use",
+    "resolve": "the step of a build, and what the Python API calls its use",
     "FORMAT": "the number that a document or a remembered result carries, each of its own",
     "LIMIT": "what a file of model/limits declares, each of its kind",
     "main": "where a program begins",
