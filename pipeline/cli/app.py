@@ -24,6 +24,8 @@ from pipeline.cli.options import (
     ProgressOption,
     QuietOption,
     StoreOption,
+    TimingsOption,
+    TraceOption,
     VerboseOption,
     VerboseWithoutLetter,
 )
@@ -161,6 +163,7 @@ def command(
         *([_parameter("as_json", JsonOption)] if json else ()),
         *([_parameter("progress", ProgressOption, progress)] if progress is not None else ()),
         *([_parameter("quiet", QuietOption)] if progress is not None else ()),
+        *([_parameter("timings", TimingsOption), _parameter("trace", TraceOption)] if progress is not None else ()),
     ]
 
     def declare(function: Callable[..., int]) -> Callable[..., int]:
@@ -177,7 +180,8 @@ def command(
             style, as_json = given.pop("progress", ProgressStyle.NONE), given.pop("as_json", False)
             style = ProgressStyle.NONE if given.pop("quiet", False) else style
             store, verbose = given.pop("store", None), given.pop("verbose", False)
-            context = CommandContext(open_progress(style), as_json, store, verbose)
+            shown = _recorded(open_progress(style), given.pop("timings", False), given.pop("trace", None))
+            context = CommandContext(shown, as_json, store, verbose)
             perform(lambda context: function(context, **given), context)
 
         vars(run)["__signature__"] = own.replace(parameters=parameters, return_annotation=None)
@@ -193,6 +197,17 @@ def command(
         return function
 
     return declare
+
+
+def _recorded(shown: Progress, timings: bool, trace: Path | None) -> Progress:
+    """Return the progress, recorded if the user wants to know where the time goes."""
+    if not timings and trace is None:
+        return shown
+    from pipeline.cli.progress_recorder import ProgressRecorder, require_writable
+
+    if trace is not None:
+        require_writable(trace)
+    return ProgressRecorder(shown, timings=timings, trace=trace)
 
 
 def _name_argument(parameter: inspect.Parameter) -> None:

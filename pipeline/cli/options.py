@@ -50,6 +50,14 @@ ProgressOption = Annotated[
 QuietOption = Annotated[
     bool, typer.Option("--quiet", "-q", help="Show no progress, as `--progress none`."), Default(False)
 ]
+TimingsOption = Annotated[
+    bool, typer.Option("--timings", help="Show at the end where the time went: wall clock, CPU, bytes."), Default(False)
+]
+TraceOption = Annotated[
+    Path | None,
+    typer.Option("--trace", help="Write the course of the work to FILE, for Chrome's tracing or Perfetto."),
+    Default(None),
+]
 VerboseOption = Annotated[
     bool,
     typer.Option("--verbose", "-v", help="Show all of a result that did not change, and the causes of an error."),
