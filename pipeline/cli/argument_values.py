@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.cli.path_arguments import SHIPPED_RECIPES, platforms_file
+from pipeline.shipped import SHIPPED_RECIPES, platforms_file
 
 _PLATFORM = re.compile(r"^  (\w[\w.-]*):\s*(?:#.*)?$")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
