@@ -126,7 +126,7 @@ def test_no_date_of_an_advisory_is_too_strange(text: str) -> None:
 
 @given(st.lists(st.one_of(VALUES, st.sampled_from(ODD_URLS)), max_size=5))
 def test_a_mirrorlist_with_nonsense_in_it_keeps_what_is_good(lines: list[str]) -> None:
-    data = "\n".join((*lines, "https://good.test/")).encode(errors="surrogatepass")
+    data = "\n".join(("# mirrors", *lines, "https://good.test/")).encode(errors="surrogatepass")
     assert "https://good.test" in parse_mirrorlist(data, "list")
 
 
