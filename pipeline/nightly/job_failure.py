@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import traceback
 from collections.abc import Sequence
@@ -67,29 +68,41 @@ def smoke_failed_product(job: Job, report: SmokeReport | None, progress_log: Pro
     explains it.
     """
     failures = shared_failures(report) if report else ()
-    sentences = [_sentence(one, report) for one in failures if report] or ["the image was not launched"]
+    told = [_told(one, report) for one in failures if report] or [("the image was not launched",)]
     cause, log = _log_of(failures, report) if report else ("", ())
     several, folder = len(job.product.architectures) > 1, job.product.name
     if several and report is not None:
         arch = rpm_arch(report.config.architecture)
-        folder, sentences = f"{folder}.{arch}", [f"{arch}: {sentence}" for sentence in sentences]
+        folder, told = f"{folder}.{arch}", [(f"{arch}: {first}", *others) for first, *others in told]
     failure = Failure(
         Stage.SMOKE,
         "smoke-failed",
-        "\n".join(sentences),
-        place=next((one.place for one in failures if one.place), job.product.recipe),
+        "\n".join(line for lines in told for line in lines),
+        place=next((_place(one.place, job) for one in failures if one.place), job.product.recipe),
         hint=f"see {job.settings.output / folder}.report/ for the check results and the containers' logs",
         log=log or tuple(progress_log.lines),
         command=command_for(job.product, job.settings),
         cause=cause,
     )
-    return _as_given(_with_failure(tested_product(job.product, [report]), sentences[0], failure), job)
+    product = tested_product(job.product, [report])
+    checks = tuple(replace(check, place=_place(check.place, job)) for check in product.published.checks)
+    product = replace(product, published=replace(product.published, checks=checks))
+    return _as_given(_with_failure(product, told[0][0], failure), job)
 
 
-def _sentence(failure: SharedFailure, report: SmokeReport) -> str:
+def _told(failure: SharedFailure, report: SmokeReport) -> tuple[str, ...]:
+    """Return a failure as lines: the sentence with its instances, what templates rendered to."""
     instances = instances_text(failure, report)
-    rendered = "".join(f"; {text.sentence}" for text in failure.from_templates)
-    return f"{failure.sentence}{rendered}" + (f" ({instances})" if instances else "")
+    sentence = f"{failure.sentence} ({instances})" if instances else failure.sentence
+    return (sentence, *(text.sentence for text in failure.from_templates))
+
+
+def _place(place: str, job: Job) -> str:
+    """Return a check's place as the night's options name the recipe's folder.
+
+    It is relative to that folder.
+    """
+    return os.path.normpath(Path(job.product.recipe).parent / place) if place else ""
 
 
 def _log_of(failures: Sequence[SharedFailure], report: SmokeReport) -> tuple[str, tuple[str, ...]]:
@@ -134,12 +147,7 @@ def _as_given(product: Product, job: Job) -> Product:
         hint=named(failure.hint),
         log=tuple(map(named, failure.log)),
     )
-    checks = tuple(replace(check, place=named(check.place)) for check in product.published.checks)
-    return replace(
-        product,
-        run=replace(product.run, why=named(product.run.why), failure=failure),
-        published=replace(product.published, checks=checks),
-    )
+    return replace(product, run=replace(product.run, why=named(product.run.why), failure=failure))
 
 
 def _stage(error: RelbuildError) -> Stage:

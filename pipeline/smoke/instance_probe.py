@@ -27,6 +27,7 @@ from pipeline.model.value_comparison import SHOWN_LIMIT
 from pipeline.model.value_rules import Rule
 from pipeline.packages import DATABASE_LIMIT, Installed, read_all_installed, require_database_size
 from pipeline.sandbox import Instance, RootFs, find_emulator
+from pipeline.smoke.log_lines import explaining_line
 from pipeline.smoke.network_probes import probe_http, probe_stream
 from pipeline.smoke.procfs import list_listeners, list_processes, open_root
 
@@ -54,11 +55,24 @@ def describe_exit(instance: Instance) -> str:
     if killed and code == 137:
         limit = instance.limits[MEMORY]
         why = f" (killed: out of memory{f', limit {limit / (1 << 20):g} MiB' if limit else ''})"
-    return f"exit code {code}{why}; last log lines: {_last_lines(instance.log) or 'none'}"
+    return f"exit code {code}{why}; {describe_log(instance.log)}"
+
+
+def describe_log(log: bytes) -> str:
+    """Return the first line of a log that may explain a failure, or else its last lines."""
+    lines = log.decode(errors="replace").strip().splitlines()
+    found = explaining_line(lines)
+    if found is not None:
+        return f"the log says: {lines[found].strip()[:SHOWN_LIMIT]}"
+    return f"last log lines: {_last_lines(log) or 'none'}"
 
 
 def _last_lines(log: bytes) -> str:
-    return log[-SHOWN_LIMIT:].decode(errors="replace").strip()
+    """Return the end of a log, from the beginning of a line if there is one in it."""
+    end = log[-SHOWN_LIMIT:]
+    if len(log) > SHOWN_LIMIT and log[-SHOWN_LIMIT - 1 : -SHOWN_LIMIT] != b"\n" and b"\n" in end.rstrip():
+        end = end[end.index(b"\n") + 1 :]
+    return end.decode(errors="replace").strip()
 
 
 @dataclass(frozen=True, slots=True)

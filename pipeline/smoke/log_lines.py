@@ -26,7 +26,8 @@ _SEVERE = re.compile(
 
 _TELLING = re.compile(
     r"\b(?:cannot|can't|could not|couldn't|unable to|failed|failure|denied|refused|no such|not found|not permitted"
-    r"|invalid|unrecognized|unknown|already in use|read-only file system|no space left|timed out"
+    r"|invalid|unrecognized|unresolved|unsupported|bad directive|syntax error|unknown"
+    r"|already in use|read-only file system|no space left|timed out"
     r"|aborted|aborting|killed|error)\b",
     re.IGNORECASE,
 )

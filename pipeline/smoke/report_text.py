@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from pipeline.escaping import escape_invisible
@@ -32,10 +33,14 @@ def _lines(report: SmokeReport) -> Iterator[str]:
         ready = f", ready after {format_seconds(instance.ready_after)}" if instance.ready_after is not None else ""
         role = f", {instance.role}" if instance.role else ""
         yield f"{instance.name}{role}{ready}{_used(instance)}"
+        skipped = Counter(check.detail for check in instance.checks if is_skipped(check))
         for check in instance.checks:
+            if is_skipped(check):
+                continue
             yield f"  {'✓' if check.passed else '✗'} {check.name} ({format_seconds(check.took)})"
             if not check.passed:
                 yield from (f"      {line}" for line in _told(check, instance, failures))
+        yield from (f"  ✗ {_checks(number)} {why}" for why, number in skipped.items())
         for limit in instance.limits:
             if not limit.enforced:
                 yield f"  ! limit {limit.name} is not enforced: {limit.reason}"
@@ -58,10 +63,14 @@ def _lines(report: SmokeReport) -> Iterator[str]:
     yield f"{verdict} in {format_seconds(report.took)} under {report.execution}"
 
 
+def _checks(number: int) -> str:
+    return "1 check" if number == 1 else f"{number} checks"
+
+
 def _told(check: CheckResult, instance: InstanceReport, failures: tuple[SharedFailure, ...]) -> Iterator[str]:
     """Yield why a check failed and its place in the recipe, or the instance that tells it."""
     of_check = (one for one in failures if one.check == check.name and instance.name in one.instances)
-    failure = None if is_skipped(check) else next(of_check, None)
+    failure = next(of_check, None)
     if failure is not None and failure.instances[0] != instance.name:
         yield f"as for {failure.instances[0]}"
         return
@@ -77,7 +86,8 @@ def _explained(instance: InstanceReport) -> str:
         return ""
     lines = instance.log.splitlines()
     cause = explaining_line(lines)
-    return "" if cause is None else lines[cause].strip()[:_LOG_LINE_LIMIT]
+    said = "" if cause is None else lines[cause].strip()[:_LOG_LINE_LIMIT]
+    return "" if any(said in check.detail for check in instance.checks if not check.passed) else said
 
 
 def format_neighbours(figures: NeighbourFigures) -> str:

@@ -64,7 +64,7 @@ def instances_text(failure: SharedFailure, report: SmokeReport) -> str:
     """Return the instances of a failure in words: `all 3 instances`, `mysql-1, mysql-2`, ""."""
     total = len(report.instances)
     if total > 1 and len(failure.instances) == total:
-        return f"all {total} instances"
+        return "both instances" if total == 2 else f"all {total} instances"
     return ", ".join(failure.instances)
 
 

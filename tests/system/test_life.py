@@ -107,6 +107,8 @@ def test_a_kill_that_the_plan_asks_for_is_not_named_as_what_went_wrong(examine: 
     assert names(report) == ["+ready", "-start 7", "+restarts", "+stops"]
     assert "SIGKILL" not in report.failure
     assert not report.instances[0].happened
+    before_the_restart, *_ = report.instances[0].log.split("[relbuild: restarted]")
+    assert "[relbuild: check 'start 7' failed " in before_the_restart
 
 
 def test_data_that_is_not_in_a_volume_does_not_survive(examine: Callable[..., SmokeReport], root: Path) -> None:

@@ -25,9 +25,10 @@ def test_a_shared_failure_is_told_once_with_the_first_line_that_explains_it(tmp_
     failure = product.run.failure
     assert failure is not None
     assert failure.message.split("\n") == [
-        "answers: exit code 1, not 0: cannot connect to mysql-1 (after 3 s); "
-        "command[2]: '{{ values.port }}' rendered to '3306' (mysql-1, mysql-2)",
-        "answers: exit code 2, not 0; command[2]: '{{ values.port }}' rendered to '3306' (mysql-read-only)",
+        "answers: exit code 1, not 0: cannot connect to mysql-1 (after 3 s) (mysql-1, mysql-2)",
+        "command[2]: '{{ values.port }}' rendered to '3306'",
+        "answers: exit code 2, not 0 (mysql-read-only)",
+        "command[2]: '{{ values.port }}' rendered to '3306'",
     ]
     assert failure.cause == "[ERROR] no space" and failure.place == "recipes/mysql.yaml:41: smoke.checks[0]"
     assert failure.log == ("mysql-1: boot", "mysql-1: [ERROR] no space", "mysql-1: bye")
@@ -51,7 +52,11 @@ def test_without_a_report_the_nights_own_lines_are_kept(tmp_path: Path) -> None:
 
 
 def test_a_place_is_named_as_the_nights_options_name_the_recipe(tmp_path: Path) -> None:
-    checks = (replace(SHARED.asked.checks[0], place=f"{tmp_path}/recipes/it.yaml:7: smoke"), SHARED.asked.checks[1])
-    product = failed(tmp_path, replace(SHARED, asked=replace(SHARED.asked, checks=checks)))
-    assert product.run.failure is not None and product.run.failure.place == "recipes/it.yaml:7: smoke"
-    assert product.published.checks[0].place == "recipes/it.yaml:7: smoke"
+    for place, named in [
+        ("it.yaml:7: smoke", "recipes/it.yaml:7: smoke"),
+        ("../base.yaml:3: smoke", "base.yaml:3: smoke"),
+    ]:
+        checks = (replace(SHARED.asked.checks[0], place=place), SHARED.asked.checks[1])
+        product = failed(tmp_path, replace(SHARED, asked=replace(SHARED.asked, checks=checks)))
+        assert product.run.failure is not None and product.run.failure.place == named
+        assert product.published.checks[0].place == named

@@ -18,6 +18,7 @@ from pipeline.model.report import CheckResult, InstanceReport, SmokeReport
 from pipeline.model.smoke import Check, RenderedText, SmokePlan
 from pipeline.recipes import load_recipe
 from pipeline.smoke import failures_json, junit_report, report_json, report_lines
+from pipeline.smoke.instance_probe import describe_log
 from pipeline.smoke.log_lines import explaining_line, failure_mark, log_excerpt, shorten_log, with_marks
 from pipeline.smoke.shared_failures import instances_text, shared_failures
 
@@ -26,7 +27,7 @@ ANSWERS = Check(
     CheckKind("command"),
     5000,
     command=("mysql", "-P", "3306"),
-    place="recipes/mysql.yaml:41: smoke.checks[0]",
+    place="mysql.yaml:41: smoke.checks[0]",
     from_templates=(RenderedText("command[2]", "{{ values.port }}", "3306"),),
 )
 PLAN = SmokePlan(checks=(ANSWERS, Check("holds", CheckKind("command"), 5000)), instances=3)
@@ -80,6 +81,7 @@ def test_a_failed_check_names_its_line_and_what_its_template_rendered_to_everywh
     lines = report_lines(SHARED)
     assert f"      at {where}" in lines and f"      {rendered}" in lines
     assert [line for line in lines if "as for mysql-1" in line] == ["      as for mysql-1"]
+    assert lines.count("  ✗ 1 check skipped: it was stopped") == 3 and not [one for one in lines if "holds" in one]
     case = next(
         one
         for one in ElementTree.fromstring(junit_report(SHARED, "mysql")).iter("testcase")
@@ -143,6 +145,13 @@ def test_the_first_line_that_explains_is_the_first_with_a_severity_else_with_a_t
     lines = log.splitlines()
     number = explaining_line(lines)
     assert (None if number is None else lines[number]) == found
+
+
+def test_an_end_tells_the_line_that_explains_it_and_else_the_last_lines_whole() -> None:
+    assert describe_log(b"warming up\n# Fatal error, no such file\nbye") == "the log says: # Fatal error, no such file"
+    assert describe_log(b"one\ntwo\n") == "last log lines: one\ntwo" and describe_log(b"") == "last log lines: none"
+    cut = describe_log("\n".join(f"line {number}" for number in range(3000)).encode()).removeprefix("last log lines: ")
+    assert cut.endswith("line 2999") and all(line.startswith("line ") for line in cut.split("\n"))
 
 
 def test_an_excerpt_has_the_lines_around_the_cause_and_the_last_ones() -> None:
