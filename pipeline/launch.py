@@ -8,14 +8,14 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import field, replace
 from pathlib import Path
 
+from pipeline import layers, sandbox
+from pipeline import smoke as smoke_room
 from pipeline.beneath import GivenFolder, PathEscape, escape_error
 from pipeline.digest import identity
 from pipeline.errors import UsageError
-from pipeline.layers import read_contents, unpack_to_store
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.check_kind import Expectation
 from pipeline.model.checks import CheckKind, listening_check, port_check, stop_check
@@ -29,23 +29,6 @@ from pipeline.model.report import SmokeReport
 from pipeline.model.smoke import Check, SmokePlan
 from pipeline.oci import load_layout_image
 from pipeline.progress import Progress
-from pipeline.sandbox import (
-    BindMount,
-    Instance,
-    SandboxRegistry,
-    emulator_label,
-    launch,
-    open_network,
-    publish_port,
-)
-from pipeline.smoke import (
-    FailureHold,
-    draft_checks,
-    plan_digest,
-    read_report,
-    report_json,
-    smoke,
-)
 from pipeline.store import Store
 
 FORMAT = 4
@@ -80,13 +63,13 @@ def run_tests(
     plan: SmokePlan,
     *,
     store: Store,
-    sandboxes: SandboxRegistry,
+    sandboxes: sandbox.SandboxRegistry,
     progress: Progress,
     clock: Callable[[], float],
     again: bool = False,
     full: bool = False,
     folder: Path = Path(),
-    holding: FailureHold | None = None,
+    holding: smoke_room.FailureHold | None = None,
 ) -> SmokeResult:
     """Launch `image` under the limits of `plan` and ask its checks.
 
@@ -98,9 +81,9 @@ def run_tests(
     Raises UsageError `upgrade-from-missing`, EnvironmentLacking, such as `architecture-foreign`.
     """
     whole, plan = plan, plan_to_test(plan, full=full)
-    checks, runtime = plan_digest(plan), str(sandboxes.runtime)
+    checks, runtime = smoke_room.plan_digest(plan), str(sandboxes.runtime)
     older = _older(plan, folder, store) if plan.upgrade_from else None
-    emulator = emulator_label(image.config.architecture)
+    emulator = sandbox.emulator_label(image.config.architecture)
     name = identity(
         "smoke",
         FORMAT,
@@ -117,7 +100,7 @@ def run_tests(
         return SmokeResult(known, reused=True, evidence=evidence)
     lowers = unpack_layers(image, store, progress)
     before = (older, unpack_layers(older, store, progress)) if older else None
-    report = smoke(
+    report = smoke_room.smoke(
         image,
         lowers,
         plan,
@@ -130,7 +113,7 @@ def run_tests(
     )
     if not report.passed:
         return SmokeResult(report, reused=False, evidence=None)
-    store.remember(name, report_json(report))
+    store.remember(name, smoke_room.report_json(report))
     contents = _contents(image, store, progress)
     evidence = Evidence(image.digest, checks, runtime, plan == whole, report, contents)
     return SmokeResult(report, reused=False, evidence=evidence)
@@ -144,7 +127,7 @@ def plan_to_test(plan: SmokePlan, *, full: bool) -> SmokePlan:
 def _read_report(value: object) -> SmokeReport:
     if not isinstance(value, dict):
         raise TypeError("a report is an object")
-    return read_report(value)
+    return smoke_room.read_report(value)
 
 
 def _contents(image: Image, store: Store, progress: Progress) -> Contents:
@@ -153,14 +136,14 @@ def _contents(image: Image, store: Store, progress: Progress) -> Contents:
     known = store.recall_as(name, lambda value: from_json(Contents, value))
     if known is not None:
         return replace(known, name=image.name)
-    contents = read_contents(image, unpack_layers(image, store, progress))
+    contents = layers.read_contents(image, unpack_layers(image, store, progress))
     store.remember(name, to_json(contents))
     return contents
 
 
 def unpack_layers(image: Image, store: Store, progress: Progress) -> tuple[Path, ...]:
     """Unpack the layers of an image in the store, unless they are; return folders, lowest first."""
-    return tuple(unpack_to_store(layer, store=store, progress=progress) for layer in image.layers)
+    return tuple(layers.unpack_to_store(layer, store=store, progress=progress) for layer in image.layers)
 
 
 def _older(plan: SmokePlan, folder: Path, store: Store) -> Image:
@@ -231,7 +214,7 @@ class RunOptions:
 class ImageRun:
     """Instances that run for a person. `ports`: for each instance, (host, container)."""
 
-    instances: tuple[Instance, ...]
+    instances: tuple[sandbox.Instance, ...]
     ports: tuple[tuple[tuple[int, int], ...], ...]
     stop_signal: str
 
@@ -244,6 +227,9 @@ class ImageRun:
 
     def stop(self, within: float = STOP_TIMEOUT) -> None:
         """Send all of them the image's stop signal, and kill what still runs after `within` seconds."""
+        # Here and not above: a build that launches nothing does not need it.
+        from concurrent.futures import ThreadPoolExecutor
+
         with ThreadPoolExecutor(max_workers=len(self.instances), thread_name_prefix="stop") as pool:
             list(pool.map(lambda instance: instance.stop(self.stop_signal, within), self.instances))
         for instance in self.instances:
@@ -262,7 +248,7 @@ def run_image(
     options: RunOptions,
     *,
     store: Store,
-    sandboxes: SandboxRegistry,
+    sandboxes: sandbox.SandboxRegistry,
     progress: Progress,
     follow: Callable[[str, bytes], None],
 ) -> Iterator[ImageRun]:
@@ -273,12 +259,12 @@ def run_image(
     """
     lowers = unpack_layers(image, store, progress)
     with contextlib.ExitStack() as closing:
-        network = closing.enter_context(open_network(talk=True))
+        network = closing.enter_context(sandbox.open_network(talk=True))
         instances, ports = [], []
         for number in range(options.instances):
             name = options.name or f"{image.name}-{number + 1}"
             instance = closing.enter_context(
-                launch(
+                sandbox.launch(
                     image.config,
                     lowers,
                     options.limits,
@@ -299,28 +285,31 @@ def _follower(name: str, follow: Callable[[str, bytes], None]) -> Callable[[byte
     return lambda piece: follow(name, piece)
 
 
-def _publish(port: PublishedPort, instance: Instance, number: int, closing: contextlib.ExitStack) -> tuple[int, int]:
+def _publish(
+    port: PublishedPort, instance: sandbox.Instance, number: int, closing: contextlib.ExitStack
+) -> tuple[int, int]:
     wanted = port.host + number if port.host else 0
-    return closing.enter_context(publish_port(instance, wanted, port.container)), port.container
+    return closing.enter_context(sandbox.publish_port(instance, wanted, port.container)), port.container
 
 
 def _volume_folder(mount: HostMount, number: int, store: Store) -> Path:
     return store.volume(f"{mount.source}-{number + 1}")
 
 
-def _binding(mount: HostMount, number: int, store: Store) -> BindMount:
+def _binding(mount: HostMount, number: int, store: Store) -> sandbox.BindMount:
     if mount.named:
         # A new volume is filled once the image's root is mounted.
-        return BindMount(_volume_folder(mount, number, store), mount.path, read_only=mount.read_only, begun=True)
+        source = _volume_folder(mount, number, store)
+        return sandbox.BindMount(source, mount.path, read_only=mount.read_only, begun=True)
     source = Path(mount.source).absolute()
     if not source.exists():
         raise UsageError(
             "file-missing", f"the bind mount source '{source}' for '{mount.path}' does not exist", hint="check the path"
         )
-    return BindMount(source, mount.path, read_only=mount.read_only)
+    return sandbox.BindMount(source, mount.path, read_only=mount.read_only)
 
 
-def shell_of(instance: Instance) -> str | None:
+def shell_of(instance: sandbox.Instance) -> str | None:
     """Find a shell in the image, or None."""
     for path in SHELLS:
         status = instance.files.stat(path)
@@ -329,7 +318,7 @@ def shell_of(instance: Instance) -> str | None:
     return None
 
 
-def enter_command(instance: Instance) -> tuple[str, ...]:
+def enter_command(instance: sandbox.Instance) -> tuple[str, ...]:
     """Return a command line of the host that opens a shell in the instance.
 
     The shell is the image's own, as its user, or where it has none the host's, in all namespaces but that of the
@@ -347,7 +336,13 @@ def enter_command(instance: Instance) -> tuple[str, ...]:
 
 
 def draft_smoke_checks(
-    image: Image, plan: SmokePlan, *, store: Store, sandboxes: SandboxRegistry, progress: Progress, settling: float
+    image: Image,
+    plan: SmokePlan,
+    *,
+    store: Store,
+    sandboxes: sandbox.SandboxRegistry,
+    progress: Progress,
+    settling: float,
 ) -> str:
     """Launch an image and draft `smoke` of a recipe from the running instance, as YAML.
 
@@ -355,5 +350,6 @@ def draft_smoke_checks(
     not start.
     """
     lowers = unpack_layers(image, store, progress)
-    with launch(image.config, lowers, plan.limits, sandboxes=sandboxes, name=f"{image.name}-record") as instance:
-        return draft_checks(instance, image, plan, settling=settling, pause=threading.Event().wait)
+    name = f"{image.name}-record"
+    with sandbox.launch(image.config, lowers, plan.limits, sandboxes=sandboxes, name=name) as instance:
+        return smoke_room.draft_checks(instance, image, plan, settling=settling, pause=threading.Event().wait)

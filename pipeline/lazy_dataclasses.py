@@ -75,7 +75,7 @@ def _declare(
     def standard(made: type) -> Any:  # noqa: ANN401  a dataclass
         """Return what the standard decorator makes of the class's own fields."""
         # A class without a docstring would get one, with its signature, which takes the longest of all.
-        alone = {"__module__": made.__module__, "__doc__": "", "__annotations__": annotations, **defaults}
+        alone = {"__module__": made.__module__, "__doc__": "-", "__annotations__": annotations, **defaults}
         return dataclasses.dataclass(init=False, repr=False, eq=False, kw_only=kw_only)(type(made.__name__, (), alone))
 
     def all_fields(made: type) -> dict[str, Field[object]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.build.build_report import make_documents, write_build_report
 from pipeline.build.build_result import AssembledImage, BuildResult
@@ -54,7 +55,10 @@ from pipeline.provenance_inputs import make_bill, make_build_record
 from pipeline.recipes import load_recipe
 from pipeline.reports import report_folder, update_recorded_checks, write_evidence
 from pipeline.sandbox import emulated_architectures, find_emulator, native_architectures
-from pipeline.smoke import FailureHold, plan_digest
+from pipeline.smoke import plan_digest
+
+if TYPE_CHECKING:
+    from pipeline.smoke import FailureHold
 
 
 def build(options: BuildOptions, build_env: BuildEnvironment) -> BuildResult:

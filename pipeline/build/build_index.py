@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.build.build_image import build, lock, smoke_image
 from pipeline.build.build_result import BuildResult
@@ -20,7 +21,9 @@ from pipeline.recipes import load_recipe
 from pipeline.reports import remove_report
 from pipeline.resolve import explain
 from pipeline.sandbox import find_emulator
-from pipeline.smoke import FailureHold
+
+if TYPE_CHECKING:
+    from pipeline.smoke import FailureHold
 
 
 @dataclass(frozen=True, slots=True)

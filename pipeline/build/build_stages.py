@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.errors import Problem, RecipeError
 from pipeline.launch import SmokeResult, plan_to_test, run_tests
@@ -25,7 +26,7 @@ from pipeline.recipes import template_scope
 from pipeline.render import evaluate_template
 from pipeline.resolve import image_layers
 from pipeline.sandbox import SandboxRegistry, find_emulator
-from pipeline.smoke import FailureHold, plan_digest
+from pipeline.smoke import plan_digest
 from pipeline.transfer import Download, Network, fetch
 from pipeline.trees import (
     CanonicalPaths,
@@ -35,6 +36,9 @@ from pipeline.trees import (
     install_color,
     split_path,
 )
+
+if TYPE_CHECKING:
+    from pipeline.smoke import FailureHold
 
 STATE_LAYER = "state"
 

@@ -19,6 +19,8 @@ from pipeline.escaping import escape_invisible
 def run_command_line() -> None:
     """Run the command line. `relbuild RECIPE` is `relbuild build RECIPE`."""
     arguments = sys.argv[1:]
+    # Pydantic would search all that is installed for plugins; none may have a say in what a recipe means.
+    os.environ["PYDANTIC_DISABLE_PLUGINS"] = "1"
     if (line := os.environ.get("_RELBUILD_COMPLETE")) is not None:
         _complete(line)
         return

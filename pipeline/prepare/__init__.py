@@ -8,13 +8,13 @@ from pipeline.lazy_names import imported_when_used
 with imported_when_used(__name__):
     from pipeline.prepare.build_options import BuildEnvironment, BuildOptions
     from pipeline.prepare.built_parent import as_parent
+    from pipeline.prepare.locked_packages import locked_packages
     from pipeline.prepare.locked_recipe import (
         LockedRecipe,
         LockPlan,
         fetch_and_verify,
         group_layers,
         keep_lock,
-        locked_packages,
         number_owners,
         plan_lock,
         resolve,

@@ -5,20 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from pipeline import repos, resolve, sandbox
 from pipeline.compression import Compression
 from pipeline.errors import RelbuildError
 from pipeline.lazy_dataclasses import dataclass
+from pipeline.model.lock import LockMode
 from pipeline.model.platform import Platform
 from pipeline.model.recipe import Recipe
 from pipeline.progress import Progress
-from pipeline.repos import (
-    CHANGED_CODES,
-    OpenRepository,
-    indexes_changed,
-    open_repositories,
-)
-from pipeline.resolve import LockMode, lock_path
-from pipeline.sandbox import SandboxRegistry, find_runtime, open_sandbox_registry
 from pipeline.store import Store
 
 
@@ -55,11 +49,11 @@ class BuildOptions:
 
     def lock_file(self, recipe: Recipe) -> Path:
         """Return the path at which the lock of `recipe` is read and written."""
-        return self.locks / f"{recipe.name}.lock" if self.locks else lock_path(self.recipe)
+        return self.locks / f"{recipe.name}.lock" if self.locks else resolve.lock_path(self.recipe)
 
     def lock_file_at(self, path: Path) -> Path:
         """Return the path at which the lock of a recipe is read that is included from `path`."""
-        return self.locks / lock_path(path).name if self.locks else lock_path(path)
+        return self.locks / resolve.lock_path(path).name if self.locks else resolve.lock_path(path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +70,9 @@ class BuildEnvironment:
     offline: bool = False
     runtime: str | None = None
 
-    def sandboxes(self) -> SandboxRegistry:
+    def sandboxes(self) -> sandbox.SandboxRegistry:
         """Open the sandbox registry of the store, which first clears what killed processes left."""
-        return open_sandbox_registry(self.store.sandbox, find_runtime(self.runtime))
+        return sandbox.open_sandbox_registry(self.store.sandbox, sandbox.find_runtime(self.runtime))
 
 
 @dataclass(slots=True)
@@ -91,12 +85,12 @@ class RepositoryCache:
     platform: Platform
     arch: str
     build_env: BuildEnvironment
-    _opened: tuple[OpenRepository, ...] | None = None
+    _opened: tuple[repos.OpenRepository, ...] | None = None
 
-    def repositories(self) -> tuple[OpenRepository, ...]:
+    def repositories(self) -> tuple[repos.OpenRepository, ...]:
         """Return the open repositories."""
         if self._opened is None:
-            self._opened = open_repositories(
+            self._opened = repos.open_repositories(
                 self.platform,
                 self.arch,
                 variables=self.build_env.environment,
@@ -113,7 +107,7 @@ class RepositoryCache:
         They are opened again to find out, and stay open in the new state.
         """
         before = self._opened
-        if before is None or self.build_env.offline or error.code not in CHANGED_CODES:
+        if before is None or self.build_env.offline or error.code not in repos.CHANGED_CODES:
             return False
         self._opened = None
-        return indexes_changed(before, self.repositories())
+        return repos.indexes_changed(before, self.repositories())

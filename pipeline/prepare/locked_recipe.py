@@ -5,9 +5,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -41,7 +38,6 @@ from pipeline.resolve import (
     compare_sections,
     decide_action,
     former_layers,
-    is_lock,
     other_versions,
     read_lock,
     resolution_inputs,
@@ -346,39 +342,3 @@ def _former(plan: LayerPlan, fresh: LockSection, section: LockSection | None, op
     lock = read_lock(options.lock_file_at(plan.brought_by)) if plan.brought_by else None
     theirs = lock.section(fresh.resolution.platform, fresh.resolution.arch) if lock else None
     return former_layers(plan.name, theirs) or former_layers(plan.name, section)
-
-
-def locked_packages(folder: Path) -> frozenset[Digest]:
-    """Return the checksums of all packages in the locks below a folder.
-
-    Read are locks beside their recipe, and those that begin like relbuild's; other programs' locks are ignored. Raises
-    ResolutionError for a lock that cannot be read, so that its packages are not removed from the store.
-    """
-    found: set[Digest] = set()
-    for above, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if name != ".git")
-        for path in (Path(above, name) for name in sorted(files) if name.endswith(".lock")):
-            if path.is_symlink():
-                continue  # Its target is found by itself, or is not read by a build.
-            lock = read_lock(path) if is_lock(path) or _beside_recipe(path) else None
-            for section in lock.sections if lock else ():
-                found.update(chosen.package.checksum for chosen in section.resolution.chosen)
-    return frozenset(found)
-
-
-def _beside_recipe(path: Path) -> bool:
-    """Return whether a recipe of the same name is beside the lock at `path`."""
-    if not path.is_file():
-        return False
-    for recipe in (path.with_suffix(suffix) for suffix in (".yaml", ".yml")):
-        with contextlib.suppress(OSError), recipe.open("rb") as file:
-            start = file.read(_RECIPE_START)
-            if all(mark.search(start) for mark in _RECIPE_MARKS):
-                return True
-    return False
-
-
-_RECIPE_START = 1 << 20
-"""Bytes at the start of a file that are searched for a recipe's keys."""
-
-_RECIPE_MARKS = (re.compile(rb"^name\s*:", re.MULTILINE), re.compile(rb"^(layers|from|include)\s*:", re.MULTILINE))

@@ -67,7 +67,7 @@ class Strict(BaseModel):
     Unknown keys are refused, and no value is turned into another type.
     """
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
 
 
 def checked(function: Callable[[object], object]) -> BeforeValidator:

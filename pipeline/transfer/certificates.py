@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-import ssl
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pipeline.errors import EnvironmentLacking
+
+if TYPE_CHECKING:
+    import ssl
 
 SYSTEM_CERTIFICATE_ROOTS = (Path("/etc/containers/certs.d"), Path("/etc/docker/certs.d"))
 """The machine's folders, searched after the user's."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import field, replace
 from pathlib import Path
@@ -22,6 +21,8 @@ from pipeline.urls import (
 )
 
 if TYPE_CHECKING:
+    import ssl
+
     import httpx
 
     from pipeline.transfer.deadlines import RequestBounds, RequestDeadlines
@@ -151,9 +152,15 @@ class Network:
 
     def _authorities(self) -> ssl.SSLContext:
         """Return a context with the authorities that are trusted, and no certificate of the client."""
+        import ssl
+
+        from pipeline.transfer.machine_authorities import MachineAuthorities
+
         ca_file = self.access.ca_file or self.ca_file
+        if ca_file is None:
+            return MachineAuthorities()
         try:
-            return ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
+            return ssl.create_default_context(cafile=str(ca_file))
         except (OSError, ValueError) as error:  # a NUL in a name is a ValueError
             raise EnvironmentLacking(
                 "certificates-unreadable",

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import glob
-import ssl
 from dataclasses import field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.beneath import read_file
 from pipeline.errors import EnvironmentLacking
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.transfer.credentials import Credentials
+
+if TYPE_CHECKING:
+    import ssl
 
 CERTIFICATE_LIMIT = 4 << 20
 """Bytes of a file with a client certificate: an entitlement certificate that lists all of a vendor's content has some

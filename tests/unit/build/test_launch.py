@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import launch
+from pipeline import launch, layers, sandbox, smoke
 from pipeline.digest import Digest
 from pipeline.errors import EnvironmentLacking, RecipeError, UsageError, VerificationError
 from pipeline.launch import (
@@ -53,9 +53,9 @@ class Bench:
         self.store, self.journal = store, journal
         self.runtime = RUNTIME
         self.verdict: Any = report
-        journal.stand_in(launch, launch.unpack_to_store, lambda layer, **more: Path("/trees") / layer.name)
-        journal.stand_in(launch, launch.smoke, self._smoke)
-        journal.stand_in(launch, launch.read_contents, lambda made, lowers: replace(CONTENTS, name=made.name))
+        journal.stand_in(layers, layers.unpack_to_store, lambda layer, **more: Path("/trees") / layer.name)
+        journal.stand_in(smoke, smoke.smoke, self._smoke)
+        journal.stand_in(layers, layers.read_contents, lambda made, lowers: replace(CONTENTS, name=made.name))
 
     def _smoke(self, made: Image, lowers: Any, plan: SmokePlan, **more: Any) -> Any:
         found = self.verdict(made)
@@ -68,7 +68,7 @@ class Bench:
 
     @property
     def launches(self) -> int:
-        return len(self.journal.of(launch.smoke))
+        return len(self.journal.of(smoke.smoke))
 
 
 def failed(made: Image) -> Any:
@@ -133,10 +133,10 @@ def test_a_launch_that_the_machine_could_not_do_leaves_no_verdict(bench: Bench, 
     def lacking(*given: Any, **more: Any) -> None:
         raise EnvironmentLacking("runtime-missing", "there is none")
 
-    journal.stand_in(launch, launch.smoke, lacking)
+    journal.stand_in(smoke, smoke.smoke, lacking)
     with pytest.raises(EnvironmentLacking):
         bench.test()
-    journal.stand_in(launch, launch.smoke, bench._smoke)
+    journal.stand_in(smoke, smoke.smoke, bench._smoke)
     assert not bench.test().reused
 
 
@@ -163,10 +163,10 @@ def test_contents_are_read_once_and_told_under_the_name_of_who_asks(bench: Bench
 def test_neighbours_are_tested_only_when_all_is_asked_and_evidence_says_whether_it_was(bench: Bench) -> None:
     plan = replace(PLAN, neighbours=Neighbours(count=2))
     quick = bench.test(plan=plan)
-    assert bench.journal.last(launch.smoke).args[2] == PLAN
+    assert bench.journal.last(smoke.smoke).args[2] == PLAN
     assert quick.evidence is not None and not quick.evidence.full
     whole = bench.test(plan=plan, full=True)
-    assert bench.journal.last(launch.smoke).args[2] == plan and not whole.reused
+    assert bench.journal.last(smoke.smoke).args[2] == plan and not whole.reused
     assert bench.test().evidence == replace(quick.evidence, full=True), "there is nothing more in this plan"
 
 
@@ -182,7 +182,7 @@ def test_the_older_image_is_unpacked_too_and_another_one_is_another_question(
     bench.verdict = lambda made: upgraded(made, older)
     plan = replace(PLAN, upgrade_from="older")
     bench.test(plan=plan, folder=tmp_path)
-    found, lowers = journal.last(launch.smoke).options["older"]
+    found, lowers = journal.last(smoke.smoke).options["older"]
     assert found is older and lowers == (Path("/trees/old/base"),)
     assert bench.test(plan=plan, folder=tmp_path).reused
     journal.stand_in(launch, launch.load_layout_image, lambda path, store: plain_image("old", "old/other"))
@@ -274,9 +274,9 @@ def started(bench: Bench, journal: Journal) -> list[Running]:
         with journal.held(f"port {host} of {instance.name}"):
             yield host or 40_000
 
-    journal.stand_in(launch, launch.open_network, opened)
-    journal.stand_in(launch, launch.launch, begun)
-    journal.stand_in(launch, launch.publish_port, forwarded)
+    journal.stand_in(sandbox, sandbox.open_network, opened)
+    journal.stand_in(sandbox, sandbox.launch, begun)
+    journal.stand_in(sandbox, sandbox.publish_port, forwarded)
     return instances
 
 
@@ -294,7 +294,7 @@ def test_instances_share_a_network_and_each_has_its_name_ports_and_output(
         assert [one.name for one in running.instances] == ["tiny-1", "tiny-2"]
         assert running.ports == (((8000, 80), (40_000, 53)), ((8001, 80), (40_000, 53)))
         assert running.stop_signal == "SIGQUIT"
-        for call in journal.of(launch.launch):
+        for call in journal.of(sandbox.launch):
             assert call.args[1:] == ((Path("/trees/base"),), Limits(pids=5))
             assert call.options["network"] == "network" and call.options["environment"] == {"A": "b"}
             call.options["follow"](b"hello")
@@ -310,7 +310,7 @@ def test_what_was_launched_ends_when_a_later_one_cannot_be(
     def taken(*given: Any) -> None:
         raise EnvironmentLacking("port-unavailable", "it is taken")
 
-    journal.stand_in(launch, launch.publish_port, taken)
+    journal.stand_in(sandbox, sandbox.publish_port, taken)
     with pytest.raises(EnvironmentLacking), run(bench, RunOptions(2, publish=(PublishedPort(80, 80),))):
         pytest.fail("it runs")
     assert journal.names[-3:] == ["publish_port", "give tiny-1", "give network"]
@@ -321,7 +321,7 @@ def test_a_named_volume_is_each_instances_own_and_a_folder_is_shared(
 ) -> None:
     mounts = (HostMount("data", "/data", named=True), HostMount(str(tmp_path), "/conf", read_only=True))
     with run(bench, RunOptions(2, mounts=mounts)):
-        first, second = (call.options["bindings"] for call in journal.of(launch.launch))
+        first, second = (call.options["bindings"] for call in journal.of(sandbox.launch))
     assert [one[0].source for one in (first, second)] == [bench.store.volume("data-1"), bench.store.volume("data-2")]
     assert first[0].begun and not first[0].read_only
     assert first[1] == second[1] and (first[1].source, first[1].read_only) == (tmp_path, True)
@@ -385,13 +385,13 @@ def test_a_person_enters_with_the_images_shell_or_the_hosts(
 def test_a_draft_of_checks_is_made_from_one_instance_under_the_plans_limits(
     bench: Bench, journal: Journal, started: list[Running]
 ) -> None:
-    journal.stand_in(launch, launch.draft_checks, lambda instance, *given, **more: f"checks of {instance.name}")
+    journal.stand_in(smoke, smoke.draft_checks, lambda instance, *given, **more: f"checks of {instance.name}")
     sandboxes: Any = SimpleNamespace(runtime=RUNTIME)
     told = launch.draft_smoke_checks(
         image(), PLAN, store=bench.store, sandboxes=sandboxes, progress=QUIET, settling=2.0
     )
-    assert told == "checks of tiny-record" and journal.last(launch.launch).args[2] == PLAN.limits
-    assert journal.last(launch.draft_checks).options["settling"] == 2.0
+    assert told == "checks of tiny-record" and journal.last(sandbox.launch).args[2] == PLAN.limits
+    assert journal.last(smoke.draft_checks).options["settling"] == 2.0
     assert journal.names[-1] == "give tiny-record"
 
 
@@ -414,7 +414,7 @@ def test_an_emulated_image_has_longer_and_the_report_has_the_recipes_deadlines(m
 
 def test_a_verdict_under_an_emulator_counts_under_the_same_one_alone(bench: Bench, journal: Journal) -> None:
     by = {"now": "qemu 7"}
-    journal.stand_in(launch, launch.emulator_label, lambda architecture: by["now"])
+    journal.stand_in(sandbox, sandbox.emulator_label, lambda architecture: by["now"])
     assert not bench.test().reused
     assert bench.test().reused
     for other in ("qemu 8", ""):

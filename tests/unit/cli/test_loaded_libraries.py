@@ -10,7 +10,7 @@ from pipeline.cli import commands
 
 _LIGHT = (
     *("completion", "doctor", "exec", "help", "logs", "nightly", "ps", "rm", "stop", "store", "store_du", "store_fsck"),
-    *("version", "worker"),
+    *("store_gc", "version", "worker"),
 )
 """They load none of these libraries."""
 
@@ -20,7 +20,7 @@ _OF_MIRRORS = (
 )
 """They load what signs and verifies. `diff` reads packages' databases too."""
 
-_OF_RECIPES = ("audit", "build", "explain", "init", "lock", "new", "run", "schema", "smoke", "store_gc")
+_OF_RECIPES = ("audit", "build", "explain", "init", "lock", "new", "run", "schema", "smoke")
 
 _WATCHED = {
     *("cryptography", "dask", "httpx", "jinja2", "pydantic", "pyroute2", "rich", "rpm", "solv", "sqlite3", "yaml"),
@@ -30,7 +30,7 @@ _LOAD = """
 import importlib, json, sys
 for name in json.loads(sys.argv[1]):
     importlib.import_module(f"pipeline.cli.commands.{name}")
-print(json.dumps(sorted(name for name in sys.modules if "." not in name)))
+print(json.dumps(sorted(sys.modules)))
 """
 
 
@@ -51,9 +51,13 @@ def _loaded_to_run(words: str) -> set[str]:
     return _WATCHED & set(json.loads(done.stdout.splitlines()[-1]))
 
 
-def _loaded(names: tuple[str, ...]) -> set[str]:
+def _modules_of(names: tuple[str, ...]) -> set[str]:
     words = [sys.executable, "-c", _LOAD, json.dumps(names)]
-    return _WATCHED & set(json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout))
+    return set(json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout))
+
+
+def _loaded(names: tuple[str, ...]) -> set[str]:
+    return _WATCHED & _modules_of(names)
 
 
 def test_every_command_is_in_one_group() -> None:
@@ -71,6 +75,17 @@ def test_commands_of_mirrors_load_nothing_that_reads_recipes() -> None:
 
 def test_commands_of_recipes_leave_the_network_and_clusters_for_later() -> None:
     assert _loaded(_OF_RECIPES) & {"dask", "httpx", "pyroute2"} == set()
+
+
+def test_a_build_leaves_launching_for_later() -> None:
+    """`pipeline.smoke.run` and `pipeline.sandbox.instance` bring HTTP, TLS and e-mail with them."""
+    modules = _modules_of(("build",))
+    assert not modules & {"http", "ssl", "pipeline.smoke.run", "pipeline.sandbox.instance", "pipeline.smoke.lifecycle"}
+
+
+def test_who_has_a_build_environment_opens_no_repository() -> None:
+    modules = _modules_of(("publish", "verify", "promote"))
+    assert not modules & {"pipeline.repos.repository", "pipeline.resolve.lockfile", "pipeline.layers", "tomllib", "ssl"}
 
 
 def test_help_loads_no_library() -> None:

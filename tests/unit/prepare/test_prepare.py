@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pipeline import repos
 from pipeline.errors import (
     EnvironmentLacking,
     RelbuildError,
@@ -20,6 +21,7 @@ from pipeline.model.lock import Lock, LockMode, LockSection
 from pipeline.model.tree import Tree
 from pipeline.prepare import as_parent, locked_recipe
 from pipeline.prepare import build_options as ordering
+from pipeline.prepare.locked_packages import locked_packages
 from pipeline.repos import RepositoryKey
 from pipeline.resolve import LockAction, read_lock, write_lock
 from tests.support.builds import (
@@ -145,7 +147,7 @@ def test_resolving_opens_the_repositories_and_tells_warnings(folder: Path, journ
     progress = Told()
     found = section(package(A))
     found = replace(found, resolution=replace(found.resolution, warnings=("it is odd",)))
-    journal.stand_in(ordering, ordering.open_repositories, gives=opened("base"))
+    journal.stand_in(repos, repos.open_repositories, gives=opened("base"))
     journal.stand_in(locked_recipe, locked_recipe.solve, gives=found)
     plan = lock_plan(
         folder, build_env=build_env(folder, progress=progress), parent=parent("base"), inputs=(("a", "b"),)
@@ -170,8 +172,8 @@ class Changing:
         self.progress = Told()
         left = list(states)
         journal.stand_in(
-            ordering,
-            ordering.open_repositories,
+            repos,
+            repos.open_repositories,
             lambda *given, **more: opened("base", state=left.pop(0) if len(left) > 1 else left[0]),
         )
         self.plan = lock_plan(folder, build_env=build_env(folder, progress=self.progress), **more)
@@ -196,7 +198,7 @@ def test_what_changed_while_it_was_read_is_read_once_more_and_told(folder: Path,
     changing = Changing(folder, journal, b"before", b"after")
     assert changing.obtain(GONE, "found") == "found"
     assert changing.asked == 2 and len(changing.progress.warnings) == 1
-    assert len(journal.of(ordering.open_repositories)) == 2, "opened again for the comparison, and used so"
+    assert len(journal.of(repos.open_repositories)) == 2, "opened again for the comparison, and used so"
 
 
 def test_what_changes_twice_ends_with_an_error_that_says_so(folder: Path, journal: Journal) -> None:
@@ -225,7 +227,7 @@ def test_an_error_that_is_not_of_a_change_is_told_as_it_is(
 
 
 def test_repositories_are_opened_once_and_never_again_offline(folder: Path, journal: Journal) -> None:
-    journal.stand_in(ordering, ordering.open_repositories, gives=opened("base"))
+    journal.stand_in(repos, repos.open_repositories, gives=opened("base"))
     cache = ordering.RepositoryCache(PLATFORM, ARCH, build_env(folder, offline=True))
     assert not cache.changed(GONE), "nothing was opened"
     assert cache.repositories() == cache.repositories() == opened("base")
@@ -256,7 +258,7 @@ def test_the_packages_that_locks_name_are_found_and_locks_of_other_programs_are_
         write_lock(tmp_path / f"{name}.lock", Lock("demo", (section(package(nevra)),)))
     (tmp_path / "poetry.lock").write_text("[[package]]\n")
     (tmp_path / "link.lock").symlink_to(tmp_path / "nowhere")
-    assert locked_recipe.locked_packages(tmp_path) == {package(A).checksum, package(B).checksum}
+    assert locked_packages(tmp_path) == {package(A).checksum, package(B).checksum}
 
 
 def test_a_lock_beside_its_recipe_that_cannot_be_read_is_an_error_because_what_it_needs_would_be_lost(
@@ -264,9 +266,9 @@ def test_a_lock_beside_its_recipe_that_cannot_be_read_is_an_error_because_what_i
 ) -> None:
     (folder / "demo.lock").write_text("<<<<<<< mine\n")
     with pytest.raises(ResolutionError):
-        locked_recipe.locked_packages(folder)
+        locked_packages(folder)
     (folder / "demo.yaml").write_text("nothing: of ours\n")
-    assert locked_recipe.locked_packages(folder) == frozenset()
+    assert locked_packages(folder) == frozenset()
 
 
 def test_the_lock_that_is_kept_is_what_the_next_build_reads(folder: Path) -> None:

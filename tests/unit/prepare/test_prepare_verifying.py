@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from pipeline import repos
 from pipeline.digest import Digest
 from pipeline.errors import (
     RecipeError,
@@ -53,7 +54,7 @@ def put(folder: Path, *nevras: str) -> tuple[Any, list[Package]]:
 
 def test_no_repository_is_opened_for_packages_that_are_in_the_store(folder: Path, journal: Journal) -> None:
     here, packages = put(folder, A, B)
-    journal.stand_in(ordering, ordering.open_repositories)
+    journal.stand_in(repos, repos.open_repositories)
     journal.stand_in(verified_packages, verified_packages.fetch_packages)
     journal.stand_in(verified_packages, verified_packages.fetch)
     verified_packages.obtain(packages, recipe(folder), ordering.RepositoryCache(PLATFORM, ARCH, here))
@@ -64,7 +65,7 @@ def test_only_what_is_missing_is_fetched_and_files_come_from_beside_the_recipe(f
     here, packages = put(folder, A)
     hotfix = package("fix-1-1.noarch", LOCAL_REPOSITORY)
     plans = LayerPlan("base", (), (LocalPackage(Path("rpms/fix.rpm"), hotfix.checksum, "demo.yaml:6"),))
-    journal.stand_in(ordering, ordering.open_repositories, gives=opened("base"))
+    journal.stand_in(repos, repos.open_repositories, gives=opened("base"))
     journal.stand_in(verified_packages, verified_packages.fetch_packages)
     journal.stand_in(verified_packages, verified_packages.fetch)
     (folder / "rpms").mkdir()
@@ -216,7 +217,7 @@ def test_a_package_that_says_another_name_than_its_repository_is_refused(folder:
 
 def verified_from_repository(folder: Path, journal: Journal, here: Any, fetched: Any) -> Any:
     """Obtain and verify `A`, with `fetched(store)` for what repositories give."""
-    journal.stand_in(ordering, ordering.open_repositories, gives=opened("base"))
+    journal.stand_in(repos, repos.open_repositories, gives=opened("base"))
     journal.stand_in(verified_packages, verified_packages.fetch_packages, lambda *given, store, **more: fetched(store))
     cache = ordering.RepositoryCache(PLATFORM, ARCH, here)
     return verified_packages.obtain_verified([package(A)], recipe(folder), KEYS, section(package(A)), cache)
@@ -267,7 +268,7 @@ def test_the_source_of_every_package_is_fetched_and_verified_once(folder: Path, 
     made = replace(made, headers=tuple(header(one, source_rpm="a-1-1.src.rpm") for one in (A, B)))
     key = RepositoryKey("base-source", "F", ONE)
     journal.stand_in(source_rpms, source_rpms.load_keys, gives=(key,))
-    journal.stand_in(ordering, ordering.open_repositories, gives=opened("base-source", "more"))
+    journal.stand_in(repos, repos.open_repositories, gives=opened("base-source", "more"))
     journal.stand_in(
         source_rpms,
         source_rpms.find_source_packages,
@@ -278,7 +279,7 @@ def test_the_source_of_every_package_is_fetched_and_verified_once(folder: Path, 
     journal.stand_in(source_rpms, source_rpms.read_source_nevra, gives=SOURCE.nevra)
     assert obtain_sources(made, here) == (SOURCE,)
     assert [set(call.args[1]) for call in journal.of(source_rpms.find_source_packages)] == [{"a-1-1.src.rpm"}, set()]
-    assert journal.last(ordering.open_repositories).args[0].repositories == SOURCED.sources
+    assert journal.last(repos.open_repositories).args[0].repositories == SOURCED.sources
     assert journal.last(source_rpms.fetch_packages).args == ([SOURCE], opened("base-source", "more"))
     trust = journal.last(verified_packages.verify_package).args[1]
     assert (trust.certificates, trust.accept) == ((ONE,), {AcceptedSignature.SHA1})
@@ -291,7 +292,7 @@ def test_sources_that_no_repository_has_are_told_with_the_packages_that_need_the
     made = replace(locked(recipe(folder), A, B), platform=SOURCED)
     made = replace(made, headers=(header(A, source_rpm="a-1-1.src.rpm"), header(B)))
     journal.stand_in(source_rpms, source_rpms.load_keys, gives=())
-    journal.stand_in(ordering, ordering.open_repositories, gives=opened("base-source"))
+    journal.stand_in(repos, repos.open_repositories, gives=opened("base-source"))
     journal.stand_in(source_rpms, source_rpms.find_source_packages, gives={})
     journal.stand_in(source_rpms, source_rpms.fetch_packages)
     with pytest.raises(ResolutionError) as caught:
@@ -304,7 +305,7 @@ def test_sources_that_no_repository_has_are_told_with_the_packages_that_need_the
 
 
 def test_a_platform_without_sources_is_told_before_anything_is_opened(folder: Path, journal: Journal) -> None:
-    journal.stand_in(ordering, ordering.open_repositories)
+    journal.stand_in(repos, repos.open_repositories)
     with pytest.raises(ResolutionError) as caught:
         obtain_sources(locked(recipe(folder), A), build_env(folder))
     assert caught.value.code == "sources-unknown" and journal.calls == []
