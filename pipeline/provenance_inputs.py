@@ -197,7 +197,7 @@ def make_build_record(image: Image, inputs: BuildInputs) -> BuildRecord:
     told = Provenance(
         recipe=_file(recipe.path, folder, MaterialKind.RECIPE),
         materials=tuple(sorted(materials, key=lambda one: (one.kind, one.name, one.uri))),
-        platform=inputs.platform.name,
+        platform=inputs.platform.full_name,
         architecture=section.resolution.arch,
         builder_version=pipeline.__version__,
         options=(("compression", str(inputs.compression)),),

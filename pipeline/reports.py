@@ -203,6 +203,18 @@ def read_build_record(folder: Path) -> BuildRecord:
     return parse_record(_read(folder / RECORD_FILE, RECORD_LIMIT), RECORD_FILE)
 
 
+def built_platform(folder: Path, image: Digest) -> str | None:
+    """Return the platform, with its add-ons, that an image was built for.
+
+    None if the folder has no record of this very image that can be read.
+    """
+    try:
+        record = read_build_record(folder)
+    except RelbuildError:
+        return None
+    return record.provenance.platform if record.image == image else None
+
+
 def sources_document(packages: Sequence[Package]) -> tuple[str, bytes]:
     """Return (file name, content) of the document that lists an image's source packages."""
     told = [

@@ -54,12 +54,20 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 class YamlDocument:
     """A parsed document.
 
-    `name` is its name in messages, `positions` the (line, column) of each key and list item.
+    `name` is its name in messages, `positions` the (line, column) of each key and list item. A part of a document
+    stands `within` it at this path; its own paths and positions begin there.
     """
 
     name: str
     value: object
     positions: Mapping[DocumentPath, tuple[int, int]]
+    within: DocumentPath = ()
+
+    def part(self, value: object, *path: str | int) -> YamlDocument:
+        """Return the part of the document at `path` as a document of its own, with `value`."""
+        length = len(path)
+        inner = {key[length:]: position for key, position in self.positions.items() if key[:length] == path}
+        return YamlDocument(self.name, value, inner, (*self.within, *path))
 
     def place(self, path: DocumentPath) -> str:
         """Return `name:line` of the key or list item at `path`.

@@ -34,6 +34,7 @@ from pipeline.model.header import PackageHeader
 from pipeline.model.image import Image
 from pipeline.model.lock import LockSection
 from pipeline.model.parent_image import ParentImage
+from pipeline.model.recipe import Recipe
 from pipeline.model.report import SmokeReport
 from pipeline.model.smoke import SmokePlan
 from pipeline.oci import load_layout_image, write_layout
@@ -51,9 +52,10 @@ from pipeline.prepare import (
     resolve,
     retry_if_changed,
 )
+from pipeline.prepare.locked_recipe import choose_platform
 from pipeline.provenance_inputs import make_bill, make_build_record
 from pipeline.recipes import load_recipe
-from pipeline.reports import report_folder, update_recorded_checks, write_evidence
+from pipeline.reports import built_platform, report_folder, update_recorded_checks, write_evidence
 from pipeline.sandbox import emulated_architectures, find_emulator, native_architectures
 from pipeline.smoke import plan_digest
 
@@ -129,7 +131,7 @@ def build_parent(options: BuildOptions, build_env: BuildEnvironment) -> ParentIm
     written to the output; unchanged results are recalled, the verdict as well. Raises SmokeError `parent-failed` if it
     does not pass its tests.
     """
-    recipe = load_recipe(options.recipe)
+    recipe = load_recipe(options.recipe, options.target)
     if recipe.parent is None:
         return None
     below = replace(
@@ -171,8 +173,9 @@ def smoke_image(
     Its layers are loaded from the layout into the store and verified by digest. Returns the product's name and the
     report.
     """
-    recipe = load_recipe(options.recipe)
+    recipe = load_recipe(options.recipe, options.target)
     image = load_layout_image(layout or options.layout(recipe.name), store=build_env.store)
+    recipe = _as_built(recipe, image, options, layout)
     tested = smoke_test(image, recipe, replace(options, retest=True), build_env, holding)
     if layout is None:
         folder = report_folder(options.layout(recipe.name))
@@ -185,16 +188,33 @@ def smoke_image(
 def load_or_build(options: BuildOptions, build_env: BuildEnvironment) -> tuple[Image, SmokePlan]:
     """Load a recipe's image from the output, or build it untested; return it and its smoke plan.
 
-    Of several architectures, that which this machine runs best. Raises RelbuildError.
+    Of several architectures, that which this machine runs best. An image that was built for another platform than the
+    options name is built again. Raises RelbuildError.
     """
-    recipe = load_recipe(options.recipe)
+    recipe = load_recipe(options.recipe, options.target)
     if options.architectures or len(recipe.architectures) > 1:
         arch = architecture_to_run(options.architectures or recipe.architectures)
         options = replace(options, architectures=(arch,), member=(arch,) != recipe.architectures)
     layout = options.layout(recipe.name)
     if not layout.exists():
         build(replace(options, smoke=False), build_env)
-    return load_layout_image(layout, store=build_env.store), recipe.smoke
+    image = load_layout_image(layout, store=build_env.store)
+    built = built_platform(report_folder(layout), image.digest)
+    if options.platform and built and built != choose_platform(recipe, options).full_name:
+        build(replace(options, smoke=False), build_env)
+        image = load_layout_image(layout, store=build_env.store)
+    return image, _as_built(recipe, image, options, layout).smoke
+
+
+def _as_built(recipe: Recipe, image: Image, options: BuildOptions, layout: Path | None) -> Recipe:
+    """Return the recipe as it is on the platform that its image was built for.
+
+    The options' platform goes before. `layout` is the image's, None for the usual one.
+    """
+    built = built_platform(report_folder(layout or options.layout(recipe.name)), image.digest)
+    if options.platform or built is None or built == recipe.platform:
+        return recipe
+    return load_recipe(options.recipe, replace(options, platform=built).target)
 
 
 def architecture_to_run(architectures: Sequence[str]) -> str:

@@ -105,7 +105,7 @@ def smoke_architectures(
 
     They are those of its architectures, or those that `options` names. A `layout` that is given has one image.
     """
-    recipe = load_recipe(options.recipe)
+    recipe = load_recipe(options.recipe, options.target)
     if layout is not None:
         return (RetestedImage(recipe.name, "", smoke_image(options, build_env, layout, holding)[1]),)
     _, images = read_layout_images(options.output / recipe.name)
@@ -121,7 +121,7 @@ def smoke_architectures(
 
 def _for_each(options: BuildOptions) -> Iterator[BuildOptions]:
     """Return the options of each architecture. Raises UsageError if the platform lacks one."""
-    recipe = load_recipe(options.recipe)
+    recipe = load_recipe(options.recipe, options.target)
     platform = choose_platform(recipe, options)
     wanted = tuple(dict.fromkeys(options.architectures or recipe.architectures))
     each = [replace(options, architectures=(arch,), member=len(wanted) > 1) for arch in wanted]

@@ -71,7 +71,10 @@ def pack_layers(composition: Composition, options: BuildOptions, build_env: Buil
 
 
 def template_variables(locked: LockedRecipe) -> dict[str, object]:
-    """Return the variables of templates: the recipe's values and the locked `packages`."""
+    """Return the variables of templates: the recipe's values and the locked `packages`.
+
+    A package that the platform calls otherwise is known by the recipe's name too.
+    """
     packages = {
         header.nevra.name: {
             "name": header.nevra.name,
@@ -84,7 +87,9 @@ def template_variables(locked: LockedRecipe) -> dict[str, object]:
         }
         for header in locked.all_headers
     }
-    return {**template_scope(locked.recipe), "packages": packages}
+    names = [(name, there[0]) for name, there in locked.recipe.package_names if there]
+    renamed = {name: packages[there] for name, there in names if there in packages}
+    return {**template_scope(locked.recipe), "packages": packages | renamed}
 
 
 def url_fetcher(build_env: BuildEnvironment) -> Callable[[Download], bytes]:

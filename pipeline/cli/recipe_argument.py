@@ -70,14 +70,23 @@ def layout_image(layout: Path, build_env: BuildEnvironment, arch: str = "") -> I
 
 
 def image_to_launch(
-    text: str, build_env: BuildEnvironment, layout: Path | None, output: Path, arch: str = ""
+    text: str,
+    build_env: BuildEnvironment,
+    layout: Path | None,
+    output: Path,
+    arch: str = "",
+    *,
+    platform: str | None = None,
+    repositories: Path | None = None,
 ) -> tuple[Image, SmokePlan]:
     """Load the image that an argument names, or build its recipe; return it with its smoke plan.
 
-    Of several it is that for `arch`, or that which this machine runs best. Raises RelbuildError.
+    Of several it is that for `arch`, or that which this machine runs best. `platform` is the one for a recipe, of the
+    file `repositories`. Raises RelbuildError.
     """
     if names_layout(text):
         adopted = layout_image(Path(text), build_env, arch)
         return adopted, default_smoke_plan(adopted)
-    image, plan = load_or_build(build_options(text, arch=[arch] if arch else None, output=output), build_env)
+    wanted = build_options(text, platform, [arch] if arch else None, repositories, output=output)
+    image, plan = load_or_build(wanted, build_env)
     return (image if layout is None else load_layout_image(layout, store=build_env.store)), plan

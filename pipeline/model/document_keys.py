@@ -25,10 +25,10 @@ class ValueForm(Enum):
     """One line of text, not rendered."""
     WORDS = auto()
     """A list of texts, rendered."""
-    LINES = auto()
-    """A list of lines, rendered."""
     VERBATIM_LINES = auto()
     """A list of lines as they stand there."""
+    PACKAGES = auto()
+    """A list of package names or patterns, rendered; names are those of the platform."""
     NAMED_TEXTS = auto()
     """Texts by name, rendered."""
     SWITCH = auto()

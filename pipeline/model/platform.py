@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
 from typing import Final
@@ -146,7 +146,8 @@ class Platform:
     repositories of source packages; nothing is resolved from them. `watched` are the `.repo` files and folders of
     variables that it was read from, wherever they are; `files` are those of them that are sent to workers: beside the
     definitions, and without secrets. `machine_variables` are the names of the `variables` that come from dnf's
-    folders. `payload_limits` hold where a recipe states none.
+    folders. `payload_limits` hold where a recipe states none. `families` are the platforms and families that it
+    belongs to, itself first, the most general last. `add_ons` are those whose repositories were put on top.
     """
 
     name: str
@@ -160,3 +161,31 @@ class Platform:
     watched: tuple[Path, ...] = field(default=(), compare=False)
     machine_variables: frozenset[str] = field(default=frozenset(), compare=False)
     payload_limits: PayloadLimits = PayloadLimits()
+    families: tuple[str, ...] = field(default=(), compare=False)
+    add_ons: tuple[str, ...] = ()
+
+    @property
+    def full_name(self) -> str:
+        """The name with the add-ons, as `--platform` takes it: `rocky-9+mysql-8.4`."""
+        return "+".join((self.name, *self.add_ons))
+
+
+@dataclass(frozen=True, slots=True)
+class AddOn:
+    """Repositories that can be put on top of platforms.
+
+    `repositories` are those for each platform or family that it is for; the most specific counts.
+    """
+
+    name: str
+    repositories: Mapping[str, tuple[PackageRepository, ...]]
+
+
+def most_specific(families: Sequence[str], known: Collection[str]) -> str | None:
+    """Return the first of a platform's families that is `known`, None if none is."""
+    return next((one for one in families if one in known), None)
+
+
+def show_families(families: Sequence[str]) -> str:
+    """Return a platform's families as text: `rocky-9 → el9 → el`."""
+    return " → ".join(families)

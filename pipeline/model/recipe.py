@@ -139,7 +139,9 @@ class Recipe:
     `excludes` globs of packages that are never chosen, `pins` name → required version text, `sources` the recipe and
     all its includes, in order, `template_folders` the folders to search for templates, `parent` the recipe whose image
     this one is built from, `end_of_life` the last day (`2027-04-30`) on which the product is maintained, or "",
-    `scriptlets` the rules for failing scriptlets, `payload_limits` what a package may unpack to.
+    `scriptlets` the rules for failing scriptlets, `payload_limits` what a package may unpack to. `package_names`
+    are the names of packages that the chosen platform calls otherwise, `add_ons` the add-ons that it gets, and
+    `platform_entries` the entries that fit it, the most general first, for each of `sources` with `platforms`.
     """
 
     name: str
@@ -167,3 +169,6 @@ class Recipe:
     end_of_life: str = ""
     scriptlets: ScriptletRules = ScriptletRules()
     payload_limits: PayloadLimits = PayloadLimits()
+    package_names: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    add_ons: tuple[str, ...] = ()
+    platform_entries: tuple[tuple[Path, tuple[str, ...]], ...] = ()

@@ -11,12 +11,10 @@ from pipeline.beneath import GivenFolder
 from pipeline.errors import RecipeError, RelbuildError, UsageError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.recipe import FileKind, Recipe
-from pipeline.recipes import load_recipe
+from pipeline.recipes import PLATFORMS_FILE, PlatformTarget, load_recipe
 from pipeline.render import TEMPLATE_LIMIT
 from pipeline.resolve import lock_path
 from pipeline.yaml_documents import load_yaml
-
-PLATFORMS_FILE = "repositories.yaml"
 
 NON_RECIPE_FILES = (PLATFORMS_FILE, "rules.yaml")
 """Files that stand beside recipes."""
@@ -87,8 +85,10 @@ class Catalogue:
         )
 
 
-def load_catalogue(places: Sequence[Path]) -> Catalogue:
+def load_catalogue(places: Sequence[Path], target: PlatformTarget | None = None) -> Catalogue:
     """Load the recipes in folders or files, and their parents, each after its parent.
+
+    They are loaded for the platform that `target` names, or each for its own.
 
     An invalid recipe is in it with its error. Raises UsageError `catalogue-empty`, `path-missing`.
     """
@@ -97,7 +97,7 @@ def load_catalogue(places: Sequence[Path]) -> Catalogue:
         if not place.exists():
             raise UsageError("path-missing", f"not found: '{place}'", hint="give a folder of recipes, or recipe files")
         for path in _files(place):
-            entries[path.resolve()] = _read(path)
+            entries[path.resolve()] = _read(path, target)
     included = {source.resolve() for entry in entries.values() if entry.recipe for source in entry.recipe.sources} - {
         entry.path.resolve() for entry in entries.values() if entry.recipe
     }
@@ -117,9 +117,9 @@ def _files(place: Path) -> list[Path]:
     return sorted(path for path in place.glob("*.yaml") if path.name not in NON_RECIPE_FILES)
 
 
-def _read(path: Path) -> CatalogueEntry:
+def _read(path: Path, target: PlatformTarget | None) -> CatalogueEntry:
     try:
-        recipe = load_recipe(path)
+        recipe = load_recipe(path, target)
     except RelbuildError as error:
         return CatalogueEntry(path, _name_in(path), None, error)
     return CatalogueEntry(path, recipe.name, recipe)

@@ -51,7 +51,7 @@ TEST_INPUTS = frozenset({"checks", "older", "runtime", "emulator"})
 REPOSITORIES_INPUT = "offer"
 """The input that may differ without effect: the repositories changed, but not the packages of this image."""
 
-_LEFT_OUT = frozenset({"place", "sources", "template_folders", "parent", "smoke"})
+_LEFT_OUT = frozenset({"place", "sources", "template_folders", "parent", "smoke", "platform_entries"})
 """Fields of a recipe that no byte of the image depends on, or that are inputs of their own."""
 
 

@@ -91,7 +91,7 @@ class Planner:
     mirror: Mirror | None
     previous: Mapping[str, Product]
     remembered: dict[str, PublishedProduct] = field(default_factory=dict)
-    _platform_states: dict[tuple[str, str], PlatformState] = field(default_factory=dict)
+    _platform_states: dict[tuple[str, tuple[str, ...], str], PlatformState] = field(default_factory=dict)
     _key: VerifyingKey | None = None
     _runtime: str = ""
     _told: set[str] = field(default_factory=set)
@@ -104,7 +104,15 @@ class Planner:
     @property
     def states(self) -> tuple[RepositoryState, ...]:
         """The states of the repositories that were looked at, as they offered them."""
-        return tuple(one for state in self._platform_states.values() for one in state.repository_states)
+        every = (one for state in self._platform_states.values() for one in state.repository_states)
+        # A platform's own repositories are looked at once more with each set of add-ons.
+        return tuple({(one.platform, one.arch, one.repository): one for one in every}.values())
+
+    def states_of(self, product: Product) -> tuple[PlatformState, ...]:
+        """Return the states of a product's platform, with its add-ons, that were looked at."""
+        entry = self.catalogue.find(product.name)
+        wanted = (product.platform, entry.recipe.add_ons if entry and entry.recipe else ())
+        return tuple(state for name, state in self._platform_states.items() if name[:2] == wanted)
 
     def plan(self, entry: CatalogueEntry) -> Product:
         """Return the product as it stands before anything is done.
@@ -296,9 +304,9 @@ class Planner:
 
         Raises what reading it raises, for each product anew.
         """
-        name = (product.platform, arch)
+        assert entry.recipe is not None
+        name = (product.platform, entry.recipe.add_ons, arch)
         if name not in self._platform_states:
-            assert entry.recipe is not None
             platform_state = PlatformState(choose_platform(entry.recipe, self._build_options(entry)), arch)
             self._platform_states[name] = platform_state
             try:

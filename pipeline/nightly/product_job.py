@@ -121,7 +121,7 @@ class _Worker:
         """Resolve the product, build or test it if needed, and publish it."""
         with self.build_env.store.temporary("locks") as folder:
             job, options = self.job, self._build_options(folder)
-            recipe = load_recipe(job.recipe)
+            recipe = load_recipe(job.recipe, options.target)
             if job.members:
                 return publish_members(job, recipe, self.build_env, self.progress_log)
             if job.architecture:

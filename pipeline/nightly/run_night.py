@@ -46,6 +46,7 @@ from pipeline.nightly.product_job import run_job
 from pipeline.nightly.renewal import renew_tags
 from pipeline.nightly.security_fixes import read_bulletins, with_security_fixes
 from pipeline.prepare import BuildEnvironment
+from pipeline.recipes import PlatformTarget
 from pipeline.release.current_images import mirror_access
 from pipeline.resolve import lock_path, parse_lock, read_lock, write_lock
 
@@ -109,7 +110,7 @@ def nightly(
         known_as = mirror.repository(ANY_NAME).identity.removesuffix(f"/{ANY_NAME}") if mirror else ""
         read_bulletins(planner.platform_states, build_env)
         products = tuple(
-            with_security_fixes(product, planner.platform_states, catalogue_run.before) for product in products
+            with_security_fixes(product, planner.states_of(product), catalogue_run.before) for product in products
         )
         catalogue_run.remember(products)
         renew_tags(products, options.settings, mirror, build_env)
@@ -134,7 +135,8 @@ def plan_catalogue(
 
     It is the first step of a night and of `--plan`.
     """
-    planner = Planner(load_catalogue(options.catalogue), options.settings, build_env, mirror, previous)
+    target = PlatformTarget(options.settings.repositories, options.settings.platform)
+    planner = Planner(load_catalogue(options.catalogue, target), options.settings, build_env, mirror, previous)
     planner.catalogue = select_products(planner.catalogue, options.wanted, planner.packages)
     return planner
 

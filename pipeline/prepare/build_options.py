@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from pipeline import repos, resolve, sandbox
+from pipeline import recipes, repos, resolve, sandbox
 from pipeline.compression import Compression
 from pipeline.errors import RelbuildError
 from pipeline.lazy_dataclasses import dataclass
@@ -39,6 +39,11 @@ class BuildOptions:
     sources: bool = False
     locks: Path | None = None
     member: bool = False
+
+    @property
+    def target(self) -> recipes.PlatformTarget:
+        """The platform that recipes are loaded for."""
+        return recipes.PlatformTarget(self.repositories, self.platform)
 
     def layout(self, name: str) -> Path:
         """Return the path of the layout of the image `name`.

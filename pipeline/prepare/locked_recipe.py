@@ -121,7 +121,7 @@ def plan_lock(options: BuildOptions, build_env: BuildEnvironment, parent: Parent
 
     `parent` is the image that it is built from.
     """
-    recipe = load_recipe(options.recipe)
+    recipe = load_recipe(options.recipe, options.target)
     platform = choose_platform(recipe, options)
     arch = choose_architecture(recipe, platform, options)
     path = options.lock_file(recipe)
@@ -280,13 +280,13 @@ def keep_lock(
 
 
 def choose_platform(recipe: Recipe, options: BuildOptions) -> Platform:
-    """Return the platform that the options or the recipe name.
+    """Return the platform that the options or the recipe name, with the recipe's add-ons.
 
-    Raises RecipeError `platform-unknown`, `platform-refused`.
+    Raises RecipeError `platform-unknown`, `platform-refused`, and for the add-ons.
     """
     name = options.platform or recipe.platform
     place = str(options.repositories) if options.platform else str(options.recipe)
-    return load_platforms(options.repositories).find(name, place=place)
+    return load_platforms(options.repositories).find(name, add_ons=recipe.add_ons, place=place)
 
 
 def choose_architecture(recipe: Recipe, platform: Platform, options: BuildOptions) -> str:

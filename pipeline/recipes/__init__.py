@@ -10,10 +10,12 @@ from pipeline.lazy_names import imported_when_used
 with imported_when_used(__name__):
     from pipeline.recipes.checks_reference import checks_reference
     from pipeline.recipes.limits_reference import limits_reference
-    from pipeline.recipes.merge import load_recipe, template_scope
+    from pipeline.recipes.merge import PLATFORMS_FILE, load_recipe, template_scope
     from pipeline.recipes.mirror_rules import load_rules
     from pipeline.recipes.new_catalogue import STARTER, CiSystem, NewCatalogue, write_catalogue
-    from pipeline.recipes.platforms import Platforms, load_platforms
+    from pipeline.recipes.platform_lookup import Platforms
+    from pipeline.recipes.platform_target import PlatformTarget
+    from pipeline.recipes.platforms import load_platforms
     from pipeline.recipes.recipe_lookup import find_recipe
     from pipeline.recipes.reference import (
         json_schema,
@@ -26,9 +28,11 @@ with imported_when_used(__name__):
     from pipeline.recipes.scaffold import Scaffold, scaffold_text, write_scaffold
 
 __all__ = [
+    "PLATFORMS_FILE",
     "STARTER",
     "CiSystem",
     "NewCatalogue",
+    "PlatformTarget",
     "Platforms",
     "Scaffold",
     "checks_reference",

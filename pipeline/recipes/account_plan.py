@@ -13,24 +13,39 @@ from pipeline.yaml_documents import DocumentPath
 def plan_accounts(sources: Sequence[RecipeFile], problems: Problems) -> tuple[tuple[User, ...], tuple[Group, ...]]:
     """Plan the users and groups of all `sources`, in order.
 
-    Problem: `account-duplicate`, `account-reserved`.
+    One of an entry replaces those of its name below it. Problem: `account-duplicate`, `account-reserved`.
     """
     signed_tag = _Ledger(problems)
     users: list[User] = []
     groups: list[Group] = []
-    for source in sources:
+    replaced = _replaced(sources)
+    for number, source in enumerate(sources):
         for index, group in enumerate(source.recipe.accounts.groups):
+            if replaced.get(("group", group.name), number) > number:
+                continue
             path: DocumentPath = ("accounts", "groups", index)
             signed_tag.enter("group", group.name, group.gid, source, path)
             groups.append(Group(group.name, group.gid))
-    for source in sources:
+    for number, source in enumerate(sources):
         for index, user in enumerate(source.recipe.accounts.users):
+            if replaced.get(("user", user.name), number) > number:
+                continue
             path = ("accounts", "users", index)
             entered = signed_tag.enter("user", user.name, user.uid, source, path)
             if entered and user.gid is None:
                 signed_tag.enter("group", user.name, user.uid, source, path)
             users.append(User(user.name, user.uid, user.gid, user.home, user.shell, user.comment))
     return tuple(users), tuple(groups)
+
+
+def _replaced(sources: Sequence[RecipeFile]) -> dict[tuple[str, str], int]:
+    """Return the index of the uppermost entry that has an account, by its kind and name."""
+    found: dict[tuple[str, str], int] = {}
+    for number, source in enumerate(sources):
+        if source.entry is not None:
+            found |= {("user", one.name): number for one in source.recipe.accounts.users}
+            found |= {("group", one.name): number for one in source.recipe.accounts.groups}
+    return found
 
 
 class _Ledger:

@@ -77,8 +77,10 @@ def _plain_value(form: ValueForm, value: Any, path: PathInDocument, renderer: Re
     match form:
         case ValueForm.TEXT | ValueForm.LINE:
             return renderer.text(value, path)
-        case ValueForm.WORDS | ValueForm.LINES:
+        case ValueForm.WORDS:
             return renderer.words(value, path)
+        case ValueForm.PACKAGES:
+            return renderer.packages(value, path)
         case ValueForm.NAMED_TEXTS:
             return tuple((name, renderer.text(text, path, name)) for name, text in value.items())
         case ValueForm.PORT:

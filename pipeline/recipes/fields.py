@@ -286,6 +286,13 @@ Name = Annotated[
     ),
     WithJsonSchema({"type": "string", "pattern": f"^{_NAME_FORM}$"}),
 ]
+PACKAGE_NAME_FORM = r"[A-Za-z0-9_.+-]+"
+PackageName = Annotated[
+    str,
+    Named("package name"),
+    checked(text_of_form(PACKAGE_NAME_FORM, "name-malformed", "the name of a package", "write its name alone")),
+    WithJsonSchema({"type": "string", "pattern": f"^{PACKAGE_NAME_FORM}$"}),
+]
 AccountName = Annotated[
     str,
     Named("account name"),

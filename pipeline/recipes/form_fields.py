@@ -41,7 +41,7 @@ from pipeline.recipes.fields import (
 from pipeline.recipes.image_fields import check_field
 from pipeline.recipes.rule_documents import ExactRules, MatchRules
 
-_LISTS = frozenset({ValueForm.WORDS, ValueForm.LINES, ValueForm.VERBATIM_LINES, ValueForm.PORTS})
+_LISTS = frozenset({ValueForm.WORDS, ValueForm.VERBATIM_LINES, ValueForm.PACKAGES, ValueForm.PORTS})
 _UNSAID = frozenset({ValueForm.PORT, ValueForm.RULES, ValueForm.EXACT_RULES})
 """Forms of which a value that is not given is None in the model."""
 
@@ -108,8 +108,8 @@ _TYPES: Mapping[ValueForm, Any] = {
     ValueForm.LINE: Line,
     ValueForm.VERBATIM: Line,
     ValueForm.WORDS: list[TextValue],
-    ValueForm.LINES: list[Line],
     ValueForm.VERBATIM_LINES: list[Line],
+    ValueForm.PACKAGES: list[Line],
     ValueForm.NAMED_TEXTS: dict[Line, TextValue],
     ValueForm.SWITCH: bool,
     ValueForm.NUMBER: Annotated[int, Field(ge=0)],

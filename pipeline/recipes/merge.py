@@ -9,6 +9,7 @@ Included recipes come first, in order, then the recipe itself on top of them:
 - `values`, `pins`, `environment` and `labels` are merged, mappings inside `values` too; the upper one wins.
 - `platform`, `architectures`, `languages`, `weak-dependencies`, `from`, the mode of `scriptlets`, each key of
   `payload-limits`, each other key of `image`, and `smoke` as a whole are replaced where the upper one gives them.
+- The entries of `platforms` that fit stand on their own recipe; of `packages` in them, the upper one wins.
 - `name`, `version` and `end-of-life` are the recipe's own.
 """
 
@@ -18,17 +19,18 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, assert_never
+from typing import TypeVar
 
 from pipeline.beneath import GivenFolder, PathEscape
 from pipeline.errors import RecipeError
-from pipeline.model.image_keys import IMAGE_KEYS, ImageKey, KeyForm
 from pipeline.model.payload_limits import PayloadLimits
-from pipeline.model.recipe import ImagePlan, LayerPlan, Recipe
+from pipeline.model.recipe import LayerPlan, Recipe
 from pipeline.recipes.account_plan import plan_accounts
-from pipeline.recipes.fields import PORT_MOST
 from pipeline.recipes.files import plan_files
-from pipeline.recipes.problems import Problems, place
+from pipeline.recipes.image_plan import check_text, plan_image
+from pipeline.recipes.platform_entries import add_ons_of, entries_by_file, names_of, with_entries
+from pipeline.recipes.platform_target import PlatformTarget
+from pipeline.recipes.problems import Problems
 from pipeline.recipes.recipe_lookup import RecipeFile, parent_path, read_sources
 from pipeline.recipes.requests import (
     CAPABILITY_FORM,
@@ -39,11 +41,14 @@ from pipeline.recipes.requests import (
     plan_names,
     plan_pins,
 )
-from pipeline.recipes.schema import ImageDocument, is_given
+from pipeline.recipes.schema import is_given
 from pipeline.recipes.scriptlet_plan import plan_scriptlets
 from pipeline.recipes.smoke_plan import plan_smoke
-from pipeline.render import Templates, check_template, evaluate_template
+from pipeline.render import Templates
 from pipeline.yaml_documents import DocumentPath
+
+PLATFORMS_FILE = "repositories.yaml"
+"""The file beside recipes that defines platforms."""
 
 RESERVED = frozenset({"arch", "name", "packages", "platform", "values", "range", "dict", "namespace", "loop"})
 """Names of templates' variables and functions besides the recipe's values."""
@@ -59,27 +64,30 @@ FROM_DEPTH = 8
 _Value = TypeVar("_Value")
 
 
-def load_recipe(path: Path) -> Recipe:
-    """Load the recipe at `path` with its includes, and its parents.
+def load_recipe(path: Path, target: PlatformTarget | None = None) -> Recipe:
+    """Load the recipe at `path` with its includes, and its parents, for one platform.
 
-    Raises RecipeError with every problem at once.
+    `target` names it; without one it is the recipe's own, of the `repositories.yaml` beside it. Raises RecipeError with
+    every problem at once.
     """
     top = Path(os.path.abspath(path))  # noqa: PTH100  not resolved: a link to a recipe stands where it stands
-    return _load(top, None, ())
+    return _load(top, None, (), target or PlatformTarget(top.parent / PLATFORMS_FILE))
 
 
-def _load(top: Path, shown: str | None, stack: tuple[Path, ...]) -> Recipe:
+def _load(top: Path, shown: str | None, stack: tuple[Path, ...], target: PlatformTarget) -> Recipe:
     """Load one recipe; `stack` are its descendants by `from`, the uppermost first."""
     problems = Problems()
     # A parent must be in the folder that was given with the recipe, too.
     sources = read_sources(top, problems, GivenFolder((stack[0] if stack else top).parent), shown)
     problems.stop_if_any()
-    recipe = _assemble(sources, top, stack, problems)
+    recipe = _assemble(sources, top, stack, target, problems)
     problems.stop_if_any()
     return recipe
 
 
-def _load_parent(source: RecipeFile, top: Path, stack: tuple[Path, ...], problems: Problems) -> Recipe | None:
+def _load_parent(
+    source: RecipeFile, top: Path, stack: tuple[Path, ...], target: PlatformTarget, problems: Problems
+) -> Recipe | None:
     """Load the recipe that `source` is built from.
 
     None after adding the problems `from-cycle`, `from-too-deep`, those of `parent_path`, or the parent's own.
@@ -99,7 +107,7 @@ def _load_parent(source: RecipeFile, top: Path, stack: tuple[Path, ...], problem
         problems.add("from-too-deep", message, source.document, ("from",), "merge some of them")
         return None
     try:
-        return _load(path, os.path.relpath(path, below[0].parent), below)
+        return _load(path, os.path.relpath(path, below[0].parent), below, target)
     except RecipeError as error:
         problems.take(error)
         return None
@@ -129,13 +137,15 @@ def _scope(values: Mapping[str, object], name: str) -> dict[str, object]:
     return {**values, "values": dict(values), "name": name}
 
 
-def _assemble(sources: Sequence[RecipeFile], top: Path, stack: tuple[Path, ...], problems: Problems) -> Recipe:
+def _assemble(
+    sources: Sequence[RecipeFile], top: Path, stack: tuple[Path, ...], target: PlatformTarget, problems: Problems
+) -> Recipe:
     own = sources[-1]
     for key in ("name", "version"):
         if getattr(own.recipe, key) is None:
             problems.add("key-missing", f"the key '{key}' is missing", own.document, (), f"add '{key}:'")
     alone = not _upper_source(sources, "from_")
-    parent = None if alone else _load_parent(_upper_source(sources, "from_")[0], top, stack, problems)
+    parent = None if alone else _load_parent(_upper_source(sources, "from_")[0], top, stack, target, problems)
     platform = _upper(sources, "platform", parent.platform if parent else "")
     if not platform and (alone or parent):
         hint = "add 'platform:' with a platform of repositories.yaml"
@@ -143,23 +153,25 @@ def _assemble(sources: Sequence[RecipeFile], top: Path, stack: tuple[Path, ...],
     architectures = _upper(sources, "architectures", parent.architectures if parent else DEFAULT_ARCHITECTURES)
     if parent is not None:
         _agree(sources, platform, architectures, parent, problems)
+    full = with_entries(sources, target, platform, problems)
+    names = names_of(full, parent)
     name = own.recipe.name or ""
-    _check_template(own.recipe.version or "", own, ("version",), problems)
+    check_text(own.recipe.version or "", own, ("version",), problems)
     folders = _template_folders(sources, problems)
-    values = _values(sources, problems)
+    values = _values(full, problems)
     seen = _scope(values, name)
-    users, groups = plan_accounts(sources, problems)
-    image = _image(sources, seen, problems)
+    users, groups = plan_accounts(full, problems)
+    image = plan_image(full, seen, problems)
     tested = next((source for source in reversed(sources) if source.recipe.smoke is not None), own)
-    smoke = plan_smoke(tested, seen, problems)
+    smoke = plan_smoke(tested, seen, problems, names=names, upper=full[full.index(tested) + 1 :])
     runs = image.entrypoint or image.command or (not alone and (parent is None or _runs_something(parent)))
     if tested.recipe.smoke is not None and not runs:
         path: DocumentPath = ("image",) if is_given(own.recipe, "image") else ()
         message = "the image has checks, but no entrypoint"
         problems.add("image-without-program", message, own.document, path, "add 'image.entrypoint'")
     weak = _upper(sources, "weak_dependencies", False)
-    files = plan_files(sources, Templates(folders, own.given), top.parent, problems)
-    layers = plan_layers(sources, weak, top.parent, problems, alone=alone)
+    files = plan_files(full, Templates(folders, own.given), top.parent, problems)
+    layers = plan_layers(sources, weak, top.parent, problems, alone=alone, names=names)
     if (most := _most_layers(layers, parent)) > LAYERS_MOST:
         message = f"the image may have {most} layers, more than {LAYERS_MOST}"
         where: DocumentPath = ("layers",) if own.recipe.layers else ()
@@ -174,22 +186,25 @@ def _assemble(sources: Sequence[RecipeFile], top: Path, stack: tuple[Path, ...],
         users=users,
         groups=groups,
         files=files,
-        remove=_removed(sources, {plan.path for plan in files}, problems),
+        remove=_removed(full, {plan.path for plan in files}, problems),
         values=tuple(values.items()),
         image=image,
         smoke=smoke,
         weak_dependencies=weak,
         languages=plan_names(_upper_source(sources, "languages"), "languages", LANGUAGE_FORM, problems),
-        excludes=plan_names(sources, "exclude", GLOB_FORM, problems),
-        pins=plan_pins(sources, problems),
-        assume_installed=plan_names(sources, "assume-installed", CAPABILITY_FORM, problems),
-        modules=plan_names(sources, "modules", MODULE_FORM, problems),
+        excludes=plan_names(full, "exclude", GLOB_FORM, problems, names),
+        pins=plan_pins(full, problems, names),
+        assume_installed=plan_names(full, "assume-installed", CAPABILITY_FORM, problems),
+        modules=plan_names(full, "modules", MODULE_FORM, problems),
         sources=tuple(source.path for source in (own, *sources[:-1])),
         template_folders=folders,
         parent=parent,
-        end_of_life=own.recipe.end_of_life or "",
-        scriptlets=plan_scriptlets(sources, problems),
-        payload_limits=_payload_limits(sources),
+        end_of_life=_upper([one for one in full if one.path == own.path], "end_of_life", ""),
+        scriptlets=plan_scriptlets(full, problems),
+        payload_limits=_payload_limits(full),
+        package_names=tuple(sorted(names.items())),
+        add_ons=add_ons_of(full, parent),
+        platform_entries=entries_by_file(full),
     )
 
 
@@ -297,71 +312,6 @@ def _refuse_infinite(value: object, source: RecipeFile, path: DocumentPath, prob
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, item in inner:
         _refuse_infinite(item, source, (*path, key), problems)
-
-
-def _image(sources: Sequence[RecipeFile], seen: Mapping[str, object], problems: Problems) -> ImagePlan:
-    settings: dict[str, Any] = {}
-    given: set[str] = set()
-    for source in sources:
-        image = source.recipe.image
-        given |= {name for name in ImageDocument.model_fields if is_given(image, name)}
-        for key in IMAGE_KEYS:
-            value, before = getattr(image, key.name), settings.get(key.name, ())
-            match key.form:
-                case KeyForm.VARIABLES:
-                    variables = dict(line.partition("=")[::2] for line in before) | value
-                    settings[key.name] = tuple(f"{name}={text}" for name, text in variables.items())
-                case KeyForm.LABELS:
-                    settings[key.name] = tuple(sorted((dict(before) | value).items()))
-                case KeyForm.PORTS:
-                    if value is not None:
-                        settings[key.name] = _ports(value, key, seen, source, problems)
-                case KeyForm.WORDS | KeyForm.PATHS | KeyForm.USER | KeyForm.FOLDER | KeyForm.SIGNAL:
-                    if value is not None:
-                        settings[key.name] = tuple(value) if isinstance(value, list) else value
-                case other:
-                    assert_never(other)
-        _check_image(image, source, problems)
-    return ImagePlan(**settings, given=frozenset(given))
-
-
-def _check_image(image: ImageDocument, source: RecipeFile, problems: Problems) -> None:
-    for key in (key for key in IMAGE_KEYS if key.templated):
-        value = getattr(image, key.name)
-        texts = value.items() if isinstance(value, dict) else enumerate(value or ())
-        for place_in, text in texts:
-            _check_template(text, source, ("image", key.name, place_in), problems)
-    if image.entrypoint == []:
-        message = "the entrypoint is empty"
-        problems.add(
-            "list-empty", message, source.document, ("image", "entrypoint"), "write a program and its arguments"
-        )
-
-
-def _ports(
-    written: Sequence[str], key: ImageKey, seen: Mapping[str, object], source: RecipeFile, problems: Problems
-) -> tuple[str, ...]:
-    ports: dict[str, None] = {}
-    for index, text in enumerate(written):
-        path: DocumentPath = ("image", key.name, index)
-        try:
-            rendered = evaluate_template(text, seen, place=place(source.document, path))
-        except RecipeError as error:
-            problems.take(error)
-            continue
-        number, _, protocol = rendered.partition("/")
-        if not (number.isascii() and number.isdigit() and 1 <= int(number[:6]) <= PORT_MOST):
-            hint = "write a port number from 1 to 65535"
-            problems.add("port-malformed", f"'{rendered[:40]}' is not a port", source.document, path, hint)
-        ports[f"{number}/{protocol or 'tcp'}"] = None
-    return tuple(ports)
-
-
-def _check_template(text: str, source: RecipeFile, path: DocumentPath, problems: Problems) -> None:
-    try:
-        check_template(text, place=place(source.document, path))
-    except RecipeError as error:
-        problems.take(error)
 
 
 def _removed(sources: Sequence[RecipeFile], made: set[str], problems: Problems) -> tuple[str, ...]:

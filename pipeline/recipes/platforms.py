@@ -1,137 +1,35 @@
-"""Models of `repositories.yaml`, and loading of its platforms and repositories."""
+"""Loading of the platforms, add-ons and repositories of `repositories.yaml`."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import field
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pydantic import Field
-
-from pipeline.errors import Problem, RecipeError, RelbuildError
-from pipeline.lazy_dataclasses import dataclass
+from pipeline.errors import Problem, RecipeError
 from pipeline.model.payload_limits import PayloadLimits
 from pipeline.model.platform import (
     OFFERED_PREFIX,
+    AddOn,
     PackageRepository,
     Platform,
     is_offered,
-    is_relative_key,
-    release_variables,
     variable_names,
 )
-from pipeline.model.rpm_database import DATABASE_FOLDERS, RpmDatabase
-from pipeline.recipes.fields import (
-    Architecture,
-    Line,
-    Name,
-    Strict,
-    TextValue,
-    VariableName,
-)
-from pipeline.recipes.payload_schema import PayloadLimitsDocument
+from pipeline.model.rpm_database import RpmDatabase
+from pipeline.recipes.add_ons import fitting_repositories, key_files
+from pipeline.recipes.platform_lookup import Platforms
+from pipeline.recipes.platform_schema import PlatformDocument, PlatformsDocument
 from pipeline.recipes.problems import Problems, nearest, validate_document
 from pipeline.recipes.repo_files import read_repo_file, read_variables
-from pipeline.recipes.repository_fields import RepositoryDocument, RepositoryFileDocument, RepositoryItem
-from pipeline.recipes.rpm_database_schema import RpmDatabaseItem, database_of
+from pipeline.recipes.repository_fields import RepositoryDocument, RepositoryFileDocument
+from pipeline.recipes.rpm_database_schema import database_of
 from pipeline.yaml_documents import DocumentPath, YamlDocument, load_yaml
 
-DEFAULT_DATABASE = DATABASE_FOLDERS[0]
 EXTENDS_DEPTH = 8
 
 _VARIABLE = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*))")
 _ENVIRONMENT = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*):-[^{}$]*\}")
-
-
-class PlatformDocument(Strict):
-    """Repositories that fit together, with what is particular about the distribution."""
-
-    description: TextValue = Field(default="", description="for people")
-    refused: Line | None = Field(default=None, description="why the platform is refused; replaces `repositories`")
-    extends: Name | None = Field(
-        default=None, description="a platform whose repositories and settings this one adds to"
-    )
-    architectures: list[Architecture] | None = Field(default=None, description="what it exists for")
-    variables: dict[VariableName, TextValue] = Field(
-        default={},
-        description="values for `$name` in URLs and keys, beside `$arch`, `$basearch`, and `$releasever` where "
-        "`release` is given; may use `${NAME:-default}` of the environment, where NAME is RELBUILD_MIRROR, "
-        "RELBUILD_REAL or begins with RELBUILD_VAR_",
-    )
-    payload_limits: PayloadLimitsDocument = Field(
-        default=PayloadLimitsDocument(), alias="payload-limits", description="what a package may unpack to"
-    )
-    rpm_database: RpmDatabaseItem | None = Field(
-        default=None,
-        alias="rpm-database",
-        description="where its own rpm has its database: the folder, or the folder and the format; "
-        f"default: {DEFAULT_DATABASE}",
-    )
-    dnf_vars: list[Line] = Field(
-        default=[],
-        alias="dnf-vars",
-        description="folders of variables as dnf has them, a file for each: /etc/dnf/vars, /etc/yum/vars, or one "
-        "beside this file; `variables` go before",
-    )
-    repositories: list[RepositoryItem] = Field(default=[], description="what it is made of")
-    sources: list[RepositoryItem] = Field(
-        default=[], description="where its source packages are, for licences that demand them; never resolved from"
-    )
-
-
-class PlatformsDocument(Strict):
-    """The file `repositories.yaml`."""
-
-    platforms: dict[Name, PlatformDocument] = Field(description="platforms by name")
-
-
-@dataclass(frozen=True, slots=True)
-class Platforms(Mapping[str, Platform]):
-    """The platforms by name.
-
-    `refused` are names of platforms that nothing can be built on, with the reason. `broken` are those whose `.repo`
-    files or variables cannot be used here: another machine's platforms keep nobody from using the rest.
-    """
-
-    platforms: Mapping[str, Platform]
-    refused: Mapping[str, str]
-    name: str = "repositories.yaml"
-    broken: Mapping[str, RelbuildError] = field(default_factory=dict)
-
-    def __getitem__(self, name: str) -> Platform:
-        return self.platforms[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.platforms)
-
-    def __len__(self) -> int:
-        return len(self.platforms)
-
-    def find(self, name: str, *, place: str | None = None) -> Platform:
-        """Return the platform `name`; `place` is the place of the name, for errors.
-
-        Raises RecipeError `platform-refused`, `platform-unknown`, and as `read_repo_file` and `read_variables`.
-        """
-        if name in self.broken:
-            raise self.broken[name]
-        if name in self.refused:
-            raise RecipeError(
-                "platform-refused",
-                f"the platform '{name}' is refused: {self.refused[name]}",
-                place=place,
-                hint="choose another platform",
-            )
-        if name not in self.platforms:
-            near = nearest(name, self.platforms)
-            raise RecipeError(
-                "platform-unknown",
-                f"no platform '{name}' in {self.name}",
-                place=place,
-                hint=f"did you mean '{near}'?" if near else f"platforms: {', '.join(self.platforms)}",
-            )
-        return self.platforms[name]
 
 
 def load_platforms(path: Path) -> Platforms:
@@ -143,6 +41,11 @@ def load_platforms(path: Path) -> Platforms:
     if parsed is None:
         raise AssertionError("a document without problems has a value")
     reader = _Reader(parsed.platforms, document, problems, path.parent)
+    add_ons = {
+        name: AddOn(name, {one: reader.add_on_repositories(name, one, given) for one, given in found.platforms.items()})
+        for name, found in parsed.add_ons.items()
+    }
+    reader.add_ons = add_ons
     platforms: dict[str, Platform] = {}
     for name, platform in parsed.platforms.items():
         if platform.refused is None:
@@ -156,7 +59,7 @@ def load_platforms(path: Path) -> Platforms:
     problems.stop_if_any()
     refused = {name: found.refused for name, found in parsed.platforms.items() if found.refused is not None}
     broken = {name: RecipeError.of(list(dict.fromkeys(found))) for name, found in reader.broken.items()}
-    return Platforms(platforms, refused, document.name, broken)
+    return Platforms(platforms, refused, document.name, broken, add_ons)
 
 
 class _Reader:
@@ -167,9 +70,36 @@ class _Reader:
         self._document = document
         self._problems = problems
         self._folder = folder
+        self.add_ons: Mapping[str, AddOn] = {}
         self.broken: dict[str, list[Problem]] = {}
         self._files: list[Path] = []
         self._watched: list[Path] = []
+
+    def add_on_repositories(
+        self, name: str, platform: str, listed: Sequence[RepositoryDocument]
+    ) -> tuple[PackageRepository, ...]:
+        """Return the repositories of the add-on `name` on a platform or family."""
+        path: DocumentPath = ("add-ons", name, "platforms", platform)
+        found: dict[str, PackageRepository] = {}
+        for index, one in enumerate(listed):
+            if one.id in found:
+                message = f"duplicate repository '{one.id}' in this add-on"
+                self._refuse("repository-duplicate", message, (*path, index, "id"), "give it another id", ())
+            found[one.id] = self._repository(one, (*path, index), ())
+        return tuple(found.values())
+
+    def _put_on_top(
+        self, name: str, families: Sequence[str], repositories: dict[str, PackageRepository], path: DocumentPath
+    ) -> None:
+        """Add the repositories of a platform's add-on."""
+        found = fitting_repositories(self.add_ons, name, families)
+        if isinstance(found, Problem):
+            self._problems.add(found.code, found.message, self._document, path, found.hint or "")
+            return
+        for one in found:
+            if repositories.setdefault(one.id, one) != one:
+                message = f"the add-on '{name}' has a repository '{one.id}' too, with another definition"
+                self._problems.add("repository-duplicate", message, self._document, path, "give one another id")
 
     def platform(self, name: str, below: tuple[str, ...]) -> Platform:
         """Return the platform `name` with all that it extends; `below` are those that extend it."""
@@ -183,6 +113,9 @@ class _Reader:
         variables = {**(dict(base.variables) if base else {}), **read, **document.variables}
         of_machine = {*(base.machine_variables if base else ()), *read} - document.variables.keys()
         repositories = {repository.id: repository for repository in (base.repositories if base else ())}
+        families = tuple(dict.fromkeys((name, *document.families, *(base.families if base else ()))))
+        for index, add_on in enumerate(document.add_ons):
+            self._put_on_top(add_on, families, repositories, (*path, "add-ons", index))
         sources = {repository.id: repository for repository in (base.sources if base else ())}
         for key, listed, target in (
             ("repositories", document.repositories, repositories),
@@ -219,7 +152,7 @@ class _Reader:
             message = f"the platform '{name}' has no repositories"
             self._refuse("key-missing", message, path, "add 'repositories:', or 'refused:' with a reason", below)
         architectures = tuple(document.architectures or (base.architectures if base else ("x86_64",)))
-        for path_of_key in _key_files((*repositories.values(), *sources.values()), variables, architectures):
+        for path_of_key in key_files((*repositories.values(), *sources.values()), variables, architectures):
             self._keep(path_of_key, sent=True)
         return Platform(
             name=name,
@@ -233,6 +166,8 @@ class _Reader:
             files=tuple(dict.fromkeys(self._files)),
             watched=tuple(dict.fromkeys(self._watched)),
             machine_variables=frozenset(of_machine),
+            families=families,
+            add_ons=tuple(dict.fromkeys((*(base.add_ons if base else ()), *document.add_ons))),
         )
 
     def _repo_file(
@@ -364,27 +299,6 @@ class _Reader:
                     hint = f"did you mean '${near}'?" if near else "define it under 'variables'"
                     message = f"the variable '${name}' is not defined"
                     self._refuse("variable-undefined", message, (*path, *inner), hint, below)
-
-
-def _key_files(
-    repositories: Iterable[PackageRepository], variables: Mapping[str, str], architectures: Iterable[str]
-) -> Iterator[Path]:
-    """Yield the key files beside the definitions.
-
-    A name with a variable of the environment is left out.
-    """
-    own = {**release_variables(variables), **variables}
-    named = [(one.folder, key) for one in repositories for key in one.keys if one.folder and is_relative_key(key)]
-    for arch in architectures:
-        known = {"arch": arch, "basearch": arch, **own}
-        for folder, key in named:
-            path = _VARIABLE.sub(partial(_value, known), key)
-            if "$" not in path:
-                yield folder / path
-
-
-def _value(known: Mapping[str, str], found: re.Match[str]) -> str:
-    return known.get(found.group(1) or found.group(2), found.group())
 
 
 def _texts(repository: PackageRepository) -> tuple[str, ...]:

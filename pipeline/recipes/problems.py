@@ -81,8 +81,8 @@ def _short(text: str) -> str:
 
 def place(document: YamlDocument, path: DocumentPath) -> str:
     """Return the place of a path in a document: `mysql.yaml:14: layers[1].without[0]`."""
-    line = document.place(path)
-    return f"{line}: {path_text(path)}" if path else line
+    line, whole = document.place(path), (*document.within, *path)
+    return f"{line}: {path_text(whole)}" if whole else line
 
 
 def path_text(path: DocumentPath) -> str:

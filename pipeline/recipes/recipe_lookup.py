@@ -16,7 +16,7 @@ from pipeline.errors import RecipeError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.recipes.paths import LONGEST_NAME
 from pipeline.recipes.problems import Problems, validate_document
-from pipeline.recipes.schema import RecipeDocument
+from pipeline.recipes.recipe_schema import RecipeDocument, RecipePlatformDocument
 from pipeline.yaml_documents import YamlDocument, load_yaml
 
 INCLUDE_DEPTH = 8
@@ -29,15 +29,17 @@ INCLUDE_COUNT = 64
 
 @dataclass(frozen=True, slots=True)
 class RecipeFile:
-    """One recipe file, parsed, and the folders that bound its paths.
+    """One recipe file, or an entry under its `platforms`, parsed, with the folders of its paths.
 
-    Its paths are relative to `folder`; none of them may lead out of `given`.
+    Its paths are relative to `folder`; none of them may lead out of `given`. `entry` is what an entry says beside the
+    keys of a recipe.
     """
 
     path: Path
     document: YamlDocument
     recipe: RecipeDocument
     given: GivenFolder
+    entry: RecipePlatformDocument | None = None
 
     @property
     def folder(self) -> Path:

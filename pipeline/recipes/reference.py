@@ -18,8 +18,8 @@ from pydantic.fields import FieldInfo
 from pipeline.recipes import merge
 from pipeline.recipes.fields import Named, Strict
 from pipeline.recipes.mirror_rules import RulesDocument
-from pipeline.recipes.platforms import PlatformsDocument
-from pipeline.recipes.schema import RecipeDocument
+from pipeline.recipes.platform_schema import PlatformsDocument
+from pipeline.recipes.recipe_schema import RecipeDocument
 from pipeline.render import FILTERS
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -64,6 +64,50 @@ folder; then likewise for each recipe that it includes.
 
 MERGING
 A recipe that is reached twice is taken once. Paths in an included recipe are relative to that recipe.
+
+## Several platforms
+
+A product is called otherwise by each distribution and vendor, and lies in other repositories. A recipe is written
+once, with names of its own choice, and says under `platforms` what is different where:
+
+    name: mysql
+    version: "{{ packages['mysql-server'].version }}"
+    platform: local
+    layers:
+      - name: product
+        packages: [mysql-server, mysql]
+    platforms:
+      local: {}                            # as it stands here
+      el:
+        add-ons: [mysql-8.4]               # repositories on top, from repositories.yaml
+        packages: {mysql-server: mysql-community-server, mysql: mysql-community-client}
+      fedora:
+        packages: {mysql-server: community-mysql-server, mysql: community-mysql}
+      opensuse: {refused: "openSUSE has MariaDB, and no MySQL"}
+
+So `relbuild mysql.yaml --platform rocky-9` is one command. An entry is named after a platform of `repositories.yaml`,
+or after a family: what a platform has as `families`, and the platform that it `extends` with all of its. `rocky-9`
+belongs to `rocky-9`, `el9` and `el`, in this order. `any` fits every platform.
+
+- All entries that fit count, the most general first: each is a recipe on top of its own, by the rules of
+  [inclusion](#including-recipes), and the most specific wins. An account takes the place of the one of the same name,
+  a check under `checks` that of the recipe's check of the same name, `add-ons` those of a more general entry.
+- No entry fits: the recipe cannot be built there, and the error names the families. So a platform that nobody thought
+  of is refused, not guessed. With `refused` in the most specific entry the error gives its reason.
+- `packages` gives the platform's names of packages that the recipe names. They replace them in the requests of layers
+  (`openssl >= 3` too), `pins`, `exclude`, and the checks `packages` and `licenses`; `packages['mysql-server']` in
+  templates is what stands there for it. What an entry itself says in these places has the platform's names. A name
+  that no layer, pin, exclusion or check has is an error.
+- Paths, users and texts that differ are `values` of the entry, which templates and checks see.
+- Each included recipe chooses by its own entries; names hold for the whole image. A recipe that builds `from` another
+  takes over the parent's names and add-ons. A recipe without `platforms` is the same on all.
+- An add-on of `repositories.yaml` has repositories for platforms and families likewise. `--platform rocky-9+epel`
+  puts one on top for any recipe.
+
+The lock has a section for each platform, and only what was chosen for a platform makes its section stale: another
+entry of the recipe, or of one that it includes, leaves it fresh. Nights compare in the same way. `relbuild smoke` and
+`run` take a recipe as it is on the platform that the image in the output was built for
+([why](decisions/0048-recipes-choose-by-platform.md)).
 
 ## The folder that was given
 
@@ -136,9 +180,10 @@ adds to it:
 - Of `image`, environment and labels are merged; every other key is the child's where it is given (an empty list says
   "none"), else the parent's. A `command` belongs to its entrypoint, so the parent's goes when the child gives an
   entrypoint. The manifest's annotation `org.opencontainers.image.base.digest` names the parent.
-- `platform` and `architectures` are the parent's if they are not given, and must agree if they are. Nothing else of the
-  parent's recipe holds for the child: `values`, `accounts`, `exclude`, `pins`, `languages` and `smoke` are its own.
-  `packages['NAME']` knows the parent's packages too. `files` may replace the parent's files, `remove` removes them.
+- `platform` and `architectures` are the parent's if they are not given, and must agree if they are; names of packages
+  and add-ons that the parent's `platforms` chose hold too. Nothing else of the parent's recipe holds for the child:
+  `values`, `accounts`, `exclude`, `pins`, `languages` and `smoke` are its own. `packages['NAME']` knows the parent's
+  packages too. `files` may replace the parent's files, `remove` removes them.
 
 `include` makes one image of several recipes, and shares a package layer; `from` shares the whole image below, with its
 scripts run and its configuration, and can be used beside `include`. An image that no recipe here describes cannot be

@@ -27,13 +27,15 @@ class Renderer:
     """A renderer of the texts of one recipe file.
 
     Errors are added to `problems`. `rendered` collects (path, template, rendered text) of each text that a template
-    made another.
+    made another. `names` are the platform's names of the recipe's packages,
+    where they differ.
     """
 
     source: RecipeFile
     scope: Mapping[str, object]
     problems: Problems
     rendered: list[tuple[PathInDocument, str, str]] = field(default_factory=list)
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def refuse(self, code: str, message: str, hint: str, path: DocumentPath, *inner: str | int) -> None:
         """Add a problem."""
@@ -56,6 +58,16 @@ class Renderer:
     def words(self, words: Sequence[str], path: DocumentPath) -> tuple[str, ...]:
         """Render each text of a list."""
         return tuple(self.text(word, path, index) for index, word in enumerate(words))
+
+    def packages(self, words: Sequence[str], path: DocumentPath) -> tuple[str, ...]:
+        """Render names and patterns of packages, and replace names by the platform's."""
+        written = self.words(words, path)
+        found = tuple(one for word in written for one in self.names.get(word, (word,)))
+        if written and not found:
+            message = f"none of these packages is there on this platform: {', '.join(written)}"
+            hint = "name another package too, or replace the check under 'checks' of the platform"
+            self.refuse("check-without-packages", message, hint, path)
+        return found
 
     def pattern(self, text: str | None, path: DocumentPath, *inner: str | int) -> str | None:
         """Render a text that must be a regular expression."""

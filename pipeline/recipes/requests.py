@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from pipeline.beneath import PathEscape
 from pipeline.digest import Digest
 from pipeline.model.recipe import LayerPlan, LocalPackage, Request, Without
+from pipeline.recipes.fields import PACKAGE_NAME_FORM
 from pipeline.recipes.problems import Problems, place
 from pipeline.recipes.recipe_lookup import RecipeFile
 from pipeline.recipes.schema import LayerDocument, LocalPackageDocument
@@ -38,19 +39,47 @@ LANGUAGE_FORM = (
 TextForm = tuple[re.Pattern[str], str, str]
 """Pattern of a list's items, noun for one, and hint."""
 
-PACKAGE_NAME = re.compile(r"[A-Za-z0-9_.+-]+")
+PACKAGE_NAME = re.compile(PACKAGE_NAME_FORM)
 _GROUP = re.compile(
     r"@\^?[^/@\s][^/@]*(/(mandatory|default|optional|conditional)(,(mandatory|default|optional|conditional))*)?"
 )
 _VERSION = re.compile(r"(\d+:)?[A-Za-z0-9_.+~^]+(-[A-Za-z0-9_.+~^]+)?")
 
 
+PlatformNames = Mapping[str, tuple[str, ...]]
+"""Names of packages as the platform has them, by the names in the recipe."""
+
+NO_NAMES: PlatformNames = {}
+
+
+def requested_name(request: str) -> str:
+    """Return the name at the start of a request: of `openssl >= 3` it is `openssl`."""
+    return request.partition(" ")[0]
+
+
+def platform_requests(request: str, names: PlatformNames) -> tuple[str, ...]:
+    """Return a request with the platform's names.
+
+    There is one for each package that it is there, none if it is none.
+    """
+    name = requested_name(request)
+    rest = request[len(name) :]
+    return tuple(one + rest for one in names[name]) if name in names else (request,)
+
+
 def plan_layers(
-    sources: Sequence[RecipeFile], weak_dependencies: bool, top: Path, problems: Problems, *, alone: bool = True
+    sources: Sequence[RecipeFile],
+    weak_dependencies: bool,
+    top: Path,
+    problems: Problems,
+    *,
+    alone: bool = True,
+    names: PlatformNames = NO_NAMES,
 ) -> tuple[LayerPlan, ...]:
     """Plan the layers of all `sources`, the lowest first.
 
-    Local packages are relative to `top`. `alone`: there is no parent image, so there must be a layer.
+    Local packages are relative to `top`. `alone`: there is no parent image, so there must be a layer. Requests are
+    replaced by the platform's `names`.
 
     Problems: `layer-duplicate`, `layer-name-of-auto`, `request-duplicate`, `request-template`, `request-malformed`,
     `weak-dependencies-contradiction`, `key-missing`.
@@ -79,7 +108,7 @@ def plan_layers(
                     (*path, "without", layer.without.index(Without.WEAK_DEPENDENCIES)),
                     "they are one setting for the whole recipe: remove one of the two",
                 )
-            layers.append(_layer(layer, source, path, top, problems, own=source is sources[-1]))
+            layers.append(_layer(layer, source, path, top, problems, own=source is sources[-1], names=names))
     _refuse_names(layers, first, problems)
     if not layers and alone:
         own = sources[-1].document
@@ -108,7 +137,14 @@ def _refuse_names(
 
 
 def _layer(
-    layer: LayerDocument, source: RecipeFile, path: DocumentPath, top: Path, problems: Problems, *, own: bool
+    layer: LayerDocument,
+    source: RecipeFile,
+    path: DocumentPath,
+    top: Path,
+    problems: Problems,
+    *,
+    own: bool,
+    names: PlatformNames,
 ) -> LayerPlan:
     requests: list[Request] = []
     local: list[LocalPackage] = []
@@ -129,7 +165,7 @@ def _layer(
             package = _local(item, source, inner, top, problems)
             local += [package] if package else []
         elif _good_request(item, source, inner, problems):
-            requests.append(Request(item, place(source.document, inner)))
+            requests += [Request(one, place(source.document, inner)) for one in platform_requests(item, names)]
     return LayerPlan(
         name=layer.name,
         requests=tuple(requests),
@@ -192,8 +228,13 @@ def _good_request(text: str, source: RecipeFile, path: DocumentPath, problems: P
     return False
 
 
-def plan_pins(sources: Sequence[RecipeFile], problems: Problems) -> tuple[tuple[str, str], ...]:
-    """Package → version that must hold; the upper recipe wins. Problem: `pin-malformed`."""
+def plan_pins(
+    sources: Sequence[RecipeFile], problems: Problems, names: PlatformNames = NO_NAMES
+) -> tuple[tuple[str, str], ...]:
+    """Package → version that must hold; the upper recipe wins.
+
+    Packages have the platform's names. Problem: `pin-malformed`.
+    """
     pins: dict[str, str] = {}
     for source in sources:
         for name, version in source.recipe.pins.items():
@@ -205,16 +246,19 @@ def plan_pins(sources: Sequence[RecipeFile], problems: Problems) -> tuple[tuple[
                     ("pins", name),
                     'write NAME: "[EPOCH:]VERSION[-RELEASE]"',
                 )
-            pins[name] = version
+            for one in (name,) if source.entry else names.get(name, (name,)):
+                pins[one] = version
     return tuple(sorted(pins.items()))
 
 
-def plan_names(sources: Sequence[RecipeFile], key: str, form: TextForm, problems: Problems) -> tuple[str, ...]:
+def plan_names(
+    sources: Sequence[RecipeFile], key: str, form: TextForm, problems: Problems, names: PlatformNames = NO_NAMES
+) -> tuple[str, ...]:
     """Return the items of the list `key` of all `sources`, each once.
 
-    Problems: `request-template`, `KEY-malformed`."""
+    They are replaced by the platform's `names`. Problems: `request-template`, `KEY-malformed`."""
     expression, what, hint = form
-    names: dict[str, None] = {}
+    found: dict[str, None] = {}
     for source in sources:
         items: Sequence[str] = getattr(source.recipe, key.replace("-", "_")) or ()
         for index, item in enumerate(items):
@@ -223,5 +267,5 @@ def plan_names(sources: Sequence[RecipeFile], key: str, form: TextForm, problems
                 problems.add("request-template", message, source.document, (key, index), "write it out")
             elif not expression.fullmatch(item):
                 problems.add(f"{key}-malformed", f"'{item[:60]}' is not {what}", source.document, (key, index), hint)
-            names[item] = None
-    return tuple(names)
+            found |= dict.fromkeys((item,) if source.entry else names.get(item, (item,)))
+    return tuple(found)

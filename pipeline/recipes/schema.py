@@ -1,7 +1,7 @@
-"""Models of the recipe document: all keys of a recipe file with their types and texts.
+"""Models of what is inside a recipe document: layers, accounts, files, image, smoke test.
 
-The JSON Schema for editors and `docs/recipe.md` are generated from these models. They check each value by itself; rules
-on several values are checked by `merge`.
+The document itself is in `recipe_schema`. The JSON Schema for editors and `docs/recipe.md` are generated from these
+models. They check each value by itself; rules on several values are checked by `merge`.
 Inside `image` and `smoke`, words of a key are joined with `_`, elsewhere with `-`.
 """
 
@@ -22,8 +22,6 @@ from pipeline.recipes.check_schema import (
 from pipeline.recipes.fields import (
     ID_MOST,
     AccountName,
-    Architecture,
-    Date,
     FileMode,
     FileTargetPath,
     FolderPath,
@@ -38,12 +36,9 @@ from pipeline.recipes.fields import (
     TargetPath,
     TextValue,
     UrlValue,
-    VariableName,
     annotation_of,
 )
 from pipeline.recipes.image_fields import key_field
-from pipeline.recipes.payload_schema import PayloadLimitsDocument
-from pipeline.recipes.scriptlet_schema import ScriptletsValue
 
 Id = Annotated[int, Field(ge=1, le=ID_MOST)]
 
@@ -254,87 +249,6 @@ class SmokeDocument(Strict):
     )
     ready: ReadyDocument | None = Field(default=None, description="when an instance is ready to be asked")
     checks: list[CheckDocument] = Field(default=[], description="questions, asked in order of every instance")
-
-
-class RecipeDocument(Strict):
-    """A recipe file.
-
-    `name`, `version`, `platform` and at least one layer must come from it or, except for `name` and `version`, from
-    recipes that it includes. With `from`, the platform may come from there and there need be no layer.
-    """
-
-    name: Name | None = Field(default=None, description="the product's name, and the image's", examples=["mysql"])
-    version: Line | None = Field(
-        default=None,
-        description="the image's version, usually taken from a package after resolving",
-        examples=["{{ packages['mysql-server'].version }}"],
-    )
-    end_of_life: Date | None = Field(
-        default=None,
-        alias="end-of-life",
-        description="the last day on which the product is kept up; the image carries it, `audit` says when it is near",
-        examples=["2027-04-30"],
-    )
-    platform: Name | None = Field(
-        default=None, description="a platform of `repositories.yaml`", examples=["centos-stream-9"]
-    )
-    architectures: list[Architecture] | None = Field(
-        default=None,
-        description="what the image is built for; default: x86_64",
-        examples=[["x86_64", "aarch64"]],
-    )
-    include: list[Line] = Field(
-        default=[],
-        description="recipes that this one builds on, relative to its folder",
-        examples=[["base.yaml"]],
-    )
-    from_: Line | None = Field(
-        default=None,
-        alias="from",
-        description="the recipe whose image this one adds to, by its name beside this recipe or its path from there",
-        examples=["base"],
-    )
-    layers: list[LayerDocument] = Field(default=[], description="layers of packages, the lowest first")
-    weak_dependencies: bool | None = Field(
-        default=None, alias="weak-dependencies", description="install what packages recommend; default: false"
-    )
-    languages: list[Line] | None = Field(
-        default=None, description="locales whose files are kept; default: all", examples=[["en", "de"]]
-    )
-    exclude: list[Line] = Field(
-        default=[], description="packages that are never chosen, by name or pattern", examples=[["*-debug"]]
-    )
-    pins: dict[Line, Line] = Field(
-        default={}, description="the version that a package must have", examples=[{"mysql-server": "8.4.3"}]
-    )
-    assume_installed: list[Line] = Field(
-        default=[],
-        alias="assume-installed",
-        description="requirements that count as met; the image reports them",
-        examples=[["systemd"]],
-    )
-    modules: list[Line] = Field(default=[], description="module streams to enable", examples=[["nodejs:20"]])
-    accounts: AccountsDocument = Field(default=AccountsDocument(), description="accounts with fixed numbers")
-    scriptlets: ScriptletsValue | None = Field(
-        default=None, description="what happens when a scriptlet fails; default: `strict`", examples=["rpm"]
-    )
-    payload_limits: PayloadLimitsDocument = Field(
-        default=PayloadLimitsDocument(),
-        alias="payload-limits",
-        description="what a package may unpack to",
-        examples=[{"ratio": 1000}],
-    )
-    files: list[FileDocument] = Field(default=[], description="files that the recipe puts into the image")
-    remove: list[TargetPath] = Field(
-        default=[],
-        description="paths that are removed from the image, with all below",
-        examples=[["/usr/share/info"]],
-    )
-    values: dict[VariableName, object] = Field(
-        default={}, description="what templates see, as `{{ name }}` and `{{ values.name }}`"
-    )
-    image: ImageDocument = Field(default=ImageDocument(), description="the image's configuration")
-    smoke: SmokeDocument | None = Field(default=None, description="how the image is tested")
 
 
 def is_given(document: Strict, field: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,35 +21,45 @@ from pipeline.recipes.check_schema import (
     ReadyDocument,
 )
 from pipeline.recipes.check_subjects import plan_kind
-from pipeline.recipes.problems import Problems, path_text, place
+from pipeline.recipes.problems import Problems, nearest, path_text, place
 from pipeline.recipes.recipe_lookup import RecipeFile
 from pipeline.recipes.renderer import Renderer
+from pipeline.recipes.requests import NO_NAMES, PlatformNames
 from pipeline.recipes.schema import LimitsDocument, SmokeDocument, is_given
 from pipeline.yaml_documents import DocumentPath
 
 AnyKind = CheckDeclaration[Any, Any]
 
 
-def plan_smoke(source: RecipeFile, scope: Mapping[str, object], problems: Problems) -> SmokePlan:
+def plan_smoke(
+    source: RecipeFile,
+    scope: Mapping[str, object],
+    problems: Problems,
+    *,
+    names: PlatformNames = NO_NAMES,
+    upper: Sequence[RecipeFile] = (),
+) -> SmokePlan:
     """Make the smoke plan of the recipe in `source`, its texts rendered with `scope`.
 
-    Problems: `check-kind`, `check-key-misplaced`, `check-duplicate`, `check-after-stop`, `checks-missing`,
-    `neighbours-silent`, `neighbours-unlimited`, `pattern-malformed`, `port-malformed`, `template-undefined`, …
+    `names` are the platform's names of packages; checks of entries in `upper` replace those of the same name. Problems:
+    `check-replaces-nothing`, `check-kind`, `check-key-misplaced`, `check-duplicate`, `check-after-stop`,
+    `checks-missing`, `neighbours-silent`, `neighbours-unlimited`, `pattern-malformed`, `port-malformed`, …
     """
     smoke = source.recipe.smoke
     if smoke is None:
         return SmokePlan()
-    builder = _Builder(Renderer(source, scope, problems))
+    builder = _Builder(Renderer(source, scope, problems, names=names))
+    others = _replacements(smoke, upper, problems)
     ready = builder.check(smoke.ready, ("smoke", "ready"), "ready") if smoke.ready else None
     checks: list[Check] = []
-    names: set[str] = set()
+    seen: set[str] = set()
     stopped = False
     for index, document in enumerate(smoke.checks):
         path: DocumentPath = ("smoke", "checks", index)
-        if document.name in names:
+        if document.name in seen:
             message = f"two checks have the name '{document.name}'"
             builder.refuse("check-duplicate", message, "give each check its own name", path, "name")
-        names.add(document.name)
+        seen.add(document.name)
         if stopped:
             builder.refuse(
                 "check-after-stop",
@@ -57,8 +67,10 @@ def plan_smoke(source: RecipeFile, scope: Mapping[str, object], problems: Proble
                 "move the 'stop' check to the end",
                 path,
             )
-        check = builder.check(document, path, document.name)
-        stopped = stopped or any(kind.effect is Effect.ENDS for kind in _kinds_of(document))
+        above, where, wanted = others.get(document.name, (source, path, document))
+        asking = builder if above is source else _Builder(Renderer(above, scope, problems))
+        check = asking.check(wanted, where, wanted.name)
+        stopped = stopped or any(kind.effect is Effect.ENDS for kind in _kinds_of(wanted))
         if check is not None:
             checks.append(check)
     if not smoke.checks:
@@ -76,6 +88,27 @@ def plan_smoke(source: RecipeFile, scope: Mapping[str, object], problems: Proble
         builder.renderer.text(smoke.upgrade_from, ("smoke",), "upgrade_from"),
         neighbours,
     )
+
+
+def _replacements(
+    smoke: SmokeDocument, upper: Sequence[RecipeFile], problems: Problems
+) -> dict[str, tuple[RecipeFile, DocumentPath, CheckDocument]]:
+    """Return the checks of entries by name, the uppermost of each.
+
+    Problem: `check-replaces-nothing`.
+    """
+    known = [check.name for check in smoke.checks]
+    found: dict[str, tuple[RecipeFile, DocumentPath, CheckDocument]] = {}
+    for source in upper:
+        for index, check in enumerate(source.entry.checks if source.entry else ()):
+            path: DocumentPath = ("checks", index)
+            if check.name not in known:
+                near = nearest(check.name, known)
+                hint = f"did you mean '{near}'?" if near else "name one of the recipe's checks"
+                message = f"the recipe has no check '{check.name}' to replace"
+                problems.add("check-replaces-nothing", message, source.document, (*path, "name"), hint)
+            found[check.name] = (source, path, check)
+    return found
 
 
 def plan_limits(document: LimitsDocument) -> Limits:

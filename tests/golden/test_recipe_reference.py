@@ -17,7 +17,7 @@ from pipeline.recipes import (
     rules_reference,
     rules_schema,
 )
-from pipeline.recipes.schema import RecipeDocument
+from pipeline.recipes.recipe_schema import RecipeDocument
 from tests.support.schemas import jsonschema
 
 DOCS = Path(__file__).parents[2] / "docs"

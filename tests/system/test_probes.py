@@ -20,7 +20,7 @@ from pipeline.model.smoke import Check
 from pipeline.oci import make_image
 from pipeline.recipes.problems import Problems, validate_document
 from pipeline.recipes.recipe_lookup import RecipeFile
-from pipeline.recipes.schema import RecipeDocument
+from pipeline.recipes.recipe_schema import RecipeDocument
 from pipeline.recipes.smoke_plan import plan_smoke
 from pipeline.sandbox import (
     Instance,

@@ -47,6 +47,8 @@ def run_command(
     context: CommandContext,
     *,
     subject: options.SubjectArgument,
+    platform: options.PlatformOption,
+    repositories: options.RepositoriesOption,
     detach: Annotated[
         bool, typer.Option("--detach", "-d", help="Return once it runs; `ps`, `logs`, `exec`, `stop` and `rm` find it.")
     ] = False,
@@ -91,7 +93,7 @@ def run_command(
     if detach and supervised is None:
         return start_supervisor(sys.argv[1:], context.environment)
     build_env = context.build_env(runtime=runtime)
-    image, plan = image_to_launch(subject, build_env, None, output, arch)
+    image, plan = image_to_launch(subject, build_env, None, output, arch, platform=platform, repositories=repositories)
     wanted = run_options(
         instances,
         limits_of(plan.limits, asked),

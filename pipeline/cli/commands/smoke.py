@@ -40,6 +40,8 @@ def smoke_command(
     context: CommandContext,
     *,
     subject: options.SubjectArgument,
+    platform: options.PlatformOption,
+    repositories: options.RepositoriesOption,
     image: Annotated[Path | None, typer.Option("--image", help="A layout (default: output/NAME).")] = None,
     junit_file: Annotated[Path | None, typer.Option("--junit", help="Also write the check results as JUnit.")] = None,
     full: options.FullOption,
@@ -63,7 +65,9 @@ def smoke_command(
     """
     build_env = context.build_env(runtime=runtime)
     if record_checks:
-        launched, plan = image_to_launch(subject, build_env, image, output, arch)
+        launched, plan = image_to_launch(
+            subject, build_env, image, output, arch, platform=platform, repositories=repositories
+        )
         print_lines("# a draft: keep the checks that matter, and give them meaningful names")
         drafted = draft_smoke_checks(
             launched,
@@ -79,7 +83,7 @@ def smoke_command(
     if names_layout(subject):
         tested = _test_layout(Path(subject), arch, build_env, keeping)
     else:
-        wanted = build_options(subject, arch=[arch] if arch else None, output=output, full=full)
+        wanted = build_options(subject, platform, [arch] if arch else None, repositories, output=output, full=full)
         tested = smoke_architectures(wanted, build_env, image, keeping)
     for one in tested:
         if one.architecture:

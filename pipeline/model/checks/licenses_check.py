@@ -35,11 +35,9 @@ class LicenseFacts(Subject):
     """Packages that must ship a licence file; if empty, all installed packages except `without`."""
 
     packages: tuple[str, ...] = document_key(
-        ValueForm.VERBATIM_LINES, "names; default: all", (), example=["nginx"], optional=True
+        ValueForm.PACKAGES, "names; default: all", (), example=["nginx"], optional=True
     )
-    without: tuple[str, ...] = document_key(
-        ValueForm.VERBATIM_LINES, "packages that have none", (), example=["filesystem"]
-    )
+    without: tuple[str, ...] = document_key(ValueForm.PACKAGES, "packages that have none", (), example=["filesystem"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,8 +34,8 @@ PACKAGES_MOST = 10_000
 class PackageFacts(Subject):
     """Names of packages, or NEVRAs, with `*` for any characters."""
 
-    present: tuple[str, ...] = document_key(ValueForm.LINES, "must be there", (), example=["mysql-server"])
-    absent: tuple[str, ...] = document_key(ValueForm.LINES, "must not be there", (), example=["gcc", "*-devel"])
+    present: tuple[str, ...] = document_key(ValueForm.PACKAGES, "must be there", (), example=["mysql-server"])
+    absent: tuple[str, ...] = document_key(ValueForm.PACKAGES, "must not be there", (), example=["gcc", "*-devel"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from pipeline.build import build_image, build_index
 from pipeline.errors import BuildError, EnvironmentLacking, RelbuildError, SmokeError
 from pipeline.model.recipe import Recipe
 from pipeline.model.report import SmokeReport
+from pipeline.model.smoke import SmokePlan
 from pipeline.model.tree import Tree
 from pipeline.prepare import LockedRecipe
 from tests.support.builds import build_env, image, layer, locked, order, parent, recipe, section
@@ -31,6 +32,8 @@ LOCK = [
 IMAGE = ["compose_layers", "pack_layers", "obtain_archives", "render_files", "add_state", "make_config_and_manifest"]
 OUTPUT = ["write_layout", "make_bill", "make_build_record", "make_documents", "smoke_test", "write_build_report"]
 
+READING = ("load_recipe", "built_platform", "choose_platform")
+
 TREE = Tree.of({})
 PACKED = [SimpleNamespace(layer=layer("base"), reused=True), SimpleNamespace(layer=layer("product"), reused=False)]
 STATE = SimpleNamespace(layer=layer("state"), changes=(), failures=(), states={"a": (0,)}, reused=False)
@@ -44,8 +47,13 @@ class World:
         self.build_env = build_env(folder)
         self.recipes: dict[str, Recipe] = {"demo": recipe(folder)}
         self.verdict: Any = SimpleNamespace(passed=True)
+        self.on_other, self.built_for = replace(recipe(folder), smoke=SmokePlan(instances=7)), "el9"
         stages: dict[Any, Any] = {
-            build_image.load_recipe: lambda path: self.recipes[path.stem],
+            build_image.load_recipe: lambda path, target: (
+                self.on_other if target.name == "other" else self.recipes[path.stem]
+            ),
+            build_image.built_platform: lambda folder, digest: self.built_for,
+            build_image.choose_platform: lambda recipe, options: SimpleNamespace(full_name=options.platform),
             build_image.plan_lock: lambda order, build_env, parent: SimpleNamespace(order=order, parent=parent),
             build_image.resolve: lambda plan: section(),
             build_image.fetch_and_verify: lambda plan, found: ("headers", found),
@@ -84,7 +92,7 @@ class World:
 
     def stages(self) -> list[str]:
         """What was called, but for reading recipes."""
-        return [name for name in self.journal.names if name != "load_recipe"]
+        return [name for name in self.journal.names if name not in READING]
 
     def child(self) -> None:
         """The recipe `demo` is built from `base` from now on."""
@@ -275,6 +283,31 @@ def test_what_is_to_be_launched_is_built_only_where_it_is_not_there(world: World
     (world.folder / "output" / "demo").mkdir(parents=True)
     build_image.load_or_build(order(world.folder), world.build_env)
     assert world.stages() == ["load_layout_image"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "built", "instances", "again"),
+    [
+        (None, "el9", 1, False),
+        (None, "other", 7, False),
+        ("other", "other", 7, False),
+        ("other", "el9", 7, True),
+        ("other", None, 7, False),
+    ],
+)
+def test_an_image_is_asked_as_the_recipe_is_on_the_platform_that_it_was_built_for(
+    world: World, journal: Journal, asked: str | None, built: str, instances: int, again: bool
+) -> None:
+    for stage in (build_image.update_recorded_checks, build_image.write_evidence):
+        journal.stand_in(build_image, stage)
+    world.built_for = built
+    (world.folder / "output" / "demo").mkdir(parents=True)
+    build_image.smoke_image(order(world.folder, platform=asked), world.build_env, None)
+    assert journal.last(build_image.smoke_test).args[1].smoke.instances == instances
+    journal.calls.clear()
+    _, plan = build_image.load_or_build(order(world.folder, platform=asked), world.build_env)
+    assert plan.instances == instances
+    assert ("plan_lock" in world.stages()) == again, "another platform's image is not what was asked for"
 
 
 def test_the_verdict_of_a_build_is_that_of_its_test(world: World) -> None:

@@ -84,6 +84,14 @@ def test_each_layer_is_packed_with_the_orders_codec(tmp_path: Path, journal: Jou
         assert call.options["compression"] is Compression.ZSTD and call.options["store"] is here.store
 
 
+def test_templates_know_packages_by_the_recipes_names_where_the_platform_has_others(tmp_path: Path) -> None:
+    names = (("bash", ("sh-vendor",)), ("none", ()), ("server", ("vendor-server", "vendor-common")))
+    made = locked(recipe(tmp_path, package_names=names), "vendor-server-8.4-1.x86_64", "bash-5-1.x86_64")
+    packages: Any = build_stages.template_variables(made)["packages"]
+    assert set(packages) == {"bash", "server", "vendor-server"}
+    assert packages["server"] == packages["vendor-server"] and packages["server"]["version"] == "8.4"
+
+
 def test_the_layers_that_were_not_made_anew_are_named_with_those_of_the_parent(tmp_path: Path) -> None:
     made = replace(locked(recipe(tmp_path)), parent=parent("base"))
     layers = [BuiltLayer(layer("base"), reused=False), BuiltLayer(layer("product"), reused=True)]

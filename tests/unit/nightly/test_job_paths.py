@@ -25,6 +25,7 @@ from pipeline.nightly.job import Job, JobResult, RunSettings
 from pipeline.nightly.job_result_check import require_published
 from pipeline.nightly.product_job import run_job
 from pipeline.progress import QUIET, Progress
+from pipeline.recipes import PlatformTarget
 
 ONE, OTHER = Digest.of(b"one"), Digest.of(b"other")
 
@@ -100,7 +101,8 @@ def test_a_worker_by_a_relative_store_uses_one_store(tmp_path: Path, monkeypatch
 def test_a_failure_names_files_as_they_were_given(
     cluster: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(path: Path) -> NoReturn:
+    def refuse(path: Path, target: PlatformTarget) -> NoReturn:
+        assert target.definitions.name == "repositories.yaml"
         raise RecipeError("wrong", f"{path} is wrong", place=str(path.parent.parent / "templates" / "t.j2"))
 
     monkeypatch.setattr(product_job, "load_recipe", refuse)

@@ -231,6 +231,52 @@ def test_repositories_that_cannot_be_read_fail_each_product_and_are_asked_once(n
     assert state.digest is None and "no answer" in state.problem
 
 
+BY_PLATFORM = """\
+platforms:
+  el9: {families: [el], architectures: [x86_64], repositories: [{id: base, baseurls: [file:///nowhere], keys: [/key]}]}
+  other: {architectures: [x86_64], repositories: [{id: base, baseurls: [file:///other], keys: [/key]}]}
+add-ons:
+  vendor: {platforms: {el: [{id: vendor, baseurls: [file:///vendor], keys: [/key]}]}}
+"""
+
+
+def test_products_choose_by_the_nights_platform_and_have_add_ons_of_their_own(nights: Nights) -> None:
+    nights.write("repositories.yaml", BY_PLATFORM)
+    entries = "{any: {}, el: {add-ons: [vendor], packages: {a: vendor-a}}, other: {packages: {a: other-a}}}"
+    nights.write("second.yaml", RECIPE % "second" + f"platforms: {entries}\n")
+    planner = nights.planner()
+    products = {name: nights.decide(name, planner).product for name in ("base", "second")}
+    assert {product.platform for product in products.values()} == {"el9"}
+    with_add_ons = [[one.platform.full_name for one in planner.states_of(product)] for product in products.values()]
+    assert with_add_ons == [["el9"], ["el9+vendor"]]
+    assert [(one.platform, one.repository) for one in planner.states] == [("el9", "base"), ("el9", "vendor")]
+    solved = nights.journal.last(night_planner.solve).args[0]
+    assert [one.text for one in solved.layers[0].requests] == ["vendor-a"]
+    elsewhere = nights.planner(platform="other")
+    (state,) = elsewhere.states_of(nights.decide("second", elsewhere).product)
+    assert state.platform.full_name == "other"
+    assert [one.text for one in nights.journal.last(night_planner.solve).args[0].layers[0].requests] == ["other-a"]
+
+
+def test_a_change_of_another_platforms_entry_changes_nothing(nights: Nights) -> None:
+    nights.write("repositories.yaml", BY_PLATFORM)
+    nights.write("base.yaml", RECIPE % "base" + "platforms:\n  el: {add-ons: [vendor]}\n  other: {}\n")
+    nights.publish()
+    nights.change("base.yaml", "other: {}", "other: {packages: {a: other-a}}")
+    assert nights.decide().product.run.why == NOTHING_CHANGED
+    nights.change("base.yaml", "[vendor]}", "[vendor], packages: {a: vendor-a}}")
+    decision = nights.decide()
+    assert decision.job is not None and decision.job.why == "the recipe changed"
+
+
+def test_a_product_that_cannot_be_built_on_the_nights_platform_fails_by_its_name(nights: Nights) -> None:
+    nights.write("repositories.yaml", BY_PLATFORM)
+    nights.write("second.yaml", RECIPE % "second" + "platforms: {el: {}}\n")
+    entry = nights.planner(platform="other").catalogue.find("second")
+    assert entry is not None and entry.error is not None
+    assert entry.error.code == "platform-unsupported"
+
+
 # --- with locks that are committed -------------------------------------------------------------------------
 
 
