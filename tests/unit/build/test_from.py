@@ -26,8 +26,8 @@ from pipeline.resolve import (
 )
 from tests.support.parent_images import file, header, parent
 from tests.support.recipe_folder import refused, write
+from tests.support.resolve_world import World
 from tests.support.rpmmd import Rpm
-from tests.unit.resolve.test_resolve import World
 
 # --- loading -----------------------------------------------------------------------------------------------
 

@@ -32,9 +32,9 @@ from pipeline.resolve import (
     read_repository_advisories,
     streams_in_use,
 )
+from tests.support.resolve_world import World
 from tests.support.rpmmd import Rpm, write_document
 from tests.support.updateinfo import Fixed, Update, updateinfo
-from tests.unit.resolve.test_resolve import World
 from tests.unit.resolve.test_resolve_modules import stream
 
 NOW = int(datetime(2026, 1, 11, tzinfo=UTC).timestamp() * 1000)

@@ -5,71 +5,20 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from pipeline.digest import Digest
-from pipeline.errors import ResolutionError, UsageError, VerificationError
-from pipeline.model.header import Dependency, PackageHeader
-from pipeline.model.lock import LockSection
-from pipeline.model.package import Nevra
-from pipeline.model.platform import PackageRepository, Platform
-from pipeline.model.recipe import LayerPlan, LocalPackage, Recipe, Request
+from pipeline.errors import UsageError, VerificationError
 from pipeline.model.signing_key import AcceptedSignature
-from pipeline.repos import OpenRepository, open_repositories
-from pipeline.resolve import explain, solve
-from pipeline.resolve import solver as solving_module
-from pipeline.store import Store
-from tests.support.rpmmd import Rpm, write_repository
-
-
-class World:
-    """Repositories made of lists of packages, and recipes that are solved against them."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.store = Store.open(folder / "store")
-        self._repositories: list[PackageRepository] = []
-
-    def add(self, name: str, *rpms: Rpm, modules: str = "", comps: str = "", **more: object) -> World:
-        url = write_repository(self.folder / name, rpms, modules=modules, comps=comps)
-        self._repositories.append(PackageRepository(name, baseurls=(url,), **more))  # type: ignore[arg-type]
-        return self
-
-    @property
-    def platform(self) -> Platform:
-        return Platform("p", tuple(self._repositories))
-
-    def opened(self, store: Store | None = None) -> tuple[OpenRepository, ...]:
-        return open_repositories(self.platform, "x86_64", variables={}, store=store or self.store)
-
-    def recipe(self, *layers: list[str], **more: object) -> Recipe:
-        plans = tuple(
-            LayerPlan(f"layer{number}", tuple(Request(text, f"r.yaml:{number}.{text}") for text in texts))
-            for number, texts in enumerate(layers)
-        )
-        plain = Recipe("r", self.folder / "r.yaml", "1", "p", ("x86_64",), plans)
-        return replace(plain, **more)  # type: ignore[arg-type]
-
-    def solve(self, *layers: list[str], **more: object) -> LockSection:
-        recipe = self.recipe(*layers, **more)
-        return solve(recipe, self.platform, "x86_64", self.opened(), store=self.store)
-
-    def names(self, *layers: list[str], **more: object) -> list[str]:
-        return [str(one.package.nevra) for one in self.solve(*layers, **more).resolution.chosen]
+from pipeline.resolve import explain
+from tests.support.resolve_world import World, refusal
+from tests.support.rpmmd import Rpm
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> World:
     return World(tmp_path)
-
-
-def refusal(world: World, *layers: list[str], **more: object) -> ResolutionError:
-    with pytest.raises(ResolutionError) as caught:
-        world.solve(*layers, **more)
-    return caught.value
 
 
 # --- what is chosen ------------------------------------------------------------------------------
@@ -222,52 +171,6 @@ def test_rich_dependencies_keep_their_meaning(world: World) -> None:
 def test_globs_ask_for_every_name(world: World) -> None:
     world.add("r", Rpm("lib-a"), Rpm("lib-b", "1-1"), Rpm("lib-b", "2-1"), Rpm("other"))
     assert world.names(["lib-*"]) == ["lib-a-1-1.noarch", "lib-b-2-1.noarch"]
-
-
-# --- local packages ------------------------------------------------------------------------------
-
-
-def local(world: World, monkeypatch: pytest.MonkeyPatch, header: PackageHeader) -> LayerPlan:
-    (world.folder / "fix.rpm").write_bytes(b"rpm")
-    monkeypatch.setattr(solving_module, "read_header", lambda path, checksum: replace(header, checksum=checksum))
-    item = LocalPackage(Path("fix.rpm"), Digest.of(b"rpm"), "r.yaml:9")
-    return LayerPlan("layer0", (Request("b", "r.yaml:1"),), (item,))
-
-
-def header(evr: str = "0-1", **more: object) -> PackageHeader:
-    version, _, release = evr.partition("-")
-    plain = PackageHeader(Nevra("a", 0, version, release, "noarch"), Digest("0" * 64), (), (), (), (), (), 77)
-    return replace(plain, **more)  # type: ignore[arg-type]
-
-
-def test_a_local_package_wins_over_newer_ones_and_brings_its_requirements(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world.add("r", Rpm("a", "2-1"), Rpm("b", requires=("a",)), Rpm("c"))
-    plan = local(world, monkeypatch, header(requires=(Dependency("c"), Dependency("rpmlib(X)", 8, "1"))))
-    section = world.solve(layers=(plan,))
-    found = {one.package.nevra.name: one for one in section.resolution.chosen}
-    assert str(found["a"].package.nevra) == "a-0-1.noarch"
-    assert found["a"].package.repository == "@file"
-    assert found["a"].package.location == "fix.rpm"
-    assert found["a"].reasons[0].kind == "local"
-    assert found["c"].reasons[0].by == "a-0-1.noarch"
-    assert world.store.has(Digest.of(b"rpm"))
-
-
-def test_a_local_package_that_breaks_a_requirement_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    world.add("r", Rpm("a", "2-1"), Rpm("b", requires=("a >= 1",)))
-    plan = local(world, monkeypatch, header())
-    assert "b-1-1.noarch requires a >= 1" in str(refusal(world, layers=(plan,)))
-
-
-def test_a_local_package_with_other_bytes_is_refused(world: World) -> None:
-    world.add("r", Rpm("b"))
-    (world.folder / "fix.rpm").write_bytes(b"other")
-    item = LocalPackage(Path("fix.rpm"), Digest.of(b"rpm"), "r.yaml:9")
-    with pytest.raises(VerificationError) as caught:
-        world.solve(layers=(LayerPlan("layer0", (), (item,)),))
-    assert caught.value.code == "download-mismatch"
 
 
 # --- refusals ------------------------------------------------------------------------------------
@@ -433,7 +336,7 @@ def test_a_damaged_kept_file_is_made_again(world: World) -> None:
 
 def test_the_result_depends_on_neither_hash_order_nor_locale_nor_folder(world: World, tmp_path: Path) -> None:
     script = (
-        "import sys; from pathlib import Path; from tests.unit.resolve.test_resolve import World\n"
+        "import sys; from pathlib import Path; from tests.support.resolve_world import World\n"
         "from tests.support.rpmmd import Rpm\n"
         "from pipeline.resolve import format_lock; from pipeline.model.lock import Lock\n"
         "w = World(Path(sys.argv[1]))\n"

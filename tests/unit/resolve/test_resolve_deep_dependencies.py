@@ -10,8 +10,8 @@ from pipeline.errors import ResolutionError, VerificationError
 from pipeline.resolve.metadata_tags import TAG_LIMIT, refuse_long_tags
 from pipeline.resolve.pool import PackagePool
 from pipeline.store import Store
+from tests.support.resolve_world import World
 from tests.support.rpmmd import Rpm
-from tests.unit.resolve.test_resolve import World
 
 HEAD = b'<?xml version="1.0" encoding="UTF-8"?>\n<metadata>'
 DEEP = b"(" * 200_000

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from pipeline.errors import ResolutionError, VerificationError
 from pipeline.repos.comps import COMPS_DEPTH_MOST, CompsReader, read_groups
+from tests.support.resolve_world import World
 from tests.support.rpmmd import Rpm
-from tests.unit.resolve.test_resolve import World
 
 # The form that Fedora's comps have (pagure.io/fedora-comps), shortened.
 HEAD = """<?xml version="1.0" encoding="UTF-8"?>

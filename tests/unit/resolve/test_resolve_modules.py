@@ -10,8 +10,8 @@ import pytest
 from pipeline.errors import ResolutionError
 from pipeline.resolve import modules
 from pipeline.resolve.modules import stream_packages
+from tests.support.resolve_world import World
 from tests.support.rpmmd import Rpm
-from tests.unit.resolve.test_resolve import World
 
 
 def stream(name: str, stream: str, *packages: str, version: int = 1, context: str = "c0", requires: str = "") -> str:
