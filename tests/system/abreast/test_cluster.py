@@ -10,27 +10,20 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import dask
-import distributed
 import pytest
 
-from pipeline.errors import EnvironmentLacking
-from pipeline.nightly.executors.dask.dask_executor import DaskExecutor
-from pipeline.nightly.executors.executor_protocol import Executor, Requirements, TaskFunction, TaskResult
+from pipeline.nightly.executors.executor_protocol import Requirements, TaskFunction, TaskResult
 from pipeline.nightly.executors.process_executor import ProcessExecutor
 from pipeline.nightly.executors.task_result import RESULT_LIMIT
-from pipeline.nightly.executors.worker_health import SILENCE_TIMEOUT
 from pipeline.oci import generate_key
-from pipeline.progress import Task
 from tests.support import cluster_tasks
 from tests.support.cluster_tasks import ProductTask, Waiting
+from tests.support.joined_cluster import HERE, Recorder, do, joined, until, until_there
 from tests.support.machines import ROOT, Machines, machines
 from tests.support.product_builds import RECIPE, small_products
 from tests.support.rpm_factory import Forge
@@ -38,41 +31,7 @@ from tests.support.tiny_root import require_root
 
 pytestmark = pytest.mark.long
 
-HERE = Requirements("x86_64")
 NAMES = tuple(f"small-{number}" for number in range(4))
-
-
-@dataclass(slots=True)
-class Recorder:
-    """A Progress that remembers what was told, as lines."""
-
-    lines: list[str] = field(default_factory=list)
-    failed: list[str] = field(default_factory=list)
-    counts: Counter[str] = field(default_factory=Counter)
-
-    def start(self, stage: str, label: str, *, total: int | None = None, unit: str = "items") -> Task:
-        self.lines.append(f"{stage} {label}")
-        return _Recorded(f"{stage} {label}", self.counts)
-
-    def finish(self, task: Task, *, failed: bool = False) -> None:
-        assert isinstance(task, _Recorded)
-        if failed:
-            self.failed.append(task.label)
-
-    def warn(self, text: str) -> None:
-        self.lines.append(f"warning: {text}")
-
-
-@dataclass(frozen=True, slots=True)
-class _Recorded:
-    label: str
-    counts: Counter[str]
-
-    def advance(self, amount: int) -> None:
-        self.counts[self.label] += amount
-
-    def note(self, text: str) -> None:
-        pass
 
 
 @pytest.fixture(scope="module")
@@ -84,50 +43,6 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
         for name in ("one", "two"):
             net.worker(name, again=True)
         yield net
-
-
-@contextmanager
-def joined(
-    net: Machines, *, scheduler_timeout: float = 20, wait: float = 60, silence: float = SILENCE_TIMEOUT
-) -> Iterator[tuple[DaskExecutor, Recorder]]:
-    recorder = Recorder()
-    executor = DaskExecutor.join(
-        net.address, recorder, plain=True, scheduler_timeout=scheduler_timeout, wait=wait, silence=silence
-    )
-    (warned,) = recorder.lines
-    assert f"{net.address} is not encrypted" in warned
-    recorder.lines.clear()
-    try:
-        yield executor, recorder
-    finally:
-        executor.close()
-
-
-def do(executor: Executor, tasks: dict[str, tuple[TaskFunction, object]]) -> dict[str, TaskResult]:
-    """Give all of them at once, as many at a time as the executor wants; how each ended."""
-    waiting, under_way, ended = list(tasks), 0, {}
-    while waiting or under_way:
-        while waiting and under_way < executor.size:
-            name = waiting.pop(0)
-            executor.start(name, *tasks[name], HERE)
-            under_way += 1
-        end = executor.next_result()
-        under_way -= 1
-        ended[end.name] = end
-    return ended
-
-
-def until(true: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def until_there(net: Machines, *names: str) -> None:
-    """Wait until these workers have joined."""
-    with distributed.Client(net.address, set_as_default=False) as client:
-        until(lambda: set(names) <= {worker["name"] for worker in client.scheduler_info()["workers"].values()})
 
 
 def begun(folder: Path, name: str) -> dict[int, str]:
@@ -361,23 +276,6 @@ def test_a_result_that_is_too_large_for_the_scheduler_is_refused(net: Machines) 
     assert "the limit is" in ended["large"].lost
 
 
-def test_a_worker_with_another_relbuild_gets_no_work(tmp_path: Path) -> None:
-    require_root()
-    shutil.copytree(ROOT / "pipeline", tmp_path / "other" / "pipeline")
-    with (tmp_path / "other" / "pipeline" / "build.py").open("a") as file:
-        file.write("# another relbuild\n")
-    with machines(tmp_path) as net:
-        net.scheduler()
-        net.worker("stranger", environment={"PYTHONPATH": str(tmp_path / "other")})
-        until_there(net, "stranger")
-        with joined(net, wait=1) as (executor, log):
-            executor.start("any", cluster_tasks.say_where, None, HERE)
-            ended = executor.next_result()
-    assert "stranger has another relbuild: 0.1.0 (" in ended.lost
-    (warned,) = [line for line in log.lines if "get no tasks" in line]
-    assert "stranger has 0.1.0 (" in warned
-
-
 @pytest.mark.parametrize(
     ("words", "environment"),
     [(["--no-nanny"], {}), (["--nanny"], {"DASK_DISTRIBUTED__WORKER__DAEMON": "False"})],
@@ -400,53 +298,3 @@ def test_dasks_own_worker_does_the_same(net: Machines, words: list[str], environ
                 where |= {str(end.result) for end in ended.values()}
     finally:
         command.close()
-
-
-def test_a_worker_leaves_when_no_scheduler_answers_for_too_long(tmp_path: Path) -> None:
-    require_root()
-    with machines(tmp_path) as net:
-        net.machine("hub")
-        worker = net.worker("one", "--death-timeout", "1", "--nthreads", "1", "--memory-limit", "2GiB")
-        assert worker.process.wait(30) == EnvironmentLacking.exit_code
-        assert f"[no-scheduler] no scheduler answered at {net.address} for 1 s" in net.made["one"].said
-
-
-def test_over_tls_and_with_no_key_not_at_all(tmp_path: Path) -> None:
-    require_root()
-    files = certificates(tmp_path)
-    pairs = {f"distributed.comm.tls.{who}.{what}": str(files[what]) for who in WHO for what in PAIR}
-    settings = {
-        "distributed.comm.require-encryption": True,
-        "distributed.comm.tls.ca-file": str(files["ca"]),
-        **pairs,
-    }
-    tls = {f"DASK_{key.upper().replace('.', '__').replace('-', '_')}": str(text) for key, text in settings.items()}
-    with machines(tmp_path) as net:
-        net.scheduler("--protocol", "tls", environment=tls)
-        address = net.address.replace("tcp://", "tls://")
-        net.worker("one", to=address, environment=tls)
-        for known in (address, net.address):
-            with pytest.raises(EnvironmentLacking, match=f"cannot connect to the scheduler {known}: .+") as refused:
-                DaskExecutor.join(known, Recorder(), plain=True, scheduler_timeout=3)
-            assert refused.value.code == "no-scheduler"
-        with dask.config.set(settings):
-            executor = DaskExecutor.join(address, Recorder())
-            ended = do(executor, {"any": (cluster_tasks.say_where, None)})
-            executor.close()
-    assert ended["any"].result == "one"
-
-
-WHO, PAIR = ("scheduler", "worker", "client"), ("cert", "key")
-
-
-def certificates(folder: Path) -> dict[str, Path]:
-    """An authority and a pair that it has signed."""
-    files = {name: folder / f"{name}.pem" for name in ("ca", "ca-key", "cert", "key", "request")}
-    for words in (
-        f"req -x509 -newkey rsa:2048 -nodes -subj /CN=authority -keyout {files['ca-key']} -out {files['ca']}",
-        f"req -newkey rsa:2048 -nodes -subj /CN=cluster -keyout {files['key']} -out {files['request']}",
-        f"x509 -req -in {files['request']} -CA {files['ca']} -CAkey {files['ca-key']} -CAcreateserial "
-        f"-out {files['cert']}",
-    ):
-        subprocess.run(["openssl", *words.split()], check=True, capture_output=True, timeout=30)
-    return files
