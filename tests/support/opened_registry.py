@@ -1,0 +1,56 @@
+"""A registry that is opened as a mirror, and pushed to without a gate."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+from pipeline.digest import Digest, canonical_json
+from pipeline.mirror.backends.registry.registry_mirror import RegistryMirror, open_registry
+from pipeline.mirror.backends.registry.registry_repository import RegistryRepository
+from pipeline.mirror.protocol import Arrival
+from pipeline.model.image import Descriptor, Image
+from pipeline.model.manifests import Manifest
+from pipeline.oci import media_types
+from pipeline.oci.image_manifest import descriptor_json
+from pipeline.progress import QUIET
+from pipeline.store import Store
+from pipeline.transfer import Network
+
+NETWORK = Network(backoff=0.05)
+EMPTY = Descriptor("application/vnd.oci.empty.v1+json", Digest.of(b"{}"), 2)
+
+
+def opened(host: str, namespace: str, *, scheme: str = "registry+http", **environment: str) -> RegistryMirror:
+    return open_registry(f"{scheme}://{host}/{namespace}", environment=environment, progress=QUIET, network=NETWORK)
+
+
+def push(repository: RegistryRepository, image: Image, store: Store) -> list[Arrival]:
+    """What a publisher does, without its gate."""
+    how = [repository.put_blob(layer.blob, store.blob(layer.blob.digest)) for layer in image.layers]
+    config = image.config_bytes
+    how.append(repository.put_blob(Descriptor(media_types.CONFIG, Digest.of(config), len(config)), config))
+    repository.put_manifest(Manifest(media_types.MANIFEST, image.manifest_bytes))
+    return how
+
+
+def note(number: int, subject: Manifest) -> Manifest:
+    document = {
+        "schemaVersion": 2,
+        "mediaType": media_types.MANIFEST,
+        "artifactType": "application/vnd.relbuild.test",
+        "config": descriptor_json(EMPTY),
+        "layers": [descriptor_json(EMPTY)],
+        "subject": descriptor_json(subject.descriptor),
+        "annotations": {"number": str(number)},
+    }
+    return Manifest(media_types.MANIFEST, canonical_json(document))
+
+
+def clients(*argv: str | Path, **environment: str) -> str:
+    done = subprocess.run(
+        argv, check=False, capture_output=True, text=True, env={**os.environ, **environment}, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
