@@ -5,9 +5,7 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,6 +30,8 @@ from pipeline.oci.predicates import CYCLONEDX, PROVENANCE, SMOKE, SPDX
 from pipeline.prepare import BuildEnvironment
 from pipeline.progress import QUIET
 from tests.support.attacks import ATTACKS, Scene
+from tests.support.container_storage import Storage, container_storage, run
+from tests.support.cosign import GENERATIONS, TYPES, cosign, verification
 from tests.support.foreign_programs import free_port, program
 from tests.support.product_builds import small_products
 from tests.support.published_products import (
@@ -45,11 +45,6 @@ from tests.support.sites import KINDS_OF_SITES, PASSWORD, Site, open_site, relbu
 from tests.support.trees import differences, merged, read_tree
 
 pytestmark = pytest.mark.long
-
-GENERATIONS = ("cosign", "cosign3")
-
-TYPES = {"slsaprovenance1": PROVENANCE, "spdxjson": SPDX, "cyclonedx": CYCLONEDX, SMOKE: SMOKE}
-"""As cosign calls it → predicate type."""
 
 PAGE = r'exec 3<>/dev/tcp/127.0.0.1/8080; printf "GET / HTTP/1.0\r\n\r\n" >&3; cat <&3'
 """For a shell in the image: asks nginx for its page."""
@@ -90,31 +85,6 @@ def shipped(goods: ProductsToPublish, site: Site, keys: Path, build_env: BuildEn
     return publish_products(goods, site, keys, build_env)
 
 
-def run(*argv: str | Path) -> str:
-    done = subprocess.run([str(word) for word in argv], capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, f"{argv}: {done.stdout}\n{done.stderr}"
-    return done.stdout
-
-
-def cosign(generation: str, *words: str | Path, accepts: bool = True) -> str:
-    """Run without a network: its home is empty, and what it asks for is on the loopback."""
-    environment = {**os.environ, "COSIGN_PASSWORD": PASSWORD, "COSIGN_YES": "true"}
-    argv = [program(generation), *words]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60, env=environment)
-    assert (done.returncode == 0) is accepts, f"{words}: {done.stdout}{done.stderr}"
-    return done.stdout if accepts else done.stderr
-
-
-def verification(keys: Path, generation: str, command: str, kind: str = "spdxjson", key: str = "ours") -> list[str]:
-    """A command line of docs/mirrors.md, without the reference."""
-    words = [command, "--key", str(keys / f"{key}.pub"), "--insecure-ignore-tlog=true"]
-    if command == "verify-attestation":
-        words += ["--type", kind]
-        if generation == "cosign":
-            words += ["--new-bundle-format", "--trusted-root", str(keys / "no-roots.json")]
-    return words
-
-
 # --- pulled and run ----------------------------------------------------------------------------------------
 
 
@@ -146,22 +116,10 @@ def test_skopeo_copies_the_very_bytes_that_were_tested_and_umoci_unpacks_them(
     assert str(index.digest) == shipped.said["pair"]["digest"]
 
 
-Storage = Callable[..., str]
-
-
 @pytest.fixture(scope="module")
 def storage() -> Iterator[Storage]:
-    """Runs podman or buildah with a storage of their own, whose path has to be short."""
-    with tempfile.TemporaryDirectory(prefix="pod") as folder:
-
-        def call(program: str, *words: str | Path) -> str:
-            where = ("--root", f"{folder}/root", "--runroot", f"{folder}/run", "--storage-driver", "vfs")
-            how = ("--runtime", "runc", "--cgroup-manager", "cgroupfs") if program == "podman" else ()
-            return run(program, *where, *how, *words)
-
+    with container_storage() as call:
         yield call
-        call("podman", "rm", "--all", "--force", "--time", "1")
-        call("podman", "rmi", "--all", "--force")
 
 
 def test_podman_pulls_it_and_runs_it_and_it_serves_its_page(shipped: PublishedProducts, storage: Storage) -> None:
