@@ -141,6 +141,7 @@ def add_state(
             rpm_database=locked.platform.rpm_database,
             install_color=install_color(locked.section.resolution.arch),
             build_time=locked.section.build_time,
+            architecture=oci_architecture(locked.section.resolution.arch),
             below=locked.parent.packages if locked.parent else (),
         ),
         locked.recipe.scriptlets,

@@ -6,11 +6,11 @@ import contextlib
 import os
 from pathlib import Path
 
-from pipeline.errors import BuildError
+from pipeline.errors import BuildError, SmokeError
 from pipeline.layers.transaction import ScriptStep
 from pipeline.model.scriptlets import ScriptletFailure, ScriptletName
 from pipeline.packages import lua_command
-from pipeline.sandbox import BuildSession
+from pipeline.sandbox import BuildSession, emulation_slowdown
 
 SCRIPT_SECONDS = 300.0
 """Seconds that one script may run: the slowest real ones (font and certificate caches) take a few."""
@@ -28,7 +28,8 @@ def run_script(step: ScriptStep, session: BuildSession, bound: Path, build_time:
     """Run `step` in a build session, and return how it failed, if it did.
 
     `bound` is the folder that the session shows at BOUND. A failure's code is `scriptlet-failed`,
-    `scriptlet-timed-out`, or `command-not-started` if the image has no interpreter of that name. Raises BuildError
+    `scriptlet-timed-out`, `command-not-started` if the image has no interpreter of that name, or `program-foreign` if
+    it is for another architecture than the image. An emulated script may take longer. Raises BuildError
     `scriptlet-macros`, `command-not-started` if the machine cannot start it, and `scriptlet-failed` when the session's
     disk is full, after which nothing could go on.
     """
@@ -57,8 +58,11 @@ def run_script(step: ScriptStep, session: BuildSession, bound: Path, build_time:
         argv = (*step.interpreter, f"{SCRIPT_MOUNT}/script", *step.arguments)
     else:
         argv = step.interpreter
+    seconds = SCRIPT_SECONDS * (emulation_slowdown(session.architecture) if session.architecture else 1)
     try:
-        ended = session.run(argv, stdin=step.input, environment=environment, timeout=SCRIPT_SECONDS)
+        ended = session.run(argv, stdin=step.input, environment=environment, timeout=seconds)
+    except SmokeError as error:
+        return _ended_badly(error.code, f"{step.label}: {error.problems[0].message}", step)
     except BuildError as error:
         if error.code != "command-not-started" or not _lacks_program(session, step.interpreter[0]):
             raise
@@ -68,7 +72,7 @@ def run_script(step: ScriptStep, session: BuildSession, bound: Path, build_time:
     said = (ended.stdout + ended.stderr).decode(errors="replace").strip()[-2000:]
     what = f"ended with status {ended.status}"
     if ended.timed_out:
-        what = f"ran longer than {SCRIPT_SECONDS:.0f} s"
+        what = f"ran longer than {seconds:.0f} s"
     elif ended.out_of_memory:
         what = "exceeded the sandbox's memory limit for scripts"
     elif ended.out_of_disk:

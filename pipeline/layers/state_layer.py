@@ -86,7 +86,7 @@ class StateInputs:
     `headers` are in the order of the transaction, and `below` are the parent's packages; by NEVRA, in the header's
     order of files, `states` holds rpm's file states and `paths` the canonical paths, of both. `install_color` is rpm's
     transaction colour. `build_time` is seconds since the epoch. `scripted` are the accounts of the table that
-    scriptlets make themselves.
+    scriptlets make themselves. `architecture` (OCI's name) is the image's: scriptlets' programs must be for it.
     """
 
     layers: tuple[Layer, ...]
@@ -100,6 +100,7 @@ class StateInputs:
     rpm_database: RpmDatabase
     install_color: int
     build_time: int
+    architecture: str = ""
     below: tuple[InstalledPackage, ...] = ()
     scripted: tuple[ScriptAccount, ...] = ()
 
@@ -243,7 +244,9 @@ def _make(
         task(progress, "state", "scriptlets", total=len(steps)) as running,
     ):
         lowers = [unpack_to_store(layer, store=store, progress=progress) for layer in inputs.layers]
-        with build_session(lowers, sandboxes=sandboxes, label="state", limits=BuildLimits()) as session:
+        with build_session(
+            lowers, sandboxes=sandboxes, label="state", limits=BuildLimits(), architecture=inputs.architecture
+        ) as session:
             bound = session.share(SCRIPT_MOUNT)
             if lua is not None:
                 session.bind(lua, f"{SCRIPT_MOUNT}-lua")

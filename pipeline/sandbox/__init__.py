@@ -16,8 +16,10 @@ with imported_when_used(__name__):
         build_session,
     )
     from pipeline.sandbox.emulation import (
+        EMULATION_SLOWDOWN,
         Emulator,
         emulated_architectures,
+        emulation_slowdown,
         emulator_label,
         find_emulator,
         native_architectures,
@@ -36,6 +38,7 @@ with imported_when_used(__name__):
     from pipeline.sandbox.volumes import Volumes, open_volumes
 
 __all__ = [
+    "EMULATION_SLOWDOWN",
     "BindMount",
     "BuildLimits",
     "BuildSession",
@@ -51,6 +54,7 @@ __all__ = [
     "build_session",
     "check_host",
     "emulated_architectures",
+    "emulation_slowdown",
     "emulator_label",
     "explain_exit",
     "find_emulator",

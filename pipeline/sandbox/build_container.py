@@ -23,6 +23,7 @@ from pipeline.errors import BuildError, UsageError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.limits import Limits
 from pipeline.sandbox.disk_quota import DiskQuota, open_disk_quota
+from pipeline.sandbox.entry_program import require_entry_program
 from pipeline.sandbox.idmap import user_namespace
 from pipeline.sandbox.kill import kill_and_wait
 from pipeline.sandbox.limit_readings import resources_of
@@ -109,6 +110,7 @@ class BuildSession:
     _userns: int
     _mounts: list[Mount]
     _closing: contextlib.ExitStack
+    architecture: str = ""
     _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     @property
@@ -171,24 +173,27 @@ class BuildSession:
 
         When `timeout` (seconds) passes, it is killed with them. `environment` is added to PATH, HOME and
         LANG=C.UTF-8. Raises BuildError `command-not-started` if the runtime could not start it (a missing
-        program, for one).
+        program, for one), SmokeError `program-foreign` if its program is for another architecture than the session's.
         """
         for point in ("/proc", "/dev", *(f"/{name}" for name in _SCRATCH)):
             self.files.require_mount_point(point)
         self.files.require_working_directory(directory)
+        variables = {"PATH": DEFAULT_PATH, "HOME": "/root", "LANG": "C.UTF-8", **(environment or {})}
+        plan = ProcessPlan(
+            tuple(argv),
+            tuple(f"{name}={value}" for name, value in variables.items()),
+            directory,
+            capabilities=BUILD_CAPABILITIES,
+            rlimits=(("RLIMIT_NOFILE", self.limits.open_files), ("RLIMIT_FSIZE", self.limits.disk)),
+        )
+        if self.architecture:
+            require_entry_program(self.files, plan, self.architecture)
         number = f"c{next(self._numbers)}"
         group = self.slot.group.below(number)
-        variables = {"PATH": DEFAULT_PATH, "HOME": "/root", "LANG": "C.UTF-8", **(environment or {})}
         write_bundle(
             self.slot.folder,
             ContainerPlan(
-                process=ProcessPlan(
-                    tuple(argv),
-                    tuple(f"{name}={value}" for name, value in variables.items()),
-                    directory,
-                    capabilities=BUILD_CAPABILITIES,
-                    rlimits=(("RLIMIT_NOFILE", self.limits.open_files), ("RLIMIT_FSIZE", self.limits.disk)),
-                ),
+                process=plan,
                 root=self._overlay.path,
                 base=self.slot.base,
                 cgroup=group.path,
@@ -262,11 +267,17 @@ class BuildSession:
 
 @contextlib.contextmanager
 def build_session(
-    lowers: Sequence[Path], *, sandboxes: SandboxRegistry, label: str = "build", limits: BuildLimits | None = None
+    lowers: Sequence[Path],
+    *,
+    sandboxes: SandboxRegistry,
+    label: str = "build",
+    limits: BuildLimits | None = None,
+    architecture: str = "",
 ) -> Iterator[BuildSession]:
     """Open a session on the unpacked layers `lowers` (lowest first).
 
-    The layers keep the image's ids and are not changed.
+    The layers keep the image's ids and are not changed. `architecture` (OCI's name): commands must be for it; "": they
+    are not looked at.
 
     `upper` must be used before the block ends; then everything of the session is removed. Raises
     EnvironmentLacking if the host lacks overlayfs, idmapped mounts, namespaces or control groups.
@@ -296,4 +307,4 @@ def build_session(
             for name, mode in zip(_SCRATCH, (0o755, 0o1777), strict=True)
         ]
         files = RootFs(overlay.handle, slot.base)
-        yield BuildSession(sandboxes, slot, limits, files, mntns, overlay, quota, userns, mounts, closing)
+        yield BuildSession(sandboxes, slot, limits, files, mntns, overlay, quota, userns, mounts, closing, architecture)

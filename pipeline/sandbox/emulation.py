@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import platform
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
@@ -19,6 +19,10 @@ from pipeline.errors import EnvironmentLacking
 from pipeline.lazy_dataclasses import dataclass
 
 REGISTRATIONS = Path("/proc/sys/fs/binfmt_misc")
+
+EMULATION_SLOWDOWN = 10
+"""How many times longer anything may take if the image's programs are emulated: MySQL's first start needs 66
+seconds of CPU under qemu and 3.6 without, and deadlines have room for a machine that is twice as slow."""
 
 _REGISTRATION_LIMIT = 4096
 """Bytes of a registration that are read; they have 300."""
@@ -87,18 +91,18 @@ def find_emulator(
 ) -> Emulator | None:
     """Return the emulator for programs of `architecture` (OCI's name), None if none is needed.
 
-    Raises EnvironmentLacking `architecture-foreign` if the machine can run them in no way.
+    A registration for the machine's own programs counts too, for the kernel asks the registrations first. Raises
+    EnvironmentLacking `architecture-foreign` if the machine can run them in no way.
     """
     here = machine or platform.machine()
-    if architecture in _NATIVE.get(here, frozenset()):
+    registration = _chosen(_program_header(architecture), _registrations(registrations))
+    if registration is not None and registration.in_any_root:
+        return registration.emulator()
+    if registration is None and architecture in _NATIVE.get(here, frozenset()):
         return None
-    header = _program_header(architecture)
-    for registration in _registrations(registrations) if header else ():
-        if registration.runs(header):
-            return registration.emulator()
     raise EnvironmentLacking(
         "architecture-foreign",
-        f"this machine ({here}) cannot run programs for {architecture}: {_obstacle(registrations)}",
+        f"this machine ({here}) cannot run programs for {architecture}: {_obstacle(registrations, registration)}",
         hint="install qemu-user-static and binfmt-support (Debian) or qemu-user-static (Fedora), "
         "or build on a machine, or with a night's worker, of that architecture",
     )
@@ -123,19 +127,26 @@ def native_architectures(machine: str | None = None) -> tuple[str, ...]:
     return tuple(sorted(name for name in names if not any(name in _FAMILY.get(other, ()) for other in names)))
 
 
+def emulation_slowdown(architecture: str) -> int:
+    """Return how many times longer programs of `architecture` may take on this machine.
+
+    It is 1 if they are not emulated. Raises as `find_emulator`.
+    """
+    return EMULATION_SLOWDOWN if find_emulator(architecture) is not None else 1
+
+
 def emulated_architectures(registrations: Path = REGISTRATIONS) -> tuple[str, ...]:
     """Return OCI's names of the architectures that are emulated here, sorted."""
     native = _NATIVE.get(platform.machine(), frozenset())
     known = list(_registrations(registrations))
-    return tuple(
-        sorted(name for name in _ELF if name not in native and any(one.runs(_program_header(name)) for one in known))
-    )
+    chosen = {name: _chosen(_program_header(name), known) for name in _ELF if name not in native}
+    return tuple(sorted(name for name, one in chosen.items() if one is not None and one.in_any_root))
 
 
 def emulated_by(interpreter: str, registrations: Path = REGISTRATIONS) -> tuple[str, ...]:
     """Return OCI's names of the architectures that an interpreter is registered for, sorted."""
-    known = [one for one in _registrations(registrations) if one.interpreter == interpreter]
-    return tuple(sorted(name for name in _ELF if any(one.runs(_program_header(name)) for one in known)))
+    known = [one for one in _registrations(registrations) if one.interpreter == interpreter and one.in_any_root]
+    return tuple(sorted(name for name in _ELF if any(one.matches(_program_header(name)) for one in known)))
 
 
 def program_architecture(header: bytes) -> str:
@@ -181,10 +192,15 @@ class _Registration:
     magic: bytes
     mask: bytes
 
-    def runs(self, header: bytes) -> bool:
-        """Return whether it is for programs that begin with `header`, in any root."""
+    @property
+    def in_any_root(self) -> bool:
+        """True if its interpreter is found whatever the root file system is."""
+        return "F" in self.flags
+
+    def matches(self, header: bytes) -> bool:
+        """Return whether it is for programs that begin with `header`."""
         end = self.offset + len(self.magic)
-        if "F" not in self.flags or end > len(header):
+        if end > len(header):
             return False
         masked = zip(header[self.offset : end], self.magic, self.mask, strict=True)
         return all((ours ^ theirs) & mask == 0 for ours, theirs, mask in masked)
@@ -193,12 +209,22 @@ class _Registration:
         return Emulator(self.interpreter, "P" in self.flags, _label(Path(self.interpreter)))
 
 
+def _chosen(header: bytes, known: Iterable[_Registration]) -> _Registration | None:
+    """Return the newest registration for programs that begin with `header`, as the kernel does."""
+    return next((one for one in known if header and one.matches(header)), None)
+
+
 def _registrations(folder: Path) -> Iterator[_Registration]:
-    """Read the enabled registrations by magic; none where they are switched off."""
+    """Read the enabled registrations by magic, the newest first.
+
+    There are none where they are switched off. The kernel asks them in this order (fs/binfmt_misc.c puts a new one before the others), and a registration's file is
+    as old as itself.
+    """
     try:
         if (folder / "status").read_text().strip() != "enabled":
             return
-        files = sorted(path for path in folder.iterdir() if path.name not in ("status", "register"))
+        found = [path for path in folder.iterdir() if path.name not in ("status", "register")]
+        files = sorted(found, key=lambda path: (-_registered(path), path.name))
     except OSError:
         return
     for file in files:
@@ -213,6 +239,14 @@ def _registrations(folder: Path) -> Iterator[_Registration]:
         magic = bytes.fromhex(facts["magic"])
         mask = bytes.fromhex(facts["mask"]) if "mask" in facts else b"\xff" * len(magic)
         yield _Registration(facts["interpreter"], facts.get("flags:", ""), int(facts.get("offset", "0")), magic, mask)
+
+
+def _registered(file: Path) -> int:
+    """Return when a registration was made, in nanoseconds since the epoch; 0 if it is gone."""
+    try:
+        return file.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _program_header(architecture: str) -> bytes:
@@ -250,7 +284,9 @@ def _version(path: Path, size: int, changed: int) -> str:
     return f"{found[1]} {found[2]}" if found else path.name
 
 
-def _obstacle(registrations: Path) -> str:
+def _obstacle(registrations: Path, found: _Registration | None) -> str:
+    if found is not None:
+        return f"its newest registration, of '{found.interpreter}', lacks the flag F"
     if not (registrations / "status").exists():
         return f"binfmt_misc is not mounted at {registrations}"
     return "no emulator is registered for it with the flag F"

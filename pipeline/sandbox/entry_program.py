@@ -6,9 +6,10 @@ config says. A program of the wrong architecture would pass its tests here and n
 
 from __future__ import annotations
 
-import itertools
 import os
 import posixpath
+import re
+import shlex
 import stat
 from collections.abc import Iterator, Sequence
 
@@ -19,6 +20,13 @@ from pipeline.sandbox.runtime_bundle import ProcessPlan
 
 _FIRST_LINE_LIMIT = 256
 """Bytes of a script that the kernel looks for its interpreter in (BINPRM_BUF_SIZE, execve(2))."""
+
+_ENV_WORDS_LIMIT = 100
+"""Options and assignments before the command of env(1) that are looked at."""
+
+_ENV_OPTION = re.compile(r"-|-[iv0]+|--ignore-environment|--null|--debug|-u.+|--unset=.*|-C.+|--chdir=.*")
+_ENV_OPTIONS_WITH_WORD = frozenset({"-u", "--unset", "-C", "--chdir"})
+"""Options of env(1): those that take the next word, and all others but -S."""
 
 _INTERPRETERS_LIMIT = 5
 """Scripts whose interpreter is a script: the kernel's own bound is 5 (execve(2), ELOOP)."""
@@ -77,11 +85,31 @@ def _find(files: RootFs, name: str, plan: ProcessPlan) -> str | None:
 
 
 def _given_to_env(path: str, argv: Sequence[str]) -> Sequence[str]:
-    """Return the command that env(1) is to run; () if the program is another, or has options."""
+    """Return the command that env(1) is to run.
+
+    It is () if the program is another, or has options that are not known here.
+    """
     if posixpath.basename(path) != "env":
         return ()
-    command = tuple(itertools.dropwhile(lambda word: "=" in word, argv[1:]))
-    return () if command[:1] == () or command[0].startswith("-") else command
+    words = list(argv[1:])
+    for _ in range(_ENV_WORDS_LIMIT):
+        word = words.pop(0) if words else ""
+        split = re.fullmatch(r"(?:-[iv0]*S|--split-string=)(.*)", word, re.DOTALL)
+        if split:
+            words = _split_words(split[1] or (words.pop(0) if words else "")) + words
+        elif word in _ENV_OPTIONS_WITH_WORD:
+            words = words[1:]
+        elif not word or ("=" not in word and not _ENV_OPTION.fullmatch(word)):
+            return () if word.startswith("-") else tuple(filter(None, (word, *words)))
+    return ()
+
+
+def _split_words(text: str) -> list[str]:
+    """Split what `env -S` is given as a shell would, which is near enough; [] if it cannot be."""
+    try:
+        return shlex.split(text)
+    except ValueError:
+        return []
 
 
 def _interpreter(head: bytes) -> tuple[str, ...]:

@@ -78,7 +78,7 @@ class InstanceContext:
     """The context in which an instance is tested: its plan, sandbox registry and callbacks.
 
     `known` is entered while an instance runs, `asked` is called after each answer, `hold` with an instance that has
-    failed and still runs, before it is ended.
+    failed and still runs, before it is ended. `slowdown`: how many times longer an emulated image may take to stop.
     """
 
     plan: SmokePlan
@@ -86,6 +86,7 @@ class InstanceContext:
     known: Callable[[Instance], contextlib.AbstractContextManager[None]]
     asked: Callable[[], None]
     hold: Callable[[Instance, Sequence[CheckResult]], None]
+    slowdown: int = 1
 
 
 @dataclass(slots=True)
@@ -245,7 +246,7 @@ class InstanceLifecycle:
         self._exit_code = instance.exit_code
         if not ended:
             if good and last:
-                self._exit_code = instance.stop(image.config.stop_signal, _STOP_TIMEOUT)
+                self._exit_code = instance.stop(image.config.stop_signal, _STOP_TIMEOUT * self.context.slowdown)
             instance.kill()
         usage = instance.usage()
         for key, value in (*asdict(usage).items(), *usage.counted):

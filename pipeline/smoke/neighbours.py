@@ -65,12 +65,20 @@ class _Measured:
 
 
 def measure_neighbours(
-    image: Image, lowers: Sequence[Path], plan: SmokePlan, *, sandboxes: SandboxRegistry, progress: Progress
+    image: Image,
+    lowers: Sequence[Path],
+    plan: SmokePlan,
+    *,
+    sandboxes: SandboxRegistry,
+    progress: Progress,
+    slowdown: int = 1,
 ) -> tuple[NeighbourFigures, ...]:
     """Measure the latency of instances while a neighbour misbehaves, in each way in turn.
 
-    Launches `plan.neighbours.count` instances, lets the first misbehave, and measures the others.
+    Launches `plan.neighbours.count` instances, lets the first misbehave, and measures the others. `slowdown`: how many
+    times longer the answers of an emulated image may take.
     """
+    timeout = _QUESTION_TIMEOUT * slowdown
     wanted = plan.neighbours
     question = neighbour_check(plan)
     if wanted is None or question is None:
@@ -88,12 +96,20 @@ def measure_neighbours(
             instances.append(closing.enter_context(launched))
             running.advance(1)
         _wait_until_ready(plan.ready, instances, image)
-        quiet = _measure(question, image, instances[1:], wanted.lasting)
+        quiet = _measure(question, image, instances[1:], wanted.lasting, timeout)
         running.advance(1)
         figures = []
         for misbehaviour in wanted.misbehave:
             figures.append(
-                _measure_during(misbehaviour, instances, image=image, question=question, quiet=quiet, wanted=wanted)
+                _measure_during(
+                    misbehaviour,
+                    instances,
+                    image=image,
+                    question=question,
+                    quiet=quiet,
+                    wanted=wanted,
+                    timeout=timeout,
+                )
             )
             running.advance(1)
         return tuple(figures)
@@ -106,7 +122,7 @@ def _wait_until_ready(ready: Check | None, instances: Sequence[Instance], image:
         list(pool.map(lambda instance: run_check(ready, instance, image), instances))
 
 
-def _measure(question: Check, image: Image, instances: Sequence[Instance], lasting: int) -> _Measured:
+def _measure(question: Check, image: Image, instances: Sequence[Instance], lasting: int, timeout: float) -> _Measured:
     """Measure the latency of instances for `lasting` milliseconds, in turn, each at least once."""
     latencies, failed, reason = [], 0, ""
     until = time.monotonic() + lasting / 1000
@@ -115,7 +131,7 @@ def _measure(question: Check, image: Image, instances: Sequence[Instance], lasti
         instance = instances[count % len(instances)]
         count += 1
         begun = time.monotonic()
-        wrong = _asked(question, image, instance, begun + _QUESTION_TIMEOUT)
+        wrong = _asked(question, image, instance, begun + timeout)
         if not wrong:
             latencies.append(round((time.monotonic() - begun) * 1_000_000))
         else:
@@ -144,6 +160,7 @@ def _measure_during(
     question: Check,
     quiet: _Measured,
     wanted: Neighbours,
+    timeout: float,
 ) -> NeighbourFigures:
     bad, others = instances[0], instances[1:]
     impossible = _impossible(misbehaviour, bad)
@@ -152,7 +169,7 @@ def _measure_during(
     if not impossible:
         try:
             with _misbehaving(misbehaviour, bad, [other.address for other in others if other.address]):
-                meanwhile = _measure(question, image, others, wanted.lasting)
+                meanwhile = _measure(question, image, others, wanted.lasting, timeout)
                 effect = _effect(misbehaviour, before, bad.usage())
         except EnvironmentLacking as error:
             impossible = str(error)

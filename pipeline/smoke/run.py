@@ -19,7 +19,7 @@ from pipeline.model.report import CheckResult, InstanceReport, NeighbourFigures,
 from pipeline.model.report_verdict import NOTHING_ASKED, NOTHING_LAUNCHED
 from pipeline.model.smoke import Check, SmokePlan, Variant
 from pipeline.progress import QUIET, Progress, Task, task
-from pipeline.sandbox import Instance, SandboxRegistry
+from pipeline.sandbox import EMULATION_SLOWDOWN, Instance, SandboxRegistry
 from pipeline.smoke.lifecycle import (
     InstanceContext,
     InstanceLifecycle,
@@ -30,11 +30,6 @@ from pipeline.smoke.neighbours import measure_neighbours
 
 _ARBITRARY = range(10_000, 60_000)
 """User IDs that no image has an account for, within a container's range of IDs."""
-
-
-EMULATION_SLOWDOWN = 10
-"""How many times longer checks may take if the image's programs are emulated: MySQL's first start needs 66
-seconds of CPU under qemu and 3.6 without, and a recipe's deadlines have room for a machine that is twice as slow."""
 
 
 class FailureHold(Protocol):
@@ -64,7 +59,7 @@ def smoke(
     Launches `plan.instances` instances from its unpacked layers (lowest first), one more for each of `plan.variants`
     and one that starts as `older` (for an upgrade), and asks `plan.ready` and `plan.checks` of each; then measures
     `plan.neighbours`. `clock` returns seconds since the epoch. `emulator` is what the machine runs the image's programs
-    with ("": nothing, they are its own); then checks may take EMULATION_SLOWDOWN times as long.
+    with ("": nothing, they are its own); then checks, starts and stops may take EMULATION_SLOWDOWN times as long.
 
     A failed image gives a report that does not pass. Raises EnvironmentLacking when the host cannot run it.
     """
@@ -75,10 +70,13 @@ def smoke(
     if questions and plan.instances > 0:
         roles = list(_roles(image, lowers, plan, older))
         with task(progress, "smoke", image.name, total=len(roles) * len(questions)) as running:
-            paced = _with_longer_deadlines(plan) if emulator else plan
-            instances = _side_by_side(_SmokeRun(paced, sandboxes, running, holding), roles)
+            slowdown = EMULATION_SLOWDOWN if emulator else 1
+            paced = _with_longer_deadlines(plan, slowdown)
+            instances = _side_by_side(_SmokeRun(paced, sandboxes, running, holding, slowdown), roles)
         if plan.neighbours is not None:
-            neighbours = measure_neighbours(image, lowers, plan, sandboxes=sandboxes, progress=progress)
+            neighbours = measure_neighbours(
+                image, lowers, paced, sandboxes=sandboxes, progress=progress, slowdown=slowdown
+            )
     return SmokeReport(
         image=image.digest,
         plan=plan_digest(plan),
@@ -95,11 +93,11 @@ def smoke(
     )
 
 
-def _with_longer_deadlines(plan: SmokePlan) -> SmokePlan:
+def _with_longer_deadlines(plan: SmokePlan, slowdown: int) -> SmokePlan:
     """Return the plan with an emulated image's deadlines; the report has the recipe's."""
 
     def longer(check: Check) -> Check:
-        return replace(check, within=check.within * EMULATION_SLOWDOWN)
+        return replace(check, within=check.within * slowdown)
 
     ready = longer(plan.ready) if plan.ready else None
     return replace(plan, ready=ready, checks=tuple(map(longer, plan.checks)))
@@ -171,13 +169,18 @@ class _SmokeRun:
     sandboxes: SandboxRegistry
     running: Task
     holding: FailureHold | None
+    slowdown: int
     _living: list[Instance] = field(default_factory=list)
     _given_up: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def context(self) -> InstanceContext:
         """Return the context that each instance is tested in."""
-        return InstanceContext(self.plan, self.sandboxes, self.known, lambda: self.running.advance(1), self.hold)
+
+        def advance() -> None:
+            self.running.advance(1)
+
+        return InstanceContext(self.plan, self.sandboxes, self.known, advance, self.hold, self.slowdown)
 
     def hold(self, instance: Instance, results: Sequence[CheckResult]) -> None:
         """Keep a failed instance up while the person looks at it."""

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from pipeline.build import IndexResult, build_architectures
-from pipeline.errors import EnvironmentLacking
+from pipeline.errors import BuildError, EnvironmentLacking
 from pipeline.launch import run_tests
 from pipeline.layers import state_layer
 from pipeline.mirror.address_parser import parse_address
@@ -57,9 +57,9 @@ smoke:
 """
 
 
-def package(made: Forge, arch: str, release: str = "1") -> Path:
-    """The product: a server, and a scriptlet in a program of the package's own architecture."""
-    programs = {"serve": server(arch), "succeed": success(arch)}
+def package(made: Forge, arch: str, release: str = "1", scriptlet: str = "") -> Path:
+    """The product: a server, and a scriptlet in a program of the package's own architecture, or of `scriptlet`."""
+    programs = {"serve": server(arch), "succeed": success(scriptlet or arch)}
     encoded = {name: base64.b64encode(program).decode() for name, program in programs.items()}
     install = "mkdir -p usr/bin etc dev proc run sys tmp; " + "; ".join(
         f"echo {text} | base64 -d >usr/bin/{name}; chmod 755 usr/bin/{name}" for name, text in encoded.items()
@@ -243,6 +243,18 @@ def test_a_night_on_a_cluster_gives_each_member_to_a_worker_that_can_run_it(
     assert str(now.digest) == updated["digest"] != built["digest"]
     common = {image.digest for image in now.images} & {image.digest for image in verified.held.images}
     assert [image.config.architecture for image in now.images if image.digest in common] == [own["architecture"]]
+
+
+def test_a_scriptlets_program_of_another_architecture_fails_the_build(
+    folder: Path, env: BuildEnvironment, options: BuildOptions, tmp_path: Path, made: Forge
+) -> None:
+    signed_repository(tmp_path, made.key, package(made, FOREIGN, "2", scriptlet=platform.machine()))
+    for name in ("tiny.yaml", "repositories.yaml"):
+        (tmp_path / name).write_text((folder / name).read_text().replace(str(folder), str(tmp_path)))
+    odd = replace(options, recipe=tmp_path / "tiny.yaml", repositories=tmp_path / "repositories.yaml")
+    with pytest.raises(BuildError) as caught:
+        build_architectures(replace(odd, architectures=(FOREIGN,), output=tmp_path / "output"), env)
+    assert caught.value.code == "program-foreign" and "'/usr/bin/succeed' is for" in str(caught.value)
 
 
 def test_without_an_emulator_nothing_is_built_and_the_error_names_the_way_out(

@@ -29,6 +29,7 @@ from pipeline.model.plan_form import plan_digest
 from pipeline.model.report import Older
 from pipeline.model.smoke import Neighbours, SmokePlan
 from pipeline.progress import QUIET
+from pipeline.sandbox import EMULATION_SLOWDOWN
 from pipeline.smoke import run as smoke_module
 from pipeline.store import Store
 from tests.support.builds import image as plain_image
@@ -397,18 +398,31 @@ def test_a_draft_of_checks_is_made_from_one_instance_under_the_plans_limits(
 
 def test_an_emulated_image_has_longer_and_the_report_has_the_recipes_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[SmokePlan] = []
-    monkeypatch.setattr(smoke_module, "_side_by_side", lambda smoke_run, roles: seen.append(smoke_run.plan) or ())
+    slower: list[tuple[int, int]] = []
+    whole = replace(PLAN, neighbours=Neighbours())
+
+    def side_by_side(smoke_run: Any, roles: Any) -> tuple[()]:
+        seen.append(smoke_run.plan)
+        slower.append((smoke_run.context().slowdown, 0))
+        return ()
+
+    def measured(made: Any, lowers: Any, plan: SmokePlan, **more: Any) -> tuple[()]:
+        assert plan == seen[-1]
+        slower[-1] = (slower[-1][0], more["slowdown"])
+        return ()
+
+    monkeypatch.setattr(smoke_module, "_side_by_side", side_by_side)
+    monkeypatch.setattr(smoke_module, "measure_neighbours", measured)
     sandboxes: Any = SimpleNamespace(runtime="runc 1")
     for emulator in ("qemu", ""):
-        report = smoke_module.smoke(image(), (), PLAN, sandboxes=sandboxes, clock=lambda: 0, emulator=emulator)
-        assert (report.asked, report.plan, report.emulator) == (PLAN, plan_digest(PLAN), emulator)
+        report = smoke_module.smoke(image(), (), whole, sandboxes=sandboxes, clock=lambda: 0, emulator=emulator)
+        assert (report.asked, report.plan, report.emulator) == (whole, plan_digest(whole), emulator)
     emulated, native = seen
-    assert native == PLAN
+    assert native == whole
+    assert slower == [(EMULATION_SLOWDOWN, EMULATION_SLOWDOWN), (1, 1)]
     assert PLAN.ready is not None and emulated.ready is not None
-    assert emulated.ready.within == PLAN.ready.within * smoke_module.EMULATION_SLOWDOWN
-    assert [one.within for one in emulated.checks] == [
-        one.within * smoke_module.EMULATION_SLOWDOWN for one in PLAN.checks
-    ]
+    assert emulated.ready.within == PLAN.ready.within * EMULATION_SLOWDOWN
+    assert [one.within for one in emulated.checks] == [one.within * EMULATION_SLOWDOWN for one in PLAN.checks]
     assert emulated.limits == PLAN.limits
 
 

@@ -6,10 +6,13 @@ import os
 import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from pipeline.errors import BuildError
+from pipeline.errors import BuildError, RelbuildError, SmokeError
+from pipeline.layers import scripts
 from pipeline.layers.scriptlet_failures import judge_failure, unused_waivers
 from pipeline.layers.scripts import run_script
 from pipeline.layers.transaction import ScriptStep
@@ -90,14 +93,17 @@ def test_a_waiver_that_matches_nothing_any_more_is_a_warning() -> None:
 class FakeSession:
     """A build session in which every command ends as it was told to."""
 
-    def __init__(self, ended: CommandResult | BuildError, files: RootFs) -> None:
+    def __init__(self, ended: CommandResult | RelbuildError, files: RootFs) -> None:
         self.ended = ended
         self.files = files
+        self.architecture = ""
+        self.timeout = 0.0
 
     def run(
         self, argv: Sequence[str], *, stdin: bytes, environment: Mapping[str, str], timeout: float
     ) -> CommandResult:
-        if isinstance(self.ended, BuildError):
+        self.timeout = timeout
+        if isinstance(self.ended, RelbuildError):
             raise self.ended
         return self.ended
 
@@ -107,7 +113,7 @@ def ended(status: int, **facts: bool) -> CommandResult:
 
 
 def run(
-    outcome: CommandResult | BuildError, folder: Path, *, interpreter: str = "/bin/sh", label: str = LABEL
+    outcome: CommandResult | RelbuildError, folder: Path, *, interpreter: str = "/bin/sh", label: str = LABEL
 ) -> ScriptletFailure | None:
     """Run a script in a session over `folder`, as the image, where its command ends as `outcome` says."""
     step = ScriptStep(label, ScriptletPhase.POST, "a-1-1.noarch", "a", (interpreter,), "exit 1", ("1",))
@@ -116,6 +122,24 @@ def run(
         return run_script(step, FakeSession(outcome, RootFs(handle, 0)), folder, 5)  # type: ignore[arg-type]
     finally:
         os.close(handle)
+
+
+def test_a_program_of_another_architecture_fails_its_script(tmp_path: Path) -> None:
+    failed = run(SmokeError("program-foreign", "the program '/bin/sh' is for amd64"), tmp_path)
+    assert failed is not None and (failed.code, failed.bound) == ("program-foreign", False)
+    assert failed.message == f"{LABEL}: the program '/bin/sh' is for amd64"
+
+
+def test_an_emulated_script_may_take_as_much_longer_as_checks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scripts, "emulation_slowdown", lambda name: {"arm64": 10, "amd64": 1}[name])
+    step = ScriptStep(LABEL, ScriptletPhase.POST, "a-1-1.noarch", "a", ("/bin/sh",), "exit 1", ("1",))
+    seconds = []
+    for architecture in ("arm64", "amd64", ""):
+        session: Any = FakeSession(ended(0), SimpleNamespace())  # type: ignore[arg-type]
+        session.architecture = architecture
+        run_script(step, session, tmp_path, 5)
+        seconds.append(session.timeout)
+    assert seconds == [10 * scripts.SCRIPT_SECONDS, scripts.SCRIPT_SECONDS, scripts.SCRIPT_SECONDS]
 
 
 def test_how_a_script_ended_is_told_with_what_it_said(tmp_path: Path) -> None:

@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import EnvironmentLacking
-from pipeline.sandbox.emulation import Emulator, emulated_by, find_emulator
+from pipeline.sandbox import emulation
+from pipeline.sandbox.emulation import (
+    EMULATION_SLOWDOWN,
+    Emulator,
+    emulated_architectures,
+    emulated_by,
+    emulation_slowdown,
+    find_emulator,
+    native_architectures,
+)
 
 # As Debian's qemu-user-static registers them.
 MAGIC = {
@@ -95,6 +104,48 @@ def test_a_registration_counts_if_it_is_enabled_and_holds_in_every_root(
     register(registrations, "arm64", *MAGIC["arm64"], flags=flags, state=state)
     with pytest.raises(EnvironmentLacking, match="flag F"):
         find_emulator("arm64", machine="x86_64", registrations=registrations)
+
+
+def older(folder: Path, name: str) -> None:
+    """Make a registration older than the others."""
+    os.utime(folder / f"qemu-{name}", ns=(1, 1))
+
+
+def test_of_two_registrations_the_newest_counts_as_in_the_kernel(registrations: Path) -> None:
+    register(registrations, "other", *MAGIC["arm64"])
+    for old, new in (("arm64", "other"), ("other", "arm64")):
+        os.utime(registrations / f"qemu-{new}", ns=(2, 2))
+        older(registrations, old)
+        found = find_emulator("arm64", machine="x86_64", registrations=registrations)
+        assert found is not None and found.interpreter == f"/nowhere/{new}-binfmt-P"
+
+
+def test_a_newer_registration_without_the_flag_is_in_the_way(registrations: Path) -> None:
+    older(registrations, "arm64")
+    register(registrations, "other", *MAGIC["arm64"], flags="P")
+    with pytest.raises(EnvironmentLacking, match="newest registration, of '/nowhere/other-binfmt-P', lacks the flag F"):
+        find_emulator("arm64", machine="x86_64", registrations=registrations)
+    assert "arm64" not in emulated_architectures(registrations)
+    older(registrations, "other")
+    os.utime(registrations / "qemu-arm64", ns=(2, 2))
+    assert "arm64" in emulated_architectures(registrations)
+
+
+def test_a_registration_for_the_machines_own_programs_counts(registrations: Path) -> None:
+    assert find_emulator("arm64", machine="aarch64", registrations=registrations) is not None
+    assert find_emulator("amd64", machine="x86_64", registrations=registrations) is None
+
+
+def test_what_is_emulated_takes_longer(registrations: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        emulation, "find_emulator", lambda name: Emulator("/q", True, "qemu") if name == "arm64" else None
+    )
+    assert [emulation_slowdown(name) for name in ("arm64", "amd64")] == [EMULATION_SLOWDOWN, 1]
+
+
+def test_a_machine_names_its_architecture_without_older_ones_of_the_family() -> None:
+    machines = {"x86_64": ("amd64",), "aarch64": ("arm64",), "loongarch64": ("loongarch64",)}
+    assert {machine: native_architectures(machine) for machine in machines} == machines
 
 
 def test_none_counts_where_all_are_switched_off(registrations: Path) -> None:

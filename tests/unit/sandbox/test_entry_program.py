@@ -84,6 +84,26 @@ def test_interpreters_of_scripts_are_looked_at_too(root: Path, files: RootFs) ->
         require(files, *command)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-S", "sh -e"],
+        ["-Ssh -e"],
+        ["-vS A=b sh"],
+        ["--split-string=-i A='b c' sh"],
+        ["-i", "-u", "HOME", "A=b", "sh"],
+        ["-C", "/srv", "--unset=HOME", "-", "sh"],
+    ],
+)
+def test_the_command_behind_options_of_env_is_looked_at(words: list[str], root: Path, files: RootFs) -> None:
+    put(root, "usr/bin/sh", FOREIGN)
+    put(root, "usr/bin/env", NATIVE)
+    assert "'/usr/bin/sh'" in refused(files, "env", *words)
+    put(root, "usr/bin/start", f"#!/usr/bin/env {' '.join(words)}\n".encode())
+    if words[0].startswith(("-S", "-vS", "--split")):
+        assert "'/usr/bin/sh'" in refused(files, "/usr/bin/start")
+
+
 def test_what_is_no_program_is_left_to_the_runtime(root: Path, files: RootFs) -> None:
     put(root, "usr/bin/loop", b"#!/usr/bin/loop\n")
     put(root, "usr/bin/text", b"\x7fELF")
@@ -95,7 +115,8 @@ def test_what_is_no_program_is_left_to_the_runtime(root: Path, files: RootFs) ->
     for name in names:
         require(files, name)
         require(files, f"/usr/bin/{name}")
-    require(files, "env", "-i", "missing")
+    for words in (["-i", "missing"], ["--unknown", "serve"], ["-S", "'"], ["-S"], ["-u"], ["A=b"] * 200, ["-S-S"]):
+        require(files, "env", *words)
 
 
 @pytest.mark.parametrize(
