@@ -68,6 +68,8 @@ def _read_by_name() -> Iterator[tuple[str, str]]:
     for path, tree in trees().items():
         if path.is_relative_to(PIPELINE / "cli"):
             continue  # Reads what it was started with; what workers need of it goes with the task.
+        if path == PIPELINE / "store" / "store_folders.py":
+            continue  # The user's own cache: each worker has its own.
         for node in nodes(tree):
             owner, keys = "", []
             if isinstance(node, ast.Subscript):
