@@ -217,8 +217,8 @@ def _chosen(header: bytes, known: Iterable[_Registration]) -> _Registration | No
 def _registrations(folder: Path) -> Iterator[_Registration]:
     """Read the enabled registrations by magic, the newest first.
 
-    There are none where they are switched off. The kernel asks them in this order (fs/binfmt_misc.c puts a new one before the others), and a registration's file is
-    as old as itself.
+    There are none where they are switched off. The kernel asks them in this order (fs/binfmt_misc.c puts a new one
+    before the others), and a registration's file is as old as itself.
     """
     try:
         if (folder / "status").read_text().strip() != "enabled":
