@@ -25,7 +25,7 @@ with imported_when_used(__name__):
         native_architectures,
     )
     from pipeline.sandbox.exit_reason import explain_exit
-    from pipeline.sandbox.host_check import HostFinding, check_host
+    from pipeline.sandbox.host_check import HostFinding, check_host, missing_programs
     from pipeline.sandbox.instance import Instance
     from pipeline.sandbox.instance_launch import launch
     from pipeline.sandbox.instance_network import InstanceNetwork, open_network
@@ -60,6 +60,7 @@ __all__ = [
     "find_emulator",
     "find_runtime",
     "launch",
+    "missing_programs",
     "native_architectures",
     "open_network",
     "open_sandbox_registry",

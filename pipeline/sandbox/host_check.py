@@ -87,9 +87,19 @@ def _findings(folder: Path | None) -> Iterator[HostFinding]:
         yield _tried("loop devices", lambda: _loop(folder), "volumes of limited size")
     yield _other_architectures()
     yield _tried("libarchive", _archives, "reading layers and archives")
+    yield from _programs()
+
+
+def _programs() -> Iterator[HostFinding]:
     for program, package, purpose in _PROGRAMS:
         path = process.find_program(program)
         yield HostFinding(program, path is not None, str(path or f"not installed: install '{package}'"), purpose)
+
+
+def missing_programs() -> tuple[HostFinding, ...]:
+    """Return the findings of an OCI runtime and programs that are not installed."""
+    found = (_tried("OCI runtime", _runtime, "scriptlets and smoke tests"), *_programs())
+    return tuple(finding for finding in found if not finding.ok)
 
 
 def _other_architectures() -> HostFinding:

@@ -15,6 +15,7 @@ from pipeline.cli.app import CommandContext, command
 from pipeline.cli.messages import print_lines
 from pipeline.cli.path_arguments import require_folder
 from pipeline.recipes import STARTER, CiSystem, NewCatalogue, Platforms, load_platforms, write_catalogue
+from pipeline.sandbox import missing_programs
 from pipeline.shipped import SHIPPED, platforms_file
 from pipeline.store import cache_folder
 
@@ -79,15 +80,17 @@ def init_command(
     following = " && ".join(
         [*([f"cd {shlex.quote(str(folder))}"] if folder != Path() else []), f"{_program()} {first}"]
     )
+    missing = missing_programs()
     print_lines(
         f"wrote {folder}: {', '.join(_told(done.wrote)) or 'nothing'}",
         *([f"kept, because they were there: {', '.join(_told(done.kept))}"] if done.kept else []),
         f"platform: {chosen}, {platforms[chosen].description}",
         f"  next: `{following}` builds and tests the first image",
-        f"  `{_program()} doctor` says what this machine lacks, `{_program()} help` lists the documents",
+        *(f"  missing here: {one.name}, {one.detail} (needed for {one.needed_for})" for one in missing),
+        f"  `{_program()} doctor` says what else this machine lacks, `{_program()} help` lists the documents",
     )
     answer = {"folder": str(folder), "wrote": list(done.wrote), "kept": list(done.kept), "platform": chosen}
-    context.answer({**answer, "next": following})
+    context.answer({**answer, "missing": [one.name for one in missing], "next": following})
     return 0
 
 
