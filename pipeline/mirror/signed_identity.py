@@ -15,11 +15,9 @@ from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.attestations import signature_payloads
 from pipeline.mirror.protocol import Repository
 from pipeline.model.manifests import Manifest
+from pipeline.model.publication import NO_HOST
 from pipeline.model.rules import IdentityRule
 from pipeline.oci import VerifyingKey, signature_tag, verify_signatures
-
-NO_HOST = "localhost"
-"""The host in names that name the product alone."""
 
 
 @dataclass(frozen=True, slots=True)

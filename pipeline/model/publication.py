@@ -20,6 +20,10 @@ class MoveCause(StrEnum):
     """No move: a new statement on where the tag points, with a later expiry."""
 
 
+NO_HOST = "localhost"
+"""The host in names that name the product alone."""
+
+
 @dataclass(frozen=True, slots=True)
 class Move:
     """One move of a tag: from what to what, when, why, and to which version.

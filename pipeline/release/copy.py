@@ -15,12 +15,12 @@ from pipeline.mirror.image_tags import immutable_tag
 from pipeline.mirror.protocol import Repository, is_auxiliary
 from pipeline.mirror.published import MirroredImage
 from pipeline.mirror.push import push_attachments
-from pipeline.mirror.signed_identity import EXPECT_OWN, NO_HOST, ExpectedIdentity, SignedIdentity, known_names
+from pipeline.mirror.signed_identity import EXPECT_OWN, ExpectedIdentity, SignedIdentity, known_names
 from pipeline.mirror.tag_check import TagStanding
 from pipeline.mirror.tag_moves import TagMover, set_immutable_tag
 from pipeline.mirror.tag_statements import list_statements, tidy_statements
 from pipeline.mirror.verification import Verified
-from pipeline.model.publication import Move, MoveCause
+from pipeline.model.publication import NO_HOST, Move, MoveCause
 from pipeline.model.rules import MirrorRules
 from pipeline.oci import SigningKey, VerifyingKey
 from pipeline.oci.sources_artifact import SOURCES_TYPE

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from pipeline.lazy_dataclasses import dataclass
-from pipeline.mirror.signed_identity import NO_HOST
 from pipeline.model.night_record import NightlyRun, Outcome, Product
 from pipeline.model.published_image import (
     AttachedDocument,
@@ -31,6 +30,7 @@ from pipeline.site.product_status import (
     ShownFailure,
     aged_fixes,
     end_of_life_status,
+    has_no_address,
     order_products,
 )
 from pipeline.site.site_history import POINTS_SHOWN, Point, ProductHistory
@@ -157,7 +157,7 @@ def _section(product: Product, night: NightlyRun, history: ProductHistory, root:
         failing=_failing(points),
         end=end_of_life_status(product, night.ended),
         tag=tag,
-        unnamed=_unnamed(night),
+        unnamed=has_no_address(night),
         pull=_pull(product, night, tag),
         verify=_verify(product, night, tag),
         parent=_parent(product, night, root),
@@ -194,7 +194,7 @@ def _pull(product: Product, night: NightlyRun, tag: str) -> tuple[str, ...]:
     digest = product.published.digest
     if digest is None:
         return ()
-    if _unnamed(night):
+    if has_no_address(night):
         kind, colon, path = night.destination.partition(":")
         if kind != "dir" or not colon:
             return ()
@@ -214,16 +214,11 @@ def _verify(product: Product, night: NightlyRun, tag: str) -> tuple[str, ...]:
         return ()
     there = shlex.quote(f"{night.destination}/{product.name}{f':{tag}' if tag else f'@{digest}'}")
     by_cosign = f"cosign verify --key {KEY} --insecure-ignore-tlog=true {_reference(product, night)}@{digest}"
-    return (*(() if _unnamed(night) else (by_cosign,)), f"relbuild verify {there} --key {KEY}")
+    return (*(() if has_no_address(night) else (by_cosign,)), f"relbuild verify {there} --key {KEY}")
 
 
 def _reference(product: Product, night: NightlyRun) -> str:
     return f"{night.known_as}/{product.name}"
-
-
-def _unnamed(night: NightlyRun) -> bool:
-    """Return whether the run knows no address that other machines can pull from."""
-    return night.known_as.partition("/")[0] in ("", NO_HOST)
 
 
 def _parent(product: Product, night: NightlyRun, root: str) -> str:
@@ -274,5 +269,5 @@ def _document(attached: AttachedDocument, product: Product, night: NightlyRun, r
     file = f"{product.name.replace('/', '-')}-{word or 'document'}{ending}"
     link = blob_link(root, mirror, attached.path)
     fetched = f"oras blob fetch --output {file} {_reference(product, night)}@{attached.digest}"
-    command = "" if link or _unnamed(night) else fetched
+    command = "" if link or has_no_address(night) else fetched
     return DocumentLink(attached, link, file, command)

@@ -12,6 +12,7 @@ from pipeline.model.night_record import (
     Product,
     Stage,
 )
+from pipeline.model.publication import NO_HOST
 from pipeline.model.published_image import MissingFix
 from pipeline.site.text_format import (
     MILLISECONDS_PER_DAY,
@@ -120,6 +121,11 @@ def headline(night: NightlyRun) -> str:
         f"All {count_text(total, 'product')} are up to date" if total > 1 else f"{night.products[0].name} is up to date"
     )
     return f"{all_well}, {count_text(new, 'new image')}" if new else f"{all_well}, nothing changed"
+
+
+def has_no_address(night: NightlyRun) -> bool:
+    """Return whether the run knows no address that other machines can pull from."""
+    return night.known_as.partition("/")[0] in ("", NO_HOST)
 
 
 def aged_fixes(product: Product, now: int) -> tuple[AgedFix, ...]:

@@ -206,11 +206,13 @@ def test_a_comparisons_name_is_safe_whatever_the_platform_is_called() -> None:
 def test_a_pull_address_that_is_not_known_is_not_made_up(tmp_path: Path, known_as: str) -> None:
     write_site(replace(one(tags=("latest",)), known_as=known_as, destination="dir:/srv/my mirror"), tmp_path, mirror="")
     page = " ".join(SitePage(page_of(tmp_path)).texts)
-    assert "--as HOST/NAMESPACE" in page and "podman pull localhost" not in page and "docker pull" not in page
+    assert "relbuild nightly --as HOST/NAMESPACE" in page
+    assert "podman pull localhost" not in page and "docker pull" not in page
     assert "relbuild serve '/srv/my mirror'" in page
     assert "podman pull --tls-verify=false 127.0.0.1:8080/nginx:latest" in page
     assert "relbuild verify 'dir:/srv/my mirror/nginx:latest' --key release.pub" in page
     assert "cosign verify" not in page and "oras blob fetch" not in page
+    assert "Images are pulled from" not in (tmp_path / "index.html").read_text()
 
 
 def test_each_command_is_copied_by_itself(tmp_path: Path) -> None:
