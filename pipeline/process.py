@@ -7,6 +7,7 @@ unless given, and a deadline. Output is captured up to a bound.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -153,6 +154,20 @@ def start(
         pass_fds=pass_fds,
         start_new_session=new_session,
     )
+
+
+def run_in_terminal(argv: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Run a program that a person uses, such as an editor, and return its exit status.
+
+    It has this process's terminal and session, and an environment as the person's. Raises EnvironmentLacking
+    `program-missing`.
+    """
+    program = shutil.which(argv[0], path=environment.get("PATH", SEARCH_PATH))
+    if program is None:
+        raise EnvironmentLacking(
+            "program-missing", f"the program '{argv[0]}' was not found in PATH", hint="install it, or choose another"
+        )
+    return subprocess.run([program, *argv[1:]], env=dict(environment), check=False).returncode
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:

@@ -71,25 +71,9 @@ def pack_layers(composition: Composition, options: BuildOptions, build_env: Buil
 
 
 def template_variables(locked: LockedRecipe) -> dict[str, object]:
-    """Return the variables of templates: the recipe's values and the locked `packages`.
-
-    A package that the platform calls otherwise is known by the recipe's name too.
-    """
-    packages = {
-        header.nevra.name: {
-            "name": header.nevra.name,
-            "epoch": header.nevra.epoch,
-            "version": header.nevra.version,
-            "release": header.nevra.release,
-            "evr": header.nevra.evr,
-            "arch": header.nevra.arch,
-            "nevra": str(header.nevra),
-        }
-        for header in locked.all_headers
-    }
-    names = [(name, there[0]) for name, there in locked.recipe.package_names if there]
-    renamed = {name: packages[there] for name, there in names if there in packages}
-    return {**template_scope(locked.recipe), "packages": packages | renamed}
+    """Return the variables of templates: the recipe's values and the locked `packages`."""
+    packages = {header.nevra.name: header.nevra.variables() for header in locked.all_headers}
+    return template_scope(locked.recipe, packages)
 
 
 def url_fetcher(build_env: BuildEnvironment) -> Callable[[Download], bytes]:

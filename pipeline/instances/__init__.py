@@ -8,6 +8,12 @@ through its control socket. A lock that nobody holds means that the supervisor h
 from pipeline.lazy_names import imported_when_used
 
 with imported_when_used(__name__):
+    from pipeline.instances.changed_files import (
+        ChangedConfiguration,
+        keep_files,
+        package_variables,
+        render_changes,
+    )
     from pipeline.instances.control_client import (
         ExecSession,
         open_exec_session,
@@ -25,6 +31,7 @@ with imported_when_used(__name__):
     from pipeline.instances.instance_record import InstancePhase, InstanceRecord, InstanceState, instance_state
 
 __all__ = [
+    "ChangedConfiguration",
     "ExecRequest",
     "ExecSession",
     "HostedInstance",
@@ -35,9 +42,12 @@ __all__ = [
     "find_instance",
     "host_instance",
     "instance_state",
+    "keep_files",
     "list_instances",
     "open_exec_session",
+    "package_variables",
     "read_log",
+    "render_changes",
     "request_stop",
     "supervisor_pid",
 ]

@@ -8,6 +8,7 @@ from pipeline.lazy_names import imported_when_used
 
 with imported_when_used(__name__):
     from pipeline.layers.image_contents import read_contents
+    from pipeline.layers.image_files import ImageFiles
     from pipeline.layers.layer import BuiltLayer, build_layer
     from pipeline.layers.pack_layer import (
         layer_from_json,
@@ -20,6 +21,7 @@ with imported_when_used(__name__):
 
 __all__ = [
     "BuiltLayer",
+    "ImageFiles",
     "build_layer",
     "layer_entries",
     "layer_from_json",

@@ -34,6 +34,18 @@ class Nevra:
         """`[epoch:]version-release`, the epoch only when it is not 0."""
         return f"{self.epoch}:{self.version}-{self.release}" if self.epoch else f"{self.version}-{self.release}"
 
+    def variables(self) -> dict[str, object]:
+        """Return the members of `packages[NAME]` in templates."""
+        return {
+            "name": self.name,
+            "epoch": self.epoch,
+            "version": self.version,
+            "release": self.release,
+            "evr": self.evr,
+            "arch": self.arch,
+            "nevra": str(self),
+        }
+
     def __str__(self) -> str:
         return f"{self.name}-{self.evr}.{self.arch}"
 

@@ -26,6 +26,7 @@ with imported_when_used(__name__):
     )
     from pipeline.recipes.repo_file_options import repo_file_reference
     from pipeline.recipes.scaffold import Scaffold, scaffold_text, write_scaffold
+    from pipeline.recipes.value_changes import changed_values
 
 __all__ = [
     "PLATFORMS_FILE",
@@ -35,6 +36,7 @@ __all__ = [
     "PlatformTarget",
     "Platforms",
     "Scaffold",
+    "changed_values",
     "checks_reference",
     "find_recipe",
     "json_schema",

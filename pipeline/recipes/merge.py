@@ -125,12 +125,18 @@ def _runs_something(recipe: Recipe) -> bool:
     return recipe.parent is not None and _runs_something(recipe.parent)
 
 
-def template_scope(recipe: Recipe) -> dict[str, object]:
+def template_scope(recipe: Recipe, packages: Mapping[str, object] | None = None) -> dict[str, object]:
     """Return the variables of the recipe's templates.
 
-    Each value by its name, all as `values`, and the recipe's `name`. The build adds `packages`.
+    Each value by its name, all as `values`, the recipe's `name`, and the image's `packages`: one that the platform
+    calls otherwise is known by the recipe's name too.
     """
-    return _scope(dict(recipe.values), recipe.name)
+    scope = _scope(dict(recipe.values), recipe.name)
+    if packages is None:
+        return scope
+    names = [(name, there[0]) for name, there in recipe.package_names if there]
+    renamed = {name: packages[there] for name, there in names if there in packages}
+    return {**scope, "packages": {**packages, **renamed}}
 
 
 def _scope(values: Mapping[str, object], name: str) -> dict[str, object]:

@@ -26,6 +26,7 @@ with imported_when_used(__name__):
     from pipeline.release.move import MoveResult, promote, rollback
     from pipeline.release.prune import prune, undo_pruning
     from pipeline.release.publish import PublishOptions, publish
+    from pipeline.release.pull_image import PulledImage, open_image_files, pull_image
     from pipeline.release.rules_file import rules_for
     from pipeline.release.scrub_mirror import scrub
     from pipeline.release.serve_gate import refuse_untested
@@ -41,6 +42,7 @@ __all__ = [
     "HistoryStep",
     "MoveResult",
     "PublishOptions",
+    "PulledImage",
     "attested_sbom",
     "audit",
     "audit_image",
@@ -49,9 +51,11 @@ __all__ = [
     "history",
     "inspect_reference",
     "open_bulletin",
+    "open_image_files",
     "promote",
     "prune",
     "publish",
+    "pull_image",
     "read_audited_contents",
     "refuse_untested",
     "require_below",

@@ -7,7 +7,6 @@ import os
 import pty
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
@@ -15,6 +14,7 @@ import typer
 from pipeline import process
 from pipeline.cli import options
 from pipeline.cli.app import CommandContext, command
+from pipeline.cli.changed_configuration import changed_configuration, with_changes
 from pipeline.cli.detached_start import leave_terminal, start_supervisor
 from pipeline.cli.limit_options import RequestedLimits, limits_of, with_limits
 from pipeline.cli.log_follower import Follower
@@ -25,7 +25,7 @@ from pipeline.cli.run_options import run_options
 from pipeline.cli.stop_request import StopRequest, stopped_by_signals
 from pipeline.errors import UsageError
 from pipeline.instances import HostedInstance, InstanceRecord, host_instance
-from pipeline.launch import STOP_TIMEOUT, ImageRun, enter_command, run_image, shell_of
+from pipeline.launch import STOP_TIMEOUT, ImageRun, RunOptions, enter_command, run_image, shell_of
 from pipeline.model.checks import stop_check
 from pipeline.model.image import Image
 from pipeline.model.smoke import SmokePlan
@@ -77,6 +77,14 @@ def run_command(
     config: Annotated[
         list[str] | None, typer.Option("--config", help="FILE:PATH: mount a file of this machine over the image's.")
     ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="NAME=VALUE: another value than the recipe's; its templates are rendered anew."),
+    ] = None,
+    edit: Annotated[
+        list[str] | None,
+        typer.Option("--edit", help="PATH: edit this file of the image before the start ($VISUAL, else $EDITOR)."),
+    ] = None,
     shell: Annotated[bool, typer.Option("--shell", help="Open a shell in the first instance.")] = False,
     supervised: Annotated[
         int | None, typer.Option("--supervised", help="The descriptor of who started it.", hidden=True)
@@ -89,7 +97,7 @@ def run_command(
 
     Its log is followed until Ctrl-C, unless it is detached.
     """
-    _refuse_combination(instances, detach=detach, named=name is not None, shell=shell)
+    _refuse_combination(instances, detach=detach, own=bool(name or settings or edit), shell=shell)
     if detach and supervised is None:
         return start_supervisor(sys.argv[1:], context.environment)
     build_env = context.build_env(runtime=runtime)
@@ -103,15 +111,24 @@ def run_command(
         config=config or (),
         surroundings=context.environment,
     )
+    changed = changed_configuration(subject, image, settings or (), output, build_env)
     within = stop_within(plan)
     record = _record(image, subject, within, now=context.clock(), detached=detach)
+
+    def configure(hosted: HostedInstance) -> RunOptions:
+        if edit:
+            close(build_env.progress)  # The terminal is the editor's.
+        return with_changes(
+            wanted, hosted, image, changed, settings=settings or (), edited=edit or (), build_env=build_env
+        )
+
     with (
         stopped_by_signals() as stopping,
         _hosting(context, record, name, instances) as hosted,
         contextlib.closing(Follower(shown=not (context.as_json or shell or detach), told=stopping.arm)) as follower,
         run_image(
             image,
-            wanted if hosted is None else replace(wanted, name=hosted.folder.name),
+            wanted if hosted is None else configure(hosted),
             store=build_env.store,
             sandboxes=build_env.sandboxes(),
             progress=build_env.progress,
@@ -120,7 +137,7 @@ def run_command(
         hosted.serving(run, stopping.ask) if hosted is not None else contextlib.nullcontext(),
     ):
         close(build_env.progress)
-        print_lines(*run_as_lines(run))
+        print_lines(*run_as_lines(run), *(change_lines(hosted) if hosted is not None else ()))
         if supervised is not None and hosted is not None:
             _tell_detached(context, hosted.record)
             leave_terminal(supervised)
@@ -132,11 +149,11 @@ def run_command(
     return code
 
 
-def _refuse_combination(instances: int, *, detach: bool, named: bool, shell: bool) -> None:
-    if instances > 1 and (detach or named):
+def _refuse_combination(instances: int, *, detach: bool, own: bool, shell: bool) -> None:
+    if instances > 1 and (detach or own):
         raise UsageError(
             "one-instance-only",
-            "--detach and --name are for one instance, and not for several with --instances",
+            "--detach, --name, --set and --edit are for one instance, and not for several with --instances",
             hint="start them one after the other: each has its own name and settings",
         )
     if detach and shell:
@@ -188,6 +205,14 @@ def _logging(hosted: HostedInstance | None, follower: Follower) -> Callable[[str
         follower(name, piece)
 
     return follow
+
+
+def change_lines(hosted: HostedInstance) -> Iterator[str]:
+    """Yield lines about an instance's configuration, if it is not the one that was tested."""
+    if hosted.record.changes:
+        yield f"  with changes: {', '.join(hosted.record.changes)}; this is not the configuration that was tested"
+    if hosted.folder.files.exists():
+        yield f"  its own files are kept in {hosted.folder.files} until `relbuild rm {hosted.folder.name}`"
 
 
 def _tell_detached(context: CommandContext, record: InstanceRecord) -> None:

@@ -28,6 +28,9 @@ WITHIN = 10.0
 """Seconds after which nothing may be left of a supervisor that is killed."""
 
 
+SMALL = ("--set", "maxmemory=64mb")
+
+
 class Relbuild:
     """The command with a store of its own, and the layouts that were built."""
 
@@ -38,6 +41,8 @@ class Relbuild:
             "HOME": folder,
             "PATH": os.environ["PATH"],
             "PYTHONPATH": ROOT,
+            # Who leaves it has another policy in the file.
+            "EDITOR": "sed -i s/noeviction/allkeys-lru/",
             "RELBUILD_OUTPUT": output,
             "RELBUILD_PROGRESS": "none",
             "RELBUILD_STORE": self.store.root,
@@ -70,14 +75,18 @@ def test_two_run_side_by_side_with_their_own_settings_until_they_are_stopped_or_
 ) -> None:
     before = snapshot(relbuild.store.root)
     redis = recipes / "redis.yaml"
-    first = json.loads(relbuild("run", "-d", redis, "--json", "-p", "0:6379", "--memory", "128MiB"))
+    first = json.loads(relbuild("run", "-d", redis, "--json", "-p", "0:6379", "--memory", "128MiB", *SMALL))
     assert first["name"] == "redis-1"
-    relbuild("run", "-d", redis, "--name", "cache")
+    relbuild("run", "-d", redis, "--name", "cache", "--set", "maxmemory=32mb", "--edit", "/etc/redis/redis.conf")
     assert "instance-exists" in relbuild("run", "-d", redis, "--name", "cache", status=2)
     told = relbuild("ps")
     assert told.count("running for") == 2 and "memory 128MiB" in told
     assert f"{first['ports'][0]['host']} → 6379" in told
-    # Each has its own data.
+    assert "with changes: maxmemory=32mb, edited /etc/redis/redis.conf" in told
+    # Each has its own configuration and data.
+    asked = ("redis-cli", "config", "get", "maxmemory", "maxmemory-policy")
+    assert set(relbuild("exec", "redis-1", *asked).split()) >= {str(64 << 20), "noeviction"}
+    assert set(relbuild("exec", "cache", *asked).split()) >= {str(32 << 20), "allkeys-lru"}
     relbuild("exec", "redis-1", "redis-cli", "set", "who", "first")
     assert relbuild("exec", "-i", "redis-1", "redis-cli", text="get who\n") == "first\n"
     assert relbuild("exec", "cache", "redis-cli", "get", "who") == "\n"
@@ -109,6 +118,8 @@ def kill_and_find_nothing(relbuild: Relbuild, left: Callable[[], tuple[str, ...]
         assert time.monotonic() < deadline, found
         time.sleep(0.05)
     assert "dead: its supervisor was killed" in relbuild("ps")
+    kept = relbuild.store.instances / "cache/files/etc/redis/redis.conf"
+    assert "maxmemory 32mb\nmaxmemory-policy allkeys-lru\n" in kept.read_text()
 
 
 def in_terminal(words: list[str | Path], line: str, *, status: int) -> str:

@@ -20,7 +20,7 @@ _OF_MIRRORS = (
 )
 """They load what signs and verifies. `diff` reads packages' databases too."""
 
-_OF_RECIPES = ("audit", "build", "explain", "init", "lock", "new", "run", "schema", "smoke")
+_OF_RECIPES = ("audit", "build", "explain", "init", "lock", "new", "run", "schema", "show", "smoke")
 
 _WATCHED = {
     *("cryptography", "dask", "httpx", "jinja2", "pydantic", "pyroute2", "rich", "rpm", "solv", "sqlite3", "yaml"),

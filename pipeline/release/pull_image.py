@@ -1,0 +1,76 @@
+"""Bring an image of a mirror to this machine: verified and whole, or file by file."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from pipeline.errors import PublicationRefused, VerificationError
+from pipeline.layers import ImageFiles
+from pipeline.lazy_dataclasses import dataclass
+from pipeline.mirror.address import Address
+from pipeline.mirror.published import read_published
+from pipeline.mirror.signed_identity import EXPECT_OWN, ExpectedIdentity
+from pipeline.mirror.verification import Verified
+from pipeline.model.image import Image
+from pipeline.oci import VerifyingKey, choose_image
+from pipeline.prepare import BuildEnvironment
+from pipeline.progress import task
+from pipeline.release.current_images import mirror_access
+from pipeline.release.verify_reference import verify_in_repository
+
+
+@dataclass(frozen=True, slots=True)
+class PulledImage:
+    """An image whose layers are in the store, and the verification that it passed before."""
+
+    image: Image
+    verified: Verified
+
+
+def pull_image(
+    reference: Address,
+    arch: str,
+    key: VerifyingKey,
+    build_env: BuildEnvironment,
+    *,
+    identity: ExpectedIdentity = EXPECT_OWN,
+    allow_stale: bool = False,
+) -> PulledImage:
+    """Verify an image or index on a mirror, and fetch the layers of one image into the store.
+
+    What is verified is as `verify_reference` says, but that layers are read once, while they are fetched, and that of
+    an index only those of the image for `arch` are read ("": it has one image). Raises as `verify_reference`, and
+    UsageError `several-images`, `architecture-missing`.
+    """
+    with mirror_access(build_env).repository(reference) as repository:
+        try:
+            found = verify_in_repository(
+                repository,
+                reference.reference,
+                key,
+                build_env,
+                contents=False,
+                expected=identity.of(repository),
+                allow_stale=allow_stale,
+            )
+        except PublicationRefused as refused:  # the attested evidence does not suffice
+            raise VerificationError.of(refused.problems) from refused
+        image = choose_image(found.held.images, arch, str(reference))
+        for layer in image.layers:
+            with task(build_env.progress, "fetch", layer.name, total=layer.blob.size, unit="bytes"):
+                repository.fetch_blob(layer.blob, build_env.store)
+        return PulledImage(image, found)
+
+
+@contextlib.contextmanager
+def open_image_files(reference: Address, arch: str, build_env: BuildEnvironment) -> Iterator[ImageFiles]:
+    """Open the files of an image on a mirror, whose layers are fetched as they are needed.
+
+    All digests are verified, no signatures. Raises UsageError `reference-missing`, `several-images`,
+    VerificationError.
+    """
+    with mirror_access(build_env).repository(reference) as repository:
+        held = read_published(repository, reference.reference)
+        image = choose_image(held.images, arch, str(reference))
+        yield ImageFiles(image, build_env.store, lambda layer: repository.fetch_blob(layer.blob, build_env.store))
