@@ -5,11 +5,13 @@ from __future__ import annotations
 import gc
 import os
 import signal
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 from xdist.remote import Producer
 
+from tests.support.cpu_times import CpuTimes
 from tests.support.examples import examples
 from tests.support.sampling import SEED
 from tests.support.scheduling import FileScheduling
@@ -28,6 +30,17 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 # What is imported and collected stays to the end: no garbage is looked for in it, neither now nor later.
 gc.disable()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Offer to measure processor time."""
+    parser.addoption("--cpu", type=Path, metavar="FILE", help="add the processor time of each test to a file")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Measure where that was asked for."""
+    if config.getoption("--cpu"):
+        config.pluginmanager.register(CpuTimes(config.rootpath / config.getoption("--cpu")))
 
 
 def pytest_report_header() -> str:
