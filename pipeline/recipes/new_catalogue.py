@@ -15,9 +15,10 @@ from pathlib import Path
 
 from pipeline.errors import UsageError
 from pipeline.lazy_dataclasses import dataclass
-from pipeline.model.platform import Platform, is_relative_key
+from pipeline.model.platform import Platform, is_relative_key, most_specific
 from pipeline.model.recipe import FileKind, Recipe
 from pipeline.recipes.merge import load_recipe
+from pipeline.recipes.platform_target import PlatformTarget
 from pipeline.recipes.platforms import load_platforms
 from pipeline.recipes.problems import nearest
 from pipeline.recipes.scaffold import Scaffold, scaffold_text
@@ -115,11 +116,13 @@ def catalogue_files(start: NewCatalogue, folder: Path) -> Mapping[str, bytes]:
     `folder` is where they go: platforms and recipes that are there already are its own.
     """
     files: dict[str, bytes] = {}
-    if not (folder / "recipes" / _PLATFORMS).exists():
+    own = folder / "recipes" / _PLATFORMS
+    target = PlatformTarget(own if own.exists() else start.shipped / "recipes" / _PLATFORMS, start.platform)
+    if not own.exists():
         files[f"recipes/{_PLATFORMS}"] = _platform_text(start).encode()
         files.update({f"recipes/{key}": (start.shipped / "recipes" / key).read_bytes() for key in _keys(start)})
     for name in start.products:
-        files.update(_product(name, start))
+        files.update(_product(name, start, target))
     if not start.products and not any(path.name != _PLATFORMS for path in (folder / "recipes").glob("*.y*ml")):
         starter = Scaffold(STARTER, (), platform=start.platform, architecture=start.architecture)
         files[f"recipes/{STARTER}.yaml"] = scaffold_text(starter).encode()
@@ -132,16 +135,32 @@ def catalogue_files(start: NewCatalogue, folder: Path) -> Mapping[str, bytes]:
 
 
 def _platform_text(start: NewCatalogue) -> str:
-    """Return a document with the platform and those that it extends, word by word."""
+    """Return a document with the platform, what it extends, and its add-ons, word by word."""
     file = start.shipped / "recipes" / _PLATFORMS
-    text = file.read_text()
-    found = [*_PLATFORM.finditer(text)]
-    ends = [match.start() for match in found[1:]] + [len(text)]
-    blocks = {match[1]: text[match.start() : end] for match, end in zip(found, ends, strict=True)}
+    text, _, more = file.read_text().partition("\nadd-ons:\n")
+    blocks = _blocks(text)
     wanted = [start.platform]
     while (above := _EXTENDS.search(blocks[wanted[-1]])) is not None:
         wanted.append(above[1])
-    return _HEAD.format(shipped=file) + "\n".join(_without_next_comment(blocks[one]) for one in wanted)
+    platforms = "\n".join(_without_next_comment(blocks[one]) for one in wanted)
+    fitting, known = _fitting_add_ons(start), _blocks(more)
+    add_ons = "\n".join(_without_next_comment(known[one]) for one in fitting)
+    return _HEAD.format(shipped=file) + platforms + (f"\nadd-ons:\n\n{add_ons}" if fitting else "")
+
+
+def _blocks(text: str) -> dict[str, str]:
+    """Return the text of each platform or add-on of a document, by name."""
+    found = [*_PLATFORM.finditer(text)]
+    ends = [match.start() for match in found[1:]] + [len(text)]
+    return {match[1]: text[match.start() : end] for match, end in zip(found, ends, strict=True)}
+
+
+def _fitting_add_ons(start: NewCatalogue) -> list[str]:
+    """Return the names of all add-ons that the platform can have."""
+    platforms = load_platforms(start.shipped / "recipes" / _PLATFORMS)
+    found: Platform | None = platforms.platforms.get(start.platform)
+    families = found.families if found else ()
+    return [name for name, one in platforms.add_ons.items() if most_specific(families, one.repositories)]
 
 
 def _without_next_comment(block: str) -> str:
@@ -154,16 +173,17 @@ def _without_next_comment(block: str) -> str:
 
 def _keys(start: NewCatalogue) -> Iterator[str]:
     """Yield the files of keys that the platform names, relative to its definition."""
-    platform: Platform | None = load_platforms(start.shipped / "recipes" / _PLATFORMS).platforms.get(start.platform)
-    if platform is None:
+    platforms = load_platforms(start.shipped / "recipes" / _PLATFORMS)
+    if start.platform not in platforms:
         return
+    platform = platforms.find(start.platform, add_ons=_fitting_add_ons(start))
     variables = dict(platform.variables)
     for repository in (*platform.repositories, *platform.sources):
         for key in filter(is_relative_key, repository.keys):
             yield _VARIABLE.sub(lambda match: variables.get(match[1], match[0]), key)
 
 
-def _product(name: str, start: NewCatalogue) -> Iterator[tuple[str, bytes]]:
+def _product(name: str, start: NewCatalogue, target: PlatformTarget) -> Iterator[tuple[str, bytes]]:
     """Yield the files of a product that comes with relbuild: its recipes and their templates."""
     folder = start.shipped / "recipes"
     known = sorted(path.stem for path in folder.glob("*.yaml") if path.name != _PLATFORMS)
@@ -174,7 +194,7 @@ def _product(name: str, start: NewCatalogue) -> Iterator[tuple[str, bytes]]:
             f"no recipe called '{name}' comes with relbuild",
             hint=f"did you mean '{near}'?" if near else f"recipes: {', '.join(known)}",
         )
-    recipe: Recipe | None = load_recipe(folder / f"{name}.yaml")
+    recipe: Recipe | None = load_recipe(folder / f"{name}.yaml", target)
     while recipe is not None:
         for source in recipe.sources:
             yield f"recipes/{source.name}", _moved(source.read_text(), start).encode()

@@ -7,10 +7,13 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from pipeline.model.platform import Platform, is_relative_key
-from pipeline.recipes import load_platforms
+from pipeline.recipes import PlatformTarget, load_platforms, load_recipe
 from pipeline.repos.variables import expand_repository, platform_variables
 from pipeline.urls import parse_url
+from pipeline.yaml_documents import load_yaml
 from tests.support.lookalikes.platforms import platform_names
 
 ROOT = Path(__file__).parents[2]
@@ -21,6 +24,28 @@ REAL = {
     "rocky-8": "httpd and 28 others",
 }
 """Platforms of which real packages were built (tests/system/abreast/test_real_recipes.py)."""
+
+
+EXAMPLES = {
+    "el": "rocky-9",
+    "el8": "rocky-8",
+    "el9": "rocky-9",
+    "el10": "rocky-10",
+    "ubi": "ubi-9",
+    "fedora": "fedora-44",
+    "amazonlinux": "amazonlinux-2023",
+    "azurelinux": "azurelinux-3",
+    "photon": "photon-5",
+    "opensuse": "opensuse-leap-16",
+}
+"""A platform of each family."""
+
+TRIED = {
+    ("mysql", "el"): "look-alike of `rocky-9`",
+    ("mysql", "fedora"): "look-alike of `fedora-44`",
+    ("mariadb", "opensuse"): "look-alike of `opensuse-tumbleweed`",
+}
+"""What tests/system/abreast/test_lookalikes.py builds; with the development mirror, CI does."""
 
 
 def table() -> str:
@@ -52,12 +77,37 @@ def _places(platform: Platform) -> Iterator[str]:
         yield f"{kind} at {url.host}" + (" (signed)" if one.signed_metadata else "")
 
 
-def test_the_table_of_platforms_is_not_stale() -> None:
-    before, found, after = re.split(r"(?<=<!-- platforms -->\n)(.*)(?=<!-- end -->)", PAGE.read_text(), flags=re.DOTALL)
+def products_table() -> str:
+    """What each shipped recipe asks for under each of its entries."""
+    lines = ["| product | on | packages | add-on | tried on |", "|---|---|---|---|---|"]
+    for path in sorted((ROOT / "recipes").glob("*.yaml")):
+        document = load_yaml(path).value
+        assert isinstance(document, dict)
+        for entry, said in (document.get("platforms") or {}).items():
+            if "layers" in document and path.stem != "base":
+                refused = (said or {}).get("refused")
+                columns = (f"refused: {refused}", "", "") if refused else _choice(path, entry)
+                lines.append(f"| `{path.stem}` | `{entry}` | {' | '.join(columns)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _choice(path: Path, entry: str) -> tuple[str, str, str]:
+    platform = EXAMPLES.get(entry, entry)
+    recipe = load_recipe(path, PlatformTarget(ROOT / "recipes/repositories.yaml", platform))
+    names = ", ".join(f"`{request.text}`" for request in recipe.layers[-1].requests)
+    tried = "the development mirror" if entry == "local" else TRIED.get((path.stem, entry), "nobody")
+    return names, ", ".join(f"`{one}`" for one in recipe.add_ons), tried
+
+
+@pytest.mark.parametrize("name", ["platforms", "products"])
+def test_a_table_is_not_stale(name: str) -> None:
+    made = {"platforms": table, "products": products_table}[name]()
+    pattern = rf"(?<=<!-- {name} -->\n)(.*?)(?=<!-- end -->)"
+    before, found, after = re.split(pattern, PAGE.read_text(), maxsplit=1, flags=re.DOTALL)
     if os.environ.get("RELBUILD_REGENERATE"):
-        found = table()
+        found = made
         PAGE.write_text(before + found + after)
-    assert found == table(), "run this test with RELBUILD_REGENERATE=1"
+    assert found == made, "run this test with RELBUILD_REGENERATE=1"
 
 
 def test_centos_stream_10_has_the_epel_that_is_built_for_it() -> None:

@@ -20,6 +20,14 @@ BASE = ("system-release", "setup", "filesystem", "glibc", "bash", "coreutils", "
 PARTS = tuple(f"part-{number}" for number in range(4))
 """A package for each repository of a platform: an image with all of them was made from all repositories."""
 
+PRODUCTS = {
+    "mysql-8.4": ("mysql-community-server", "mysql-community-client"),
+    "fedora": ("mysql-server", "mysql"),
+    "oss": ("openSUSE-release", "timezone", "ca-certificates-mozilla", "mariadb", "mariadb-client"),
+}
+"""Packages that shipped recipes ask for, by the repository's id, under the names that they have there."""
+
+_PROVIDES = {"openSUSE-release": "distribution-release"}
 _ENTRY = re.compile(rb"<package .*?</package>", re.DOTALL)
 _DOCUMENTS = ("primary", "filelists", "other")
 _SPEC = """Name: lookalikes
@@ -39,7 +47,7 @@ _PACKAGE = """
 %package -n {name}
 Summary: made for a test
 AutoReqProv: no
-{requires}
+{relations}
 %description -n {name}
 Made for a test.
 %files -n {name}
@@ -88,11 +96,12 @@ class SignedPackage:
 
 def unsigned_packages(forge: Forge, folder: Path, payload: Payload) -> tuple[Unsigned, ...]:
     """All packages, by rpmbuild and createrepo_c."""
-    names = (*BASE, *PARTS)
+    names = (*BASE, *PARTS, *(name for listed in PRODUCTS.values() for name in listed))
     spec = _SPEC.replace("@NAMES@", " ".join(names))
     for index, name in enumerate(names):
         requires = f"Requires: {names[index - 1]}" if 0 < index < len(BASE) else ""
-        spec += _PACKAGE.format(name=name, requires=requires)
+        provides = f"Provides: {_PROVIDES[name]}" if name in _PROVIDES else ""
+        spec += _PACKAGE.format(name=name, relations=requires or provides)
     built = forge.spec(spec, payload=payload.value, signed=Signed.NOT)
     place = folder / payload.name
     place.mkdir(parents=True)

@@ -21,7 +21,16 @@ from pipeline.openpgp_packets import ARMOR_BEGIN, ARMOR_END, Packet, armor
 from pipeline.repos.variables import expand_repository, platform_variables
 from pipeline.urls import parse_url
 from tests.support.lookalikes.forms import FORMS, Form, as_of_el8
-from tests.support.lookalikes.packages import BASE, PARTS, Payload, SignedPackage, Unsigned, documents_of, sign_packages
+from tests.support.lookalikes.packages import (
+    BASE,
+    PARTS,
+    PRODUCTS,
+    Payload,
+    SignedPackage,
+    Unsigned,
+    documents_of,
+    sign_packages,
+)
 from tests.support.lookalikes.signing import SigningKey
 
 ARCH = "x86_64"
@@ -71,7 +80,7 @@ class LookalikeSite:
             form = FORMS[_host(place)]
             if variables.get("release") == "8":
                 form = as_of_el8(form)
-            names = (*(BASE if index == 0 else ()), PARTS[index])
+            names = (*(BASE if index == 0 else ()), PARTS[index], *PRODUCTS.get(one.id, ()))
             self._repository(one, f"{platform.name}/{one.id}", form, names)
 
     def _repository(self, repository: PackageRepository, name: str, form: Form, names: Sequence[str]) -> None:

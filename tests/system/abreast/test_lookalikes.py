@@ -96,6 +96,42 @@ def test_a_platform_builds_from_its_look_alike(lookalikes: Lookalikes, name: str
         assert all("RSA/SHA256" in line for line in told)
 
 
+@pytest.mark.parametrize(
+    ("product", "platform", "full_name", "packages"),
+    [
+        (
+            "mysql",
+            "rocky-9",
+            "rocky-9+mysql-8.4",
+            {"mysql-community-server": "mysql-8.4", "mysql-community-client": "mysql-8.4", "bash": "baseos"},
+        ),
+        ("mysql", "fedora-44", "fedora-44", {"mysql-server": "fedora", "mysql": "fedora"}),
+        (
+            "mariadb",
+            "opensuse-tumbleweed",
+            "opensuse-tumbleweed",
+            {"mariadb": "oss", "mariadb-client": "oss", "timezone": "oss", "openSUSE-release": "oss"},
+        ),
+    ],
+)
+def test_a_shipped_recipe_builds_under_the_names_that_its_packages_have_there(
+    lookalikes: Lookalikes, product: str, platform: str, full_name: str, packages: dict[str, str], tmp_path: Path
+) -> None:
+    wanted = BuildOptions(
+        RECIPES / f"{product}.yaml",
+        lookalikes.folder / "repositories.yaml",
+        platform,
+        smoke=False,
+        output=tmp_path / "output",
+        locks=tmp_path,
+    )
+    result = build(wanted, lookalikes.environment)
+    chosen = {one.package.nevra.name: one.package.repository for one in result.locked.section.resolution.chosen}
+    assert packages.items() <= chosen.items()
+    assert result.image.reference == "1", "the version of the package that is called otherwise"
+    assert result.record.provenance.platform == full_name
+
+
 def addresses(lookalikes: Lookalikes, name: str) -> Iterator[str]:
     """The URLs that the shipped definition of a platform leads to first."""
     shipped = load_platforms(RECIPES / "repositories.yaml")[name]

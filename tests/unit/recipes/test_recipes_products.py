@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.errors import RecipeError
 from pipeline.model.checks import CheckKind
 from pipeline.model.limits.bandwidth import LIMIT as BANDWIDTH
 from pipeline.model.limits.cpus import LIMIT as CPUS
@@ -16,6 +17,7 @@ from pipeline.model.recipe import FileKind, Recipe
 from pipeline.model.rpm_database import DatabaseFormat
 from pipeline.process import run
 from pipeline.recipes import (
+    PlatformTarget,
     load_platforms,
     load_recipe,
     platforms_schema,
@@ -144,3 +146,65 @@ def test_real_platforms_are_there_and_old_ones_are_refused_by_name() -> None:
     for platform in platforms.values():
         for repository in platform.repositories:
             assert repository.keys
+
+
+# --- by platform -------------------------------------------------------------------------------------------
+
+CHOICES = (
+    *("local", "rhel-8", "rocky-9", "centos-stream-10", "ubi-9", "fedora-44", "amazonlinux-2023", "azurelinux-3"),
+    *("photon-5", "opensuse-leap-16", "opensuse-tumbleweed", "mysql-8.4-el9", "epel-10"),
+)
+"""A platform for each set of entries that shipped recipes can choose, and some of vendors."""
+
+
+@pytest.mark.parametrize("platform", CHOICES)
+def test_a_product_chooses_for_each_platform_or_says_why_it_cannot(platform: str) -> None:
+    target = PlatformTarget(RECIPES / "repositories.yaml", platform)
+    platforms = target.platforms()
+    assert platforms is not None
+    for name in PRODUCTS:
+        try:
+            recipe = load_recipe(RECIPES / f"{name}.yaml", target)
+        except RecipeError as error:
+            assert {problem.code for problem in error.problems} == {"recipe-refused"}, str(error)
+            assert platform not in {"local", "rocky-9"}, "all is there"
+            continue
+        chosen = platforms.find(platform, add_ons=recipe.add_ons)
+        assert len({one.id for one in chosen.repositories}) == len(chosen.repositories)
+        assert all(layer.requests for layer in recipe.layers)
+
+
+def test_a_product_has_the_vendors_packages_on_enterprise_linux() -> None:
+    target = PlatformTarget(RECIPES / "repositories.yaml", "almalinux-10")
+    found = {}
+    for name in ("mysql", "mariadb", "postgresql", "nginx"):
+        recipe = load_recipe(RECIPES / f"{name}.yaml", target)
+        found[name] = ([one.text for one in recipe.layers[-1].requests], *recipe.add_ons)
+    assert found == {
+        "mysql": (["mysql-community-server", "mysql-community-client"], "mysql-8.4"),
+        "mariadb": (["MariaDB-server", "MariaDB-client"], "mariadb-11.8"),
+        "postgresql": (["postgresql17-server", "postgresql17"], "postgresql-17"),
+        "nginx": (["nginx"], "nginx"),
+    }
+
+
+def test_every_entry_is_named_after_a_platform_or_family_that_is_shipped() -> None:
+    known = load_platforms(RECIPES / "repositories.yaml").known_names
+    for name in PRODUCTS:
+        document = load_yaml(RECIPES / f"{name}.yaml").value
+        assert isinstance(document, dict)
+        assert set(document.get("platforms") or {}) <= known
+
+
+def test_modules_and_add_ons_are_those_of_the_release() -> None:
+    platforms = load_platforms(RECIPES / "repositories.yaml")
+    for platform, modules, link in (
+        ("rocky-8", ("redis:6",), "epel-$release"),
+        ("oraclelinux-9", (), "epel-$release"),
+        ("centos-stream-10", None, "epel-${release}s"),
+    ):
+        if modules is not None:
+            target = PlatformTarget(RECIPES / "repositories.yaml", platform)
+            assert load_recipe(RECIPES / "redis.yaml", target).modules == modules
+        (epel,) = (one for one in platforms.find(platform, add_ons=("epel",)).repositories if one.id == "epel")
+        assert link in str(epel.metalink)
