@@ -336,8 +336,8 @@ def test_a_blob_with_other_bytes_is_told(pair: Pair, tmp_path: Path) -> None:
 
 
 def test_memory_does_not_grow_with_files(made: Forge, pair: Pair, tmp_path: Path) -> None:
-    """Files of half a GiB with different content: the command stays below half of one."""
-    size = 512 << 20
+    """Files of a quarter of a GiB with different content: the command stays below half of that."""
+    size = 256 << 20
     layouts = []
     for number in (1, 2):
         root = unpacked(reference(pair.old), tmp_path / f"bundle{number}")
