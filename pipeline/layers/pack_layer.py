@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pipeline.compression import Compression
-from pipeline.digest import DiffId, Digest, chunks, digest_file
+from pipeline.digest import DiffId, Digest, chunks
 from pipeline.errors import BuildError
 from pipeline.layers.chunk_writer import COMPRESSION_WORKERS, ChunkWriter
+from pipeline.layers.layer_changes import LayerChanges, parents_of
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.image import Descriptor, Layer
 from pipeline.model.tree import (
@@ -52,9 +53,9 @@ def pack_directory(
     up or removed and made again. Entries get `build_time` as their time, except those with content and time of `lower`.
     Sockets are left out. Raises BuildError `device-node`, `too-deep`, `unsafe-path` (a whiteout's name).
     """
-    changes = _Changes(upper, lower, shift, build_time)
-    changes.walk("", hidden=False)
-    return _write(changes.result(), name=name, store=store, compression=compression, contents=contents)
+    changes = LayerChanges(lower, build_time)
+    _UpperChanges(upper, shift, changes).walk("", hidden=False)
+    return write_layer_entries(changes.result(), name=name, store=store, compression=compression, contents=contents)
 
 
 def pack_entries(
@@ -73,11 +74,11 @@ def pack_entries(
     """
     found: dict[str, tuple[Entry, bytes | Path]] = {entry.path: (entry, content) for entry, content in entries}
     for path in [*found]:
-        for parent in _above(path):
+        for parent in parents_of(path):
             if parent not in found:
                 known = lower.get(parent) or Entry(parent, EntryKind.DIRECTORY, mode=0o755)
                 found[parent] = (replace(known, mtime=build_time), b"")
-    return _write(
+    return write_layer_entries(
         [found[path] for path in sorted(found)],
         name=name,
         store=store,
@@ -110,19 +111,15 @@ def layer_from_json(value: Mapping[str, Any]) -> Layer:
     )
 
 
-def _above(path: str) -> Iterator[str]:
-    while path := path.rpartition("/")[0]:
-        yield path
-
-
-def _write(
+def write_layer_entries(
     entries: Sequence[tuple[Entry, bytes | Path]],
     *,
     name: str,
     store: Store,
     compression: Compression,
-    contents: tuple[str, ...],
+    contents: tuple[str, ...] = (),
 ) -> Layer:
+    """Write entries, sorted by path, with their contents into a layer's blob."""
     with ThreadPoolExecutor(COMPRESSION_WORKERS, "relbuild-compress") as pool, store.writer() as blob:
         writer = ChunkWriter(blob, compression, pool)
         for entry, content in entries:
@@ -146,58 +143,29 @@ def _write(
 
 
 @dataclass(slots=True)
-class _Changes:
-    """The changes of an upper directory to the lower tree, collected path by path."""
+class _UpperChanges:
+    """The walk over an overlay's upper directory; `shift` is subtracted from owners' IDs."""
 
     upper: Path
-    lower: Tree
     shift: int
-    build_time: int
-    directories: dict[str, Entry] = field(default_factory=dict)
-    changed: dict[str, tuple[Entry, bytes | Path]] = field(default_factory=dict)
-    links: dict[tuple[int, int], list[tuple[Entry, Path, bool]]] = field(default_factory=dict)
-    children: dict[str, list[str]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for path in self.lower.entries:
-            parent, _, last = path.rpartition("/")
-            if last:
-                self.children.setdefault(parent, []).append(last)
-
-    def result(self) -> list[tuple[Entry, bytes | Path]]:
-        """Return changed entries and their parent directories, sorted by path."""
-        self._link_up()
-        root = self.lower.get("")
-        if root is not None:
-            self.directories[""] = replace(root, mtime=self.build_time)
-            self.changed[""] = (self.directories[""], b"")
-        for path in [*self.changed]:
-            for parent in _above(path):
-                self.changed.setdefault(parent, (self.directories[parent], b""))
-        return [self.changed[path] for path in sorted(self.changed)]
+    changes: LayerChanges
 
     def walk(self, folder: str, *, hidden: bool) -> None:
         """Collect the changes of a folder and of all below it.
 
         `hidden`: an opaque directory above hides the lower directory.
         """
-        if folder.count("/") > TREE_DEPTH_LIMIT:
-            raise BuildError(
-                "too-deep", f"directories are nested more than {TREE_DEPTH_LIMIT} deep", place=folder[:200]
-            )
+        require_depth(folder)
         with os.scandir(self.upper / folder) as found:
             items = sorted(found, key=lambda item: item.name)
         if hidden:
             present = {item.name for item in items}
-            for last in self.children.get(folder, ()):
+            for last in self.changes.children.get(folder, ()):
                 if last not in present:
-                    self._remove(f"{folder}/{last}" if folder else last)
+                    self.changes.remove(f"{folder}/{last}" if folder else last)
         for item in items:
             path = f"{folder}/{item.name}" if folder else item.name
-            if item.name.startswith(WHITEOUT):
-                raise BuildError(
-                    "unsafe-path", f"/{path} is a whiteout name, which marks a deletion in a layer", place=f"/{path}"
-                )
+            require_no_whiteout(path, item.name)
             self._item(path, item, hidden)
 
     def _item(self, path: str, item: os.DirEntry[str], hidden: bool) -> None:
@@ -205,72 +173,53 @@ class _Changes:
         if stat.S_ISSOCK(status.st_mode):
             return
         if stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:
-            if self.lower.get(path) is not None:
-                self._remove(path)
+            if self.changes.lower.get(path) is not None:
+                self.changes.remove(path)
             return
-        kind = kind_of(status.st_mode)
-        if kind is None or kind in (EntryKind.CHARACTER, EntryKind.BLOCK):
-            raise BuildError("device-node", f"/{path} is a device node; images cannot contain those")
+        kind = image_kind(path, status)
         entry = Entry(
             path=path,
             kind=kind,
             mode=stat.S_IMODE(status.st_mode),
             uid=status.st_uid - self.shift,
             gid=status.st_gid - self.shift,
-            mtime=self.build_time,
+            mtime=self.changes.build_time,
             size=status.st_size if kind is EntryKind.FILE else 0,
             link=os.readlink(item.path) if kind is EntryKind.SYMLINK else "",  # noqa: PTH115
             xattrs=read_xattrs(item.path),
         )
-        below = self._below(path)
         if kind is EntryKind.DIRECTORY:
-            self.directories[path] = entry
-            if below is None or not _same_metadata(entry, below):
-                self.changed[path] = (entry, b"")
+            below = self.changes.below(path)
+            self.changes.add_directory(entry)
             covers = hidden or is_opaque(item.path)
             self.walk(path, hidden=covers and below is not None and below.kind is EntryKind.DIRECTORY)
             return
-        self._leaf(entry, below, item, status)
-
-    def _leaf(self, entry: Entry, below: Entry | None, item: os.DirEntry[str], status: os.stat_result) -> None:
-        same = False
-        if below is not None and below.kind is entry.kind and below.link == entry.link:
-            same_content = entry.kind is not EntryKind.FILE or (
-                below.size == entry.size and digest_file(Path(item.path)) == below.content
-            )
-            same = same_content and _same_metadata(entry, below)
-            if same_content and int(status.st_mtime) == below.mtime:
-                entry = replace(entry, mtime=below.mtime)
-        if entry.kind is EntryKind.FILE and status.st_nlink > 1:
-            self.links.setdefault((status.st_dev, status.st_ino), []).append((entry, Path(item.path), same))
-        elif not same:
-            self.changed[entry.path] = (entry, Path(item.path) if entry.kind is EntryKind.FILE else b"")
-
-    def _link_up(self) -> None:
-        """Write all names of a file in the upper directory if one of its hard links is new.
-
-        A layer cannot have a hard link to a file of a lower layer.
-        """
-        for names in self.links.values():
-            if all(same for _, _, same in names):
-                continue
-            names.sort(key=lambda name: name[0].path)
-            first, content, _ = names[0]
-            self.changed[first.path] = (first, content)
-            for entry, _, _ in names[1:]:
-                self.changed[entry.path] = (replace(entry, kind=EntryKind.HARDLINK, link=first.path, size=0), b"")
-
-    def _below(self, path: str) -> Entry | None:
-        """Return the lower entry, a hard link as its file."""
-        entry = self.lower.get(path)
-        if entry is not None and entry.kind is EntryKind.HARDLINK:
-            named = self.lower.get(entry.link)
-            return replace(named, path=path) if named else None
-        return entry
-
-    def _remove(self, path: str) -> None:
-        self.changed[path] = (Entry(path, EntryKind.WHITEOUT, mtime=self.build_time), b"")
+        self.changes.add_leaf(
+            entry,
+            Path(item.path),
+            inode=(status.st_dev, status.st_ino),
+            names=status.st_nlink,
+            mtime=int(status.st_mtime),
+        )
 
 
-def _same_metadata(a: Entry, b: Entry) -> bool:
-    return (a.kind, a.mode, a.uid, a.gid, a.xattrs) == (b.kind, b.mode, b.uid, b.gid, b.xattrs)
+def require_depth(folder: str) -> None:
+    """Raise BuildError `too-deep` for a folder that is nested too deep."""
+    if folder.count("/") > TREE_DEPTH_LIMIT:
+        raise BuildError("too-deep", f"directories are nested more than {TREE_DEPTH_LIMIT} deep", place=folder[:200])
+
+
+def require_no_whiteout(path: str, name: str) -> None:
+    """Raise BuildError `unsafe-path` for a name that marks a deletion in a layer."""
+    if name.startswith(WHITEOUT):
+        raise BuildError(
+            "unsafe-path", f"/{path} is a whiteout name, which marks a deletion in a layer", place=f"/{path}"
+        )
+
+
+def image_kind(path: str, status: os.stat_result) -> EntryKind:
+    """Return the kind of a file (no socket). Raises BuildError `device-node`."""
+    kind = kind_of(status.st_mode)
+    if kind is None or kind in (EntryKind.CHARACTER, EntryKind.BLOCK):
+        raise BuildError("device-node", f"/{path} is a device node; images cannot contain those")
+    return kind

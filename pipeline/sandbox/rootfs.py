@@ -179,8 +179,7 @@ class RootFs:
                     for piece in (content,) if isinstance(content, bytes) else content:
                         file.write(piece)
                     file.flush()
-                    os.fchown(handle, uid + self.shift, gid + self.shift)
-                    os.fchmod(handle, mode)
+                    self._own(handle, uid, gid, mode, directory=False)
                     if mtime is not None:
                         os.utime(handle, (mtime, mtime))
                 os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
@@ -229,13 +228,11 @@ class RootFs:
                 raise _failed(here, error) from error
             try:
                 if last:
-                    os.fchown(handle, uid + self.shift, gid + self.shift)
-                    os.fchmod(handle, mode)
+                    self._own(handle, uid, gid, mode, directory=True)
                     if mtime is not None:
                         os.utime(handle, (mtime, mtime))
                 elif made:
-                    os.fchown(handle, self.shift, self.shift)
-                    os.fchmod(handle, 0o755)
+                    self._own(handle, 0, 0, 0o755, directory=True)
             finally:
                 os.close(handle)
 
@@ -245,7 +242,7 @@ class RootFs:
             temporary = f".relbuild-{secrets.token_hex(8)}"
             os.symlink(target, temporary, dir_fd=folder)
             try:
-                os.chown(temporary, uid + self.shift, gid + self.shift, dir_fd=folder, follow_symlinks=False)
+                self._own_link(temporary, folder, uid, gid)
                 if mtime is not None:
                     os.utime(temporary, (mtime, mtime), dir_fd=folder, follow_symlinks=False)
                 os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
@@ -268,6 +265,15 @@ class RootFs:
             else:
                 os.unlink(name, dir_fd=folder)
         return True
+
+    def _own(self, handle: int, uid: int, gid: int, mode: int, *, directory: bool) -> None:
+        """Set the owners and mode of an open file or directory."""
+        os.fchown(handle, uid + self.shift, gid + self.shift)
+        os.fchmod(handle, mode)
+
+    def _own_link(self, name: str, folder: int, uid: int, gid: int) -> None:
+        """Set the owners of the symlink `name` in an open directory."""
+        os.chown(name, uid + self.shift, gid + self.shift, dir_fd=folder, follow_symlinks=False)
 
     @contextlib.contextmanager
     def _parent(self, path: str) -> Iterator[tuple[int, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+from collections.abc import Iterable
 from dataclasses import field
 from pathlib import Path
 
@@ -47,12 +48,21 @@ def read_xattrs(path: str | int) -> tuple[tuple[str, bytes], ...]:
     """
     found = []
     with contextlib.suppress(OSError):
-        for name in sorted(os.listxattr(path, follow_symlinks=False)):
-            if name.startswith(_OVERLAY) or name.startswith(_FOREIGN):
-                continue
-            value = os.getxattr(path, name, follow_symlinks=False)
-            found.append((name, as_revision_2(value) if name == CAPABILITY_XATTR else value))
-    return tuple(found)
+        for name in os.listxattr(path, follow_symlinks=False):
+            if not name.startswith((*_OVERLAY, *_FOREIGN)):
+                found.append((name, os.getxattr(path, name, follow_symlinks=False)))
+    return image_xattrs(found)
+
+
+def image_xattrs(attributes: Iterable[tuple[str, bytes]]) -> tuple[tuple[str, bytes], ...]:
+    """Return those of extended attributes that belong to an image, sorted."""
+    return tuple(
+        sorted(
+            (name, as_revision_2(value) if name == CAPABILITY_XATTR else value)
+            for name, value in attributes
+            if not name.startswith((*_OVERLAY, *_FOREIGN))
+        )
+    )
 
 
 def is_opaque(path: str | int) -> bool:
