@@ -69,6 +69,8 @@ def build(options: BuildOptions, build_env: BuildEnvironment) -> BuildResult:
     Raises RelbuildError; an image that was launched and failed is no error here: see `BuildResult.report`.
     """
     started = build_env.clock()
+    if options.smoke:
+        build_env.require_containers()
     made = assemble(options, build_env)
     image, locked, layout = made.image, made.locked, options.layout(made.image.name)
     # Children that are built in parallel build the same parent: the second one finds it tested.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.errors import Problem, RecipeError
+from pipeline.errors import EnvironmentLacking, Problem, RecipeError
 from pipeline.launch import SmokeResult, plan_to_test, run_tests
 from pipeline.layers import BuiltLayer, build_layer
 from pipeline.layers.recipe_files import RECIPE_FILE_LIMIT, ImageFile
@@ -136,13 +136,20 @@ def add_state(
     )
 
 
-def _sandboxes_for(arch: str, build_env: BuildEnvironment) -> SandboxRegistry:
-    """Open the sandbox registry.
+def _sandboxes_for(arch: str, build_env: BuildEnvironment) -> SandboxRegistry | None:
+    """Open the sandbox registry, None where scriptlets are to be traced.
 
     Raises EnvironmentLacking `architecture-foreign` if programs of `arch` cannot be run here.
     """
-    find_emulator(oci_architecture(arch))
-    return build_env.sandboxes()
+    emulator = find_emulator(oci_architecture(arch))
+    sandboxes = build_env.script_sandboxes()
+    if sandboxes is None and emulator is not None:
+        raise EnvironmentLacking(
+            "architecture-foreign",
+            f"scriptlets of {arch} cannot be run here: an emulated program cannot be traced ({emulator.label})",
+            hint="build as root or as a user with subordinate IDs, or on a machine of that architecture",
+        )
+    return sandboxes
 
 
 def judge_scriptlets(

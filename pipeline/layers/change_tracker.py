@@ -1,29 +1,26 @@
-"""Record which script or step changed each path in an overlay's upper directory.
+"""Record which script or step changed each path of the layers below.
 
 It gives the cause of every change to package content.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
+from pipeline.layers.state_session import StateSession
 from pipeline.model.change import Change
 from pipeline.model.tree import EntryKind, Tree
-from pipeline.sandbox import BuildSession
 
 
 class ChangeTracker:
-    """Record of the step that changed each path, by the upper directory's metadata after each."""
+    """Record of the step that changed each path, by their metadata after each."""
 
-    def __init__(self, session: BuildSession) -> None:
+    def __init__(self, session: StateSession) -> None:
         self._session = session
         self._seen: dict[str, tuple[int, ...]] = {}
         self._cause: dict[str, str] = {}
 
     def record_step(self, cause: str) -> None:
         """Record `cause` for everything that differs since the last call."""
-        now = dict(self._walk(self._session.upper))
+        now = dict(self._session.stamps())
         for path, stamp in now.items():
             if self._seen.get(path) != stamp:
                 self._cause[path] = cause
@@ -31,7 +28,7 @@ class ChangeTracker:
 
     def forget(self) -> None:
         """Ignore what differs since the last call: relbuild's own cleaning."""
-        self._seen = dict(self._walk(self._session.upper))
+        self._seen = dict(self._session.stamps())
 
     def changes(self, tree: Tree) -> tuple[Change, ...]:
         """Return the changes to package content, with the last cause of each."""
@@ -41,9 +38,3 @@ class ChangeTracker:
             if entry is not None and entry.kind is not EntryKind.DIRECTORY and entry.owner:
                 found.append(Change(path, entry.owner, self._cause.get(path, "unknown")))
         return tuple(found)
-
-    def _walk(self, top: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
-        for path in top.rglob("*"):
-            found = path.lstat()
-            stamp = (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_mode)
-            yield str(path.relative_to(top)), stamp

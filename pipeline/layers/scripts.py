@@ -6,11 +6,11 @@ import contextlib
 import os
 from pathlib import Path
 
-from pipeline.errors import BuildError, SmokeError
+from pipeline.errors import BuildError, EnvironmentLacking, SmokeError
 from pipeline.layers.transaction import ScriptStep
 from pipeline.model.scriptlets import ScriptletFailure, ScriptletName
 from pipeline.packages import lua_command
-from pipeline.sandbox import BuildSession, emulation_slowdown
+from pipeline.sandbox import CommandSession, emulation_slowdown
 
 SCRIPT_SECONDS = 300.0
 """Seconds that one script may run: the slowest real ones (font and certificate caches) take a few."""
@@ -24,7 +24,7 @@ _PROGRAM_LIMIT = 1 << 20
 _PATH = "/sbin:/bin:/usr/sbin:/usr/bin"
 
 
-def run_script(step: ScriptStep, session: BuildSession, bound: Path, build_time: int) -> ScriptletFailure | None:
+def run_script(step: ScriptStep, session: CommandSession, bound: Path, build_time: int) -> ScriptletFailure | None:
     """Run `step` in a build session, and return how it failed, if it did.
 
     `bound` is the folder that the session shows at BOUND. A failure's code is `scriptlet-failed`,
@@ -67,6 +67,13 @@ def run_script(step: ScriptStep, session: BuildSession, bound: Path, build_time:
         if error.code != "command-not-started" or not _lacks_program(session, step.interpreter[0]):
             raise
         return _ended_badly("command-not-started", f"{step.label}: {error.problems[0].message}", step)
+    if ended.unsupported:
+        raise EnvironmentLacking(
+            "scriptlet-needs-container",
+            f"{step.label} needs what only a container can do: {ended.unsupported}",
+            place=step.package,
+            hint="build this image as root, or as a user with subordinate IDs",
+        )
     if ended.ok:
         return None
     said = (ended.stdout + ended.stderr).decode(errors="replace").strip()[-2000:]
@@ -92,7 +99,7 @@ def run_script(step: ScriptStep, session: BuildSession, bound: Path, build_time:
     return _ended_badly("scriptlet-failed", f"{step.label} {what}", step, bound=limited, status=ended.status)
 
 
-def _lacks_program(session: BuildSession, program: str) -> bool:
+def _lacks_program(session: CommandSession, program: str) -> bool:
     """Return whether the image lacks a program, or the interpreter that its first line names.
 
     Anything else that keeps a script from being started is the machine's: no failure of the package's.

@@ -15,7 +15,7 @@ from pipeline.layers.passwd_files import changed_numbers, complete_group, comple
 from pipeline.layers.transaction import ScriptStep
 from pipeline.model.accounts import AccountTable, ScriptAccount
 from pipeline.model.tree import Tree
-from pipeline.sandbox import BuildSession
+from pipeline.sandbox import CommandSession
 
 _ACCOUNT_FILE_LIMIT = 4 << 20
 """Maximum bytes of each account file: thousands of accounts."""
@@ -33,7 +33,7 @@ def still_expected(expected: tuple[ScriptAccount, ...], step: ScriptStep) -> tup
     return tuple(one for one in expected if (one.package, one.phase) != (step.package, step.kind))
 
 
-def write_accounts(session: BuildSession, accounts: AccountTable, build_time: int) -> None:
+def write_accounts(session: CommandSession, accounts: AccountTable, build_time: int) -> None:
     """Add the accounts of a table that the image's files do not have yet."""
     users = [user.name for user in accounts.users]
     groups = [group.name for group in accounts.groups]
@@ -63,7 +63,7 @@ def write_accounts(session: BuildSession, accounts: AccountTable, build_time: in
             )
 
 
-def check_accounts(session: BuildSession, before: AccountTable) -> dict[tuple[str, str], int]:
+def check_accounts(session: CommandSession, before: AccountTable) -> dict[tuple[str, str], int]:
     """Return the final numbers, with those that scriptlets added.
 
     They are (`user` or `group`, name) → number. Raises BuildError `scriptlet-renumbers` if a scriptlet changed a number

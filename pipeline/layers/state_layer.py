@@ -6,10 +6,8 @@ overlay's upper directory, cleaned of everything that does not depend on the inp
 
 from __future__ import annotations
 
-import fnmatch
 import os
 import posixpath
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import assert_never
@@ -21,14 +19,13 @@ from pipeline.layers.archive_files import place_archive
 from pipeline.layers.change_tracker import ChangeTracker
 from pipeline.layers.installed_packages import final_file_states, matching_paths, write_package_records
 from pipeline.layers.other_databases import remove_other_databases
-from pipeline.layers.pack_layer import pack_directory
 from pipeline.layers.passwd_files import is_number
 from pipeline.layers.recipe_files import ImageFile
 from pipeline.layers.scriptlet_failures import judge_failure
 from pipeline.layers.scripts import SCRIPT_MOUNT, run_script
 from pipeline.layers.state_accounts import check_accounts, scripted_accounts, still_expected, write_accounts
+from pipeline.layers.state_session import StateSession, open_state_session
 from pipeline.layers.transaction import ScriptStep, plan_scripts
-from pipeline.layers.unpack_layer import unpack_to_store
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.accounts import AccountTable, ScriptAccount
 from pipeline.model.change import Change
@@ -43,12 +40,7 @@ from pipeline.model.tree import Tree
 from pipeline.packages import compare_evr, lua_runtime
 from pipeline.packages.lua import runtime_digest
 from pipeline.progress import Progress, task
-from pipeline.sandbox import (
-    BuildLimits,
-    BuildSession,
-    SandboxRegistry,
-    build_session,
-)
+from pipeline.sandbox import CommandSession, SandboxRegistry, require_tracing
 from pipeline.store import Store
 
 FORMAT = 1
@@ -134,7 +126,7 @@ def build_state_layer(
     rules: ScriptletRules,
     *,
     store: Store,
-    sandboxes: Callable[[], SandboxRegistry],
+    sandboxes: Callable[[], SandboxRegistry | None],
     compression: Compression,
     progress: Progress,
 ) -> StateLayer:
@@ -144,10 +136,11 @@ def build_state_layer(
     that a limit of the sandbox ended is not remembered.
 
     `rules` are the recipe's for scripts that fail; the layer is the same whatever they say, if it is made. `sandboxes`
-    is asked for only when a sandbox is needed.
+    is asked for only when commands are to be run; where it returns None, they are traced instead of run in containers.
 
     Raises BuildError: `scriptlet-failed`, `scriptlet-timed-out`, `command-not-started`, `scriptlet-renumbers`,
-    `owner-unknown`, `remove-missing`; EnvironmentLacking when the machine cannot run the sandbox.
+    `owner-unknown`, `remove-missing`; EnvironmentLacking when the machine cannot run the sandbox, or trace
+    (`tracing-refused`).
     """
     below = [one.header for one in inputs.below]
     present = {str(header.nevra): _trigger_paths(header) for header in (*below, *inputs.headers)}
@@ -234,7 +227,7 @@ def _make(
     states: Mapping[str, tuple[int, ...]],
     *,
     store: Store,
-    sandboxes: SandboxRegistry,
+    sandboxes: SandboxRegistry | None,
     compression: Compression,
     progress: Progress,
 ) -> _Known:
@@ -243,14 +236,23 @@ def _make(
         store.temporary("state") as folder,
         task(progress, "state", "scriptlets", total=len(steps)) as running,
     ):
-        lowers = [unpack_to_store(layer, store=store, progress=progress) for layer in inputs.layers]
-        with build_session(
-            lowers, sandboxes=sandboxes, label="state", limits=BuildLimits(), architecture=inputs.architecture
-        ) as session:
+        if sandboxes is None and steps:
+            require_tracing(folder)
+        opened = open_state_session(
+            inputs.layers,
+            inputs.tree,
+            folder,
+            sandboxes=sandboxes,
+            architecture=inputs.architecture,
+            store=store,
+            progress=progress,
+        )
+        with opened as state:
+            session = state.session
             bound = session.share(SCRIPT_MOUNT)
             if lua is not None:
                 session.bind(lua, f"{SCRIPT_MOUNT}-lua")
-            watch = ChangeTracker(session)
+            watch = ChangeTracker(state)
             for failure in _run_scripts(inputs, steps, session, bound=bound, watch=watch):
                 if failure is not None:
                     judge_failure(failure, rules)
@@ -258,7 +260,7 @@ def _make(
                 running.advance(1)
             running.note(f"{len(steps)} scripts")
             table = check_accounts(session, inputs.accounts)
-            _clean(session, inputs)
+            _clean(state, inputs)
             watch.forget()
             for file in _archives_first(inputs.files):
                 _place(file, session, table, inputs.build_time, store)
@@ -269,22 +271,14 @@ def _make(
             installed += [(header, inputs.build_time) for header in inputs.headers]
             database, color = inputs.rpm_database, inputs.install_color
             made = write_package_records(installed, states, color, form=database.format, store=store, folder=folder)
-            _place_database(made, database.folder.strip("/"), session, inputs.build_time)
+            _place_database(made, database.folder.strip("/"), state, inputs.build_time)
             changes = watch.changes(inputs.tree)
-            layer = pack_directory(
-                session.upper,
-                name="state",
-                lower=inputs.tree,
-                shift=session.shift,
-                build_time=inputs.build_time,
-                store=store,
-                compression=compression,
-            )
+            layer = state.pack(inputs.tree, build_time=inputs.build_time, store=store, compression=compression)
     return _Known(layer, changes, tuple(failures))
 
 
 def _run_scripts(
-    inputs: StateInputs, steps: Sequence[ScriptStep], session: BuildSession, *, bound: Path, watch: ChangeTracker
+    inputs: StateInputs, steps: Sequence[ScriptStep], session: CommandSession, *, bound: Path, watch: ChangeTracker
 ) -> Iterator[ScriptletFailure | None]:
     """Run all scripts in order, the accounts written before; yield how each failed, or None."""
     expected = scripted_accounts(inputs.scripted, inputs.tree)
@@ -316,7 +310,7 @@ def _archives_first(files: Sequence[ImageFile]) -> list[ImageFile]:
 
 def _place(
     file: ImageFile,
-    session: BuildSession,
+    session: CommandSession,
     numbers: Mapping[tuple[str, str], int],
     build_time: int,
     store: Store,
@@ -343,7 +337,7 @@ def _place(
             assert_never(other)
 
 
-def _need_directory(session: BuildSession, path: str) -> None:
+def _need_directory(session: CommandSession, path: str) -> None:
     """Make a directory with its parents where there is none.
 
     An existing one keeps its mode and owner.
@@ -366,7 +360,7 @@ def _number(kind: str, name: str, numbers: Mapping[tuple[str, str], int], place:
         ) from None
 
 
-def _remove(paths: Sequence[str], session: BuildSession, tree: Tree) -> None:
+def _remove(paths: Sequence[str], session: CommandSession, tree: Tree) -> None:
     """Remove the paths that match, with all below."""
     for pattern in paths:
         wanted = pattern.strip("/")
@@ -381,45 +375,29 @@ def _remove(paths: Sequence[str], session: BuildSession, tree: Tree) -> None:
             session.files.remove(path)
 
 
-def _clean(session: BuildSession, inputs: StateInputs) -> None:
+def _clean(state: StateSession, inputs: StateInputs) -> None:
     """Remove what does not depend on the inputs alone, and empty the logs that scripts wrote.
 
     Logs' content is of this build alone, but packages need the files, with their owners.
     """
     for pattern in UNREPRODUCIBLE_PATHS:
-        parent, name = posixpath.split(pattern)
-        folder = session.upper / parent
-        if folder.is_symlink() or not folder.is_dir():
-            continue
-        for entry in sorted(folder.iterdir()):
-            if fnmatch.fnmatchcase(entry.name, name):
-                _discard(entry)
-    for path in sorted((session.upper / LOG_FOLDER).rglob("*")):
-        owned = inputs.tree.get(str(path.relative_to(session.upper)))
-        if (owned is None or not owned.owner) and path.is_file() and not path.is_symlink():
-            os.truncate(path, 0)
+        state.discard(*posixpath.split(pattern))
+    for path, place in state.changed_files(LOG_FOLDER):
+        owned = inputs.tree.get(path)
+        if owned is None or not owned.owner:
+            os.truncate(place, 0)
 
 
-def _discard(path: Path) -> None:
-    """Remove a path from the upper directory, so that the lower one is visible again, if any."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
-
-
-def _place_database(made: Path, target: str, session: BuildSession, build_time: int) -> None:
+def _place_database(made: Path, target: str, state: StateSession, build_time: int) -> None:
     """Move rpm's database to the platform's path for it.
 
     What scripts that called rpm left there is removed, and so is any other database.
     """
+    session = state.session
     _need_directory(session, target)
     placed = sorted(made.iterdir())
     remove_other_databases(session.files, target, [file.name for file in placed])
-    left = session.upper / target
-    if left.is_dir() and not left.is_symlink():
-        for path in left.iterdir():
-            if any(fnmatch.fnmatchcase(path.name, pattern) for pattern in DATABASE_LEFTOVERS):
-                _discard(path)
+    for pattern in DATABASE_LEFTOVERS:
+        state.discard(target, pattern)
     for file in placed:
         session.files.write_file(f"{target}/{file.name}", file.read_bytes(), mode=0o644, mtime=build_time)

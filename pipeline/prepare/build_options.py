@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipeline import recipes, repos, resolve, sandbox
 from pipeline.compression import Compression
-from pipeline.errors import RelbuildError
+from pipeline.errors import EnvironmentLacking, RelbuildError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.lock import LockMode
 from pipeline.model.platform import Platform
@@ -78,6 +78,23 @@ class BuildEnvironment:
     def sandboxes(self) -> sandbox.SandboxRegistry:
         """Open the sandbox registry of the store, which first clears what killed processes left."""
         return sandbox.open_sandbox_registry(self.store.sandbox, sandbox.find_runtime(self.runtime))
+
+    def require_containers(self) -> None:
+        """Raise EnvironmentLacking `root-needed` where an image could be built, but not tested."""
+        if not sandbox.may_make_containers():
+            raise EnvironmentLacking(
+                "root-needed",
+                "images cannot be tested here: this process may not make containers",
+                hint="build with --no-smoke, which needs no privileges, and test the layout where relbuild is root "
+                "or has subordinate IDs: `relbuild smoke LAYOUT`",
+            )
+
+    def script_sandboxes(self) -> sandbox.SandboxRegistry | None:
+        """Open the sandbox registry for scriptlets; None where this process may make no containers.
+
+        There, scriptlets are traced.
+        """
+        return self.sandboxes() if sandbox.may_make_containers() else None
 
 
 @dataclass(slots=True)

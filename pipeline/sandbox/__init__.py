@@ -2,8 +2,8 @@
 
 The isolation is a user namespace with ids of its own, no capabilities (or, for building, a few over the
 container's own ids), an allow-list of system calls, a network of its own, and control groups. Scriptlets run in
-`build_session`, an image that is tested or run in `launch`. All code for the runtime, mounts, namespaces and control
-groups is in this package.
+`build_session`, or without privileges in `traced_session`; an image that is tested or run in `launch`. All code for
+the runtime, mounts, namespaces and control groups is in this package.
 """
 
 from pipeline.lazy_names import imported_when_used
@@ -15,6 +15,7 @@ with imported_when_used(__name__):
         CommandResult,
         build_session,
     )
+    from pipeline.sandbox.command_session import CommandSession
     from pipeline.sandbox.emulation import (
         EMULATION_SLOWDOWN,
         Emulator,
@@ -35,6 +36,10 @@ with imported_when_used(__name__):
     from pipeline.sandbox.running_programs import require_running_programs
     from pipeline.sandbox.runtime import Runtime, find_runtime
     from pipeline.sandbox.sandbox_registry import SandboxRegistry, open_sandbox_registry
+    from pipeline.sandbox.traced.availability import may_make_containers, require_tracing
+    from pipeline.sandbox.traced.inode_records import InodeRecord, InodeRecords, real_mode
+    from pipeline.sandbox.traced.recorded_tree import RecordedTree
+    from pipeline.sandbox.traced.traced_session import TracedSession, traced_session
     from pipeline.sandbox.volumes import Volumes, open_volumes
 
 __all__ = [
@@ -43,13 +48,18 @@ __all__ = [
     "BuildLimits",
     "BuildSession",
     "CommandResult",
+    "CommandSession",
     "Emulator",
     "HostFinding",
+    "InodeRecord",
+    "InodeRecords",
     "Instance",
     "InstanceNetwork",
+    "RecordedTree",
     "RootFs",
     "Runtime",
     "SandboxRegistry",
+    "TracedSession",
     "Volumes",
     "build_session",
     "check_host",
@@ -60,11 +70,15 @@ __all__ = [
     "find_emulator",
     "find_runtime",
     "launch",
+    "may_make_containers",
     "missing_programs",
     "native_architectures",
     "open_network",
     "open_sandbox_registry",
     "open_volumes",
     "publish_port",
+    "real_mode",
     "require_running_programs",
+    "require_tracing",
+    "traced_session",
 ]

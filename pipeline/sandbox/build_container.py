@@ -67,6 +67,7 @@ class CommandResult:
 
     `status` is its exit status, 128 + n when signal n ended it. `dropped` are the bytes of output beyond the limit.
     `took` is seconds. `pids_refused`: the kernel refused it a process beyond the limit of their number.
+    `unsupported` is what it asked for that a container does and a traced command cannot, or "".
     """
 
     argv: tuple[str, ...]
@@ -79,6 +80,7 @@ class CommandResult:
     out_of_disk: bool = False
     dropped: int = 0
     pids_refused: bool = False
+    unsupported: str = ""
 
     @property
     def ok(self) -> bool:

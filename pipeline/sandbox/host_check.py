@@ -21,6 +21,12 @@ from pipeline.sandbox.mount_namespace import open_mount_namespace
 from pipeline.sandbox.overlay import mount_overlay
 from pipeline.sandbox.rootless import in_user_namespace, rootless_obstacle
 from pipeline.sandbox.runtime import find_runtime
+from pipeline.sandbox.traced.availability import (
+    OWN_STATUS,
+    lacking_capabilities,
+    may_make_containers,
+    require_tracing,
+)
 
 _CONTROLLERS = tuple((limit.controllers, limit.doctor) for limit in LIMITS if limit.controllers and limit.doctor)
 """Controllers under control groups v1 and v2, and what they are needed for."""
@@ -35,21 +41,7 @@ _PROGRAMS = (
 )
 """Program, the package that has it in Debian and Fedora, and what it is needed for."""
 
-_NEEDED_CAPABILITIES = {
-    "CAP_CHOWN": 0,
-    "CAP_DAC_OVERRIDE": 1,
-    "CAP_FOWNER": 3,
-    "CAP_KILL": 5,
-    "CAP_SETGID": 6,
-    "CAP_SETUID": 7,
-    "CAP_NET_ADMIN": 12,
-    "CAP_SYS_CHROOT": 18,
-    "CAP_SYS_ADMIN": 21,
-    "CAP_SETFCAP": 31,
-}
-"""Capabilities that sandboxes need of a user who is root, with their numbers (linux/capability.h)."""
-
-_STATUS = Path("/proc/self/status")
+_WITHOUT = "images can be built (`build --no-smoke`), but not tested or run"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +66,8 @@ def check_host(folder: Path | None = None) -> tuple[HostFinding, ...]:
 def _findings(folder: Path | None) -> Iterator[HostFinding]:
     yield _tried("OCI runtime", _runtime, "scriptlets and smoke tests")
     yield _privileges()
+    if not may_make_containers():
+        yield _tried("traced scriptlets", lambda: _tracing(folder), "builds without privileges")
     yield _tried("user namespaces", _user_namespaces, "every sandbox")
     yield _tried("overlay", lambda: _overlay(folder), "every sandbox")
     yield _tried("safe path look-up", _openat2, "writing into images")
@@ -116,13 +110,13 @@ def _runtime() -> str:
 
 def _privileges() -> HostFinding:
     """Find whether this process has the privileges that containers need."""
-    purpose = "unpacking and mounting layers"
+    purpose = "containers"
     if os.geteuid() != 0:
         reason = rootless_obstacle() or "no user namespace: see `user namespaces`"
-        return HostFinding("privileges", False, f"not root, and {reason}", purpose)
-    lacking = lacking_capabilities(_STATUS.read_text())
+        return HostFinding("privileges", False, f"not root, and {reason}; {_WITHOUT}", purpose)
+    lacking = lacking_capabilities(OWN_STATUS.read_text())
     if lacking:
-        detail = f"root without {', '.join(lacking)}; give the container these capabilities"
+        detail = f"root without {', '.join(lacking)}; give the container these capabilities; {_WITHOUT}"
         return HostFinding("privileges", False, detail, purpose)
     if not in_user_namespace():
         return HostFinding("privileges", True, "root on this machine", purpose)
@@ -134,10 +128,9 @@ def _privileges() -> HostFinding:
     )
 
 
-def lacking_capabilities(status: str) -> tuple[str, ...]:
-    """Return the needed capabilities that a process lacks, by its /proc/PID/status (proc(5))."""
-    effective = next((line.split()[1] for line in status.splitlines() if line.startswith("CapEff:")), "0")
-    return tuple(name for name, number in _NEEDED_CAPABILITIES.items() if not int(effective, 16) >> number & 1)
+def _tracing(folder: Path | None) -> str:
+    require_tracing(folder)
+    return "yes: they are run by ptrace, with the digests that root's builds have"
 
 
 def _tried(name: str, attempt: Callable[[], str], needed_for: str) -> HostFinding:

@@ -16,6 +16,7 @@ from pipeline.errors import BuildError
 from pipeline.layers import state_layer
 from pipeline.layers.scriptlet_failures import judge_failure
 from pipeline.layers.state_layer import StateInputs, StateLayer, build_state_layer
+from pipeline.layers.state_session import OverlayStateSession
 from pipeline.layers.transaction import ScriptStep
 from pipeline.model.accounts import AccountTable, ScriptAccount
 from pipeline.model.header import ScriptletPhase
@@ -154,7 +155,7 @@ def test_what_scripts_that_called_rpm_left_beside_the_database_is_removed(tmp_pa
 def place(made: Path, root: Path) -> None:
     handle = os.open(root, os.O_PATH | os.O_DIRECTORY)
     session: Any = SimpleNamespace(upper=root, files=RootFs(handle, os.geteuid()))
-    state_layer._place_database(made, "var/lib/rpm", session, 1)
+    state_layer._place_database(made, "var/lib/rpm", OverlayStateSession(session), 1)
     os.close(handle)
 
 

@@ -1,0 +1,292 @@
+"""System calls that make, remove, rename and open names in the tree."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from pipeline.digest import digest_file
+from pipeline.sandbox.traced.call_context import (
+    AT_FDCWD,
+    AT_REMOVEDIR,
+    AT_SYMLINK_FOLLOW,
+    CallContext,
+    Execute,
+)
+from pipeline.sandbox.traced.inode_records import InodeRecord, real_mode
+from pipeline.sandbox.traced.syscall_numbers import SYSCALL_NUMBERS
+from pipeline.sandbox.traced.tracee import TracedCall
+from pipeline.sandbox.traced.tree_lookup import Place, failure
+
+_O_TMPFILE = 0o20000000
+_O_PATH = 0o10000000
+_WRITING = os.O_WRONLY | os.O_RDWR
+_READ, _WRITE = 4, 2
+_RENAME_NOREPLACE, _RENAME_EXCHANGE = 1, 2
+
+
+def _open(context: CallContext, call: TracedCall, *, folder: int | None, path: int) -> int | None:
+    """Let the kernel open what the path leads to; a new file is made before.
+
+    Flags and mode are the arguments after `path`.
+    """
+    flags, mode = path + 1, path + 2
+    wanted = call.number(flags)
+    if wanted & _O_TMPFILE == _O_TMPFILE:
+        raise failure(errno.EOPNOTSUPP)
+    makes = bool(wanted & os.O_CREAT)
+    name = call.text(path)
+    descriptor = AT_FDCWD if folder is None else call.integer(folder)
+    follow = not (wanted & os.O_NOFOLLOW or (makes and wanted & os.O_EXCL))
+    place = context.lookup.find(call.tracee, descriptor, name, follow=follow)
+    if makes and place.status is not None and wanted & os.O_EXCL:
+        raise failure(errno.EEXIST)
+    address = call.tracee.place(os.fsencode(place.host) + b"\0")
+    if place.status is None:
+        if not makes:
+            raise failure(errno.ENOENT)
+        if name.endswith("/"):
+            raise failure(errno.EISDIR)
+        inside = context.require_new(call, place)
+        record = context.new_record(call, inside, call.number(mode))
+        made = os.open(place.host, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        os.fchmod(made, real_mode(record.mode, directory=False))
+        os.close(made)
+        context.tree.created(inside, record)
+    else:
+        _require_access(context, call, place, wanted)
+    call.registers.set_argument(path, address)
+    if makes:
+        call.registers.set_argument(flags, wanted & ~(os.O_CREAT | os.O_EXCL))
+    return None
+
+
+def _require_access(context: CallContext, call: TracedCall, place: Place, wanted: int) -> None:
+    if wanted & _O_PATH:
+        return
+    status = place.existing()
+    writes = bool(wanted & (_WRITING | os.O_TRUNC))
+    access = (_WRITE if writes else 0) | (0 if wanted & os.O_WRONLY else _READ)
+    if place.path is None:
+        if writes and place.host.startswith("/proc/") and not place.host.startswith(f"/proc/{call.tracee.pid}/"):
+            raise failure(errno.EACCES)
+        return
+    if not call.tracee.credentials.may(context.tree.records.of(status), access):
+        raise failure(errno.EACCES)
+    if writes and stat.S_ISREG(status.st_mode):
+        status = context.tree.copy_up(place.path, status)
+        if wanted & os.O_TRUNC:
+            lose_privileges(context, status)
+        elif _privileged(context.tree.records.of(status)):
+            context.suspects.setdefault(place.path, digest_file(context.tree.root / place.path))
+
+
+def _privileged(record: InodeRecord) -> bool:
+    return bool(record.mode & (stat.S_ISUID | stat.S_ISGID) or dict(record.xattrs).get("security.capability"))
+
+
+def strip_written(context: CallContext) -> None:
+    """Take set-id bits and capabilities from files that a command has written to."""
+    for path, before in context.suspects.items():
+        place = context.tree.root / path
+        if place.is_file() and not place.is_symlink() and digest_file(place) != before:
+            lose_privileges(context, os.lstat(place))
+    context.suspects.clear()
+
+
+def lose_privileges(context: CallContext, status: os.stat_result) -> None:
+    """Take set-id bits and capabilities from a file that is written to, as the kernel does."""
+    record = context.tree.records.of(status)
+    mode = record.mode & ~stat.S_ISUID
+    if mode & stat.S_IXGRP:
+        mode &= ~stat.S_ISGID
+    kept = tuple(one for one in record.xattrs if one[0] != "security.capability")
+    if (mode, kept) != (record.mode, record.xattrs):
+        context.tree.records.set(status, InodeRecord(mode, record.uid, record.gid, kept))
+
+
+def _openat(context: CallContext, call: TracedCall) -> int | None:
+    return _open(context, call, folder=0, path=1)
+
+
+def _open_old(context: CallContext, call: TracedCall) -> int | None:
+    return _open(context, call, folder=None, path=0)
+
+
+def _creat(context: CallContext, call: TracedCall) -> int | None:
+    flags = os.O_CREAT | os.O_WRONLY | os.O_TRUNC
+    call.registers.set_call(SYSCALL_NUMBERS["open"], call.argument(0), flags, call.argument(1))
+    return _open(context, call, folder=None, path=0)
+
+
+def _mkdir(context: CallContext, call: TracedCall, place: Place, mode: int) -> int:
+    path = context.require_new(call, place)
+    record = context.new_record(call, path, mode & 0o1777, directory=True)
+    os.mkdir(place.host, 0o700)
+    os.chmod(place.host, real_mode(record.mode, directory=True))
+    context.tree.created(path, record)
+    return 0
+
+
+def _mknod(context: CallContext, call: TracedCall, place: Place, mode: int) -> int:
+    path = context.require_new(call, place)
+    kind = stat.S_IFMT(mode)
+    if kind in (stat.S_IFCHR, stat.S_IFBLK):
+        raise failure(errno.EPERM)
+    record = context.new_record(call, path, mode)
+    os.mknod(place.host, (kind or stat.S_IFREG) | 0o600)
+    os.chmod(place.host, real_mode(record.mode, directory=False))
+    context.tree.created(path, record)
+    return 0
+
+
+def _symlink(context: CallContext, call: TracedCall, target: str, place: Place) -> int:
+    path = context.require_new(call, place)
+    record = context.new_record(call, path, 0o777)
+    if not target:
+        raise failure(errno.ENOENT)
+    os.symlink(target, place.host)
+    context.tree.created(path, InodeRecord(0o777, record.uid, record.gid))
+    return 0
+
+
+def _remove(context: CallContext, call: TracedCall, place: Place, *, directory: bool) -> int:
+    place.existing()
+    context.parent_of(call, place)
+    (os.rmdir if directory else os.unlink)(place.host)
+    context.tree.changed.add(place.inside())
+    return 0
+
+
+def _link(context: CallContext, call: TracedCall, source: Place, place: Place) -> int:
+    status, path = source.existing(), context.require_new(call, place)
+    if stat.S_ISDIR(status.st_mode):
+        raise failure(errno.EPERM)
+    named = source.path
+    if named is None:
+        raise failure(errno.EXDEV)
+    context.tree.copy_up(named, status)
+    os.link(context.tree.root / named, place.host, follow_symlinks=False)
+    context.tree.changed.add(path)
+    return 0
+
+
+def _rename(context: CallContext, call: TracedCall, source: Place, place: Place, flags: int = 0) -> int:
+    status = source.existing()
+    if flags & ~(_RENAME_NOREPLACE | _RENAME_EXCHANGE):
+        raise failure(errno.EINVAL)
+    if flags & _RENAME_EXCHANGE:
+        # In an overlay it depends on the layers; programs that ask for it do without.
+        raise failure(errno.EINVAL)
+    if flags & _RENAME_NOREPLACE and place.status is not None:
+        raise failure(errno.EEXIST)
+    old, new = source.inside(), place.inside()
+    for one in (source, place):
+        context.parent_of(call, one)
+    if stat.S_ISDIR(status.st_mode) and (status.st_dev, status.st_ino) in context.tree.records.lower:
+        raise failure(errno.EXDEV)  # As in an overlay without redirects.
+    context.tree.copy_up(old, status)
+    context.tree.touch(old)
+    os.rename(source.host, place.host)
+    context.tree.touch(new)
+    return 0
+
+
+def _truncate(context: CallContext, call: TracedCall) -> int:
+    place = context.at(call, None, 0)
+    status = place.existing()
+    if not call.tracee.credentials.may(context.tree.records.of(status), _WRITE):
+        raise failure(errno.EACCES)
+    lose_privileges(context, context.tree.copy_up(place.inside(), status))
+    os.truncate(place.host, call.argument(1))
+    return 0
+
+
+def _chdir(context: CallContext, call: TracedCall) -> int | None:
+    place = context.at(call, None, 0)
+    if not stat.S_ISDIR(place.existing().st_mode):
+        raise failure(errno.ENOTDIR)
+    call.registers.set_argument(0, call.tracee.place(os.fsencode(place.host) + b"\0"))
+    return None
+
+
+def _rewritten(path: int, *, follow: int | None = None) -> Execute:
+    """Return the execution of a call that only reads what its path argument leads to."""
+
+    def execute(context: CallContext, call: TracedCall) -> int | None:
+        place = context.at(call, None, path, follow=follow is None)
+        place.existing()
+        call.registers.set_argument(path, call.tracee.place(os.fsencode(place.host) + b"\0"))
+        return None
+
+    return execute
+
+
+def _chroot(context: CallContext, call: TracedCall) -> int:
+    place = context.at(call, None, 0)
+    if not stat.S_ISDIR(place.existing().st_mode):
+        raise failure(errno.ENOTDIR)
+    if not call.tracee.credentials.privileged:
+        raise failure(errno.EPERM)
+    inside = place.inside()
+    call.tracee.root = tuple(inside.split("/")) if inside else ()
+    return 0
+
+
+def _getcwd(context: CallContext, call: TracedCall) -> int:
+    data = os.fsencode(context.lookup.working_directory(call.tracee)) + b"\0"
+    if len(data) > call.argument(1):
+        raise failure(errno.ERANGE)
+    call.tracee.write(call.argument(0), data)
+    return len(data)
+
+
+def _readlink(context: CallContext, call: TracedCall, place: Place, buffer: int, size: int) -> int:
+    status = place.existing()
+    if size <= 0:
+        raise failure(errno.EINVAL)
+    if place.link is None and not stat.S_ISLNK(status.st_mode):
+        raise failure(errno.EINVAL)
+    target = os.fsencode(place.link if place.link is not None else os.readlink(place.host))[:size]
+    call.tracee.write(buffer, target)
+    return len(target)
+
+
+PATH_CALLS: Mapping[str, Execute] = MappingProxyType(
+    {
+        "open": _open_old,
+        "openat": _openat,
+        "creat": _creat,
+        "mkdir": lambda x, c: _mkdir(x, c, x.at(c, None, 0, follow=False), c.number(1)),
+        "mkdirat": lambda x, c: _mkdir(x, c, x.at(c, 0, 1, follow=False), c.number(2)),
+        "mknod": lambda x, c: _mknod(x, c, x.at(c, None, 0, follow=False), c.number(1)),
+        "mknodat": lambda x, c: _mknod(x, c, x.at(c, 0, 1, follow=False), c.number(2)),
+        "symlink": lambda x, c: _symlink(x, c, c.text(0), x.at(c, None, 1, follow=False)),
+        "symlinkat": lambda x, c: _symlink(x, c, c.text(0), x.at(c, 1, 2, follow=False)),
+        "unlink": lambda x, c: _remove(x, c, x.at(c, None, 0, follow=False), directory=False),
+        "rmdir": lambda x, c: _remove(x, c, x.at(c, None, 0, follow=False), directory=True),
+        "unlinkat": lambda x, c: _remove(x, c, x.at(c, 0, 1, follow=False), directory=bool(c.number(2) & AT_REMOVEDIR)),
+        "link": lambda x, c: _link(x, c, x.at(c, None, 0, follow=False), x.at(c, None, 1, follow=False)),
+        "linkat": lambda x, c: _link(
+            x,
+            c,
+            x.at(c, 0, 1, follow=bool(c.number(4) & AT_SYMLINK_FOLLOW)),
+            x.at(c, 2, 3, follow=False),
+        ),
+        "rename": lambda x, c: _rename(x, c, x.at(c, None, 0, follow=False), x.at(c, None, 1, follow=False)),
+        "renameat": lambda x, c: _rename(x, c, x.at(c, 0, 1, follow=False), x.at(c, 2, 3, follow=False)),
+        "renameat2": lambda x, c: _rename(x, c, x.at(c, 0, 1, follow=False), x.at(c, 2, 3, follow=False), c.number(4)),
+        "truncate": _truncate,
+        "chdir": _chdir,
+        "chroot": _chroot,
+        "getcwd": _getcwd,
+        "statfs": _rewritten(0),
+        "inotify_add_watch": _rewritten(1),
+        "readlink": lambda x, c: _readlink(x, c, x.at(c, None, 0, follow=False), c.argument(1), c.integer(2)),
+        "readlinkat": lambda x, c: _readlink(x, c, x.at(c, 0, 1, follow=False), c.argument(2), c.integer(3)),
+    }
+)
+"""The calls of this module by name."""
