@@ -53,11 +53,15 @@ class PackageChangeRow:
 
 @dataclass(frozen=True, slots=True)
 class InstanceChecks:
-    """The checks of one launched instance."""
+    """The checks of one launched instance.
+
+    `skipped` of those that did not pass were not asked, after another failure.
+    """
 
     name: str
     checks: tuple[CheckFigure, ...]
     failed: int
+    skipped: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +241,13 @@ def _instances(product: Product) -> tuple[InstanceChecks, ...]:
     names = dict.fromkeys(check.instance for check in product.published.checks)
     grouped = {name: tuple(check for check in product.published.checks if check.instance == name) for name in names}
     return tuple(
-        InstanceChecks(name, checks, sum(not check.passed for check in checks)) for name, checks in grouped.items()
+        InstanceChecks(
+            name,
+            checks,
+            sum(not check.passed for check in checks),
+            sum(not check.passed and check.detail.startswith(SKIPPED) for check in checks),
+        )
+        for name, checks in grouped.items()
     )
 
 

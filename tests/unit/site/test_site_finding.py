@@ -10,6 +10,7 @@ import pytest
 
 from pipeline.digest import Digest
 from pipeline.model.night_record import NightlyRun, Outcome
+from pipeline.model.published_image import CheckFigure
 from pipeline.site import write_site
 from pipeline.site.compare_page import compare_values, image_before
 from pipeline.site.day_strip import STRIP_DAYS, day_strip, night_state
@@ -249,3 +250,16 @@ def test_every_box_of_the_treemap_leads_to_its_row(tmp_path: Path) -> None:
     rows = {attrs["id"] for tag, attrs in page.elements if tag == "tr" and "id" in attrs}
     links = {link[1:] for link in page.links() if "-package-" in link}
     assert links and links <= rows and len(rows) == len(packages)
+
+
+def test_checks_that_a_failure_skipped_are_counted_and_not_told_as_failures(tmp_path: Path) -> None:
+    checks = (
+        CheckFigure("it-1", "ready", False, 5, "refused", "it.yaml:4", ("port: 'x' rendered to '1'",)),
+        CheckFigure("it-1", "answers", False, 0, "skipped: the instance was not ready"),
+        CheckFigure("it-2", "ready", False, 9, "refused"),
+        CheckFigure("it-2", "answers", False, 0, "skipped: the instance was not ready"),
+    )
+    write_site(one(checks=checks), tmp_path)
+    page = page_of(tmp_path)
+    assert page.count("1 of 2 checks failed, 1 skipped") == 2
+    assert page.count('<div class="trouble failed">') == 1 and "in it-1, it-2</span>" in page
