@@ -20,6 +20,7 @@ from pipeline.model.night_record import (
     Product,
     Stage,
 )
+from pipeline.model.published_image import Execution
 from pipeline.model.scriptlets import ScriptletName, ToleratedFailure
 from pipeline.site import site_history, write_site
 from tests.support import nightly_examples
@@ -50,6 +51,16 @@ def test_scriptlets_that_were_let_through_are_on_the_page_of_the_product(tmp_pat
     page = page_of(tmp_path / "with")
     assert "2 scriptlets failed" in page and "%transfiletriggerin" in page and "said &lt;b&gt;" in page
     assert "no supervisor here" in page and "rpm only warns of it (scriptlets: rpm)" in page
+
+
+def test_what_ran_each_image_and_where_is_on_the_page_of_the_product(tmp_path: Path) -> None:
+    ran = (Execution("amd64", "", "intel-1"), Execution("arm64", "qemu-aarch64 7.2.22", "intel-2"))
+    write_site(one(executions=ran), tmp_path / "two")
+    page = page_of(tmp_path / "two")
+    assert "<dt>amd64</dt><dd>run by the machine itself, on intel-1</dd>" in page
+    assert "<dt>arm64</dt><dd>emulated by qemu-aarch64 7.2.22, on intel-2</dd>" in page
+    write_site(one(executions=(Execution("amd64"),)), tmp_path / "one")
+    assert "run by the machine itself" not in page_of(tmp_path / "one")
 
 
 # --- what stands there ----------------------------------------------------------------------------------
