@@ -29,6 +29,8 @@ from pipeline.process import run
 _PGP_SHA256 = 8
 """The number of SHA-256 in OpenPGP (RFC 4880, 9.4) and in rpm."""
 _PAYLOAD_HASHES = {8: "sha256", 9: "sha384", 10: "sha512"}
+_PAYLOAD_TAG, _PAYLOAD_ALGORITHM_TAG = 5092, 5093
+"""RPMTAG_PAYLOADDIGEST and RPMTAG_PAYLOADDIGESTALGO, which rpm 6 calls PAYLOADSHA256 and PAYLOADSHA256ALGO."""
 _RPM_6_TAG = 5114
 """RPMTAG_RPMFORMAT, which has no name in rpm before 6. A package of format 6 has only its payload's SHA-256."""
 
@@ -196,8 +198,8 @@ def _open(path: Path) -> rpm.hdr:
 
 def _payload_digest(header: rpm.hdr) -> tuple[str, str] | None:
     """Return the hash name and hex digest that the header states for the compressed payload."""
-    named = header[rpm.RPMTAG_PAYLOADDIGEST]
-    number = header[rpm.RPMTAG_PAYLOADDIGESTALGO]
+    named = header[_PAYLOAD_TAG]
+    number = header[_PAYLOAD_ALGORITHM_TAG]
     if number is None and header[_RPM_6_TAG]:
         number = _PGP_SHA256
     algorithm = _PAYLOAD_HASHES.get(number)

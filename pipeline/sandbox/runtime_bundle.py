@@ -157,7 +157,7 @@ def spec(plan: ContainerPlan) -> dict[str, object]:
             "uidMappings": ids,
             "gidMappings": ids,
             "namespaces": [
-                {"type": kind, **({"path": str(plan.namespaces[kind])} if kind in plan.namespaces else {})}
+                {"type": kind, **({"path": _joined(plan.namespaces[kind])} if kind in plan.namespaces else {})}
                 for kind in ("user", "pid", "network", "ipc", "uts", "mount", "cgroup")
             ],
             # Without control groups the config must not have limits.
@@ -168,6 +168,15 @@ def spec(plan: ContainerPlan) -> dict[str, object]:
             "seccomp": seccomp.profile(build=plan.build),
         },
     }
+
+
+def _joined(namespace: Path) -> str:
+    """Return a namespace's path, so that runc takes PID of /proc/PID/fd/N for no process in it.
+
+    runc 1.2 to 1.5 looks for /proc/PID/ns/user with Go's Sscanf, which stops at the first difference and calls the
+    number a match (GetUserNamespaceMappings in userns_maps_linux.go). It then compares the mappings with those of PID.
+    """
+    return str(namespace).replace("/proc/", "/proc/./", 1)
 
 
 def write_bundle(folder: Path, plan: ContainerPlan) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.packages import librpm, rpm_bindings
+from pipeline.packages import librpm, package_signature, rpm_bindings
 from pipeline.packages.rpm_library import rpm
 from tests.support.real import real_folder
 
@@ -161,3 +161,12 @@ def test_without_any_library_the_doctor_says_what_to_install() -> None:
     found = {finding["name"]: finding for finding in json.loads(done.stdout)}["rpm's library"]
     assert not found["ok"] and "there is no librpm.so.10 or librpm.so.9" in found["detail"]
     assert "the package 'rpm'" in found["detail"] and done.returncode == 8 and not done.stderr
+
+
+def test_tags_that_rpm_6_renamed_are_read_by_number() -> None:
+    """rpm 6 has PAYLOADSHA256 for PAYLOADDIGEST; its bindings know no old names."""
+    code = (Path(__file__).parents[3] / "pipeline/packages").glob("*.py")
+    assert [path.name for path in code if "rpm.RPMTAG_PAYLOADDIGEST" in path.read_text()] == []
+    tags = (package_signature._PAYLOAD_TAG, package_signature._PAYLOAD_ALGORITHM_TAG)
+    name = "RPMTAG_PAYLOADDIGEST" if librpm.__version__ < "5" else "RPMTAG_PAYLOADSHA256"
+    assert tags == (getattr(librpm, name), getattr(librpm, f"{name}ALGO"))

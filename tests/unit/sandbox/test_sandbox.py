@@ -263,8 +263,14 @@ class TestBundle:
     def test_namespaces_that_were_made_beforehand_are_joined(self) -> None:
         said = json.loads(json.dumps(spec(plan(namespaces={"network": Path("/proc/1/fd/9")}))))
         paths = {one["type"]: one.get("path") for one in said["linux"]["namespaces"]}
-        assert {kind: path for kind, path in paths.items() if path} == {"network": "/proc/1/fd/9"}
+        assert {kind: path for kind, path in paths.items() if path} == {"network": "/proc/./1/fd/9"}
         assert len(paths) == 7
+
+    def test_a_joined_namespace_is_spelled_so_that_runc_takes_no_process_for_it(self) -> None:
+        """Go's Sscanf("/proc/%d/ns/user%c") counts a match as soon as the number matches: runc 1.2 and later."""
+        said = json.loads(json.dumps(spec(plan(namespaces={"user": Path("/proc/1/fd/8")}))))
+        (path,) = [one["path"] for one in said["linux"]["namespaces"] if one["type"] == "user"]
+        assert not re.match("/proc/[0-9]+", path) and Path(path) == Path("/proc/1/fd/8")
 
     def test_a_tiny_share_of_a_core_is_the_least_that_the_kernel_takes(self) -> None:
         resources = resources_of(Limits(milli_cpus=1), LIMITING)
