@@ -20,7 +20,7 @@ from pipeline.model.image import Image
 from pipeline.oci import image_architecture
 from pipeline.prepare import BuildEnvironment
 from pipeline.recipes import changed_values, load_recipe
-from pipeline.reports import report_folder
+from pipeline.reports import built_platform, report_folder
 
 EDITOR_VARIABLES = ("VISUAL", "EDITOR")
 """Environment variables that name a person's editor, the first of them first."""
@@ -38,10 +38,13 @@ def changed_configuration(
             f"'{subject}' is an image, which carries no templates: --set needs its recipe",
             hint="run the recipe, or edit the file: --edit PATH",
         )
-    recipe = load_recipe(build_options(subject, output=output).recipe)
+    found = build_options(subject, output=output)
+    name = load_recipe(found.recipe, found.target).name
+    reports = [report_folder(output / layout) for layout in (name, f"{name}.{image_architecture(image)}")]
+    platform = next(filter(None, (built_platform(folder, image.digest) for folder in reports)), None)
+    recipe = load_recipe(found.recipe, replace(found, platform=platform).target)
     after = changed_values(recipe, settings)
-    layouts = (output / recipe.name, output / f"{recipe.name}.{image_architecture(image)}")
-    packages = package_variables([report_folder(layout) for layout in layouts], image.digest)
+    packages = package_variables(reports, image.digest)
     changed = render_changes(recipe, after, packages, ImageFiles(image, build_env.store), build_env.store)
     if not changed.files and not changed.environment:
         build_env.progress.warn(f"--set {' '.join(settings)} changes no file and no variable of the image")
