@@ -115,7 +115,7 @@ def _fitting(
             f"this cannot be built on the platform '{families[0]}' ({show_families(families)}): {refused}",
             source.document,
             ("platforms", fitting[-1], "refused"),
-            f"choose another platform: {', '.join(others)}" if others else "choose another recipe",
+            f"choose a platform of {', '.join(others)}" if others else "choose another recipe",
         )
         return
     for name in fitting:

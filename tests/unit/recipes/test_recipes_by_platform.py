@@ -170,7 +170,7 @@ def test_a_refused_platform_says_why_unless_a_more_specific_entry_does_not(folde
     (problem,) = problems(folder, "suse-1")
     assert problem.code == "recipe-refused" and problem.place == "demo.yaml:35: platforms.suse.refused"
     assert problem.message.endswith("'suse-1' (suse-1 → suse): it is called otherwise there")
-    assert problem.hint == "choose another platform: local, el, el-9, mine"
+    assert problem.hint == "choose a platform of local, el, el-9, mine"
     changed(folder, "  suse:", "  suse-1: {packages: {tools: suse-tools}}\n  suse:")
     assert "suse-tools" in requests(load(folder, "suse-1"))
 
