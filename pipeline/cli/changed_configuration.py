@@ -27,7 +27,12 @@ EDITOR_VARIABLES = ("VISUAL", "EDITOR")
 
 
 def changed_configuration(
-    subject: str, image: Image, settings: Sequence[str], output: Path, build_env: BuildEnvironment
+    subject: str,
+    image: Image,
+    settings: Sequence[str],
+    output: Path,
+    build_env: BuildEnvironment,
+    repositories: Path | None = None,
 ) -> ChangedConfiguration:
     """Return what the options `--set` change in an image. Raises UsageError, RecipeError."""
     if not settings:
@@ -38,7 +43,7 @@ def changed_configuration(
             f"'{subject}' is an image, which carries no templates: --set needs its recipe",
             hint="run the recipe, or edit the file: --edit PATH",
         )
-    found = build_options(subject, output=output)
+    found = build_options(subject, None, None, repositories, output=output)
     name = load_recipe(found.recipe, found.target).name
     reports = [report_folder(output / layout) for layout in (name, f"{name}.{image_architecture(image)}")]
     platform = next(filter(None, (built_platform(folder, image.digest) for folder in reports)), None)

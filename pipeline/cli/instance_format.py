@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import assert_never
 
-from pipeline.instances import InstanceFolder, InstanceRecord, InstanceState, instance_state, supervisor_pid
+from pipeline.instances import (
+    InstanceFolder,
+    InstancePhase,
+    InstanceRecord,
+    InstanceState,
+    instance_state,
+    supervisor_pid,
+)
 from pipeline.model.json_form import to_json
 from pipeline.model.limit import LimitReading
 from pipeline.model.limits import LIMITS
@@ -48,7 +55,8 @@ def state_text(record: InstanceRecord, state: InstanceState, now: float) -> str:
         case InstanceState.EXITED:
             return f"exited ({record.exit_code}) {duration_text(now - (record.ended or 0) / 1000)} ago"
         case InstanceState.DEAD:
-            return "dead: its supervisor was killed"
+            started = record.phase is not InstancePhase.STARTING
+            return "dead: its supervisor was killed" if started else "dead: it was not started"
         case other:
             assert_never(other)
 

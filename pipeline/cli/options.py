@@ -211,6 +211,10 @@ SigningKeyOption = Annotated[
         envvar=SIGNING_KEY_VARIABLE,
     ),
 ]
+VerifyingKeyOption = Annotated[
+    Path,
+    typer.Option("--key", help="The public key that must have signed (a private key works, too).", show_default=False),
+]
 RulesOption = Annotated[
     Path | None,
     typer.Option(

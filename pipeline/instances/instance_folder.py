@@ -33,6 +33,9 @@ from pipeline.store import write_durably
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 """A name is also the host name of the container, which has at most 64 characters (sethostname(2))."""
 
+_PRODUCT_LIMIT = 50
+"""Characters of an image's name that a derived name begins with."""
+
 _RECORD = "record.json"
 _RECORD_LIMIT = 1 << 20
 """Bytes of a record that is read: a hundred times one with all limits."""
@@ -164,6 +167,8 @@ def _make_named(root: Path, name: str) -> InstanceFolder:
 
 
 def _make_numbered(root: Path, product: str) -> InstanceFolder:
+    # An image's name may be foreign, and any text.
+    product = re.sub("[^A-Za-z0-9_.-]+", "-", product).strip("-._")[:_PRODUCT_LIMIT] or "instance"
     for number in count(1):
         folder = InstanceFolder(root / f"{product}-{number}")
         with contextlib.suppress(FileExistsError):
@@ -197,7 +202,7 @@ def find_instance(root: Path, name: str) -> InstanceFolder:
     if name in names:
         return InstanceFolder(root / name)
     near = difflib.get_close_matches(name, names, n=1)
-    there = f"there are {', '.join(names[:12])}" if names else "start one with `relbuild run --detach`"
+    there = f"instances: {', '.join(names[:12])}" if names else "start one with `relbuild run --detach`"
     raise UsageError(
         "instance-missing",
         f"there is no instance '{name[:80]}'",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from pipeline.errors import PublicationRefused, VerificationError
 from pipeline.layers import ImageFiles
@@ -30,7 +30,7 @@ class PulledImage:
 
 def pull_image(
     reference: Address,
-    arch: str,
+    choose: Callable[[Sequence[Image]], Image],
     key: VerifyingKey,
     build_env: BuildEnvironment,
     *,
@@ -39,9 +39,8 @@ def pull_image(
 ) -> PulledImage:
     """Verify an image or index on a mirror, and fetch the layers of one image into the store.
 
-    What is verified is as `verify_reference` says, but that layers are read once, while they are fetched, and that of
-    an index only those of the image for `arch` are read ("": it has one image). Raises as `verify_reference`, and
-    UsageError `several-images`, `architecture-missing`.
+    It is the one that `choose` returns. What is verified is as `verify_reference` says, but layers are read once, while
+    they are fetched, and only those of that image. Raises as `verify_reference` and `choose`.
     """
     with mirror_access(build_env).repository(reference) as repository:
         try:
@@ -56,7 +55,7 @@ def pull_image(
             )
         except PublicationRefused as refused:  # the attested evidence does not suffice
             raise VerificationError.of(refused.problems) from refused
-        image = choose_image(found.held.images, arch, str(reference))
+        image = choose(found.held.images)
         for layer in image.layers:
             with task(build_env.progress, "fetch", layer.name, total=layer.blob.size, unit="bytes"):
                 repository.fetch_blob(layer.blob, build_env.store)

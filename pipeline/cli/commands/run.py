@@ -7,6 +7,7 @@ import os
 import pty
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -20,12 +21,14 @@ from pipeline.cli.limit_options import RequestedLimits, limits_of, with_limits
 from pipeline.cli.log_follower import Follower
 from pipeline.cli.messages import print_lines
 from pipeline.cli.progress_display import close
+from pipeline.cli.pulled_image import pull_verified
 from pipeline.cli.recipe_argument import image_to_launch
 from pipeline.cli.run_options import run_options
 from pipeline.cli.stop_request import StopRequest, stopped_by_signals
 from pipeline.errors import UsageError
 from pipeline.instances import HostedInstance, InstanceRecord, host_instance
-from pipeline.launch import STOP_TIMEOUT, ImageRun, RunOptions, enter_command, run_image, shell_of
+from pipeline.launch import STOP_TIMEOUT, ImageRun, RunOptions, default_smoke_plan, enter_command, run_image, shell_of
+from pipeline.mirror.address_parser import is_address
 from pipeline.model.checks import stop_check
 from pipeline.model.image import Image
 from pipeline.model.smoke import SmokePlan
@@ -90,18 +93,34 @@ def run_command(
         int | None, typer.Option("--supervised", help="The descriptor of who started it.", hidden=True)
     ] = None,
     arch: options.RunArchOption,
+    key: Annotated[
+        Path | None,
+        typer.Option("--key", help="For a reference: the public key that must have signed it.", show_default=False),
+    ] = None,
+    known_as: options.SignedAsOption,
+    allow_stale: options.StaleOption,
+    rules: options.RulesOption,
     output: Annotated[options.OutputFolder, typer.Option(help="Folder of layouts.", envvar=options.OUTPUT_VARIABLE)],
     runtime: options.RuntimeOption,
 ) -> int:
     """Launch an image or a recipe under its limits.
 
+    A reference on a mirror is verified first, as `verify` does.
     Its log is followed until Ctrl-C, unless it is detached.
     """
     _refuse_combination(instances, detach=detach, own=bool(name or settings or edit), shell=shell)
     if detach and supervised is None:
         return start_supervisor(sys.argv[1:], context.environment)
     build_env = context.build_env(runtime=runtime)
-    image, plan = image_to_launch(subject, build_env, None, output, arch, platform=platform, repositories=repositories)
+    if is_address(subject):
+        image = pull_verified(
+            context, subject, build_env, key=key, arch=arch, known_as=known_as, allow_stale=allow_stale, rules=rules
+        ).image
+        plan = default_smoke_plan(image)
+    else:
+        image, plan = image_to_launch(
+            subject, build_env, None, output, arch, platform=platform, repositories=repositories
+        )
     wanted = run_options(
         instances,
         limits_of(plan.limits, asked),
@@ -111,7 +130,7 @@ def run_command(
         config=config or (),
         surroundings=context.environment,
     )
-    changed = changed_configuration(subject, image, settings or (), output, build_env)
+    changed = changed_configuration(subject, image, settings or (), output, build_env, repositories)
     within = stop_within(plan)
     record = _record(image, subject, within, now=context.clock(), detached=detach)
 

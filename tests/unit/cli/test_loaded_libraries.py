@@ -16,7 +16,7 @@ _LIGHT = (
 
 _OF_MIRRORS = (
     *("copy", "diff", "history", "inspect", "keygen", "promote", "prune", "publish", "rollback", "sbom", "scrub"),
-    *("serve", "validate", "verify"),
+    *("pull", "serve", "validate", "verify"),
 )
 """They load what signs and verifies. `diff` reads packages' databases too."""
 

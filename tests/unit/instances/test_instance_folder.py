@@ -66,6 +66,23 @@ def test_an_instance_is_named_after_its_product_with_the_next_free_number(tmp_pa
     assert names(tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    ("product", "name"),
+    [
+        ("../../up", "up-1"),
+        ("a/b c", "a-b-c-1"),
+        ("", "instance-1"),
+        ("..", "instance-1"),
+        ("x" * 200, "x" * 50 + "-1"),
+    ],
+)
+def test_an_image_s_own_name_leads_nowhere_else(tmp_path: Path, product: str, name: str) -> None:
+    root = tmp_path / "store" / "instances"
+    with host_instance(root, replace(RECORD, product=product), None, clock):
+        assert names(root) == [name]
+        assert [path.name for path in tmp_path.iterdir()] == ["store"]
+
+
 def test_a_given_name_is_used_once(tmp_path: Path) -> None:
     with host_instance(tmp_path, RECORD, "cache", clock), pytest.raises(RelbuildError) as running:
         host_instance(tmp_path, RECORD, "cache", clock).__enter__()
