@@ -32,6 +32,7 @@ def changed_configuration(
     settings: Sequence[str],
     output: Path,
     build_env: BuildEnvironment,
+    *,
     repositories: Path | None = None,
 ) -> ChangedConfiguration:
     """Return what the options `--set` change in an image. Raises UsageError, RecipeError."""

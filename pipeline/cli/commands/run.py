@@ -130,7 +130,7 @@ def run_command(
         config=config or (),
         surroundings=context.environment,
     )
-    changed = changed_configuration(subject, image, settings or (), output, build_env, repositories)
+    changed = changed_configuration(subject, image, settings or (), output, build_env, repositories=repositories)
     within = stop_within(plan)
     record = _record(image, subject, within, now=context.clock(), detached=detach)
 
