@@ -70,6 +70,8 @@ def _read_by_name() -> Iterator[tuple[str, str]]:
             continue  # Reads what it was started with; what workers need of it goes with the task.
         if path == PIPELINE / "store" / "store_folders.py":
             continue  # The user's own cache: each worker has its own.
+        if path == PIPELINE / "process.py":
+            continue  # Looks into what it gives to a program.
         for node in nodes(tree):
             owner, keys = "", []
             if isinstance(node, ast.Subscript):
