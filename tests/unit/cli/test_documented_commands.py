@@ -62,5 +62,5 @@ def test_a_documented_command_line_is_understood(place: str, text: str) -> None:
 def test_documents_have_many_and_what_is_unknown_is_noticed() -> None:
     assert len(documented()) > 40 and sum(place.startswith("README") for place in documented()) > 20
     for words in (["build", "nginx", "--no-such-option"], ["publish", "nginx", "--to"]):
-        with pytest.raises(Exception, match="(?i)option"):
+        with pytest.raises(Exception, match=r"(?i)option"):
             parse(words)
