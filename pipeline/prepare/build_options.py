@@ -85,8 +85,8 @@ class BuildEnvironment:
             raise EnvironmentLacking(
                 "root-needed",
                 "images cannot be tested here: this process may not make containers",
-                hint="build with --no-smoke, which needs no privileges, and test the layout where relbuild is root "
-                "or has subordinate IDs: `relbuild smoke LAYOUT`",
+                hint="build with --no-smoke, which needs no privileges, and test the image where relbuild is root or "
+                "has subordinate IDs: `relbuild smoke RECIPE --output FOLDER`",
             )
 
     def script_sandboxes(self) -> sandbox.SandboxRegistry | None:

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import sysconfig
 import tempfile
 from collections.abc import Iterator
@@ -118,14 +119,39 @@ def test_images_have_the_digests_of_root(pod: Pod, recipes: Path, build_env: Bui
     (recipes / "hard.yaml").write_text(HARD)
     everything = ("hard", "base", *PRODUCTS, *MORE_PRODUCTS)
     for name in everything if SOAK else ("hard",) if pod.uid else ("redis",):
-        assert pod.digest(name) == digest_of_root(recipes, name, build_env, tmp_path), name
+        digest = pod.digest(name)
+        assert digest == digest_of_root(recipes, name, build_env, tmp_path), name
+        if name == "redis":
+            assert digest_with_evidence(pod, name, tmp_path) == digest
+
+
+def digest_with_evidence(pod: Pod, name: str, tmp_path: Path) -> str:
+    """The digest for which root has evidence, who tests what was built there without the store of who built."""
+    home = pod.folder / "home"
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "pipeline", "smoke", home / f"recipes/{name}.yaml"),
+            *("--output", home / "output", "--store", tmp_path / "elsewhere", "--json"),
+        ],
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return str(json.loads((home / f"output/{name}.report/evidence.json").read_text())["image"])
 
 
 def test_a_build_that_cannot_be_tested_is_refused_before_it_begins(pod: Pod) -> None:
     refused = pod.relbuild("build", pod.folder / "home/recipes/hard.yaml")
     assert refused.returncode == 8
     (problem,) = json.loads(refused.stdout)["error"]
-    assert problem["code"] == "root-needed" and "--no-smoke" in problem["hint"] and "relbuild smoke" in problem["hint"]
+    assert (
+        problem["code"] == "root-needed"
+        and "--no-smoke" in problem["hint"]
+        and "relbuild smoke RECIPE" in problem["hint"]
+    )
 
 
 def test_the_doctor_says_which_way_there_is(pod: Pod) -> None:
