@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import string
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,11 @@ from pipeline.yaml_documents import load_yaml
 SHIPPED = Path(__file__).parents[3]
 PLATFORMS: Platforms = load_platforms(SHIPPED / "recipes/repositories.yaml")
 PRODUCTS = sorted(path.stem for path in (SHIPPED / "recipes").glob("*.yaml") if path.name != "repositories.yaml")
+BIN = Path(sys.executable).parent
+SCHEMA = {
+    CiSystem.GITHUB: ["--builtin-schema", "vendor.github-workflows"],
+    CiSystem.GITLAB: ["--builtin-schema", "vendor.gitlab-ci", "--data-transform", "gitlab-ci"],
+}
 START = NewCatalogue(SHIPPED, "local", "x86_64", local=True)
 
 
@@ -70,11 +76,12 @@ def test_nothing_that_is_there_is_changed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ci", CiSystem)
 def test_scripts_and_ci_files_are_well_formed_and_keys_are_ignored(ci: CiSystem, tmp_path: Path) -> None:
     done = write_catalogue(tmp_path, replace(START, ci=ci))
-    subprocess.run(["bash", "-n", tmp_path / "nightly.sh"], check=True)
+    subprocess.run([BIN / "shellcheck", tmp_path / "nightly.sh"], check=True)
     assert os.access(tmp_path / "nightly.sh", os.X_OK)
     workflow = {CiSystem.GITHUB: ".github/workflows/nightly.yml", CiSystem.GITLAB: ".gitlab-ci.yml"}.get(ci)
     assert [name for name in done.wrote if name.endswith(".yml")] == ([workflow] if workflow else [])
     if workflow:
+        subprocess.run([BIN / "check-jsonschema", *SCHEMA[ci], tmp_path / workflow], check=True, capture_output=True)
         assert "nightly.sh" in str(load_yaml(tmp_path / workflow).value)
     subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
     paths = ["release.key", "output/hello/index.json", "results/junit.xml", "recipes/hello.lock", "release.pub"]
