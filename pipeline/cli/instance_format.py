@@ -34,7 +34,7 @@ def duration_text(seconds: float) -> str:
 
 def limit_text(reading: LimitReading) -> str:
     """Return a limit as it is written in a recipe, marked if it is not enforced."""
-    form = _FORMS.get(reading.name)
+    form = _FORMS.get(reading.name.partition(" ")[0])  # `volume /path`: each volume has its own reading.
     asked = str(reading.asked)
     if form is CPUS:
         asked = f"{reading.asked / 1000:g}"

@@ -40,9 +40,14 @@ def test_a_duration_is_in_the_largest_unit(seconds: float, text: str) -> None:
 
 
 def test_limits_are_written_as_in_a_recipe() -> None:
-    readings = [*RECORD.limits, LimitReading("bandwidth", 10_000_000, 10_000_000, True)]
+    readings = [
+        *RECORD.limits,
+        LimitReading("bandwidth", 10_000_000, 10_000_000, True),
+        LimitReading("volume /data", 1 << 32, None, False),
+    ]
     texts = [limit_text(reading) for reading in readings]
-    assert texts == ["memory 256MiB", "cpus 0.5 (not enforced)", "tmpfs 64MiB", "bandwidth 10mbit"]
+    assert texts[:2] == ["memory 256MiB", "cpus 0.5 (not enforced)"]
+    assert texts[2:] == ["tmpfs 64MiB", "bandwidth 10mbit", "volume /data 4GiB (not enforced)"]
 
 
 @pytest.mark.parametrize(
