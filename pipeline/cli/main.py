@@ -33,6 +33,11 @@ def run_command_line() -> None:
         sys.exit(report_error(error, as_json=False))
 
 
+# Python keeps frames in pieces of 16 KiB. A loop that calls at the end of one maps and unmaps the next each time: up to
+# 4,000 times in a build, by chance. A frame that asks for more gets a piece that holds all others, too.
+run_command_line.__code__ = run_command_line.__code__.replace(co_stacksize=1 << 16)
+
+
 def _complete(line: str) -> None:
     """Print what completes a line, and nothing of what goes wrong: people are still typing."""
     from pipeline.cli.completion import completion_lines
