@@ -66,7 +66,7 @@ IN_USER_NAMESPACE: set[str] = set()
 files owned by subordinate IDs. Filled as commands are imported."""
 
 NamespaceRule = bool | Callable[[Mapping[str, Any]], bool]
-"""Whether a command is run in a user namespace, or a function that tells it from the command's options."""
+"""True for a command that is run in a user namespace, or a function that tells it from the command's options."""
 
 _GROUPS: dict[str, typer.Typer] = {}
 _RANKS: dict[Callable[..., Any] | None, int] = {}

@@ -21,7 +21,7 @@ from pipeline.lazy_dataclasses import dataclass
 REGISTRATIONS = Path("/proc/sys/fs/binfmt_misc")
 
 EMULATION_SLOWDOWN = 10
-"""How many times longer anything may take if the image's programs are emulated: MySQL's first start needs 66
+"""Factor of all times that are allowed if the image's programs are emulated: MySQL's first start needs 66
 seconds of CPU under qemu and 3.6 without, and deadlines have room for a machine that is twice as slow."""
 
 _REGISTRATION_LIMIT = 4096

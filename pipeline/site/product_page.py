@@ -40,7 +40,7 @@ from pipeline.site.treemap import LayerArea, by_size, treemap
 from pipeline.smoke.log_lines import SKIPPED
 
 _SERVED_AT = "127.0.0.1:8080"
-"""Where `relbuild serve` listens if no other address is given."""
+"""The address at which `relbuild serve` listens if no other is given."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,7 +103,7 @@ class InstanceLifecycle:
     _happened: list[str] = field(default_factory=list)
     _logs: list[str] = field(default_factory=list)
     _marks: list[tuple[int, str]] = field(default_factory=list)
-    """Where failed checks are marked in the log of this start."""
+    """The marks of failed checks in the log of this start."""
     _begun: float = 0.0
     """When this start began, on the monotonic clock."""
     _unasked: str = ""

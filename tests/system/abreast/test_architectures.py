@@ -238,7 +238,8 @@ def test_a_night_on_a_cluster_gives_each_member_to_a_worker_that_can_run_it(
         shutil.copy(package(made, FOREIGN, "2"), tmp_path / "packages" / "repository")
         subprocess.run(["createrepo_c", "--quiet", tmp_path / "packages" / "repository"], check=True)
         updated = night()
-    assert (updated["outcome"], updated["worker"]) == ("built", "emulating"), updated
+    # Whichever worker found that the other image is unchanged is named too.
+    assert updated["outcome"] == "built" and "emulating" in updated["worker"].split(", "), updated
     now = verify_reference(address, KEY.public, env).held
     assert str(now.digest) == updated["digest"] != built["digest"]
     common = {image.digest for image in now.images} & {image.digest for image in verified.held.images}

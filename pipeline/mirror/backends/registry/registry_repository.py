@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.digest import Digest, HashingWriter
-from pipeline.errors import EnvironmentLacking, PublicationRefused, RelbuildError, UsageError, VerificationError
+from pipeline.errors import EnvironmentLacking, RelbuildError, UsageError, VerificationError
 from pipeline.mirror.backends.registry.blob_upload import BlobUpload, check_content
 from pipeline.mirror.backends.registry.name_pages import NAME_PAGE_LIMIT, listed_names
 from pipeline.mirror.backends.registry.referrers_list import LISTING_PAUSE_LEAST, LISTING_PAUSE_MOST, ReferrersList
@@ -23,6 +23,7 @@ from pipeline.mirror.backends.registry.registry_responses import (
     require_digest,
     response_manifest,
     response_words,
+    tag_kept,
 )
 from pipeline.mirror.backends.registry.removal import Removal
 from pipeline.mirror.known_blobs import (
@@ -379,13 +380,7 @@ class RegistryRepository(Repository):
             body=manifest.data,
         )
         if keeps_tags(response):
-            raise PublicationRefused(
-                "registry-tag-immutable",
-                f"the registry never moves tag '{reference}', which exists: {response_words(response)}",
-                place=self.url,
-                hint="let the registry's settings for this repository allow that tags move, at least floating ones, or "
-                "choose another tag",
-            )
+            raise tag_kept(response, reference, self.url)
         self.expect(response, {200, 201, 202}, f"accept manifest {manifest.digest.short} as {reference}")
         require_digest(response, manifest.digest, self.url)
         return response

@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection
 
 from pipeline.digest import Digest
-from pipeline.errors import EnvironmentLacking, VerificationError
+from pipeline.errors import EnvironmentLacking, PublicationRefused, VerificationError
 from pipeline.model.manifests import Manifest
 from pipeline.oci import media_types
 from pipeline.oci.image_manifest import JsonReader
@@ -61,6 +61,17 @@ def keeps_tags(response: RegistryResponse) -> bool:
     of the tag's immutability.
     """
     return response.status in _KEEPS_TAGS and _IMMUTABLE.search(response_words(response)) is not None
+
+
+def tag_kept(response: RegistryResponse, tag: str, place: str) -> PublicationRefused:
+    """Make the error of a registry that never moves a tag that exists."""
+    return PublicationRefused(
+        "registry-tag-immutable",
+        f"the registry never moves tag '{tag}', which exists: {response_words(response)}",
+        place=place,
+        hint="let the registry's settings for this repository allow that tags move, at least floating ones, or choose "
+        "another tag",
+    )
 
 
 def registry_refused(response: RegistryResponse, what: str, place: str) -> EnvironmentLacking:
