@@ -26,7 +26,7 @@ from pipeline.build.build_stages import (
     template_variables,
     url_fetcher,
 )
-from pipeline.errors import SmokeError
+from pipeline.errors import SmokeError, UsageError
 from pipeline.launch import plan_to_test
 from pipeline.layers.recipe_files import render_files
 from pipeline.model.configuration import oci_architecture
@@ -173,10 +173,11 @@ def smoke_image(
     """Test an image that was built before again, with the recipe's checks.
 
     Its layers are loaded from the layout into the store and verified by digest. Returns the product's name and the
-    report.
+    report. Raises UsageError `platform-differs` if it was built for another platform than the options name.
     """
     recipe = load_recipe(options.recipe, options.target)
     image = load_layout_image(layout or options.layout(recipe.name), store=build_env.store)
+    _require_platform(recipe, image, options, layout or options.layout(recipe.name))
     recipe = _as_built(recipe, image, options, layout)
     tested = smoke_test(image, recipe, replace(options, retest=True), build_env, holding)
     if layout is None:
@@ -206,6 +207,25 @@ def load_or_build(options: BuildOptions, build_env: BuildEnvironment) -> tuple[I
         build(replace(options, smoke=False), build_env)
         image = load_layout_image(layout, store=build_env.store)
     return image, _as_built(recipe, image, options, layout).smoke
+
+
+def _require_platform(recipe: Recipe, image: Image, options: BuildOptions, layout: Path) -> None:
+    """Refuse an image that was built for another platform than the options name.
+
+    Raises UsageError `platform-differs`. It would be tested with another platform's checks, and published with their verdict.
+    """
+    built = built_platform(report_folder(layout), image.digest)
+    if not options.platform or built is None:
+        return
+    wanted = choose_platform(recipe, options).full_name
+    if built != wanted:
+        raise UsageError(
+            "platform-differs",
+            f"the image of '{recipe.name}' was built for the platform '{built}', not for '{wanted}'",
+            place=str(layout),
+            hint="omit --platform and RELBUILD_PLATFORM to test it as it was built, "
+            f"or build it first: `relbuild build {options.recipe.name} --platform {options.platform}`",
+        )
 
 
 def _as_built(recipe: Recipe, image: Image, options: BuildOptions, layout: Path | None) -> Recipe:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pipeline.build import build_image, build_index
-from pipeline.errors import BuildError, EnvironmentLacking, RelbuildError, SmokeError
+from pipeline.errors import BuildError, EnvironmentLacking, RelbuildError, SmokeError, UsageError
 from pipeline.model.recipe import Recipe
 from pipeline.model.report import SmokeReport
 from pipeline.model.smoke import SmokePlan
@@ -286,17 +286,11 @@ def test_what_is_to_be_launched_is_built_only_where_it_is_not_there(world: World
 
 
 @pytest.mark.parametrize(
-    ("asked", "built", "instances", "again"),
-    [
-        (None, "el9", 1, False),
-        (None, "other", 7, False),
-        ("other", "other", 7, False),
-        ("other", "el9", 7, True),
-        ("other", None, 7, False),
-    ],
+    ("asked", "built", "instances"),
+    [(None, "el9", 1), (None, "other", 7), ("other", "other", 7), ("other", None, 7)],
 )
 def test_an_image_is_asked_as_the_recipe_is_on_the_platform_that_it_was_built_for(
-    world: World, journal: Journal, asked: str | None, built: str, instances: int, again: bool
+    world: World, journal: Journal, asked: str | None, built: str | None, instances: int
 ) -> None:
     for stage in (build_image.update_recorded_checks, build_image.write_evidence):
         journal.stand_in(build_image, stage)
@@ -306,8 +300,27 @@ def test_an_image_is_asked_as_the_recipe_is_on_the_platform_that_it_was_built_fo
     assert journal.last(build_image.smoke_test).args[1].smoke.instances == instances
     journal.calls.clear()
     _, plan = build_image.load_or_build(order(world.folder, platform=asked), world.build_env)
-    assert plan.instances == instances
-    assert ("plan_lock" in world.stages()) == again, "another platform's image is not what was asked for"
+    assert plan.instances == instances and "plan_lock" not in world.stages()
+
+
+@pytest.mark.parametrize("layout", [None, "elsewhere"])
+def test_an_image_of_another_platform_is_not_tested_for_the_one_that_was_asked_for(
+    world: World, journal: Journal, layout: str | None
+) -> None:
+    for stage in (build_image.update_recorded_checks, build_image.write_evidence):
+        journal.stand_in(build_image, stage)
+    (world.folder / "output" / "demo").mkdir(parents=True)
+    asked = order(world.folder, platform="other")
+    with pytest.raises(UsageError) as caught:
+        build_image.smoke_image(asked, world.build_env, world.folder / layout if layout else None)
+    (problem,) = caught.value.problems
+    assert problem.code == "platform-differs" and "'el9'" in problem.message and "'other'" in problem.message
+    assert problem.place == str(world.folder / (layout or "output/demo"))
+    assert "relbuild build demo.yaml --platform other" in str(problem.hint)
+    assert world.stages() == ["load_layout_image"], "no verdict of other checks is sealed"
+    journal.calls.clear()
+    _, plan = build_image.load_or_build(asked, world.build_env)
+    assert plan.instances == 7 and "plan_lock" in world.stages(), "what is launched is built again"
 
 
 def test_the_verdict_of_a_build_is_that_of_its_test(world: World) -> None:
