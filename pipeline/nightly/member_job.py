@@ -60,7 +60,8 @@ def make_member(
     if built.report is None or not built.report.passed:
         return JobResult(smoke_failed_product(job, built.report, progress_log), None)
     key = load_night_key(job.settings, progress_log)
-    pushed = push_member(built.layout, job.settings.to, key, build_env, known_as=job.settings.known_as)
+    settings = job.settings
+    pushed = push_member(built.layout, settings.to, key, build_env, rules=settings.rules, known_as=settings.known_as)
     product = built_product(job, built, why)
     product = replace(product, run=replace(product.run, uploaded=sum(size for _, size in pushed.uploaded)))
     text = _text(built.locked)

@@ -222,20 +222,11 @@ def prepare_upload(
     """Return the cleared upload of one product, and a function that asks the gate again."""
     images = tuple(member.image for member in members)
     refuse_doubles(images)
-    top = _manifest(images[0]) if len(images) == 1 else make_index(images)
+    top = single_manifest(images[0]) if len(images) == 1 else make_index(images)
     version = members[0].bill.version
     created = max(image.config.created for image in images)
     floating = options.tags if options.tags is not None else floating_tags(version)
-    candidates = tuple(
-        Candidate(
-            member.image.manifest_bytes,
-            member.image.config_bytes,
-            member.evidence,
-            SealedEvidence(member.seal, build_env.store),
-            member.record.checks,
-        )
-        for member in members
-    )
+    candidates = tuple(built_candidate(member, build_env.store) for member in members)
 
     def clear() -> Cleared:
         tags = (*floating, immutable_tag(version, created, top.digest))
@@ -257,6 +248,20 @@ def prepare_upload(
     return upload, clear
 
 
+def built_candidate(member: BuiltImage, store: Store) -> Candidate:
+    """Return the candidate of an image that was built here.
+
+    `store` must have sealed its evidence.
+    """
+    return Candidate(
+        member.image.manifest_bytes,
+        member.image.config_bytes,
+        member.evidence,
+        SealedEvidence(member.seal, store),
+        member.record.checks,
+    )
+
+
 def refuse_doubles(images: Sequence[Image]) -> None:
     """Refuse two images for one platform in an index. Raises UsageError `platform-twice`."""
     platforms = [(image.config.architecture, image.config.variant) for image in images]
@@ -269,7 +274,8 @@ def refuse_doubles(images: Sequence[Image]) -> None:
             )
 
 
-def _manifest(image: Image) -> Manifest:
+def single_manifest(image: Image) -> Manifest:
+    """Return an image's own manifest, which tags point to where there is no index."""
     return Manifest(image.manifest_descriptor.media_type, image.manifest_bytes)
 
 

@@ -29,11 +29,14 @@ from pipeline.oci import SigningKey, make_index
 from pipeline.prepare import BuildEnvironment
 from pipeline.release.current_images import current_images, mirror_access, tag_signer
 from pipeline.release.publish import (
+    BuiltImage,
     KnownRepositories,
+    built_candidate,
     image_attachments,
     index_attachments,
     open_built_image,
     refuse_doubles,
+    single_manifest,
 )
 
 
@@ -58,13 +61,15 @@ class IndexOptions:
 
 
 def push_member(
-    layout: Path, to: Address, key: SigningKey, build_env: BuildEnvironment, *, known_as: str = ""
+    layout: Path, to: Address, key: SigningKey, build_env: BuildEnvironment, *, rules: MirrorRules, known_as: str = ""
 ) -> PushedImage:
     """Push an image that was built here, signed and attested; set no tag.
 
-    Raises PublicationRefused for one without a passing report, UsageError, VerificationError, EnvironmentLacking.
+    The gate is asked before anything is signed or pushed, since `publish_index` believes what the key attests. Raises
+    PublicationRefused, UsageError, VerificationError, EnvironmentLacking.
     """
     built = open_built_image(layout, build_env)
+    _clear_member(built, rules, build_env)
     with mirror_access(build_env).mirror(to, create=True, name=known_as) as mirror, mirror.writing():
         repository = mirror.repository(built.image.name)
         known = KnownRepositories(build_env.store, mirror.url)
@@ -78,6 +83,16 @@ def push_member(
         )
         known.remember((built.image,), built.image.name)
     return pushed
+
+
+def _clear_member(built: BuiltImage, rules: MirrorRules, build_env: BuildEnvironment) -> None:
+    """Have the gate judge an image by this store's seal and by the rules for its index's tags.
+
+    Those are the version's, and one of the immutable form. Rules for other tags say nothing of it.
+    """
+    image, version = built.image, built.bill.version
+    tags = (*floating_tags(version), immutable_tag(version, image.config.created, image.digest))
+    Cleared(image.name, tags, single_manifest(image), (built_candidate(built, build_env.store),), rules)
 
 
 def publish_index(options: IndexOptions, build_env: BuildEnvironment) -> Publication:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,14 +13,18 @@ from pipeline.mirror.address_parser import parse_address
 from pipeline.mirror.attestations import SignedAttachments
 from pipeline.mirror.protocol import Repository
 from pipeline.mirror.push import push_image
-from pipeline.model.evidence import evidence_json
+from pipeline.model.bill import BuildRecord
+from pipeline.model.evidence import EVIDENCE_FILE, EVIDENCE_SEAL, evidence_json, read_evidence
 from pipeline.model.image import Image
-from pipeline.oci import provenance_predicate
+from pipeline.model.rules import GateRule, MirrorRules
+from pipeline.oci import provenance_predicate, write_layout
 from pipeline.oci.predicates import CYCLONEDX, LOCK, PROVENANCE, SMOKE, SPDX
 from pipeline.progress import QUIET
 from pipeline.release import verify_reference
 from pipeline.release.current_images import mirror_access
-from pipeline.release.publish_members import IndexOptions, publish_index
+from pipeline.release.publish_members import IndexOptions, publish_index, push_member
+from pipeline.reports import report_documents, report_folder, write_report
+from tests.support.bills import AWKWARD
 from tests.support.published_images import ImagePublisher, key
 from tests.support.signing_examples import PROVENANCE_VALUE
 from tests.support.tested_images import simple_evidence
@@ -95,3 +100,57 @@ def test_members_that_passed_other_checks_than_the_recipes_are_refused(
     with pytest.raises(PublicationRefused) as refused:
         publish_index(options(tmp_path, *members, checks=Digest.of(b"others")), publisher.build_env)
     assert {problem.code for problem in refused.value.problems} == {"gate-other-checks"}
+
+
+def built(publisher: ImagePublisher, folder: Path, *, tested: bool = True) -> Path:
+    """The layout of an image as a build leaves it, with its report beside it."""
+    image, store = publisher.image("1.0"), publisher.store
+    layout = folder / "small.x86_64"
+    write_layout(image, store=store, target=layout)
+    evidence = simple_evidence(image)
+    record = BuildRecord(image.digest, PROVENANCE_VALUE, evidence.checks)
+    documents = report_documents(replace(AWKWARD, digest=image.digest, version="1.0"), record, store=store)
+    proof = evidence if tested else None
+    write_report(report_folder(layout), {}, documents, report=None, evidence=proof, image=image, store=store)
+    return layout
+
+
+def refused_member(publisher: ImagePublisher, folder: Path, layout: Path, rules: MirrorRules) -> set[str]:
+    """The codes for which a member is not pushed; nothing of it is on the mirror then."""
+    address = parse_address(f"dir:{folder}/mirror")
+    with pytest.raises(PublicationRefused) as refused:
+        push_member(layout, address, key(), publisher.build_env, rules=rules)
+    assert not (folder / "mirror").exists()
+    return {problem.code for problem in refused.value.problems}
+
+
+def test_a_member_that_passed_is_pushed_and_its_index_published(publisher: ImagePublisher, tmp_path: Path) -> None:
+    address = parse_address(f"dir:{tmp_path}/mirror")
+    rules = MirrorRules((GateRule(tags="stable*", size=1),))
+    pushed = push_member(built(publisher, tmp_path), address, key(), publisher.build_env, rules=rules)
+    assert publish_index(options(tmp_path, pushed.digest), publisher.build_env).moved
+
+
+def test_a_member_whose_evidence_was_edited_is_not_signed(publisher: ImagePublisher, tmp_path: Path) -> None:
+    layout = built(publisher, tmp_path)
+    proof = report_folder(layout) / EVIDENCE_FILE
+    evidence = read_evidence(proof.read_bytes())
+    proof.write_bytes(evidence_json(replace(evidence, runtime="other", report=replace(evidence.report, started=1))))
+    assert refused_member(publisher, tmp_path, layout, MirrorRules()) == {"gate-report-edited"}
+
+
+@pytest.mark.parametrize("written", [False, True], ids=["without evidence", "evidence from elsewhere"])
+def test_a_member_that_was_not_tested_is_not_signed(publisher: ImagePublisher, tmp_path: Path, written: bool) -> None:
+    layout = built(publisher, tmp_path, tested=False)
+    if written:
+        folder = report_folder(layout)
+        (folder / EVIDENCE_FILE).write_bytes(evidence_json(simple_evidence(publisher.image("1.0"))))
+        (folder / EVIDENCE_SEAL).write_text("0" * 64)
+    code = "gate-report-edited" if written else "gate-report-missing"
+    assert refused_member(publisher, tmp_path, layout, MirrorRules()) == {code}
+
+
+def test_a_member_that_a_rule_refuses_is_not_signed(publisher: ImagePublisher, tmp_path: Path) -> None:
+    rules = MirrorRules((GateRule(size=1), GateRule(tags="latest", runtimes=("kata*",))))
+    layout = built(publisher, tmp_path)
+    assert refused_member(publisher, tmp_path, layout, rules) == {"gate-size", "gate-runtime"}
