@@ -212,7 +212,7 @@ def load_or_build(options: BuildOptions, build_env: BuildEnvironment) -> tuple[I
 def _require_platform(recipe: Recipe, image: Image, options: BuildOptions, layout: Path) -> None:
     """Refuse an image that was built for another platform than the options name.
 
-    Raises UsageError `platform-differs`. It would be tested with another platform's checks, and published with their verdict.
+    Raises UsageError `platform-differs`: the verdict of one platform's checks would publish the image of another.
     """
     built = built_platform(report_folder(layout), image.digest)
     if not options.platform or built is None:

@@ -107,7 +107,8 @@ belongs to `rocky-9`, `el9` and `el`, in this order. `any` fits every platform.
 The lock has a section for each platform, and only what was chosen for a platform makes its section stale: another
 entry of the recipe, or of one that it includes, leaves it fresh. Nights compare in the same way, and a
 product that the night's platform cannot have fails by that error. `relbuild smoke` and `run` take a recipe as it is on
-the platform that the image in the output was built for ([why](decisions/0048-recipes-choose-by-platform.md)).
+the platform that the image in the output was built for ([why](decisions/0048-recipes-choose-by-platform.md)). With
+`--platform` for another one, `run` builds the image again, and `smoke`, which builds nothing, refuses.
 
 ## The folder that was given
 
