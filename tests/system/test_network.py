@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import UsageError
+from pipeline.errors import EnvironmentLacking, UsageError
 from pipeline.model.limits import Limits
 from pipeline.sandbox import (
     Instance,
@@ -204,6 +204,6 @@ class TestPublishing:
             assert echo(socket.create_connection(("127.0.0.1", port), 5), b"x") == b"x"
 
     def test_a_taken_port_is_said(self, server: Instance) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(UsageError) as raised:
+        with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(EnvironmentLacking) as raised:
             publish_port(server, taken.getsockname()[1], 80).__enter__()
         assert raised.value.code == "port-unavailable"
