@@ -138,20 +138,25 @@ def _conditions(evidence: Evidence) -> tuple[object, ...]:
     return evidence.checks, evidence.runtime, evidence.full, evidence.report.emulator
 
 
-def attested_evidence(repository: Repository, image: Digest, key: VerifyingKey) -> bytes:
+def attested_evidence(
+    repository: Repository, image: Digest, key: VerifyingKey, *, checks: Digest | None = None
+) -> bytes:
     """Return the newest evidence (JSON) on `image` that is attested by `key`.
 
-    Raises VerificationError if there is none, or none that verifies.
+    With `checks`, the newest for these, or the newest of all if there is none: checks that are changed and changed back
+    are not attested again. Raises VerificationError if there is no evidence, or none that verifies.
     """
     good, bad = find_attested(repository, image, SMOKE, key)
-    readable: list[tuple[int, bytes]] = []
+    readable: list[tuple[bool, int, bytes]] = []
     for one in good:
+        data = one.statement.predicate
         try:
-            readable.append((read_evidence(one.statement.predicate).report.started, one.statement.predicate))
+            evidence = read_evidence(data)
+            readable.append((evidence.checks == checks, evidence.report.started, data))
         except VerificationError as error:  # For example of a newer relbuild, beside one that can be read.
             bad = (*bad, error)
     if readable:
-        return max(readable)[1]
+        return max(readable)[-1]
     raise (
         bad[0]
         if bad

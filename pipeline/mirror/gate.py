@@ -66,17 +66,19 @@ class SealedEvidence:
 class AttestedEvidence:
     """Authentication of evidence of an earlier or remote test by an attestation.
 
-    The constructor reads and verifies the newest evidence on `image` that `key` attests in `repository`. It raises
-    VerificationError if there is none, or none that verifies.
+    The constructor reads and verifies the newest evidence on `image` that `key` attests in `repository`: for `checks`,
+    if they are given and there is any. It raises VerificationError if there is none at all, or none that verifies.
     """
 
     image: Digest
     repository: Repository
     key: VerifyingKey
+    checks: Digest | None = None
     evidence: bytes = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "evidence", attested_evidence(self.repository, self.image, self.key))
+        found = attested_evidence(self.repository, self.image, self.key, checks=self.checks)
+        object.__setattr__(self, "evidence", found)
 
     def doubt(self, image: Digest, evidence: bytes) -> Problem | None:
         """Return why the evidence on `image` is not authentic; None if it is."""

@@ -144,7 +144,7 @@ def _member(repository: Repository, digest: Digest, key: SigningKey) -> Mirrored
 
 
 def _candidate(image: Image, repository: Repository, options: IndexOptions) -> Candidate:
-    warrant = AttestedEvidence(image.digest, repository, options.key.public)
+    warrant = AttestedEvidence(image.digest, repository, options.key.public, options.checks)
     return Candidate(image.manifest_bytes, image.config_bytes, warrant.evidence, warrant, options.checks)
 
 

@@ -14,8 +14,9 @@ from pipeline.mirror.attestations import SignedAttachments
 from pipeline.mirror.protocol import Repository
 from pipeline.mirror.push import push_image
 from pipeline.model.bill import BuildRecord
-from pipeline.model.evidence import EVIDENCE_FILE, EVIDENCE_SEAL, evidence_json, read_evidence
+from pipeline.model.evidence import EVIDENCE_FILE, EVIDENCE_SEAL, Evidence, evidence_json, read_evidence
 from pipeline.model.image import Image
+from pipeline.model.publication import Publication
 from pipeline.model.rules import GateRule, MirrorRules
 from pipeline.oci import provenance_predicate, write_layout
 from pipeline.oci.predicates import CYCLONEDX, LOCK, PROVENANCE, SMOKE, SPDX
@@ -27,7 +28,7 @@ from pipeline.reports import report_documents, report_folder, write_report
 from tests.support.bills import AWKWARD
 from tests.support.published_images import ImagePublisher, key
 from tests.support.signing_examples import PROVENANCE_VALUE
-from tests.support.tested_images import simple_evidence
+from tests.support.tested_images import simple_evidence, with_plan
 
 
 @pytest.fixture
@@ -35,29 +36,37 @@ def publisher(tmp_path: Path) -> ImagePublisher:
     return ImagePublisher.at(tmp_path)
 
 
-def pushed(publisher: ImagePublisher, folder: Path, image: Image, *, tested: bool = True, signer: int = 0) -> Digest:
+def pushed(
+    publisher: ImagePublisher,
+    folder: Path,
+    image: Image,
+    *,
+    tested: bool = True,
+    signer: int = 0,
+    evidence: Evidence | None = None,
+) -> Digest:
     """An image as a worker pushes it, or one that was not tested."""
     predicates = {PROVENANCE: provenance_predicate(PROVENANCE_VALUE), SPDX: b"{}", CYCLONEDX: b"{}"}
     if tested:
-        predicates[SMOKE] = evidence_json(simple_evidence(image))
+        predicates[SMOKE] = evidence_json(evidence or simple_evidence(image))
     address = parse_address(f"dir:{folder}/mirror")
     with mirror_access(publisher.build_env).mirror(address, create=True) as mirror, mirror.writing():
         repository: Repository = mirror.repository("small")
         attached = SignedAttachments(image.manifest_descriptor, "small", image.config.created, predicates, key(signer))
+        before = set(repository.tags())
         done = push_image(image, (attached,), repository, source=publisher.store.blob, elsewhere={}, progress=QUIET)
-        assert repository.tags() == () or all("sha256-" in tag for tag in repository.tags())
+        assert all("sha256-" in tag for tag in {*repository.tags()} - before)
     return done.digest
 
 
 def options(folder: Path, *members: Digest, checks: Digest | None = None) -> IndexOptions:
-    asked = simple_evidence(ImagePublisher.at(folder / "other").image("1.0")).checks
     return IndexOptions(
         name="small",
         members=members,
         to=parse_address(f"dir:{folder}/mirror"),
         key=key(),
         provenance=PROVENANCE_VALUE,
-        checks=checks or asked,
+        checks=checks or simple_evidence(ImagePublisher.at(folder / "other").image("1.0")).checks,
         attested={LOCK: b'{"lock":"both"}'},
     )
 
@@ -100,6 +109,29 @@ def test_members_that_passed_other_checks_than_the_recipes_are_refused(
     with pytest.raises(PublicationRefused) as refused:
         publish_index(options(tmp_path, *members, checks=Digest.of(b"others")), publisher.build_env)
     assert {problem.code for problem in refused.value.problems} == {"gate-other-checks"}
+
+
+def test_checks_that_are_changed_and_changed_back_are_published_each_time(
+    publisher: ImagePublisher, tmp_path: Path
+) -> None:
+    images = [publisher.image("1.0", architecture=one) for one in ("amd64", "arm64")]
+
+    def night(started: int, *, slow: bool) -> Publication:
+        """Both images pushed and their index published, after they were asked one of two plans."""
+        members, checks = [], None
+        for image in images:
+            found = simple_evidence(image)
+            asked = found.report.asked
+            assert asked is not None and asked.ready is not None
+            if slow:
+                found = with_plan(found, replace(asked, ready=replace(asked.ready, within=60_000)))
+            found = replace(found, report=replace(found.report, started=started))
+            members.append(pushed(publisher, tmp_path, image, evidence=found))
+            checks = found.checks
+        return publish_index(options(tmp_path, *members, checks=checks), publisher.build_env)
+
+    first, second, third = night(1000, slow=False), night(2000, slow=True), night(3000, slow=False)
+    assert first.moved and first.digest == second.digest == third.digest
 
 
 def built(publisher: ImagePublisher, folder: Path, *, tested: bool = True) -> Path:
