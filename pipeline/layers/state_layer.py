@@ -6,7 +6,6 @@ overlay's upper directory, cleaned of everything that does not depend on the inp
 
 from __future__ import annotations
 
-import os
 import posixpath
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -382,10 +381,12 @@ def _clean(state: StateSession, inputs: StateInputs) -> None:
     """
     for pattern in UNREPRODUCIBLE_PATHS:
         state.discard(*posixpath.split(pattern))
-    for path, place in state.changed_files(LOG_FOLDER):
+
+    def unowned(path: str) -> bool:
         owned = inputs.tree.get(path)
-        if owned is None or not owned.owner:
-            os.truncate(place, 0)
+        return owned is None or not owned.owner
+
+    state.empty_files(LOG_FOLDER, unowned)
 
 
 def _place_database(made: Path, target: str, state: StateSession, build_time: int) -> None:

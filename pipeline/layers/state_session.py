@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fnmatch
 import os
 import posixpath
 import shutil
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
 from typing import Protocol
@@ -34,6 +35,7 @@ from pipeline.sandbox import (
     CommandSession,
     InodeRecord,
     RecordedTree,
+    RootFs,
     SandboxRegistry,
     TracedSession,
     build_session,
@@ -58,11 +60,14 @@ class StateSession(Protocol):
         ...
 
     def discard(self, folder: str, pattern: str) -> None:
-        """Undo the changes to what is directly in `folder` and whose name matches."""
+        """Undo the changes to what is directly in `folder` and whose name matches.
+
+        A folder that is, or is below, a symlink has nothing directly in it: no symlink is followed.
+        """
         ...
 
-    def changed_files(self, folder: str) -> Iterator[tuple[str, Path]]:
-        """Yield the changed regular files below `folder`, each with its path for this process."""
+    def empty_files(self, folder: str, wanted: Callable[[str], bool]) -> None:
+        """Empty the changed regular files below `folder` whose paths are wanted; follow no symlink."""
         ...
 
     def pack(self, lower: Tree, *, build_time: int, store: Store, compression: Compression) -> Layer:
@@ -115,17 +120,28 @@ class OverlayStateSession:
             yield str(path.relative_to(top)), stamp
 
     def discard(self, folder: str, pattern: str) -> None:
-        place = self.session.upper / folder
-        if place.is_symlink() or not place.is_dir():
-            return
-        for entry in sorted(place.iterdir()):
-            if fnmatch.fnmatchcase(entry.name, pattern):
-                _remove(entry)
+        with self._folder(folder) as here:
+            for name in sorted(os.listdir(here)) if here is not None else ():
+                if fnmatch.fnmatchcase(name, pattern):
+                    _remove(name, here)
 
-    def changed_files(self, folder: str) -> Iterator[tuple[str, Path]]:
-        for path in sorted((self.session.upper / folder).rglob("*")):
-            if path.is_file() and not path.is_symlink():
-                yield str(path.relative_to(self.session.upper)), path
+    def empty_files(self, folder: str, wanted: Callable[[str], bool]) -> None:
+        with self._folder(folder) as top:
+            if top is None:
+                return
+            for where, _, names, here in os.fwalk(".", dir_fd=top, follow_symlinks=False):
+                for name in names:
+                    if wanted(posixpath.normpath(posixpath.join(folder, where, name))):
+                        _empty(name, here)
+
+    @contextlib.contextmanager
+    def _folder(self, path: str) -> Iterator[int | None]:
+        handle = os.open(self.session.upper, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            with _opened(RootFs(handle, 0), path) as found:
+                yield found
+        finally:
+            os.close(handle)
 
     def pack(self, lower: Tree, *, build_time: int, store: Store, compression: Compression) -> Layer:
         return pack_directory(
@@ -139,12 +155,48 @@ class OverlayStateSession:
         )
 
 
-def _remove(path: Path) -> None:
-    """Remove a path from the upper directory, so that the lower one is visible again, if any."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
+@contextlib.contextmanager
+def _opened(files: RootFs, path: str) -> Iterator[int | None]:
+    """Open a directory below a root to read it; None if there is none, or only behind a symlink.
+
+    Symlinks of the image would lead this process to files of the machine.
+    """
+    with contextlib.ExitStack() as closing:
+        try:
+            found = closing.enter_context(files.folder(path or ".", links=False))
+            handle = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=found)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                raise
+            yield None
+            return
+        try:
+            yield handle
+        finally:
+            os.close(handle)
+
+
+def _remove(name: str, folder: int) -> None:
+    """Remove a name below the upper directory; the lower one, if any, is visible again."""
+    if stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+        shutil.rmtree(name, dir_fd=folder)
     else:
-        path.unlink()
+        os.unlink(name, dir_fd=folder)
+
+
+def _empty(name: str, folder: int) -> None:
+    """Empty a regular file of a directory, if it is one."""
+    try:
+        status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(status.st_mode) or not status.st_size:
+        return
+    handle = os.open(name, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        os.ftruncate(handle, 0)
+    finally:
+        os.close(handle)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,21 +213,35 @@ class RecordedStateSession:
     restored: set[str] = field(default_factory=set)
 
     def stamps(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        folders = {"": True}
         for path in sorted(self.tree.changed):
-            place = self.tree.root / path
+            # Below a symlink there is nothing of the tree, but maybe files of the machine.
+            if not self._is_folder(posixpath.dirname(path), folders):
+                continue
             try:
-                found = place.lstat()
-            except (FileNotFoundError, NotADirectoryError):
+                found = (self.tree.root / path).lstat()
+            except FileNotFoundError:
                 # An overlay has a whiteout where its directory is still there.
-                if self.lower.get(path) is not None and place.parent.is_dir():
+                if self.lower.get(path) is not None:
                     yield path, (0,)
                 continue
             stamp = (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
             yield path, (*stamp, hash(self.tree.records.of(found)))
 
+    def _is_folder(self, path: str, known: dict[str, bool]) -> bool:
+        """Return whether a path is that of a directory, reached without a symlink."""
+        if path not in known:
+            above = self._is_folder(posixpath.dirname(path), known)
+            try:
+                known[path] = above and stat.S_ISDIR((self.tree.root / path).lstat().st_mode)
+            except FileNotFoundError:
+                known[path] = False
+        return known[path]
+
     def discard(self, folder: str, pattern: str) -> None:
-        if (self.tree.root / folder).is_symlink():
-            return
+        with _opened(self.session.files, folder) as here:
+            if here is None:
+                return
         prefix = f"{folder}/" if folder else ""
         names = {path[len(prefix) :].partition("/")[0] for path in self.tree.changed if path.startswith(prefix)}
         for name in sorted(names):
@@ -188,11 +254,13 @@ class RecordedStateSession:
                 self.session.files.remove(path)
             self.tree.changed -= {one for one in self.tree.changed if one == path or one.startswith(f"{path}/")}
 
-    def changed_files(self, folder: str) -> Iterator[tuple[str, Path]]:
+    def empty_files(self, folder: str, wanted: Callable[[str], bool]) -> None:
         for path in sorted(self.tree.changed):
-            place = self.tree.root / path
-            if path.startswith(f"{folder}/") and place.is_file() and not place.is_symlink():
-                yield path, place
+            if path.startswith(f"{folder}/") and wanted(path):
+                above, name = posixpath.split(path)
+                with _opened(self.session.files, above) as here:
+                    if here is not None:
+                        _empty(name, here)
 
     def pack(self, lower: Tree, *, build_time: int, store: Store, compression: Compression) -> Layer:
         changes = LayerChanges(lower, build_time)
@@ -219,13 +287,19 @@ class RecordedStateSession:
             return False
         return path in self.restored or any(parent in self.restored for parent in parents_of(path))
 
+    def _changed_below(self, path: str) -> bool:
+        return any(one.startswith(f"{path}/") for one in self.tree.changed)
+
     def _item(self, path: str, item: os.DirEntry[str], changes: LayerChanges) -> None:
         status = item.stat(follow_symlinks=False)
         record = self.tree.records.of(status)
         known = self.unpacked.get(path)
         below = changes.below(path)
         directory = stat.S_ISDIR(status.st_mode)
-        if self._as_below(path) and below is not None:
+        as_below = self._as_below(path)
+        if as_below and below is None and not self._changed_below(path):
+            return  # New, and discarded with its directory.
+        if as_below and below is not None:
             changes.directories[path] = below
             if directory and below.kind is EntryKind.DIRECTORY:
                 self._walk(path, changes)

@@ -126,14 +126,67 @@ def test_what_is_discarded_is_as_in_the_layers_unless_it_is_written_again(store:
     assert {path for path in made if path not in ("", "etc")} == {"etc/b"}
 
 
-def test_logs_are_found_among_what_was_changed(store: Store, tmp_path: Path) -> None:
+def test_what_is_new_in_a_discarded_directory_is_not_packed(store: Store, tmp_path: Path) -> None:
+    def clean(state: StateSession) -> None:
+        files = state.session.files
+        for path in ("srv/new", "srv/folder"):
+            files.make_directory(path)
+        for path in ("srv/new/x", "srv/folder/x", "srv/file"):
+            files.write_file(path, b"left", mode=0o644)
+        state.discard("", "srv")
+        files.make_directory("srv/folder/again")
+        files.write_file("srv/folder/again/y", b"again", mode=0o644)
+
+    made = changes(store, tmp_path / "work", clean)
+    assert sorted(path for path in made if path not in ("", "srv")) == [
+        "srv/folder", "srv/folder/again", "srv/folder/again/y",
+    ]  # fmt: skip
+
+
+def test_logs_are_emptied_among_what_was_changed(store: Store, tmp_path: Path) -> None:
     def log(state: StateSession) -> None:
         state.session.files.make_directory("etc/log")
-        state.session.files.write_file("etc/log/x", b"said", mode=0o600)
-        ((path, place),) = state.changed_files("etc/log")
-        assert path == "etc/log/x" and place.read_bytes() == b"said"
+        for name in ("x", "kept"):
+            state.session.files.write_file(f"etc/log/{name}", b"said", mode=0o600)
+        state.empty_files("etc/log", lambda path: not path.endswith("kept"))
 
-    assert "etc/log/x" in changes(store, tmp_path / "work", log)
+    made = changes(store, tmp_path / "work", log)
+    assert (made["etc/log/x"].size, made["etc/log/kept"].size) == (0, 4)
+
+
+def test_no_symlink_of_the_image_leads_the_cleaning_to_files_of_the_machine(store: Store, tmp_path: Path) -> None:
+    outside = machine_files(tmp_path)
+
+    def clean(state: StateSession) -> None:
+        files = state.session.files
+        files.make_directory("var/log/inner")
+        files.make_directory("var/cache/ldconfig")
+        for path in outside:
+            files.write_file(f"var/{path}", b"the image's", mode=0o600)
+        for path in ("var/log/inner", "var/log", "var/cache"):
+            files.remove(path)
+            files.symlink(path, f"{tmp_path}/machine/{path.removeprefix('var/')}")
+            state.empty_files("var/log", lambda _: True)
+            state.discard("var/cache/ldconfig", "aux-cache")
+            assert not [one for one, _ in state.stamps() if one.startswith(f"{path}/")]
+        files.remove("var")
+        files.symlink("var", f"{tmp_path}/machine")
+        state.empty_files("var/log", lambda _: True)
+        state.discard("var/cache/ldconfig", "aux-cache")
+        state.discard("var/log", "*")
+
+    changes(store, tmp_path / "work", clean)
+    assert all((tmp_path / "machine" / path).read_bytes() == b"the machine's" for path in outside)
+
+
+def machine_files(folder: Path) -> list[str]:
+    """Make files that an image's symlinks may lead to, below `machine`; return their paths there."""
+    paths = ["log/x", "log/inner/y", "cache/ldconfig/aux-cache"]
+    for path in paths:
+        place = folder / "machine" / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(b"the machine's")
+    return paths
 
 
 def test_layers_hide_what_is_below_them(store: Store, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -150,6 +151,24 @@ def test_what_scripts_that_called_rpm_left_beside_the_database_is_removed(tmp_pa
     place(made, upper)
     assert sorted(path.name for path in (upper / "var/lib/rpm").iterdir()) == [".rpm.lock", "Packages", "notes"]
     assert (upper / "var/lib/rpm/Packages").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("link", ["var", "var/log", "var/cache", "var/cache/ldconfig", "var/log/inner", "var/tmp"])
+def test_cleaning_follows_no_symlink_of_the_image(tmp_path: Path, link: str) -> None:
+    """Before commit b4bddd0 (traced sessions) too, cleaning an overlay followed links above the last name."""
+    paths = [Path("var", path) for path in ("log/x", "log/inner/y", "cache/ldconfig/aux-cache", "tmp/z")]
+    upper, outside = tmp_path / "upper", tmp_path / "machine"
+    for path in (root / path for root in (upper, outside) for path in paths):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"written")
+    shutil.rmtree(upper / link)
+    (upper / link).symlink_to(outside / link)
+    session: Any = SimpleNamespace(upper=upper)
+    state_layer._clean(OverlayStateSession(session), INPUTS)
+    assert all((outside / path).read_bytes() == b"written" for path in paths)
+    left = [path for path in paths if not path.is_relative_to(link)]
+    assert all((upper / path).read_bytes() == b"" for path in left if path.is_relative_to("var/log"))
+    assert not any((upper / path).exists() for path in left if not path.is_relative_to("var/log"))
 
 
 def place(made: Path, root: Path) -> None:
