@@ -7,6 +7,7 @@ or the file, behind a descriptor.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import select
@@ -19,14 +20,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import field
 from types import FrameType
 
+from pipeline.cli.standard_streams import STDOUT
 from pipeline.lazy_dataclasses import dataclass
 
 _PIECE = 65536
 _SIZE = struct.Struct("4H")
 """`struct winsize` (ioctl_tty(2)): rows, columns, and two unused numbers."""
-
-_LAST_OUTPUT_TIMEOUT = 5.0
-"""Seconds that output may take to be copied after the command's end: nothing holds its pipes open then."""
 
 
 @dataclass(slots=True)
@@ -35,16 +34,34 @@ class CopiedStreams:
 
     given: tuple[int, int, int]
     threads: list[threading.Thread] = field(default_factory=list)
+    failures: list[OSError] = field(default_factory=list)
 
     def started(self) -> None:
         """Close this process's copies of the descriptors, once the command has its own."""
-        for stream in set(self.given):
+        given, self.given = self.given, (-1, -1, -1)
+        for stream in set(given) - {-1}:
             os.close(stream)
 
     def finish(self) -> None:
-        """Wait until all output has been copied."""
+        """Wait until all output has been copied, for as long as its reader takes.
+
+        Raises OSError if the output cannot be written, but not if its reader has gone.
+        """
         for thread in self.threads:
-            thread.join(_LAST_OUTPUT_TIMEOUT)
+            thread.join()
+        for failure in self.failures:
+            raise failure
+
+    def write(self, target: int, piece: bytes) -> bool:
+        """Write a piece of output to `target`; return False, and keep the error, if that fails."""
+        try:
+            _write(target, piece)
+        except OSError as error:
+            if error.errno != errno.EPIPE:
+                error.filename = STDOUT if target == 1 else "standard error"
+                self.failures.append(error)
+            return False
+        return True
 
 
 def piped_streams(*, stdin: bool) -> CopiedStreams:
@@ -55,13 +72,13 @@ def piped_streams(*, stdin: bool) -> CopiedStreams:
     streams = CopiedStreams((-1, -1, -1))
     source, feed = os.pipe()
     if stdin:
-        threading.Thread(target=_copy, args=(0, feed), name="stdin", daemon=True).start()
+        threading.Thread(target=_feed, args=(feed,), name="stdin", daemon=True).start()
     else:
         os.close(feed)
     ends = []
     for number in (1, 2):
         read, write = os.pipe()
-        thread = threading.Thread(target=_copy, args=(read, number, False), name=f"stream-{number}", daemon=True)
+        thread = threading.Thread(target=_copy, args=(streams, read, number), name=f"stream-{number}", daemon=True)
         thread.start()
         streams.threads.append(thread)
         ends.append(write)
@@ -69,18 +86,29 @@ def piped_streams(*, stdin: bool) -> CopiedStreams:
     return streams
 
 
-def _copy(source: int, target: int, close_target: bool = True) -> None:
-    """Copy until the end of `source`, or until nobody reads `target`."""
+def _feed(target: int) -> None:
+    """Copy standard input until its end, or until nobody reads `target`."""
     try:
         with contextlib.suppress(OSError):
-            while piece := os.read(source, _PIECE):
-                while piece:
-                    piece = piece[os.write(target, piece) :]
+            while piece := os.read(0, _PIECE):
+                _write(target, piece)
     finally:
-        if source != 0:
-            os.close(source)
-        if close_target:
-            os.close(target)
+        os.close(target)
+
+
+def _copy(streams: CopiedStreams, source: int, target: int) -> None:
+    """Copy until the end of `source`, or until `target` cannot be written."""
+    try:
+        with contextlib.suppress(OSError):
+            while (piece := os.read(source, _PIECE)) and streams.write(target, piece):
+                pass
+    finally:
+        os.close(source)
+
+
+def _write(target: int, piece: bytes) -> None:
+    while piece:
+        piece = piece[os.write(target, piece) :]
 
 
 @contextlib.contextmanager
@@ -100,16 +128,19 @@ def terminal_streams(resized: Callable[[], None]) -> Iterator[CopiedStreams]:
 
     handler = signal.signal(signal.SIGWINCH, on_resize)
     streams = CopiedStreams((slave, slave, slave))
-    thread = threading.Thread(target=_copy_terminal, args=(master,), name="terminal", daemon=True)
+    thread = threading.Thread(target=_copy_terminal, args=(streams, master), name="terminal", daemon=True)
     streams.threads.append(thread)
     tty.setraw(0, termios.TCSADRAIN)  # What was typed ahead is for the command.
     try:
         thread.start()
         yield streams
     finally:
-        streams.finish()
-        termios.tcsetattr(0, termios.TCSADRAIN, before)
-        signal.signal(signal.SIGWINCH, handler)
+        try:
+            streams.started()  # If the command has not: the copy ends with the last descriptor of its side.
+            streams.finish()
+        finally:
+            termios.tcsetattr(0, termios.TCSADRAIN, before)
+            signal.signal(signal.SIGWINCH, handler)
 
 
 def _copy_size(master: int) -> None:
@@ -118,7 +149,7 @@ def _copy_size(master: int) -> None:
         fcntl.ioctl(master, termios.TIOCSWINSZ, size)
 
 
-def _copy_terminal(master: int) -> None:
+def _copy_terminal(streams: CopiedStreams, master: int) -> None:
     """Copy between the person's terminal and `master` until its other side is closed (EIO)."""
     sources = [0, master]
     try:
@@ -128,7 +159,9 @@ def _copy_terminal(master: int) -> None:
                     piece = os.read(source, _PIECE)
                     if source == 0 and not piece:
                         sources.remove(0)
-                    while piece:
-                        piece = piece[os.write(master if source == 0 else 1, piece) :]
+                    if source == 0:
+                        _write(master, piece)
+                    elif not streams.write(1, piece):
+                        return
     finally:
         os.close(master)
