@@ -76,7 +76,10 @@ class MemberTasks:
         return replace(product, run=run, published=replace(product.published, built=run.began, build_took=run.took))
 
     def _product(self, results: list[JobResult]) -> Product:
-        """Return the product with the figures of its first image, and with what ran each of them."""
+        """Return the product with the figures of the first image that was built.
+
+        With what ran each of them.
+        """
         former = self.job.product.published.executions
         tested = [
             one
@@ -84,12 +87,12 @@ class MemberTasks:
             for one in (result.product.published.executions if _was_built(result.product.run) else ())
         ]
         known = {one.architecture: one for one in (*former, *tested)}
-        built = [one.product.run for one in results if _was_built(one.product.run)]
-        first = results[0].product
-        why = " and ".join(dict.fromkeys(run.why for run in built))
+        built = [one.product for one in results if _was_built(one.product.run)]
+        first = built[0]
+        why = " and ".join(dict.fromkeys(one.run.why for one in built))
         return replace(
             first,
-            run=replace(built[0], why=why, uploaded=sum(run.uploaded for run in built)),
+            run=replace(first.run, why=why, uploaded=sum(one.run.uploaded for one in built)),
             published=replace(first.published, executions=tuple(known[name] for name in sorted(known))),
         )
 

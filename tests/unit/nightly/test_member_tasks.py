@@ -11,7 +11,7 @@ import pytest
 from pipeline.digest import Digest
 from pipeline.model.lock import Lock
 from pipeline.model.night_record import Failure, Outcome, Product, Stage
-from pipeline.model.published_image import Execution
+from pipeline.model.published_image import Execution, PackageChange
 from pipeline.nightly.executors.executor_protocol import TaskResult
 from pipeline.nightly.executors.task_result import read_result, result_bytes
 from pipeline.nightly.job import Job, JobResult, MemberImage
@@ -50,7 +50,8 @@ def built(tasks: MemberTasks, arch: str, worker: str, *, began: int = 1000, took
         product.run, outcome=Outcome.BUILT, why="packages changed", began=began, took=took, steps=(("smoke", took),)
     )
     ran = (Execution({"x86_64": "amd64", "aarch64": "arm64"}[arch], more.get("emulator", ""), worker),)
-    product = replace(product, run=replace(run, uploaded=7), published=replace(product.published, executions=ran))
+    figures = replace(product.published, executions=ran, changes=more.get("changes", ()))
+    product = replace(product, run=replace(run, uploaded=7), published=figures)
     member = MemberImage(arch, Digest.of(arch.encode()), lock(arch), ("page.j2",), PROVENANCE_VALUE, tested=True)
     ended = TaskResult(f"base/{arch}", JobResult(product, None, lock(arch), member), worker=worker)
     return replace(read_result(result_bytes(ended)), worker=worker)
@@ -98,6 +99,15 @@ def test_what_is_resolved_to_the_published_packages_goes_into_the_new_index_as_i
     assert [one.digest for one in joined.members] == [Digest.of(b"former"), Digest.of(b"aarch64")]
     assert joined.product.run.outcome is Outcome.BUILT
     assert joined.product.published.executions == (Execution("arm64", "qemu-aarch64 7.2.22", "arm"),)
+
+
+def test_the_changes_are_those_of_the_first_image_that_was_built(job: Job) -> None:
+    tasks = MemberTasks(job)
+    changes = (PackageChange("a", "1-1", "1-2"),)
+    tasks.take("x86_64", unchanged(tasks, "x86_64"))
+    joined = tasks.take("aarch64", built(tasks, "aarch64", "arm", changes=changes))
+    assert isinstance(joined, Job)
+    assert joined.product.published.changes == changes
 
 
 def test_where_all_are_resolved_to_the_published_packages_nothing_is_published(job: Job) -> None:
