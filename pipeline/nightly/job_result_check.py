@@ -10,6 +10,7 @@ from dataclasses import fields
 from pipeline.errors import PublicationRefused
 from pipeline.mirror.protocol import Mirror
 from pipeline.model.night_record import Outcome, Product
+from pipeline.nightly.job import MemberImage
 
 
 def require_same_product(answered: Product, given: Product) -> None:
@@ -24,6 +25,19 @@ def require_same_product(answered: Product, given: Product) -> None:
                 f"the worker returned a result for '{answered.name}' instead of '{given.name}' ({name} differs)",
                 hint="its publication is on the mirror; check the worker, and correct the tags",
             )
+
+
+def require_member_of(member: MemberImage, arch: str) -> None:
+    """Refuse the image of another architecture than a task was for.
+
+    Raises PublicationRefused `answer-foreign`.
+    """
+    if member.architecture != arch:
+        raise PublicationRefused(
+            "answer-foreign",
+            f"the worker returned an image for '{member.architecture}' instead of '{arch}'",
+            hint="no tag points to it; check the worker, and run nightly again",
+        )
 
 
 def require_published(product: Product, mirror: Mirror, destination: str) -> None:

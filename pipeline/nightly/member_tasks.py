@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import field, replace
 
+from pipeline.errors import PublicationRefused
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.night_record import Failure, Outcome, Product, ProductRun
 from pipeline.nightly.executors.executor_protocol import TaskResult
 from pipeline.nightly.job import Job, JobResult, MemberImage
+from pipeline.nightly.job_failure import failed_product
+from pipeline.nightly.job_result_check import require_member_of
 from pipeline.nightly.lock_comparison import joined_locks
 
 _SEPARATOR = "/"
@@ -47,7 +50,11 @@ class MemberTasks:
             if not isinstance(one.result, JobResult):
                 return replace(one, name=self.job.product.name, lost=f"{name}: {one.lost or 'no result'}")
             if one.result.member is None:
-                return replace(one, name=self.job.product.name, result=JobResult(_of(name, one.result.product), None))
+                return self._failed(one, _of(name, one.result.product))
+            try:
+                require_member_of(one.result.member, name)
+            except PublicationRefused as error:
+                return self._failed(one, _of(name, failed_product(self.job.product, error, self.job.settings)))
         results = [one.result for _, one in every if isinstance(one.result, JobResult)]
         members = tuple(one.member for one in results if one.member is not None)
         if all(one.product.run.outcome is Outcome.UNCHANGED for one in results):
@@ -95,6 +102,9 @@ class MemberTasks:
             run=replace(first.run, why=why, uploaded=sum(one.run.uploaded for one in built)),
             published=replace(first.published, executions=tuple(known[name] for name in sorted(known))),
         )
+
+    def _failed(self, task: TaskResult, product: Product) -> TaskResult:
+        return replace(task, name=self.job.product.name, result=JobResult(product, None))
 
     def _unchanged(self, first: JobResult, members: tuple[MemberImage, ...]) -> JobResult:
         on_mirror = self.job.on_mirror

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,10 @@ def unchanged(tasks: MemberTasks, arch: str) -> TaskResult:
     run = replace(product.run, outcome=Outcome.UNCHANGED, why="resolved to the same packages", began=900, took=10)
     member = MemberImage(arch, Digest.of(b"former"), lock(arch), ("page.j2",))
     return TaskResult(f"base/{arch}", JobResult(replace(product, run=run), None, lock(arch), member), worker="one")
+
+
+def built_by_arm(tasks: MemberTasks, arch: str) -> TaskResult:
+    return built(tasks, arch, "arm")
 
 
 def test_each_architecture_is_a_task_of_its_own(job: Job) -> None:
@@ -131,6 +136,21 @@ def test_one_image_that_fails_fails_the_product_and_the_failure_names_the_archit
     assert (ended.name, ended.worker, ended.tried) == ("base", "arm", ("arm", "two"))
     run = ended.result.product.run
     assert run.failure is not None and run.failure.message == "aarch64: the check 'page' failed" == run.why
+
+
+@pytest.mark.parametrize("make", [built_by_arm, unchanged])
+def test_an_image_of_another_architecture_than_the_tasks_is_refused(
+    make: Callable[[MemberTasks, str], TaskResult], job: Job
+) -> None:
+    tasks = MemberTasks(job)
+    tasks.take("x86_64", built(tasks, "x86_64", "intel"))
+    ended = tasks.take("aarch64", replace(make(tasks, "x86_64"), name="base/aarch64", worker="arm"))
+    assert isinstance(ended, TaskResult) and isinstance(ended.result, JobResult)
+    assert (ended.name, ended.worker, ended.result.on_mirror) == ("base", "arm", None)
+    failure = ended.result.product.run.failure
+    assert ended.result.product.run.outcome is Outcome.FAILED and failure is not None
+    assert failure.code == "answer-foreign"
+    assert failure.message == "aarch64: the worker returned an image for 'x86_64' instead of 'aarch64'"
 
 
 def test_an_architecture_that_no_worker_has_fails_the_product_with_the_way_out(job: Job) -> None:
