@@ -8,6 +8,7 @@ Raises ImportError where there is no library, or none with these functions (rpm 
 from __future__ import annotations
 
 import ctypes
+import os
 from ctypes import POINTER, byref, c_char_p, c_int, c_int64, c_size_t, c_uint8, c_uint16, c_uint32, c_void_p
 from typing import Final
 
@@ -61,6 +62,7 @@ _FUNCTIONS: dict[str, tuple[object, tuple[object, ...]]] = {
     "rpmPubkeyNew": (c_void_p, (c_void_p, c_size_t)),
     "rpmPushMacro": (c_int, (c_void_p, c_char_p, c_char_p, c_char_p, c_int)),
     "rpmReadConfigFiles": (c_int, (c_char_p, c_char_p)),
+    "rpmReadPackageFile": (c_int, (c_void_p, c_void_p, c_char_p, POINTER(c_void_p))),
     "rpmTagGetReturnType": (c_uint32, (c_uint32,)),
     "rpmTagGetValue": (c_int, (c_char_p,)),
     "rpmlogSetMask": (c_int, (c_int,)),
@@ -77,27 +79,39 @@ _FUNCTIONS: dict[str, tuple[object, tuple[object, ...]]] = {
     "rpmverFree": (c_void_p, (c_void_p,)),
     "rpmverNew": (c_void_p, (c_char_p, c_char_p, c_char_p)),
 }
-_READ_PACKAGE = (c_int, (c_void_p, c_void_p, c_char_p, POINTER(c_void_p)))
+_VERSION = "RPMVERSION"
+"""The library's version, a text."""
 
 
 def _load() -> tuple[str, ctypes.PyDLL]:
+    lacking = []
     for name in _SONAMES:
         try:
-            library = ctypes.PyDLL(name)  # Other threads wait, as under the bindings: not all of rpm is made for them.
-            for function, (result, arguments) in _FUNCTIONS.items():
-                found = getattr(library, function)
-                found.restype, found.argtypes = result, arguments
-        except (OSError, AttributeError):
+            # Other threads wait, as under the bindings: not all of rpm is made for them.
+            library = ctypes.PyDLL(name, use_errno=True)
+        except OSError:
             continue
+        missing = [function for function in (*_FUNCTIONS, _VERSION) if not hasattr(library, function)]
+        if missing:
+            lacking.append(f"{name} has no '{missing[0]}'")
+            continue
+        for function, types in _FUNCTIONS.items():
+            _declare(library, function, types)
         return name, library
-    raise ImportError(f"there is no {' or '.join(_SONAMES)}")
+    raise ImportError("; ".join(lacking) or f"there is no {' or '.join(_SONAMES)}")
+
+
+def _declare(library: ctypes.CDLL, function: str, types: tuple[object, tuple[object, ...]]) -> None:
+    found = getattr(library, function)
+    found.restype, found.argtypes = types
 
 
 SONAME, _rpm = _load()
-_read_package = ctypes.CDLL(SONAME).rpmReadPackageFile  # Other threads run meanwhile, as under the bindings.
-_read_package.restype, _read_package.argtypes = _READ_PACKAGE
+_concurrent = ctypes.CDLL(SONAME)
+_declare(_concurrent, "rpmReadPackageFile", _FUNCTIONS["rpmReadPackageFile"])
+_read_package = _concurrent.rpmReadPackageFile  # Other threads run meanwhile, as under the bindings.
 
-__version__ = (c_char_p.in_dll(_rpm, "RPMVERSION").value or b"").decode()
+__version__ = (c_char_p.in_dll(_rpm, _VERSION).value or b"").decode()
 _RPMVSF_NOSIGNATURES: Final = 0xC_0C00 | (1 << 12 if int(__version__.partition(".")[0]) >= 6 else 0)
 """Of any key; rpm 6 has one more."""
 
@@ -235,8 +249,13 @@ class TransactionSet:
         return keyring(_rpm.rpmtsGetKeyring(self._pointer, int(load)))
 
     def hdrFromFdno(self, number: int) -> hdr:  # noqa: N802  as in the bindings
-        """Read and verify the header of a package from an open file. Raises `error`."""
+        """Read and verify the header of a package from an open file.
+
+        Raises `error`, and OSError where the process has no file descriptor left.
+        """
         opened, header = _rpm.fdDup(number), c_void_p()
+        if not opened:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
         try:
             status = _read_package(self._pointer, opened, None, byref(header))
         finally:
@@ -248,9 +267,11 @@ class TransactionSet:
 
 
 def labelCompare(a: tuple[str, str, str], b: tuple[str, str, str]) -> int:  # noqa: N802  as in the bindings
-    """Compare two (epoch, version, release) as rpm does."""
+    """Compare two (epoch, version, release) as rpm does. Raises ValueError for an empty version."""
     left, right = (_rpm.rpmverNew(*(part.encode(errors="surrogateescape") for part in one)) for one in (a, b))
     try:
+        if not left or not right:  # `rpmverCmp` reads them without a look.
+            raise ValueError("invalid version")
         return int(_rpm.rpmverCmp(left, right))
     finally:
         _rpm.rpmverFree(left)

@@ -22,7 +22,7 @@ from pipeline.model.signing_key import AcceptedSignature, KeyFault, PackageTrust
 from pipeline.openpgp_packets import HASHES, MD5, RIPEMD160, SHA1, Signature, dearmor
 from pipeline.packages.rpm_file_layout import RpmFileLayout, package_damaged, read_rpm_layout
 from pipeline.packages.rpm_keyring import key_ids, make_keyring, readable_certificate
-from pipeline.packages.rpm_library import rpm
+from pipeline.packages.rpm_library import header_from_handle, rpm
 from pipeline.packages.signature_header import PackageSignature, read_signatures, with_one_signature
 from pipeline.process import run
 
@@ -148,7 +148,7 @@ def _ask_rpm(
         file.write(with_one_signature(path, layout, signature))
         file.seek(0)
         try:
-            transaction.hdrFromFdno(file.fileno())
+            header_from_handle(transaction, file.fileno(), path)
         except rpm.error as error:
             reason = str(error)
             unknown = "not available" in reason or "not trusted" in reason
@@ -189,7 +189,7 @@ def _open(path: Path) -> rpm.hdr:
     transaction.setVSFlags(rpm._RPMVSF_NOSIGNATURES)
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return transaction.hdrFromFdno(handle)
+        return header_from_handle(transaction, handle, path)
     except rpm.error as error:
         raise package_damaged(path, f"rpm cannot read its header: {error}") from error
     finally:

@@ -23,7 +23,7 @@ from pipeline.model.header import (
 from pipeline.model.package import NO_SOURCE_ARCH, SOURCE_ARCH, Nevra
 from pipeline.packages.package_signature import _PGP_SHA256
 from pipeline.packages.rpm_file_layout import package_damaged
-from pipeline.packages.rpm_library import rpm
+from pipeline.packages.rpm_library import header_from_handle, rpm
 
 _SCRIPT_EXPAND = 1 << 0
 _SCRIPT_QUERY_FORMAT = 1 << 1
@@ -116,7 +116,7 @@ def open_header(path: Path) -> rpm.hdr:
     transaction.setVSFlags(rpm._RPMVSF_NOSIGNATURES)
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return transaction.hdrFromFdno(handle)
+        return header_from_handle(transaction, handle, path)
     except rpm.error as error:
         raise package_damaged(path, f"rpm cannot read its header: {error}") from error
     finally:

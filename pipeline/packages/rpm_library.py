@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +23,7 @@ else:
             raise EnvironmentLacking(
                 "rpm-library-missing",
                 f"rpm's library cannot be loaded: {error}",
-                hint="install rpm (Debian and Fedora: the package 'rpm')",
+                hint="install rpm 4.16 to 6 (Debian and Fedora: the package 'rpm')",
             ) from error
 
 # rpm quotes packages to standard error as they are. What matters of that is in the errors that relbuild raises, which
@@ -37,4 +39,16 @@ def library_origin() -> str:
     return f"{rpm.SONAME} itself, as no bindings here are for Python {version}"
 
 
-__all__ = ["library_origin", "rpm"]
+def header_from_handle(transaction: rpm.TransactionSet, handle: int, path: Path) -> rpm.hdr:
+    """Read and verify the header of the package at `path` from its open file.
+
+    Raises rpm.error, and OSError where the process has no file descriptor left, which is no fault of the package.
+    """
+    try:
+        return transaction.hdrFromFdno(handle)
+    except OSError as error:  # rpm's library duplicates the handle; its bindings give no number.
+        number = error.errno or errno.EMFILE
+        raise OSError(number, os.strerror(number), str(path)) from error
+
+
+__all__ = ["header_from_handle", "library_origin", "rpm"]

@@ -12,7 +12,7 @@ def compare_evr(a: str, b: str) -> int:
     """Compare two `[epoch:]version[-release]` texts as rpm does.
 
     Returns -1, 0 or 1 as `a` is older than, the same as, or newer than `b`. A missing release equals any, as in rpm's
-    dependencies.
+    dependencies. An empty version, which rpm's library compares with none, counts as 0.
     """
     left, right = _split(a), _split(b)
     if not left[2] or not right[2]:
@@ -28,7 +28,7 @@ def _split(evr: str) -> tuple[str, str, str]:
     if not colon:
         epoch, rest = "0", evr
     version, _, release = rest.partition("-")
-    return epoch or "0", version, release
+    return epoch or "0", version or "0", release
 
 
 def library_version() -> str:

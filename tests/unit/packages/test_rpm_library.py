@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.machinery
 import json
+import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.packages import librpm, package_signature, rpm_bindings
+from pipeline.packages import compare_evr, librpm, package_signature, rpm_bindings, rpm_header
 from pipeline.packages.rpm_library import rpm
 from tests.support.real import real_folder
 
@@ -130,6 +133,40 @@ def opened(library: Any, package: Path) -> Any:
         return transaction.hdrFromFdno(file.fileno())
 
 
+@pytest.mark.parametrize(
+    ("older", "newer"), [("", "1-1"), ("1:", "1:1"), ("-1", "0-2"), ("0:-1", "1:"), ("", "1:"), ("-1", "0.1-1")]
+)
+@pytest.mark.parametrize("library", [librpm, rpm], ids=["the C library", "the bindings"])
+def test_an_empty_version_is_compared_as_0(
+    library: Any, older: str, newer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`rpmverNew` makes nothing of it, and `rpmverCmp` of nothing ends the process."""
+    monkeypatch.setattr("pipeline.packages.rpm_library.rpm", library)
+    assert (compare_evr(older, newer), compare_evr(newer, older), compare_evr(older, older)) == (-1, 1, 0)
+    for pair in (("0", "", "1"), ("0", "1", "1")), (("0", "1", "1"), ("0", "", "1")), (("0", "", ""), ("0", "", "")):
+        with pytest.raises(ValueError, match="invalid version"):
+            library.labelCompare(*pair)
+
+
+@pytest.mark.parametrize("library", [librpm, rpm], ids=["the C library", "the bindings"])
+def test_a_package_is_not_damaged_where_no_file_can_be_opened(
+    library: Any, packages: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (rpm_header, package_signature):
+        monkeypatch.setattr(module, "rpm", library)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for reads in (rpm_header.open_header, package_signature._open):
+        assert reads(packages[0])[rpm.RPMTAG_NAME], "with descriptors enough"
+        os.close(free := os.open(packages[0], os.O_RDONLY))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free + 1, limits[1]))
+        try:
+            with pytest.raises(OSError, match="Too many open files") as caught:
+                reads(packages[0])
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert (caught.value.errno, caught.value.filename) == (errno.EMFILE, str(packages[0]))
+
+
 @pytest.mark.parametrize("file", ["test_real_signatures.py", "test_package_signature.py"])
 def test_signatures_are_judged_alike_without_bindings(file: str) -> None:
     done = subprocess.run(
@@ -144,7 +181,7 @@ def test_signatures_are_judged_alike_without_bindings(file: str) -> None:
 
 NO_LIBRARY = """
 import ctypes
-def absent(name):
+def absent(name, **options):
     raise OSError(name)
 ctypes.PyDLL = absent
 from pipeline.packages import rpm_bindings
@@ -161,6 +198,21 @@ def test_without_any_library_the_doctor_says_what_to_install() -> None:
     found = {finding["name"]: finding for finding in json.loads(done.stdout)}["rpm's library"]
     assert not found["ok"] and "there is no librpm.so.10 or librpm.so.9" in found["detail"]
     assert "the package 'rpm'" in found["detail"] and done.returncode == 8 and not done.stderr
+
+
+def test_a_library_that_lacks_a_function_is_told_with_its_name() -> None:
+    code = (
+        "import ctypes, sys\n"
+        "class Old(ctypes.PyDLL):\n"
+        "    def __getattr__(self, name):\n"
+        "        if name == 'rpmReadPackageFile':\n"
+        "            raise AttributeError(name)\n"
+        "        return super().__getattr__(name)\n"
+        "ctypes.PyDLL = Old\n"
+        "import pipeline.packages.librpm\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert done.stderr.splitlines()[-1] == f"ImportError: {librpm.SONAME} has no 'rpmReadPackageFile'"
 
 
 def test_tags_that_rpm_6_renamed_are_read_by_number() -> None:
