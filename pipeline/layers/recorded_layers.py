@@ -140,6 +140,7 @@ class _Unpacking:
         if self.kinds.get(path) is None:
             return
         place = self.tree.root / path
+        self.tree.forget(path)
         if self.kinds[path] is not EntryKind.DIRECTORY:
             place.unlink()
             del self.kinds[path]

@@ -211,6 +211,7 @@ def _with_socket(context: CallContext, call: TracedCall, *, makes: bool) -> int 
             raise failure(errno.EADDRINUSE)
         context.parent_of(call, place)
         context.tree.changed.add(place.inside())
+        context.tree.records.purge()  # The kernel makes the socket: it must not get a removed file's record.
     else:
         place.existing()
     folder, _, last = place.host.rpartition("/")

@@ -18,6 +18,9 @@ from pipeline.sandbox.traced.tree_lookup import Place, TreeLookup, failure
 AT_FDCWD = -100
 AT_SYMLINK_NOFOLLOW, AT_REMOVEDIR, AT_SYMLINK_FOLLOW, AT_EMPTY_PATH = 0x100, 0x200, 0x400, 0x1000
 
+ProgramKey = tuple[int, int, int, int, int, tuple[str, ...]]
+"""A program's device, inode, times of content and of inode, size; and where a chroot has put who executes it."""
+
 
 @dataclass(slots=True)
 class CallContext:
@@ -25,7 +28,8 @@ class CallContext:
 
     `programs` is a folder for copies of programs that can be executed outside of the tree; `unsupported` says what a
     process asked for that cannot be done here, and would be in a container. `suspects` are files with set-id bits or
-    capabilities that were opened to write, with the digests of their content before.
+    capabilities that were opened to write, by device and inode: a path, and the digest of the content then. `copies`
+    are those in `programs`.
     """
 
     tree: RecordedTree
@@ -34,8 +38,8 @@ class CallContext:
     programs: str
     unsupported: str = ""
     handles: list[int] = field(default_factory=list)
-    suspects: dict[str, Digest] = field(default_factory=dict)
-    copies: dict[tuple[int, int, int], str] = field(default_factory=dict)
+    suspects: dict[tuple[int, int], tuple[str, Digest]] = field(default_factory=dict)
+    copies: dict[ProgramKey, str] = field(default_factory=dict)
 
     def at(self, call: TracedCall, folder: int | None, path: int, *, follow: bool = True) -> Place:
         """Look up the path in argument `path`, from the descriptor in argument `folder`, if any."""

@@ -37,6 +37,7 @@ class InodeRecords:
     user: int
     known: dict[tuple[int, int], InodeRecord] = field(default_factory=dict)
     lower: set[tuple[int, int]] = field(default_factory=set)
+    _gone: set[tuple[int, int]] = field(default_factory=set)
 
     def of(self, status: os.stat_result) -> InodeRecord:
         """Return the record of the file with this status."""
@@ -49,6 +50,27 @@ class InodeRecords:
         # As in a user namespace: what is the user's own is root's there, and anything else is nobody's.
         own = status.st_uid == self.user and not (stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode))
         return InodeRecord(mode) if own else InodeRecord(mode, _NOBODY, _NOBODY)
+
+    def created(self, status: os.stat_result, record: InodeRecord) -> None:
+        """Record what a new file has; its inode may have been another's."""
+        key = (status.st_dev, status.st_ino)
+        self.lower.discard(key)
+        self._gone.discard(key)
+        self.known[key] = record
+
+    def removed(self, status: os.stat_result) -> None:
+        """Take note that a file has no name any more.
+
+        It may be open still, and has its record until `purge`.
+        """
+        self.lower.discard((status.st_dev, status.st_ino))
+        self._gone.add((status.st_dev, status.st_ino))
+
+    def purge(self) -> None:
+        """Forget the records of removed files."""
+        for key in self._gone:
+            self.known.pop(key, None)
+        self._gone.clear()
 
     def set(self, status: os.stat_result, record: InodeRecord) -> None:
         """Record what the file with this status has."""

@@ -19,6 +19,7 @@ from pipeline.sandbox.traced.call_context import (
 from pipeline.sandbox.traced.recorded_tree import owned_by
 from pipeline.sandbox.traced.tracee import TracedCall
 from pipeline.sandbox.traced.tree_lookup import Place, failure
+from pipeline.sandbox.traced.written_files import settle
 
 _STAT = struct.Struct("<QQQIIIIQqqqQQQQQQ24x")
 """struct stat of x86_64 (asm/stat.h)."""
@@ -54,6 +55,7 @@ def _split(nanoseconds: int) -> tuple[int, int]:
 
 def _stat(context: CallContext, call: TracedCall, place: Place, buffer: int) -> int:
     found = place.existing()
+    settle(context, found, changes=False)
     mode, uid, gid = context.tree.records.as_in_image(found)
     data = _STAT.pack(
         found.st_dev,
@@ -77,6 +79,7 @@ def _stat(context: CallContext, call: TracedCall, place: Place, buffer: int) -> 
 
 def _statx(context: CallContext, call: TracedCall) -> int:
     found = _named(context, call, call.number(2)).existing()
+    settle(context, found, changes=False)
     mode, uid, gid = context.tree.records.as_in_image(found)
 
     def moment(nanoseconds: int) -> tuple[int, int, int]:
@@ -121,6 +124,7 @@ def _access(context: CallContext, call: TracedCall, place: Place, wanted: int) -
 
 def _chmod(context: CallContext, call: TracedCall, place: Place, mode: int) -> int:
     status = place.existing()
+    settle(context, status)
     record = context.tree.records.of(status)
     context.require_owner(call, record)
     if stat.S_ISLNK(status.st_mode):
@@ -140,6 +144,7 @@ def _chown(context: CallContext, call: TracedCall, place: Place, owners: int) ->
     status = place.existing()
     uid, gid = call.integer(owners), call.integer(owners + 1)
     uid, gid = (number if number == -1 else number & 0xFFFF_FFFF for number in (uid, gid))
+    settle(context, status)
     record = context.tree.records.of(status)
     credentials = call.tracee.credentials
     if not credentials.privileged:
@@ -248,6 +253,7 @@ def _set_attribute(context: CallContext, call: TracedCall, place: Place) -> int:
         # A list that says no more than the mode is what copying programs set; others fall back to the mode.
         raise failure(errno.EOPNOTSUPP)
     _require_storable(name, status)
+    settle(context, status)
     record = context.tree.records.of(status)
     context.require_owner(call, record)
     if name == _CAPABILITY and not call.tracee.credentials.privileged:
@@ -264,6 +270,7 @@ def _set_attribute(context: CallContext, call: TracedCall, place: Place) -> int:
 
 def _remove_attribute(context: CallContext, call: TracedCall, place: Place) -> int:
     name, status = _attribute_name(call), place.existing()
+    settle(context, status)
     record = context.tree.records.of(status)
     known = dict(record.xattrs)
     if name not in known:
@@ -284,6 +291,7 @@ def _replace_attributes(
 
 def _get_attribute(context: CallContext, call: TracedCall, place: Place) -> int:
     name, status = _attribute_name(call), place.existing()
+    settle(context, status, changes=False)
     value = dict(context.tree.records.of(status).xattrs).get(name)
     if value is None:
         raise failure(errno.ENODATA)
@@ -291,7 +299,9 @@ def _get_attribute(context: CallContext, call: TracedCall, place: Place) -> int:
 
 
 def _list_attributes(context: CallContext, call: TracedCall, place: Place) -> int:
-    names = [name for name, _ in context.tree.records.of(place.existing()).xattrs]
+    status = place.existing()
+    settle(context, status, changes=False)
+    names = [name for name, _ in context.tree.records.of(status).xattrs]
     return _fill(call, 1, b"".join(os.fsencode(name) + b"\0" for name in names))
 
 

@@ -8,7 +8,6 @@ import stat
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from pipeline.digest import digest_file
 from pipeline.sandbox.traced.call_context import (
     AT_FDCWD,
     AT_REMOVEDIR,
@@ -17,9 +16,17 @@ from pipeline.sandbox.traced.call_context import (
     Execute,
 )
 from pipeline.sandbox.traced.inode_records import InodeRecord, real_mode
+from pipeline.sandbox.traced.named_entries import (
+    made_name,
+    removed_name,
+    renamed_names,
+    require_not_mounted,
+    require_one_file_system,
+)
 from pipeline.sandbox.traced.syscall_numbers import SYSCALL_NUMBERS
 from pipeline.sandbox.traced.tracee import TracedCall
 from pipeline.sandbox.traced.tree_lookup import Place, failure
+from pipeline.sandbox.traced.written_files import lose_privileges, opened_to_write, removed, renamed, settle
 
 _O_TMPFILE = 0o20000000
 _O_PATH = 0o10000000
@@ -80,32 +87,8 @@ def _require_access(context: CallContext, call: TracedCall, place: Place, wanted
         status = context.tree.copy_up(place.path, status)
         if wanted & os.O_TRUNC:
             lose_privileges(context, status)
-        elif _privileged(context.tree.records.of(status)):
-            context.suspects.setdefault(place.path, digest_file(context.tree.root / place.path))
-
-
-def _privileged(record: InodeRecord) -> bool:
-    return bool(record.mode & (stat.S_ISUID | stat.S_ISGID) or dict(record.xattrs).get("security.capability"))
-
-
-def strip_written(context: CallContext) -> None:
-    """Take set-id bits and capabilities from files that a command has written to."""
-    for path, before in context.suspects.items():
-        place = context.tree.root / path
-        if place.is_file() and not place.is_symlink() and digest_file(place) != before:
-            lose_privileges(context, os.lstat(place))
-    context.suspects.clear()
-
-
-def lose_privileges(context: CallContext, status: os.stat_result) -> None:
-    """Take set-id bits and capabilities from a file that is written to, as the kernel does."""
-    record = context.tree.records.of(status)
-    mode = record.mode & ~stat.S_ISUID
-    if mode & stat.S_IXGRP:
-        mode &= ~stat.S_ISGID
-    kept = tuple(one for one in record.xattrs if one[0] != "security.capability")
-    if (mode, kept) != (record.mode, record.xattrs):
-        context.tree.records.set(status, InodeRecord(mode, record.uid, record.gid, kept))
+        else:
+            opened_to_write(context, place.path, status)
 
 
 def _openat(context: CallContext, call: TracedCall) -> int | None:
@@ -153,10 +136,12 @@ def _symlink(context: CallContext, call: TracedCall, target: str, place: Place) 
     return 0
 
 
-def _remove(context: CallContext, call: TracedCall, place: Place, *, directory: bool) -> int:
-    place.existing()
+def _remove(context: CallContext, call: TracedCall, folder: int | None, path: int, *, directory: bool) -> int:
+    place = removed_name(context, call, folder, path, directory=directory)
     context.parent_of(call, place)
+    settle(context, place.existing())
     (os.rmdir if directory else os.unlink)(place.host)
+    removed(context, place.existing())
     context.tree.changed.add(place.inside())
     return 0
 
@@ -168,13 +153,16 @@ def _link(context: CallContext, call: TracedCall, source: Place, place: Place) -
     named = source.path
     if named is None:
         raise failure(errno.EXDEV)
+    require_one_file_system(named, path)
+    settle(context, status)
     context.tree.copy_up(named, status)
     os.link(context.tree.root / named, place.host, follow_symlinks=False)
     context.tree.changed.add(path)
     return 0
 
 
-def _rename(context: CallContext, call: TracedCall, source: Place, place: Place, flags: int = 0) -> int:
+def _rename(context: CallContext, call: TracedCall, names: tuple[Place, Place], flags: int = 0) -> int:
+    source, place = names
     status = source.existing()
     if flags & ~(_RENAME_NOREPLACE | _RENAME_EXCHANGE):
         raise failure(errno.EINVAL)
@@ -186,11 +174,16 @@ def _rename(context: CallContext, call: TracedCall, source: Place, place: Place,
     old, new = source.inside(), place.inside()
     for one in (source, place):
         context.parent_of(call, one)
+        require_not_mounted(one.inside())
     if stat.S_ISDIR(status.st_mode) and (status.st_dev, status.st_ino) in context.tree.records.lower:
         raise failure(errno.EXDEV)  # As in an overlay without redirects.
     context.tree.copy_up(old, status)
     context.tree.touch(old)
+    settle(context, status)
     os.rename(source.host, place.host)
+    if place.status is not None and not os.path.samestat(status, place.status):
+        removed(context, place.status)
+    renamed(context, old, new)
     context.tree.touch(new)
     return 0
 
@@ -260,25 +253,25 @@ PATH_CALLS: Mapping[str, Execute] = MappingProxyType(
         "open": _open_old,
         "openat": _openat,
         "creat": _creat,
-        "mkdir": lambda x, c: _mkdir(x, c, x.at(c, None, 0, follow=False), c.number(1)),
-        "mkdirat": lambda x, c: _mkdir(x, c, x.at(c, 0, 1, follow=False), c.number(2)),
-        "mknod": lambda x, c: _mknod(x, c, x.at(c, None, 0, follow=False), c.number(1)),
-        "mknodat": lambda x, c: _mknod(x, c, x.at(c, 0, 1, follow=False), c.number(2)),
-        "symlink": lambda x, c: _symlink(x, c, c.text(0), x.at(c, None, 1, follow=False)),
-        "symlinkat": lambda x, c: _symlink(x, c, c.text(0), x.at(c, 1, 2, follow=False)),
-        "unlink": lambda x, c: _remove(x, c, x.at(c, None, 0, follow=False), directory=False),
-        "rmdir": lambda x, c: _remove(x, c, x.at(c, None, 0, follow=False), directory=True),
-        "unlinkat": lambda x, c: _remove(x, c, x.at(c, 0, 1, follow=False), directory=bool(c.number(2) & AT_REMOVEDIR)),
-        "link": lambda x, c: _link(x, c, x.at(c, None, 0, follow=False), x.at(c, None, 1, follow=False)),
+        "mkdir": lambda x, c: _mkdir(x, c, made_name(x, c, None, 0, directory=True), c.number(1)),
+        "mkdirat": lambda x, c: _mkdir(x, c, made_name(x, c, 0, 1, directory=True), c.number(2)),
+        "mknod": lambda x, c: _mknod(x, c, made_name(x, c, None, 0), c.number(1)),
+        "mknodat": lambda x, c: _mknod(x, c, made_name(x, c, 0, 1), c.number(2)),
+        "symlink": lambda x, c: _symlink(x, c, c.text(0), made_name(x, c, None, 1)),
+        "symlinkat": lambda x, c: _symlink(x, c, c.text(0), made_name(x, c, 1, 2)),
+        "unlink": lambda x, c: _remove(x, c, None, 0, directory=False),
+        "rmdir": lambda x, c: _remove(x, c, None, 0, directory=True),
+        "unlinkat": lambda x, c: _remove(x, c, 0, 1, directory=bool(c.number(2) & AT_REMOVEDIR)),
+        "link": lambda x, c: _link(x, c, x.at(c, None, 0, follow=False), made_name(x, c, None, 1)),
         "linkat": lambda x, c: _link(
             x,
             c,
             x.at(c, 0, 1, follow=bool(c.number(4) & AT_SYMLINK_FOLLOW)),
-            x.at(c, 2, 3, follow=False),
+            made_name(x, c, 2, 3),
         ),
-        "rename": lambda x, c: _rename(x, c, x.at(c, None, 0, follow=False), x.at(c, None, 1, follow=False)),
-        "renameat": lambda x, c: _rename(x, c, x.at(c, 0, 1, follow=False), x.at(c, 2, 3, follow=False)),
-        "renameat2": lambda x, c: _rename(x, c, x.at(c, 0, 1, follow=False), x.at(c, 2, 3, follow=False), c.number(4)),
+        "rename": lambda x, c: _rename(x, c, renamed_names(x, c, (None, 0), (None, 1))),
+        "renameat": lambda x, c: _rename(x, c, renamed_names(x, c, (0, 1), (2, 3))),
+        "renameat2": lambda x, c: _rename(x, c, renamed_names(x, c, (0, 1), (2, 3)), c.number(4)),
         "truncate": _truncate,
         "chdir": _chdir,
         "chroot": _chroot,

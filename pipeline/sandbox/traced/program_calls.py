@@ -114,7 +114,9 @@ def _pointers(call: TracedCall, before: list[str], at: int) -> bytes:
 def _runnable(context: CallContext, call: TracedCall, place: Place) -> str:
     """Return the path of the machine from which a program is executed as it is in the tree."""
     status = place.existing()
-    key = (status.st_dev, status.st_ino, status.st_mtime_ns)
+    # Files of layers have whole seconds, and an inode may be another file's later: only its own time tells them apart.
+    times = (status.st_mtime_ns, status.st_ctime_ns)
+    key = (status.st_dev, status.st_ino, *times, status.st_size, call.tracee.root)
     known = context.copies.get(key)
     if known is not None:
         return known

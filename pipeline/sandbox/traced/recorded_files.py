@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import stat
 from collections.abc import Iterable
 
 from pipeline.lazy_dataclasses import dataclass
@@ -37,6 +38,7 @@ class RecordedFiles(RootFs):
         mtime: int | None = None,
     ) -> None:
         """Write a regular file at `path` atomically; see `RootFs`."""
+        self._forget_file(path)
         RootFs.write_file(self, path, content, mode=mode, uid=uid, gid=gid, mtime=mtime)
         self.tree.changed.add(self._canonical(path))
 
@@ -45,6 +47,7 @@ class RecordedFiles(RootFs):
         status = RootFs.stat(self, existing, follow=False)
         if status is not None:
             self.tree.copy_up(self._canonical(existing), status)
+        self._forget_file(path)
         RootFs.link(self, path, existing)
         self.tree.changed.add(self._canonical(path))
 
@@ -57,13 +60,21 @@ class RecordedFiles(RootFs):
 
     def symlink(self, path: str, target: str, *, uid: int = 0, gid: int = 0, mtime: int | None = None) -> None:
         """Put a symlink at `path`; see `RootFs`."""
+        self._forget_file(path)
         RootFs.symlink(self, path, target, uid=uid, gid=gid, mtime=mtime)
         self.tree.changed.add(self._canonical(path))
 
     def remove(self, path: str) -> bool:
         """Remove the file, symlink or directory at `path`; see `RootFs`."""
         self.tree.touch(self._canonical(path))
+        self.tree.forget(self._canonical(path))
         return RootFs.remove(self, path)
+
+    def _forget_file(self, path: str) -> None:
+        """Forget the record of a file that is to be replaced."""
+        found = RootFs.stat(self, path, follow=False)
+        if found is not None and not stat.S_ISDIR(found.st_mode):
+            self.tree.forget(self._canonical(path))
 
     def _canonical(self, path: str) -> str:
         folder, name = posixpath.split(path.rstrip("/"))
@@ -72,10 +83,12 @@ class RecordedFiles(RootFs):
     def _own(self, handle: int, uid: int, gid: int, mode: int, *, directory: bool) -> None:
         os.fchmod(handle, real_mode(mode, directory=directory))
         status = os.fstat(handle)
-        # A file is new here, and its inode may have been another's before.
-        kept = self.tree.records.of(status).xattrs if directory else ()
-        self.tree.records.set(status, InodeRecord(mode & 0o7777, uid, gid, kept))
+        if directory:
+            # It may have been there before; the record of a removed one is forgotten.
+            self.tree.records.change(status, mode=mode & 0o7777, uid=uid, gid=gid)
+        else:
+            self.tree.records.created(status, InodeRecord(mode & 0o7777, uid, gid))
 
     def _own_link(self, name: str, folder: int, uid: int, gid: int) -> None:
         status = os.stat(name, dir_fd=folder, follow_symlinks=False)
-        self.tree.records.set(status, InodeRecord(0o777, uid, gid))
+        self.tree.records.created(status, InodeRecord(0o777, uid, gid))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import stat
+from collections import Counter
 from dataclasses import field
 from pathlib import Path
 
@@ -26,10 +27,25 @@ class RecordedTree:
 
     def created(self, path: str, record: InodeRecord) -> None:
         """Record a new file at a path in the image."""
-        status = os.lstat(self.root / path)
-        self.records.set(status, record)
-        self.records.lower.discard((status.st_dev, status.st_ino))  # Its inode may have been another's.
+        self.records.created(os.lstat(self.root / path), record)
         self.changed.add(path)
+
+    def forget(self, path: str) -> None:
+        """Forget the records of all files that are gone without the names at a path and below it.
+
+        It is called before these are removed, while no command runs.
+        """
+        host = self.root / path
+        if not os.path.lexists(host):
+            return
+        names: Counter[tuple[int, int]] = Counter()
+        for place in (host, *(host.rglob("*") if host.is_dir() and not host.is_symlink() else ())):
+            status = place.lstat()
+            key = (status.st_dev, status.st_ino)
+            names[key] += 1
+            if stat.S_ISDIR(status.st_mode) or names[key] >= status.st_nlink:
+                self.records.removed(status)
+        self.records.purge()
 
     def touch(self, path: str) -> None:
         """Take note of a change at a path, and of what is below it."""

@@ -22,16 +22,14 @@ from pipeline.sandbox.build_container import BuildLimits, CommandResult
 from pipeline.sandbox.entry_program import require_entry_program
 from pipeline.sandbox.output import Capture
 from pipeline.sandbox.runtime_bundle import DEFAULT_PATH, ProcessPlan
-from pipeline.sandbox.traced.call_context import CallContext
+from pipeline.sandbox.traced.call_context import CallContext, ProgramKey
 from pipeline.sandbox.traced.inode_records import InodeRecord
+from pipeline.sandbox.traced.named_entries import SESSION_FOLDERS
 from pipeline.sandbox.traced.recorded_files import RecordedFiles
 from pipeline.sandbox.traced.recorded_tree import RecordedTree
 from pipeline.sandbox.traced.tracee import Tracee
 from pipeline.sandbox.traced.tracer import TracedCommand
 from pipeline.sandbox.traced.tree_lookup import DEVICES, TreeLookup
-
-_MOUNTED = {"run": 0o755, "tmp": 0o1777, "dev": 0o755, "proc": 0o555}
-"""Directories that are the session's while a command runs, and their modes."""
 
 _DEVICE_LINKS = {
     "fd": "/proc/self/fd",
@@ -50,7 +48,7 @@ class TracedSession:
     folder: Path
     limits: BuildLimits
     architecture: str = ""
-    _copies: dict[tuple[int, int, int], str] = field(default_factory=dict)
+    _copies: dict[ProgramKey, str] = field(default_factory=dict)
 
     @property
     def shift(self) -> int:
@@ -86,7 +84,7 @@ class TracedSession:
         See `BuildSession.run`. Memory is limited for each process, not for all together. Raises EnvironmentLacking
         `tracing-refused` where processes cannot be traced.
         """
-        for point in _MOUNTED:
+        for point in SESSION_FOLDERS:
             if self.files.stat(point, follow=False) is not None:
                 self.files.require_mount_point(f"/{point}")
         variables = {"PATH": DEFAULT_PATH, "HOME": "/root", "LANG": "C.UTF-8", **(environment or {})}
@@ -164,19 +162,19 @@ class TracedSession:
         """Put the session's directories into the place of the image's, while a command runs."""
         root, aside, mounted = self.tree.root, self.folder / "aside", self.folder / "mounted"
         times = root.stat()
-        for name in _MOUNTED:
+        for name in SESSION_FOLDERS:
             if (root / name).exists():
                 (root / name).rename(aside / name)
             (mounted / name).rename(root / name)
         try:
             yield
         finally:
-            for name in _MOUNTED:
+            for name in SESSION_FOLDERS:
                 (root / name).rename(mounted / name)
                 if (aside / name).exists():
                     (aside / name).rename(root / name)
             os.utime(root, ns=(times.st_atime_ns, times.st_mtime_ns))
-            self.tree.changed -= {path for path in self.tree.changed if path.split("/", 1)[0] in _MOUNTED}
+            self.tree.changed -= {path for path in self.tree.changed if path.split("/", 1)[0] in SESSION_FOLDERS}
 
 
 @contextlib.contextmanager
@@ -189,7 +187,7 @@ def traced_session(
     """
     for name in ("aside", "mounted", "programs"):
         (folder / name).mkdir()
-    for name, mode in _MOUNTED.items():
+    for name, mode in SESSION_FOLDERS.items():
         place = folder / "mounted" / name
         place.mkdir(mode=0o755)
         tree.records.set(place.lstat(), InodeRecord(mode))

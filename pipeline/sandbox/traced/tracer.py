@@ -20,11 +20,12 @@ from pipeline.sandbox.traced import ptrace
 from pipeline.sandbox.traced.account_calls import ACCOUNT_CALLS
 from pipeline.sandbox.traced.call_context import CallContext, Execute
 from pipeline.sandbox.traced.metadata_calls import METADATA_CALLS
-from pipeline.sandbox.traced.path_calls import PATH_CALLS, strip_written
+from pipeline.sandbox.traced.path_calls import PATH_CALLS
 from pipeline.sandbox.traced.program_calls import PROGRAM_CALLS
 from pipeline.sandbox.traced.syscall_filter import filter_program
 from pipeline.sandbox.traced.syscall_numbers import SYSCALL_NUMBERS
 from pipeline.sandbox.traced.tracee import ProcessIds, ScratchNeeded, TracedCall, Tracee
+from pipeline.sandbox.traced.written_files import strip_written
 
 _CALLS: Mapping[str, Execute] = {**PATH_CALLS, **METADATA_CALLS, **ACCOUNT_CALLS, **PROGRAM_CALLS}
 _BY_NUMBER = {SYSCALL_NUMBERS[name]: execute for name, execute in _CALLS.items()}
@@ -89,7 +90,11 @@ class TracedCommand:
         except BaseException as error:
             self.failed = error  # Its processes are killed with this thread (PTRACE_O_EXITKILL).
         finally:
-            strip_written(self.context)
+            try:
+                strip_written(self.context)
+            except OSError as error:
+                self.failed = self.failed or error
+            self.context.tree.records.purge()
             for tracee in self.context.tracees.values():
                 tracee.close()
             for handle in self.context.handles:

@@ -63,6 +63,16 @@ su -s /bin/sh u -c 'chown root /home/u/f; chmod 600 /home/u/f; echo hi > /home/u
 usermod -c comment -s /bin/false u; passwd -l u; groupmod -n hh gg; gpasswd -a u root; echo $?
 """
 
+EDGES = r"""
+rmdir /run; rm -rf /tmp; mv /run /srv/run; mkdir /srv/m; mv -T /srv/m /tmp; ls -d /tmp /run
+cd /srv; echo a > f; mkdir e; ln -s e link; mv f new/; ln -s x nl/; rmdir link/; rmdir e/.; mkdir link/; rm f/; ls
+echo t > /tmp/t; ln /tmp/t t; mv /tmp/t t; cat t; mv t /dev/shm/t && cat /dev/shm/t
+cp /bin/true su; chmod 4755 su; echo b >> su; chmod 4755 su; stat -c %a su
+chmod 4755 su; echo b >> su; mv su su2; stat -c %a su2; chmod 6755 su2; echo b >> su2; ln su2 su3; stat -c %a su3
+chmod 4755 su3; exec 5>>su3; stat -c %a su3; echo c >&5; stat -c %a su3; exec 5>&-
+cp -p /bin/true m1; cp -p /bin/false m2; touch -d @5 m1 m2; ./m1; echo $?; rm m1; cp -p m2 m1; ./m1; echo $?
+"""
+
 
 @pytest.fixture(scope="module")
 def base(recipes: Path, build_env: BuildEnvironment, tmp_path_factory: pytest.TempPathFactory) -> BuildResult:
@@ -109,7 +119,7 @@ def run(
     return act
 
 
-@pytest.mark.parametrize("script", [OWNERS, TREE, ACCOUNTS], ids=["owners", "tree", "accounts"])
+@pytest.mark.parametrize("script", [OWNERS, TREE, ACCOUNTS, EDGES], ids=["owners", "tree", "accounts", "edges"])
 def test_a_traced_script_does_what_it_does_in_a_container(
     run: Callable[[SandboxRegistry | None, str], Told], build_env: BuildEnvironment, script: str
 ) -> None:
