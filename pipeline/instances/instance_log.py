@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -18,28 +19,53 @@ _PAUSE = 0.1
 
 
 class LogFile:
-    """A writer of an instance's output to `log`, which becomes `log.1` when it is full."""
+    """A writer of an instance's output to `log`, which becomes `log.1` when it is full.
+
+    What cannot be written (a full disk) is counted and left out; once there is room again, a line says how much.
+    """
 
     def __init__(self, folder: Path, limit: int = LOG_FILE_LIMIT) -> None:
         self._folder, self._limit = folder, limit
-        self._file = self._open()
-        self._size = 0
+        self._size = self._missed = 0
+        self._file: BinaryIO | None = self._open()
 
     def __call__(self, piece: bytes) -> None:
         """Append a piece of output."""
-        if self._size and self._size + len(piece) > self._limit:
-            self._file.close()
-            (self._folder / _NEWEST).rename(self._folder / _OLDER)
-            self._file, self._size = self._open(), 0
-        self._file.write(piece)
-        self._size += len(piece)
+        written = 0
+        try:
+            if self._missed:
+                note = f"\n[relbuild: {self._missed} bytes not kept: the log could not be written]\n".encode()
+                if self._append(note) < len(note):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                self._missed = 0
+            if self._size and self._size + len(piece) > self._limit:
+                self._rotate()
+            while written < len(piece):
+                written += self._append(piece[written:])
+        except OSError:
+            self._missed += len(piece) - written
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _append(self, piece: bytes) -> int:
+        if self._file is None:  # Could not be opened after the last one was full.
+            self._file = self._open()
+        count = self._file.write(piece) or 0
+        self._size += count
+        return count
+
+    def _rotate(self) -> None:
+        self.close()
+        (self._folder / _NEWEST).rename(self._folder / _OLDER)
+        self._file = self._open()
 
     def _open(self) -> BinaryIO:
         handle = os.open(self._folder / _NEWEST, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._size = os.fstat(handle).st_size
         return os.fdopen(handle, "wb", buffering=0)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import pytest
 
@@ -59,6 +62,48 @@ def test_one_that_is_followed_loses_nothing_when_the_file_changes(log: LogFile, 
     alive.clear()
     reader.join(10)
     assert bytes(seen) == b"before\n" + b"".join(b"%030d\n" % number for number in range(12))
+
+
+class FullDisk:
+    """A file on a disk that has room for some bytes."""
+
+    def __init__(self, file: BinaryIO, room: int) -> None:
+        self.file, self.room = file, room
+
+    def write(self, piece: bytes) -> int:
+        if not self.room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written = self.file.write(piece[: self.room])
+        self.room -= written
+        return written
+
+    def close(self) -> None:
+        self.file.close()
+
+
+def test_what_a_full_disk_did_not_take_is_counted_and_said_later(log: LogFile, tmp_path: Path) -> None:
+    disk = FullDisk(cast(BinaryIO, log._file), room=4)
+    log._file = cast(BinaryIO, disk)
+    log(b"kept and not kept\n")
+    log(b"not kept\n")
+    disk.room = 1000
+    log(b"kept again\n")
+    text = b"".join(read_log(tmp_path))
+    assert text == b"kept\n[relbuild: 23 bytes not kept: the log could not be written]\nkept again\n"
+
+
+def test_a_log_whose_next_file_cannot_be_made_is_made_later(tmp_path: Path) -> None:
+    folder = tmp_path / "instance"
+    folder.mkdir()
+    log = LogFile(folder, limit=10)
+    log(b"123456789\n")
+    folder.rename(tmp_path / "away")
+    log(b"lost\n")
+    (tmp_path / "away").rename(folder)
+    log(b"found\n")
+    log.close()
+    assert b"[relbuild: 5 bytes not kept" in b"".join(read_log(folder))
+    assert b"".join(read_log(folder)).endswith(b"found\n")
 
 
 def test_a_log_that_is_not_there_is_empty(tmp_path: Path) -> None:
