@@ -202,7 +202,15 @@ def _mount() -> None:
 
 
 def _forward_signals(child: int) -> NoReturn:
-    """Forward signals to `child`, reap all children, and exit with its status."""
+    """Forward signals to `child`, reap all children, and exit with its status.
+
+    The process prints and reads nothing: it leaves its standard streams and its working directory, or a detached `run`
+    would hold open those of the process that started it.
+    """
+    os.chdir("/")
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(nothing, stream)
     watched = {signal.SIGCHLD, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP}
     signal.pthread_sigmask(signal.SIG_BLOCK, watched)
     while True:

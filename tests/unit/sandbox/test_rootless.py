@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import pwd
+import select
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -89,3 +92,37 @@ class TestUntracked:
     def test_a_pid_file_that_leads_nowhere_is_nothing(self, tmp_path: Path, text: str) -> None:
         (tmp_path / "pid").write_text(text)
         assert container_pids(tmp_path) == set()
+
+
+_WAITING = """
+import os
+from pipeline.sandbox import rootless
+child = os.fork()
+if child:
+    rootless._forward_signals(child)
+os.close(1)
+os.close(2)
+os.read(0, 1)
+os._exit(7)
+"""
+
+
+def test_the_process_that_only_waits_holds_no_streams_and_no_working_directory(tmp_path: Path) -> None:
+    # What `$(relbuild run -d …)` reads ends once relbuild itself has left its streams.
+    with subprocess.Popen(
+        [sys.executable, "-c", _WAITING],
+        cwd=tmp_path,
+        env={"PYTHONPATH": os.pathsep.join(sys.path)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as waiting:
+        assert waiting.stdin is not None and waiting.stdout is not None
+        try:
+            assert select.select([waiting.stdout], [], [], 30)[0]
+            assert waiting.stdout.read() == b""
+            assert waiting.poll() is None
+            assert Path(f"/proc/{waiting.pid}/cwd").readlink() == Path("/")
+        finally:
+            waiting.stdin.close()
+        assert waiting.wait(30) == 7
