@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import field, replace
 from pathlib import Path
@@ -210,6 +211,10 @@ class RunOptions:
     name: str = ""
 
 
+_STOP_SLICE = 0.1
+"""Seconds between looks whether instances that stop are to be killed sooner."""
+
+
 @dataclass(frozen=True, slots=True)
 class ImageRun:
     """Instances that run for a person. `ports`: for each instance, (host, container)."""
@@ -225,13 +230,16 @@ class ImageRun:
                 return instance.wait(timeout) is not None and all(not other.alive for other in self.instances)
         return True
 
-    def stop(self, within: float = STOP_TIMEOUT) -> None:
-        """Send all of them the image's stop signal, and kill what still runs after `within` seconds."""
-        # Here and not above: a build that launches nothing does not need it.
-        from concurrent.futures import ThreadPoolExecutor
+    def stop(self, within: Callable[[], float] = lambda: STOP_TIMEOUT) -> None:
+        """Send all the image's stop signal, and kill what still runs after `within()` seconds.
 
-        with ThreadPoolExecutor(max_workers=len(self.instances), thread_name_prefix="stop") as pool:
-            list(pool.map(lambda instance: instance.stop(self.stop_signal, within), self.instances))
+        `within` is asked again while they stop: somebody may want it sooner.
+        """
+        began = time.monotonic()
+        for instance in self.instances:
+            instance.stop(self.stop_signal, 0.0)
+        while (left := began + within() - time.monotonic()) > 0 and not self.wait(min(left, _STOP_SLICE)):
+            pass
         for instance in self.instances:
             if instance.alive:
                 instance.kill()

@@ -12,9 +12,10 @@ from types import FrameType
 class StopRequest:
     """A signal handler that stops instances cleanly, as do requests of other commands.
 
-    Once instances run that can be stopped cleanly (`armed`), the first Ctrl-C or SIGTERM sets `asked`, and the next one
-    interrupts. Before that, the first one interrupts. `within`: milliseconds until they are killed, if another command
-    asked for that.
+    Once instances run that can be stopped cleanly (`armed`), the first Ctrl-C or SIGTERM sets `asked`, and a Ctrl-C
+    after it interrupts. Another SIGTERM does not: who ends all processes of a unit sends it several times to this one,
+    since an ordinary user's outer processes pass it on. Before that, the first one interrupts. `within`: milliseconds
+    until they are killed, if another command asked for that.
     """
 
     def __init__(self) -> None:
@@ -23,7 +24,7 @@ class StopRequest:
         self.within: int | None = None
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        if not self.armed or self.asked.is_set():
+        if not self.armed or (self.asked.is_set() and number == signal.SIGINT):
             raise KeyboardInterrupt
         self.asked.set()
 
@@ -34,9 +35,10 @@ class StopRequest:
     def ask(self, within: int | None) -> None:
         """Ask for a clean stop, as a signal does.
 
-        `within`: milliseconds until the kill; None: the usual ones.
+        `within`: milliseconds until the kill; None: as asked before, else the usual ones.
         """
-        self.within = within
+        if within is not None:
+            self.within = within
         self.asked.set()
 
 

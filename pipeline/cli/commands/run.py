@@ -216,12 +216,22 @@ def _hosting(
 
 
 def _logging(hosted: HostedInstance | None, follower: Follower) -> Callable[[str, bytes], None]:
-    """Return a function that keeps the output of a hosted instance, and shows it."""
+    """Return a function that keeps the output of a hosted instance, and shows it.
+
+    If it can no longer be shown (a closed terminal), it is still kept.
+    """
+    if hosted is None:
+        return follower
+    shown = True
 
     def follow(name: str, piece: bytes) -> None:
-        if hosted is not None:
-            hosted.log(piece)
-        follower(name, piece)
+        nonlocal shown
+        hosted.log(piece)
+        try:
+            if shown:
+                follower(name, piece)
+        except (OSError, ValueError):
+            shown = False
 
     return follow
 
@@ -249,27 +259,27 @@ def wait_for_run(run: ImageRun, *, shell: bool, stopping: StopRequest, within: i
     `within`: milliseconds that they get to stop. Returns the exit code.
     """
     stopping.armed = True
-    if shell and not stopping.asked.is_set():
-        print_lines(f"shell in {run.instances[0].name}; leaving the shell stops the instance")
-        open_shell(run.instances[0])
-    else:
-        while not stopping.asked.is_set() and not run.wait(_POLL_INTERVAL):
-            pass
-    return _stop(run, (within if stopping.within is None else stopping.within) / 1000)
-
-
-def _stop(run: ImageRun, within: float) -> int:
-    living = [instance.name for instance in run.instances if instance.alive]
-    if living:
-        print_lines(f"stopping {', '.join(living)} with {run.stop_signal or 'SIGTERM'} (press Ctrl-C again to kill)")
-        try:
-            run.stop(within)
-        except KeyboardInterrupt:
-            for instance in run.instances:
-                instance.kill()
+    try:
+        if shell and not stopping.asked.is_set():
+            print_lines(f"shell in {run.instances[0].name}; leaving the shell stops the instance")
+            open_shell(run.instances[0])
+        else:
+            while not stopping.asked.is_set() and not run.wait(_POLL_INTERVAL):
+                pass
+        _stop(run, lambda: (within if stopping.within is None else stopping.within) / 1000)
+    except KeyboardInterrupt:
+        for instance in run.instances:
+            instance.kill()
     for instance in run.instances:
         print_lines(f"{instance.name} ended with exit code {instance.exit_code}")
     return run.exit_code
+
+
+def _stop(run: ImageRun, within: Callable[[], float]) -> None:
+    living = [instance.name for instance in run.instances if instance.alive]
+    if living:
+        print_lines(f"stopping {', '.join(living)} with {run.stop_signal or 'SIGTERM'} (press Ctrl-C again to kill)")
+        run.stop(within)
 
 
 def run_as_lines(run: ImageRun) -> Iterator[str]:

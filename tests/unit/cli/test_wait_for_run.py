@@ -1,0 +1,103 @@
+"""The end of `run`: by itself, by a signal, by a request of another command."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import cast
+
+import pytest
+
+from pipeline.cli.commands.run import _logging, wait_for_run
+from pipeline.cli.log_follower import Follower
+from pipeline.cli.stop_request import StopRequest, stopped_by_signals
+from pipeline.instances import HostedInstance
+from pipeline.launch import ImageRun
+from pipeline.sandbox import Instance
+
+
+@dataclass
+class OneInstance:
+    """A run of one instance, which ends when it is killed, or is stopped and gets SIGINT."""
+
+    send: tuple[int, ...] = ()
+    during_stop: tuple[int, ...] = ()
+    name: str = "x-1"
+    stop_signal: str = ""
+    alive: bool = True
+    exit_code: int = 0
+    stops: list[float] = field(default_factory=list)
+
+    @property
+    def instances(self) -> tuple[OneInstance, ...]:
+        return (self,)
+
+    def wait(self, timeout: float) -> bool:
+        for number in self.send:
+            os.kill(os.getpid(), number)
+        return False
+
+    def stop(self, within: Callable[[], float]) -> None:
+        self.stops.append(within())
+        for number in self.during_stop:
+            os.kill(os.getpid(), number)
+
+    def kill(self) -> None:
+        self.alive, self.exit_code = False, 137
+
+
+def waited(run: OneInstance, stopping: StopRequest) -> int:
+    return wait_for_run(cast(ImageRun, run), shell=False, stopping=stopping, within=2000)
+
+
+def test_a_second_sigterm_kills_nothing() -> None:
+    run = OneInstance(send=(signal.SIGTERM, signal.SIGTERM), during_stop=(signal.SIGTERM,))
+    with stopped_by_signals() as stopping:
+        assert waited(run, stopping) == 0
+    assert run.stops == [2.0]
+
+
+@pytest.mark.parametrize(
+    ("send", "during_stop"),
+    [((signal.SIGINT, signal.SIGINT), ()), ((signal.SIGINT,), (signal.SIGINT,)), ((signal.SIGTERM, signal.SIGINT), ())],
+)
+def test_a_second_ctrl_c_kills_wherever_it_comes(send: tuple[int, ...], during_stop: tuple[int, ...]) -> None:
+    run = OneInstance(send=send, during_stop=during_stop)
+    with stopped_by_signals() as stopping:
+        assert waited(run, stopping) == 137
+
+
+def test_a_stronger_stop_is_heard_while_a_weaker_one_waits() -> None:
+    stopping = StopRequest()
+    stopping.ask(60_000)
+
+    class Deaf:
+        name, alive, exit_code = "x-1", True, 0
+
+        def stop(self, stop_signal: str, within: float) -> None:
+            assert within == 0.0
+
+        def wait(self, timeout: float) -> None:
+            stopping.ask(0)
+
+        def kill(self) -> None:
+            self.alive, self.exit_code = False, 137
+
+    run = ImageRun((cast(Instance, Deaf()),), ((),), "SIGTERM")
+    assert wait_for_run(run, shell=False, stopping=stopping, within=2000) == 137
+
+
+def test_output_that_can_no_longer_be_shown_is_still_kept() -> None:
+    kept: list[bytes] = []
+
+    class ClosedTerminal(Follower):
+        def __call__(self, name: str, piece: bytes) -> None:
+            raise BrokenPipeError
+
+    hosted = HostedInstance(*cast("tuple[HostedInstance, ...]", (None, None, kept.append, None)))  # type: ignore[arg-type]
+    follow = _logging(hosted, ClosedTerminal())
+    follow("x-1", b"one")
+    follow("x-1", b"two")
+    assert kept == [b"one", b"two"]
