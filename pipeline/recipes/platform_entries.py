@@ -7,6 +7,7 @@ built on that platform; one without `platforms` is the same on all.
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +27,10 @@ from pipeline.recipes.requests import requested_name
 from pipeline.recipes.schema import LocalPackageDocument
 
 _DIGITS = re.compile(r"\d+")
+_MISSPELLED_LETTERS = 5
+"""Letters that a name has at least if it counts as misspelled: shorter ones are near to those of other families."""
+_MISSPELLED_SIMILARITY = 0.8
+"""Similarity to a known name from which on a name counts as misspelled: one letter of five, or two exchanged."""
 _PACKAGE_KEYS = tuple(
     (kind.name, name)
     for kind in CHECK_KINDS
@@ -118,15 +123,25 @@ def _fitting(
             f"choose a platform of {', '.join(others)}" if others else "choose another recipe",
         )
         return
+    if platforms is not None:
+        _check_add_ons(source, fitting, families, platforms, problems)
     for name in fitting:
         entry = entries[name]
-        for index, add_on in enumerate(entry.add_ons or () if platforms else ()):
-            found = fitting_repositories(platforms.add_ons, add_on, families) if platforms else ()
-            if isinstance(found, Problem):
-                path = ("platforms", name, "add-ons", index)
-                problems.add(found.code, found.message, source.document, path, found.hint or "")
         document = source.document.part(_value_at(source.document.value, name), "platforms", name)
         yield RecipeFile(source.path, document, entry_as_recipe(entry), source.given, entry)
+
+
+def _check_add_ons(
+    source: RecipeFile, fitting: Sequence[str], families: Sequence[str], platforms: Platforms, problems: Problems
+) -> None:
+    """Check the add-ons of the most specific entry that has the key; no others count."""
+    entries = source.recipe.platforms or {}
+    name = next((name for name in reversed(fitting) if entries[name].add_ons is not None), None)
+    for index, add_on in enumerate((name and entries[name].add_ons) or ()):
+        found = fitting_repositories(platforms.add_ons, add_on, families)
+        if isinstance(found, Problem):
+            path = ("platforms", str(name), "add-ons", index)
+            problems.add(found.code, found.message, source.document, path, found.hint or "")
 
 
 def _value_at(document: object, name: str) -> object:
@@ -157,12 +172,16 @@ def _check_entries(
 def _misspelled(name: str, known: frozenset[str]) -> str | None:
     """Return the known name that was meant by `name`, if it is likely that one was.
 
-    A name that differs in its digits alone is another release, which these definitions do not have.
+    A name that differs in its digits alone is another release, which these definitions do not have. Of few letters it
+    may be another distribution: `ol9` is no misspelled `el9`.
     """
-    if name in known or name == ANY_PLATFORM:
+    letters = _DIGITS.sub("", name)
+    if name in known or name == ANY_PLATFORM or sum(map(str.isalpha, letters)) < _MISSPELLED_LETTERS:
         return None
     near = nearest(name, known)
-    return near if near and _DIGITS.sub("", near) != _DIGITS.sub("", name) and len(near) == len(name) else None
+    if near is None or len(near) != len(name) or _DIGITS.sub("", near) == letters:
+        return None
+    return near if difflib.SequenceMatcher(None, name, near).ratio() >= _MISSPELLED_SIMILARITY else None
 
 
 def _named_packages(source: RecipeFile) -> Iterator[str]:

@@ -189,7 +189,7 @@ def test_without_definitions_a_platform_has_no_families(tmp_path: Path) -> None:
     [
         ("tools: []", "tool: []", "package-unrequested", "demo.yaml:23: platforms.el.packages.tool"),
         ("suse: {", "suse: {exclude: [x], ", "platform-contradiction", "demo.yaml:35: platforms.suse"),
-        ("  mine:", "  mien:", "platform-unknown", "demo.yaml:33: platforms.mien"),
+        ("  mine:", "  ohter-1:", "platform-unknown", "demo.yaml:33: platforms.ohter-1"),
         ("[vendor-client,", "[vendor client,", "name-malformed", "demo.yaml:23: platforms.el.packages.client[0]"),
         ("add-ons: [vendor]", "add-on: [vendor]", "key-unknown", "demo.yaml:22: platforms.el.add-on"),
         ("  local: {}", "  local: {layers: []}", "key-unknown", "demo.yaml:20: platforms.local.layers"),
@@ -226,6 +226,33 @@ def test_mistakes_of_the_entries_that_fit_are_told_with_their_place(
 def test_another_release_than_the_known_ones_is_no_misspelling(folder: Path) -> None:
     changed(folder, "  local: {}", "  local: {}\n  el-7: {}\n  elsewhere: {}")
     assert load(folder).name == "demo"
+
+
+@pytest.mark.parametrize("name", ["ol9", "al9", "sl-9", "ol-9", "ml", "sues", "lo9al", "locus", "order-1"])
+def test_a_distribution_that_is_not_defined_here_is_no_misspelling(folder: Path, name: str) -> None:
+    changed(folder, "  local: {}", f"  local: {{}}\n  {name}: {{}}")
+    assert load(folder).name == "demo"
+
+
+@pytest.mark.parametrize(("name", "meant"), [("othre-1", "other-1"), ("localy", None), ("loacl", "local")])
+def test_two_exchanged_letters_are_a_misspelling(folder: Path, name: str, meant: str | None) -> None:
+    changed(folder, "  mine:", f"  {name}:")
+    if meant is None:
+        assert load(folder).name == "demo"
+    else:
+        (problem,) = problems(folder)
+        assert (problem.code, problem.hint) == ("platform-unknown", f"did you mean '{meant}'?")
+
+
+def test_add_ons_are_checked_where_they_count(folder: Path) -> None:
+    changed(folder, "add-ons: [vendor]", "add-ons: [unfit]")
+    changed(folder, "  el-9:", "  el-9:\n    add-ons: [vendor]")
+    assert load(folder, "el-9").add_ons == ("vendor",), "the general entry's are replaced"
+    assert [(one.code, one.place) for one in problems(folder, "el-8")] == [
+        ("add-on-unknown", "demo.yaml:22: platforms.el.add-ons[0]")
+    ]
+    changed(folder, "    add-ons: [vendor]", "    add-ons: []")
+    assert load(folder, "el-9").add_ons == (), "with none, too"
 
 
 # --- includes and parents ----------------------------------------------------------------------------
