@@ -169,7 +169,8 @@ def _assemble(
     users, groups = plan_accounts(full, problems)
     image = plan_image(full, seen, problems)
     tested = next((source for source in reversed(sources) if source.recipe.smoke is not None), own)
-    smoke = plan_smoke(tested, seen, problems, names=names, upper=full[full.index(tested) + 1 :])
+    upper = full if tested.recipe.smoke is None else full[full.index(tested) + 1 :]
+    smoke = plan_smoke(tested, seen, problems, names=names, upper=upper)
     runs = image.entrypoint or image.command or (not alone and (parent is None or _runs_something(parent)))
     if tested.recipe.smoke is not None and not runs:
         path: DocumentPath = ("image",) if is_given(own.recipe, "image") else ()

@@ -46,10 +46,10 @@ def plan_smoke(
     `checks-missing`, `neighbours-silent`, `neighbours-unlimited`, `pattern-malformed`, `port-malformed`, …
     """
     smoke = source.recipe.smoke
+    others = _replacements(smoke.checks if smoke else (), upper, problems)
     if smoke is None:
         return SmokePlan()
     builder = _Builder(Renderer(source, scope, problems, names=names))
-    others = _replacements(smoke, upper, problems)
     ready = builder.check(smoke.ready, ("smoke", "ready"), "ready") if smoke.ready else None
     checks: list[Check] = []
     seen: set[str] = set()
@@ -91,22 +91,28 @@ def plan_smoke(
 
 
 def _replacements(
-    smoke: SmokeDocument, upper: Sequence[RecipeFile], problems: Problems
+    replaced: Sequence[CheckDocument], upper: Sequence[RecipeFile], problems: Problems
 ) -> dict[str, tuple[RecipeFile, DocumentPath, CheckDocument]]:
     """Return the checks of entries by name, the uppermost of each.
 
-    Problem: `check-replaces-nothing`.
+    `replaced` are the recipe's. Problems: `check-replaces-nothing`, `check-duplicate`.
     """
-    known = [check.name for check in smoke.checks]
+    known = [check.name for check in replaced]
     found: dict[str, tuple[RecipeFile, DocumentPath, CheckDocument]] = {}
     for source in upper:
+        seen: set[str] = set()
         for index, check in enumerate(source.entry.checks if source.entry else ()):
             path: DocumentPath = ("checks", index)
             if check.name not in known:
                 near = nearest(check.name, known)
-                hint = f"did you mean '{near}'?" if near else "name one of the recipe's checks"
+                hint = "name one of the recipe's checks" if known else "the recipe has no checks: write them in its 'smoke'"
+                hint = f"did you mean '{near}'?" if near else hint
                 message = f"the recipe has no check '{check.name}' to replace"
                 problems.add("check-replaces-nothing", message, source.document, (*path, "name"), hint)
+            if check.name in seen:
+                message = f"two checks of one entry have the name '{check.name}'"
+                problems.add("check-duplicate", message, source.document, (*path, "name"), "remove one of the two")
+            seen.add(check.name)
             found[check.name] = (source, path, check)
     return found
 

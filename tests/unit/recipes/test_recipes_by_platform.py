@@ -223,6 +223,26 @@ def test_mistakes_of_the_entries_that_fit_are_told_with_their_place(
     assert problem.code == code and (place is None or problem.place == place)
 
 
+def test_two_checks_of_one_name_in_an_entry_are_refused(folder: Path) -> None:
+    changed(folder, "      - {name: answers, port", "      - {name: answers, port: '1'}\n      - {name: answers, port")
+    (problem,) = problems(folder, "el-9")
+    assert (problem.code, problem.place) == ("check-duplicate", "demo.yaml:33: platforms.el-9.checks[1].name")
+    changed(folder, "  mine:", "  mine:\n    checks: [{name: answers, port: '82'}]")
+    changed(folder, "      - {name: answers, port: '1'}\n", "")
+    assert load(folder, "mine-9").smoke.checks[0].place.startswith("demo.yaml:34: platforms.mine"), "another entry's"
+
+
+@pytest.mark.parametrize("name", ["demo.yaml", "top.yaml"])
+def test_checks_of_an_entry_replace_nothing_in_a_recipe_without_smoke(folder: Path, name: str) -> None:
+    start, end = RECIPE.index("smoke:\n"), RECIPE.index("platforms:\n")
+    changed(folder, RECIPE[start:end], "")
+    write(folder, "include: [demo.yaml]\nname: top\nversion: '1'\n", "top.yaml")
+    assert load(folder, "el-8", name).smoke.checks == ()
+    (problem,) = problems(folder, "el-9", name)
+    assert problem.code == "check-replaces-nothing" and problem.hint is not None and "'smoke'" in problem.hint
+    assert problem.place == "demo.yaml:26: platforms.el-9.checks[0].name"
+
+
 def test_another_release_than_the_known_ones_is_no_misspelling(folder: Path) -> None:
     changed(folder, "  local: {}", "  local: {}\n  el-7: {}\n  elsewhere: {}")
     assert load(folder).name == "demo"
