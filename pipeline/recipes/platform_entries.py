@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from pipeline.errors import Problem
+from pipeline.errors import Problem, RecipeError
 from pipeline.model.checks import CHECK_KINDS
 from pipeline.model.document_keys import ValueForm, keys_of
 from pipeline.model.platform import show_families
@@ -46,23 +46,27 @@ def with_entries(
 ) -> tuple[RecipeFile, ...]:
     """Return the sources, each followed by those of its entries that fit.
 
-    The most general entry comes first. `platform` is the recipe's own. Problems: `platform-unsupported`,
-    `recipe-refused`, `platform-contradiction`, `platform-unknown`, `package-unrequested`, `add-on-unknown`,
-    `add-on-unfit`. Raises RecipeError as `load_platforms` and `Platforms.find`.
+    The most general entry comes first. `platform` is the recipe's own; without one that can be used, no entry fits.
+    Problems: `platform-unsupported`, `recipe-refused`, `platform-contradiction`, `platform-unknown`,
+    `package-unrequested`, `add-on-unknown`, `add-on-unfit`, and of the own platform those of `Platforms.find`. Raises
+    RecipeError as `load_platforms`, and as `Platforms.find` for the platform of `target`.
     """
     name = target.name or platform
     if not name or all(source.recipe.platforms is None for source in sources):
         return tuple(sources)
     platforms = target.platforms()
-    place = str(target.definitions) if target.name else str(sources[-1].path)
-    families = platforms.find(name, place=place).families if platforms else (name.partition("+")[0],)
+    families: Sequence[str] = (name.partition("+")[0],)
+    if platforms and target.name:
+        families = platforms.find(name, place=str(target.definitions)).families
+    elif platforms:
+        families = _own_families(sources, platforms, name, problems)
     requested = frozenset(one for source in sources for one in _named_packages(source))
     found: list[RecipeFile] = []
     for source in sources:
         found.append(source)
         if source.recipe.platforms is not None:
             _check_entries(source, requested, platforms, problems)
-            found += _fitting(source, families, platforms, problems)
+            found += _fitting(source, families, platforms, problems) if families else ()
     return tuple(found)
 
 
@@ -95,6 +99,24 @@ def entries_by_file(sources: Sequence[RecipeFile]) -> tuple[tuple[Path, tuple[st
         if source.entry is not None:
             found[source.path] = (*found.get(source.path, ()), str(source.document.within[-1]))
     return tuple(found.items())
+
+
+def _own_families(sources: Sequence[RecipeFile], platforms: Platforms, name: str, problems: Problems) -> Sequence[str]:
+    """Return the families of the recipe's own platform.
+
+    None after adding the problems of finding it.
+    """
+    try:
+        return platforms.find(name).families
+    except RecipeError as error:
+        source = next((one for one in reversed(sources) if one.recipe.platform is not None), sources[-1])
+        path = ("platform",) if source.recipe.platform is not None else ()
+        for found in error.problems:
+            if found.place is None:
+                problems.add(found.code, found.message, source.document, path, found.hint or "")
+            else:
+                problems.keep(found)
+        return ()
 
 
 def _fitting(

@@ -105,7 +105,7 @@ def _replacements(
             path: DocumentPath = ("checks", index)
             if check.name not in known:
                 near = nearest(check.name, known)
-                hint = "name one of the recipe's checks" if known else "the recipe has no checks: write them in its 'smoke'"
+                hint = "name one of the recipe's checks" if known else "write the recipe's checks in its 'smoke'"
                 hint = f"did you mean '{near}'?" if near else hint
                 message = f"the recipe has no check '{check.name}' to replace"
                 problems.add("check-replaces-nothing", message, source.document, (*path, "name"), hint)

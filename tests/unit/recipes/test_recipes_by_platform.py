@@ -243,6 +243,22 @@ def test_checks_of_an_entry_replace_nothing_in_a_recipe_without_smoke(folder: Pa
     assert problem.place == "demo.yaml:26: platforms.el-9.checks[0].name"
 
 
+@pytest.mark.parametrize(("platform", "code"), [("locla", "platform-unknown"), ("gone", "platform-refused")])
+def test_an_own_platform_that_is_unknown_is_told_by_its_line_beside_other_mistakes(
+    folder: Path, platform: str, code: str
+) -> None:
+    changed(folder, "add-ons:\n", "  gone: {refused: it has ended}\nadd-ons:\n", "repositories.yaml")
+    changed(folder, "platform: local", f"platform: {platform}")
+    changed(folder, "tools: []", "tool: []")
+    found = [(one.code, one.place) for one in problems(folder)]
+    assert found == [
+        (code, "demo.yaml:3: platform"),
+        ("package-unrequested", "demo.yaml:23: platforms.el.packages.tool"),
+    ]
+    write(folder, "include: [demo.yaml]\nname: top\nversion: '1'\n", "top.yaml")
+    assert [(one.code, one.place) for one in problems(folder, None, "top.yaml")] == found
+
+
 def test_another_release_than_the_known_ones_is_no_misspelling(folder: Path) -> None:
     changed(folder, "  local: {}", "  local: {}\n  el-7: {}\n  elsewhere: {}")
     assert load(folder).name == "demo"
