@@ -51,14 +51,16 @@ class MemberImage:
     """A product's image for one of several architectures, on the mirror, maybe without a tag.
 
     `architecture` is rpm's name, `lock` its section of tonight's lock as text. `templates` are the names of those that
-    it was made from, `provenance` is its build's without materials; None: it is the published image, and resolving gave
-    its packages again. `tested`: its checks were asked tonight.
+    it was made from, `templates_content` the digest of what they said then. `provenance` is its build's without
+    materials; None: it is the published image, and resolving gave its packages again. `tested`: its checks were asked
+    tonight.
     """
 
     architecture: str
     digest: Digest
     lock: str
     templates: tuple[str, ...]
+    templates_content: str
     provenance: Provenance | None = None
     tested: bool = False
 

@@ -6,9 +6,11 @@ comes back to who plans the night is its digest.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from pipeline.build import build, lock
+from pipeline.errors import PublicationRefused
 from pipeline.launch import plan_to_test
 from pipeline.mirror.published import read_published
 from pipeline.model.configuration import oci_architecture
@@ -64,12 +66,13 @@ def make_member(
     pushed = push_member(built.layout, settings.to, key, build_env, rules=settings.rules, known_as=settings.known_as)
     product = built_product(job, built, why)
     product = replace(product, run=replace(product.run, uploaded=sum(size for _, size in pushed.uploaded)))
-    text = _text(built.locked)
+    text, names = _text(built.locked), template_names(recipe, built.assembled.templates)
     member = MemberImage(
         architecture=job.architecture,
         digest=pushed.digest,
         lock=text,
-        templates=template_names(recipe, built.assembled.templates),
+        templates=names,
+        templates_content=templates_digest(recipe, names),
         provenance=replace(built.record.provenance, materials=()),
         tested=not built.verdict_reused,
     )
@@ -79,6 +82,7 @@ def make_member(
 def publish_members(job: Job, recipe: Recipe, build_env: BuildEnvironment, progress_log: ProgressLog) -> JobResult:
     """Publish the index of a job's members, if the gate lets it. Raises RelbuildError."""
     settings = job.settings
+    require_same_templates(job.members, recipe)
     names = tuple(sorted({name for member in job.members for name in member.templates}))
     facts = {**dict(job.facts), "templates": templates_digest(recipe, names)}
     text = joined_locks([member.lock for member in job.members])
@@ -105,6 +109,22 @@ def publish_members(job: Job, recipe: Recipe, build_env: BuildEnvironment, progr
     return JobResult(product, PublishedProduct(record, publication.digest, publication.immutable), text)
 
 
+def require_same_templates(members: Sequence[MemberImage], recipe: Recipe) -> None:
+    """Refuse images of other templates than the recipe has now.
+
+    Each was made of files as they were when its task began. The record of the index would say that they are of today's
+    templates, and no later night would build them again. Raises PublicationRefused `templates-changed`.
+    """
+    for member in members:
+        if templates_digest(recipe, member.templates) != member.templates_content:
+            raise PublicationRefused(
+                "templates-changed",
+                f"a template of '{recipe.name}' changed after the image for {member.architecture} was made",
+                place=str(recipe.path),
+                hint="run nightly again; leave the recipes unchanged while it runs",
+            )
+
+
 def _of_member(job: Job) -> Job:
     """Return the job with what is known of its own architecture's published image alone."""
     if job.on_mirror is None:
@@ -123,7 +143,10 @@ def _published_member(job: Job, lock: str, build_env: BuildEnvironment) -> Membe
         images = read_published(repository, on_mirror.digest).images
     wanted = oci_architecture(job.architecture)
     digest = next((image.digest for image in images if image.config.architecture == wanted), None)
-    return MemberImage(job.architecture, digest, lock, on_mirror.record.templates) if digest else None
+    if digest is None:
+        return None
+    record = on_mirror.record
+    return MemberImage(job.architecture, digest, lock, record.templates, record.inputs["templates"])
 
 
 def _text(locked: LockedRecipe) -> str:

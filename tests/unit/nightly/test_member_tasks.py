@@ -10,14 +10,18 @@ from typing import Any
 import pytest
 
 from pipeline.digest import Digest
+from pipeline.errors import PublicationRefused
 from pipeline.model.lock import Lock
 from pipeline.model.night_record import Failure, Outcome, Product, Stage
 from pipeline.model.published_image import Execution, PackageChange
 from pipeline.nightly.executors.executor_protocol import TaskResult
 from pipeline.nightly.executors.task_result import read_result, result_bytes
+from pipeline.nightly.inputs import templates_digest
 from pipeline.nightly.job import Job, JobResult, MemberImage
 from pipeline.nightly.lock_comparison import joined_locks, lock_of_architecture, same_packages
+from pipeline.nightly.member_job import require_same_templates
 from pipeline.nightly.member_tasks import MemberTasks, task_product
+from pipeline.recipes import load_recipe
 from pipeline.resolve import format_lock
 from tests.support.builds import package, section
 from tests.support.journal import Journal
@@ -53,7 +57,9 @@ def built(tasks: MemberTasks, arch: str, worker: str, *, began: int = 1000, took
     ran = (Execution({"x86_64": "amd64", "aarch64": "arm64"}[arch], more.get("emulator", ""), worker),)
     figures = replace(product.published, executions=ran, changes=more.get("changes", ()))
     product = replace(product, run=replace(run, uploaded=7), published=figures)
-    member = MemberImage(arch, Digest.of(arch.encode()), lock(arch), ("page.j2",), PROVENANCE_VALUE, tested=True)
+    member = MemberImage(
+        arch, Digest.of(arch.encode()), lock(arch), ("page.j2",), "content", PROVENANCE_VALUE, tested=True
+    )
     ended = TaskResult(f"base/{arch}", JobResult(product, None, lock(arch), member), worker=worker)
     return replace(read_result(result_bytes(ended)), worker=worker)
 
@@ -61,7 +67,7 @@ def built(tasks: MemberTasks, arch: str, worker: str, *, began: int = 1000, took
 def unchanged(tasks: MemberTasks, arch: str) -> TaskResult:
     product = tasks.job.product
     run = replace(product.run, outcome=Outcome.UNCHANGED, why="resolved to the same packages", began=900, took=10)
-    member = MemberImage(arch, Digest.of(b"former"), lock(arch), ("page.j2",))
+    member = MemberImage(arch, Digest.of(b"former"), lock(arch), ("page.j2",), "content")
     return TaskResult(f"base/{arch}", JobResult(replace(product, run=run), None, lock(arch), member), worker="one")
 
 
@@ -165,3 +171,17 @@ def test_locks_are_taken_apart_and_joined_by_architecture() -> None:
     for arch in ARCHITECTURES:
         assert lock_of_architecture(both, "el9", arch) == lock(arch, f"{arch}-1-1.noarch")
     assert lock_of_architecture(both, "el9", "s390x") == "" == lock_of_architecture("", "el9", "x86_64")
+
+
+def test_images_of_other_templates_than_those_of_the_index_are_refused(job: Job) -> None:
+    recipe = load_recipe(job.recipe)
+    page = job.recipe.parent / "page.j2"
+    page.write_text("before")
+    content = templates_digest(recipe, ("page.j2",))
+    members = [MemberImage(arch, Digest.of(arch.encode()), "", ("page.j2",), content) for arch in ARCHITECTURES]
+    require_same_templates(members, recipe)
+    page.write_text("after")
+    members[0] = replace(members[0], templates_content=templates_digest(recipe, ("page.j2",)))
+    with pytest.raises(PublicationRefused) as refused:
+        require_same_templates(members, recipe)
+    assert refused.value.code == "templates-changed" and "the image for aarch64" in str(refused.value)
