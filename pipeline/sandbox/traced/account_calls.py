@@ -216,8 +216,9 @@ def _with_socket(context: CallContext, call: TracedCall, *, makes: bool) -> int 
         place.existing()
     folder, _, last = place.host.rpartition("/")
     # The whole path may be longer than an address.
-    context.handles.append(os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
-    short = f"/proc/{os.getpid()}/fd/{context.handles[-1]}/{last}"
+    handle = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    call.tracee.keep(handle)
+    short = f"/proc/{os.getpid()}/fd/{handle}/{last}"
     address = struct.pack("<H", _AF_UNIX) + os.fsencode(short) + b"\0"
     if len(address) > 2 + 108:
         raise failure(errno.ENAMETOOLONG)

@@ -37,7 +37,6 @@ class CallContext:
     tracees: dict[int, Tracee]
     programs: str
     unsupported: str = ""
-    handles: list[int] = field(default_factory=list)
     suspects: dict[tuple[int, int], tuple[str, Digest]] = field(default_factory=dict)
     copies: dict[ProgramKey, str] = field(default_factory=dict)
 

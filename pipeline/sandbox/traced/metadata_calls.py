@@ -33,6 +33,9 @@ _READ, _WRITE, _EXECUTE = 4, 2, 1
 
 _XATTR_NAME_MOST, _XATTR_MOST = 256, 65536
 """Bytes of an attribute's name and of its value (xattr(7))."""
+_ACL_ENTRY = struct.Struct("<HHI")
+_ACL_BASE = frozenset({0x01, 0x04, 0x20})
+"""Tags of the entries for owner, group and others."""
 _CAPABILITY = "security.capability"
 
 
@@ -185,10 +188,15 @@ def _change_times(context: CallContext, call: TracedCall, place: Place, times: t
 
 
 def _utimensat(context: CallContext, call: TracedCall) -> int:
+    given = call.argument(2)
+    seconds, nanos, later, more = _TIMES.unpack(call.tracee.read(given, _TIMES.size)) if given else (0, 0, 0, 0)
+    if any(not 0 <= one < _NANO and one not in (_UTIME_NOW, _UTIME_OMIT) for one in (nanos, more)):
+        raise failure(errno.EINVAL)
+    if nanos == more == _UTIME_OMIT:
+        return 0
     place = _named(context, call, call.number(3)) if call.argument(1) else _descriptor(context, call)
-    if not call.argument(2):
+    if not given:
         return _change_times(context, call, place, None)
-    seconds, nanos, later, more = _TIMES.unpack(call.tracee.read(call.argument(2), _TIMES.size))
     if nanos == more == _UTIME_NOW:
         return _change_times(context, call, place, None)
     status = place.existing()
@@ -218,6 +226,8 @@ def _old_times(scale: int, form: str, path: int, times: int, folder: int | None 
         values = layout.unpack(call.tracee.read(call.argument(times), layout.size))
         if len(values) == 2:
             return _change_times(context, call, place, (values[0] * _NANO, values[1] * _NANO))
+        if not all(0 <= part < scale for part in values[1::2]):
+            raise failure(errno.EINVAL)
         accessed, modified = (second * _NANO + part * (_NANO // scale) for second, part in (values[:2], values[2:]))
         return _change_times(context, call, place, (accessed, modified))
 
@@ -250,7 +260,9 @@ def _set_attribute(context: CallContext, call: TracedCall, place: Place) -> int:
     if size > _XATTR_MOST:
         raise failure(errno.E2BIG)
     if name.startswith("system.posix_acl_"):
-        # A list that says no more than the mode is what copying programs set; others fall back to the mode.
+        # A list that says no more than the mode is what copying programs set; they fall back to the mode.
+        if _grants_more(name, call.tracee.read(call.argument(2), size)):
+            context.unsupported = f"an access control list for {_shown(place)}"
         raise failure(errno.EOPNOTSUPP)
     _require_storable(name, status)
     settle(context, status)
@@ -266,6 +278,16 @@ def _set_attribute(context: CallContext, call: TracedCall, place: Place) -> int:
         raise failure(errno.ENODATA)
     known[name] = call.tracee.read(call.argument(2), size) if size else b""
     return _replace_attributes(context, place, status, known)
+
+
+def _grants_more(name: str, value: bytes) -> bool:
+    """Return whether an access control list says more than a mode (linux/posix_acl_xattr.h)."""
+    tags = [tag for tag, _, _ in _ACL_ENTRY.iter_unpack(value[4:])] if len(value) % _ACL_ENTRY.size == 4 else []
+    return bool(tags) and (name != "system.posix_acl_access" or not _ACL_BASE.issuperset(tags))
+
+
+def _shown(place: Place) -> str:
+    return f"/{place.path}" if place.path is not None else place.host
 
 
 def _remove_attribute(context: CallContext, call: TracedCall, place: Place) -> int:

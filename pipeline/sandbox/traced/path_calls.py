@@ -24,7 +24,7 @@ from pipeline.sandbox.traced.named_entries import (
     require_one_file_system,
 )
 from pipeline.sandbox.traced.syscall_numbers import SYSCALL_NUMBERS
-from pipeline.sandbox.traced.tracee import TracedCall
+from pipeline.sandbox.traced.tracee import TracedCall, signed
 from pipeline.sandbox.traced.tree_lookup import Place, failure
 from pipeline.sandbox.traced.written_files import lose_privileges, opened_to_write, removed, renamed, settle
 
@@ -189,12 +189,15 @@ def _rename(context: CallContext, call: TracedCall, names: tuple[Place, Place], 
 
 
 def _truncate(context: CallContext, call: TracedCall) -> int:
+    size = signed(call.argument(1), 64)
+    if size < 0:
+        raise failure(errno.EINVAL)
     place = context.at(call, None, 0)
     status = place.existing()
     if not call.tracee.credentials.may(context.tree.records.of(status), _WRITE):
         raise failure(errno.EACCES)
     lose_privileges(context, context.tree.copy_up(place.inside(), status))
-    os.truncate(place.host, call.argument(1))
+    os.truncate(place.host, size)
     return 0
 
 

@@ -92,6 +92,16 @@ class CallRegisters:
         other._pid, other._values = self._pid, Registers(*self._values)
         return other
 
+    def differs(self, other: CallRegisters) -> bool:
+        """Return whether the call or an argument is another."""
+        return any(self._values[place] != other._values[place] for place in (_NUMBER, *_ARGUMENTS))
+
+    def restore(self, other: CallRegisters) -> None:
+        """Put back the number and the arguments of a call that has ended."""
+        for place in (_NUMBER, *_ARGUMENTS):
+            self._values[place] = other._values[place]
+        self._write()
+
     def set_call(self, number: int, *arguments: int) -> None:
         """Replace the call and its first arguments."""
         self._values[_NUMBER] = number

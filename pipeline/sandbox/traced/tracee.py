@@ -61,7 +61,7 @@ class Tracee:
 
     `root` is where a chroot has put it, as names below the tree; `program` is the path of its program in the image,
     `starting` that of the one that it is about to execute. `scratch` and `scratch_size` are memory of its own that the
-    tracer writes arguments to.
+    tracer writes arguments to. `restoring` are the registers to restore at the end of its call.
     """
 
     pid: int
@@ -74,7 +74,9 @@ class Tracee:
     used: int = 0
     injecting: CallRegisters | None = None
     injected_size: int = 0
+    restoring: CallRegisters | None = None
     _memory: int = -1
+    _kept: int = -1
 
     def child(self, pid: int, *, shares_memory: bool) -> Tracee:
         """Return the state of a process that it has just started."""
@@ -85,10 +87,18 @@ class Tracee:
         """Take note of a new program, with new memory."""
         self.program, self.starting = self.starting or self.program, ""
         self.scratch = self.scratch_size = 0
+        self.restoring = None
         self.close()
 
+    def keep(self, descriptor: int) -> None:
+        """Keep a descriptor of this process open until its next call; -1 for none."""
+        if self._kept >= 0:
+            os.close(self._kept)
+        self._kept = descriptor
+
     def close(self) -> None:
-        """Close the descriptor of its memory."""
+        """Close the descriptors of its memory and of its call."""
+        self.keep(-1)
         if self._memory >= 0:
             os.close(self._memory)
             self._memory = -1

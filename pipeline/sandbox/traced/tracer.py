@@ -97,9 +97,6 @@ class TracedCommand:
             self.context.tree.records.purge()
             for tracee in self.context.tracees.values():
                 tracee.close()
-            for handle in self.context.handles:
-                os.close(handle)
-            self.context.handles.clear()
 
     def _trace(self, stdin: IO[bytes], stdout: int, stderr: int) -> None:
         plan = {
@@ -155,7 +152,7 @@ class TracedCommand:
         if event == ptrace.EVENT_SECCOMP:
             self._called(tracee)
         elif number == _SYSCALL_STOP:
-            self._injected(tracee)
+            self._call_ended(tracee)
         elif event in _NEW:
             self._new(tracee, event)
         elif event == ptrace.EVENT_EXEC:
@@ -196,16 +193,23 @@ class TracedCommand:
         registers = ptrace.CallRegisters(tracee.pid)
         original = registers.copy()
         tracee.used = 0
+        tracee.keep(-1)
+        execute = _BY_NUMBER.get(registers.number)
         try:
-            result = _BY_NUMBER[registers.number](self.context, TracedCall(tracee, registers))
+            # A filter of the process's own may ask a tracer for any call; without one it is not there.
+            result = -errno.ENOSYS if execute is None else execute(self.context, TracedCall(tracee, registers))
         except ScratchNeeded as needed:
             self._inject(tracee, original, needed.size)
             return
         except OSError as error:
             result = -(error.errno or errno.EIO)
+        except (OverflowError, ValueError):
+            result = -errno.EINVAL
         if result is not None:
-            registers.skip(result)
-        ptrace.resume(tracee.pid)
+            original.skip(result)
+        elif registers.differs(original):
+            tracee.restoring = original
+        ptrace.resume(tracee.pid, to_exit=tracee.restoring is not None)
 
     def _inject(self, tracee: Tracee, original: ptrace.CallRegisters, size: int) -> None:
         """Have a process ask for memory first; then it makes its call once more."""
@@ -215,9 +219,14 @@ class TracedCommand:
         registers.set_call(SYSCALL_NUMBERS["mmap"], 0, size, _READ_WRITE, _PRIVATE_ANONYMOUS, nowhere, 0)
         ptrace.resume(tracee.pid, to_exit=True)
 
-    def _injected(self, tracee: Tracee) -> None:
+    def _call_ended(self, tracee: Tracee) -> None:
+        """Go on at the end of a call: a request for memory, or one whose registers were changed."""
         original, tracee.injecting = tracee.injecting, None
-        if original is not None:
+        if original is None and tracee.restoring is not None:
+            # Who calls relies on its registers, and the kernel may make the call once more after a signal.
+            ptrace.CallRegisters(tracee.pid).restore(tracee.restoring)
+            tracee.restoring = None
+        elif original is not None:
             result = ptrace.CallRegisters(tracee.pid).result
             if result < 0:
                 original.skip(-errno.ENOMEM)

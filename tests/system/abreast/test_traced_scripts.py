@@ -70,6 +70,7 @@ echo t > /tmp/t; ln /tmp/t t; mv /tmp/t t; cat t; mv t /dev/shm/t && cat /dev/sh
 cp /bin/true su; chmod 4755 su; echo b >> su; chmod 4755 su; stat -c %a su
 chmod 4755 su; echo b >> su; mv su su2; stat -c %a su2; chmod 6755 su2; echo b >> su2; ln su2 su3; stat -c %a su3
 chmod 4755 su3; exec 5>>su3; stat -c %a su3; echo c >&5; stat -c %a su3; exec 5>&-
+mkfifo q; (sleep 0.1; echo q > q) & sleep 0.02 & read x < q; echo $x; wait
 cp -p /bin/true m1; cp -p /bin/false m2; touch -d @5 m1 m2; ./m1; echo $?; rm m1; cp -p m2 m1; ./m1; echo $?
 """
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import ctypes
 import errno
 import os
 import shutil
+import socket
 import stat
+import struct
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
 import pytest
 
+from pipeline.sandbox.traced.account_calls import ACCOUNT_CALLS
 from pipeline.sandbox.traced.call_context import CallContext
 from pipeline.sandbox.traced.inode_records import InodeRecord, InodeRecords
 from pipeline.sandbox.traced.metadata_calls import METADATA_CALLS
@@ -21,11 +27,13 @@ from pipeline.sandbox.traced.program_calls import _interpreter, _runnable
 from pipeline.sandbox.traced.ptrace import CallRegisters
 from pipeline.sandbox.traced.recorded_files import RecordedFiles
 from pipeline.sandbox.traced.recorded_tree import RecordedTree
+from pipeline.sandbox.traced.syscall_numbers import SYSCALL_NUMBERS
 from pipeline.sandbox.traced.tracee import ProcessIds, TracedCall, Tracee
+from pipeline.sandbox.traced.tracer import _BY_NUMBER, TracedCommand
 from pipeline.sandbox.traced.tree_lookup import TreeLookup
 from pipeline.sandbox.traced.written_files import strip_written
 
-CALLS = {**PATH_CALLS, **METADATA_CALLS}
+CALLS = {**PATH_CALLS, **METADATA_CALLS, **ACCOUNT_CALLS}
 
 
 class Arguments:
@@ -77,7 +85,7 @@ class Machine:
 
 
 @pytest.fixture
-def call(tmp_path: Path) -> Machine:
+def call(tmp_path: Path) -> Iterator[Machine]:
     root = tmp_path / "tree"
     for folder in ("run", "tmp", "dev/shm", "proc", "srv", "e"):
         (root / folder).mkdir(parents=True)
@@ -90,7 +98,8 @@ def call(tmp_path: Path) -> Machine:
     tree = RecordedTree(root, InodeRecords(root.stat().st_dev, os.getuid()))
     (tmp_path / "programs").mkdir()
     context = CallContext(tree, TreeLookup(str(root), tracees), tracees, str(tmp_path / "programs"))
-    return Machine(context, me, [scratch])
+    yield Machine(context, me, [scratch])
+    me.close()
 
 
 @pytest.mark.parametrize(
@@ -277,3 +286,121 @@ def test_a_program_with_anothers_inode_is_not_it(call: Machine) -> None:
     os.utime(call.root / "program", (5, 5))
     second = executed()
     assert second != first and b"more" in Path(second).read_bytes()
+
+
+def test_a_size_below_zero_is_invalid(call: Machine) -> None:
+    assert call("truncate", "/file", -1) == -errno.EINVAL and (call.root / "file").read_text() == "a"
+    assert call("truncate", "/file", 3) == 0 and (call.root / "file").stat().st_size == 3
+
+
+NOW, OMIT = 0x3FFF_FFFF, 0x3FFF_FFFE
+
+
+@pytest.mark.parametrize("part", [-1, 1_000_000_000])
+def test_parts_of_seconds_have_bounds(call: Machine, part: int) -> None:
+    assert call("utimensat", -100, "/file", struct.pack("<qqqq", 1, 0, 1, part), 0) == -errno.EINVAL
+    assert call("utimes", "/file", struct.pack("<qqqq", 1, part, 1, 0)) == -errno.EINVAL
+    assert call("utimensat", -100, "/file", struct.pack("<qqqq", 0, OMIT, 7, 9), 0) == 0
+    assert (call.root / "file").stat().st_mtime_ns == 7_000_000_009
+    assert call("utimes", "/file", struct.pack("<qqqq", 1, 0, 2, 999_999)) == 0
+    assert (call.root / "file").stat().st_mtime_ns == 2_999_999_000
+
+
+@pytest.mark.parametrize(
+    ("name", "tags", "needed"),
+    [
+        ("access", (1, 4, 32), False),
+        ("access", (1, 2, 4, 16, 32), True),
+        ("default", (1, 4, 32), True),
+        ("default", (), False),
+    ],
+)
+def test_an_access_control_list_that_says_more_than_a_mode_needs_a_container(
+    call: Machine, name: str, tags: tuple[int, ...], needed: bool
+) -> None:
+    value = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", tag, 6, 5) for tag in tags)
+    assert call("setxattr", "/e", f"system.posix_acl_{name}", value, len(value), 0) == -errno.EOPNOTSUPP
+    assert call.context.unsupported == ("an access control list for /e" if needed else "")
+
+
+def descriptors() -> int:
+    return len([*Path("/proc/self/fd").iterdir()])
+
+
+def test_connecting_holds_one_descriptor_of_each_process(call: Machine) -> None:
+    with socket.socket(socket.AF_UNIX) as listener, contextlib.chdir(call.root / "run"):
+        listener.bind("s")
+    address = struct.pack("<H", socket.AF_UNIX) + b"/run/s\0"
+    assert call("connect", 3, address, len(address)) == 0
+    before = descriptors()
+    for _ in range(5):
+        assert call("connect", 3, address, len(address)) == 0
+    assert descriptors() == before
+    call.me.keep(-1)
+    assert descriptors() == before - 1
+
+
+class Stopped(Arguments):
+    """Registers at a stop, with what the tracer makes of them."""
+
+    def __init__(self, number: int, *given: str | bytes | int) -> None:
+        super().__init__(*given)
+        self.number, self.results = number, list[int]()
+
+    def copy(self) -> Stopped:
+        other = copy.copy(self)
+        other.values = [*self.values]
+        return other
+
+    def differs(self, other: Stopped) -> bool:
+        return self.values != other.values
+
+    def restore(self, other: Stopped) -> None:
+        self.values = [*other.values]
+
+    def skip(self, result: int) -> None:
+        self.results.append(result)
+
+
+@pytest.fixture
+def stop(call: Machine, monkeypatch: pytest.MonkeyPatch) -> Callable[[Stopped], bool]:
+    """Stop this process at a call; return whether the call's end is waited for."""
+    command = TracedCommand(call.context, [], {}, call.root, {}, 1)
+    stops: list[bool] = []
+    monkeypatch.setattr("pipeline.sandbox.traced.ptrace.resume", lambda _, to_exit=False: stops.append(to_exit))
+
+    def act(registers: Stopped) -> bool:
+        monkeypatch.setattr("pipeline.sandbox.traced.ptrace.CallRegisters", lambda _: registers)
+        act_on = command._call_ended if call.me.restoring else command._called
+        act_on(call.me)
+        return stops.pop()
+
+    return act
+
+
+def test_a_call_that_has_ended_has_its_arguments_again(call: Machine, stop: Callable[[Stopped], bool]) -> None:
+    registers = Stopped(SYSCALL_NUMBERS["open"], "/new", os.O_WRONLY | os.O_CREAT, 0o644)
+    before = [*registers.values]
+    assert stop(registers) and registers.values != before
+    assert not stop(registers) and registers.values == before and call.me.restoring is None
+
+
+def test_a_call_that_is_executed_here_ends_at_once(call: Machine, stop: Callable[[Stopped], bool]) -> None:
+    registers = Stopped(SYSCALL_NUMBERS["mkdir"], "/new", 0o755)
+    assert not stop(registers) and registers.results == [0]
+
+
+@pytest.mark.parametrize(
+    ("name", "number"), [("getpid", errno.ENOSYS), ("setfsuid", errno.EINVAL), ("stat", errno.EINVAL)]
+)
+def test_no_call_ends_the_build(
+    stop: Callable[[Stopped], bool], monkeypatch: pytest.MonkeyPatch, name: str, number: int
+) -> None:
+    def fails(*_: object) -> int:
+        raise OverflowError
+
+    registers, results = Stopped(SYSCALL_NUMBERS[name]), list[int]()
+    for one in ("setfsuid", "stat"):
+        monkeypatch.setitem(_BY_NUMBER, SYSCALL_NUMBERS[one], fails)
+    monkeypatch.setattr(Stopped, "skip", lambda _, result: results.append(result))
+    assert not stop(registers) and results == [-number]
