@@ -20,7 +20,7 @@ with imported_when_used(__name__):
         request_stop,
         supervisor_pid,
     )
-    from pipeline.instances.control_protocol import ExecRequest
+    from pipeline.instances.control_protocol import STOP_LIMIT, ExecRequest
     from pipeline.instances.hosted_instance import HostedInstance, host_instance
     from pipeline.instances.instance_folder import (
         InstanceFolder,
@@ -31,6 +31,7 @@ with imported_when_used(__name__):
     from pipeline.instances.instance_record import InstancePhase, InstanceRecord, InstanceState, instance_state
 
 __all__ = [
+    "STOP_LIMIT",
     "ChangedConfiguration",
     "ExecRequest",
     "ExecSession",

@@ -80,7 +80,10 @@ class ExecSession:
         Also the reason why it was not started, or "". Raises UsageError `instance-ended`, SmokeError with the
         supervisor's own errors.
         """
-        message = self.connection.recv(MESSAGE_LIMIT)
+        try:
+            message = self.connection.recv(MESSAGE_LIMIT)
+        except OSError:  # A supervisor that was killed resets the connection.
+            message = b""
         if not message:
             raise UsageError("instance-ended", f"the instance '{self.name}' has ended")
         answer = json.loads(message)

@@ -21,6 +21,9 @@ from pipeline.model.json_form import from_json, to_json
 MESSAGE_LIMIT = 64 << 10
 """Bytes of a message: less than a socket's buffer, and more than command lines are that people write."""
 
+STOP_LIMIT = 86_400
+"""Seconds that a stop may ask for: a day, longer than any server takes; poll(2) takes 24 days at most."""
+
 _SOCKET = "control"
 _STREAMS = 3
 

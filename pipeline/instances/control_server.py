@@ -8,6 +8,7 @@ import os
 import select
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import assert_never
@@ -15,6 +16,7 @@ from typing import assert_never
 from pipeline.errors import RelbuildError, SmokeError
 from pipeline.instances.control_protocol import (
     MESSAGE_LIMIT,
+    STOP_LIMIT,
     ExecRequest,
     StopCommand,
     receive_request,
@@ -25,7 +27,13 @@ from pipeline.sandbox import Instance
 from pipeline.system_errors import relbuild_error
 
 _AT_ONCE = 32
-"""Connections at the same time: commands that people run in one instance."""
+"""Commands that people run in one instance at the same time."""
+
+_CONNECTIONS = 4 * _AT_ONCE
+"""Connections at the same time: those without a command last for a moment, or _REQUEST_TIMEOUT."""
+
+_REQUEST_TIMEOUT = 2.0
+"""Seconds for a client to send its request, which it does at once."""
 
 _END_TIMEOUT = 5.0
 """Seconds that open connections get to end when the instance has; their commands are killed at once."""
@@ -61,6 +69,7 @@ class _Server:
     def __init__(self, listening: socket.socket, instance: Instance, stop: Callable[[int | None], None]) -> None:
         self._listening, self._instance, self._stop = listening, instance, stop
         self._threads: list[threading.Thread] = []
+        self._free = threading.BoundedSemaphore(_AT_ONCE)
         self.ending = threading.Event()
 
     def run(self) -> None:
@@ -73,7 +82,7 @@ class _Server:
                 self.ending.wait(_POLL_INTERVAL)
                 continue
             self._threads = [thread for thread in self._threads if thread.is_alive()]
-            if len(self._threads) >= _AT_ONCE:
+            if len(self._threads) >= _CONNECTIONS:
                 connection.close()
                 continue
             thread = threading.Thread(target=self._answer, args=(connection,), name="control-request", daemon=True)
@@ -81,22 +90,40 @@ class _Server:
             thread.start()
 
     def join(self) -> None:
+        deadline = time.monotonic() + _END_TIMEOUT
         for thread in self._threads:
-            thread.join(_END_TIMEOUT)
+            thread.join(max(0.0, deadline - time.monotonic()))
 
     def _answer(self, connection: socket.socket) -> None:
         # A client that has gone, or sends what is no request, gets no answer.
         with connection, contextlib.suppress(OSError, ValueError):
-            connection.settimeout(None)
+            connection.settimeout(_REQUEST_TIMEOUT)
             request, streams = receive_request(connection)
+            connection.settimeout(None)
             match request:
                 case StopCommand():
-                    self._stop(request.within)
+                    self._stop(None if request.within is None else max(0, min(request.within, STOP_LIMIT * 1000)))
                     _send(connection, {"stopping": True})
                 case ExecRequest():
-                    _send(connection, self._execute(request, streams, connection))
+                    _send(connection, self._admit(request, streams, connection))
                 case other:
                     assert_never(other)
+
+    def _admit(self, request: ExecRequest, streams: list[int], connection: socket.socket) -> dict[str, object]:
+        if not self._free.acquire(blocking=False):
+            for stream in streams:
+                os.close(stream)
+            return _as_answer(
+                SmokeError(
+                    "instance-busy",
+                    f"{_AT_ONCE} commands already run in the instance",
+                    hint="end one of them, and try again",
+                )
+            )
+        try:
+            return self._execute(request, streams, connection)
+        finally:
+            self._free.release()
 
     def _execute(self, request: ExecRequest, streams: list[int], connection: socket.socket) -> dict[str, object]:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
 import typer
@@ -10,10 +11,17 @@ from pipeline.cli import options
 from pipeline.cli.app import CommandContext, command
 from pipeline.cli.messages import print_lines
 from pipeline.errors import EnvironmentLacking
-from pipeline.instances import InstanceFolder, find_instance, request_stop
+from pipeline.instances import STOP_LIMIT, InstanceFolder, find_instance, request_stop
 
 _CLEARING_TIMEOUT = 30.0
 """Seconds that a supervisor gets to kill its instance and clear its sandbox, beyond the time to stop; it takes one."""
+
+
+def _require_number(within: float | None) -> float | None:
+    """Refuse `nan`, which is in every range."""
+    if within is not None and math.isnan(within):
+        raise typer.BadParameter("is not a number of seconds")
+    return within
 
 
 @command(rank=94, progress=None)
@@ -23,7 +31,14 @@ def stop_command(
     names: options.InstancesArgument,
     within: Annotated[
         float | None,
-        typer.Option("--within", "-t", min=0, help="Seconds until it is killed (default: the recipe's, else 10)."),
+        typer.Option(
+            "--within",
+            "-t",
+            min=0,
+            max=STOP_LIMIT,
+            callback=_require_number,
+            help="Seconds until it is killed (default: the recipe's, else 10).",
+        ),
     ] = None,
 ) -> int:
     """Stop instances.

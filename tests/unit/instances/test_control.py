@@ -15,7 +15,15 @@ from typing import Any, cast
 import pytest
 
 from pipeline.errors import RelbuildError, SmokeError
-from pipeline.instances import ExecRequest, InstanceFolder, open_exec_session, request_stop, supervisor_pid
+from pipeline.instances import (
+    ExecRequest,
+    ExecSession,
+    InstanceFolder,
+    control_server,
+    open_exec_session,
+    request_stop,
+    supervisor_pid,
+)
 from pipeline.instances.control_protocol import MESSAGE_LIMIT, socket_path
 from pipeline.instances.control_server import serve_control
 from pipeline.sandbox import Instance
@@ -139,6 +147,56 @@ def test_a_stop_is_passed_on_with_its_time(folder: InstanceFolder, stops: list[i
     request_stop(folder, None)
     request_stop(folder, 1500)
     assert stops == [None, 1500]
+
+
+@pytest.mark.parametrize(("asked", "passed"), [(10**12, 86_400_000), (-5, 0)])
+def test_a_time_to_stop_that_no_poll_takes_is_limited(
+    folder: InstanceFolder, stops: list[int | None], asked: int, passed: int
+) -> None:
+    request_stop(folder, asked)
+    assert stops == [passed]
+
+
+def test_with_as_many_commands_as_may_run_another_is_refused_and_a_stop_is_not(
+    tmp_path: Path, instance: MachineInstance, stops: list[int | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control_server, "_AT_ONCE", 1)
+    folder = InstanceFolder(tmp_path)
+    read, write = os.pipe()
+    with serve_control(tmp_path, cast(Instance, instance), stops.append):
+        session = open_exec_session(folder, ExecRequest(("sh", "-c", "echo up; exec sleep 600")), (read, write, write))
+        assert os.read(read, 3) == b"up\n"
+        with pytest.raises(RelbuildError) as raised:
+            run(folder, "true")
+        request_stop(folder, None)
+        session.close()
+    os.close(read)
+    os.close(write)
+    assert (raised.value.code, stops) == ("instance-busy", [None])
+
+
+def test_a_client_that_asks_for_nothing_is_left(
+    tmp_path: Path, instance: MachineInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control_server, "_REQUEST_TIMEOUT", 0.05)
+    with (
+        serve_control(tmp_path, cast(Instance, instance), lambda within: None),
+        socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection,
+    ):
+        with socket_path(tmp_path) as path:
+            connection.connect(path)
+        connection.settimeout(30)
+        assert connection.recv(MESSAGE_LIMIT) == b""
+
+
+def test_a_connection_that_is_reset_is_the_end_of_the_instance() -> None:
+    class Reset:
+        def recv(self, size: int) -> bytes:
+            raise ConnectionResetError
+
+    with pytest.raises(RelbuildError) as raised:
+        ExecSession("x", cast(socket.socket, Reset())).outcome()
+    assert raised.value.code == "instance-ended"
 
 
 def test_the_kernel_tells_who_the_supervisor_is(folder: InstanceFolder, tmp_path: Path) -> None:
