@@ -75,8 +75,14 @@ def host_instance(
     `instance-name-malformed`.
     """
     with create_instance_folder(root, record.product, name) as folder:
-        hosted = HostedInstance(folder, replace(record, name=folder.name), LogFile(folder.path), clock)
-        folder.write(hosted.record)
+        named = replace(record, name=folder.name)
+        try:
+            folder.write(named)
+            log = LogFile(folder.path)
+        except BaseException:
+            folder.discard()  # A full disk leaves no folder without a record.
+            raise
+        hosted = HostedInstance(folder, named, log, clock)
         try:
             yield hosted
         finally:

@@ -119,6 +119,8 @@ class InstanceFolder:
             try:
                 with _opened(self.path) as handle:
                     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    if not _is_at(handle, self.path):
+                        continue  # Another one was made by that name meanwhile; its lock is not held.
                     self.discard()
                 return True
             except BlockingIOError:
@@ -137,6 +139,11 @@ def _opened(path: Path) -> Iterator[int]:
         os.close(handle)
 
 
+def _is_at(handle: int, path: Path) -> bool:
+    """Return whether `path` is still the folder that was opened. Raises FileNotFoundError."""
+    return os.path.samestat(os.fstat(handle), path.lstat())
+
+
 @contextlib.contextmanager
 def create_instance_folder(root: Path, product: str, name: str | None) -> Iterator[InstanceFolder]:
     """Make the folder of a new instance below `root`, and hold its lock during the block.
@@ -146,10 +153,23 @@ def create_instance_folder(root: Path, product: str, name: str | None) -> Iterat
     """
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     _sweep(root)
-    folder = _make_named(root, name) if name is not None else _make_numbered(root, product)
-    with _opened(folder.path) as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield folder
+    with contextlib.ExitStack() as held:
+        yield _make_locked(root, product, name, held)
+
+
+def _make_locked(root: Path, product: str, name: str | None, held: contextlib.ExitStack) -> InstanceFolder:
+    """Make a folder and lock it until `held` is closed.
+
+    A sweep or `rm` may lock and remove it between creation and lock; then it is made again.
+    """
+    while True:
+        folder = _make_named(root, name) if name is not None else _make_numbered(root, product)
+        with contextlib.ExitStack() as opened, contextlib.suppress(FileNotFoundError):
+            handle = opened.enter_context(_opened(folder.path))
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            if _is_at(handle, folder.path):
+                held.push(opened.pop_all())
+                return folder
 
 
 def _make_named(root: Path, name: str) -> InstanceFolder:
@@ -178,13 +198,20 @@ def _make_numbered(root: Path, product: str) -> InstanceFolder:
 
 
 def _sweep(root: Path) -> None:
-    """Remove folders of attached runs that were killed, unless files were kept in them."""
+    """Remove folders of attached runs that were killed, unless files were kept in them.
+
+    Also those of supervisors that ended before they wrote a record.
+    """
     for folder in list_instances(root):
-        record = folder.record()
-        if record is None or record.detached or record.phase is InstancePhase.EXITED or folder.files.exists():
-            continue
-        if not folder.supervised():
+        if not folder.files.exists() and _left_over(folder) and not folder.supervised():
             folder.remove()
+
+
+def _left_over(folder: InstanceFolder) -> bool:
+    record = folder.record()
+    if record is None:  # One that cannot be read may be of a newer relbuild.
+        return not (folder.path / _RECORD).exists()
+    return not record.detached and record.phase is not InstancePhase.EXITED
 
 
 def list_instances(root: Path) -> tuple[InstanceFolder, ...]:

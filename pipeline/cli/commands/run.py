@@ -162,7 +162,10 @@ def run_command(
             leave_terminal(supervised)
         code = wait_for_run(run, shell=shell, stopping=stopping, within=within)
         if hosted is not None:
-            hosted.ended(code)
+            try:
+                hosted.ended(code)
+            except OSError as error:  # A full disk does not change the exit status.
+                build_env.progress.warn(f"the end of '{hosted.record.name}' was not recorded: {error.strerror}")
     if not detach:
         context.answer(_json(run, code))
     return code

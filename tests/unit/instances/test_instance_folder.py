@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -159,6 +162,57 @@ def test_folders_of_attached_runs_that_were_killed_are_removed_at_the_next_start
         left.write(replace(RECORD, name=name, detached=detached, phase=InstancePhase.RUNNING))
     with host_instance(tmp_path, RECORD, "next", clock):
         assert names(tmp_path) == ["detached", "next"]
+
+
+def test_a_folder_without_a_record_is_removed_at_the_next_start(tmp_path: Path) -> None:
+    for name in ("without", "unreadable"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "unreadable" / "record.json").write_text('{"of": "a newer release"}')
+    with host_instance(tmp_path, RECORD, "next", clock):
+        assert names(tmp_path) == ["next", "unreadable"]
+
+
+def test_a_full_disk_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(folder: InstanceFolder, record: InstanceRecord) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(InstanceFolder, "write", full)
+    with pytest.raises(OSError, match="No space left"):
+        host_instance(tmp_path, RECORD, "cache", clock).__enter__()
+    assert list(tmp_path.iterdir()) == []
+
+
+def locking_after(monkeypatch: pytest.MonkeyPatch, first: Callable[[], object]) -> None:
+    """Call `first` before the next exclusive lock, as another process may."""
+    flock, pending = fcntl.flock, [first]
+
+    def locked(handle: int, operation: int) -> None:
+        if operation & fcntl.LOCK_EX and pending:
+            pending.pop()()
+        flock(handle, operation)
+
+    monkeypatch.setattr(fcntl, "flock", locked)
+
+
+def test_a_folder_that_is_removed_before_it_is_locked_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locking_after(monkeypatch, InstanceFolder(tmp_path / "cache").discard)
+    with host_instance(tmp_path, RECORD, "cache", clock) as hosted:
+        assert hosted.folder.supervised() and names(tmp_path) == ["cache"]
+
+
+def test_a_folder_that_another_run_made_anew_is_not_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = kept(tmp_path, "cache")
+    with contextlib.ExitStack() as running:
+
+        def made_anew() -> None:
+            folder.discard()
+            running.enter_context(host_instance(tmp_path, RECORD, "cache", clock))
+
+        locking_after(monkeypatch, made_anew)
+        assert not folder.remove()
+        assert names(tmp_path) == ["cache"]
 
 
 def test_a_missing_instance_is_named_with_those_that_look_like_it(tmp_path: Path) -> None:
