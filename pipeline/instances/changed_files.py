@@ -104,8 +104,11 @@ def keep_files(
     """Keep an instance's own configuration files, and return their mounts.
 
     Also the paths of files that `edit` changed. `changed` are contents by path in the image; `edited` are paths of
-    files that `edit` opens for a person. Raises UsageError `image-file-missing` and the like.
+    files that `edit` opens for a person, however they lead to a file (`//`, symlinks). Raises UsageError
+    `image-file-missing` and the like.
     """
+    changed = {files.real_path(path) or path: content for path, content in changed.items()}
+    edited = [files.real_path(path) or path for path in edited]
     mounts, different = [], []
     for path in dict.fromkeys((*changed, *edited)):
         entry, content = files.read(path, CHANGED_FILE_LIMIT)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import field, replace
 
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, VerificationError
 from pipeline.layers.unpack_layer import layer_members
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.image import Image, Layer
@@ -51,6 +51,14 @@ class ImageFiles:
         if real is None:
             return None
         return self._root() if not real else self._uppermost(real)
+
+    def real_path(self, path: str) -> str | None:
+        """Return the absolute path of an entry, symlinks followed; of a hard link its own one.
+
+        None if there is none. Raises as `find`.
+        """
+        real = resolve_symlinks(path, self._link)
+        return None if real is None else f"/{real}"
 
     def read(self, path: str, limit: int) -> tuple[Entry, bytes]:
         """Return the entry and content of a regular file.
@@ -131,9 +139,13 @@ class ImageFiles:
             entries: dict[str, Entry] = {}
             opaque: set[str] = set()
             for member in layer_members(layer, store=self.store):
+                path = member.entry.path
                 if member.entry.kind is EntryKind.OPAQUE:
-                    opaque.add(member.entry.path)
-                else:
-                    entries[member.entry.path] = member.entry
+                    opaque.add(path)
+                    continue
+                # As where layers are unpacked; the size of the one would be compared and the other be read.
+                if path and path in entries:
+                    raise VerificationError("layer-malformed", f"layer '{layer.name}': /{path} appears twice")
+                entries[path] = member.entry
             self._listings[number] = _Listing(entries, frozenset(opaque))
         return self._listings[number]

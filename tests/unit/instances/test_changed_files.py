@@ -26,6 +26,9 @@ class FakeFiles:
     def __init__(self, files: dict[str, bytes]) -> None:
         self.files = files
 
+    def real_path(self, path: str) -> str | None:
+        return path.replace("//", "/").replace("/link/", "/etc/")
+
     def read(self, path: str, limit: int) -> tuple[Entry, bytes]:
         if path not in self.files:
             raise UsageError("image-file-missing", path)
@@ -92,6 +95,14 @@ def test_a_file_is_edited_after_it_was_rendered(folder: InstanceFolder) -> None:
     assert (folder.files / "etc" / "app.conf").read_bytes() == b"new edited"
     assert (folder.files / "etc" / "other").read_bytes() == b"port 80\nedited"
     assert len(mounts) == 2 and different == ("/etc/app.conf", "/etc/other")
+
+
+def test_a_file_is_one_under_all_its_paths(folder: InstanceFolder) -> None:
+    edit = edit_by(lambda data: data + b"edited")
+    edited = ["/etc//app.conf", "/link/app.conf"]
+    mounts, different = keep_files(folder, {"/etc/app.conf": b"new "}, edited, image(), edit)
+    assert (folder.files / "etc" / "app.conf").read_bytes() == b"new edited"
+    assert [mount.path for mount in mounts] == ["/etc/app.conf"] and different == ("/etc/app.conf",)
 
 
 def test_a_file_that_was_left_as_it_is_is_not_kept(folder: InstanceFolder) -> None:

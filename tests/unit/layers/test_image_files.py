@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -165,3 +166,18 @@ def test_a_layer_whose_bytes_are_damaged_is_not_read(image: Image, store: Store)
     path.write_bytes(data)
     with pytest.raises(RelbuildError):
         ImageFiles(image, store).read("/etc/app.conf", 100)
+
+
+def test_a_path_that_is_twice_in_a_layer_is_refused(store: Store, image: Image) -> None:
+    """Else the size of the last one would be compared with the limit, and the first one be read."""
+    twice = layer(store, "twice", {"etc/large": b"x" * 1000, "./etc/large": b"small"})
+    with pytest.raises(RelbuildError) as raised:
+        ImageFiles(replace(image, layers=(twice,)), store).read("/etc/large", 100)
+    assert (raised.value.code, "appears twice" in str(raised.value)) == ("layer-malformed", True)
+
+
+def test_the_real_path_of_a_file_has_no_symlinks(store: Store, image: Image) -> None:
+    linked = layer(store, "linked", {"etc/a": b"a", "etc/b": "a", "conf": "etc"}, hard={"etc/c": "etc/a"})
+    files = ImageFiles(replace(image, layers=(linked,)), store)
+    given = ("/etc//a", "/etc/b", "/conf/./a", "/etc/c")
+    assert [files.real_path(path) for path in given] == ["/etc/a", "/etc/a", "/etc/a", "/etc/c"]
