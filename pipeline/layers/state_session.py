@@ -121,7 +121,9 @@ class OverlayStateSession:
 
     def discard(self, folder: str, pattern: str) -> None:
         with self._folder(folder) as here:
-            for name in sorted(os.listdir(here)) if here is not None else ():
+            if here is None:
+                return
+            for name in sorted(os.listdir(here)):  # noqa: PTH208 - of a descriptor
                 if fnmatch.fnmatchcase(name, pattern):
                     _remove(name, here)
 
