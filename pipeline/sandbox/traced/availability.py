@@ -65,7 +65,8 @@ def require_tracing(folder: Path | None = None) -> None:
             hint="run relbuild as root, or as a user with subordinate IDs",
         )
     with tempfile.TemporaryDirectory(dir=folder, prefix="relbuild-trial-") as made:
-        root, beside = Path(made, "tree"), Path(made, "session")
+        real = Path(made).resolve()  # Look-ups compare paths with the kernel's, which have no symlinks.
+        root, beside = real / "tree", real / "session"
         root.mkdir()
         beside.mkdir()
         program = root / "trial"

@@ -30,7 +30,7 @@ _NUMBER, _ARCH, _ARGUMENTS = 0, 4, 16
 _ALLOW, _TRACE, _ERROR, _KILL = 0x7FFF_0000, 0x7FF0_0000, 0x0005_0000, 0x8000_0000
 _LOW = 0xFFFF_FFFF
 
-_ABSENT = ("openat2", "execveat", "setxattrat", "getxattrat", "listxattrat", "removexattrat")
+_ABSENT = ("openat2", "execveat", "setxattrat", "getxattrat", "listxattrat", "removexattrat", "sendmmsg")
 """Calls that libraries try and do without: their arguments would have to be read from memory."""
 
 _AF_INET, _AF_INET6 = 2, 10

@@ -22,6 +22,7 @@ from pipeline.sandbox.build_container import BuildLimits, CommandResult
 from pipeline.sandbox.entry_program import require_entry_program
 from pipeline.sandbox.output import Capture
 from pipeline.sandbox.runtime_bundle import DEFAULT_PATH, ProcessPlan
+from pipeline.sandbox.traced.account_calls import HOST_NAME
 from pipeline.sandbox.traced.call_context import CallContext, ProgramKey
 from pipeline.sandbox.traced.inode_records import InodeRecord
 from pipeline.sandbox.traced.named_entries import SESSION_FOLDERS
@@ -29,7 +30,7 @@ from pipeline.sandbox.traced.recorded_files import RecordedFiles
 from pipeline.sandbox.traced.recorded_tree import RecordedTree
 from pipeline.sandbox.traced.tracee import Tracee
 from pipeline.sandbox.traced.tracer import TracedCommand
-from pipeline.sandbox.traced.tree_lookup import DEVICES, TreeLookup
+from pipeline.sandbox.traced.tree_lookup import DEVICES, HOST_NAME_FILE, TreeLookup
 
 _DEVICE_LINKS = {
     "fd": "/proc/self/fd",
@@ -193,6 +194,9 @@ def traced_session(
         tree.records.set(place.lstat(), InodeRecord(mode))
     for device in DEVICES:
         (folder / "mounted/dev" / device).touch()
+    named = folder / "mounted/proc" / HOST_NAME_FILE
+    named.write_text(f"{HOST_NAME}\n")
+    named.chmod(0o444)
     for link, target in _DEVICE_LINKS.items():
         (folder / "mounted/dev" / link).symlink_to(target)
     shared = folder / "mounted/dev/shm"

@@ -17,6 +17,10 @@ from pipeline.sandbox.traced.tracee import PATH_MOST, Tracee
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 """Devices that processes see below /dev."""
 
+HOST_NAME_FILE = "hostname"
+"""File of the session's own /proc that is shown instead of the machine's name."""
+
+_HOST_NAME = ["proc", "sys", "kernel", "hostname"]
 _AT_FDCWD = -100
 _LINKS = 40
 """Symlinks that are followed in one path: the kernel's own bound (path_resolution(7))."""
@@ -65,6 +69,17 @@ def status_of(path: str) -> os.stat_result | None:
         return None
 
 
+def _leads_to(path: str, status: os.stat_result) -> bool:
+    """Return whether a file is still at the path that the kernel tells of it.
+
+    Of a removed one it tells a path that ends with " (deleted)", and anything may be there.
+    """
+    try:
+        return os.path.samestat(os.lstat(path), status)
+    except OSError:
+        return False
+
+
 @dataclass(slots=True)
 class TreeLookup:
     """Look-ups in the tree at `root` (absolute, no symlinks) by the processes `tracees`."""
@@ -81,18 +96,21 @@ class TreeLookup:
             raise failure(errno.ENOENT)
         if len(name) >= PATH_MOST:
             raise failure(errno.ENAMETOOLONG)
-        base = list(tracee.root) if name.startswith("/") else self._base(tracee, folder)
+        base = self._root(tracee) if name.startswith("/") else self._base(tracee, folder)
         return self._walk(tracee, base, name, follow=follow)
 
     def open_file(self, tracee: Tracee, descriptor: int) -> Place:
-        """Return what an open descriptor names. Raises OSError EBADF."""
+        """Return what an open descriptor names; its path is None if it was removed.
+
+        Raises OSError EBADF.
+        """
         magic = f"/proc/{tracee.pid}/fd/{descriptor}"
         try:
             status = os.stat(magic)
             named = os.readlink(magic)
         except OSError:
             raise failure(errno.EBADF) from None
-        return Place(magic, self.below(named), status)
+        return Place(magic, self.below(named) if _leads_to(named, status) else None, status)
 
     def below(self, host: str) -> str | None:
         """Return the path in the image of a path of the machine, None if it is not in the tree."""
@@ -112,16 +130,36 @@ class TreeLookup:
         return "/" + (below.removeprefix(inner).lstrip("/") if inner else below)
 
     def _base(self, tracee: Tracee, folder: int) -> list[str]:
+        """Return the names of an open directory.
+
+        Raises OSError ENOTDIR for anything else, also for an open symlink.
+        """
+        magic = f"/proc/{tracee.pid}/" + ("cwd" if folder == _AT_FDCWD else f"fd/{folder}")
         try:
-            named = os.readlink(f"/proc/{tracee.pid}/" + ("cwd" if folder == _AT_FDCWD else f"fd/{folder}"))
+            named, status = os.readlink(magic), os.stat(magic)
         except OSError:
             raise failure(errno.EBADF) from None
         below = self.below(named)
         if below is not None:
+            if not stat.S_ISDIR(status.st_mode):
+                raise failure(errno.ENOTDIR, named)
+            if not _leads_to(named, status):
+                raise failure(errno.ENOENT, named)
             return below.split("/") if below else []
         if named == "/proc" or named.startswith("/proc/"):
             return named.split("/")[1:]
         raise failure(errno.ENOTDIR if folder != _AT_FDCWD else errno.EACCES)
+
+    def _root(self, tracee: Tracee) -> list[str]:
+        """Return the names of its root directory.
+
+        Raises OSError ENOENT if another process replaced it.
+        """
+        for end in range(1, len(tracee.root) + 1):
+            status = status_of("/".join((self.root, *tracee.root[:end])))
+            if status is None or not stat.S_ISDIR(status.st_mode):
+                raise failure(errno.ENOENT)
+        return list(tracee.root)
 
     def _walk(self, tracee: Tracee, base: list[str], name: str, *, follow: bool) -> Place:
         done = base
@@ -161,7 +199,7 @@ class TreeLookup:
                     raise failure(errno.ELOOP, here)
                 target = os.readlink(here)
                 if target.startswith("/"):
-                    done = list(tracee.root)
+                    done = self._root(tracee)
                     host = "/".join((self.root, *done))
                 if not ahead and target.endswith("/"):
                     must_be_folder = True
@@ -177,7 +215,12 @@ class TreeLookup:
                 return self._device(done, host, status)
             if not stat.S_ISDIR(status.st_mode):
                 raise failure(errno.ENOTDIR, here)
-        return Place(host, "/".join(done), os.lstat(host))
+        status = os.lstat(host)
+        if must_be_folder and not stat.S_ISDIR(status.st_mode):
+            raise failure(errno.ENOTDIR, host)
+        if stat.S_ISLNK(status.st_mode) and follow:  # An open symlink, by its entry in /proc.
+            raise failure(errno.ELOOP, host)
+        return Place(host, "/".join(done), status)
 
     def _device(self, done: list[str], host: str, status: os.stat_result) -> Place:
         if len(done) == 2 and done[0] == "dev" and done[1] in DEVICES:
@@ -205,19 +248,25 @@ class TreeLookup:
             magic = self._magic(place)
             if magic is not None and (follow or not last):
                 inside = self.below(magic) if magic.startswith("/") else None
-                if inside is not None and os.path.lexists(magic):
-                    if not last and not os.path.isdir(magic):
+                if inside is not None and place[-1] in ("root", "exe") and os.path.lexists(magic):
+                    # Another process may have put symlinks there: it is looked up anew.
+                    return (), [*filter(None, inside.split("/")), *names[index + 1 :]]
+                status = os.stat("/" + "/".join(place))
+                if inside is not None and _leads_to(magic, status):
+                    if not last and not stat.S_ISDIR(status.st_mode):
                         raise failure(errno.ENOTDIR, magic)
                     return tuple(inside.split("/") if inside else ()), names[index + 1 :]
                 if not last:
                     raise failure(errno.ENOENT)
                 # A pipe, a socket, a device, a removed file: only the descriptor itself leads there.
-                return Place("/" + "/".join(place), None, os.stat("/" + "/".join(place)))
+                return Place("/" + "/".join(place), None, status)
             if magic is not None:
                 inside = self.below(magic)
                 shown = magic if inside is None else f"/{inside}"
                 return Place("/" + "/".join(place), None, os.lstat("/" + "/".join(place)), shown)
         host = "/" + "/".join(place)
+        if place == _HOST_NAME:
+            host = f"{self.root}/proc/{HOST_NAME_FILE}"
         status = os.stat(host) if follow else os.lstat(host)
         return Place(host, None, status)
 

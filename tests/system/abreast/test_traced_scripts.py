@@ -26,7 +26,7 @@ from pipeline.sandbox import SandboxRegistry
 TIME = 1_700_000_000
 
 OWNERS = r"""
-umask; id; pwd; cat
+umask; id; pwd; cat; cat /proc/sys/kernel/hostname
 touch /etc/a; chown 27:28 /etc/a; chmod 4755 /etc/a; stat -c '%a %u %g %F %s' /etc/a
 chown 5 /etc/a; stat -c '%a %u %g' /etc/a
 mkdir -p /srv/x/y; chmod 2775 /srv/x; chown :50 /srv/x; touch /srv/x/f; mkdir /srv/x/d; stat -c '%n %a %u %g' /srv/x/?

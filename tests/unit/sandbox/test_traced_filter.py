@@ -57,6 +57,7 @@ def verdict(name: str, *arguments: int, arch: int = X86_64, number: int | None =
         ("clone3", (), ERROR | errno.ENOSYS),
         ("openat2", (), ERROR | errno.ENOSYS),
         ("execveat", (), ERROR | errno.ENOSYS),
+        ("sendmmsg", (), ERROR | errno.ENOSYS),
         ("socket", (1, 1, 0), ALLOW),
         ("socket", (2, 1, 6), ERROR | errno.EAFNOSUPPORT),
         ("socket", (10, 2, 0), ERROR | errno.EAFNOSUPPORT),

@@ -108,6 +108,73 @@ def test_a_descriptor_of_the_machine_names_no_directory(lookup: TreeLookup, me: 
         os.close(inside)
 
 
+def fails(lookup: TreeLookup, me: Tracee, folder: int, name: str, *, follow: bool = True) -> int | None:
+    with pytest.raises(OSError) as error:
+        lookup.find(me, folder, name, follow=follow)
+    return error.value.errno
+
+
+def test_an_open_symlink_is_neither_a_directory_nor_followed(lookup: TreeLookup, me: Tracee, tmp_path: Path) -> None:
+    (tmp_path / "machine").mkdir()
+    (tmp_path / "machine/v").touch()
+    for target in ("machine", "machine/v"):
+        link = tmp_path / "tree/link"
+        link.symlink_to(tmp_path / target)
+        handle = os.open(link, os.O_PATH | os.O_NOFOLLOW)
+        try:
+            assert fails(lookup, me, handle, "v", follow=False) == errno.ENOTDIR
+            assert fails(lookup, me, handle, "new") == errno.ENOTDIR
+            assert fails(lookup, me, AT_FDCWD, f"/proc/self/fd/{handle}/v") == errno.ENOTDIR
+            assert fails(lookup, me, AT_FDCWD, f"/proc/self/fd/{handle}") == errno.ELOOP
+            assert fails(lookup, me, AT_FDCWD, f"/proc/self/fd/{handle}/", follow=False) == errno.ENOTDIR
+            assert lookup.find(me, AT_FDCWD, f"/proc/self/fd/{handle}", follow=False).link == "/link"
+        finally:
+            os.close(handle)
+            link.unlink()
+
+
+def test_a_symlink_in_place_of_a_removed_open_file_is_not_that_file(
+    lookup: TreeLookup, me: Tracee, tree: RecordedTree, tmp_path: Path
+) -> None:
+    """The kernel tells the path of a removed file as "NAME (deleted)", which may be made too."""
+    (tmp_path / "machine").mkdir()
+    (tmp_path / "machine/v").touch()
+    (tree.root / "gone").mkdir()
+    (tree.root / "file").touch()
+    folder, file = os.open(tree.root / "gone", os.O_RDONLY), os.open(tree.root / "file", os.O_RDONLY)
+    try:
+        (tree.root / "gone").rmdir()
+        (tree.root / "file").unlink()
+        (tree.root / "gone (deleted)").symlink_to(tmp_path / "machine")
+        (tree.root / "file (deleted)").symlink_to(tmp_path / "machine/v")
+        assert fails(lookup, me, folder, "v") == errno.ENOENT
+        assert fails(lookup, me, AT_FDCWD, f"/proc/self/fd/{folder}/v") == errno.ENOENT
+        assert lookup.open_file(me, file).path is None
+        found = lookup.find(me, AT_FDCWD, f"/proc/self/fd/{file}", follow=True)
+        assert found.path is None and found.host == f"/proc/{me.pid}/fd/{file}"
+    finally:
+        os.close(folder)
+        os.close(file)
+
+
+def test_a_symlink_in_place_of_a_root_or_a_program_is_followed_in_the_tree_only(
+    lookup: TreeLookup, me: Tracee, tree: RecordedTree, tmp_path: Path
+) -> None:
+    (tmp_path / "machine").mkdir()
+    (tmp_path / "machine/v").touch()
+    (tree.root / "jail").symlink_to(tmp_path / "machine")
+    me.root = ("jail",)
+    assert fails(lookup, me, AT_FDCWD, "/v") == errno.ENOENT
+    me.root, me.program = (), "/jail/v"
+    assert fails(lookup, me, AT_FDCWD, "/proc/self/exe") == errno.ENOENT
+
+
+def test_the_name_of_the_machine_is_the_build_s(lookup: TreeLookup, me: Tracee, tree: RecordedTree) -> None:
+    (tree.root / "proc/hostname").write_text("build\n")
+    found = lookup.find(me, AT_FDCWD, "/proc/sys/kernel/hostname", follow=True)
+    assert Path(found.host).read_text() == "build\n" and found.path is None
+
+
 def test_devices_are_the_machines(lookup: TreeLookup, me: Tracee) -> None:
     found = lookup.find(me, AT_FDCWD, "/dev/null", follow=True)
     assert found.host == "/dev/null" and found.path is None and found.existing().st_rdev == os.makedev(1, 3)
