@@ -341,10 +341,10 @@ def test_a_file_that_is_not_there_is_told_and_not_made(
 def test_stopping_sends_the_images_signal_to_all_and_kills_who_does_not_obey(journal: Journal) -> None:
     good, bad = Running("a", journal), Running("b", journal, obeys=False)
     instances: Any = (good, bad)
-    ImageRun(instances, (), "SIGQUIT").stop(within=2.0)
+    ImageRun(instances, (), "SIGQUIT").stop(within=lambda: 0.0)
     assert sorted(call.args for call in journal.calls if call.name == "stop") == [
-        ("a", "SIGQUIT", 2.0),
-        ("b", "SIGQUIT", 2.0),
+        ("a", "SIGQUIT", 0.0),
+        ("b", "SIGQUIT", 0.0),
     ]
     assert [call.args for call in journal.calls if call.name == "kill"] == [("b",)]
 
