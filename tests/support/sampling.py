@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 import random
 import secrets
+from collections.abc import Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
 
 SEED = int(os.environ.setdefault("RELBUILD_SEED", str(secrets.randbelow(10**6))))
 """The seed of the run, which pytest prints at the top; in the environment, so that all its processes have the same."""
@@ -21,6 +25,13 @@ def operations(usual: int) -> int:
 def dice(what: str) -> random.Random:
     """Random numbers that are the same for a test whenever the seed is."""
     return random.Random(f"{SEED} {what}")
+
+
+def drawn(what: str, items: Sequence[T], count: int) -> tuple[T, ...]:
+    """As many of the items as `count` says, in their order; all where there is time."""
+    if SOAK or count >= len(items):
+        return tuple(items)
+    return tuple(items[at] for at in sorted(dice(what).sample(range(len(items)), count)))
 
 
 def stride(every: int) -> int:

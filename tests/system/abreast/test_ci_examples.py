@@ -41,6 +41,7 @@ from tests.support.ci_machine import (
 from tests.support.gitserver import git_server
 from tests.support.product_builds import small_products
 from tests.support.rpm_factory import Forge
+from tests.support.sampling import drawn
 from tests.support.sites import PASSWORD
 from tests.support.tiny_root import require_root
 
@@ -135,10 +136,16 @@ def test_a_pull_request_is_built_tested_and_published_nowhere(machine: CiMachine
     assert "all digests, sizes and diff_ids match" in done[-1].stdout and machine.published() == set()
 
 
+UNTESTED = pytest.param("2", "another", "alpha", 6, id="its tests fail")
+UNREADABLE = (
+    pytest.param("{{ nothing }}", "2", "alpha", 3, id="its version is wrong"),
+    pytest.param("2", "2", "Not A Name", 3, id="its name is wrong"),
+)
+"""Refused by one code: one of them is drawn."""
+
+
 @pytest.mark.parametrize(
-    ("version", "expected", "name", "status"),
-    [("2", "another", "alpha", 6), ("{{ nothing }}", "2", "alpha", 3), ("2", "2", "Not A Name", 3)],
-    ids=["its tests fail", "its version is wrong", "its name is wrong"],
+    ("version", "expected", "name", "status"), [UNTESTED, *drawn("a bad pull request", UNREADABLE, 1)]
 )
 def test_a_bad_pull_request_fails_with_the_exit_code_that_says_why(
     machine: CiMachine, version: str, expected: str, name: str, status: int

@@ -21,7 +21,7 @@ from tests.system.conftest import ROOT
 
 pytestmark = pytest.mark.long
 
-STRIDE = 30
+STRIDE = 45
 """Every so many events, from a drawn one on; all with `RELBUILD_SOAK`. `ci/faults` kills at each call."""
 
 
@@ -113,7 +113,7 @@ def test_killed_at_any_step_it_leaves_nothing_half_done_and_the_next_run_is_as_i
             if written.exists():
                 assert written.read_bytes() == lock
             events += stride(STRIDE)
-    assert killed >= 4
+    assert killed >= 2
     for place in stores:
         assert place.build("--retest")["digest"] == expected
         assert validate_layout(place.folder / "output" / "nginx") == ()

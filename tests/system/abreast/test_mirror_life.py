@@ -48,9 +48,9 @@ OPERATIONS = {"directory": 96, "registry": 10}
 """On each kind, at the same time: what fits into half a minute on two cores. `ci/torture mirror` does thousands."""
 
 ROUNDS = 5
-STRIDES = {"directory": 36, "registry": 90}
+STRIDES = {"directory": 54, "registry": 135}
 """A publication has hundreds of steps: only every so many are tried, others each time, unless there is time for all."""
-SHORT_STRIDES = {"directory": 6, "registry": 18}
+SHORT_STRIDES = {"directory": 9, "registry": 27}
 """And of the tens of steps of a promotion and a rollback. `ci/faults` tries each call of all of them."""
 
 

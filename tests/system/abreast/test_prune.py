@@ -194,7 +194,7 @@ def test_publications_are_waited_for_and_then_the_operator_is_told(mirror: Direc
 # --- killed ---------------------------------------------------------------------------------------------------
 
 
-STRIDE = 3
+STRIDE = 5
 """Every so many changes to the file system, from a drawn one on; all with `RELBUILD_SOAK`."""
 
 

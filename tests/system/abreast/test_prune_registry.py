@@ -234,7 +234,7 @@ def test_a_registry_that_does_not_delete_is_left_as_it_is_and_that_is_said(tmp_p
     assert stored(tmp_path) == once and before.items() <= once.items()
 
 
-STRIDE = 5
+STRIDE = 8
 """Every so many deletions, from a drawn one on; all with `RELBUILD_SOAK`."""
 
 

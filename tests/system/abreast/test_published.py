@@ -41,6 +41,7 @@ from tests.support.published_products import (
     publish_products,
 )
 from tests.support.rpm_factory import Forge
+from tests.support.sampling import drawn
 from tests.support.sites import KINDS_OF_SITES, PASSWORD, Site, open_site, relbuild, relbuild_at_once
 from tests.support.trees import differences, merged, read_tree
 
@@ -249,8 +250,12 @@ def test_what_was_tampered_with_is_refused(name: str, scene: Scene, shipped: Pub
     with attack.does(scene) as reference:
         address, pulled = scene.site.address(scene.name, reference), scene.site.pulled(scene.name, reference)
         assert shipped.refused("verify", address) == (5, attack.codes_on(scene.site))
-        assert shipped.relbuild("verify", address, "--quick").returncode == (5 if attack.quick else 0)
-        for generation, command in attack.refusing:
+        # Both kinds of mirror are read alike: a third is verified quickly too on a registry, and by cosign in one way.
+        directory = scene.site.kind == "directory"
+        if directory or name in drawn("verified quickly", list(ATTACKS), len(ATTACKS) // 3):
+            assert shipped.relbuild("verify", address, "--quick").returncode == (5 if attack.quick else 0)
+        ways = len(attack.refusing) if directory else 1
+        for generation, command in drawn(f"cosign refuses {name}", attack.refusing, ways):
             cosign(generation, *verification(shipped.folder, generation, command), pulled, accepts=False)
         if not attack.refusing:
             # What cosign has no sight of, whoever pulls finds out: the digests are in the manifest that was signed.

@@ -21,6 +21,7 @@ import pytest
 from pipeline.mirror.backends.directory.directory_mirror import open_directory
 from pipeline.site import write_site
 from tests.support import nightly_examples
+from tests.support.sampling import dice, drawn
 from tests.support.webserver import nginx
 
 pytestmark = pytest.mark.long
@@ -29,6 +30,10 @@ ROOT = Path(__file__).parents[3]
 PAGES = ("index.html", "mysql/index.html", "base/index.html", "nginx/index.html")
 """One of each kind, besides a past night's: the latest night, a product that failed, one that lacks fixes, one with two
 platforms."""
+
+
+WHOLE = 1
+"""Of so many pages every screen in every scheme is looked at; of all with `RELBUILD_SOAK`."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +50,12 @@ class Site:
     pictures: Path
 
     def browse(
-        self, what: str, pages: tuple[str, ...] | None = None, plain: tuple[str, ...] = ()
+        self, what: str, pages: tuple[str, ...] | None = None, twice: tuple[str, ...] = ()
     ) -> list[dict[str, Any]]:
-        """What the browser saw. Pages that are `plain` are looked at twice, and not on every screen in every scheme."""
-        job = {"do": what, "base": self.url, "pages": pages or self.pages, "plain": plain, "folder": str(self.pictures)}
+        """What the browser saw. `twice`: pages to look at on each screen in one scheme, which is drawn for each."""
+        dark = [path for path in twice if dice(f"dark {path.rpartition('/')[0]}").random() < 0.5]
+        looks = {"twice": twice, "dark": dark, "folder": str(self.pictures)}
+        job = {"do": what, "base": self.url, "pages": self.pages if pages is None else pages, **looks}
         done = subprocess.run(
             ["node", ROOT / "tests" / "browser" / "look.mjs", modules(), chromium()],
             input=json.dumps(job),
@@ -98,12 +105,17 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 @pytest.fixture(scope="module")
 def looked(site: Site) -> list[dict[str, Any]]:
-    """Every kind of page on a phone and a desk, light and dark."""
-    return site.browse("look", plain=("find.html", site.compared))
+    """Every kind of page on a phone and a desk, light and dark: one that is drawn in all four ways, others in two."""
+    whole = drawn("screens", site.pages, WHOLE)
+    others = tuple(path for path in site.pages if path not in whole)
+    return site.browse("look", whole, (*others, "find.html", site.compared))
 
 
 def test_pages_load_whole_from_their_own_place_alone(site: Site, looked: list[dict[str, Any]]) -> None:
-    assert len(looked) == 4 * len(site.pages) + 2 * 2
+    whole = len(drawn("screens", site.pages, WHOLE))
+    assert len(looked) == 4 * whole + 2 * (len(site.pages) - whole + 2)
+    ways = {(page["path"], page["screen"], page["scheme"]) for page in looked}
+    assert len(ways) == len(looked) and {path for path, _, _ in ways} == {*site.pages, "find.html", site.compared}
     for page in looked:
         where = f"{page['path']} {page['screen']} {page['scheme']}"
         assert page["console"] == [], where
