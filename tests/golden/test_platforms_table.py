@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from pipeline.model.platform import Platform, is_relative_key
-from pipeline.recipes import PlatformTarget, load_platforms, load_recipe
 from pipeline.repos.variables import expand_repository, platform_variables
 from pipeline.urls import parse_url
 from pipeline.yaml_documents import load_yaml
 from tests.support.lookalikes.platforms import platform_names
+from tests.support.shipped_recipes import shipped_platforms, shipped_recipe
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/platforms.md"
@@ -49,7 +49,7 @@ TRIED = {
 
 
 def table() -> str:
-    platforms = load_platforms(ROOT / "recipes/repositories.yaml")
+    platforms = shipped_platforms()
     lines = ["| platform | what | rpm's database | found by | keys | tried on |", "|---|---|---|---|---|---|"]
     shipped = platform_names(platforms)
     lines += [_line(platform) for name, platform in platforms.items() if name in shipped]
@@ -93,7 +93,7 @@ def products_table() -> str:
 
 def _choice(path: Path, entry: str) -> tuple[str, str, str]:
     platform = EXAMPLES.get(entry, entry)
-    recipe = load_recipe(path, PlatformTarget(ROOT / "recipes/repositories.yaml", platform))
+    recipe = shipped_recipe(path.stem, platform)
     names = ", ".join(f"`{request.text}`" for request in recipe.layers[-1].requests)
     tried = "the development mirror" if entry == "local" else TRIED.get((path.stem, entry), "nobody")
     return names, ", ".join(f"`{one}`" for one in recipe.add_ons), tried
@@ -112,6 +112,6 @@ def test_a_table_is_not_stale(name: str) -> None:
 
 def test_centos_stream_10_has_the_epel_that_is_built_for_it() -> None:
     """`epel-10` becomes the one for RHEL's minor releases (mock's templates `epel-10.tpl` and `epel-10s.tpl`)."""
-    platform = load_platforms(ROOT / "recipes/repositories.yaml")["epel-10"]
+    platform = shipped_platforms()["epel-10"]
     epel = expand_repository(platform.repositories[-1], platform_variables(platform, "x86_64", {}), {})
     assert epel.metalink == "https://mirrors.fedoraproject.org/metalink?repo=epel-10s&arch=x86_64"

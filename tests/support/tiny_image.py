@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 from collections.abc import Mapping
+from functools import lru_cache
 
 from pipeline.compression import Compression, layer_codec
 from pipeline.digest import DiffId, Digest
@@ -43,12 +44,18 @@ def tar(files: Mapping[str, bytes | None]) -> bytes:
     return out.getvalue()
 
 
+@lru_cache(64)
+def _packed(files: tuple[tuple[str, bytes | None], ...], compression: Compression) -> tuple[bytes, bytes]:
+    """A layer's tar and its blob: hundreds of tests want the same few."""
+    data = tar(dict(files))
+    return data, layer_codec(compression).compress(data)
+
+
 def layer(
     store: Store, name: str, files: Mapping[str, bytes | None], compression: Compression = Compression.GZIP
 ) -> Layer:
     """A layer whose blob is in the store."""
-    data = tar(files)
-    blob = layer_codec(compression).compress(data)
+    data, blob = _packed(tuple(files.items()), compression)
     digest = store.put(blob)
     descriptor = Descriptor(media_types.LAYERS[compression], digest, len(blob))
     return Layer(name, DiffId.of(data), descriptor, len(data))

@@ -12,9 +12,9 @@ from pipeline.model.platform import PackageRepository
 from pipeline.model.signing_key import AcceptedSignature
 from pipeline.packages import read_header, read_payload, verify_package
 from pipeline.prepare.package_trust import trust_by_repository
-from pipeline.recipes import load_platforms
 from pipeline.repos import read_keys
 from tests.support.real import REAL, real_folder
+from tests.support.shipped_recipes import shipped_platforms
 
 UNSUPPORTED = "package-signature-unsupported"
 SUBKEYS = {
@@ -104,8 +104,7 @@ PINNED = {
 @pytest.mark.parametrize("name", PINNED)
 def test_the_fingerprint_of_a_shipped_platform_is_that_of_its_vendors_key(name: str) -> None:
     file = real_folder("keys") / PINNED[name]
-    platforms = load_platforms(Path(__file__).parents[3] / "recipes" / "repositories.yaml")
-    for repository in platforms[name].repositories:
+    for repository in shipped_platforms()[name].repositories:
         keys = read_keys(repository.id, file.read_bytes(), file.name, fingerprints=repository.fingerprints)
         assert [key.fingerprint for key in keys] == list(repository.fingerprints)
         assert trust_by_repository(keys, [repository])[repository.id].certificates

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-from pathlib import Path
 
 import pytest
 
@@ -16,33 +15,27 @@ from pipeline.model.limits.pids import LIMIT as PIDS
 from pipeline.model.recipe import FileKind, Recipe
 from pipeline.model.rpm_database import DatabaseFormat
 from pipeline.process import run
-from pipeline.recipes import (
-    PlatformTarget,
-    load_platforms,
-    load_recipe,
-    platforms_schema,
-    template_scope,
-)
+from pipeline.recipes import platforms_schema, template_scope
 from pipeline.render import Templates, evaluate_template
 from pipeline.yaml_documents import load_yaml
 from tests.support.schemas import jsonschema, validate_recipe
+from tests.support.shipped_recipes import RECIPES, shipped_platforms, shipped_recipe
 
-RECIPES = Path(__file__).parents[3] / "recipes"
 PRODUCTS = sorted(path.stem for path in RECIPES.glob("*.yaml") if path.name != "repositories.yaml")
 
 
 @pytest.mark.parametrize("name", PRODUCTS)
 def test_a_product_builds_on_a_platform_that_exists(name: str) -> None:
-    recipe = load_recipe(RECIPES / f"{name}.yaml")
-    platform = load_platforms(RECIPES / "repositories.yaml").find(recipe.platform)
+    recipe = shipped_recipe(name)
+    platform = shipped_platforms().find(recipe.platform)
     assert recipe.name == name
     assert set(recipe.architectures) <= set(platform.architectures)
 
 
 @pytest.mark.parametrize("name", PRODUCTS)
 def test_a_product_stands_on_the_common_base(name: str) -> None:
-    base = load_recipe(RECIPES / "base.yaml").layers[0]
-    assert _lowest(load_recipe(RECIPES / f"{name}.yaml")).layers[0] == base
+    base = shipped_recipe("base").layers[0]
+    assert _lowest(shipped_recipe(name)).layers[0] == base
 
 
 def _lowest(recipe: Recipe) -> Recipe:
@@ -52,7 +45,7 @@ def _lowest(recipe: Recipe) -> Recipe:
 
 @pytest.mark.parametrize("name", PRODUCTS)
 def test_a_product_proves_that_it_works_and_stops(name: str) -> None:
-    smoke = load_recipe(RECIPES / f"{name}.yaml").smoke
+    smoke = shipped_recipe(name).smoke
     kinds = [check.kind for check in smoke.checks]
     assert smoke.ready is not None
     assert len(kinds) >= 4
@@ -62,13 +55,13 @@ def test_a_product_proves_that_it_works_and_stops(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in PRODUCTS if name != "base"])
 def test_a_product_runs_as_a_user_of_its_own(name: str) -> None:
-    recipe = _lowest(load_recipe(RECIPES / f"{name}.yaml"))
+    recipe = _lowest(shipped_recipe(name))
     assert recipe.image.user in {user.name for user in recipe.users}
 
 
 @pytest.mark.parametrize("name", PRODUCTS)
 def test_every_template_of_a_product_is_rendered(name: str) -> None:
-    recipe = load_recipe(RECIPES / f"{name}.yaml")
+    recipe = shipped_recipe(name)
     templates = Templates(recipe.template_folders)
     for plan in recipe.files:
         if plan.kind is FileKind.DIRECTORY:
@@ -96,14 +89,14 @@ def test_every_template_of_a_product_is_rendered(name: str) -> None:
     ],
 )
 def test_settings_are_written_into_the_configuration(product: str, template: str, line: str) -> None:
-    recipe = load_recipe(RECIPES / f"{product}.yaml")
+    recipe = shipped_recipe(product)
     values = template_scope(recipe) | {"settings": {"sort_buffer_size": "1M"}}
     rendered = Templates(recipe.template_folders).render(template, values, place=product)
     assert line in rendered.text.splitlines()
 
 
 def test_haproxy_hands_requests_on_to_the_servers_it_is_given_and_has_none_of_its_own_then() -> None:
-    recipe = load_recipe(RECIPES / "haproxy.yaml")
+    recipe = shipped_recipe("haproxy")
     values = template_scope(recipe) | {"servers": {"two": "192.0.2.2:80", "one": "192.0.2.1:80"}}
     text = Templates(recipe.template_folders).render("haproxy.cfg.j2", values, place="haproxy").text
     servers = [line.strip() for line in text.splitlines() if line.startswith("    server ")]
@@ -138,7 +131,7 @@ def test_the_schema_refuses_what_the_loader_refuses(document: object) -> None:
 
 
 def test_real_platforms_are_there_and_old_ones_are_refused_by_name() -> None:
-    platforms = load_platforms(RECIPES / "repositories.yaml")
+    platforms = shipped_platforms()
     assert {"local", "centos-stream-9", "centos-stream-10", "fedora-44", "mysql-8.4-el9"} <= set(platforms)
     assert "name rocky-8" in platforms.refused["el8"]
     assert platforms["rocky-8"].rpm_database.format is DatabaseFormat.BDB
@@ -159,12 +152,10 @@ CHOICES = (
 
 @pytest.mark.parametrize("platform", CHOICES)
 def test_a_product_chooses_for_each_platform_or_says_why_it_cannot(platform: str) -> None:
-    target = PlatformTarget(RECIPES / "repositories.yaml", platform)
-    platforms = target.platforms()
-    assert platforms is not None
+    platforms = shipped_platforms()
     for name in PRODUCTS:
         try:
-            recipe = load_recipe(RECIPES / f"{name}.yaml", target)
+            recipe = shipped_recipe(name, platform)
         except RecipeError as error:
             assert {problem.code for problem in error.problems} == {"recipe-refused"}, str(error)
             assert platform not in {"local", "rocky-9"}, "all is there"
@@ -175,10 +166,9 @@ def test_a_product_chooses_for_each_platform_or_says_why_it_cannot(platform: str
 
 
 def test_a_product_has_the_vendors_packages_on_enterprise_linux() -> None:
-    target = PlatformTarget(RECIPES / "repositories.yaml", "almalinux-10")
     found = {}
     for name in ("mysql", "mariadb", "postgresql", "nginx"):
-        recipe = load_recipe(RECIPES / f"{name}.yaml", target)
+        recipe = shipped_recipe(name, "almalinux-10")
         found[name] = ([one.text for one in recipe.layers[-1].requests], *recipe.add_ons)
     assert found == {
         "mysql": (["mysql-community-server", "mysql-community-client"], "mysql-8.4"),
@@ -189,7 +179,7 @@ def test_a_product_has_the_vendors_packages_on_enterprise_linux() -> None:
 
 
 def test_every_entry_is_named_after_a_platform_or_family_that_is_shipped() -> None:
-    known = load_platforms(RECIPES / "repositories.yaml").known_names
+    known = shipped_platforms().known_names
     for name in PRODUCTS:
         document = load_yaml(RECIPES / f"{name}.yaml").value
         assert isinstance(document, dict)
@@ -197,14 +187,13 @@ def test_every_entry_is_named_after_a_platform_or_family_that_is_shipped() -> No
 
 
 def test_modules_and_add_ons_are_those_of_the_release() -> None:
-    platforms = load_platforms(RECIPES / "repositories.yaml")
+    platforms = shipped_platforms()
     for platform, modules, link in (
         ("rocky-8", ("redis:6",), "epel-$release"),
         ("oraclelinux-9", (), "epel-$release"),
         ("centos-stream-10", None, "epel-${release}s"),
     ):
         if modules is not None:
-            target = PlatformTarget(RECIPES / "repositories.yaml", platform)
-            assert load_recipe(RECIPES / "redis.yaml", target).modules == modules
+            assert shipped_recipe("redis", platform).modules == modules
         (epel,) = (one for one in platforms.find(platform, add_ons=("epel",)).repositories if one.id == "epel")
         assert link in str(epel.metalink)

@@ -11,13 +11,12 @@ import pytest
 
 from pipeline.model.platform import PackageRepository, is_relative_key
 from pipeline.model.signing_key import KeyFault
-from pipeline.recipes import Platforms, load_platforms
 from pipeline.repos import RepositoryKey
 from pipeline.repos.openpgp_keys import read_keys
 from pipeline.repos.variables import expand_repository, platform_variables
 from tests.support.lookalikes.platforms import platform_names
+from tests.support.shipped_recipes import RECIPES, shipped_platforms
 
-RECIPES = Path(__file__).parents[3] / "recipes"
 KEYS = RECIPES / "keys"
 DOWNLOADED = {
     "https://download.docker.com/linux/rhel/gpg",
@@ -30,15 +29,10 @@ SHIPPED_AT = 1_795_737_600
 """2026-11-27, in seconds since the epoch: when the keys were last looked at."""
 
 
-@cache
-def platforms() -> Platforms:
-    return load_platforms(RECIPES / "repositories.yaml")
-
-
 def repositories() -> Iterator[tuple[str, PackageRepository]]:
     """Every repository of every shipped platform, with its variables replaced, for each architecture."""
-    shipped = platform_names(platforms())
-    for name, platform in platforms().items():
+    shipped = platform_names(shipped_platforms())
+    for name, platform in shipped_platforms().items():
         for arch in platform.architectures if name in shipped else ():
             for one in platform.repositories:
                 variables = platform_variables(platform, arch, {"HOME": "/root"})
@@ -51,8 +45,9 @@ def keys_in(path: Path) -> tuple[RepositoryKey, ...]:
 
 
 def test_every_platform_loads_on_any_machine() -> None:
-    assert all(name.endswith("-registered") for name in platforms().broken)  # whose files an entitled machine has
-    assert len(platforms()) >= 30
+    platforms = shipped_platforms()
+    assert all(name.endswith("-registered") for name in platforms.broken)  # whose files an entitled machine has
+    assert len(platforms) >= 30
 
 
 def test_a_repository_trusts_the_keys_in_the_tree_that_it_pins_and_downloads_none_but_two() -> None:
@@ -102,6 +97,6 @@ def test_an_installed_relbuild_has_them_too() -> None:
 
 @pytest.mark.parametrize("name", ["fedora-43", "rocky-9", "mysql-8.4-el9"])
 def test_the_files_are_sent_to_workers(name: str) -> None:
-    relative = [key for one in platforms()[name].repositories for key in one.keys if is_relative_key(key)]
+    relative = [key for one in shipped_platforms()[name].repositories for key in one.keys if is_relative_key(key)]
     assert relative
-    assert {KEYS / path.name for path in platforms()[name].files} == set(platforms()[name].files)
+    assert {KEYS / path.name for path in shipped_platforms()[name].files} == set(shipped_platforms()[name].files)

@@ -20,7 +20,6 @@ from pipeline.model.night_record import (
 )
 from pipeline.site import site_history, write_site
 from pipeline.site.site_history import (
-    NIGHTS_LIMIT,
     NO_HISTORY,
     POINTS_LIMIT,
     ProductHistory,
@@ -111,14 +110,16 @@ def test_a_failure_that_is_over_leaves_the_page(tmp_path: Path) -> None:
 # --- what is remembered ---------------------------------------------------------------------------------
 
 
-def test_nights_are_bounded(tmp_path: Path) -> None:
+def test_nights_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = 12  # of 90
+    monkeypatch.setattr(site_history, "NIGHTS_LIMIT", limit)
     night = nightly_examples.quiet(one())
-    for number in range(NIGHTS_LIMIT + 5):
+    for number in range(limit + 5):
         write_site(replace(night, began=night.began + number * DAY, ended=night.ended + number * DAY), tmp_path)
     kept = sorted(path.name for path in (tmp_path / "nights").iterdir())
-    assert len(kept) == 2 * NIGHTS_LIMIT
+    assert len(kept) == 2 * limit
     notes = json.loads((tmp_path / "data" / "site.json").read_bytes())["nights"]
-    assert len(notes) == NIGHTS_LIMIT
+    assert len(notes) == limit
     assert notes[0]["began"] == night.began + 5 * DAY
     for path in tmp_path.rglob("*.html"):
         links = {urldefrag(link)[0] for link in SitePage(path.read_text()).links()}

@@ -16,7 +16,13 @@ from pipeline.nightly.executors.task_inputs import pack_files, task_files, unpac
 from pipeline.recipes import load_recipe
 from tests.support.recipe_folder import GOOD, write
 
-RECIPES = load_catalogue([Path(__file__).parents[4] / "recipes"])
+RECIPES = Path(__file__).parents[4] / "recipes"
+
+
+@pytest.fixture(scope="module")
+def catalogue() -> dict[str, CatalogueEntry]:
+    """The shipped products by name."""
+    return {entry.name: entry for entry in load_catalogue([RECIPES]).entries}
 
 
 def test_files_stand_below_their_absolute_paths(tmp_path: Path) -> None:
@@ -40,8 +46,11 @@ def test_files_stand_below_their_absolute_paths(tmp_path: Path) -> None:
     assert not local_path(given / "missing").exists()
 
 
-@pytest.mark.parametrize("entry", RECIPES.entries, ids=lambda entry: entry.name)
-def test_a_recipe_can_be_loaded_from_what_was_taken_along(entry: CatalogueEntry, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", sorted(one.stem for one in RECIPES.glob("*.yaml") if one.stem != "repositories"))
+def test_a_recipe_can_be_loaded_from_what_was_taken_along(
+    name: str, catalogue: dict[str, CatalogueEntry], tmp_path: Path
+) -> None:
+    entry = catalogue[name]
     recipe = entry.recipe
     assert recipe is not None
     unpack_files(pack_files(task_files(recipe)), tmp_path)
