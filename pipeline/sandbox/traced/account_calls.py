@@ -148,6 +148,22 @@ def _uname(_: CallContext, call: TracedCall) -> int:
     return 0
 
 
+def _of_process(index: int, *, kind: tuple[int, int] | None = None) -> Execute:
+    """Return the execution of a call that changes another process: only of the command's.
+
+    `index` is the argument with its ID, 0 for itself. `kind` is the argument that says whose ID it is, and its value
+    for a process: a group's or user's processes, which may be others than the command's, are not found.
+    """
+
+    def execute(context: CallContext, call: TracedCall) -> int | None:
+        target = call.integer(index)
+        if (kind and call.integer(kind[0]) != kind[1]) or (target and target not in context.tracees):
+            raise failure(errno.ESRCH)
+        return None
+
+    return execute
+
+
 def _kill(context: CallContext, call: TracedCall) -> int | None:
     """Let a process signal the command's processes and no other."""
     target = call.integer(0)
@@ -269,6 +285,13 @@ ACCOUNT_CALLS: Mapping[str, Execute] = MappingProxyType(
         "capset": _capset,
         "uname": _uname,
         "kill": _kill,
+        "prlimit64": _of_process(0),
+        "sched_setaffinity": _of_process(0),
+        "sched_setattr": _of_process(0),
+        "sched_setparam": _of_process(0),
+        "sched_setscheduler": _of_process(0),
+        "setpriority": _of_process(1, kind=(0, 0)),
+        "ioprio_set": _of_process(1, kind=(0, 1)),
         "tkill": _signal_thread(0),
         "tgkill": _signal_thread(1),
         "rt_sigqueueinfo": _signal_thread(0),
