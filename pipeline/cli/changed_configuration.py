@@ -79,7 +79,12 @@ def with_changes(
     except BaseException:
         shutil.rmtree(hosted.folder.files, ignore_errors=True)  # Who leaves an editor with an error wants none of it.
         raise
-    said = (*settings, *(f"edited {path}" for path in different))
+    said = (
+        *(settings if changed.files or changed.environment else ()),
+        *(f"edited {path}" for path in different),
+        *(f"--config {mount.path}" for mount in wanted.mounts if mount.read_only),
+        *(f"--env {name}" for name in wanted.environment),  # Without its value, which may be a secret.
+    )
     if said:
         hosted.changed(said)
     return replace(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import assert_never
 
+from pipeline.escaping import escape_invisible
 from pipeline.instances import (
     InstanceFolder,
     InstancePhase,
@@ -63,7 +64,7 @@ def state_text(record: InstanceRecord, state: InstanceState, now: float) -> str:
 
 def instance_lines(found: Sequence[tuple[InstanceFolder, InstanceRecord | None]], now: float) -> tuple[str, ...]:
     """Return a table of instances, and below each one what its columns do not hold."""
-    rows = [("NAME", "PRODUCT", "STATE", "PORTS")]
+    rows: list[tuple[str, ...]] = [("NAME", "PRODUCT", "STATE", "PORTS")]
     below: list[tuple[str, ...]] = [()]
     for folder, record in found:
         if record is None:
@@ -74,12 +75,14 @@ def instance_lines(found: Sequence[tuple[InstanceFolder, InstanceRecord | None]]
         ports = ", ".join(f"{port.host} → {port.container}" for port in record.ports)
         rows.append((record.name, f"{record.product} {record.version}".rstrip(), state_text(record, state, now), ports))
         below.append(tuple(_details(record, state)))
+    # A name, a label or a file's path of a foreign image may be any text.
+    rows = [tuple(escape_invisible(cell, lines=False) for cell in row) for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     lines = []
     for row, more in zip(rows, below, strict=True):
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
         lines.append("  ".join([*cells, row[3]]).rstrip())
-        lines += [f"  {line}" for line in more]
+        lines += [f"  {escape_invisible(line, lines=False)}" for line in more]
     return tuple(lines)
 
 

@@ -109,6 +109,12 @@ def run_command(
     Its log is followed until Ctrl-C, unless it is detached.
     """
     _refuse_combination(instances, detach=detach, own=bool(name or settings or edit), shell=shell)
+    _refuse_unused(
+        context,
+        subject,
+        for_references={"--key": key, "--as": known_as, "--allow-stale": allow_stale, "--rules": rules},
+        for_recipes={"--platform": platform, "--repositories": repositories},
+    )
     if detach and supervised is None:
         return start_supervisor(sys.argv[1:], context.environment)
     build_env = context.build_env(runtime=runtime)
@@ -184,6 +190,29 @@ def _refuse_combination(instances: int, *, detach: bool, own: bool, shell: bool)
             "a detached instance has no shell here",
             hint="leave out --shell, and open one with `relbuild exec NAME`",
         )
+
+
+def _refuse_unused(
+    context: CommandContext,
+    subject: str,
+    *,
+    for_references: Mapping[str, object],
+    for_recipes: Mapping[str, object],
+) -> None:
+    """Refuse options that would be ignored, unless a variable of the environment sets them."""
+    reference = is_address(subject)
+    unused = for_recipes if reference else for_references
+    given = [name for name, value in unused.items() if value and _variable(name) not in context.environment]
+    if given:
+        raise UsageError(
+            "option-unused",
+            f"'{subject}' is {'a reference' if reference else 'no reference'}: {', '.join(given)} would be ignored",
+            hint="leave the option out, or run the recipe" if reference else "leave the option out, or run a reference",
+        )
+
+
+def _variable(option: str) -> str:
+    return f"RELBUILD_{option.removeprefix('--').upper()}"
 
 
 def stop_within(plan: SmokePlan) -> int:

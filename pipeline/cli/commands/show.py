@@ -49,7 +49,7 @@ def show_command(
                 inside = files.list_folder(path)
                 values.append({"path": path, "entries": [_json(one) for one in inside]})
                 if not context.as_json:
-                    print(escape_invisible("\n".join(map(_line, inside))))
+                    print("\n".join(escape_invisible(_line(one), lines=False) for one in inside))
             else:
                 entry, data = files.read(path, SHOWN_FILE_LIMIT)
                 values.append({**_json(entry), "content": data.decode(errors="replace")})

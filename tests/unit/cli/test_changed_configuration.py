@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from pipeline.cli import changed_configuration as module
+from pipeline.instances import ChangedConfiguration
+from pipeline.launch import HostMount, RunOptions
 from tests.support.builds import build_env, image
 
 PLATFORMS = """\
@@ -46,3 +48,25 @@ def test_values_are_those_of_the_images_platform(
     before, after = seen[0][:2]
     assert dict(before.values) == {"port": 80, "folder": folder}
     assert dict(after.values) == {"port": 81, "folder": folder}
+
+
+@pytest.mark.parametrize(
+    ("files", "told"), [({"/etc/demo": b"port 81"}, ("port=81",)), ({}, ())], ids=["another value", "the same value"]
+)
+def test_all_that_differs_from_what_was_tested_is_told(
+    files: dict[str, bytes], told: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "keep_files", lambda *given: ((), ("/etc/other",)))
+    seen: list[tuple[str, ...]] = []
+    hosted: Any = SimpleNamespace(folder=SimpleNamespace(name="demo-1"), changed=seen.append)
+    mounts = (HostMount("data", "/data", named=True), HostMount("/here/x.conf", "/etc/x.conf", read_only=True))
+    module.with_changes(
+        RunOptions(mounts=mounts, environment={"PASSWORD": "secret"}),
+        hosted,
+        image("demo"),
+        ChangedConfiguration(files, {}),
+        settings=["port=81"],
+        edited=["/etc/other"],
+        build_env=build_env(tmp_path),
+    )
+    assert seen == [(*told, "edited /etc/other", "--config /etc/x.conf", "--env PASSWORD")]

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+from typing import Any
+
 import pytest
 
+from pipeline.cli.app import CommandContext
+from pipeline.cli.commands.run import _refuse_unused
 from pipeline.cli.log_follower import Follower
 from pipeline.cli.run_options import run_options
 from pipeline.errors import RelbuildError
 from pipeline.model.limits import Limits
+from pipeline.progress import QUIET
 
 
 def environment_of(*env: str, **surroundings: str) -> dict[str, str]:
@@ -45,3 +51,26 @@ def test_a_line_without_an_end_is_broken_and_what_is_left_is_written(capsys: pyt
     lines = capsys.readouterr().out.splitlines()
     assert all(len(line) <= 2 * Follower.LONGEST + 4 for line in lines)
     assert "".join(line.removeprefix("a | ") for line in lines) == "x" * 3 * (Follower.LONGEST - 1) + "end"
+
+
+@pytest.mark.parametrize(
+    ("subject", "variables", "named"),
+    [
+        ("redis", {}, "--key"),
+        ("dir:/mirror/redis:8", {}, "--platform"),
+        ("redis", {"RELBUILD_KEY": "k"}, None),
+        ("dir:/mirror/redis:8", {"RELBUILD_PLATFORM": "el-9"}, None),
+    ],
+)
+def test_an_option_that_would_be_ignored_is_refused(
+    subject: str, variables: dict[str, str], named: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else `--key` would promise that a recipe's image was verified."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    given: Any = {"for_references": {"--key": "k", "--as": ""}, "for_recipes": {"--platform": "el-9"}}
+    expected: Any = pytest.raises(RelbuildError) if named else contextlib.nullcontext()
+    with expected as raised:
+        _refuse_unused(CommandContext(QUIET), subject, **given)
+    if raised is not None:
+        assert raised.value.code == "option-unused" and named in str(raised.value)

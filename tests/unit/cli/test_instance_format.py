@@ -85,3 +85,10 @@ def test_programs_get_the_whole_record_with_its_state(tmp_path: Path) -> None:
     assert (value["state"], value["supervisor"], value["files"]) == ("dead", None, None)
     assert value["changes"] == ["maxmemory=64mb"] and value["ports"] == [{"host": 18080, "container": 6379}]
     assert instance_as_json(InstanceFolder(tmp_path / "odd"), None) == {"name": "odd", "state": None}
+
+
+def test_no_text_of_an_image_makes_a_line_of_its_own(tmp_path: Path) -> None:
+    foreign = replace(RECORD, product="a\nb\x1b[2J", subject="c\nd", changes=("edited /e\nf",))
+    lines = instance_lines([(InstanceFolder(tmp_path / "cache"), foreign)], 100.0)
+    assert not any(character in line for line in lines for character in "\n\x1b")
+    assert "a\\nb\\x1b[2J" in lines[1]
