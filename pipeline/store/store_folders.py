@@ -11,6 +11,9 @@ from pipeline.errors import EnvironmentLacking
 
 STORE_FOLDERS = ("blobs", "results", "trees", "metadata", "locks", "tmp", "users", "quarantine")
 
+_OWN_FOLDERS = (*STORE_FOLDERS, "instances", "sandbox", "volumes")
+"""Folders in which relbuild removes files; the last three are made when they are needed."""
+
 READ_ONLY_ERRNOS = (errno.EROFS, errno.EACCES, errno.EPERM)
 """Errors of writing to a store that is read-only for this process."""
 
@@ -45,7 +48,7 @@ def require_own_folders(root: Path) -> None:
     A symlink, for example from an unpacked CI cache, would lead deletions elsewhere. Raises EnvironmentLacking
     `store-not-own`.
     """
-    for name in STORE_FOLDERS:
+    for name in _OWN_FOLDERS:
         path = root / name
         try:
             found = path.lstat()

@@ -273,7 +273,10 @@ def test_a_tree_made_before_the_machine_started_anew_is_read_once(told: Told, mo
 # --- folders ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["blobs", "results", "tmp", "locks", "trees", "metadata", "users", "quarantine"])
+@pytest.mark.parametrize(
+    "name",
+    ["blobs", "results", "tmp", "locks", "trees", "metadata", "users", "quarantine", "instances", "sandbox", "volumes"],
+)
 def test_a_folder_of_the_store_that_leads_elsewhere_is_refused(told: Told, tmp_path: Path, name: str) -> None:
     """An unpacked cache may hold links: what is swept and collected would be somebody's own files."""
     store = told.open()
@@ -281,6 +284,7 @@ def test_a_folder_of_the_store_that_leads_elsewhere_is_refused(told: Told, tmp_p
     outside.mkdir()
     (outside / "precious").write_text("x")
     os.utime(outside / "precious", (1, 1))
+    (store.root / name).mkdir(exist_ok=True)
     for path in (store.root / name).iterdir():
         path.unlink()
     (store.root / name).rmdir()
