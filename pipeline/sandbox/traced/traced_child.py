@@ -14,7 +14,7 @@ import sys
 
 _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 38, 22, 2
 _PR_SET_PDEATHSIG, _PR_CAPBSET_DROP, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 1, 24, 47, 4
-_CAPABILITY_VERSION_3 = 0x2008_0522
+_CAPABILITY_ABI = 0x2008_0522
 _CAPABILITIES = 64
 """Bits of the kernel's sets of capabilities (linux/capability.h)."""
 _PTRACE_TRACEME = 0
@@ -59,7 +59,7 @@ def _drop_capabilities(libc: ctypes.CDLL) -> None:
     for number in range(_CAPABILITIES):
         libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0)  # Fails without CAP_SETPCAP; no_new_privs does as well.
     libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
-    header, none = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0), (ctypes.c_uint32 * 6)()
+    header, none = (ctypes.c_uint32 * 2)(_CAPABILITY_ABI, 0), (ctypes.c_uint32 * 6)()
     _required(libc, libc.capset(header, none))
 
 
