@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import cast
 
+import pytest
+
 from pipeline.model.checks import CheckKind, judge
 from pipeline.model.image import ImageConfig
 from pipeline.model.smoke import Check, Expectation
@@ -17,6 +19,8 @@ from pipeline.oci import make_image
 from pipeline.sandbox import Instance
 from pipeline.smoke.instance_probe import InstanceProbe
 from pipeline.smoke.probes import repeat_until_right
+
+pytestmark = pytest.mark.long  # They wait; others compute meanwhile.
 
 CONFIG = ImageConfig("amd64", 0)
 IMAGE = make_image("x", "x:1", CONFIG, ())

@@ -26,6 +26,8 @@ from pipeline.transfer import retry as patience_module
 from pipeline.transfer.url_stream import SourceFailed
 from tests.support.registry_fake import FakeRegistry, Fault, Request, fake_registry
 
+pytestmark = pytest.mark.long  # They wait; others compute meanwhile.
+
 PULL = (Scope.repository("app", "pull"),)
 PUSH = (Scope.repository("app", "pull", "push"),)
 NETWORK = Network(timeout=5.0, backoff=0.001, attempts=3)
