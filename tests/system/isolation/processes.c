@@ -184,7 +184,7 @@ int who(void) {
 }
 
 static int raise_capabilities(void) {
-    struct __user_cap_header_struct head = {_LINUX_CAPABILITY_ABI, 0};
+    struct __user_cap_header_struct head = {_LINUX_CAPABILITY_VERSION_3, 0};
     struct __user_cap_data_struct data[2] = {{1u << CAP_SYS_ADMIN, 1u << CAP_SYS_ADMIN, 0}, {0}};
     return syscall(SYS_capset, &head, data) == 0;
 }
