@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, settings
 from xdist.remote import Producer
 
 from tests.support.cpu_times import CpuTimes
-from tests.support.examples import examples
+from tests.support.examples import FAST, examples
+from tests.support.fast_loop import left_for_ci
 from tests.support.sampling import SEED
 from tests.support.scheduling import FileScheduling
 
@@ -48,8 +49,13 @@ def pytest_report_header() -> str:
     return f"samples are drawn by RELBUILD_SEED={SEED}; RELBUILD_SOAK=1 tries all (CONTRIBUTING.md)"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let the files that take longest begin, and unit tests fill the gaps at the end."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let the files that take longest begin, and unit tests fill the gaps at the end; draw what the loop tries."""
+    if FAST:
+        left = left_for_ci(items, config.args)
+        config.hook.pytest_deselected(items=left)
+        gone = {*left}
+        items[:] = [item for item in items if item not in gone]
     items.sort(key=lambda item: 0 if item.get_closest_marker("long") else 1 if "system" in item.path.parts else 2)
 
 

@@ -32,6 +32,8 @@ from pipeline.errors import VerificationError
 _Value = TypeVar("_Value")
 
 _TAG = "type"
+_PLAIN = frozenset((str, int, bool))
+"""Types whose values are JSON values of the same meaning."""
 EMBEDDED: Mapping[str, bool] = MappingProxyType({"embedded": True})
 """Metadata of a field that is a dataclass and whose members stand in JSON beside those of the outer one: one object to
 readers, two to those who fill it."""
@@ -119,31 +121,33 @@ def extends(document: object, written: object, *, optional: bool = False) -> boo
 
 
 def _written(declared: object, value: object) -> object:
-    if value is None:
-        return None
-    if get_origin(declared) in (Union, UnionType) or _is_open(declared):
+    kind: type = type(value)
+    # Most values are plain, and they are many: a night writes some hundred thousand.
+    if value is None or (kind is declared and kind in _PLAIN):
+        return value
+    if _is_choice(declared):
         return _written_one_of(declared, value)
-    if get_origin(declared) is tuple:
+    if _is_tuple(declared):
         assert isinstance(value, tuple)
         return [_written(inner, item) for inner, item in zip(_items(declared, len(value)), value, strict=True)]
-    if isinstance(value, Digest | DiffId | StrEnum):
+    if issubclass(kind, Digest | DiffId | StrEnum):
         return str(value)
-    kind: type = type(value)
     if is_dataclass(kind):
         return _written_object(kind, value)
     if declared is float:
         assert isinstance(value, int | float)
         return repr(float(value))
-    if type(value) not in (str, int, bool):
+    if kind not in _PLAIN:
         raise TypeError(f"{value!r} has no JSON form")
     return value
 
 
 def _written_object(kind: type, value: object) -> dict[str, object]:
     made: dict[str, object] = {}
+    embedded = _embedded(kind)
     for name, inner in _members(kind):
         written = _written(inner, getattr(value, name))
-        if name in _embedded(kind):
+        if name in embedded:
             assert isinstance(written, dict)
             made |= written
         else:
@@ -163,10 +167,9 @@ def _written_one_of(declared: object, value: object) -> object:
 
 
 def _read(declared: object, value: object, where: str, *, lenient: bool) -> object:
-    origin = get_origin(declared)
-    if origin in (Union, UnionType) or _is_open(declared):
+    if _is_choice(declared):
         return _read_one_of(declared, value, where, lenient=lenient)
-    if origin is tuple:
+    if _is_tuple(declared):
         if not isinstance(value, list):
             raise ValueError(f"{where} is not an array")
         kinds = _items(declared, len(value))
@@ -176,7 +179,7 @@ def _read(declared: object, value: object, where: str, *, lenient: bool) -> obje
         return tuple(_read(kind, item, f"{where}[{index}]", lenient=lenient) for index, (kind, item) in pairs)
     if not isinstance(declared, type):
         raise TypeError(f"{declared!r} is not a readable type")
-    if declared in (str, int, bool):
+    if declared in _PLAIN:
         if type(value) is not declared:
             raise ValueError(f"{where} is not a {declared.__name__}")
         return value
@@ -210,8 +213,9 @@ def _read_object(declared: type, value: object, where: str, *, lenient: bool) ->
     if not lenient and (unknown := sorted(given - known)):
         raise ValueError(f"{where} has unknown members: {', '.join(unknown)[:200]}")
     read: dict[str, object] = {}
+    embedded = _embedded(declared)
     for name, inner in _members(declared):
-        if name in _embedded(declared):
+        if name in embedded:
             assert isinstance(inner, type)
             own = {key: one for key, one in value.items() if key in _names(inner)}
             read[name] = _read(inner, own, where, lenient=lenient)
@@ -281,6 +285,17 @@ def _with_default(kind: type) -> frozenset[str]:
     inner = _embedded(kind)
     own = frozenset(field.name for field in fields(kind) if field.name not in inner and has_default(field))
     return own.union(*(_with_default(one) for one in inner.values()))
+
+
+@cache
+def _is_choice(declared: object) -> bool:
+    """Return whether one of several types may stand where `declared` does."""
+    return get_origin(declared) in (Union, UnionType) or _is_open(declared)
+
+
+@cache
+def _is_tuple(declared: object) -> bool:
+    return get_origin(declared) is tuple
 
 
 @cache

@@ -9,7 +9,7 @@ import contextlib
 import os
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.platform import Platform, is_relative_key, most_specific
 from pipeline.model.recipe import FileKind, Recipe
 from pipeline.recipes.merge import load_recipe
+from pipeline.recipes.platform_lookup import Platforms
 from pipeline.recipes.platform_target import PlatformTarget
 from pipeline.recipes.platforms import load_platforms
 from pipeline.recipes.problems import nearest
@@ -117,10 +118,14 @@ def catalogue_files(start: NewCatalogue, folder: Path) -> Mapping[str, bytes]:
     """
     files: dict[str, bytes] = {}
     own = folder / "recipes" / _PLATFORMS
-    target = PlatformTarget(own if own.exists() else start.shipped / "recipes" / _PLATFORMS, start.platform)
+    shipped = start.shipped / "recipes" / _PLATFORMS
+    target = PlatformTarget(own if own.exists() else shipped, start.platform)
     if not own.exists():
-        files[f"recipes/{_PLATFORMS}"] = _platform_text(start).encode()
-        files.update({f"recipes/{key}": (start.shipped / "recipes" / key).read_bytes() for key in _keys(start)})
+        platforms = load_platforms(shipped)
+        add_ons = _fitting_add_ons(start, platforms)
+        files[f"recipes/{_PLATFORMS}"] = _platform_text(start, add_ons).encode()
+        keys = _keys(start, platforms, add_ons)
+        files.update({f"recipes/{key}": (start.shipped / "recipes" / key).read_bytes() for key in keys})
     for name in start.products:
         files.update(_product(name, start, target))
     if not start.products and not any(path.name != _PLATFORMS for path in (folder / "recipes").glob("*.y*ml")):
@@ -134,7 +139,7 @@ def catalogue_files(start: NewCatalogue, folder: Path) -> Mapping[str, bytes]:
     return files
 
 
-def _platform_text(start: NewCatalogue) -> str:
+def _platform_text(start: NewCatalogue, fitting: Sequence[str]) -> str:
     """Return a document with the platform, what it extends, and its add-ons, word by word."""
     file = start.shipped / "recipes" / _PLATFORMS
     text, _, more = file.read_text().partition("\nadd-ons:\n")
@@ -143,7 +148,7 @@ def _platform_text(start: NewCatalogue) -> str:
     while (above := _EXTENDS.search(blocks[wanted[-1]])) is not None:
         wanted.append(above[1])
     platforms = "\n".join(_without_next_comment(blocks[one]) for one in wanted)
-    fitting, known = _fitting_add_ons(start), _blocks(more)
+    known = _blocks(more)
     add_ons = "\n".join(_without_next_comment(known[one]) for one in fitting)
     return _HEAD.format(shipped=file) + platforms + (f"\nadd-ons:\n\n{add_ons}" if fitting else "")
 
@@ -155,9 +160,8 @@ def _blocks(text: str) -> dict[str, str]:
     return {match[1]: text[match.start() : end] for match, end in zip(found, ends, strict=True)}
 
 
-def _fitting_add_ons(start: NewCatalogue) -> list[str]:
+def _fitting_add_ons(start: NewCatalogue, platforms: Platforms) -> list[str]:
     """Return the names of all add-ons that the platform can have."""
-    platforms = load_platforms(start.shipped / "recipes" / _PLATFORMS)
     found: Platform | None = platforms.platforms.get(start.platform)
     families = found.families if found else ()
     return [name for name, one in platforms.add_ons.items() if most_specific(families, one.repositories)]
@@ -171,12 +175,11 @@ def _without_next_comment(block: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _keys(start: NewCatalogue) -> Iterator[str]:
+def _keys(start: NewCatalogue, platforms: Platforms, add_ons: Sequence[str]) -> Iterator[str]:
     """Yield the files of keys that the platform names, relative to its definition."""
-    platforms = load_platforms(start.shipped / "recipes" / _PLATFORMS)
     if start.platform not in platforms:
         return
-    platform = platforms.find(start.platform, add_ons=_fitting_add_ons(start))
+    platform = platforms.find(start.platform, add_ons=add_ons)
     variables = dict(platform.variables)
     for repository in (*platform.repositories, *platform.sources):
         for key in filter(is_relative_key, repository.keys):

@@ -140,6 +140,7 @@ def test_no_file_is_opened_in_place_of_a_closed_standard_stream(tmp_path: Path) 
     assert done.returncode > 2
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("option", ["--output", "--store"])
 def test_a_file_where_the_output_or_the_store_should_be_is_refused_at_once(option: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")

@@ -45,6 +45,7 @@ def test_short_texts_and_plain_patterns_need_no_child(monkeypatch: pytest.Monkey
     assert search_pattern(r"^version [0-9]\.", "version 8.") == (0, 10)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("pattern", "text"), [("(a|a)*c", "a" * 40 + "b"), (r"\d+ms", "1" * 1_000_000)], ids=["nested", "long"]
 )

@@ -153,6 +153,7 @@ def test_the_validators_find_what_is_wrong() -> None:
     assert sbom_problems(json.dumps(cyclonedx).encode(), SbomForm.CYCLONEDX)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("form", FORMS)
 def test_the_same_bill_gives_the_same_bytes_in_another_process(form: SbomForm) -> None:
     program = (

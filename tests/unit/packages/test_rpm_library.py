@@ -167,6 +167,7 @@ def test_a_package_is_not_damaged_where_no_file_can_be_opened(
         assert (caught.value.errno, caught.value.filename) == (errno.EMFILE, str(packages[0]))
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("file", ["test_real_signatures.py", "test_package_signature.py"])
 def test_signatures_are_judged_alike_without_bindings(file: str) -> None:
     done = subprocess.run(

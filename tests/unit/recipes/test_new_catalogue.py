@@ -9,7 +9,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import check_jsonschema
 import pytest
+from click.testing import CliRunner
 
 from pipeline.errors import UsageError
 from pipeline.model.recipe import FileKind
@@ -81,7 +83,8 @@ def test_scripts_and_ci_files_are_well_formed_and_keys_are_ignored(ci: CiSystem,
     workflow = {CiSystem.GITHUB: ".github/workflows/nightly.yml", CiSystem.GITLAB: ".gitlab-ci.yml"}.get(ci)
     assert [name for name in done.wrote if name.endswith(".yml")] == ([workflow] if workflow else [])
     if workflow:
-        subprocess.run([BIN / "check-jsonschema", *SCHEMA[ci], tmp_path / workflow], check=True, capture_output=True)
+        checked = CliRunner().invoke(check_jsonschema.main, [*SCHEMA[ci], str(tmp_path / workflow)])
+        assert checked.exit_code == 0, checked.output
         assert "nightly.sh" in str(load_yaml(tmp_path / workflow).value)
     subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
     paths = ["release.key", "output/hello/index.json", "results/junit.xml", "recipes/hello.lock", "release.pub"]

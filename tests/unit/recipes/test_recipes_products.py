@@ -150,6 +150,7 @@ CHOICES = (
 """A platform for each set of entries that shipped recipes can choose, and some of vendors."""
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("platform", CHOICES)
 def test_a_product_chooses_for_each_platform_or_says_why_it_cannot(platform: str) -> None:
     platforms = shipped_platforms()

@@ -22,6 +22,7 @@ def written(folder: Path) -> dict[str, str]:
     return {path.stem: json.loads(path.read_text())["run"] for path in sorted((folder / "nights").glob("*.json"))}
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("later", [0, 1, 400], ids=["the-same-millisecond", "the-next", "the-same-second"])
 def test_both_nights_of_one_second_are_kept_and_shown(later: int, tmp_path: Path) -> None:
     began = FIRST.began // 1000 * 1000

@@ -298,6 +298,7 @@ def test_a_name_that_is_no_products_is_refused(tmp_path: Path, name: str) -> Non
     assert not (tmp_path / "site").exists()
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("name", ["data", "nights", "index.html", "site", "atom.xml", "data/site"])
 def test_a_product_may_be_called_as_something_of_the_site(tmp_path: Path, name: str) -> None:
     write_site(LAST, tmp_path)

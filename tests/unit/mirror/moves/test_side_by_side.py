@@ -24,6 +24,7 @@ from tests.support.registry_fake import fake_registry
 TAGS = ("1.1.0", "1.1", "1", "latest")
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("api", [True, False], ids=["referrers API", "fallback tag"])
 def test_moves_are_signed_side_by_side_and_made_in_their_order(
     api: bool, maker: ImagePublisher, monkeypatch: pytest.MonkeyPatch

@@ -213,6 +213,7 @@ def test_a_move_of_one_tag_or_repository_says_nothing_of_another(mirror: Path, m
     assert code_of(lambda: verify_reference(at(mirror), key().public, maker.build_env)) == "tag-unsigned"
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("api", [True, False], ids=["referrers API", "fallback tag"])
 def test_on_a_registry_it_is_the_same(api: bool, maker: ImagePublisher) -> None:
     with fake_registry(referrers=api, tag_deletion=api) as registry, open_mirror(registry) as there:
