@@ -6,6 +6,7 @@ import platform as machine
 import shlex
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +20,8 @@ from pipeline.sandbox import missing_programs
 from pipeline.shipped import SHIPPED, platforms_file
 from pipeline.store import cache_folder
 
+_PROGRAM_VARIABLE = "RELBUILD_PROGRAM"
+"""The variable in which a script that starts relbuild (ci/relbuild) says how to start that script again."""
 _LOCAL = "local"
 _ELSEWHERE = "centos-stream-9"
 """The platform where no mirror is here nor this machine's distribution is known: free, and found by metalinks."""
@@ -77,9 +80,8 @@ def init_command(
     )
     done = write_catalogue(folder, start)
     first = (product or [STARTER if f"recipes/{STARTER}.yaml" in done.wrote else _a_recipe(folder)])[-1]
-    following = " && ".join(
-        [*([f"cd {shlex.quote(str(folder))}"] if folder != Path() else []), f"{_program()} {first}"]
-    )
+    program = _program(context.environment)
+    following = " && ".join([*([f"cd {shlex.quote(str(folder))}"] if folder != Path() else []), f"{program} {first}"])
     missing = missing_programs()
     print_lines(
         f"wrote {folder}: {', '.join(_told(done.wrote)) or 'nothing'}",
@@ -87,7 +89,7 @@ def init_command(
         f"platform: {chosen}, {platforms[chosen].description}",
         f"  next: `{following}` builds and tests the first image",
         *(f"  missing here: {one.name}, {one.detail} (needed for {one.needed_for})" for one in missing),
-        f"  `{_program()} doctor` says what else this machine lacks, `{_program()} help` lists the documents",
+        f"  `{program} doctor` says what else this machine lacks, `{program} help` lists the documents",
     )
     answer = {"folder": str(folder), "wrote": list(done.wrote), "kept": list(done.kept), "platform": chosen}
     context.answer({**answer, "missing": [one.name for one in missing], "next": following})
@@ -129,8 +131,10 @@ def _told(names: tuple[str, ...]) -> list[str]:
     )
 
 
-def _program() -> str:
+def _program(environment: Mapping[str, str]) -> str:
     """Return how to start relbuild again, as it was started."""
+    if script := environment.get(_PROGRAM_VARIABLE):
+        return shlex.quote(script)
     started = Path(sys.argv[0])
     if started.name == "__main__.py":
         return f"{shlex.quote(sys.executable)} -m {started.parent.name}"

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.packages import librpm
+from tests.support.document_sessions import Shell, sessions
 
 ROOT = Path(__file__).parents[3]
 NO_BINDINGS = "import pipeline.packages.rpm_bindings as found; found.binding_folders = lambda: iter(())\n"
@@ -78,6 +79,18 @@ def test_the_command_that_init_prints_ends_with_a_tested_image(installed: Instal
     assert report["smoke"]["passed"]
     again = json.loads(installed.ask("sh", "-c", f"{made['next']} --json"))
     assert again["built"][0]["passed"] and again["built"][0]["verdict_reused"]
+
+
+def test_the_readme_is_true_of_the_wheel(installed: Installed) -> None:
+    shell = Shell(installed.home, installed.environment | {"PIP_NO_INDEX": "1"})
+    (install, *following) = sessions(ROOT / "README.md", "Without a checkout")
+    (wheel,) = installed.folder.glob("*.whl")
+    shutil.copy(wheel, installed.home)
+    # Where pip is: this environment has none of its own.
+    (installed.venv / "bin/pip").write_text(f'#!/bin/sh\nexec {sys.executable} -m pip --python {installed.venv} "$@"\n')
+    (installed.venv / "bin/pip").chmod(0o755)
+    for step in (install, *following):
+        shell.type(step)
 
 
 def test_the_example_of_the_python_api_builds_and_publishes(installed: Installed) -> None:

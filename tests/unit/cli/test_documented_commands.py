@@ -16,7 +16,7 @@ from pipeline.cli.commands import command_of, import_commands, words_of
 from tests.support.source import ROOT
 
 _BEGIN = re.compile(r"(?:^ {4,}(?:\$ )?|&& )(?:ci/)?relbuild ")
-_END = re.compile(r"\s+(?:#|&&|&$|\||>)")
+_END = re.compile(r"\s+(?:#|&&|&$|\||>)|`")
 """Where a command of relbuild ends, and a comment or the shell's own begins."""
 
 

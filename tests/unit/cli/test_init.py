@@ -71,6 +71,13 @@ def test_a_development_mirror_is_preferred(
     assert "/recipes/*.lock" in (folder / "new/.gitignore").read_text()
 
 
+def test_the_next_command_is_the_script_that_relbuild_was_started_by(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RELBUILD_PROGRAM", "/some checkout/ci/relbuild")
+    assert init(["new"], monkeypatch, capsys)["next"] == "cd new && '/some checkout/ci/relbuild' hello"
+
+
 @pytest.mark.parametrize(
     ("url", "file"),
     [
