@@ -115,9 +115,9 @@ class Archive:
             if found:
                 yield found[1], file
 
-    def suites(self) -> Suites:
-        """Return what the indexes here have on offer, in the order of ``SUITES``."""
-        suites = Suites(SUITES)
+    def suites(self, order: tuple[str, ...] = SUITES) -> Suites:
+        """Return what the indexes here have on offer, in the order of the suites."""
+        suites = Suites(order)
         for suite, file in self._indexes():
             suites.add_index(suite, file.read_text(encoding="utf-8"))
         return suites

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -38,7 +39,8 @@ def main(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     home = folder.parent.parent / "peers" / "apt"  # ci/peers' lists of packages
-    archive = Archive(home, folder.parent / "debs")
+    machine = os.uname().machine
+    archive = Archive(home, folder.parent / "debs", {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine))
     if "sid" not in archive.indexed_suites():
         archive.update(("trixie", "sid"))
     suites = archive.suites()

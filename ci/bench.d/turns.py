@@ -1,0 +1,235 @@
+"""Measurements of relbuild beside its peers: turns, figures, rows with goals.
+
+A file of this folder that has a `SECTION` is a part of `ci/bench all`. Its `measure` is given a `Session`, does what it
+compares in turn (`for turn in session.turns()`), so that what else the machine does meets all of them, and notes
+figures. A row compares what belongs to one turn; the median of the turns counts, with the least and the greatest as its
+spread.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+MIRROR = Path(
+    os.environ.get("RELBUILD_MIRROR")
+    or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "relbuild" / "mirror"
+)
+SAID = 1000
+"""Characters of a failed command's output that are shown."""
+SHOWN = 5
+"""Words of a failed command that are shown."""
+SECONDS, CPU_SECONDS, BYTES, MIB, RATIO = "s", "CPU s", "bytes", "MiB", "×"
+
+
+class BenchFailed(Exception):
+    """Something that was to be measured failed, or cannot run here; the message says what."""
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What a row is to reach: at most or at least so much."""
+
+    bound: float
+    at_least: bool = False
+
+    def met(self, value: float) -> bool:
+        """Return whether a value reaches it."""
+        return value >= self.bound if self.at_least else value <= self.bound
+
+    def __str__(self) -> str:
+        return f"{'≥' if self.at_least else '≤'} {self.bound:g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """What was measured of somebody's doing something: a value of each turn."""
+
+    values: tuple[float, ...]
+    unit: str
+
+    @property
+    def median(self) -> float:
+        """The middle of the turns."""
+        return statistics.median(self.values)
+
+    @property
+    def least(self) -> float:
+        """The smallest of the turns."""
+        return min(self.values)
+
+    @property
+    def greatest(self) -> float:
+        """The largest of the turns."""
+        return max(self.values)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line of the table: what is compared, the turns' figures, the goal."""
+
+    name: str
+    figure: Figure
+    goal: Goal | None = None
+    note: str = ""
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the median reaches the goal; None where there is none."""
+        return None if self.goal is None else self.goal.met(self.figure.median)
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """How something grows: a value (the least of the turns) at each size."""
+
+    name: str
+    along: str
+    unit: str
+    points: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One section's run: how many turns, where to work, and what was found.
+
+    `settings` are words that a section may look at, such as the product.
+    """
+
+    folder: Path
+    count: int
+    settings: Mapping[str, str] = field(default_factory=dict)
+    figures: dict[str, dict[str, Figure]] = field(default_factory=dict)
+    rows: list[Row] = field(default_factory=list)
+    curves: list[Curve] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+    def turns(self) -> Iterator[int]:
+        """Yield 0 for a turn that warms up, whose figures are dropped, and then each turn that counts."""
+        for turn in range(self.count + 1):
+            if turn == 1:
+                self.figures.clear()
+            print(f"    turn {turn} of {self.count}", file=sys.stderr)
+            yield turn
+
+    def record(self, who: str, what: str, value: float, unit: str = SECONDS) -> float:
+        """Note a value of this turn."""
+        known = self.figures.setdefault(what, {}).get(who)
+        self.figures[what][who] = Figure((*(known.values if known else ()), value), unit)
+        return value
+
+    def take(self, who: str, what: str, act: Callable[[], object]) -> float:
+        """Do it; note the seconds that it took, and the processor's that it and its ended children had."""
+        processor, began = used(), time.monotonic()
+        act()
+        took = time.monotonic() - began
+        self.record(who, f"{what}, CPU", used() - processor, CPU_SECONDS)
+        return self.record(who, what, took)
+
+    def of(self, who: str, what: str) -> tuple[float, ...]:
+        """Return the figures of all turns. Raises BenchFailed if there are none."""
+        try:
+            return self.figures[what][who].values
+        except KeyError:
+            raise BenchFailed(f"nothing was measured of {who}: {what}") from None
+
+    def row(
+        self, name: str, values: Sequence[float], goal: Goal | None = None, *, unit: str = RATIO, note: str = ""
+    ) -> None:
+        """Add a line of the table."""
+        self.rows.append(Row(name, Figure(tuple(values), unit), goal, note))
+
+    def ratio(self, name: str, over: tuple[str, str], under: tuple[str, str], goal: Goal | None = None) -> None:
+        """Add a line of the table: one (who, what) divided by another, turn by turn."""
+        self.row(name, quotients(self.of(*over), self.of(*under)), goal)
+
+    def curve(self, name: str, along: str, unit: str, points: Sequence[tuple[float, float]]) -> None:
+        """Add a curve."""
+        self.curves.append(Curve(name, along, unit, tuple(points)))
+
+    def remark(self, text: str) -> None:
+        """Say once what a reader of the figures must know, such as what a peer does not do."""
+        if text not in self.remarks:
+            self.remarks.append(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A part of `ci/bench all`: its name on the command line, what it shows, and what does it."""
+
+    name: str
+    title: str
+    measure: Callable[[Session], None]
+    mirror: bool = True
+    """Whether it needs the development mirror."""
+
+
+def used() -> float:
+    """Return the seconds of processor that this process and its ended children have had."""
+    found = (resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN))
+    return sum(one.ru_utime + one.ru_stime for one in found)
+
+
+def quotients(over: Sequence[float], under: Sequence[float]) -> tuple[float, ...]:
+    """Divide the figures of each turn."""
+    return tuple(a / b for a, b in zip(over, under, strict=True))
+
+
+def differences(these: Sequence[float], those: Sequence[float]) -> tuple[float, ...]:
+    """Subtract the figures of each turn."""
+    return tuple(a - b for a, b in zip(these, those, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A straight line through points, and by how much of their greatest value a point is away from it at most."""
+
+    start: float
+    slope: float
+    off: float
+
+
+def straight(points: Sequence[tuple[float, float]]) -> Line:
+    """Fit a line by least squares. There must be two sizes at least."""
+    along, values = [x for x, _ in points], [y for _, y in points]
+    slope, start = statistics.linear_regression(along, values)
+    off = max(abs(y - (start + slope * x)) for x, y in points) / max(1e-9, *map(abs, values))
+    return Line(start, slope, off)
+
+
+def run(*argv: str | Path, **more: object) -> str:
+    """Run a command to its end and return its output. Raises BenchFailed with all that it said."""
+    words = [str(word) for word in argv]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, check=False, **more)  # type: ignore[call-overload]
+    except FileNotFoundError as error:
+        raise BenchFailed(f"{words[0]} is not here: {error}") from None
+    if done.returncode != 0:
+        said = (done.stderr.strip() or done.stdout.strip())[-SAID:]
+        shown = " ".join([Path(words[0]).name, *words[1:SHOWN]])
+        raise BenchFailed(f"{shown} … ended with {done.returncode}: {said}")
+    return str(done.stdout)
+
+
+def relbuild(*words: str | Path, cwd: Path = ROOT, environment: Mapping[str, str] | None = None) -> str:
+    """Run a command of this checkout's relbuild as a whole process and return its output."""
+    # Compiled files are written, whatever the environment says: an installed program has them.
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    env = {**inherited, "PYTHONPATH": str(ROOT), **(environment or {})}
+    return run(sys.executable, "-m", "pipeline", *words, env=env, cwd=cwd)
+
+
+def peer(name: str) -> Path:
+    """Return a program of `ci/peers bench`."""
+    found = Path(run(ROOT / "ci" / "peers", "bench").strip()) / name
+    if not found.exists():
+        raise BenchFailed(f"ci/peers brought no {name}")
+    return found

@@ -1,0 +1,170 @@
+"""`ci/bench`: how figures of turns are put together, judged by goals, written, and compared with an earlier run."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BENCH = Path(__file__).parents[3] / "ci" / "bench.d"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _importable() -> Iterator[None]:
+    """The files of the folder import each other by bare names."""
+    sys.path.insert(0, str(BENCH))
+    yield
+    sys.path.remove(str(BENCH))
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(name)
+
+
+def _figure(*values: float, unit: str = "s") -> Any:
+    return _module("turns").Figure(values, unit)
+
+
+def _results(rows: list[Any], figures: dict[str, Any] | None = None, machine: str = "one", failed: str = "") -> Any:
+    results = _module("results")
+    section = results.SectionResult("cold", "Cold", 1.5, {"build": figures or {}}, rows, [], ["a remark"], failed)
+    return results.Results({"processor": machine}, 3, [section])
+
+
+def test_the_first_turn_warms_up_and_does_not_count(tmp_path: Path) -> None:
+    """What it took is forgotten."""
+    session = _module("turns").Session(tmp_path, 3)
+    for turn in session.turns():
+        session.record("relbuild", "build", 100.0 if turn == 0 else float(turn))
+    assert session.of("relbuild", "build") == (1.0, 2.0, 3.0)
+    assert session.figures["build"]["relbuild"].median == 2.0
+
+
+def test_a_row_compares_what_belongs_to_one_turn(tmp_path: Path) -> None:
+    """A machine that is slow for one turn is slow for both."""
+    turns = _module("turns")
+    session = turns.Session(tmp_path, 3)
+    for turn in session.turns():
+        slow = 10.0 if turn == 2 else 1.0
+        session.record("peer", "build", 3.0 * slow)
+        session.record("relbuild", "build", 2.0 * slow)
+    session.ratio("speed", ("peer", "build"), ("relbuild", "build"), turns.Goal(1.5, at_least=True))
+    (row,) = session.rows
+    assert (row.figure.least, row.figure.median, row.figure.greatest) == (1.5, 1.5, 1.5)
+    assert row.met is True
+
+
+def test_what_was_not_measured_is_named(tmp_path: Path) -> None:
+    """It is not a line of zeros."""
+    turns = _module("turns")
+    with pytest.raises(turns.BenchFailed, match="nothing was measured of peer: build"):
+        turns.Session(tmp_path, 1).ratio("speed", ("peer", "build"), ("relbuild", "build"))
+
+
+@pytest.mark.parametrize(
+    ("goal", "value", "met"),
+    [((1.5, True), 1.5, True), ((1.5, True), 1.49, False), ((0.25, False), 0.25, True), ((0.25, False), 0.26, False)],
+)
+def test_a_goal_holds_at_its_bound(goal: tuple[float, bool], value: float, met: bool) -> None:
+    """At least, or at most."""
+    assert _module("turns").Goal(*goal).met(value) is met
+
+
+def test_a_line_says_how_far_the_farthest_point_is() -> None:
+    """As a part of the greatest value."""
+    turns = _module("turns")
+    exact = turns.straight([(1, 5.0), (2, 7.0), (4, 11.0)])
+    assert (round(exact.start, 9), round(exact.slope, 9), round(exact.off, 9)) == (3.0, 2.0, 0.0)
+    assert turns.straight([(1, 1.0), (2, 4.0), (3, 9.0), (4, 16.0)]).off > 0.05
+
+
+def test_results_come_back_as_they_were_written(tmp_path: Path) -> None:
+    """With figures, rows, goals, curves and what failed."""
+    results, turns = _module("results"), _module("turns")
+    row = turns.Row("speed", _figure(1.0, 2.0, unit="×"), turns.Goal(1.5, at_least=True), "a note")
+    section = results.SectionResult(
+        "cold",
+        "Cold",
+        2.5,
+        {"build": {"relbuild": _figure(1.0, 2.0)}},
+        (row,),
+        (turns.Curve("growth", "packages", "s", ((1.0, 2.0), (3.0, 4.0))),),
+        ("said",),
+        "why",
+    )
+    whole = results.Results({"processor": "one"}, 2, (section,))
+    results.write(whole, tmp_path / "it.json")
+    assert results.read(tmp_path / "it.json") == whole
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"format": 1}', '{"format": 1, "machine": {}, "turns": 1, "sections": 3}']
+)
+def test_what_is_no_results_is_told(tmp_path: Path, text: str) -> None:
+    """And no traceback."""
+    (tmp_path / "it.json").write_text(text)
+    with pytest.raises(_module("turns").BenchFailed, match=r"it\.json holds no results"):
+        _module("results").read(tmp_path / "it.json")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "changed"),
+    [
+        ((1.0, 1.1, 1.2), (1.15, 1.2, 1.3), False),  # Each median is within the other's turns.
+        ((1.0, 1.1, 1.2), (2.0, 2.1, 2.2), True),
+        ((1.0, 1.0, 1.0), (1.04, 1.04, 1.04), False),  # The turns agree, and so do the runs, nearly.
+        ((1.0, 1.0, 1.0), (0.9, 0.9, 0.9), True),
+        ((1.0, 1.1, 5.0), (2.0, 2.1, 2.2), False),  # The earlier run was that unsteady.
+    ],
+)
+def test_a_change_is_greater_than_the_spread(
+    before: tuple[float, ...], after: tuple[float, ...], changed: bool
+) -> None:
+    """And than what a machine differs by from hour to hour."""
+    assert _module("results").differs(_figure(*before), _figure(*after)) is changed
+
+
+def test_a_comparison_shows_rows_and_figures_that_changed() -> None:
+    """And says where the runs cannot be compared."""
+    turns, results = _module("turns"), _module("results")
+    before = _results([turns.Row("speed", _figure(1.0, unit="×"))], {"relbuild": _figure(4.0), "peer": _figure(4.0)})
+    after = _results(
+        [turns.Row("speed", _figure(2.0, unit="×")), turns.Row("new", _figure(1.0))],
+        {"relbuild": _figure(2.0), "peer": _figure(4.0)},
+        machine="another",
+    )
+    assert results.comparison(before, after) == [
+        "rows that changed by more than the spread: 1",
+        "  speed: 1.00 → 2.00 (2.00 times)",
+        "figures that changed by more than the spread: 1",
+        "  cold: build: relbuild: 4.00 s → 2.00 s (0.50 times)",
+        "the runs were made with another processor: only ratios can be compared",
+    ]
+
+
+def test_the_table_says_what_is_met_and_what_was_not_measured() -> None:
+    """Each row with the median, the spread, the goal and the verdict."""
+    turns, results = _module("turns"), _module("results")
+    rows = [
+        turns.Row("speed", _figure(1.2, 1.6, 1.7, unit="×"), turns.Goal(1.5, at_least=True)),
+        turns.Row("memory", _figure(170.0, unit="MiB"), turns.Goal(160)),
+        turns.Row("size", _figure(1234567.0, unit="bytes")),
+    ]
+    assert results.table(_results(rows, failed="Traceback\nno dnf here")) == [
+        "what    median           least … greatest       goal",
+        "speed   1.60             1.20 … 1.70            ≥ 1.5  met",
+        "memory  170 MiB          170 … 170              ≤ 160  not met",
+        "size    1,234,567 bytes  1,234,567 … 1,234,567",
+        "NOT MEASURED  cold: no dnf here",
+    ]
+
+
+def test_every_section_has_one_name() -> None:
+    """They are asked for by it, and compared by it with an earlier run's."""
+    texts = [path.read_text() for path in sorted(BENCH.glob("*.py"))]
+    named = [line.split('"')[1] for text in texts for line in text.splitlines() if 'Section("' in line]
+    assert len(named) == len(set(named)) >= 6
