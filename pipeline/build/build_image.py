@@ -17,6 +17,7 @@ from pipeline.build.build_stages import (
     all_changes,
     build_inputs,
     compose_layers,
+    confirm_layers,
     judge_scriptlets,
     make_config_and_manifest,
     pack_layers,
@@ -93,6 +94,7 @@ def assemble(options: BuildOptions, build_env: BuildEnvironment) -> AssembledIma
     obtain_archives(locked.recipe, build_env)
     files, templates = render_files(locked.recipe, template_variables(locked), url_fetcher(build_env), build_env.store)
     state = add_state(locked, composition, layers, files, options=options, build_env=build_env)
+    confirm_layers(layers)
     failed, unused = judge_scriptlets(locked, state, build_env)
     image = make_config_and_manifest(locked, [*parent_layers(locked), *(made.layer for made in layers), state.layer])
     return AssembledImage(

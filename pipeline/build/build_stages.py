@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import EnvironmentLacking, Problem, RecipeError
 from pipeline.launch import SmokeResult, plan_to_test, run_tests
-from pipeline.layers import BuiltLayer, build_layer
+from pipeline.layers import BuiltLayer, build_layers
 from pipeline.layers.recipe_files import RECIPE_FILE_LIMIT, ImageFile
 from pipeline.layers.scriptlet_failures import judge_failure, unused_waivers
 from pipeline.layers.state_layer import StateInputs, StateLayer, build_state_layer
@@ -25,7 +25,7 @@ from pipeline.provenance_inputs import BuildInputs
 from pipeline.recipes import template_scope
 from pipeline.render import evaluate_template
 from pipeline.resolve import image_layers
-from pipeline.sandbox import SandboxRegistry, find_emulator
+from pipeline.sandbox import SandboxRegistry, find_emulator, may_make_containers
 from pipeline.smoke import plan_digest
 from pipeline.transfer import Download, Network, fetch
 from pipeline.trees import (
@@ -63,11 +63,26 @@ def compose_layers(locked: LockedRecipe) -> Composition:
 
 
 def pack_layers(composition: Composition, options: BuildOptions, build_env: BuildEnvironment) -> list[BuiltLayer]:
-    """Pack the package layers into blobs, the lowest first."""
-    return [
-        build_layer(layer, store=build_env.store, compression=options.compression, progress=build_env.progress)
-        for layer in composition.layers
-    ]
+    """Pack the package layers into blobs, the lowest first.
+
+    Their trees are written too, where scriptlets run in containers.
+    """
+    return build_layers(
+        composition.layers,
+        store=build_env.store,
+        compression=options.compression,
+        unpack=may_make_containers(),
+        progress=build_env.progress,
+    )
+
+
+def confirm_layers(layers: Sequence[BuiltLayer]) -> None:
+    """Wait until the layers' blobs were read back.
+
+    Raises VerificationError for one that is not its tree's tar.
+    """
+    for made in layers:
+        made.confirm()
 
 
 def template_variables(locked: LockedRecipe) -> dict[str, object]:

@@ -1,7 +1,7 @@
 """Layers: packed from composed packages into blobs, and unpacked from blobs to folders.
 
-A layer is concatenated from segments, one per package, which are compressed once and kept. No file-system tree is
-needed to pack one; `unpack_to_store` unpacks a layer from its published blob when it is to be mounted.
+A layer is concatenated from segments, one per package, which are compressed once and kept. `build_layers` makes layers
+and their trees in one pass; `unpack_to_store` unpacks a layer from its published blob.
 """
 
 from pipeline.lazy_names import imported_when_used
@@ -9,7 +9,7 @@ from pipeline.lazy_names import imported_when_used
 with imported_when_used(__name__):
     from pipeline.layers.image_contents import read_contents
     from pipeline.layers.image_files import ImageFiles
-    from pipeline.layers.layer import BuiltLayer, build_layer
+    from pipeline.layers.layer import BuiltLayer, build_layer, build_layers
     from pipeline.layers.pack_layer import (
         layer_from_json,
         layer_to_json,
@@ -23,6 +23,7 @@ __all__ = [
     "BuiltLayer",
     "ImageFiles",
     "build_layer",
+    "build_layers",
     "layer_entries",
     "layer_from_json",
     "layer_to_json",

@@ -1,31 +1,33 @@
-"""Build a package layer by concatenating its packages' compressed segments.
+"""Build package layers by concatenating their packages' compressed segments.
 
 A layer is all of its directories, then the segments of its packages in order of NEVRA, then the end marker. Its
 identity is made of the segments' identities, so an unchanged layer costs a lookup in the store.
+
+The finished blob is read back: decompressed and compared with the diff_id of the tree, while the caller goes on. The
+layer is remembered, and other processes that wait for it go on, only then.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import BinaryIO, cast
+import contextlib
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeAlias
 
-from pipeline.compression import Compression, layer_codec, layer_versions
-from pipeline.digest import CHUNK, DiffId, Digest, identity
+from pipeline.compression import Compression, layer_versions
+from pipeline.digest import DiffId, Digest, identity
 from pipeline.errors import VerificationError
-from pipeline.layers.chunk_writer import COMPRESSION_WORKERS, ChunkWriter
-from pipeline.layers.segments import Segment, make_segment, recall_segment, segment_identity
-from pipeline.layers.tar_format import TAR_END, tar_header
+from pipeline.layers.layer_packing import PackedLayer, PlannedLayer, pack_planned
+from pipeline.layers.segments import segment_identity
+from pipeline.layers.tar_format import tar_header
+from pipeline.layers.unpack_layer import read_blob_back
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.image import Descriptor, Layer
 from pipeline.model.json_form import from_json, to_json
 from pipeline.oci.media_types import LAYERS
-from pipeline.progress import QUIET, Progress, Task, task
-from pipeline.store import BlobWriter, Store
-from pipeline.streams import IteratorFile, decompressed, prefetch
-from pipeline.trees import ComposedLayer, Part
+from pipeline.progress import QUIET, Progress, Task
+from pipeline.store import Store
+from pipeline.trees import ComposedLayer
 
 FORMAT = 1
 """To be raised when the same inputs give other bytes."""
@@ -33,10 +35,16 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class BuiltLayer:
-    """A built layer; `reused`: it was in the store."""
+    """A built layer; `reused`: it was in the store. It counts when `confirm` has returned."""
 
     layer: Layer
     reused: bool
+    reading: Future[DiffId] | None = None
+
+    def confirm(self) -> None:
+        """Wait until the blob was read back. Raises VerificationError if it is not the layer's."""
+        if self.reading is not None:
+            self.reading.result()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +60,56 @@ class _Known:
 def build_layer(
     composed: ComposedLayer, *, store: Store, compression: Compression, progress: Progress = QUIET
 ) -> BuiltLayer:
-    """Build the layer, or recall it. Its packages must be in `store` and verified.
+    """Build one layer without its tree, or recall it, and confirm it. Raises as `build_layers`."""
+    (made,) = build_layers([composed], store=store, compression=compression, unpack=False, progress=progress)
+    return made
 
-    Raises VerificationError `package-damaged`, `blob-missing`, `blob-damaged`.
+
+def build_layers(
+    composed: Sequence[ComposedLayer],
+    *,
+    store: Store,
+    compression: Compression,
+    unpack: bool,
+    progress: Progress = QUIET,
+) -> list[BuiltLayer]:
+    """Build the layers, or recall them. Their packages must be in `store` and verified.
+
+    With `unpack`, the trees of those that are made are put into the store too, and their blobs are read back after the
+    return: `BuiltLayer.confirm` waits for that. Raises VerificationError `package-damaged`, `blob-missing`,
+    `blob-damaged`, `layer-malformed`; EnvironmentLacking `root-needed`.
     """
+    plans = [_plan(one, compression) for one in composed]
+    locks = {name: contextlib.ExitStack() for name in sorted({plan.name for plan in plans})}
+    try:
+        for name, lock in locks.items():  # In the same order in every process: nobody waits in a circle.
+            lock.enter_context(store.locked(f"layer-{name.hex}"))
+        found: dict[Digest, _Found] = {}
+        missing: dict[Digest, tuple[PlannedLayer, Task]] = {}
+        for plan in plans:
+            if plan.name in found or plan.name in missing:
+                continue
+            running = progress.start("layer", plan.composed.name, total=plan.content_size, unit="bytes")
+            known = _recall(plan.name, store)
+            if known is None:
+                missing[plan.name] = plan, running
+            else:
+                running.advance(plan.content_size)
+                running.note("reused")
+                progress.finish(running)
+                found[plan.name] = known, True, None
+                locks[plan.name].close()
+        found |= _make(missing, locks, store, compression, progress, unpack=unpack)
+    except BaseException:
+        for lock in locks.values():
+            lock.close()
+        raise
+    return [_built(plan, found[plan.name], compression) for plan in plans]
+
+
+def _plan(composed: ComposedLayer, compression: Compression) -> PlannedLayer:
     directories = b"".join(tar_header(entry) for entry in composed.directories)
-    segments = [(part, segment_identity(part, compression)) for part in composed.parts]
+    segments = tuple((part, segment_identity(part, compression)) for part in composed.parts)
     name = identity(
         "layer",
         FORMAT,
@@ -66,116 +118,79 @@ def build_layer(
         codec=compression.value,
         versions=layer_versions(),
     )
-    with (
-        store.locked(f"layer-{name.hex}"),
-        task(progress, "layer", composed.name, total=_content(composed.parts), unit="bytes") as running,
-    ):
-        if known := _recall(name, composed, store, compression):
-            running.advance(_content(composed.parts))
-            running.note("reused")
-            return BuiltLayer(known, reused=True)
-        with ThreadPoolExecutor(COMPRESSION_WORKERS, "relbuild-compress") as pool:
-            made = _segments(segments, store, compression, pool, running)
-            with store.writer() as blob:
-                start = _start(directories, store, compression, pool)
-                diff_id, tar_size = _assemble([start, *made, _end(store, compression)], blob, store)
-        layer = Layer(
-            name=composed.name,
-            diff_id=diff_id,
-            blob=Descriptor(LAYERS[compression], blob.digest, blob.size),
-            tar_size=tar_size,
-            contents=composed.contents,
-        )
-        store.remember(name, to_json(_Known(diff_id, blob.digest, blob.size, tar_size)))
-        running.note(f"{len(composed.contents)} packages, {blob.size / 1e6:.1f} MB")
-    return BuiltLayer(layer, reused=False)
+    return PlannedLayer(name, composed, directories, segments)
 
 
-def _content(parts: Sequence[Part]) -> int:
-    return sum(entry.size for part in parts for _, entry in part.entries)
+_Found: TypeAlias = "tuple[_Known, bool, Future[DiffId] | None]"
 
 
-def _recall(name: Digest, composed: ComposedLayer, store: Store, compression: Compression) -> Layer | None:
-    known = store.recall_as(name, lambda value: from_json(_Known, value))
-    if known is None or not store.sound(known.digest):
-        return None
-    return Layer(
-        name=composed.name,
+def _built(plan: PlannedLayer, found: _Found, compression: Compression) -> BuiltLayer:
+    known, reused, reading = found
+    layer = Layer(
+        name=plan.composed.name,
         diff_id=known.diff_id,
         blob=Descriptor(LAYERS[compression], known.digest, known.size),
         tar_size=known.tar_size,
-        contents=composed.contents,
+        contents=plan.composed.contents,
     )
+    return BuiltLayer(layer, reused, reading)
 
 
-def _segments(
-    segments: Sequence[tuple[Part, Digest]],
+def _recall(name: Digest, store: Store) -> _Known | None:
+    known = store.recall_as(name, lambda value: from_json(_Known, value))
+    return known if known is not None and store.sound(known.digest) else None
+
+
+def _make(
+    missing: Mapping[Digest, tuple[PlannedLayer, Task]],
+    locks: Mapping[Digest, contextlib.ExitStack],
     store: Store,
     compression: Compression,
-    pool: ThreadPoolExecutor,
-    running: Task,
-) -> list[Segment]:
-    """Return all segments in order; missing ones are made in parallel."""
-
-    def one(item: tuple[Part, Digest]) -> Segment:
-        part, name = item
-        segment = recall_segment(name, store) or make_segment(
-            part, name=name, store=store, compression=compression, pool=pool
-        )
-        running.advance(_content([part]))
-        return segment
-
-    with ThreadPoolExecutor(COMPRESSION_WORKERS, "relbuild-segment") as workers:
-        futures = [workers.submit(one, item) for item in segments]
-        try:
-            return [future.result() for future in futures]
-        except BaseException:
-            workers.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _start(directories: bytes, store: Store, compression: Compression, pool: ThreadPoolExecutor) -> Segment:
-    with store.writer() as blob:
-        writer = ChunkWriter(blob, compression, pool, hashed=False)
-        writer.write(directories)
-        writer.finish()
-    return Segment(blob.digest, blob.size, writer.size)
-
-
-def _end(store: Store, compression: Compression) -> Segment:
-    piece = layer_codec(compression).compress(TAR_END)
-    return Segment(store.put(piece), len(piece), len(TAR_END))
-
-
-def _assemble(segments: Sequence[Segment], blob: BlobWriter, store: Store) -> tuple[DiffId, int]:
-    """Copy segments into `blob`, and return the digest and size of their tar bytes.
-
-    The tar bytes are those that the segments decompress to.
-    """
-    source = cast("BinaryIO", io.BufferedReader(IteratorFile(_chunks(segments, blob, store)), CHUNK))
-    found, size = hashlib.sha256(), 0
-    expected = sum(segment.tar_size for segment in segments)
+    progress: Progress,
+    *,
+    unpack: bool,
+) -> dict[Digest, _Found]:
+    """Make the layers that are missing, and begin to read their blobs back."""
+    done = False
     try:
-        for piece in prefetch(decompressed(source, limit=expected, name="layer", workers=COMPRESSION_WORKERS)):
-            found.update(piece)
-            size += len(piece)
-    except VerificationError:
-        for segment in segments:
-            store.verify(segment.digest)  # Removes the damaged one and raises.
-        raise
-    if size != expected:
-        raise VerificationError("layer-malformed", f"layer segments have {size} bytes of tar, not {expected}")
-    return DiffId(found.hexdigest()), size
+        packed = pack_planned(list(missing.values()), store=store, compression=compression, unpack=unpack)
+        done = True
+    finally:
+        for _, running in missing.values():
+            progress.finish(running, failed=not done)
+    made: dict[Digest, _Found] = {}
+    back = ThreadPoolExecutor(1, "relbuild-read-back")
+    try:
+        for (name, (plan, _)), one in zip(missing.items(), packed, strict=True):
+            reading = back.submit(_read_back, plan, one, store, locks[name])
+            diff_id = one.diff_id or reading.result()
+            made[name] = _Known(diff_id, one.digest, one.size, one.tar_size), False, reading
+    finally:
+        back.shutdown(wait=False)
+    return made
 
 
-def _chunks(segments: Sequence[Segment], blob: BlobWriter, store: Store) -> Iterator[bytes]:
-    for segment in segments:
-        found = hashlib.sha256()
-        with store.reading(segment.digest) as file:
-            while data := file.read(CHUNK):
-                found.update(data)
-                blob.write(data)
-                yield data
-        if found.hexdigest() != segment.digest.hex:
-            store.verify(segment.digest)  # Moves it aside and raises.
-            raise VerificationError("blob-damaged", f"{segment.digest} in the store changed while it was read")
+def _read_back(plan: PlannedLayer, packed: PackedLayer, store: Store, lock: contextlib.ExitStack) -> DiffId:
+    """Decompress a blob, compare it with its tree, remember the layer, and release its lock.
+
+    Of a blob that is not its tree's tar, nothing that it was made of counts any more.
+    """
+    with lock:
+        try:
+            diff_id = read_blob_back(
+                packed.digest, size=packed.size, tar_size=packed.tar_size, name=plan.composed.name, store=store
+            )
+            if packed.diff_id not in (None, diff_id):
+                raise VerificationError(
+                    "diff-id-mismatch",
+                    f"layer '{plan.composed.name}' decompresses to {diff_id}, but its tree is {packed.diff_id}",
+                    hint="run the command again; if it happens again, the machine's memory may be faulty",
+                )
+        except VerificationError:
+            for segment in packed.segments:
+                store.verify(segment.digest)  # Moves a damaged one aside and raises.
+            for _, name in plan.segments:
+                store.quarantine(store.result(name), "it is part of a layer that is damaged")
+            raise
+        store.remember(plan.name, to_json(_Known(diff_id, packed.digest, packed.size, packed.tar_size)))
+    return diff_id

@@ -7,20 +7,22 @@ remembered. It has no directories: those are the layer's own.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeAlias
 
 from pipeline.compression import Compression, layer_versions
 from pipeline.digest import Digest, identity
 from pipeline.errors import VerificationError
 from pipeline.layers.chunk_writer import ChunkWriter
-from pipeline.layers.tar_format import tar_header
+from pipeline.layers.tar_format import read_tar, tar_header
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.json_form import from_json, to_json
 from pipeline.model.tree import Entry, EntryKind
 from pipeline.packages import errors_about, read_payload
 from pipeline.store import Store
+from pipeline.streams import decompressed
 from pipeline.trees import Part
 
 FORMAT = 1
@@ -62,10 +64,15 @@ def recall_segment(name: Digest, store: Store) -> Segment | None:
     return segment if segment is not None and store.sound(segment.digest) else None
 
 
+EntryWriter: TypeAlias = "Callable[[Entry, Iterator[memoryview | bytes], str], None]"
+"""Takes an entry of a segment, its content, and the content's sha256 where it is compared while it is read (else "").
+All of the content has to be taken."""
+
+
 def make_segment(
-    part: Part, *, name: Digest, store: Store, compression: Compression, pool: ThreadPoolExecutor
+    part: Part, *, name: Digest, store: Store, compression: Compression, pool: ThreadPoolExecutor, place: EntryWriter
 ) -> Segment:
-    """Stream the package's payload into compressed tar.
+    """Stream the package's payload into compressed tar; give each entry to `place` on the way.
 
     The package must have been verified; each file's content is compared with the header's digest again.
     `pool` compresses.
@@ -77,16 +84,37 @@ def make_segment(
         raise VerificationError("blob-missing", f"{part.nevra} is not in the store", place=str(part.nevra))
     with store.writer() as blob, errors_about(part.nevra, rpm):
         writer = ChunkWriter(blob, compression, pool, hashed=False)
-        for entry, content in _emitted(part, rpm):
-            writer.entry(entry, content)
+        for entry, content, digest in _emitted(part, rpm):
+            passing = writer.passing(entry, content)
+            place(entry, passing, digest)
+            for _ in passing:  # Of an entry without content nothing is asked for.
+                pass
         writer.finish()
     segment = Segment(blob.digest, blob.size, writer.size)
     store.remember(name, to_json(segment))
     return segment
 
 
-def _emitted(part: Part, rpm: Path) -> Iterator[tuple[Entry, Iterator[bytes]]]:
-    """Yield a package's entries with their contents, in the order of the segment.
+def read_segment(part: Part, segment: Segment, *, store: Store, place: EntryWriter) -> None:
+    """Decompress a segment that was recalled, and give each entry to `place`.
+
+    Raises VerificationError `layer-malformed`, `stream-damaged`.
+    """
+    entries = {entry.path: entry for _, entry in part.entries}
+    name = str(part.nevra)
+    with store.reading(segment.digest) as file:
+        pieces = decompressed(file, limit=segment.tar_size, name=name)
+        for member in read_tar(pieces, name):
+            entry = entries.pop(member.entry.path, None)
+            if entry is None or entry.size != member.entry.size:
+                raise VerificationError("layer-malformed", f"the segment of {name} has /{member.entry.path}")
+            place(entry, member.pieces(), "")
+    if entries:
+        raise VerificationError("layer-malformed", f"the segment of {name} lacks /{min(entries)}")
+
+
+def _emitted(part: Part, rpm: Path) -> Iterator[tuple[Entry, Iterator[bytes], str]]:
+    """Yield a package's entries, contents and the contents' digests, in the segment's order.
 
     Entries without content come first, by path; then files in the payload's order, each followed by its hard links. RPM
     has the content of hard links with the last name, which may be one that is not emitted.
@@ -100,10 +128,10 @@ def _emitted(part: Part, rpm: Path) -> Iterator[tuple[Entry, Iterator[bytes]]]:
         elif entry.kind is EntryKind.FILE and entry.size:
             with_content[entry.path] = index
         else:
-            yield entry, iter(())
+            yield entry, iter(()), ""
     for path in [path for path in links if path not in with_content]:
         for link in links[path]:
-            yield link, iter(())
+            yield link, iter(()), ""
     if not with_content:
         return
     for file in read_payload(rpm):
@@ -113,9 +141,9 @@ def _emitted(part: Part, rpm: Path) -> Iterator[tuple[Entry, Iterator[bytes]]]:
         if first is None:
             continue
         del with_content[first.path]
-        yield first, file.pieces()
+        yield first, file.pieces(), file.digest
         for link in links.get(first.path, ()):
-            yield link, iter(())
+            yield link, iter(()), ""
     if with_content:
         raise VerificationError(
             "package-damaged",

@@ -43,12 +43,14 @@ class PayloadFile:
     `indices` are the places in the header's files of all names that it has (hard links), in the header's
     order; RPM carries their data once, with the last of them. `pieces` gives the bytes, each piece at most
     1 MiB, once, and must be used before the next file is asked for. It raises VerificationError
-    `package-damaged` at the end if the bytes are not those that the header's digest names.
+    `package-damaged` at the end if the bytes are not those that the header's digest names: `digest`, a sha256 in hex,
+    or "" where the header has none of that algorithm.
     """
 
     indices: tuple[int, ...]
     size: int
     pieces: Callable[[], Iterator[bytes]]
+    digest: str = ""
 
 
 def read_payload(path: Path) -> Iterator[PayloadFile]:
@@ -78,7 +80,7 @@ def read_payload(path: Path) -> Iterator[PayloadFile]:
             if not size or index not in links:
                 continue
             expected = digests[index] if digests else None
-            yield PayloadFile(links[index], size, _pieces(reader, names[index], expected, path))
+            yield PayloadFile(links[index], size, _pieces(reader, names[index], expected, path), expected or "")
 
 
 def _archived(header: rpm.hdr, links: Mapping[int, Sequence[int]]) -> list[ArchivedFile]:

@@ -29,7 +29,10 @@ LOCK = [
     "group_layers",
     "keep_lock",
 ]
-IMAGE = ["compose_layers", "pack_layers", "obtain_archives", "render_files", "add_state", "make_config_and_manifest"]
+IMAGE = [
+    *("compose_layers", "pack_layers", "obtain_archives", "render_files", "add_state", "confirm_layers"),
+    "make_config_and_manifest",
+]
 OUTPUT = ["write_layout", "make_bill", "make_build_record", "make_documents", "smoke_test", "write_build_report"]
 
 READING = ("load_recipe", "built_platform", "choose_platform")
@@ -65,6 +68,7 @@ class World:
             build_image.pack_layers: lambda *given: PACKED,
             build_image.obtain_archives: None,
             build_image.render_files: lambda *given: (("a file",), (folder / "t.j2",)),
+            build_image.confirm_layers: None,
             build_image.add_state: lambda *given, **more: STATE,
             build_image.make_config_and_manifest: lambda made, layers: image(made.recipe.name),
             build_image.write_layout: None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ import pytest
 from pipeline.build import build_stages
 from pipeline.compression import Compression
 from pipeline.digest import Digest
-from pipeline.errors import BuildError, RecipeError
+from pipeline.errors import BuildError, RecipeError, VerificationError
 from pipeline.layers import BuiltLayer
 from pipeline.model.accounts import AccountTable
 from pipeline.model.change import Change
@@ -75,13 +76,24 @@ def test_what_packages_disagree_about_is_refused_before_anything_is_packed(tmp_p
 
 
 def test_each_layer_is_packed_with_the_orders_codec(tmp_path: Path, journal: Journal) -> None:
-    journal.stand_in(build_stages, build_stages.build_layer, lambda composed, **more: composed.upper())
+    journal.stand_in(build_stages, build_stages.build_layers, lambda composed, **more: [c.upper() for c in composed])
+    journal.stand_in(build_stages, build_stages.may_make_containers, gives=True)
     here = build_env(tmp_path)
     composition: Any = SimpleNamespace(layers=("lower", "upper"))
     packed = build_stages.pack_layers(composition, order(tmp_path, compression=Compression.ZSTD), here)
     assert packed == ["LOWER", "UPPER"]
-    for call in journal.calls:
-        assert call.options["compression"] is Compression.ZSTD and call.options["store"] is here.store
+    given = journal.last(build_stages.build_layers).options
+    assert given["compression"] is Compression.ZSTD and given["store"] is here.store
+    assert given["unpack"], "scriptlets run in containers on the trees"
+
+
+def test_layers_count_when_their_blobs_were_read_back(tmp_path: Path) -> None:
+    failed: Future[Any] = Future()
+    failed.set_exception(VerificationError("diff-id-mismatch", "not the tree's"))
+    whole = BuiltLayer(layer("base"), reused=True)
+    build_stages.confirm_layers([whole])
+    with pytest.raises(VerificationError, match="not the tree's"):
+        build_stages.confirm_layers([whole, BuiltLayer(layer("product"), reused=False, reading=failed)])
 
 
 def test_templates_know_packages_by_the_recipes_names_where_the_platform_has_others(tmp_path: Path) -> None:

@@ -1,0 +1,207 @@
+"""Pack layers: all their packages together, the largest first.
+
+Behind them, in the order of each layer, the segments are copied into its blob and the tree's files are hashed.
+A package's payload is read once: each piece of it is compressed into the package's segment and written into the layer's
+tree. The bytes do not depend on the order of work, nor on the number of threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import field
+from queue import SimpleQueue
+from typing import Any, Self
+
+from pipeline.compression import Compression, layer_codec
+from pipeline.digest import CHUNK, DiffId, Digest
+from pipeline.errors import VerificationError
+from pipeline.layers.chunk_writer import COMPRESSION_WORKERS, ChunkWriter
+from pipeline.layers.layer_tree import LayerTree
+from pipeline.layers.segments import Segment, make_segment, read_segment, recall_segment
+from pipeline.layers.tar_format import TAR_END
+from pipeline.layers.tree_writer import TreeWriter, owners_required
+from pipeline.lazy_dataclasses import dataclass
+from pipeline.model.tree import Entry
+from pipeline.progress import Task
+from pipeline.store import BlobWriter, Store
+from pipeline.trees import ComposedLayer, Part
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedLayer:
+    """A layer before it is made.
+
+    `name` is its identity, `directories` are the tar headers of its directories, `segments` its packages' parts with
+    the identities of their segments.
+    """
+
+    name: Digest
+    composed: ComposedLayer
+    directories: bytes
+    segments: tuple[tuple[Part, Digest], ...]
+
+    @property
+    def content_size(self) -> int:
+        """Bytes of all files' content."""
+        return sum(_content_size(part) for part, _ in self.segments)
+
+
+@dataclass(frozen=True, slots=True)
+class PackedLayer:
+    """A layer's blob. `diff_id` is that of the tree that was written; None without a tree."""
+
+    digest: Digest
+    size: int
+    tar_size: int
+    diff_id: DiffId | None
+    segments: tuple[Segment, ...]
+
+
+def pack_planned(
+    plans: Sequence[tuple[PlannedLayer, Task]], *, store: Store, compression: Compression, unpack: bool
+) -> list[PackedLayer]:
+    """Make the layers' blobs, and with `unpack` their trees. Raises as `build_layers`."""
+    with contextlib.ExitStack() as closing:
+        packings = [
+            closing.enter_context(_Packing.begun(plan, running, store, compression, unpack=unpack))
+            for plan, running in plans
+        ]
+        pool = closing.enter_context(ThreadPoolExecutor(COMPRESSION_WORKERS, "relbuild-compress"))
+        workers = closing.enter_context(ThreadPoolExecutor(COMPRESSION_WORKERS, "relbuild-segment"))
+        behind = closing.enter_context(ThreadPoolExecutor(max(1, len(plans)), "relbuild-layer"))
+        jobs = [(packing, at) for packing in packings for at in range(len(packing.plan.segments))]
+        jobs.sort(key=lambda job: -_content_size(job[0].plan.segments[job[1]][0]))
+        try:
+            for packing, at in jobs:
+                packing.futures[at] = workers.submit(packing.make, at, pool)
+            packed = [behind.submit(packing.assemble, pool) for packing in packings]
+            made = [future for packing in packings for future in packing.futures.values()]
+            futures: list[Future[Any]] = [*made, *packed]
+            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+            for future in (one for one in futures if one in done):
+                future.result()
+            return [future.result() for future in packed]
+        except BaseException:
+            workers.shutdown(wait=False, cancel_futures=True)
+            for packing in packings:
+                packing.abandon()
+            raise
+
+
+def _content_size(part: Part) -> int:
+    return sum(entry.size for _, entry in part.entries)
+
+
+@dataclass(slots=True)
+class _Packing:
+    """One layer being made.
+
+    `entries` has the entries of each segment as they are placed, and None at its end.
+    """
+
+    plan: PlannedLayer
+    running: Task
+    store: Store
+    compression: Compression
+    tree: LayerTree | None
+    entries: list[SimpleQueue[Entry | None]]
+    futures: dict[int, Future[Segment]] = field(default_factory=dict)
+
+    @classmethod
+    @contextlib.contextmanager
+    def begun(
+        cls, plan: PlannedLayer, running: Task, store: Store, compression: Compression, *, unpack: bool
+    ) -> Iterator[Self]:
+        """Begin a layer, in the store's temporary folder, for the time of the block."""
+        queues: list[SimpleQueue[Entry | None]] = [SimpleQueue() for _ in plan.segments]
+        if not unpack:
+            yield cls(plan, running, store, compression, None, queues)
+            return
+        with (
+            store.temporary("unpack") as folder,
+            owners_required(),
+            LayerTree.begun(folder / "tree", plan.composed.name, plan.composed.directories) as tree,
+        ):
+            yield cls(plan, running, store, compression, tree, queues)
+
+    def make(self, at: int, pool: ThreadPoolExecutor) -> Segment:
+        """Make or recall a segment, and write its entries into the tree."""
+        part, name = self.plan.segments[at]
+        segment = recall_segment(name, self.store)
+        try:
+            if self.tree is None:
+                found = segment or self._segment(part, name, pool, None, at)
+            else:
+                with self.tree.writer.beside() as writer:
+                    if segment is None:
+                        found = self._segment(part, name, pool, writer, at)
+                    else:
+                        self._read(part, segment, writer, at)
+                        found = segment
+        finally:
+            self.entries[at].put(None)
+        self.running.advance(_content_size(part))
+        return found
+
+    def _segment(self, part: Part, name: Digest, pool: ThreadPoolExecutor, tree: TreeWriter | None, at: int) -> Segment:
+        return make_segment(
+            part,
+            name=name,
+            store=self.store,
+            compression=self.compression,
+            pool=pool,
+            place=lambda entry, content, digest: self._place(entry, content, digest, tree, at),
+        )
+
+    def _read(self, part: Part, segment: Segment, tree: TreeWriter, at: int) -> None:
+        try:
+            read_segment(
+                part,
+                segment,
+                store=self.store,
+                place=lambda entry, content, digest: self._place(entry, content, digest, tree, at),
+            )
+        except VerificationError:
+            self.store.verify(segment.digest)  # Moves a damaged one aside and raises.
+            raise
+
+    def _place(
+        self, entry: Entry, content: Iterator[memoryview | bytes], digest: str, tree: TreeWriter | None, at: int
+    ) -> None:
+        if tree is not None:
+            with owners_required():
+                tree.place(entry, content, digest)
+            self.entries[at].put(entry)
+
+    def assemble(self, pool: ThreadPoolExecutor) -> PackedLayer:
+        """Copy the segments into the layer's blob, and hash the tree, in the order of the layer."""
+        segments = []
+        with self.store.writer() as blob:
+            start = ChunkWriter(blob, self.compression, pool, hashed=False)
+            start.write(self.plan.directories)
+            start.finish()
+            for at in range(len(self.plan.segments)):
+                if self.tree is not None:
+                    self.tree.follow(self.entries[at])
+                segments.append(self.futures[at].result())
+                _copy(segments[-1].digest, blob, self.store)
+            blob.write(layer_codec(self.compression).compress(TAR_END))
+        size = len(self.plan.directories) + sum(segment.tar_size for segment in segments) + len(TAR_END)
+        diff_id = self.tree.keep(self.store, size) if self.tree is not None else None
+        self.running.note(f"{len(self.plan.composed.contents)} packages, {blob.size / 1e6:.1f} MB")
+        return PackedLayer(blob.digest, blob.size, size, diff_id, tuple(segments))
+
+    def abandon(self) -> None:
+        """Let `assemble` end where it waits for entries that do not come."""
+        for entries in self.entries:
+            entries.put(None)
+
+
+def _copy(digest: Digest, blob: BlobWriter, store: Store) -> None:
+    buffer = bytearray(CHUNK)
+    view = memoryview(buffer)
+    with store.reading(digest) as file:
+        while size := file.readinto(buffer):  # type: ignore[attr-defined]
+            blob.write(view[:size])

@@ -1,0 +1,238 @@
+"""Layers and their trees, made in one pass from payloads, and read back."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.compression import Compression
+from pipeline.digest import CHUNK, Digest
+from pipeline.errors import EnvironmentLacking, VerificationError
+from pipeline.layers import build_layer, build_layers, chunk_writer, layer, layer_packing, segments, unpack_to_store
+from pipeline.layers.layer import BuiltLayer
+from pipeline.layers.tree_writer import TreeWriter
+from pipeline.model.package import Nevra
+from pipeline.model.tree import Entry, EntryKind
+from pipeline.packages import PayloadFile
+from pipeline.store import Store
+from pipeline.trees import ComposedLayer, Part
+from tests.support.trees import read_tree
+
+ME, GROUP, TIME = os.getuid(), os.getgid(), 1_700_000_000
+CONTENT = {
+    "ant": {"usr/ant": b"a" * 10, "usr/big": os.urandom(3 << 20) + bytes(2 << 20)},
+    "bee": {"usr/bee": b"bee"},
+    "cow": {"usr/cow": b"c" * 100_000},
+}
+
+
+class Payloads:
+    """Payloads that stand in for those of RPMs; `read` names the packages whose payload was asked for."""
+
+    def __init__(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.read: list[str] = []
+        self.checksums = {store.put(name.encode()): name for name in CONTENT}
+        self.hashed = True
+        monkeypatch.setattr(segments, "read_payload", self._payload)
+
+    def _payload(self, rpm: Path) -> Iterator[PayloadFile]:
+        name = self.checksums[Digest(rpm.name)]
+        self.read.append(name)
+        for index, content in enumerate(CONTENT[name].values()):
+            digest = Digest.of(content).hex if self.hashed else ""
+            yield PayloadFile((index,), len(content), lambda content=content: iter(cut(content)), digest)  # type: ignore[misc]
+
+    def layer(self, *names: str, label: str = "all") -> ComposedLayer:
+        folder = Entry("usr", EntryKind.DIRECTORY, 0o750, ME, GROUP, mtime=TIME)
+        parts = tuple(Part(Nevra(name, 0, "1", "1", "noarch"), self._checksum(name), entries(name)) for name in names)
+        return ComposedLayer(label, (folder,), parts, tuple(str(part.nevra) for part in parts), TIME)
+
+    def _checksum(self, name: str) -> Digest:
+        return next(digest for digest, one in self.checksums.items() if one == name)
+
+
+def cut(content: bytes) -> list[bytes]:
+    return [content[at : at + CHUNK] for at in range(0, len(content), CHUNK)]
+
+
+def entries(name: str) -> tuple[tuple[int, Entry], ...]:
+    found = [
+        (index, Entry(path, EntryKind.FILE, 0o640, ME, GROUP, mtime=TIME, size=len(content)))
+        for index, (path, content) in enumerate(CONTENT[name].items())
+    ]
+    first = found[0][1].path
+    link = Entry(f"usr/{name}-link", EntryKind.HARDLINK, 0o640, ME, GROUP, mtime=TIME, link=first)
+    to = Entry(f"usr/{name}-to", EntryKind.SYMLINK, 0o777, ME, GROUP, mtime=TIME, link=name)
+    return (*found, (7, link), (8, to))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.open(tmp_path / "store")
+
+
+@pytest.fixture
+def payloads(store: Store, monkeypatch: pytest.MonkeyPatch) -> Payloads:
+    return Payloads(store, monkeypatch)
+
+
+def made(
+    store: Store, *layers: ComposedLayer, compression: Compression = Compression.GZIP, unpack: bool = True
+) -> list[BuiltLayer]:
+    found = build_layers(layers, store=store, compression=compression, unpack=unpack)
+    for one in found:
+        one.confirm()
+    return found
+
+
+def trees(store: Store) -> int:
+    return len(list((store.root / "trees").iterdir()))
+
+
+@pytest.mark.parametrize("compression", list(Compression))
+@pytest.mark.parametrize("hashed", [True, False], ids=["sha256 in the header", "none in the header"])
+def test_the_tree_that_is_made_beside_a_layer_is_what_its_blob_unpacks_to(
+    store: Store, payloads: Payloads, tmp_path: Path, compression: Compression, hashed: bool
+) -> None:
+    payloads.hashed = hashed
+    (built,) = made(store, payloads.layer("ant", "bee", "cow"), compression=compression)
+    kept = store.kept_tree(built.layer.diff_id)
+    assert kept is not None and store.tree_holds(kept, reading=True)
+    other = Store.open(tmp_path / "other")
+    with store.reading(built.layer.blob.digest) as file, other.writer() as blob:
+        blob.write(file.read())
+    assert read_tree(kept / "root") == read_tree(unpack_to_store(built.layer, store=other))
+    assert (kept / "root/usr/big").stat().st_blocks * 512 < 5 << 20, "zeros take room on the disk"
+
+
+def test_a_layer_is_the_same_with_and_without_its_tree(store: Store, payloads: Payloads, tmp_path: Path) -> None:
+    (with_tree,) = made(store, payloads.layer("ant", "bee", "cow"))
+    other = Store.open(tmp_path / "other")
+    for name in CONTENT:
+        other.put(name.encode())
+    bare = build_layer(payloads.layer("ant", "bee", "cow"), store=other, compression=Compression.GZIP)
+    assert bare.layer == with_tree.layer
+    assert trees(other) == 0
+
+
+def test_the_largest_package_comes_first_of_all_layers_and_the_layers_do_not_depend_on_it(
+    store: Store, payloads: Payloads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = payloads.layer("bee", "cow", label="lower"), payloads.layer("ant", label="upper")
+    first = made(store, *wanted)
+    monkeypatch.setattr(layer_packing, "COMPRESSION_WORKERS", 1)
+    other = Store.open(tmp_path / "other")
+    for name in CONTENT:
+        other.put(name.encode())
+    payloads.read.clear()
+    assert [one.layer for one in made(other, *wanted)] == [one.layer for one in first]
+    assert payloads.read == ["ant", "cow", "bee"]
+    assert [one.layer.name for one in first] == ["lower", "upper"]
+
+
+def test_segments_that_are_there_are_unpacked_and_not_made_again(store: Store, payloads: Payloads) -> None:
+    made(store, payloads.layer("ant", "bee"))
+    payloads.read.clear()
+    (built,) = made(store, payloads.layer("ant", "bee", "cow"))
+    assert payloads.read == ["cow"]
+    kept = store.kept_tree(built.layer.diff_id)
+    assert kept is not None and (kept / "root/usr/big").read_bytes() == CONTENT["ant"]["usr/big"]
+
+
+def test_a_layer_with_the_same_content_under_two_names_is_made_once(store: Store, payloads: Payloads) -> None:
+    first, second = made(store, payloads.layer("bee"), payloads.layer("bee", label="again"))
+    assert payloads.read == ["bee"]
+    assert (first.layer.name, second.layer.name) == ("all", "again")
+    assert first.layer.blob == second.layer.blob
+
+
+def test_a_blob_that_is_not_its_trees_tar_is_refused_and_nothing_of_it_is_used_again(
+    store: Store, payloads: Payloads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compressing = chunk_writer.layer_codec
+
+    def wrong(compression: Compression) -> Any:
+        codec = compressing(compression)
+        return type(codec)(
+            codec.reads, codec.media_suffix, lambda piece: codec.compress(bytes(piece).replace(b"bee", b"bed")), str
+        )
+
+    monkeypatch.setattr(chunk_writer, "layer_codec", wrong)
+    wanted = payloads.layer("bee", "cow")
+    (built,) = build_layers([wanted], store=store, compression=Compression.ZSTD, unpack=True)
+    with pytest.raises(VerificationError) as caught:
+        built.confirm()
+    assert caught.value.code == "diff-id-mismatch"
+    monkeypatch.setattr(chunk_writer, "layer_codec", compressing)
+    payloads.read.clear()
+    (again,) = made(store, wanted, compression=Compression.ZSTD)
+    assert not again.reused and sorted(payloads.read) == ["bee", "cow"]
+    assert again.layer.diff_id == built.layer.diff_id and again.layer.blob != built.layer.blob
+
+
+def test_a_layer_is_remembered_and_released_when_it_was_read_back(
+    store: Store, payloads: Payloads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go, real = threading.Event(), layer.read_blob_back
+
+    def waiting(*given: Any, **more: Any) -> Any:
+        assert go.wait(30)
+        return real(*given, **more)
+
+    monkeypatch.setattr(layer, "read_blob_back", waiting)
+    wanted = payloads.layer("bee")
+    (first,) = build_layers([wanted], store=store, compression=Compression.GZIP, unpack=True)
+    second: list[BuiltLayer] = []
+    other = threading.Thread(target=lambda: second.extend(made(store, wanted)))
+    other.start()
+    other.join(0.2)
+    assert other.is_alive() and not second, "it waits for the layer's lock"
+    go.set()
+    first.confirm()
+    other.join(30)
+    assert second[0].reused and second[0].layer == first.layer
+
+
+def test_a_damaged_package_ends_all_work_and_leaves_no_draft(
+    store: Store, payloads: Payloads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = payloads._payload
+
+    def damaged(rpm: Path) -> Iterator[PayloadFile]:
+        if payloads.checksums[Digest(rpm.name)] == "bee":
+            raise VerificationError("package-damaged", "bee is damaged")
+        yield from real(rpm)
+
+    monkeypatch.setattr(segments, "read_payload", damaged)
+    with pytest.raises(VerificationError) as caught:
+        made(store, payloads.layer("bee", "cow"), payloads.layer("ant", label="upper"))
+    assert caught.value.code == "package-damaged"
+    assert list((store.root / "tmp").iterdir()) == []
+    monkeypatch.setattr(segments, "read_payload", real)
+    assert not made(store, payloads.layer("bee", "cow"))[0].reused, "its lock was released"
+
+
+def test_a_tree_whose_owners_may_not_be_set_says_what_it_wants(
+    store: Store, payloads: Payloads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*given: Any, **more: Any) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "fchown", refuse)
+    with pytest.raises(EnvironmentLacking) as caught:
+        made(store, payloads.layer("bee"))
+    assert caught.value.code == "root-needed"
+
+
+def test_a_file_that_is_not_what_was_announced_in_the_tree_is_no_layer(
+    store: Store, payloads: Payloads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TreeWriter, "content_of", lambda self, entry, buffer: iter([memoryview(b"x")]))
+    with pytest.raises(VerificationError) as caught:
+        made(store, payloads.layer("bee"))
+    assert caught.value.code == "layer-malformed"
