@@ -26,6 +26,7 @@ with imported_when_used(__name__):
         escape_error,
     )
     from pipeline.beneath.path_resolution import kernel_resolves
+    from pipeline.beneath.read_log import ReadLog, logged_reads
 
 __all__ = [
     "Folder",
@@ -33,9 +34,11 @@ __all__ = [
     "LinkRefused",
     "NotRegular",
     "PathEscape",
+    "ReadLog",
     "TooLarge",
     "escape_error",
     "kernel_resolves",
+    "logged_reads",
     "open_file",
     "read_file",
 ]

@@ -16,6 +16,7 @@ from pipeline.beneath.open_errors import (
     TooLarge,
 )
 from pipeline.beneath.path_resolution import PATH_FLAGS, open_below
+from pipeline.beneath.read_log import note_looked, note_opened
 from pipeline.lazy_dataclasses import dataclass
 
 _READ: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -35,7 +36,12 @@ class Folder:
 
         Raises OSError: PathEscape, NotRegular, FileNotFoundError …
         """
-        handle = self._handle(name, wanted=stat.S_IFREG)
+        try:
+            handle = self._handle(name, wanted=stat.S_IFREG)
+        except (FileNotFoundError, NotADirectoryError):
+            note_looked(self.path / name, 0)
+            raise
+        note_opened(self.path / name, handle)
         return os.fdopen(handle, "rb")
 
     def open_without_links(self, name: str | PurePath) -> BufferedReader:
@@ -55,6 +61,7 @@ class Folder:
             os.close(here)
         try:
             _demand(handle, self.path / name, stat.S_IFREG)
+            note_opened(self.path / name, handle)
             return os.fdopen(handle, "rb")
         except BaseException:
             os.close(handle)
@@ -90,9 +97,12 @@ class Folder:
         except PathEscape:
             raise
         except OSError:
+            note_looked(self.path / name, 0)
             return False
         try:
-            return kind is None or stat.S_IFMT(os.fstat(handle).st_mode) == kind
+            mode = os.fstat(handle).st_mode
+            note_looked(self.path / name, mode)
+            return kind is None or stat.S_IFMT(mode) == kind
         finally:
             os.close(handle)
 
@@ -190,11 +200,17 @@ def open_file(path: Path) -> BufferedReader:
 
     Raises OSError: NotRegular, FileNotFoundError …
     """
-    if not stat.S_ISREG(mode := path.stat().st_mode):
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        note_looked(path, 0)
+        raise
+    if not stat.S_ISREG(mode):
         raise NotRegular(path, mode)
     handle = os.open(path, _READ)
     try:
         _demand(handle, path, stat.S_IFREG)
+        note_opened(path, handle)
         return os.fdopen(handle, "rb")
     except BaseException:
         os.close(handle)

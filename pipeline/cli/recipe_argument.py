@@ -7,6 +7,7 @@ from pathlib import Path
 from pipeline.build import architecture_to_run, load_or_build
 from pipeline.cli import options
 from pipeline.cli.path_arguments import names_layout, require_folder
+from pipeline.cli.recipe_place import find_recipe_place
 from pipeline.compression import Compression
 from pipeline.launch import default_smoke_plan
 from pipeline.model.image import Image
@@ -20,8 +21,6 @@ from pipeline.oci import (
     read_layout_images,
 )
 from pipeline.prepare import BuildEnvironment, BuildOptions
-from pipeline.recipes import find_recipe
-from pipeline.shipped import SHIPPED_RECIPES, locks_folder, platforms_file
 
 
 def build_options(
@@ -39,10 +38,10 @@ def build_options(
     sources: bool = False,
 ) -> BuildOptions:
     """Make build options from a command's options; find the recipe and the platforms file."""
-    path = find_recipe(name, [Path("recipes"), *SHIPPED_RECIPES])
+    place = find_recipe_place(name, repositories)
     return BuildOptions(
-        recipe=path,
-        repositories=repositories or platforms_file(path.parent),
+        recipe=place.recipe,
+        repositories=place.repositories,
         platform=platform,
         architectures=options.split_architectures(arch),
         mode=mode,
@@ -52,7 +51,7 @@ def build_options(
         output=require_folder(output),
         full=full,
         sources=sources,
-        locks=locks_folder(path),
+        locks=place.locks,
     )
 
 

@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 import pipeline
 from pipeline import launch
+from pipeline.build import remembered_build
 from pipeline.layers import layer, segments, state_layer
 from pipeline.mirror.backends.directory import directory_mirror
 from pipeline.model import (
@@ -53,6 +54,7 @@ TEST_FORMATS: Mapping[str, int] = MappingProxyType(
 
 DOCUMENT_FORMATS: Mapping[str, int] = MappingProxyType(
     {
+        "pipeline.build.remembered_build.FORMAT": remembered_build.FORMAT,
         "pipeline.mirror.backends.directory.directory_mirror.FORMAT": directory_mirror.FORMAT,
         "pipeline.model.evidence.EVIDENCE_SCHEMA": evidence.EVIDENCE_SCHEMA,
         "pipeline.model.night_record.NIGHT_FORMAT": night_record.NIGHT_FORMAT,

@@ -8,7 +8,7 @@ from pipeline.lazy_names import imported_when_used
 
 with imported_when_used(__name__):
     from pipeline.oci import media_types, predicates
-    from pipeline.oci.archive import ArchiveKind, write_archive
+    from pipeline.oci.archive import write_archive
     from pipeline.oci.artifacts import ArtifactManifest, make_referrer, read_artifact
     from pipeline.oci.config_settings import flatten_config
     from pipeline.oci.image_choice import choose_image, image_architecture
@@ -59,7 +59,6 @@ with imported_when_used(__name__):
 
 __all__ = [
     "PREDICATE_TYPE_ANNOTATION",
-    "ArchiveKind",
     "ArtifactManifest",
     "SigningKey",
     "SimpleSignature",

@@ -12,16 +12,15 @@ import secrets
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, BinaryIO, Literal
+from typing import IO, BinaryIO
 
 from pipeline.digest import HashingWriter, canonical_json
 from pipeline.errors import VerificationError
+from pipeline.model.archive_kind import ArchiveKind
 from pipeline.model.image import Image, Layer
 from pipeline.oci.image_layout import blob_path, read_layout
 from pipeline.oci.image_manifest import tag_of
 from pipeline.streams import LAYER_SIZE_LIMIT, IteratorFile, decompressed
-
-ArchiveKind = Literal["oci", "docker"]
 
 
 def write_archive(layout: Path, target: Path, kind: ArchiveKind) -> None:

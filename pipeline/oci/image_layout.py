@@ -239,6 +239,14 @@ def _note(store: Store, ours: Path, digest: Digest) -> None:
     store.remember(_stamped(ours, digest), blob_stamp(ours))
 
 
+def layer_stamp(layout: Path, digest: Digest, store: Store) -> object | None:
+    """Return the recorded stamp of a layer's file in a layout, of when it was hashed or copied.
+
+    None if there is none.
+    """
+    return store.recall(_stamped(blob_path(layout, digest), digest))
+
+
 def _stamped(ours: Path, digest: Digest) -> Digest:
     return identity("layout-blob", 1, path=ours.absolute(), digest=digest)
 

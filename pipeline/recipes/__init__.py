@@ -16,7 +16,7 @@ with imported_when_used(__name__):
     from pipeline.recipes.platform_lookup import Platforms
     from pipeline.recipes.platform_target import PlatformTarget
     from pipeline.recipes.platforms import load_platforms
-    from pipeline.recipes.recipe_lookup import find_recipe
+    from pipeline.recipes.recipe_search import find_recipe
     from pipeline.recipes.reference import (
         json_schema,
         platforms_schema,

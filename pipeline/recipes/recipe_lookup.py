@@ -1,4 +1,4 @@
-"""Lookup and reading of recipe files: by name, as a `from` parent, and with their includes.
+"""Lookup and reading of recipe files: as a `from` parent, and with their includes.
 
 Included recipes come first, in the order in which they are named, each after what it includes in turn. A
 recipe that is reached twice is taken once, where it is first reached.
@@ -6,23 +6,19 @@ recipe that is reached twice is taken once, where it is first reached.
 
 from __future__ import annotations
 
-import difflib
 import os
-from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from pipeline.beneath import GivenFolder, PathEscape
 from pipeline.errors import RecipeError
 from pipeline.lazy_dataclasses import dataclass
-from pipeline.recipes.paths import LONGEST_NAME
 from pipeline.recipes.problems import Problems, validate_document
 from pipeline.recipes.recipe_schema import RecipeDocument, RecipePlatformDocument
+from pipeline.recipes.recipe_search import nearest_names
 from pipeline.yaml_documents import YamlDocument, load_yaml
 
 INCLUDE_DEPTH = 8
 """Depth of includes; deeper than any product line's."""
-_SUGGESTION_CANDIDATES = 1000
-"""Recipes that are compared with a missing one for a suggestion."""
 INCLUDE_COUNT = 64
 """Recipe files that one recipe may be merged from."""
 
@@ -69,7 +65,9 @@ def parent_path(source: RecipeFile, name: str, problems: Problems) -> Path | Non
         except PathEscape as error:
             refuse("path-escapes", str(error.strerror), error.way_out)
             return None
-    near = _near(Path(name).stem, [path.removesuffix(".yaml") for path in _recipes_in(source.folder, source.path)])
+    near = nearest_names(
+        Path(name).stem, [path.removesuffix(".yaml") for path in _recipes_in(source.folder, source.path)]
+    )
     hint = f"did you mean '{near[0]}'?" if near else "write a recipe's name, or its path relative to this one"
     refuse("from-missing", f"parent recipe '{name}' not found", hint)
     return None
@@ -81,44 +79,6 @@ def _recipes_in(folder: Path, exclude: Path) -> list[str]:
         return sorted(found.name for found in folder.glob("*.yaml") if found != exclude)
     except OSError:
         return []
-
-
-def _near(name: str, known: Sequence[str]) -> list[str]:
-    return difflib.get_close_matches(name[:LONGEST_NAME], known[:_SUGGESTION_CANDIDATES], n=1)
-
-
-def find_recipe(name: str, folders: Sequence[Path]) -> Path:
-    """Find a recipe by path, or by name without its suffix.
-
-    Names are searched in the working directory, then in `folders`. Raises RecipeError `recipe-missing`.
-    """
-    endings = ("",) if name.endswith((".yaml", ".yml")) else ("", ".yaml", ".yml")
-    places = [Path(), *folders]
-    for folder in places:
-        for ending in endings:
-            candidate = folder / (name + ending)
-            if candidate.is_file():
-                return candidate
-    known = sorted(
-        {
-            path.name
-            for folder in places
-            if folder.is_dir()
-            for path in folder.glob("*.yaml")
-            if path.name != "repositories.yaml"
-        }
-    )
-    wanted = Path(name).name
-    # Without their suffixes, which would make short names similar.
-    stems = {Path(one).stem: one for one in known}
-    near = [stems[one] for one in _near(Path(wanted).stem, list(stems))]
-    if near:
-        hint = f"did you mean '{near[0]}'?"
-    elif Path(name).is_dir():
-        hint = "give one recipe; `relbuild nightly` builds a folder of recipes"
-    else:
-        hint = f"recipes: {', '.join(known[:12])}" if known else "create one with `relbuild new NAME`"
-    raise RecipeError("recipe-missing", f"recipe '{name}' not found", hint=hint)
 
 
 def read_sources(
@@ -181,7 +141,7 @@ class _Reader:
             )
             return
         if not there:
-            near = _near(target.name, _recipes_in(target.parent, path))
+            near = nearest_names(target.name, _recipes_in(target.parent, path))
             refuse(
                 "include-missing",
                 f"included recipe '{name}' not found",

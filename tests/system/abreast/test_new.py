@@ -16,11 +16,11 @@ from pipeline.errors import RecipeError
 from pipeline.prepare import BuildEnvironment, BuildOptions
 from pipeline.recipes import (
     Scaffold,
+    find_recipe,
     load_recipe,
     scaffold_text,
     write_scaffold,
 )
-from pipeline.recipes.recipe_lookup import find_recipe
 from tests.support.sites import relbuild
 from tests.support.tiny_root import require_root
 from tests.system.conftest import ROOT

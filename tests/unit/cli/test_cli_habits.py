@@ -18,8 +18,8 @@ from typer.core import TyperCommand, TyperGroup
 import pipeline
 from pipeline.build import BuildResult
 from pipeline.cli.app import app
+from pipeline.cli.build_format import build_lines
 from pipeline.cli.commands import import_commands
-from pipeline.cli.commands.build import build_lines
 from pipeline.cli.main import run_command_line
 from pipeline.cli.messages import report_error
 from pipeline.cli.options import SIGNING_KEY_VARIABLE
@@ -252,7 +252,7 @@ def test_a_build_in_which_nothing_changed_takes_three_lines() -> None:
 
 
 def test_a_build_in_which_a_layer_changed_shows_which(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.cli.commands.build.report_lines", lambda report: ["checks"])
+    monkeypatch.setattr("pipeline.cli.build_format.report_lines", lambda report: ["checks"])
     for built, verbose in ((_built(reused=("base",)), False), (_built(reused=("base", "state")), True)):
         lines = "\n".join(build_lines(built, verbose=verbose))
         assert f"{BLOB.digest.short}  reused" in lines and "checks" in lines

@@ -9,7 +9,21 @@ import sys
 from pipeline.cli import commands
 
 _LIGHT = (
-    *("completion", "doctor", "exec", "help", "logs", "nightly", "ps", "rm", "stop", "store", "store_du", "store_fsck"),
+    *(
+        "build",
+        "completion",
+        "doctor",
+        "exec",
+        "help",
+        "logs",
+        "nightly",
+        "ps",
+        "rm",
+        "stop",
+        "store",
+        "store_du",
+        "store_fsck",
+    ),
     *("store_gc", "version", "worker"),
 )
 """They load none of these libraries."""
@@ -20,7 +34,7 @@ _OF_MIRRORS = (
 )
 """They load what signs and verifies. `diff` reads packages' databases too."""
 
-_OF_RECIPES = ("audit", "build", "explain", "init", "lock", "new", "run", "schema", "show", "smoke")
+_OF_RECIPES = ("audit", "explain", "init", "lock", "new", "run", "schema", "show", "smoke")
 
 _WATCHED = {
     *("cryptography", "dask", "httpx", "jinja2", "pydantic", "pyroute2", "rich", "rpm", "solv", "sqlite3", "yaml"),
@@ -29,7 +43,7 @@ _WATCHED = {
 _LOAD = """
 import importlib, json, sys
 for name in json.loads(sys.argv[1]):
-    importlib.import_module(f"pipeline.cli.commands.{name}")
+    importlib.import_module(name)
 print(json.dumps(sorted(sys.modules)))
 """
 
@@ -51,8 +65,10 @@ def _loaded_to_run(words: str) -> set[str]:
     return _WATCHED & set(json.loads(done.stdout.splitlines()[-1]))
 
 
-def _modules_of(names: tuple[str, ...]) -> set[str]:
-    words = [sys.executable, "-c", _LOAD, json.dumps(names)]
+def _modules_of(names: tuple[str, ...], *more: str) -> set[str]:
+    """Return what is loaded with the modules of commands, and with more modules."""
+    every = [*(f"pipeline.cli.commands.{name}" for name in names), *more]
+    words = [sys.executable, "-c", _LOAD, json.dumps(every)]
     return set(json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout))
 
 
@@ -77,9 +93,17 @@ def test_commands_of_recipes_leave_the_network_and_clusters_for_later() -> None:
     assert _loaded(_OF_RECIPES) & {"dask", "httpx", "pyroute2"} == set()
 
 
+def test_a_build_of_which_nothing_changed_needs_nothing_that_builds() -> None:
+    """What it loads beside: `tests/system/abreast/test_recognised.py`, where there is something to recognise."""
+    rooms = {"build", "cli", "model", "recipes", "store"}
+    loaded = {name.split(".")[1] for name in _modules_of(("build",)) if name.startswith("pipeline.") and "." in name}
+    assert loaded & {"layers", "mirror", "oci", "packages", "prepare", "repos", "resolve", "sandbox", "smoke"} == set()
+    assert rooms <= loaded
+
+
 def test_a_build_leaves_launching_for_later() -> None:
     """`pipeline.smoke.run` and `pipeline.sandbox.instance` bring HTTP, TLS and e-mail with them."""
-    modules = _modules_of(("build",))
+    modules = _modules_of(("build",), "pipeline.cli.build_run")
     assert not modules & {"http", "ssl", "pipeline.smoke.run", "pipeline.sandbox.instance", "pipeline.smoke.lifecycle"}
 
 

@@ -1,0 +1,307 @@
+"""Take the snapshot of a build's inputs and outputs by which it is recognised the next time.
+
+Nothing is taken of a build whose result may be another one with the same files: see `unremembered`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from pipeline import process
+from pipeline.beneath import ReadLog
+from pipeline.build.build_result import BuildResult
+from pipeline.build.remembered_build import (
+    IGNORED_VARIABLES,
+    REPORT_FILE,
+    SMALL_FILE,
+    RememberedBuild,
+    file_stamp,
+    look_at_file,
+    look_at_names,
+    look_at_output,
+    look_at_path,
+    program_digest,
+    unchanged_report,
+)
+from pipeline.digest import Digest
+from pipeline.model.configuration import oci_architecture
+from pipeline.model.lock import LockMode
+from pipeline.model.platform import Platform
+from pipeline.model.recipe import Recipe
+from pipeline.oci.image_layout import layer_stamp
+from pipeline.prepare import BuildEnvironment, BuildOptions
+from pipeline.reports import report_folder
+from pipeline.repos.variables import environment_names, expand_repository, platform_variables
+from pipeline.resolve import read_lock
+from pipeline.sandbox import native_architectures
+from pipeline.sandbox.runtime import RUNTIMES
+
+TICK = 0.05
+"""Seconds in which two changes of a file may have the same time: the kernel's clock of files has steps of up to 10 ms.
+A file that changed as shortly before it was read may have been read before its last change."""
+
+START = 2.0
+"""Seconds that a start may take, from the first module that is loaded to the command."""
+
+_CHILD_LIBRARIES = ("jinja2", "markupsafe")
+"""Modules that children of relbuild alone load."""
+
+_PROGRAMS = ("gpg", "ldd", "rpm")
+"""Programs that an unchanged build asks: for the validity of keys, and for the version of rpm's libraries."""
+
+
+class _Unremembered(Exception):
+    """The build cannot be recognised the next time; its text says why."""
+
+
+def take_build_snapshot(
+    built: BuildResult, options: BuildOptions, build_env: BuildEnvironment, log: ReadLog, *, started: float
+) -> RememberedBuild | None:
+    """Return what a build read and wrote, without what it said.
+
+    None if it cannot be recognised the next time. `started`: when its command was, in seconds since the epoch.
+    """
+    try:
+        _refuse(built, options, build_env)
+        own_lock = os.path.abspath(built.locked.path)  # noqa: PTH100
+        files, large = _files(log, own_lock)
+        _require_lock(built)
+        looked = [*_looked(log, own_lock), *_runtime_places(options, build_env)]
+        programs = tuple(sorted({*_loaded_files(), *_mapped_files(), *_library_records(), *_program_files(build_env)}))
+        code, newest = program_digest(programs)
+        if newest >= (started - START) * 1e9:
+            return None
+        outputs = tuple(_outputs(built, options, build_env))
+        return RememberedBuild(
+            made=build_env.clock(),
+            files=files,
+            large=large,
+            looked=looked,
+            folders=_folders(built.locked.platform, started),
+            programs=programs,
+            code=code,
+            blobs=tuple(_blobs(built, build_env)),
+            outputs=outputs,
+            fresh=any(_is_fresh(folder) for folder, entries in outputs if REPORT_FILE in entries),
+            warnings=(),
+            lines=(),
+            all_lines=(),
+            answer={},
+        )
+    except (OSError, _Unremembered):
+        return None
+
+
+def unchanged_result(built: BuildResult) -> BuildResult:
+    """Return the result that the same build has when it is done again and nothing changed."""
+    made = built.assembled
+    layers = tuple(layer.name for layer in made.image.layers)
+    locked = replace(made.locked, wrote=False, first=False, why=(), changes=())
+    tested = replace(built.tested, reused=True) if built.tested is not None else None
+    return replace(built, assembled=replace(made, locked=locked, reused=layers), tested=tested)
+
+
+def repeated_warnings(built: BuildResult, warnings: Sequence[str]) -> tuple[str, ...] | None:
+    """Return those of a build's warnings that its repetition gives; None if that is not known.
+
+    A build that made something also warned of what it made.
+    """
+    known = {*(one.sentence for one in built.failed_scriptlets), *built.assembled.unused_waivers}
+    if set(warnings) <= known or built == unchanged_result(built):
+        return tuple(warnings)
+    return None
+
+
+def _refuse(built: BuildResult, options: BuildOptions, build_env: BuildEnvironment) -> None:
+    """Raise if the result depends on what is not compared.
+
+    That is the network, an emulator, another image, or the option to do it again.
+    """
+    recipe, platform = built.locked.recipe, built.locked.platform
+    if options.mode is LockMode.UPGRADE or options.retest or options.sources:
+        raise _Unremembered("it was asked to do again")
+    if built.member or oci_architecture(built.locked.section.resolution.arch) not in native_architectures():
+        raise _Unremembered("it is for other architectures")
+    if built.report is not None and not built.report.passed:
+        raise _Unremembered("it did not pass")
+    if any(one.smoke.upgrade_from for one in _line(recipe)):
+        raise _Unremembered("it is tested with an older image")
+    if environment_names(platform) & IGNORED_VARIABLES:
+        raise _Unremembered("its repositories depend on the session")
+    own = platform_variables(platform, built.locked.section.resolution.arch, build_env.environment)
+    expanded = [expand_repository(one, own, build_env.environment) for one in platform.repositories]
+    if not build_env.offline and any(key.startswith(("http:", "https:")) for one in expanded for key in one.keys):
+        raise _Unremembered("its keys are fetched each time")
+
+
+def _line(recipe: Recipe | None) -> Iterator[Recipe]:
+    """Yield a recipe and those that it is built from."""
+    while recipe is not None:
+        yield recipe
+        recipe = recipe.parent
+
+
+# --- what was read -------------------------------------------------------------------------------
+
+
+def _files(log: ReadLog, own_lock: str) -> tuple[list[tuple[object, ...]], list[tuple[object, ...]]]:
+    """Return all files that were read.
+
+    The small ones by their content, the large ones by their stamp. Raises if one was changed after it was first read,
+    or may have been. The lock is written by the build itself.
+    """
+    small: list[tuple[object, ...]] = []
+    large: list[tuple[object, ...]] = []
+    for path, times in sorted(log.opened.items()):
+        before = os.stat(path)  # noqa: PTH116
+        if path != own_lock:
+            stamps = [file_stamp(status) for status, _ in times]
+            if any(stamp != file_stamp(before) for stamp in stamps) or before.st_ctime > times[0][1] - TICK:
+                raise _Unremembered(f"{path} was changed")
+        if before.st_size > SMALL_FILE:
+            large.append((path, os.path.realpath(path), file_stamp(before)))
+            continue
+        seen = look_at_file(path)
+        if seen is None or file_stamp(before) != file_stamp(os.stat(path)):  # noqa: PTH116
+            raise _Unremembered(f"{path} was changed")
+        small.append((path, *seen))
+    return small, large
+
+
+def _require_lock(built: BuildResult) -> None:
+    """Raise if the lock at its path is not the one that the build used or wrote."""
+    section = built.locked.section
+    lock = read_lock(built.locked.path)
+    if lock is None or lock.section(section.resolution.platform, section.resolution.arch) != section:
+        raise _Unremembered("the lock was changed")
+
+
+def _looked(log: ReadLog, own_lock: str) -> Iterator[tuple[str, int, str]]:
+    """Yield what is at each path that was looked at; raise if it has become another type since."""
+    for path, kinds in sorted(log.looked.items()):
+        if path == own_lock:
+            continue  # It is among the files.
+        kind, real = look_at_path(path)
+        if kinds != {kind}:
+            raise _Unremembered(f"{path} was changed")
+        yield path, kind, real
+
+
+def _folders(platform: Platform, started: float) -> list[tuple[str, str]]:
+    """Return the folders that the platform's definition was read from, with the names in them.
+
+    Folders of variables and `.repo` files; what was read in them is among the files.
+    """
+    found = []
+    for path in platform.watched:
+        if path.is_dir():
+            if path.stat().st_ctime > started - TICK:
+                raise _Unremembered(f"{path} was changed")
+            found.append((str(path), look_at_names(str(path))))
+    return found
+
+
+def _runtime_places(options: BuildOptions, build_env: BuildEnvironment) -> Iterator[tuple[str, int, str]]:
+    """Yield the paths at which the runtime was looked for, to the first that is there."""
+    for name in ((build_env.runtime,) if build_env.runtime else RUNTIMES) if options.smoke else ():
+        found = process.find_program(name)
+        for folder in process.SEARCH_PATH.split(":") if "/" not in name else ():
+            path = os.path.join(folder, name)  # noqa: PTH118
+            yield path, *look_at_path(path)
+            if path == str(found):
+                break
+        if found is not None:
+            return
+
+
+# --- the program ---------------------------------------------------------------------------------
+
+
+def _loaded_files() -> Iterator[str]:
+    """Yield the files of all modules that are loaded."""
+    for module in list(sys.modules.values()):
+        path = getattr(module, "__file__", None)
+        if path and os.path.isfile(path):  # noqa: PTH113
+            yield path
+
+
+def _mapped_files() -> Iterator[str]:
+    """Yield the files that are mapped: Python and the shared libraries that it has loaded."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        fields = line.split(maxsplit=5)
+        if len(fields) == 6 and fields[5].startswith("/") and os.path.isfile(fields[5]):  # noqa: PTH113
+            yield fields[5]
+
+
+def _library_records() -> Iterator[str]:
+    """Yield the RECORD of each installed distribution, and the files that only children load."""
+    for folder in sys.path:
+        if folder.rpartition("/")[2] in ("site-packages", "dist-packages") and os.path.isdir(folder):  # noqa: PTH112
+            for name in os.listdir(folder):  # noqa: PTH208
+                path = os.path.join(folder, name, "RECORD")  # noqa: PTH118
+                if name.endswith(".dist-info") and os.path.isfile(path):  # noqa: PTH113
+                    yield path
+    for library in _CHILD_LIBRARIES:
+        found = importlib.util.find_spec(library)
+        for place in (found.submodule_search_locations or ()) if found else ():
+            yield from (str(path) for path in Path(place).rglob("*.py"))
+            yield from (str(path) for path in Path(place).rglob("*.so"))
+
+
+def _program_files(build_env: BuildEnvironment) -> Iterator[str]:
+    """Yield the programs that are run by a build that changes nothing."""
+    for name in (*_PROGRAMS, *([build_env.runtime] if build_env.runtime else RUNTIMES)):
+        path = process.find_program(name)
+        if path is not None:
+            yield str(path)
+
+
+# --- what it needs, and wrote --------------------------------------------------------------------
+
+
+def _blobs(built: BuildResult, build_env: BuildEnvironment) -> Iterator[tuple[str, list[int]]]:
+    """Yield the blobs in the store that the build needed; raise if one is not intact."""
+    recipe = built.locked.recipe
+    archives = [plan.sha256 for one in _line(recipe) for plan in one.files if plan.sha256 is not None]
+    packages = [chosen.package.checksum for chosen in built.locked.all_chosen]
+    layers = [layer.blob.digest for layer in built.image.layers]
+    for digest in sorted({*archives, *packages, *layers}):
+        stamp = build_env.store.stamp(digest) if build_env.store.sound(digest) else None
+        if stamp is None:
+            raise _Unremembered(f"{digest} is not in the store")
+        yield digest.hex, stamp
+
+
+def _outputs(
+    built: BuildResult, options: BuildOptions, build_env: BuildEnvironment
+) -> Iterator[tuple[str, Mapping[str, object]]]:
+    """Yield the layouts and reports of the image and, if it was tested, of its parents."""
+    for recipe in _line(built.locked.recipe):
+        layout = options.layout(recipe.name).absolute()
+        entries = look_at_output(str(layout), {f"blobs/sha256/{layer.blob.digest.hex}" for layer in built.image.layers})
+        for name, entry in entries.items():
+            if entry == -1 or (isinstance(entry, list) and not _is_noted(layout, name, entry, build_env)):
+                raise _Unremembered(f"{layout} was changed")
+        yield str(layout), entries
+        report = look_at_output(str(report_folder(layout)), ())
+        if -1 in report.values():
+            raise _Unremembered(f"{report_folder(layout)} was changed")
+        yield str(report_folder(layout)), report
+        if not options.smoke:
+            return  # Only of a tested image the parents are tested and written.
+
+
+def _is_fresh(folder: str) -> bool:
+    """Return whether a folder's report is that of a build that made something."""
+    return unchanged_report(Path(folder, REPORT_FILE).read_bytes()) is not None
+
+
+def _is_noted(layout: Path, name: str, stamp: list[int], build_env: BuildEnvironment) -> bool:
+    """Return whether a layer's file is as it was when it was hashed or copied."""
+    known = layer_stamp(layout, Digest(name.rpartition("/")[2]), build_env.store)
+    return known == [stamp[2], stamp[1], stamp[3], stamp[4]]
