@@ -17,13 +17,15 @@ class MirrorAccess:
     """Settings with which mirrors are opened.
 
     `environment` has the paths of credentials and certificates, and proxies; `clock` returns seconds since the epoch;
-    `store` records the blobs of registries that scrubs found intact.
+    `store` records the blobs of registries that scrubs found intact; `read_back`: what is put on a registry or found
+    there is read before it counts.
     """
 
     environment: Mapping[str, str]
     progress: Progress
     clock: Callable[[], float]
     store: Store | None = None
+    read_back: bool = False
 
     def mirror(
         self, address: Address, *, create: bool = False, name: str = ""

@@ -8,7 +8,7 @@ moved by `point` alone, which takes what the gate has cleared. All other tags ar
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from enum import StrEnum
 from pathlib import Path
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pipeline.model.rules import MirrorRules
     from pipeline.model.scrub import ScrubResult
     from pipeline.progress import Progress
+    from pipeline.transfer import TrafficCounts
 
 TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 """distribution-spec 1.1, "Pulling manifests"."""
@@ -109,6 +110,9 @@ class Repository(Protocol):
     def tags(self) -> tuple[str, ...]:
         """Return all tags, sorted, auxiliary ones too."""
 
+    def has_manifest(self, digest: Digest) -> bool:
+        """Return whether a manifest or index is here."""
+
     def has_blob(self, digest: Digest) -> bool:
         """Return whether the blob is here."""
 
@@ -136,26 +140,36 @@ class Repository(Protocol):
     def holds_whole(self, descriptor: Descriptor) -> bool:
         """Return whether the blob is here and intact.
 
-        It is read unless it is known to be intact (see `known_blobs`). Called before a manifest with the blob is put.
+        On a folder it is read unless it is known to be intact (see `known_blobs`). A registry's answer with digest and
+        size counts, unless the mirror was opened to read back. Called before a manifest with the blob is put.
         """
 
-    def put_blob(self, descriptor: Descriptor, content: bytes | Path, *, elsewhere: Sequence[str] = ()) -> Arrival:
+    def put_blob(
+        self, descriptor: Descriptor, content: bytes | Path, *, elsewhere: Sequence[str] = (), new: bool = False
+    ) -> Arrival:
         """Make sure that a blob is here and `holds_whole`; a corrupt one is replaced.
 
-        `elsewhere`: names of repositories on the same mirror that may have it. Raises VerificationError `mirror-rotten`
-        where a corrupt one cannot be replaced.
+        `elsewhere`: names of repositories on the same mirror that may have it; `new`: nothing that refers to it is here
+        yet, so a registry is not asked for it before it is sent. Raises VerificationError `mirror-rotten` where a
+        corrupt one cannot be replaced.
         """
 
-    def put_manifest(self, manifest: Manifest) -> bool:
+    def put_manifest(self, manifest: Manifest, *, new: bool = False) -> bool:
         """Put a manifest or index by its digest; return False if it was there.
 
-        The blobs and manifests to which it refers must be here already.
+        The blobs and manifests to which it refers must be here already. `new`: as in `put_blob`.
         """
 
     def attach(self, manifest: Manifest) -> bool:
         """Put a manifest that has a `subject`, and make sure that `referrers` lists it.
 
         Also while others attach to the same subject. Returns False if both were there before.
+        """
+
+    def attach_all(self, manifests: Sequence[Manifest]) -> None:
+        """Put manifests that have one `subject` and were not listed, and list them at once.
+
+        Also while others attach to the same subject.
         """
 
     def put_auxiliary(self, tag: str, manifest: Manifest, expected: Digest | None) -> None:
@@ -171,7 +185,7 @@ class Repository(Protocol):
 
         The manifest must be here already.
 
-        `expected` None: the tag must not exist. Where the mirror cannot compare and swap, the tag is read back.
+        `expected` None: the tag must not exist. Where the mirror cannot compare and swap, see `await_writers`.
 
         Raises ValueError if `tag` is auxiliary or not among the cleared tags, TagConflict.
         """
@@ -183,11 +197,11 @@ class Repository(Protocol):
         would lack that. Mirrors without locks hold nothing. Not reentrant.
         """
 
-    def overtaken(self, moved: Mapping[str, Digest]) -> tuple[str, ...]:
-        """Return those tags, just moved to these digests, that another writer has moved since.
+    def await_writers(self) -> bool:
+        """Wait until writers who resolved a tag before its last move here have written it.
 
-        Where a mirror cannot compare and swap, a writer who resolved a tag before the move may overwrite it after: the
-        tags are resolved again after a pause. Other mirrors return none.
+        Where a mirror cannot compare and swap, they overwrite the move: resolve the tag again then. Returns False, at
+        once, where that cannot be.
         """
 
     # --- removing
@@ -225,6 +239,10 @@ class Mirror(Protocol):
     @property
     def namespace(self) -> str:
         """The path before repositories' names in clients' requests; empty if there is none."""
+
+    @property
+    def traffic(self) -> TrafficCounts:
+        """The requests that were sent to it so far; none to a folder."""
 
     def writing(self) -> AbstractContextManager[None]:
         """Hold the publishing lock, so that nothing is pruned meanwhile.

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import field
 from pathlib import Path
-from typing import Protocol, assert_never
+from typing import Protocol, TypeVar, assert_never
 
 from pipeline.digest import Digest
 from pipeline.errors import Problem, PublicationRefused, VerificationError
@@ -30,7 +30,11 @@ from pipeline.model.image import Descriptor, Image
 from pipeline.model.manifests import Artifact, Manifest
 from pipeline.model.publication import MoveCause, Publication
 from pipeline.oci import signature_tag
+from pipeline.oci.artifacts import EMPTY_DESCRIPTOR
 from pipeline.progress import Progress, task
+
+_Input = TypeVar("_Input")
+_Result = TypeVar("_Result")
 
 
 class Attachments(Protocol):
@@ -57,7 +61,8 @@ class Upload:
     `images`: with the exact bytes of their documents, without those that the repository has; `source` returns the path
     of a layer; `attachments`: of each image and, if there is one, of the index; `floating`: tags to move, the most
     specific first; `version` and `created` (seconds since the epoch) make the immutable tag; `elsewhere`: blob →
-    repositories of the mirror that may have it.
+    repositories of the mirror that may have it; `read_back`: read what was sent before a tag points to it, and do not
+    take the mirror's answers for a proof of it.
     """
 
     cleared: Cleared
@@ -68,6 +73,7 @@ class Upload:
     floating: tuple[str, ...]
     source: Callable[[Digest], Path]
     elsewhere: Mapping[Digest, tuple[str, ...]] = field(default_factory=dict)
+    read_back: bool = False
 
     @property
     def digest(self) -> Digest:
@@ -92,11 +98,13 @@ def push(
     """
     pushing = _Push(repository)
     with task(progress, "publish", repository.url, total=_size(upload), unit="bytes") as running:
-        pushing.blobs(upload.images, upload.source, upload.elsewhere, running.advance)
+        plans = pushing.plan(upload.attachments)
+        pushing.blobs(upload.images, upload.source, upload.elsewhere, plans, running.advance)
         pushing.manifests(upload.images, upload.cleared.manifest)
-        pushing.attachments(upload.attachments)
-    with task(progress, "check", repository.url):
-        pushing.read_back(upload.attachments)
+        pushing.attachments(plans)
+    if upload.read_back:
+        with task(progress, "check", repository.url):
+            pushing.read_back(upload.attachments)
     immutable = immutable_tag(upload.version, upload.created, upload.digest)
     set_immutable_tag(repository, immutable, upload.cleared)
     mover = TagMover(repository, upload.version, MoveCause.PUBLISH, clear_again, signer.clock, signer)
@@ -131,41 +139,64 @@ def push_image(
     source: Callable[[Digest], Path],
     elsewhere: Mapping[Digest, tuple[str, ...]],
     progress: Progress,
+    read_back: bool = False,
 ) -> PushedImage:
     """Push an image that will be a member of an index, with its attachments and no tag.
 
-    So clients do not find it, and a pruning takes it if there never is an index. Raises VerificationError if content
-    that is read back differs from what was sent.
+    So clients do not find it, and a pruning takes it if there never is an index. `read_back`: see `Upload`. Raises
+    VerificationError if content that is read back differs from what was sent.
     """
     pushing = _Push(repository)
     total = sum(layer.blob.size for layer in image.layers)
     with task(progress, "publish", repository.url, total=total, unit="bytes") as running:
-        pushing.blobs((image,), source, elsewhere, running.advance)
+        plans = pushing.plan(attachments)
+        pushing.blobs((image,), source, elsewhere, plans, running.advance)
         pushing.manifests((image,), Manifest(image.manifest_descriptor.media_type, image.manifest_bytes))
-        pushing.attachments(attachments)
-    with task(progress, "check", repository.url):
-        pushing.read_back(attachments)
+        pushing.attachments(plans)
+    if read_back:
+        with task(progress, "check", repository.url):
+            pushing.read_back(attachments)
     return PushedImage(image.digest, tuple(pushing.uploaded))
 
 
 def push_attachments(
-    attachments: Sequence[Attachments], repository: Repository, *, progress: Progress
+    attachments: Sequence[Attachments], repository: Repository, *, progress: Progress, read_back: bool = False
 ) -> tuple[tuple[tuple[Digest, int], ...], tuple[Digest, ...]]:
     """Push the attachments of images that are there already; no tag moves.
 
-    Returns the (digest, bytes) that were sent, and the new referrers. Raises VerificationError if content that is read
-    back differs from what was sent.
+    Returns the (digest, bytes) that were sent, and the new referrers. `read_back`: see `Upload`. Raises
+    VerificationError if content that is read back differs from what was sent.
     """
     pushing = _Push(repository)
     with task(progress, "publish", repository.url):
-        pushing.attachments(attachments)
-    with task(progress, "check", repository.url):
-        pushing.read_back(attachments)
+        plans = pushing.plan(attachments)
+        pushing.blobs((), _no_layer, {}, plans, lambda _: None)
+        pushing.attachments(plans)
+    if read_back:
+        with task(progress, "check", repository.url):
+            pushing.read_back(attachments)
     return tuple(pushing.uploaded), tuple(digest for _, digest in pushing.attached)
 
 
 def _size(upload: Upload) -> int:
     return sum(layer.blob.size for image in upload.images for layer in image.layers)
+
+
+def _no_layer(digest: Digest) -> Path:
+    raise AssertionError(f"attachments have no layer {digest}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """Attachments that one subject lacks: signature and attestations.
+
+    `signed`: the manifest under the signature's tag now.
+    """
+
+    attachments: Attachments
+    signed: Manifest | None
+    signature: Artifact | None
+    attestations: tuple[Artifact, ...]
 
 
 @dataclass(slots=True)
@@ -181,47 +212,69 @@ class _Push:
     _to_check: list[Descriptor] = field(default_factory=list)
     _documents: list[Manifest] = field(default_factory=list)
 
+    def plan(self, attachments: Sequence[Attachments]) -> tuple[_Plan, ...]:
+        """Sign what the repository lacks of the attachments."""
+
+        def plan(one: Attachments) -> _Plan:
+            signed = self.repository.manifest(signature_tag(one.subject))
+            return _Plan(one, signed, one.signature(self.repository, signed), one.attestations(self.repository))
+
+        return tuple(self._in_parallel(plan, attachments))
+
     def blobs(
         self,
         images: Sequence[Image],
         source: Callable[[Digest], Path],
         elsewhere: Mapping[Digest, tuple[str, ...]],
+        plans: Sequence[_Plan],
         advance: Callable[[int], None],
     ) -> None:
-        """Put layers and configs, several at a time, each once."""
-        wanted: dict[Digest, tuple[Descriptor, bytes | Path]] = {}
+        """Put layers, configs and the blobs of attachments, several at a time, each once.
+
+        Attachments that the repository lacks are its own, and new to it; only the empty config is shared.
+        """
+        wanted: dict[Digest, tuple[Descriptor, bytes | Path, bool]] = {}
         for image in images:
             for layer in image.layers:
-                wanted[layer.blob.digest] = (layer.blob, source(layer.blob.digest))
-            wanted[image.config_descriptor.digest] = (image.config_descriptor, image.config_bytes)
+                wanted[layer.blob.digest] = (layer.blob, source(layer.blob.digest), False)
+            wanted[image.config_descriptor.digest] = (image.config_descriptor, image.config_bytes, False)
+        for plan in plans:
+            for artifact in (*filter(None, [plan.signature]), *plan.attestations):
+                for descriptor, content in artifact.blobs:
+                    new = isinstance(content, bytes) and descriptor != EMPTY_DESCRIPTOR
+                    wanted.setdefault(descriptor.digest, (descriptor, content, new))
 
-        def send(one: tuple[Descriptor, bytes | Path]) -> tuple[Descriptor, Arrival]:
-            descriptor, content = one
+        def send(one: tuple[Descriptor, bytes | Path, bool]) -> tuple[Descriptor, Arrival]:
+            descriptor, content, new = one
             known = elsewhere.get(descriptor.digest, ())
-            arrival = self.repository.put_blob(descriptor, content, elsewhere=known)
+            arrival = self.repository.put_blob(descriptor, content, elsewhere=known, new=new)
             advance(descriptor.size)
             return descriptor, arrival
 
-        with ThreadPoolExecutor(PUBLISH_CONCURRENCY, "publish") as pool:
-            for descriptor, arrival in pool.map(send, wanted.values()):
-                self._arrived(descriptor, arrival)
+        # The largest first, so that none is left over at the end.
+        for descriptor, arrival in self._in_parallel(send, sorted(wanted.values(), key=lambda one: -one[0].size)):
+            self._arrived(descriptor, arrival)
 
     def manifests(self, images: Sequence[Image], top: Manifest) -> None:
         """Put manifests by digest, an index `top` after the manifests that it lists."""
         own = [Manifest(image.manifest_descriptor.media_type, image.manifest_bytes) for image in images]
         for manifest in [*own, *([] if any(one.digest == top.digest for one in own) else [top])]:
-            self._manifest(manifest)
+            if self.repository.put_manifest(manifest):
+                self._sent(manifest)
+            else:
+                self.present.append(manifest.digest)
 
-    def attachments(self, attachments: Sequence[Attachments]) -> None:
-        """Sign and attach the attestations of each manifest."""
-        for one in attachments:
-            self._sign(one)
-            for artifact in one.attestations(self.repository):
-                self._blobs_of(artifact)
-                if self.repository.attach(artifact.manifest):
-                    self.attached.append((one.subject, artifact.manifest.digest))
-                    self.uploaded.append((artifact.manifest.digest, len(artifact.manifest.data)))
-                self._documents.append(artifact.manifest)
+    def attachments(self, plans: Sequence[_Plan]) -> None:
+        """Put signatures under their tags, and attach the attestations of each manifest."""
+        for plan in plans:
+            self._sign(plan)
+            missing = [artifact.manifest for artifact in plan.attestations]
+            if missing:
+                self.repository.attach_all(missing)
+            for manifest in missing:
+                self.attached.append((plan.attachments.subject, manifest.digest))
+                self._sent(manifest)
+        self._keep_signatures(plans)
 
     def read_back(self, attachments: Sequence[Attachments]) -> None:
         """Read back and verify everything that was sent, before any tag points to it.
@@ -237,9 +290,8 @@ class _Push:
                 return error.problems
             return ()
 
-        with ThreadPoolExecutor(PUBLISH_CONCURRENCY, "check") as pool:
-            for found in pool.map(check, self._to_check):
-                problems += found
+        for found in self._in_parallel(check, self._to_check):
+            problems += found
         for manifest in self._documents:
             if self.repository.manifest(manifest.digest) != manifest:
                 problems.append(
@@ -274,38 +326,67 @@ class _Push:
                     self.repository.attach(manifest)
         return missing
 
-    def _sign(self, one: Attachments) -> None:
-        tag = signature_tag(one.subject)
+    def _sign(self, plan: _Plan) -> None:
+        """Put a signature under its tag.
+
+        Another publisher's that came there meanwhile is kept beside it.
+        """
+        tag = signature_tag(plan.attachments.subject)
+        present, artifact = plan.signed, plan.signature
         for _ in range(MOVE_ATTEMPTS):
-            present = self.repository.manifest(tag)
-            artifact = one.signature(self.repository, present)
             if artifact is None:
                 return
-            self._blobs_of(artifact)
-            self._manifest(artifact.manifest)
             try:
                 self.repository.put_auxiliary(tag, artifact.manifest, present.digest if present else None)
-            except TagConflict:  # another publisher signed it: its signature is kept beside ours
+            except TagConflict:
+                present = self.repository.manifest(tag)
+                artifact = plan.attachments.signature(self.repository, present)
+                for descriptor, content in artifact.blobs if artifact else ():
+                    self._arrived(descriptor, self.repository.put_blob(descriptor, content))
                 continue
-            if not self.repository.overtaken({tag: artifact.manifest.digest}):
+            self._sent(artifact.manifest)
+            return
+        raise self._signed_by_others(plan)
+
+    def _keep_signatures(self, plans: Sequence[_Plan]) -> None:
+        """Put signatures again that other publishers have overwritten.
+
+        Only where a mirror cannot compare and swap.
+        """
+        signed = [plan for plan in plans if plan.signature is not None]
+        for _ in range(MOVE_ATTEMPTS):
+            if not signed or not self.repository.await_writers():
                 return
-        raise PublicationRefused(
+            lost = []
+            for plan in signed:
+                tag, sent = signature_tag(plan.attachments.subject), {digest for digest, _ in self.uploaded}
+                if self.repository.resolve(tag) in sent:
+                    continue
+                present = self.repository.manifest(tag)
+                again = _Plan(plan.attachments, present, plan.attachments.signature(self.repository, present), ())
+                if again.signature is not None:
+                    lost.append(again)
+            self.blobs((), _no_layer, {}, lost, lambda _: None)
+            for plan in lost:
+                self._sign(plan)
+            signed = lost
+        raise self._signed_by_others(signed[0])
+
+    def _signed_by_others(self, plan: _Plan) -> PublicationRefused:
+        return PublicationRefused(
             "tag-overtaken",
-            f"other publishers keep signing {one.subject} at the same time",
+            f"other publishers keep signing {plan.attachments.subject} at the same time",
             place=self.repository.url,
             hint="publish again when they have finished",
         )
 
-    def _manifest(self, manifest: Manifest) -> None:
-        if self.repository.put_manifest(manifest):
-            self.uploaded.append((manifest.digest, len(manifest.data)))
-            self._documents.append(manifest)
-        else:
-            self.present.append(manifest.digest)
+    def _in_parallel(self, do: Callable[[_Input], _Result], inputs: Sequence[_Input]) -> list[_Result]:
+        with ThreadPoolExecutor(PUBLISH_CONCURRENCY, "publish") as pool:
+            return list(pool.map(do, inputs))
 
-    def _blobs_of(self, artifact: Artifact) -> None:
-        for descriptor, content in artifact.blobs:
-            self._arrived(descriptor, self.repository.put_blob(descriptor, content))
+    def _sent(self, manifest: Manifest) -> None:
+        self.uploaded.append((manifest.digest, len(manifest.data)))
+        self._documents.append(manifest)
 
     def _arrived(self, descriptor: Descriptor, arrival: Arrival) -> None:
         match arrival:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import field
 from typing import TypeVar
 
 from pipeline.digest import Digest
@@ -30,20 +31,16 @@ def set_immutable_tag(repository: Repository, tag: str, cleared: Cleared) -> Non
 
     Raises PublicationRefused `tag-immutable`.
     """
-    found = repository.resolve(tag)
-    if found in (None, cleared.manifest.digest):
-        try:
-            repository.point(tag, cleared, found)  # also where it points there already: see `TagMover`
-            return
-        except TagConflict as error:
-            found = error.found
-    if found != cleared.manifest.digest:
-        raise PublicationRefused(
-            "tag-immutable",
-            f"immutable tag '{tag}' points to {found}, not to {cleared.manifest.digest}, and is never moved",
-            place=repository.url,
-            hint="it was pushed without relbuild: find out by whom, and remove the tag if it is wrong",
-        )
+    try:
+        repository.point(tag, cleared, None)
+    except TagConflict as error:
+        if error.found != cleared.manifest.digest:
+            raise PublicationRefused(
+                "tag-immutable",
+                f"immutable tag '{tag}' points to {error.found}, not to {cleared.manifest.digest}, and is never moved",
+                place=repository.url,
+                hint="it was pushed without relbuild: find out by whom, and remove the tag if it is wrong",
+            ) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +59,7 @@ class TagMover:
     clock: Callable[[], float]
     signer: TagSigner | None
     identity: str = ""
+    _signed_tags: dict[str, SignedTag] = field(default_factory=dict)
 
     def move(self, tags: Sequence[str], cleared: Cleared) -> tuple[tuple[Move, ...], tuple[str, ...]]:
         """Move tags to the cleared manifest; return the moves, and tags that pointed there already.
@@ -90,13 +88,23 @@ class TagMover:
             else:
                 moved.append(move)
         wanted = cleared.manifest.digest
-        lost = self.repository.overtaken({move.tag: move.after for move in moved})
+        lost = self._overtaken_tags(moved)
         problems += (problem for tag in lost for problem in self._overtaken(tag, wanted, None).problems)
         standing = (*(move.tag for move in moved if move.tag not in lost), *unmoved)
         self._in_parallel(lambda tag: self._confirm(tag, wanted), standing)
         if problems:
             raise PublicationRefused.of(problems)
         return tuple(moved), tuple(unmoved)
+
+    def _overtaken_tags(self, moved: Sequence[Move]) -> tuple[str, ...]:
+        """Return the tags that another writer has moved since.
+
+        None where a mirror compares and swaps.
+        """
+        if not moved or not self.repository.await_writers():
+            return ()
+        targets = self._in_parallel(self.repository.resolve, [move.tag for move in moved])
+        return tuple(move.tag for move, target in zip(moved, targets, strict=True) if target != move.after)
 
     def _in_parallel(self, do: Callable[[str], _Result], tags: Sequence[str]) -> list[_Result]:
         with ThreadPoolExecutor(PUBLISH_CONCURRENCY, "sign") as pool:
@@ -120,13 +128,13 @@ class TagMover:
         """
         wanted = cleared.manifest.digest
         for _ in range(MOVE_ATTEMPTS):
-            if found != wanted and move is None:
+            if found == wanted:  # `Repository.moving` sees to it that it is listed
+                return None
+            if move is None:
                 if not self._gate_saw(cleared, tag, found):
                     cleared = self.clear_again()
                 move = self._sign_move(tag, found, wanted)
             try:
-                # Also where it points there already: a publisher that was killed just after the move may have left the
-                # tag out of a directory's list of tags. Nothing is written if all is in order.
                 self.repository.point(tag, cleared, found)
             except TagConflict as error:
                 if error.found == wanted:
@@ -149,7 +157,8 @@ class TagMover:
             self._signed_tag(tag, self.signer).confirm(wanted, self.version, self.why)
 
     def _signed_tag(self, tag: str, signer: TagSigner) -> SignedTag:
-        return SignedTag(self.repository, self.identity or self.repository.identity, tag, signer)
+        made = SignedTag(self.repository, self.identity or self.repository.identity, tag, signer)
+        return self._signed_tags.setdefault(tag, made)  # knows what it has written
 
     def _gate_saw(self, cleared: Cleared, tag: str, found: Digest | None) -> bool:
         """Return whether the gate knew the tag's present target.

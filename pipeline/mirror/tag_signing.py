@@ -8,6 +8,8 @@ verification accepts both (`pipeline.model.tag_chain.believable`) until the next
 
 from __future__ import annotations
 
+from dataclasses import field
+
 from pipeline.digest import Digest
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.protocol import Repository
@@ -15,6 +17,7 @@ from pipeline.mirror.tag_statements import (
     MOVE_MILLISECONDS,
     STATEMENT_NUMBER_LIMIT,
     TagSigner,
+    VerifiedStatements,
     find_statement,
     list_statements,
     recent_statements,
@@ -42,13 +45,18 @@ class SignedTag:
     identity: str
     tag: str
     signer: TagSigner
+    _known: VerifiedStatements = field(init=False)
+
+    def __post_init__(self) -> None:
+        memory = self.signer.memory
+        object.__setattr__(self, "_known", VerifiedStatements(memory.store if memory else None))
 
     def announce(self, move: Move) -> None:
         """Sign a move that is about to be made; `move.before` is the tag's present target."""
         listed = self._listed()
-        recent = self._recent()
+        recent = self._recent(listed)
         # If another key signed until now, its moves stay as the history before this one.
-        self._write(move, self._number(listed, recent), head(recent or listed, move.before))
+        self._write(move, self._number(listed, recent), head(recent or listed, move.before), first=not listed)
 
     def confirm(self, digest: Digest, version: str, why: MoveCause) -> bool:
         """Sign that the tag points to `digest`; return whether anything was signed.
@@ -57,14 +65,15 @@ class SignedTag:
         the move, where no move to `digest` is signed yet.
         """
         listed = self._listed()  # Before the tag is resolved: a later mover signs a higher number.
-        recent = self._recent()
-        if self.repository.resolve(self.tag) != digest or self._settled(recent, digest):
+        recent = self._recent(listed)
+        if self._settled(recent, digest) or self.repository.resolve(self.tag) != digest:
             return False
         number = self._number(listed, recent)
         last = head(recent, digest)
         if not any(one.statement.move.after == digest for one in recent):
             before = next((one.statement.move.after for one in recent if one.statement.renews), None)
-            record = self._write(Move(self.tag, before, digest, self.signer.now, why, version), number, last).record
+            move = Move(self.tag, before, digest, self.signer.now, why, version)
+            record = self._write(move, number, last, first=not listed).record
             if last is None:
                 return True
             last, number = record, number + 1
@@ -108,10 +117,11 @@ class SignedTag:
         young = left >= RENEWAL_SHARE * self.signer.validity * 1000
         return young and said.number >= self.signer.seen(self.repository, self.tag)
 
-    def _write(self, move: Move, number: int, previous: Digest | None) -> RecordedStatement:
+    def _write(self, move: Move, number: int, previous: Digest | None, *, first: bool = False) -> RecordedStatement:
         until = self.signer.now + self.signer.validity * 1000
         said = TagStatement(self.identity, move, number, previous, until)
-        written = write_statement(self.repository, said, self.signer.key)
+        written = write_statement(self.repository, said, self.signer.key, first=first)
+        self._known.note(written, self.signer.key.public, written=True)
         if self.signer.memory is not None:
             self.signer.memory.see(self.repository.url, self.tag, number)
         return written
@@ -128,8 +138,9 @@ class SignedTag:
     def _listed(self) -> tuple[RecordedStatement, ...]:
         return list_statements(self.repository, self.identity, self.tag)
 
-    def _recent(self) -> tuple[RecordedStatement, ...]:
-        return recent_statements(self.repository, self.identity, self.tag, self.signer.key.public)
+    def _recent(self, listed: tuple[RecordedStatement, ...] | None = None) -> tuple[RecordedStatement, ...]:
+        key = self.signer.key.public
+        return recent_statements(self.repository, self.identity, self.tag, key, verified=self._known, listed=listed)
 
     def _find(self, record: Digest) -> RecordedStatement | None:
         return find_statement(self.repository, self.identity, self.tag, record, self.signer.key.public)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import field
 
 from pipeline.digest import Digest, canonical_json
 from pipeline.digest import identity as identity_of
@@ -111,6 +112,40 @@ class TagMemory:
             self.store.remember(_memory(url, tag), number)
 
 
+@dataclass(frozen=True, slots=True)
+class VerifiedStatements:
+    """Statements that were signed here or verified before, so that they are not read again.
+
+    A record's digest names the statement's bytes and its signature, so what was verified once under a key stays so.
+    `store` remembers it for later runs; `_written`: what this process has put on the mirror.
+    """
+
+    store: Store | None = None
+    _written: dict[Digest, TagStatement] = field(default_factory=dict)
+
+    def holds(self, repository: Repository, one: RecordedStatement, key: VerifyingKey) -> bool:
+        """Return whether the listed statement is known to be signed by `key`, and is on the mirror."""
+        if self._written.get(one.record) == one.statement:
+            return True
+        known = self.store.recall(_verified(one, key)) if self.store is not None else None
+        return known == _text(one.statement) and repository.has_manifest(one.record)
+
+    def note(self, one: RecordedStatement, key: VerifyingKey, *, written: bool = False) -> None:
+        """Record that `key` signed a statement; `written`: it was put on the mirror just now."""
+        if written:
+            self._written[one.record] = one.statement
+        if self.store is not None:
+            self.store.remember(_verified(one, key), _text(one.statement), sync=False)
+
+
+def _verified(one: RecordedStatement, key: VerifyingKey) -> Digest:
+    return identity_of("statement-verified", 1, record=one.record, key=key.fingerprint)
+
+
+def _text(said: TagStatement) -> dict[str, str]:
+    return {**_values(said), "repository": said.repository}
+
+
 def _memory(url: str, tag: str) -> Digest:
     return identity_of("tag-number", 1, repository=url, tag=tag)
 
@@ -160,27 +195,41 @@ def listed_statement(note: Callable[[str], str], identity: str = "") -> TagState
 
 
 def recent_statements(
-    repository: Repository, identity: str, tag: str, key: VerifyingKey
+    repository: Repository,
+    identity: str,
+    tag: str,
+    key: VerifyingKey,
+    *,
+    verified: VerifiedStatements | None = None,
+    listed: tuple[RecordedStatement, ...] | None = None,
 ) -> tuple[RecordedStatement, ...]:
     """Return the statements on a tag signed by `key`, from the newest to the newest renewal.
 
     Also older moves that began at the renewal's target. Statements before a renewal do not count otherwise. Invalid
-    ones are skipped. Raises VerificationError as the repository does.
+    ones are skipped. `verified`: for publishers, those that need not be read again; `listed`: all that are listed,
+    where the caller has just asked. Raises VerificationError as the repository does.
     """
     for _ in range(STATEMENT_ATTEMPTS):
         found: list[RecordedStatement] = []
-        listed = list_statements(repository, identity, tag)
+        if listed is None:
+            listed = list_statements(repository, identity, tag)
         superseded = False
         for one in listed[:STATEMENTS_EXAMINED]:
             older = any(other.statement.renews and other.statement.number > one.statement.number for other in found)
             if older and not begins_where(one, found):
                 continue
+            if verified is not None and verified.holds(repository, one, key):
+                found.append(one)
+                continue
             manifest = repository.manifest(one.record)
             superseded = superseded or manifest is None
             if manifest is not None and _holds(repository, manifest, one, key):
                 found.append(one)
+                if verified is not None:
+                    verified.note(one, key)
         if not superseded or found:
             break
+        listed = None
     return tuple(found)
 
 
@@ -273,8 +322,13 @@ def _statement(said: Mapping[str, str]) -> TagStatement:
 # --- writing -------------------------------------------------------------------------------------------
 
 
-def write_statement(repository: Repository, said: TagStatement, key: SigningKey) -> RecordedStatement:
-    """Sign a statement and attach it to its tag's anchor. Raises as the repository does."""
+def write_statement(
+    repository: Repository, said: TagStatement, key: SigningKey, *, first: bool = False
+) -> RecordedStatement:
+    """Sign a statement and attach it to its tag's anchor. Raises as the repository does.
+
+    `first`: nothing is listed of the anchor, so it is put without asking for it.
+    """
     subject = anchor_manifest(said.repository, said.move.tag)
     values = _values(said)
     signed = Statement(
@@ -285,10 +339,10 @@ def write_statement(repository: Repository, said: TagStatement, key: SigningKey)
     notes = {MOVE_ANNOTATION_PREFIX + name: value for name, value in values.items()}
     artifact = make_attestation(signed, subject.descriptor, key, annotations=notes)
     repository.put_blob(EMPTY_DESCRIPTOR, EMPTY_DATA)
-    repository.put_manifest(subject)
+    repository.put_manifest(subject, new=first)
     for descriptor, content in artifact.blobs:
-        repository.put_blob(descriptor, content)
-    repository.attach(artifact.manifest)
+        repository.put_blob(descriptor, content, new=descriptor != EMPTY_DESCRIPTOR)
+    repository.attach_all((artifact.manifest,))  # with its time and number, there is no other like it
     return RecordedStatement(artifact.manifest.digest, said)
 
 

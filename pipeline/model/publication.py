@@ -96,7 +96,8 @@ class Publication:
     `unmoved` those that pointed there already.
 
     Blobs and manifests by how they came there: `uploaded` (digest, bytes), `mounted` and `present` (digest).
-    `attached`: the referrers that are new. `limits`: what the kernel held the tested instances to.
+    `attached`: the referrers that are new. `limits`: what the kernel held the tested instances to. `requests`: those
+    that were sent to a registry, (method and endpoint, number).
     """
 
     repository: str
@@ -109,6 +110,7 @@ class Publication:
     present: tuple[Digest, ...]
     attached: tuple[Digest, ...]
     limits: tuple[LimitEnforcement, ...] = ()
+    requests: tuple[tuple[str, int], ...] = ()
 
     @property
     def bytes_uploaded(self) -> int:

@@ -63,7 +63,15 @@ def make_member(
         return JobResult(smoke_failed_product(job, built.report, progress_log), None)
     key = load_night_key(job.settings, progress_log)
     settings = job.settings
-    pushed = push_member(built.layout, settings.to, key, build_env, rules=settings.rules, known_as=settings.known_as)
+    pushed = push_member(
+        built.layout,
+        settings.to,
+        key,
+        build_env,
+        rules=settings.rules,
+        known_as=settings.known_as,
+        read_back=True,
+    )
     product = built_product(job, built, why)
     product = replace(product, run=replace(product.run, uploaded=sum(size for _, size in pushed.uploaded)))
     text, names = _text(built.locked), template_names(recipe, built.assembled.templates)

@@ -230,6 +230,7 @@ class _Worker:
             rules=settings.rules,
             known_as=settings.known_as,
             attested={LOCK: record_predicate(record)},
+            read_back=True,
         )
         (publication,) = publish(options, self.build_env)
         for line in unenforced_lines(publication.limits):

@@ -16,9 +16,11 @@ from pipeline.oci import SigningKey
 from pipeline.prepare import BuildEnvironment
 
 
-def mirror_access(build_env: BuildEnvironment) -> MirrorAccess:
+def mirror_access(build_env: BuildEnvironment, *, read_back: bool = False) -> MirrorAccess:
     """Return the settings with which mirrors are opened, from a build environment."""
-    return MirrorAccess(build_env.environment, build_env.progress, build_env.clock, build_env.store)
+    return MirrorAccess(
+        build_env.environment, build_env.progress, build_env.clock, build_env.store, read_back=read_back
+    )
 
 
 def tag_signer(key: SigningKey, rules: MirrorRules, build_env: BuildEnvironment) -> TagSigner:

@@ -67,7 +67,8 @@ class PublishOptions:
     of an index stands for its images. `to`: a mirror;
     `known_as`: the `HOST/NAMESPACE` by which clients pull from a directory. `tags` replace the version's floating tags.
     `sources`: also publish the source packages, which the builds have fetched. `attested`: further attestations of each
-    image, predicate type → JSON.
+    image, predicate type → JSON. `read_back`: read what was put on the mirror, and what a registry says that it has,
+    before a tag points to it.
     """
 
     layouts: tuple[Path, ...]
@@ -78,6 +79,7 @@ class PublishOptions:
     sources: bool = False
     known_as: str = ""
     attested: Mapping[str, bytes] = field(default_factory=dict)
+    read_back: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,21 +110,21 @@ def publish(options: PublishOptions, build_env: BuildEnvironment) -> tuple[Publi
     for built in built_images:
         products.setdefault(built.image.name, []).append(built)
     publications = []
-    with mirror_access(build_env).mirror(options.to, create=True, name=options.known_as) as mirror, mirror.writing():
+    access = mirror_access(build_env, read_back=options.read_back)
+    with access.mirror(options.to, create=True, name=options.known_as) as mirror, mirror.writing():
         known = KnownRepositories(build_env.store, mirror.url)
         for name, members in products.items():
-            repository = mirror.repository(name)
+            before, repository = mirror.traffic, mirror.repository(name)
             upload, clear_again = prepare_upload(members, repository, options, build_env)
-            upload = replace(upload, elsewhere=known.of(upload.images))
-            publications.append(
-                push(
-                    upload,
-                    repository,
-                    clear_again=clear_again,
-                    signer=tag_signer(options.key, options.rules, build_env),
-                    progress=build_env.progress,
-                )
+            upload = replace(upload, elsewhere=known.of(upload.images), read_back=options.read_back)
+            done = push(
+                upload,
+                repository,
+                clear_again=clear_again,
+                signer=tag_signer(options.key, options.rules, build_env),
+                progress=build_env.progress,
             )
+            publications.append(replace(done, requests=(mirror.traffic - before).kinds))
             known.remember(upload.images, name)
     return tuple(publications)
 

@@ -61,16 +61,26 @@ class IndexOptions:
 
 
 def push_member(
-    layout: Path, to: Address, key: SigningKey, build_env: BuildEnvironment, *, rules: MirrorRules, known_as: str = ""
+    layout: Path,
+    to: Address,
+    key: SigningKey,
+    build_env: BuildEnvironment,
+    *,
+    rules: MirrorRules,
+    known_as: str = "",
+    read_back: bool = False,
 ) -> PushedImage:
     """Push an image that was built here, signed and attested; set no tag.
+
+    `read_back`: see `PublishOptions`.
 
     The gate is asked before anything is signed or pushed, since `publish_index` believes what the key attests. Raises
     PublicationRefused, UsageError, VerificationError, EnvironmentLacking.
     """
     built = open_built_image(layout, build_env)
     _clear_member(built, rules, build_env)
-    with mirror_access(build_env).mirror(to, create=True, name=known_as) as mirror, mirror.writing():
+    access = mirror_access(build_env, read_back=read_back)
+    with access.mirror(to, create=True, name=known_as) as mirror, mirror.writing():
         repository = mirror.repository(built.image.name)
         known = KnownRepositories(build_env.store, mirror.url)
         pushed = push_image(
@@ -80,6 +90,7 @@ def push_member(
             source=build_env.store.blob,
             elsewhere=known.of((built.image,)),
             progress=build_env.progress,
+            read_back=read_back,
         )
         known.remember((built.image,), built.image.name)
     return pushed

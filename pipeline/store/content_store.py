@@ -249,9 +249,12 @@ class Store:
             self.tell(f"a cached result has another format and is recomputed: {self.result(identity)} ({error})")
             return None
 
-    def remember(self, identity: Digest, value: object) -> None:
-        """Cache a JSON value under `identity`, sealed. A store that is not writable only warns."""
-        self._keep(identity, value, sync=True)
+    def remember(self, identity: Digest, value: object, *, sync: bool = True) -> None:
+        """Cache a JSON value under `identity`, sealed. A store that is not writable only warns.
+
+        Without `sync`, a crash of the machine may lose it.
+        """
+        self._keep(identity, value, sync=sync)
 
     def unseal(self, identity: Digest, framed: bytes) -> bytes | SealFault:
         """Return the value in the content of a result's file, or why its seal is not accepted."""

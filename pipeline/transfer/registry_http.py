@@ -16,7 +16,7 @@ from pipeline.errors import EnvironmentLacking, UsageError, VerificationError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.transfer.certificates import host_certificates
 from pipeline.transfer.challenge import Scope, parse_challenges
-from pipeline.transfer.counters import UNANSWERED, TrafficCounts, TrafficMeter
+from pipeline.transfer.counters import UNANSWERED, TrafficCounts, TrafficMeter, registry_endpoint
 from pipeline.transfer.credentials import CredentialStore
 from pipeline.transfer.network import REDIRECTS, Network
 from pipeline.transfer.registry_auth import TOKEN_ANSWER_LIMIT, RegistryAuth, TokenRequest
@@ -295,16 +295,21 @@ class RegistryClient:
             content = self._pieces(body) if size else None
             with stream_request(client, build_request(client, method, url, wanted, content), watch) as response:
                 answered = True
-                self._meter.request(method, response.status_code)
+                self._meter.request(method, response.status_code, self._endpoint(url))
                 yield response
         except (httpx.HTTPError, httpx.StreamError) as error:
             if not answered:
-                self._meter.request(method, UNANSWERED)
+                self._meter.request(method, UNANSWERED, self._endpoint(url))
             if "CERTIFICATE_VERIFY_FAILED" in str(error):
                 raise unreachable(self._place(url).place, str(error)) from error
             raise TransientFailure(str(error) or type(error).__name__) from error
         except httpx.InvalidURL as error:
             raise unreachable(self.host, f"{shown_url(url)!r}: {error}") from error
+
+    def _endpoint(self, url: str) -> str:
+        """Name the endpoint of a request; one to another server is to its storage or token server."""
+        place = self._place(url)
+        return registry_endpoint(place.path) if place.origin == self._origin else "other server"
 
     def _pieces(self, body: bytes | FileRange) -> Iterator[bytes]:
         if isinstance(body, bytes):

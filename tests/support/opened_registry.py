@@ -22,8 +22,11 @@ NETWORK = Network(backoff=0.05)
 EMPTY = Descriptor("application/vnd.oci.empty.v1+json", Digest.of(b"{}"), 2)
 
 
-def opened(host: str, namespace: str, *, scheme: str = "registry+http", **environment: str) -> RegistryMirror:
-    return open_registry(f"{scheme}://{host}/{namespace}", environment=environment, progress=QUIET, network=NETWORK)
+def opened(
+    host: str, namespace: str, *, scheme: str = "registry+http", read_back: bool = False, **environment: str
+) -> RegistryMirror:
+    url = f"{scheme}://{host}/{namespace}"
+    return open_registry(url, environment=environment, progress=QUIET, network=NETWORK, read_back=read_back)
 
 
 def push(repository: RegistryRepository, image: Image, store: Store) -> list[Arrival]:

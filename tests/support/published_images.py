@@ -88,6 +88,7 @@ class ImagePublisher:
         tags: tuple[str, ...] = ("latest",),
         signer: SigningKey | None = None,
         validity: int = 14 * 86_400,
+        read_back: bool = False,
     ) -> Publication:
         """Publish an image, or an index of several, as `relbuild publish` does."""
         signer = signer or key()
@@ -115,6 +116,8 @@ class ImagePublisher:
         def clear() -> Cleared:
             return Cleared(repository.name or images[0].name, (*tags, immutable), top, tuple(candidates), RULES)
 
-        upload = Upload(clear(), images, tuple(attachments), version, created, tags, self.store.blob)
+        upload = Upload(
+            clear(), images, tuple(attachments), version, created, tags, self.store.blob, read_back=read_back
+        )
         signing = tag_signer(signer, MirrorRules(validity=validity), self.build_env)
         return push(upload, repository, clear_again=clear, signer=signing, progress=QUIET)

@@ -17,8 +17,10 @@ EMPTY = Descriptor("application/vnd.oci.empty.v1+json", Digest.of(b"{}"), 2)
 IMAGE = "ns/app"
 
 
-def open_mirror(registry: FakeRegistry) -> RegistryMirror:
-    return open_registry(f"registry+http://{registry.host}/ns", environment={}, progress=QUIET, network=NETWORK)
+def open_mirror(registry: FakeRegistry, *, read_back: bool = False) -> RegistryMirror:
+    return open_registry(
+        f"registry+http://{registry.host}/ns", environment={}, progress=QUIET, network=NETWORK, read_back=read_back
+    )
 
 
 def blob(data: bytes) -> Descriptor:

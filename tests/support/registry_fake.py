@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import re
 import socket
@@ -118,7 +119,7 @@ class Held:
 class FakeRegistry:
     """Runs until it is closed. `referrers`: has it the API? `page`: how many names or referrers it gives at a time.
     `guard`: answers a request and returns False, or lets it through. `requires_content`: it refuses a manifest that
-    refers to what is not there, as docker-registry does."""
+    refers to what is not there, as docker-registry does. `takes_posts`: a blob may come with the POST alone."""
 
     def __init__(
         self, *, referrers: bool = True, page: int = 1000, tag_deletion: bool = True, requires_content: bool = False
@@ -129,11 +130,13 @@ class FakeRegistry:
         self.faults: list[Fault] = []
         self.guard: Callable[[Request], bool] | None = None
         self.upload_base = ""
+        self.takes_posts = False
         self.lock = threading.RLock()
         self._referrers = referrers
         self._page = page
         self._tag_deletion = tag_deletion
         self._requires_content = requires_content
+        self._sessions = itertools.count(1)
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Request,), {"registry": self}))
         self._server.daemon_threads = True
         self.host = f"127.0.0.1:{self._server.server_port}"
@@ -243,12 +246,17 @@ class FakeRegistry:
 
     def _upload(self, request: Request, name: str, session: str, query: dict[str, str]) -> None:
         if request.command == "POST":
+            whole = request.read()
+            if self.takes_posts and digest_of(whole) == query.get("digest"):
+                self.held(name).blobs[query["digest"]] = whole
+                request.answer(201, Docker_Content_Digest=query["digest"])
+                return
             source = self.repositories.get(query.get("from", ""))
             if source and query.get("mount") in source.blobs:
                 self.held(name).blobs[query["mount"]] = source.blobs[query["mount"]]
                 request.answer(201, Docker_Content_Digest=query["mount"])
                 return
-            session = f"session-{len(self.requests)}"
+            session = f"session-{next(self._sessions)}"
             self.uploads[session] = bytearray()
         got = self.uploads.get(session)
         if got is None:

@@ -46,6 +46,14 @@ def publish_command(
         typer.Option("--with-sources", help="Also publish the source packages that `build --with-sources` fetched."),
     ] = False,
     known_as: options.PublicNameOption,
+    read_back: Annotated[
+        bool,
+        typer.Option(
+            "--read-back",
+            help="Read what was sent, and what a registry says that it has, before a tag points to it. "
+            "Otherwise the digests in a registry's answers count.",
+        ),
+    ] = False,
     output: options.LayoutsOption,
 ) -> int:
     """Publish images that passed their tests.
@@ -61,6 +69,7 @@ def publish_command(
         tags=tuple(tags) if tags else None,
         sources=with_sources,
         known_as=known_as,
+        read_back=read_back,
     )
     done = publish(wanted, build_env)
     for one in done:
@@ -78,6 +87,9 @@ def published_as_lines(done: Publication) -> Iterator[str]:
         return
     sent = f"{len(done.uploaded)} uploaded ({bytes_text(done.bytes_uploaded)})"
     yield f"  {sent}, {len(done.mounted)} mounted, {len(done.present)} already present"
+    if done.requests:
+        kinds = ", ".join(f"{number} {kind}" for kind, number in done.requests)
+        yield f"  {sum(number for _, number in done.requests)} requests: {kinds}"
     yield from (f"  {move_text(move)}" for move in done.moved)
     if done.unmoved:
         yield f"  tags already there: {', '.join(done.unmoved)}"
@@ -97,4 +109,5 @@ def published_as_json(done: Publication) -> dict[str, object]:
         "present": [str(digest) for digest in done.present],
         "attached": [str(digest) for digest in done.attached],
         "limits": limits_as_json(done.limits),
+        "requests": dict(done.requests),
     }

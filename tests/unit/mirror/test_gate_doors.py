@@ -126,7 +126,7 @@ def test_only_these_reach_what_lies_beneath_the_door() -> None:
     assert callers("self._put") - callers("self._put_blob") == {
         "mirror.registry_repository.RegistryRepository.put_manifest",
         "mirror.registry_repository.RegistryRepository._move",
-        "mirror.referrers_list.ReferrersList.attach",
+        "mirror.referrers_list.ReferrersList.attach_all",
         "mirror.referrers_list.ReferrersList._write",  # the fallback tag, `sha256-HEX`
         "mirror.removal.Removal._with_its_manifest",  # a tag that is about to go, or goes back to what it was
         "mirror.layout_repository.LayoutRepository.put_manifest",
@@ -192,14 +192,15 @@ def test_no_other_verb_of_a_repository_moves_a_tag_to_pull_by(repository: Reposi
         "statuses": ({200, 404},),
         "what": ("look",),
         "response": (),
-        "moved": ({"1.0": new.digest, "latest": new.digest},),
+        "manifests": ((note,), (new,)),
+        "new": (False, True),
     }
     verbs = {
         name: getattr(repository, name)
         for name, _ in inspect.getmembers(type(repository), inspect.isfunction)
         if not name.startswith("_")
     }
-    assert {"point", "put_auxiliary", "put_manifest", "attach", "remove_tag"} <= set(verbs)
+    assert {"point", "put_auxiliary", "put_manifest", "attach", "attach_all", "remove_tag"} <= set(verbs)
     # These take tags away, which is not what this is about.
     for name in set(verbs) - {"point", "remove_tag", "remove_manifest"}:
         for arguments in combinations(verbs[name], given):

@@ -24,6 +24,7 @@ from pipeline.mirror.backends.directory.directory_repository import DirectoryRep
 from pipeline.mirror.backends.directory.mirror_paths import MirrorPaths
 from pipeline.mirror.backends.directory.server_files import nginx_configuration, rsync_script
 from pipeline.mirror.protocol import NAME
+from pipeline.transfer.counters import TrafficCounts
 
 if TYPE_CHECKING:
     from pipeline.mirror.backends.directory.quarantine_folder import Pruning
@@ -65,6 +66,11 @@ class DirectoryMirror:
     def url(self) -> str:
         """`dir:PATH`."""
         return f"dir:{self.place.root}"
+
+    @property
+    def traffic(self) -> TrafficCounts:
+        """No request is sent to a folder."""
+        return TrafficCounts()
 
     @property
     def namespace(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -86,6 +86,11 @@ class DirectoryRepository:
         with mirror_errors(self.url):
             return self.paths.tag_names()
 
+    def has_manifest(self, digest: Digest) -> bool:
+        """Return whether a manifest or index is here."""
+        with mirror_errors(self.url):
+            return self.paths.find(digest) is not None
+
     def has_blob(self, digest: Digest) -> bool:
         """Return whether the mirror has the blob, which all its repositories share."""
         with mirror_errors(self.url):
@@ -122,11 +127,13 @@ class DirectoryRepository:
 
     # --- writing
 
-    def put_blob(self, descriptor: Descriptor, content: bytes | Path, *, elsewhere: Sequence[str] = ()) -> Arrival:
+    def put_blob(
+        self, descriptor: Descriptor, content: bytes | Path, *, elsewhere: Sequence[str] = (), new: bool = False
+    ) -> Arrival:
         """Make sure that a blob is here and intact.
 
-        `elsewhere` is ignored: all repositories share their blobs. Raises VerificationError if `content` does not match
-        `descriptor`.
+        `elsewhere` is ignored: all repositories share their blobs; so is `new`. Raises VerificationError if `content`
+        does not match `descriptor`.
         """
         with mirror_errors(self.url), self.mirror.writing():
             place = self.paths.place
@@ -139,8 +146,8 @@ class DirectoryRepository:
         with mirror_errors(self.url):
             return is_whole(place.root, place.blob(descriptor.digest), descriptor.digest, descriptor.size, place.known)
 
-    def put_manifest(self, manifest: Manifest) -> bool:
-        """Put a manifest or index by its digest; return False if it was there.
+    def put_manifest(self, manifest: Manifest, *, new: bool = False) -> bool:
+        """Put a manifest or index by its digest; return False if it was there. `new` is ignored.
 
         Raises VerificationError `blob-missing`, `manifest-missing` if something that it refers to is not here,
         UsageError `media-type-unservable`.
@@ -156,6 +163,13 @@ class DirectoryRepository:
         with self._changing():
             new = self.paths.put(manifest)
             return self.paths.attach(manifest) or new
+
+    def attach_all(self, manifests: Sequence[Manifest]) -> None:
+        """Put manifests that have one `subject`, and add them to its referrers index."""
+        with self._changing():
+            for manifest in manifests:
+                self.paths.put(manifest)
+            self.paths.attach(*manifests)
 
     def put_auxiliary(self, tag: str, manifest: Manifest, expected: Digest | None) -> None:
         """Put a manifest and point an auxiliary tag at it. Raises ValueError, TagConflict."""
@@ -194,9 +208,9 @@ class DirectoryRepository:
                 stack.enter_context(self.paths.moving())
             yield
 
-    def overtaken(self, moved: Mapping[str, Digest]) -> tuple[str, ...]:
-        """Return none: tags are compared and swapped under a lock."""
-        return ()
+    def await_writers(self) -> bool:
+        """Return False: tags are compared and swapped under a lock."""
+        return False
 
     # --- removing
 

@@ -329,16 +329,22 @@ class RepositoryPaths:
         index = self.tagged(fallback_tag(subject))
         return listed_referrers(index) if index else ()
 
-    def attach(self, manifest: Manifest) -> bool:
-        """Add a manifest that is here to its subject's referrers index; False if it was listed."""
-        said = references(manifest)
-        if said.subject is None:
-            raise ValueError(f"{manifest.digest} has no subject")
-        listed = self.referrers(said.subject)
-        if any(one.descriptor.digest == manifest.digest for one in listed):
+    def attach(self, *manifests: Manifest) -> bool:
+        """Add manifests that are here, of one subject, to its referrers index.
+
+        Returns False if all were listed.
+        """
+        subjects = {references(one).subject for one in manifests}
+        subject = subjects.pop() if len(subjects) == 1 else None
+        if subject is None:
+            raise ValueError("manifests to attach need one subject")
+        listed = self.referrers(subject)
+        known = {one.descriptor.digest for one in listed}
+        added = [referrer_of(one) for one in manifests if one.digest not in known]
+        if not added:
             self.list_tags()
             return False
-        self._point_referrers(said.subject, (*listed, referrer_of(manifest)))
+        self._point_referrers(subject, (*listed, *added))
         return True
 
     def detach(self, manifest: Manifest) -> None:

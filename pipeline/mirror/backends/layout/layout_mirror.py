@@ -39,6 +39,7 @@ from pipeline.model.scrub import ScrubResult
 from pipeline.oci import media_types
 from pipeline.oci.image_layout import LAYOUT_FILE
 from pipeline.progress import Progress
+from pipeline.transfer.counters import TrafficCounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,11 @@ class LayoutMirror:
     def url(self) -> str:
         """`oci:PATH`."""
         return f"oci:{self.path}"
+
+    @property
+    def traffic(self) -> TrafficCounts:
+        """No request is sent to a folder."""
+        return TrafficCounts()
 
     @property
     def namespace(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -88,6 +88,11 @@ class LayoutRepository:
         with mirror_errors(self.url):
             return tuple(sorted({entry.tag for entry in read_entries(self.path) if entry.tag}))
 
+    def has_manifest(self, digest: Digest) -> bool:
+        """Return whether a manifest or index is here."""
+        with mirror_errors(self.url):
+            return self._read(digest) is not None
+
     def has_blob(self, digest: Digest) -> bool:
         """Return whether the blob is here."""
         with mirror_errors(self.url):
@@ -134,8 +139,10 @@ class LayoutRepository:
 
     # --- writing
 
-    def put_blob(self, descriptor: Descriptor, content: bytes | Path, *, elsewhere: Sequence[str] = ()) -> Arrival:
-        """Make sure that a blob is here and intact.
+    def put_blob(
+        self, descriptor: Descriptor, content: bytes | Path, *, elsewhere: Sequence[str] = (), new: bool = False
+    ) -> Arrival:
+        """Make sure that a blob is here and intact; `elsewhere` and `new` are ignored.
 
         Raises VerificationError if `content` does not match `descriptor`.
         """
@@ -150,8 +157,8 @@ class LayoutRepository:
             target = blob_path(self.path, descriptor.digest)
             return is_whole(self.path, target, descriptor.digest, descriptor.size, self.known)
 
-    def put_manifest(self, manifest: Manifest) -> bool:
-        """Put a manifest or index by its digest; return False if it was there.
+    def put_manifest(self, manifest: Manifest, *, new: bool = False) -> bool:
+        """Put a manifest or index by its digest; return False if it was there. `new` is ignored.
 
         Raises VerificationError `blob-missing`, `manifest-missing` if something that it refers to is not here.
         """
@@ -176,6 +183,11 @@ class LayoutRepository:
                 [*entries, index_entry(descriptor_json(listed.descriptor) | {"artifactType": listed.artifact_type})],
             )
             return True
+
+    def attach_all(self, manifests: Sequence[Manifest]) -> None:
+        """Put manifests that have one `subject`, and list them in index.json without a tag."""
+        for manifest in manifests:
+            self.attach(manifest)
 
     def put_auxiliary(self, tag: str, manifest: Manifest, expected: Digest | None) -> None:
         """Put a manifest and point an auxiliary tag at it. Raises ValueError, TagConflict."""
@@ -208,9 +220,9 @@ class LayoutRepository:
         """Hold nothing: several writers of one layout are not expected."""
         return contextlib.nullcontext()
 
-    def overtaken(self, moved: Mapping[str, Digest]) -> tuple[str, ...]:
-        """Return none: tags are compared and swapped under a lock."""
-        return ()
+    def await_writers(self) -> bool:
+        """Return False: tags are compared and swapped under a lock."""
+        return False
 
     # --- removing
 

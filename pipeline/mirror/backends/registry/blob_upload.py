@@ -15,6 +15,7 @@ from pipeline.digest import Digest
 from pipeline.errors import EnvironmentLacking, VerificationError
 from pipeline.mirror.backends.registry.registry_responses import (
     error_code,
+    promised_digest,
     registry_refused,
     require_digest,
     response_words,
@@ -30,7 +31,11 @@ from pipeline.transfer import (
     TransientFailure,
 )
 
-SINGLE_UPLOAD_LIMIT = 8 << 20
+BARE_UPLOAD_LIMIT = 64 << 10
+"""Bytes up to which a blob is sent with the request that begins its upload: a registry that does not take it so reads
+and drops them."""
+
+SINGLE_UPLOAD_LIMIT = 64 << 20
 """Bytes up to which a blob is sent in one request: so much is sent again when the connection breaks."""
 
 UPLOAD_CHUNK = 64 << 20
@@ -58,19 +63,38 @@ class _Forgotten(Exception):
         self.response = response
 
 
+class UploadForms:
+    """Forms of upload that a registry was found to take.
+
+    `bare`: a blob in the POST alone (None: not tried yet).
+    """
+
+    def __init__(self) -> None:
+        self.bare: bool | None = None
+
+
 class BlobUpload:
     """Push of one blob to the repository `name` (with its namespace)."""
 
-    def __init__(self, client: RegistryClient, name: str, descriptor: Descriptor, content: bytes | Path) -> None:
+    def __init__(
+        self,
+        client: RegistryClient,
+        name: str,
+        descriptor: Descriptor,
+        content: bytes | Path,
+        forms: UploadForms | None = None,
+    ) -> None:
         self._client = client
         self._path = f"/v2/{name}/blobs"
         self._scopes = (Scope.repository(name, "pull", "push"),)
         self._descriptor = descriptor
         self._content = content
+        self._forms = forms or UploadForms()
         self._place = f"{client.host}/{name}"
         self._location = ""
         self._offset = 0
         self._reported = 0
+        self._confirmed = False
         self._piece = UPLOAD_CHUNK
 
     def mount(self, sources: Sequence[str]) -> bool:
@@ -99,31 +123,56 @@ class BlobUpload:
                 self._begun(response)
         return False
 
-    def send(self, task: Task) -> None:
-        """Upload the blob.
+    def send(self, task: Task) -> bool:
+        """Upload the blob; return whether the registry's answer names its digest.
 
         Raises VerificationError `blob-mismatch` if the bytes are not the descriptor's, and as
         `RegistryClient.ask`.
         """
-        retries = self._client.retry_budget()
-        for left in reversed(range(UPLOAD_SESSIONS)):
+        retries, sessions = self._client.retry_budget(), 0
+        while True:
+            sessions += 1
             try:
-                if not self._location:
-                    self._begin()
-                self._transfer(task, retries)
-                return
+                if self._location or not self._begin():
+                    self._transfer(task, retries)
             except _Forgotten as gone:
                 self._location, self._offset = "", 0
-                if not left:
+                if sessions == UPLOAD_SESSIONS:
                     raise registry_refused(gone.response, "keep an upload until it is complete", self._place) from None
+            else:
+                self._report(task)
+                return self._confirmed
 
     # --- the session -----------------------------------------------------------------------------
 
-    def _begin(self) -> None:
+    def _begin(self) -> bool:
+        """Begin an upload session; return whether the whole blob arrived with the request instead."""
+        if self._forms.bare is not False and 0 < self._descriptor.size <= BARE_UPLOAD_LIMIT:
+            response = self._client.ask(
+                "POST",
+                f"{self._path}/uploads/?digest={quote(str(self._descriptor.digest), safe='')}",
+                scopes=self._scopes,
+                limit=UPLOAD_RESPONSE_LIMIT,
+                headers={"Content-Type": "application/octet-stream"},
+                body=self._body(0, self._descriptor.size),
+            )
+            self._forms.bare = response.status == 201
+            if response.status == 201:
+                self._complete(response)
+                return True
+            if response.status == 202 and response.location():  # it does not take blobs so, and said so as specified
+                self._begun(response)
+                return False
         response = self._client.ask("POST", f"{self._path}/uploads/", scopes=self._scopes, limit=UPLOAD_RESPONSE_LIMIT)
         if response.status != 202 or not response.location():
             raise self._refused(response)
         self._begun(response)
+        return False
+
+    def _complete(self, response: RegistryResponse) -> None:
+        require_digest(response, self._descriptor.digest, self._place)
+        self._confirmed = promised_digest(response) is not None
+        self._offset = self._descriptor.size
 
     def _begun(self, response: RegistryResponse) -> None:
         self._location, self._offset = response.location(), 0
@@ -145,9 +194,8 @@ class BlobUpload:
         size = self._descriptor.size
         while True:
             try:
-                if size <= SINGLE_UPLOAD_LIMIT or self._offset == size:
+                if size - self._offset <= SINGLE_UPLOAD_LIMIT:
                     self._finish()
-                    self._report(task)
                     return
                 self._patch()
                 self._report(task)
@@ -156,7 +204,6 @@ class BlobUpload:
                 retries.spend(failure)
                 if self._arrived():
                     self._offset = size
-                    self._report(task)
                     return
                 before = self._offset
                 self._query_offset()
@@ -204,8 +251,7 @@ class BlobUpload:
             raise _Forgotten(response)
         if response.status not in {200, 201, 204}:
             raise self._refused(response)
-        require_digest(response, self._descriptor.digest, self._place)
-        self._offset = size
+        self._complete(response)
 
     def _report(self, task: Task) -> None:
         """Report progress; bytes that are sent twice count once."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 from pipeline.digest import Digest
@@ -25,6 +26,9 @@ from pipeline.mirror.references import (
 from pipeline.model.manifests import Manifest, Referrer
 from pipeline.oci import media_types
 from pipeline.transfer import RegistryResponse
+
+REGISTRY_CONCURRENCY = 4
+"""Manifests that are put at the same time: enough to hide a registry's latency, few enough for its rate limits."""
 
 LISTING_ATTEMPTS = 60
 """Rounds of reading and writing a fallback index that others write at the same time. In each round at least one
@@ -102,21 +106,36 @@ class ReferrersList:
         there = self._repository.has_manifest(ours)
         if there and any(one.descriptor.digest == ours for one in self.of(subject)):
             return False
-        response = self._put(str(ours), manifest)
-        if response.header("oci-subject"):
+        self.attach_all((manifest,))
+        return True
+
+    def attach_all(self, manifests: Sequence[Manifest]) -> None:
+        """Put manifests that have one subject, and list them as its referrers.
+
+        Where there is no API, in one change of the index. Raises as `attach`.
+        """
+        subjects = {manifest_subject(one) for one in manifests}
+        if not subjects:
+            return
+        subject = subjects.pop()
+        if subject is None or subjects:
+            raise ValueError("manifests to attach need one subject")
+        with ThreadPoolExecutor(REGISTRY_CONCURRENCY, "attach") as pool:
+            responses = list(pool.map(lambda one: self._put(str(one.digest), one), manifests))
+        if all(response.header("oci-subject") for response in responses):
             self._native = True
-            return True
-        if self._native:  # it has the API but did not confirm with OCI-Subject: is it listed?
-            if any(one.descriptor.digest == ours for one in self.of(subject)):
-                return True
+            return
+        wanted = {one.digest for one in manifests}
+        if self._native:  # it has the API but did not confirm with OCI-Subject: are they listed?
+            if wanted <= {one.descriptor.digest for one in self.of(subject)}:
+                return
             self._native = False
-        entry = referrer_of(manifest)
+        entries = [referrer_of(one) for one in manifests]
 
         def holds(index: Manifest | None) -> bool:
-            return index is not None and any(one.descriptor.digest == ours for one in listed_referrers(index))
+            return index is not None and wanted <= {one.descriptor.digest for one in listed_referrers(index)}
 
-        self._write(subject, lambda index: merge_referrers(index, add=[entry]), holds)
-        return True
+        self._write(subject, lambda index: merge_referrers(index, add=entries), holds)
 
     def drop(self, subject: Digest, referrer: Digest) -> None:
         """Remove a deleted referrer from the fallback index, if there is one that lists it."""

@@ -96,7 +96,11 @@ class RegistryForm(AddressForm):
 
         known = KnownInRun(address.url, access.store, access.clock)
         with open_registry(
-            address.url, environment=access.environment, progress=access.progress, known=known
+            address.url,
+            environment=access.environment,
+            progress=access.progress,
+            known=known,
+            read_back=access.read_back,
         ) as registry:
             yield registry
 

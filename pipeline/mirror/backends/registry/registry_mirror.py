@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from pipeline.errors import EnvironmentLacking, UsageError
+from pipeline.mirror.backends.registry.blob_upload import UploadForms
 from pipeline.mirror.backends.registry.name_pages import listed_names
 from pipeline.mirror.backends.registry.registry_address_form import RegistryRoot
 from pipeline.mirror.backends.registry.registry_prune import prune_registry
@@ -48,13 +49,15 @@ def open_registry(
     progress: Progress,
     network: Network | None = None,
     known: KnownInRun | None = None,
+    read_back: bool = False,
 ) -> RegistryMirror:
     """Return the mirror at `registry://HOST[:PORT]/NAMESPACE` or `registry+http://…`.
 
     No request is sent yet.
 
     `environment` has the paths of credentials and certificates, and proxies (unless `network` is given); `known`: blobs
-    known to be intact. Raises UsageError `mirror-url`. Close the mirror, or use it in a `with` block.
+    known to be intact; `read_back`: believe bytes that were read alone, not the registry's answers on them. Raises
+    UsageError `mirror-url`. Close the mirror, or use it in a `with` block.
     """
     address = RegistryRoot.parse(url)
     client = RegistryClient(
@@ -64,14 +67,24 @@ def open_registry(
         namespace=address.namespace,
         certificates=certificate_roots(environment),
     )
-    return RegistryMirror(address, client, progress, known or KnownInRun())
+    return RegistryMirror(address, client, progress, known or KnownInRun(), read_back=read_back)
 
 
 class RegistryMirror(Mirror):
     """A namespace of a registry as a mirror: see `Mirror`."""
 
-    def __init__(self, address: RegistryRoot, client: RegistryClient, progress: Progress, known: KnownInRun) -> None:
+    def __init__(
+        self,
+        address: RegistryRoot,
+        client: RegistryClient,
+        progress: Progress,
+        known: KnownInRun,
+        *,
+        read_back: bool = False,
+    ) -> None:
         self._address = address
+        self._read_back = read_back
+        self._forms = UploadForms()
         self.known = known
         self._client = client
         self._progress = progress
@@ -106,7 +119,15 @@ class RegistryMirror(Mirror):
                 place=self.url,
                 hint="use lower-case letters and digits, with . _ - / between them, at most 255 characters",
             )
-        made = RegistryRepository(self._address, name, self._client, self._progress, self.known)
+        made = RegistryRepository(
+            self._address,
+            name,
+            self._client,
+            self._progress,
+            self.known,
+            read_back=self._read_back,
+            forms=self._forms,
+        )
         return self._repositories.setdefault(name, made)  # all threads share one, with its locks and what it found out
 
     def repositories(self) -> tuple[str, ...]:
@@ -156,4 +177,5 @@ class RegistryMirror(Mirror):
 
     def scrub(self, healing: RepairSources, *, rate: int, progress: Progress) -> ScrubResult:
         """Read and verify all that is reachable from tags: see `scrub_remote`."""
-        return scrub_remote(self, self.known, healing, rate=rate, progress=progress)
+        reading = RegistryMirror(self._address, self._client, self._progress, self.known, read_back=True)
+        return scrub_remote(reading, self.known, healing, rate=rate, progress=progress)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.digest import Digest, HashingWriter
 from pipeline.errors import EnvironmentLacking, RelbuildError, UsageError, VerificationError
-from pipeline.mirror.backends.registry.blob_upload import BlobUpload, check_content
+from pipeline.mirror.backends.registry.blob_upload import BlobUpload, UploadForms, check_content
 from pipeline.mirror.backends.registry.name_pages import NAME_PAGE_LIMIT, listed_names
 from pipeline.mirror.backends.registry.referrers_list import LISTING_PAUSE_LEAST, LISTING_PAUSE_MOST, ReferrersList
 from pipeline.mirror.backends.registry.registry_address_form import RegistryRoot
@@ -71,10 +71,23 @@ class RegistryRepository(Repository):
     """A repository on a registry: see `Repository`. For use from several threads."""
 
     def __init__(
-        self, address: RegistryRoot, name: str, client: RegistryClient, progress: Progress, known: KnownInRun
+        self,
+        address: RegistryRoot,
+        name: str,
+        client: RegistryClient,
+        progress: Progress,
+        known: KnownInRun,
+        *,
+        read_back: bool = False,
+        forms: UploadForms | None = None,
     ) -> None:
+        """`read_back`: believe bytes that were read alone, not the registry's answers on them."""
         self._address = address
         self._known = known
+        self._read_back = read_back
+        self._forms = forms or UploadForms()
+        self._sent: set[Digest] = set()
+        """Blobs that this process has put here or found here."""
         self._name = name
         self._full = address.full(name)
         self._client = client
@@ -142,7 +155,7 @@ class RegistryRepository(Repository):
     def _is_whole(self, descriptor: Descriptor, size: int | None) -> bool:
         if size not in {-1, descriptor.size}:
             return False
-        if self._known.believes(descriptor.digest, NO_STAMP):
+        if self._known.believes(descriptor.digest, NO_STAMP) or (size == descriptor.size and not self._read_back):
             return True
         try:
             self.check_blob(descriptor)
@@ -233,35 +246,46 @@ class RegistryRepository(Repository):
 
     # --- writing ---------------------------------------------------------------------------------
 
-    def put_blob(self, descriptor: Descriptor, content: bytes | Path, *, elsewhere: Sequence[str] = ()) -> Arrival:
+    def put_blob(
+        self, descriptor: Descriptor, content: bytes | Path, *, elsewhere: Sequence[str] = (), new: bool = False
+    ) -> Arrival:
         """Make sure that a blob is here: found, else mounted, else uploaded.
 
-        It is mounted from one of the repositories `elsewhere`, and read back.
+        It is mounted from one of the repositories `elsewhere`.
         """
         check_content(content, descriptor)
         self._write()
-        size = self._blob_size(descriptor.digest)
+        if descriptor.digest in self._sent and not self._read_back:
+            return Arrival.PRESENT
+        arrival = self._bring_blob(descriptor, content, elsewhere, new=new)
+        self._sent.add(descriptor.digest)
+        return arrival
+
+    def _bring_blob(
+        self, descriptor: Descriptor, content: bytes | Path, elsewhere: Sequence[str], *, new: bool
+    ) -> Arrival:
+        size = None if new else self._blob_size(descriptor.digest)
         present = size is not None
         if self._is_whole(descriptor, size):
             return Arrival.PRESENT
-        upload = BlobUpload(self._client, self._full, descriptor, content)
+        upload = BlobUpload(self._client, self._full, descriptor, content, self._forms)
         if not present and upload.mount([self._address.full(name) for name in elsewhere if name != self._name]):
             if self._is_whole(descriptor, descriptor.size):
                 return Arrival.MOUNTED
             present = True  # The mounted blob is corrupt: upload it as if it had been here.
-            upload = BlobUpload(self._client, self._full, descriptor, content)
+            upload = BlobUpload(self._client, self._full, descriptor, content, self._forms)
         label = f"{self._name} {descriptor.digest.short}"
         with task(self._progress, "publish", label, total=descriptor.size, unit="bytes") as running:
-            upload.send(running)
-        if present and not self.holds_whole(descriptor):
+            confirmed = upload.send(running)
+        if (present or not confirmed) and not self.holds_whole(descriptor):
             raise still_corrupt(f"blob {descriptor.digest}", self.url)
         return Arrival.UPLOADED
 
-    def put_manifest(self, manifest: Manifest) -> bool:
+    def put_manifest(self, manifest: Manifest, *, new: bool = False) -> bool:
         """Put a manifest or index by its digest; return False if it was there intact."""
         self._write()
-        present = self.has_manifest(manifest.digest)
-        if present and self._returns(manifest):
+        present = not new and self.has_manifest(manifest.digest)
+        if present and (not self._read_back or self._returns(manifest)):
             return False
         self._put(str(manifest.digest), manifest)
         if present and not self._returns(manifest):
@@ -280,6 +304,11 @@ class RegistryRepository(Repository):
         self._write()
         return self._listing.attach(manifest)
 
+    def attach_all(self, manifests: Sequence[Manifest]) -> None:
+        """Put manifests that have one `subject` and were not listed, and list them."""
+        self._write()
+        self._listing.attach_all(manifests)
+
     def put_auxiliary(self, tag: str, manifest: Manifest, expected: Digest | None) -> None:
         """Put a manifest and point an auxiliary tag at it; the last writer wins. Raises TagConflict."""
         if not is_auxiliary(tag):
@@ -289,8 +318,8 @@ class RegistryRepository(Repository):
     def point(self, tag: str, cleared: Cleared, expected: Digest | None) -> None:
         """Point a tag at the cleared manifest.
 
-        Registries cannot compare and swap: the last writer wins, and the other gets TagConflict when it reads the tag
-        back.
+        Registries cannot compare and swap: the last writer wins, and the other finds it when it resolves the tag after
+        `await_writers`.
         """
         if is_auxiliary(tag):
             raise ValueError(f"{tag} is an auxiliary tag")
@@ -301,18 +330,16 @@ class RegistryRepository(Repository):
         """Hold nothing: registries have no locks."""
         return nullcontext()
 
-    def overtaken(self, moved: Mapping[str, Digest]) -> tuple[str, ...]:
-        """Pause, and return the tags that do not point to these digests any more.
+    def await_writers(self) -> bool:
+        """Pause, and return True.
 
         Another writer who resolved a tag before our move writes it within a few round trips, so the pause is at least
         twice the time that moving took here.
         """
-        if not moved:
-            return ()
         time.sleep(
             min(LISTING_PAUSE_MOST, max(LISTING_PAUSE_LEAST, 2 * self._moving)) * (1 + secrets.randbelow(1000) / 1000)
         )
-        return tuple(tag for tag, digest in moved.items() if self.resolve(tag) != digest)
+        return True
 
     # --- removing --------------------------------------------------------------------------------
 
@@ -383,6 +410,10 @@ class RegistryRepository(Repository):
             raise tag_kept(response, reference, self.url)
         self.expect(response, {200, 201, 202}, f"accept manifest {manifest.digest.short} as {reference}")
         require_digest(response, manifest.digest, self.url)
+        if promised_digest(response) is None and not self.has_manifest(manifest.digest):
+            raise VerificationError(
+                "manifest-not-kept", f"manifest {manifest.digest} is missing after its upload", place=self.url
+            )
         return response
 
     def has_manifest(self, digest: Digest) -> bool:
@@ -417,10 +448,7 @@ class RegistryRepository(Repository):
         if found == manifest.digest:
             return
         self._put(tag, manifest)
-        found = self.resolve(tag)
         self._moving = max(self._moving, time.monotonic() - began)
-        if found != manifest.digest:
-            raise TagConflict(tag, found, written=True)
 
     def _blob_size(self, digest: Digest) -> int | None:
         """Return a blob's size, -1 if the registry does not send it, None if the blob is missing."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from pipeline.mirror.tag_statements import (
     list_statements,
     write_statement,
 )
+from pipeline.model.manifests import Manifest
 from pipeline.model.publication import Move, MoveCause
 from pipeline.release import rollback, verify_reference
 from tests.support import mirror_images
@@ -62,7 +64,7 @@ def test_a_publisher_that_is_killed_leaves_a_tag_that_verifies(
 
 
 def _kill(patched: pytest.MonkeyPatch, step: str) -> None:
-    point, attach = DirectoryRepository.point, DirectoryRepository.attach
+    point, attach_all = DirectoryRepository.point, DirectoryRepository.attach_all
     pointed = []
 
     def pointing(self: DirectoryRepository, tag: str, *rest: object) -> None:
@@ -74,13 +76,14 @@ def _kill(patched: pytest.MonkeyPatch, step: str) -> None:
             if step == "pointed":
                 raise Killed
 
-    def attaching(self: DirectoryRepository, manifest: object) -> bool:
-        if b"org.relbuild.move." in manifest.data and (step == "attach" or (pointed and step == "settled")):  # type: ignore[attr-defined]
+    def attaching(self: DirectoryRepository, manifests: Sequence[Manifest]) -> None:
+        moves = any(b"org.relbuild.move." in one.data for one in manifests)
+        if moves and (step == "attach" or (pointed and step == "settled")):
             raise Killed
-        return attach(self, manifest)  # type: ignore[arg-type]
+        attach_all(self, manifests)
 
     patched.setattr(DirectoryRepository, "point", pointing)
-    patched.setattr(DirectoryRepository, "attach", attaching)
+    patched.setattr(DirectoryRepository, "attach_all", attaching)
 
 
 def test_of_two_who_sign_a_move_from_the_same_place_one_is_told_as_made(mirror: Path, maker: ImagePublisher) -> None:

@@ -30,6 +30,13 @@ def app(mirror: RegistryMirror) -> RegistryRepository:
 
 
 @pytest.fixture
+def reading(registry: FakeRegistry) -> Iterator[RegistryMirror]:
+    """The same mirror, opened to read what it is told to have."""
+    with open_mirror(registry, read_back=True) as opened:
+        yield opened
+
+
+@pytest.fixture
 def old() -> Iterator[FakeRegistry]:
     """A registry without the referrers API, that deletes no tags."""
     with fake_registry(referrers=False, tag_deletion=False) as running:

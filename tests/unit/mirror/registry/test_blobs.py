@@ -22,7 +22,7 @@ from pipeline.mirror.known_blobs import (
 from pipeline.mirror.protocol import Arrival
 from pipeline.progress import QUIET
 from pipeline.store import Store
-from tests.support.registry_contents import EMPTY, IMAGE, blob
+from tests.support.registry_contents import EMPTY, IMAGE, blob, open_mirror
 from tests.support.registry_fake import FakeRegistry, Fault, Request, fake_registry
 
 BIG = bytes(range(256)) * 4096 * 3
@@ -35,15 +35,77 @@ def pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upload_module, "UPLOAD_CHUNK", 1 << 20)
 
 
-def test_a_small_blob_takes_three_requests_and_one_that_is_known_whole_one(
-    registry: FakeRegistry, app: RegistryRepository, mirror: RegistryMirror
+def test_a_small_blob_takes_three_requests_and_one_that_was_put_none(
+    registry: FakeRegistry, app: RegistryRepository
 ) -> None:
     assert app.put_blob(EMPTY, b"{}") is Arrival.UPLOADED
-    assert [method for method, _, _ in registry.requests] == ["HEAD", "POST", "PUT"]
-    app.check_blob(EMPTY)  # as publishing does with what it has sent
     assert app.put_blob(EMPTY, b"{}") is Arrival.PRESENT
-    assert [method for method, _, _ in registry.requests[3:]] == ["GET", "HEAD"]
+    assert [method for method, _, _ in registry.requests] == ["HEAD", "POST", "PUT"]
+    with open_mirror(registry) as later:
+        assert later.repository("app").put_blob(EMPTY, b"{}") is Arrival.PRESENT
+    assert [method for method, _, _ in registry.requests[3:]] == ["HEAD"]
     assert app.read_blob(EMPTY) == b"{}"
+
+
+def test_a_blob_that_is_known_to_be_new_is_not_asked_for(registry: FakeRegistry, app: RegistryRepository) -> None:
+    assert app.put_blob(EMPTY, b"{}", new=True) is Arrival.UPLOADED
+    assert [method for method, _, _ in registry.requests] == ["POST", "PUT"]
+
+
+def test_small_blobs_come_with_the_post_alone_where_the_registry_takes_it(
+    registry: FakeRegistry, app: RegistryRepository
+) -> None:
+    registry.takes_posts = True
+    for data in (b"one", b"two"):
+        assert app.put_blob(blob(data), data, new=True) is Arrival.UPLOADED
+    assert [method for method, _, _ in registry.requests] == ["POST", "POST"]
+    assert registry.held(IMAGE).blobs == {str(Digest.of(data)): data for data in (b"one", b"two")}
+    large = bytes(upload_module.BARE_UPLOAD_LIMIT + 1)
+    app.put_blob(blob(large), large, new=True)
+    assert [method for method, _, _ in registry.requests[2:]] == ["POST", "PUT"]
+
+
+@pytest.mark.parametrize("status", [202, 400, 404, 405])
+def test_a_registry_that_takes_no_blob_with_the_post_is_sent_none_again(
+    status: int, registry: FakeRegistry, app: RegistryRepository
+) -> None:
+    def refuse(request: Request) -> None:
+        request.read()
+        request.answer(status)
+
+    registry.faults = [Fault("POST", "digest=", refuse)]
+    for data in (b"one", b"two"):
+        assert app.put_blob(blob(data), data, new=True) is Arrival.UPLOADED
+    assert registry.count("POST", "digest=") == 1 and registry.count("PUT") == 2
+
+
+def test_an_answer_without_a_digest_proves_nothing(registry: FakeRegistry, app: RegistryRepository) -> None:
+    def keeps(request: Request) -> None:
+        data = request.read()
+        registry.held(IMAGE).blobs[str(Digest.of(data))] = data
+        request.answer(201)
+
+    def loses(request: Request) -> None:
+        request.read()
+        request.answer(201)
+
+    registry.faults = [Fault("PUT", "/blobs/uploads/", keeps)]
+    assert app.put_blob(blob(b"one"), b"one", new=True) is Arrival.UPLOADED
+    assert registry.count("HEAD") == 1
+    registry.faults = [Fault("PUT", "/blobs/uploads/", loses)]
+    with pytest.raises(VerificationError) as caught:
+        app.put_blob(blob(b"two"), b"two", new=True)
+    assert caught.value.code == "mirror-rotten"
+
+
+def test_what_the_registry_says_that_it_has_counts_unless_it_is_to_be_read(
+    registry: FakeRegistry, app: RegistryRepository, reading: RegistryMirror
+) -> None:
+    app.put_blob(EMPTY, b"{}")
+    rot(registry, b"{}")
+    with open_mirror(registry) as later:
+        assert later.repository("app").holds_whole(EMPTY)
+    assert not reading.repository("app").holds_whole(EMPTY)
 
 
 def rot(registry: FakeRegistry, data: bytes, name: str = IMAGE) -> None:
@@ -59,8 +121,9 @@ def drops(request: Request) -> None:
 
 
 def test_a_rotten_blob_is_sent_again_before_anything_rests_on_it(
-    registry: FakeRegistry, app: RegistryRepository
+    registry: FakeRegistry, reading: RegistryMirror
 ) -> None:
+    app = reading.repository("app")
     app.put_blob(EMPTY, b"{}")
     rot(registry, b"{}")
     assert app.put_blob(EMPTY, b"{}") is Arrival.UPLOADED
@@ -68,8 +131,9 @@ def test_a_rotten_blob_is_sent_again_before_anything_rests_on_it(
     assert not registry.faults
 
 
-def test_a_registry_that_keeps_the_rotten_bytes_is_refused(registry: FakeRegistry, app: RegistryRepository) -> None:
+def test_a_registry_that_keeps_the_rotten_bytes_is_refused(registry: FakeRegistry, reading: RegistryMirror) -> None:
     """docker-registry takes what it has under a digest for whole, and drops what is sent again."""
+    app = reading.repository("app")
     app.put_blob(EMPTY, b"{}")
     rot(registry, b"{}")
     registry.faults = [Fault("PUT", "/blobs/uploads/", drops)]
@@ -214,25 +278,26 @@ def test_a_blob_is_mounted_without_a_byte_and_what_cannot_be_is_uploaded(
     assert traffic.sent == 0
     assert traffic.requests == (
         ("DELETE", 204, 1),
-        ("GET", 200, 1),
         ("HEAD", 404, 1),
         ("POST", 201, 1),
         ("POST", 202, 1),
     )
-    assert registry.uploads == {"session-2": bytearray(BIG)}  # the first upload's: none is left open
+    assert registry.uploads == {"session-1": bytearray(BIG)}  # the first upload's: none is left open
     started = registry.count("POST")
     assert app.put_blob(EMPTY, b"{}", elsewhere=["a", "b", "c", "base", "d"]) is Arrival.UPLOADED
     assert registry.count("POST") - started == upload_module.MOUNT_ATTEMPTS
 
 
-def test_a_blob_that_is_mounted_rotten_is_sent(registry: FakeRegistry, mirror: RegistryMirror) -> None:
+def test_a_blob_that_is_mounted_rotten_is_sent(registry: FakeRegistry, reading: RegistryMirror) -> None:
+    mirror = reading
     mirror.repository("base").put_blob(EMPTY, b"{}")
     rot(registry, b"{}", "ns/base")
     assert mirror.repository("app").put_blob(EMPTY, b"{}", elsewhere=["base"]) is Arrival.UPLOADED
     assert registry.held(IMAGE).blobs[str(EMPTY.digest)] == b"{}"
 
 
-def test_a_blob_that_is_mounted_rotten_and_stays_so_is_refused(registry: FakeRegistry, mirror: RegistryMirror) -> None:
+def test_a_blob_that_is_mounted_rotten_and_stays_so_is_refused(registry: FakeRegistry, reading: RegistryMirror) -> None:
+    mirror = reading
     mirror.repository("base").put_blob(EMPTY, b"{}")
     rot(registry, b"{}", "ns/base")
     registry.faults = [Fault("PUT", "/blobs/uploads/", drops)]

@@ -99,7 +99,9 @@ def test_a_tag_is_moved_from_where_it_is_expected(registry: FakeRegistry, app: R
         app.resolve("../manifests/x")
 
 
-def test_the_loser_of_a_race_for_a_tag_is_told(registry: FakeRegistry, app: RegistryRepository) -> None:
+def test_the_loser_of_a_race_for_a_tag_finds_it_when_the_others_have_written(
+    registry: FakeRegistry, app: RegistryRepository
+) -> None:
     held = registry.held(IMAGE)
     one, two = put(held, manifest("one")), put(held, manifest("two"))
 
@@ -108,9 +110,19 @@ def test_the_loser_of_a_race_for_a_tag_is_told(registry: FakeRegistry, app: Regi
         held.tags["latest"] = str(two.digest)
 
     registry.faults = [Fault("PUT", "/manifests/latest", overtaken)]
-    with pytest.raises(TagConflict) as caught:
-        app.point("latest", stand_in(one), None)
-    assert (caught.value.tag, caught.value.found) == ("latest", two.digest)
+    app.point("latest", stand_in(one), None)
+    assert app.await_writers() and app.resolve("latest") == two.digest
+
+
+def test_an_answer_without_a_digest_proves_no_manifest(registry: FakeRegistry, app: RegistryRepository) -> None:
+    def loses(request: Request) -> None:
+        request.read()
+        request.answer(201)
+
+    registry.faults = [Fault("PUT", "/manifests/", loses)]
+    with pytest.raises(VerificationError) as caught:
+        app.put_manifest(manifest("one"), new=True)
+    assert caught.value.code == "manifest-not-kept"
 
 
 @pytest.mark.parametrize(

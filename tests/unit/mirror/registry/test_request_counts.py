@@ -1,0 +1,162 @@
+"""Requests of a publication to a registry, by kind: none is sent whose answer is known in the same operation."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipeline.digest import Digest
+from pipeline.errors import VerificationError
+from pipeline.mirror.tag_statements import VerifiedStatements, list_statements, recent_statements
+from pipeline.model.manifests import Manifest
+from pipeline.oci import media_types
+from pipeline.store import Store
+from pipeline.transfer.counters import TrafficMeter, registry_endpoint
+from tests.support.published_images import ImagePublisher, key
+from tests.support.registry_contents import open_mirror
+from tests.support.registry_fake import FakeRegistry, Fault, Request, fake_registry
+
+TAGS = ("1.0.0", "1.0", "1", "latest")
+TAG_COUNT = len(TAGS)
+BLOBS = 3 + 1 + 2 + 5 + TAG_COUNT
+"""Layers and config, the empty config, the signature's payload and config, five attestations, a statement for each tag:
+two small layers here."""
+
+
+@pytest.fixture
+def maker(tmp_path: Path) -> ImagePublisher:
+    return ImagePublisher.at(tmp_path)
+
+
+def published(registry: FakeRegistry, maker: ImagePublisher, *, read_back: bool = False) -> Counter[str]:
+    """What a process sends that publishes a version."""
+    with open_mirror(registry, read_back=read_back) as there:
+        maker.publish(there.repository("small"), maker.image("1.0"), tags=TAGS)
+        return Counter(dict(there.traffic.kinds))
+
+
+def test_a_fresh_image_where_the_registry_lists_referrers(maker: ImagePublisher) -> None:
+    with fake_registry() as registry:
+        sent = published(registry, maker)
+    assert sent == {
+        "HEAD blob": 4,  # two layers, the config, the empty config
+        "POST upload": BLOBS,
+        "PUT upload": BLOBS,
+        "HEAD manifest": 1,
+        "PUT manifest": 1 + 5 + 2 * TAG_COUNT,  # the image, attestations, of each tag its anchor and statement
+        "GET signature": 1,
+        "HEAD signature": 2,
+        "PUT signature": 1,
+        "GET referrers": 1 + 2 * TAG_COUNT,
+        "HEAD tag": 1 + 3 * TAG_COUNT,
+        "PUT tag": 1 + TAG_COUNT,
+    }
+
+
+def test_an_unchanged_image_sends_nothing_and_reads_no_byte_of_it(maker: ImagePublisher) -> None:
+    with fake_registry() as registry:
+        published(registry, maker)
+        again = published(registry, maker)
+    assert again == {
+        "HEAD blob": 3,
+        "HEAD manifest": 1 + TAG_COUNT,  # the image's and the statements', which were verified before
+        "GET signature": 1,
+        "GET referrers": 1 + TAG_COUNT,
+        "HEAD tag": 1 + TAG_COUNT,
+    }
+
+
+def test_attestations_take_one_change_of_an_index_where_clients_keep_it(maker: ImagePublisher) -> None:
+    with fake_registry(referrers=False) as registry:
+        sent = published(registry, maker)
+    assert sent["PUT referrers index"] == 1 + TAG_COUNT
+    assert sent["GET referrers index"] == 1 + 2 + (2 + 2) * TAG_COUNT
+
+
+def test_what_is_to_be_read_back_is_read_before_a_tag_points_to_it(maker: ImagePublisher) -> None:
+    def flips(request: Request) -> None:
+        """The registry's disk changes a bit of what it has acknowledged."""
+        registry.serve(request)
+        held = registry.held("ns/small").blobs
+        digest = request.path.rpartition("digest=")[2].replace("%3A", ":")
+        held[digest] = bytes([held[digest][0] ^ 1]) + held[digest][1:]
+
+    with fake_registry() as registry, open_mirror(registry, read_back=True) as there:
+        registry.faults = [Fault("PUT", "/blobs/uploads/", flips)]
+        with pytest.raises(VerificationError) as caught:
+            maker.publish(there.repository("small"), maker.image("1.0"), tags=TAGS, read_back=True)
+        assert caught.value.code == "blob-damaged"
+        assert not [tag for tag in registry.held("ns/small").tags if not tag.startswith("sha256-")]
+
+
+def test_a_statement_that_was_verified_is_not_read_again(maker: ImagePublisher, tmp_path: Path) -> None:
+    with fake_registry() as registry, open_mirror(registry) as there:
+        repository = there.repository("small")
+        maker.publish(repository, maker.image("1.0"))
+        (one,) = list_statements(repository, repository.identity, "latest")
+        known = VerifiedStatements(Store.open(tmp_path / "other"))
+        assert not known.holds(repository, one, key().public)
+        for _ in range(2):
+            found = recent_statements(repository, repository.identity, "latest", key().public, verified=known)
+            assert found == (one,)
+        assert registry.count("GET", f"manifests/{one.record}") == 1
+        assert known.holds(repository, one, key().public)
+        assert not known.holds(repository, one, key(1).public)
+        said = replace(one.statement, number=one.statement.number + 1)  # as a mirror could list it
+        assert not known.holds(repository, replace(one, statement=said), key().public)
+        repository.remove_referrer(one.record)
+        assert not known.holds(repository, one, key().public)
+
+
+def test_a_signature_that_another_publisher_overwrote_is_put_beside_theirs(maker: ImagePublisher) -> None:
+    other = Manifest(
+        media_types.MANIFEST,
+        b'{"config":{"digest":"sha256:%b","mediaType":"application/vnd.oci.image.config.v1+json","size":2},"layers":[],'
+        b'"mediaType":"application/vnd.oci.image.manifest.v1+json","schemaVersion":2}' % Digest.of(b"{}").hex.encode(),
+    )
+
+    def overtaken(request: Request) -> None:
+        registry.serve(request)
+        held = registry.held("ns/small")
+        held.manifests[str(other.digest)] = (other.media_type, other.data)
+        held.tags[request.path.rpartition("/")[2]] = str(other.digest)
+
+    with fake_registry() as registry, open_mirror(registry) as there:
+        repository = there.repository("small")
+        image = maker.image("1.0")
+        registry.faults = [Fault("PUT", r"/manifests/sha256-.*\.sig", overtaken)]
+        maker.publish(repository, image, tags=TAGS)
+        stands = repository.manifest(f"sha256-{image.digest.hex}.sig")
+        assert stands is not None and stands.digest != other.digest
+
+
+@pytest.mark.parametrize(
+    ("path", "endpoint"),
+    [
+        ("/v2/a/b/blobs/uploads/", "upload"),
+        ("/v2/a/blobs/uploads/session", "upload"),
+        ("/v2/a/blobs/sha256:0", "blob"),
+        ("/v2/a/manifests/sha256:0", "manifest"),
+        ("/v2/a/manifests/sha256-0", "referrers index"),
+        ("/v2/a/manifests/sha256-0.sig", "signature"),
+        ("/v2/a/manifests/1.0", "tag"),
+        ("/v2/a/referrers/sha256:0", "referrers"),
+        ("/v2/a/tags/list", "tags"),
+        ("/v2/_catalog", "repositories"),
+        ("/token", "other"),
+    ],
+)
+def test_an_endpoint_is_named_by_its_path(path: str, endpoint: str) -> None:
+    assert registry_endpoint(path) == endpoint
+
+
+def test_kinds_are_counted_since_an_earlier_look() -> None:
+    meter = TrafficMeter()
+    meter.request("HEAD", 200, "blob")
+    before = meter.read()
+    meter.request("HEAD", 404, "blob")
+    meter.request("PUT", 201, "tag")
+    assert (meter.read() - before).kinds == (("HEAD blob", 1), ("PUT tag", 1))
