@@ -85,7 +85,7 @@ class LayerCodec:
 
     reads: Codec
     media_suffix: str
-    compress: Callable[[bytes], bytes]
+    compress: Callable[[bytes | memoryview], bytes]
     version: Callable[[], str]
 
 
@@ -134,7 +134,7 @@ _UNKNOWN_SYSTEM = 255
 _MEMBER_LIMIT = PIECE + (PIECE >> 3) + 64
 
 
-def gzip_member(piece: bytes) -> bytes:
+def gzip_member(piece: bytes | memoryview) -> bytes:
     """Compress `piece` (at most `PIECE` bytes) to one gzip member.
 
     The same bytes always give the same member.
@@ -222,7 +222,7 @@ def _zlib(reader: Buffered) -> Iterator[bytes]:
 # --- zstd ----------------------------------------------------------------------------------------------
 
 
-def zstd_frame(piece: bytes) -> bytes:
+def zstd_frame(piece: bytes | memoryview) -> bytes:
     """Compress `piece` to one zstd frame with the content's size and checksum, in one thread."""
     import zstandard
 

@@ -101,6 +101,32 @@ def prefetch(pieces: Iterator[_T], *, depth: int = 4) -> Iterator[_T]:
         worker.join()
 
 
+class PieceReader:
+    """A reader of an iterator of pieces that hands out views of them, without copying content."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+        self._rest = memoryview(b"")
+
+    def some(self, most: int) -> memoryview:
+        """Return up to `most` bytes of what is at hand; none at the end only."""
+        while not self._rest:
+            piece = next(self._pieces, None)
+            if piece is None:
+                break
+            self._rest = memoryview(piece)
+        found, self._rest = self._rest[:most], self._rest[most:]
+        return found
+
+    def exactly(self, size: int) -> bytes:
+        """Return `size` bytes, or fewer at the end."""
+        found = bytes(self._rest[:size])
+        self._rest = self._rest[size:]
+        while len(found) < size and (more := self.some(size - len(found))):
+            found += more
+        return found
+
+
 class IteratorFile(io.RawIOBase):
     """A raw file that reads from an iterator of pieces. Closing it calls `at_end`."""
 

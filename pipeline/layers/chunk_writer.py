@@ -18,6 +18,25 @@ COMPRESSION_WORKERS = max(1, min(8, len(os.sched_getaffinity(0))))
 """Threads that compress: one for each processor that this process may use. The bytes do not depend on it."""
 
 
+class CompressionPool(ThreadPoolExecutor):
+    """The threads that compress pieces, and the buffers of the pieces, which are used again."""
+
+    def __init__(self) -> None:
+        super().__init__(COMPRESSION_WORKERS, "relbuild-compress")
+        self._spare: deque[bytearray] = deque()
+
+    def take(self) -> bytearray:
+        """Return a buffer of `PIECE` bytes, with any content."""
+        try:
+            return self._spare.pop()
+        except IndexError:
+            return bytearray(PIECE)
+
+    def give(self, buffer: bytearray) -> None:
+        """Take back a buffer that nobody uses any more."""
+        self._spare.append(buffer)
+
+
 class ChunkWriter:
     """A writer that takes tar bytes and writes whole compressed pieces to a blob.
 
@@ -25,22 +44,23 @@ class ChunkWriter:
     """
 
     def __init__(
-        self, blob: BlobWriter, compression: Compression, pool: ThreadPoolExecutor, *, hashed: bool = True
+        self, blob: BlobWriter, compression: Compression, pool: CompressionPool, *, hashed: bool = True
     ) -> None:
         self._blob = blob
         self._compress = layer_codec(compression).compress
         self._pool = pool
-        self._piece = bytearray()
+        self._piece: bytearray | None = None
+        self._filled = 0
         self._running: deque[Future[bytes]] = deque()
         self._hash = hashlib.sha256() if hashed else None
         self.size = 0
 
-    def entry(self, entry: Entry, content: Iterable[bytes] = ()) -> None:
+    def entry(self, entry: Entry, content: Iterable[bytes | memoryview] = ()) -> None:
         """Write an entry with exactly `entry.size` bytes of content, if it is a file."""
         for _ in self.passing(entry, content):
             pass
 
-    def passing(self, entry: Entry, content: Iterable[bytes] = ()) -> Iterator[bytes]:
+    def passing(self, entry: Entry, content: Iterable[bytes | memoryview] = ()) -> Iterator[bytes | memoryview]:
         """Write an entry as `entry` does, and yield each piece of its content once it is taken."""
         self.write(tar_header(entry))
         if entry.kind is EntryKind.FILE and entry.size:
@@ -54,22 +74,21 @@ class ChunkWriter:
                 )
             self.write(padding(entry.size))
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Write any bytes of tar."""
         self.size += len(data)
         if self._hash is not None:
             self._hash.update(data)
-        room = PIECE - len(self._piece)
-        if len(data) < room:
-            self._piece += data
-            return
-        view = memoryview(data)
-        self._piece += view[:room]
-        self._submit()
-        for at in range(room, len(data), PIECE):
-            self._piece += view[at : at + PIECE]
-            if len(self._piece) == PIECE:
-                self._submit()
+        rest = memoryview(data)
+        while rest:
+            if self._piece is None:
+                self._piece, self._filled = self._pool.take(), 0
+            part = rest[: PIECE - self._filled]
+            end = self._filled + len(part)
+            memoryview(self._piece)[self._filled : end] = part  # A slice of the bytearray itself would be copied twice.
+            self._filled, rest = end, rest[len(part) :]
+            if end == PIECE:
+                self._submit(self._piece)
 
     def end(self) -> None:
         """Write the end marker, and finish."""
@@ -78,8 +97,8 @@ class ChunkWriter:
 
     def finish(self) -> None:
         """Wait until everything is compressed and written."""
-        if self._piece:
-            self._submit()
+        if self._piece is not None:
+            self._submit(self._piece)
         while self._running:
             self._blob.write(self._running.popleft().result())
 
@@ -90,8 +109,14 @@ class ChunkWriter:
             raise ValueError("this writer was made without `hashed`")
         return DiffId(self._hash.hexdigest())
 
-    def _submit(self) -> None:
-        piece, self._piece = bytes(self._piece), bytearray()
-        self._running.append(self._pool.submit(self._compress, piece))
+    def _submit(self, piece: bytearray) -> None:
+        self._running.append(self._pool.submit(self._compressed, piece, self._filled))
+        self._piece = None
         while len(self._running) > 2 * COMPRESSION_WORKERS or (self._running and self._running[0].done()):
             self._blob.write(self._running.popleft().result())
+
+    def _compressed(self, piece: bytearray, size: int) -> bytes:
+        with memoryview(piece) as view, view[:size] as content:
+            found = self._compress(content)
+        self._pool.give(piece)
+        return found

@@ -17,7 +17,7 @@ from typing import Any, Self
 from pipeline.compression import Compression, layer_codec
 from pipeline.digest import CHUNK, DiffId, Digest
 from pipeline.errors import VerificationError
-from pipeline.layers.chunk_writer import COMPRESSION_WORKERS, ChunkWriter
+from pipeline.layers.chunk_writer import COMPRESSION_WORKERS, ChunkWriter, CompressionPool
 from pipeline.layers.layer_tree import LayerTree
 from pipeline.layers.segments import Segment, make_segment, read_segment, recall_segment
 from pipeline.layers.tar_format import TAR_END
@@ -68,7 +68,7 @@ def pack_planned(
             closing.enter_context(_Packing.begun(plan, running, store, compression, unpack=unpack))
             for plan, running in plans
         ]
-        pool = closing.enter_context(ThreadPoolExecutor(COMPRESSION_WORKERS, "relbuild-compress"))
+        pool = closing.enter_context(CompressionPool())
         workers = closing.enter_context(ThreadPoolExecutor(COMPRESSION_WORKERS, "relbuild-segment"))
         behind = closing.enter_context(ThreadPoolExecutor(max(1, len(plans)), "relbuild-layer"))
         jobs = [(packing, at) for packing in packings for at in range(len(packing.plan.segments))]
@@ -126,7 +126,7 @@ class _Packing:
         ):
             yield cls(plan, running, store, compression, tree, queues)
 
-    def make(self, at: int, pool: ThreadPoolExecutor) -> Segment:
+    def make(self, at: int, pool: CompressionPool) -> Segment:
         """Make or recall a segment, and write its entries into the tree."""
         part, name = self.plan.segments[at]
         segment = recall_segment(name, self.store)
@@ -145,7 +145,7 @@ class _Packing:
         self.running.advance(_content_size(part))
         return found
 
-    def _segment(self, part: Part, name: Digest, pool: ThreadPoolExecutor, tree: TreeWriter | None, at: int) -> Segment:
+    def _segment(self, part: Part, name: Digest, pool: CompressionPool, tree: TreeWriter | None, at: int) -> Segment:
         return make_segment(
             part,
             name=name,
@@ -175,7 +175,7 @@ class _Packing:
                 tree.place(entry, content, digest)
             self.entries[at].put(entry)
 
-    def assemble(self, pool: ThreadPoolExecutor) -> PackedLayer:
+    def assemble(self, pool: CompressionPool) -> PackedLayer:
         """Copy the segments into the layer's blob, and hash the tree, in the order of the layer."""
         segments = []
         with self.store.writer() as blob:

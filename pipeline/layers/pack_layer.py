@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from typing import Any
 from pipeline.compression import Compression
 from pipeline.digest import DiffId, Digest, chunks
 from pipeline.errors import BuildError
-from pipeline.layers.chunk_writer import COMPRESSION_WORKERS, ChunkWriter
+from pipeline.layers.chunk_writer import ChunkWriter, CompressionPool
 from pipeline.layers.layer_changes import LayerChanges, parents_of
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.image import Descriptor, Layer
@@ -120,7 +119,7 @@ def write_layer_entries(
     contents: tuple[str, ...] = (),
 ) -> Layer:
     """Write entries, sorted by path, with their contents into a layer's blob."""
-    with ThreadPoolExecutor(COMPRESSION_WORKERS, "relbuild-compress") as pool, store.writer() as blob:
+    with CompressionPool() as pool, store.writer() as blob:
         writer = ChunkWriter(blob, compression, pool)
         for entry, content in entries:
             if entry.kind is EntryKind.WHITEOUT:

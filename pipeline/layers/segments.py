@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeAlias
 
 from pipeline.compression import Compression, layer_versions
 from pipeline.digest import Digest, identity
 from pipeline.errors import VerificationError
-from pipeline.layers.chunk_writer import ChunkWriter
+from pipeline.layers.chunk_writer import ChunkWriter, CompressionPool
 from pipeline.layers.tar_format import read_tar, tar_header
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.json_form import from_json, to_json
@@ -70,7 +69,7 @@ All of the content has to be taken."""
 
 
 def make_segment(
-    part: Part, *, name: Digest, store: Store, compression: Compression, pool: ThreadPoolExecutor, place: EntryWriter
+    part: Part, *, name: Digest, store: Store, compression: Compression, pool: CompressionPool, place: EntryWriter
 ) -> Segment:
     """Stream the package's payload into compressed tar; give each entry to `place` on the way.
 
@@ -113,7 +112,7 @@ def read_segment(part: Part, segment: Segment, *, store: Store, place: EntryWrit
         raise VerificationError("layer-malformed", f"the segment of {name} lacks /{min(entries)}")
 
 
-def _emitted(part: Part, rpm: Path) -> Iterator[tuple[Entry, Iterator[bytes], str]]:
+def _emitted(part: Part, rpm: Path) -> Iterator[tuple[Entry, Iterator[memoryview], str]]:
     """Yield a package's entries, contents and the contents' digests, in the segment's order.
 
     Entries without content come first, by path; then files in the payload's order, each followed by its hard links. RPM

@@ -9,9 +9,9 @@ the number of a file in the package's header, for packages with a file over 4 Gi
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import BinaryIO
 
 from pipeline.lazy_dataclasses import dataclass
+from pipeline.streams import PieceReader
 
 _NEW_MAGICS = (b"070701", b"070702")
 _STRIPPED_MAGIC = b"07070X"
@@ -46,7 +46,7 @@ class CpioReader:
     `read` until the next member is asked for.
     """
 
-    def __init__(self, stream: BinaryIO, files: Sequence[ArchivedFile], names: Mapping[bytes, int]) -> None:
+    def __init__(self, stream: PieceReader, files: Sequence[ArchivedFile], names: Mapping[bytes, int]) -> None:
         self._stream, self._files, self._names = stream, files, names
         self._offset = 0
         self._left = 0
@@ -74,11 +74,11 @@ class CpioReader:
             self._left = size
             yield index, size
 
-    def read(self, most: int) -> bytes:
+    def read(self, most: int) -> memoryview:
         """Return at most `most` bytes of the member's content, none at its end."""
         if not self._left:
-            return b""
-        data = self._stream.read(min(most, self._left))
+            return memoryview(b"")
+        data = self._stream.some(min(most, self._left))
         if not data:
             raise MalformedCpio("it ends in the middle of a file")
         self._left -= len(data)
@@ -110,7 +110,7 @@ class CpioReader:
         return int(digits, 16)
 
     def _exactly(self, size: int) -> bytes:
-        data = self._stream.read(size)
+        data = self._stream.exactly(size)
         if len(data) != size:
             raise MalformedCpio("it ends in the middle of a header")
         self._offset += size

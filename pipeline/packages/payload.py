@@ -7,14 +7,12 @@ header that says less than its payload has is refused when the first byte too ma
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import stat
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, cast
 
 from pipeline.compression import LZMA
 from pipeline.digest import CHUNK
@@ -25,7 +23,7 @@ from pipeline.packages.package_signature import _PGP_SHA256
 from pipeline.packages.rpm_file_layout import package_damaged, read_rpm_layout
 from pipeline.packages.rpm_header import consistent, file_names, hard_links, open_header
 from pipeline.packages.rpm_library import rpm
-from pipeline.streams import IteratorFile, decompressed
+from pipeline.streams import PieceReader, decompressed
 
 _CODECS = frozenset({"gzip", "bzip2", "xz", "lzma", "zstd"})
 
@@ -49,7 +47,7 @@ class PayloadFile:
 
     indices: tuple[int, ...]
     size: int
-    pieces: Callable[[], Iterator[bytes]]
+    pieces: Callable[[], Iterator[memoryview]]
     digest: str = ""
 
 
@@ -73,9 +71,8 @@ def read_payload(path: Path) -> Iterator[PayloadFile]:
     file.seek(start)
     with _damage(path):
         unpacked = decompressed(file, limit=_most_bytes(names, archived), name=path.name, codec=codec)
-        stream = cast("BinaryIO", io.BufferedReader(IteratorFile(unpacked), CHUNK))
         places = {_raw(name).lstrip(b"/"): place for place, name in enumerate(names)}
-        reader = CpioReader(stream, archived, places)
+        reader = CpioReader(PieceReader(unpacked), archived, places)
         for index, size in reader.members():
             if not size or index not in links:
                 continue
@@ -135,8 +132,8 @@ def _damage(path: Path) -> Iterator[None]:
         raise
 
 
-def _pieces(reader: CpioReader, name: str, expected: str | None, path: Path) -> Callable[[], Iterator[bytes]]:
-    def pieces() -> Iterator[bytes]:
+def _pieces(reader: CpioReader, name: str, expected: str | None, path: Path) -> Callable[[], Iterator[memoryview]]:
+    def pieces() -> Iterator[memoryview]:
         found = hashlib.sha256()
         with _damage(path):
             while piece := reader.read(CHUNK):
