@@ -11,7 +11,7 @@ with imported_when_used(__name__):
     from pipeline.repos.advisories import read_advisories
     from pipeline.repos.comps import GroupPackage, PackageGroups, read_groups
     from pipeline.repos.detached_signature import verify_detached
-    from pipeline.repos.metadata import metadata_file
+    from pipeline.repos.metadata import metadata_file, metadata_pieces
     from pipeline.repos.openpgp_keys import (
         RepositoryKey,
         counting_certificates,
@@ -42,6 +42,7 @@ __all__ = [
     "indexes_changed",
     "load_keys",
     "metadata_file",
+    "metadata_pieces",
     "open_repositories",
     "read_advisories",
     "read_groups",

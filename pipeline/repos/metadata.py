@@ -1,4 +1,4 @@
-"""Fetch, verify and decompress a repository's metadata documents into the store.
+"""Fetch, verify and decompress metadata documents: into the store, or piece by piece.
 
 Both the compressed and the decompressed content are verified.
 """
@@ -6,6 +6,7 @@ Both the compressed and the decompressed content are verified.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
@@ -40,9 +41,34 @@ def metadata_file(
     known = store.recall_as(name, digest_json)
     if known is not None and store.sound(known):
         return store.blob(known), str(record.checksum)
-    digest = _opened(record, _stored(opened, record, store, progress), store, opened.repository.id)
-    store.remember(name, str(digest))
-    return store.blob(digest), str(record.checksum)
+    with store.writer() as blob:
+        for piece in metadata_pieces(opened, kind, store=store, progress=progress):
+            blob.write(piece)
+    store.remember(name, str(blob.digest))
+    return store.blob(blob.digest), str(record.checksum)
+
+
+def metadata_pieces(opened: OpenRepository, kind: str, *, store: Store, progress: Progress = QUIET) -> Iterator[bytes]:
+    """Yield the decompressed content of a document that repomd.xml lists.
+
+    Only the compressed document is kept. That the content is all there and right is known at the end only: nothing made
+    of it may be used before. Errors as `metadata_file`.
+    """
+    record = opened.records[kind]
+    path = store.blob(_stored(opened, record, store, progress))
+    limit = record.open_size or min(RECORD_SIZE_LIMIT, COMPRESSION_RATIO_MOST * path.stat().st_size + (1 << 20))
+    hashed = hashlib.new(record.open_checksum.algorithm) if record.open_checksum else None
+    size = 0
+    with open_compressed(path, limit=limit) as file:
+        for piece in chunks(file):
+            size += len(piece)
+            if hashed is not None:
+                hashed.update(piece)
+            yield piece
+    if record.open_size is not None and size != record.open_size:
+        raise _mismatch(record, opened.repository.id, f"it has {size} bytes uncompressed, not {record.open_size}")
+    if hashed is not None and record.open_checksum and hashed.hexdigest() != record.open_checksum.hex:
+        raise _mismatch(record, opened.repository.id, "the checksum of the uncompressed content differs")
 
 
 def _stored(opened: OpenRepository, record: MetadataRecord, store: Store, progress: Progress) -> Digest:
@@ -67,23 +93,6 @@ def _stored(opened: OpenRepository, record: MetadataRecord, store: Store, progre
 def _matches(path: Path, checksum: Checksum) -> bool:
     with path.open("rb") as file:
         return hashlib.file_digest(file, checksum.algorithm).hexdigest() == checksum.hex
-
-
-def _opened(record: MetadataRecord, stored: Digest, store: Store, repository: str) -> Digest:
-    """Decompress the document, verify it, and keep it in the store."""
-    path = store.blob(stored)
-    limit = record.open_size or min(RECORD_SIZE_LIMIT, COMPRESSION_RATIO_MOST * path.stat().st_size + (1 << 20))
-    hashed = hashlib.new(record.open_checksum.algorithm) if record.open_checksum else None
-    with open_compressed(path, limit=limit) as file, store.writer() as blob:
-        for piece in chunks(file):
-            blob.write(piece)
-            if hashed is not None:
-                hashed.update(piece)
-        if record.open_size is not None and blob.size != record.open_size:
-            raise _mismatch(record, repository, f"it has {blob.size} bytes uncompressed, not {record.open_size}")
-        if hashed is not None and record.open_checksum and hashed.hexdigest() != record.open_checksum.hex:
-            raise _mismatch(record, repository, "the checksum of the uncompressed content differs")
-        return blob.digest
 
 
 def _mismatch(record: MetadataRecord, repository: str, what: str) -> VerificationError:

@@ -2,14 +2,14 @@
 
 libsolv reads rich dependencies by recursion, a level for each bracket and each link of a chain, without a bound: some
 fifty thousand end the process. In an attribute no `<` may stand (XML 1.0, 3.1), so a tag is as long at least as what it
-nests. The document is not parsed for this: one block without a `<` is looked for, which costs milliseconds.
+nests. The document is not parsed for this: one block without a `<` is looked for, which costs milliseconds, piece by
+piece as the document is decompressed.
 """
 
 from __future__ import annotations
 
-import mmap
 import re
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 
 from pipeline.errors import VerificationError
 
@@ -28,21 +28,41 @@ _TAG = re.compile(
 )
 
 
-def refuse_long_tags(path: Path, *, kind: str, place: str) -> None:
-    """Refuse a document with a tag above TAG_LIMIT, or with what hides one.
+def checked_tags(pieces: Iterable[bytes], *, kind: str, place: str) -> Iterator[bytes]:
+    """Yield the document in `pieces` again, but nothing of it that was not checked.
 
-    That is a document type, or another encoding.
-
-    Raises VerificationError `metadata-malformed`.
+    Refused are a tag above TAG_LIMIT, and what hides one: a document type, or another encoding. Each piece but the last
+    ends before a tag. Raises VerificationError `metadata-malformed`.
     """
-    if not path.stat().st_size:
-        return
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        why = _encoding_problem(data[:_DECLARATION_LIMIT])
-        if not why and data.find(b"<!DOCTYPE") >= 0:
-            why = "it declares a document type"
-        if not why and _has_long_tag(data):
-            why = f"it has a tag of more than {TAG_LIMIT >> 10} KiB"
+    held = b""
+    begins = True
+    for piece in pieces:
+        held += piece
+        if begins and len(held) < _DECLARATION_LIMIT:
+            continue
+        safe = _checked(held, kind, place, begins=begins, ends=False)
+        begins = False
+        if safe:
+            yield held[:safe]
+            held = held[safe:]
+    if held:
+        _checked(held, kind, place, begins=begins, ends=True)
+        yield held
+
+
+def _checked(data: bytes, kind: str, place: str, *, begins: bool, ends: bool) -> int:
+    """Return how many bytes of `data` may be used.
+
+    They end before its last tag, which may go on in the next piece.
+    """
+    why = _encoding_problem(data[:_DECLARATION_LIMIT]) if begins else ""
+    if not why and data.find(b"<!DOCTYPE") >= 0:
+        why = "it declares a document type"
+    last = len(data) if ends else data.rfind(b"<")
+    if last < 0 or len(data) - last > TAG_LIMIT:  # A text without end, or a tag: which is seen below.
+        last = len(data)
+    if not why and _has_long_tag(data, last):
+        why = f"it has a tag of more than {TAG_LIMIT >> 10} KiB"
     if why:
         raise VerificationError(
             "metadata-malformed",
@@ -50,6 +70,7 @@ def refuse_long_tags(path: Path, *, kind: str, place: str) -> None:
             place=place,
             hint="the repository's metadata is invalid; report it to its maintainer",
         )
+    return last
 
 
 def _encoding_problem(begin: bytes) -> str:
@@ -62,8 +83,12 @@ def _encoding_problem(begin: bytes) -> str:
     return ""
 
 
-def _has_long_tag(data: mmap.mmap) -> bool:
-    at, size = 0, len(data)
+def _has_long_tag(data: bytes, size: int) -> bool:
+    """Return whether a tag that begins in the first `size` bytes is too long.
+
+    What is before the first tag is text.
+    """
+    at = 0
     while at + _BLOCK <= size:
         if data.find(b"<", at, at + _BLOCK) >= 0:
             at += _BLOCK

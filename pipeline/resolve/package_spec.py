@@ -57,6 +57,12 @@ def is_group(text: str) -> bool:
     return text.startswith("@")
 
 
+def names_unlisted_file(package_pool: PackagePool, text: str) -> bool:
+    """Return True if `text` is for files that only file lists have, so that they must be loaded."""
+    listed = not is_glob(text) and in_primary(text)
+    return _is_path(text) and not listed and not _by_provides(package_pool, text)
+
+
 def match_request(package_pool: PackagePool, text: str) -> RequestMatch:
     """Return the packages that match `text`; no groups when there are none."""
     if text.startswith("("):
@@ -65,18 +71,20 @@ def match_request(package_pool: PackagePool, text: str) -> RequestMatch:
     found, just_name = _by_nevra(package_pool, text)
     if not found:
         found = _by_provides(package_pool, text)
-    if not found and text.startswith(("/", "*/")):
-        if is_glob(text) or not in_primary(text):
-            package_pool.load_filelists()
+    if not found and _is_path(text):
         flags = solv.Selection.SELECTION_FILELIST | (solv.Selection.SELECTION_GLOB if is_glob(text) else 0)
         found = package_pool.enabled(package_pool.pool.select(text, flags).solvables())
     if not found:
         return RequestMatch(())
-    by_name = is_glob(text) and not text.startswith(("/", "*/"))
+    by_name = is_glob(text) and not _is_path(text)
     groups = _per_name(package_pool, found) if by_name else [found]
     if just_name:
         groups = [sorted({*group, *_obsoleters(package_pool, group)}) for group in groups]
     return RequestMatch(tuple(tuple(group) for group in groups))
+
+
+def _is_path(text: str) -> bool:
+    return text.startswith(("/", "*/"))
 
 
 def match_name(package_pool: PackagePool, name: str, *, arch: str | None = None) -> RequestMatch:
@@ -104,7 +112,7 @@ def _by_nevra(package_pool: PackagePool, text: str) -> tuple[list[int], bool]:
         ]
         if chosen:
             return chosen, not (epoch or version or release or arch)
-    if is_glob(text):
+    if is_glob(text) and not _is_path(text):
         return [one for one in package_pool.enabled(package_pool.solvables()) if _whole(package_pool, one, text)], False
     return [], False
 

@@ -20,7 +20,7 @@ from pipeline.model.package import Nevra, Package
 from pipeline.progress import QUIET, Progress
 from pipeline.repos import LOCAL_REPOSITORY, OpenRepository
 from pipeline.resolve.metadata_tags import TAG_LIMIT
-from pipeline.resolve.solv_cache import EXTENSION_FLAGS, load_solv, solv_file
+from pipeline.resolve.solv_cache import EXTENSION_FLAGS, load_solv, make_solv_files, solv_file
 from pipeline.store import Store
 
 ASSUMED_REPO = "@assumed"
@@ -101,6 +101,8 @@ class PackagePool:
         if self.has_filelists:
             return
         self.has_filelists = True
+        repositories = [opened for repo, opened in self._opened if not repo.isempty()]
+        make_solv_files(repositories, "filelists", store=self._store, progress=self._progress)
         for repo, opened in self._opened:
             if "filelists" in opened.records and not repo.isempty():
                 path = solv_file(opened, "filelists", store=self._store, progress=self._progress)

@@ -4,52 +4,89 @@ A file is identified by the checksums of its documents and by libsolv's version.
 loaded from such a file, also the first time: libsolv numbers strings in the order of loading, the file has another
 order than the XML, and ties are broken by these numbers. (libdnf does the same:
 `switchtosolv` in its write_main.)
+
+A large document goes from its decompressor, through the checks, into a child process that parses it
+(`solv_conversion`): two cores work, the decompressed document is never written, and what ends libsolv's parsers ends
+the child only.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import importlib.metadata
+import json
 import os
+import signal
+import sys
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import solv
 
-from pipeline.digest import Digest, digest_json, identity
+from pipeline.digest import CHUNK, Digest, chunks, digest_json, identity
 from pipeline.errors import EnvironmentLacking, VerificationError
+from pipeline.process import PIPE, start
 from pipeline.progress import Progress
-from pipeline.repos import OpenRepository, metadata_file
-from pipeline.resolve.metadata_tags import refuse_long_tags
+from pipeline.repos import OpenRepository, metadata_pieces
+from pipeline.resolve.metadata_tags import checked_tags
+from pipeline.resolve.solv_conversion import HEAD, WRONG_DOCUMENT, convert_document
+from pipeline.resolve.solver_metadata import without_texts
 from pipeline.store import Store
 
 SOLV_VERSION = importlib.metadata.version("solv")
 EXTENSION_FLAGS = solv.Repo.REPO_LOCALPOOL | solv.Repo.REPO_EXTEND_SOLVABLES
 """Flags for loading file lists: as extensions of packages that are loaded already."""
 
+SMALL_DOCUMENT = 2 << 20
+"""Bytes, decompressed, of a document that is converted in this process: a child of its own takes longer to start."""
+
 _FORMAT = 2
+_PROGRAM = Path(__file__).with_name("solv_conversion.py")
+_PIPE_SIZE = 1 << 20
+_WHY_LIMIT = 4 << 10
+"""Bytes of what a conversion says that was wrong."""
+
+
+def make_solv_files(repositories: Sequence[OpenRepository], kind: str, *, store: Store, progress: Progress) -> None:
+    """Make the missing `.solv` files of a kind of document, of several repositories at once.
+
+    Errors as `solv_file`, that of the first repository that has one.
+    """
+    missing = [one for one in repositories if kind in one.records and _known(one, kind, store) is None]
+    if len(missing) < 2:
+        return  # It is made when it is asked for.
+    with ThreadPoolExecutor(min(len(missing), os.cpu_count() or 1), "relbuild-solv") as threads:
+        made = [threads.submit(solv_file, one, kind, store=store, progress=progress) for one in missing]
+    for one in made:
+        one.result()
 
 
 def solv_file(opened: OpenRepository, kind: str, *, store: Store, progress: Progress) -> Path:
     """Return the `.solv` file of a repository document (`primary` or `filelists`).
 
-    It is made if it is missing or damaged. Raises VerificationError `metadata-malformed`, and as `metadata_file`.
+    It is made if it is missing or damaged. Raises VerificationError `metadata-malformed`, and as `metadata_pieces`.
     """
-    made_from = [str(opened.records[one].checksum) for one in ("primary", kind)]
-    name = identity("solv", _FORMAT, kind=kind, made_from=made_from, solv=SOLV_VERSION)
-    known = store.recall_as(name, digest_json)
-    if known is not None and store.sound(known):
-        return store.blob(known)
-    pool = solv.Pool()
-    pool.setdisttype(solv.Pool.DISTTYPE_RPM)
-    repo = pool.add_repo(opened.repository.id)
-    if kind == "primary":
-        _read(repo, opened, kind, store, progress)
-        digest = _write(repo, store)
-    else:
-        load_solv(repo, solv_file(opened, "primary", store=store, progress=progress), 0)
-        _read(repo, opened, kind, store, progress)
-        digest = _write(solv.XRepodata(repo, 2), store)
-    store.remember(name, str(digest))
+    known = _known(opened, kind, store)
+    if known is not None:
+        return known
+    primary = "" if kind == "primary" else str(solv_file(opened, "primary", store=store, progress=progress))
+    digest = _convert(opened, kind, primary, store, progress)
+    store.remember(_identity(opened, kind), str(digest))
     return store.blob(digest)
+
+
+def _identity(opened: OpenRepository, kind: str) -> Digest:
+    made_from = [str(opened.records[one].checksum) for one in ("primary", kind)]
+    return identity("solv", _FORMAT, kind=kind, made_from=made_from, solv=SOLV_VERSION)
+
+
+def _known(opened: OpenRepository, kind: str, store: Store) -> Path | None:
+    """Return the `.solv` file that the store made from this document, if it is unchanged."""
+    known = store.recall_as(_identity(opened, kind), digest_json)
+    return store.blob(known) if known is not None and store.sound(known) else None
 
 
 def load_solv(repo: solv.Repo, path: Path, flags: int) -> None:
@@ -63,34 +100,108 @@ def load_solv(repo: solv.Repo, path: Path, flags: int) -> None:
         )
 
 
-def _read(repo: solv.Repo, opened: OpenRepository, kind: str, store: Store, progress: Progress) -> None:
-    found = metadata_file(opened, kind, store=store, progress=progress)
-    assert found is not None, "callers ask for documents that repomd.xml has"
-    refuse_long_tags(found[0], kind=kind, place=f"repository {opened.repository.id}")
-    # Decompressed already: libsolv's own reader reads only gzip, and add_rpmmd(None) crashes the interpreter.
-    file = solv.xfopen(str(found[0]), "r")
-    language, flags = (None, 0) if kind == "primary" else ("FL", EXTENSION_FLAGS)
-    if file is None or not repo.add_rpmmd(file, language, flags):
-        raise VerificationError(
-            "metadata-malformed",
-            f"libsolv cannot read '{kind}': {repo.pool.errstr}",
-            place=f"repository {opened.repository.id}",
-            hint="the repository's metadata is invalid; report it to its maintainer",
-        )
+def _convert(opened: OpenRepository, kind: str, primary: str, store: Store, progress: Progress) -> Digest:
+    """Convert a document while it is decompressed and verified.
+
+    Returns the digest of the `.solv` file. Nothing is kept of it unless all of the document was right.
+    """
+    record = opened.records[kind]
+    document = checked_tags(
+        metadata_pieces(opened, kind, store=store, progress=progress), kind=kind, place=_place(opened)
+    )
+    if kind == "primary":
+        document = without_texts(document)
+    if record.open_size is not None and record.open_size <= SMALL_DOCUMENT:
+        return _convert_here(opened, kind, primary, document, store)
+    return _convert_in_child(opened, kind, primary, document, store)
 
 
-def _write(what: solv.Repo | solv.XRepodata, store: Store) -> Digest:
-    with store.temporary("solv") as folder:
-        path = folder / "solv"
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+def _convert_here(opened: OpenRepository, kind: str, primary: str, document: Iterable[bytes], store: Store) -> Digest:
+    with (
+        store.temporary("solv") as folder,
+        (folder / "document").open("w+b") as source,
+        (folder / "solv").open("w+b") as made,
+    ):
+        for piece in document:
+            source.write(piece)
+        source.flush()
+        source.seek(0)
         try:
-            file = solv.xfopen_fd("", handle, "w")
-            if file is None or not what.write(file) or not file.close():
-                raise EnvironmentLacking(
-                    "store-unwritable", "the cache of parsed metadata cannot be written", place=str(store.root)
-                )
-        finally:
-            os.close(handle)
+            wrong = convert_document(kind, primary, source.fileno(), made.fileno())
+        except OSError as error:
+            raise EnvironmentLacking(
+                "store-unwritable", "the cache of parsed metadata cannot be written", place=str(store.root)
+            ) from error
+        if wrong:
+            raise _malformed(opened, wrong)
         with store.writer() as blob:
-            blob.write(path.read_bytes())
+            made.seek(0)
+            for piece in chunks(made):
+                blob.write(piece)
     return blob.digest
+
+
+def _convert_in_child(
+    opened: OpenRepository, kind: str, primary: str, document: Iterable[bytes], store: Store
+) -> Digest:
+    head = json.dumps({"kind": kind, "primary": primary, "places": sys.path}).encode()
+    process = start(
+        [sys.executable, "-I", "-S", "-B", _PROGRAM],
+        stdin=PIPE,
+        stdout=PIPE,
+        stderr=PIPE,
+    )
+    assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+    try:
+        fcntl.fcntl(process.stdin, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
+        fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
+        with contextlib.suppress(BrokenPipeError):  # It has found something wrong, which it says below.
+            process.stdin.write(HEAD.pack(len(head)) + head)
+            for piece in document:
+                process.stdin.write(piece)
+            process.stdin.close()
+        with store.writer() as blob:
+            for piece in iter(partial(process.stdout.read, CHUNK), b""):
+                blob.write(piece)
+            why = process.stderr.read(_WHY_LIMIT).decode(errors="replace").strip()
+            status = process.wait()
+            if status:
+                raise _conversion_error(opened, kind, status, why)
+        return blob.digest
+    finally:
+        process.kill()
+        process.wait()
+        for stream in (process.stdin, process.stdout, process.stderr):
+            with contextlib.suppress(OSError):
+                stream.close()
+
+
+def _conversion_error(
+    opened: OpenRepository, kind: str, status: int, why: str
+) -> VerificationError | EnvironmentLacking:
+    """Return the error for a child that ended with `status`, by whose fault it was."""
+    if status == WRONG_DOCUMENT:
+        return _malformed(opened, why)
+    how = signal.Signals(-status).name if status < 0 else f"status {status}"
+    told = f"the conversion of '{kind}' ended with {how}" + (f": {why.splitlines()[-1]}" if why else "")
+    if status > 0 or -status == signal.SIGKILL:
+        return EnvironmentLacking(
+            "child-failed",
+            told,
+            place=_place(opened),
+            hint="the cause is this machine (memory, processes) or this installation",
+        )
+    return _malformed(opened, told)
+
+
+def _malformed(opened: OpenRepository, wrong: str) -> VerificationError:
+    return VerificationError(
+        "metadata-malformed",
+        wrong,
+        place=_place(opened),
+        hint="the repository's metadata is invalid; report it to its maintainer",
+    )
+
+
+def _place(opened: OpenRepository) -> str:
+    return f"repository {opened.repository.id}"

@@ -29,9 +29,11 @@ from pipeline.resolve.package_spec import (
     match_name,
     match_nevra,
     match_request,
+    names_unlisted_file,
 )
 from pipeline.resolve.pool import PackagePool
 from pipeline.resolve.solution import MatchedRequest, Solution
+from pipeline.resolve.solv_cache import make_solv_files
 from pipeline.resolve.solver_problems import (
     RequestJob,
     explain_problems,
@@ -92,10 +94,12 @@ def solve(
     apply_modules(package_pool, recipe, repositories, store=store, progress=progress)
     warnings = [*_exclude(package_pool, recipe, repositories, local), *acceptance_warnings(platform.repositories)]
     groups = _read_groups(recipe, repositories, store, progress)
+    if any(names_unlisted_file(package_pool, one.text) for layer in recipe.layers for one in layer.requests):
+        package_pool.load_filelists()
     lines = _match_all(package_pool, recipe, local, groups)
     reachable = [one for line in lines for one in line.found.everything]
-    if package_pool.has_filelists or package_pool.needs_filelists(reachable, weak=recipe.weak_dependencies):
-        package_pool.load_filelists()  # if one request needed them, after others were matched without
+    if package_pool.needs_filelists(reachable, weak=recipe.weak_dependencies):
+        package_pool.load_filelists()
         lines = _match_all(package_pool, recipe, local, groups)
     warnings += _absent_of_groups(package_pool, recipe, groups)
     chosen = _solve(package_pool, lines, weak=recipe.weak_dependencies, parent=recipe.parent)
@@ -118,6 +122,7 @@ def open_pool(
     """Make a pool of repositories, in which one recipe after the other can be solved."""
     package_pool = PackagePool(arch, store=store, progress=progress)
     # dnf's order (RepoDict.items): where all else is equal, libsolv prefers what was loaded first.
+    make_solv_files(repositories, "primary", store=store, progress=progress)
     for opened in sorted(repositories, key=lambda one: (one.repository.priority, one.repository.cost)):
         package_pool.add_repository(opened)
     package_pool.index()
