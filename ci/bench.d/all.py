@@ -83,6 +83,7 @@ def main() -> int:
     parser.add_argument("sections", nargs="*", metavar="SECTION", help="which ones (default: all); see --list")
     parser.add_argument("--turns", type=int, default=5, help="that count, after one that warms up (default: 5)")
     parser.add_argument("--product", default="", help="whose image is made (default: mysql)")
+    parser.add_argument("--packages", type=int, help="of the repository that is solved in (default: 69000)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results")
     parser.add_argument("--against", type=Path, metavar="FILE", help="say what changed since these results")
     parser.add_argument("--list", action="store_true", help="list the sections")
@@ -100,6 +101,7 @@ def main() -> int:
     base = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else None
     load, began = os.getloadavg()[0], time.monotonic()
     settings = {"product": options.product} if options.product else {}
+    settings |= {"packages": str(options.packages)} if options.packages else {}
     found = Results(
         machine(), options.turns, tuple(measured(section, options.turns, base, settings) for section in chosen)
     )

@@ -1,0 +1,122 @@
+"""Resolving in a repository as large as Fedora's, against dnf5 and against libsolv alone.
+
+Cold: nothing is there but the repository, as on the first day or after a change of it. Warm: the same question again.
+Both once more with a path that only file lists have. Whole processes; all must choose the same number of packages.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import zstandard
+from large_repository import listed_file, write_large_repository
+from turns import CPU_SECONDS, ROOT, BenchFailed, Goal, Section, Session, peer, run
+
+PACKAGES = 69_000
+OURS, DNF5, LIBSOLV = "relbuild", "dnf5", "libsolv alone"
+QUESTIONS = ("names", "names and a path")
+_INSTALLING = re.compile(r"^ *Installing: +(\d+) package", re.MULTILINE)
+_REMARK = (
+    "Metadata is not signed here. dnf5 looks into an empty database of installed packages and prints a table; it "
+    "verifies the checksum of compressed documents. relbuild also verifies that of the decompressed documents, looks "
+    "for tags that exhaust libsolv's stack, parses in a process with limits, and finds out why each package is there "
+    "and when it is installed. libsolv alone verifies nothing."
+)
+
+
+def dnf5_solves(dnf5: Path, folder: Path, repository: Path, requests: list[str]) -> int:
+    """Ask dnf5 what it would install."""
+    options = [
+        *("--setopt=reposdir=/dev/null", "--setopt=plugins=0", "--setopt=install_weak_deps=0", "--setopt=best=1"),
+        *("--no-gpgchecks", "--forcearch=x86_64", "--releasever=1", f"--installroot={folder / 'root'}"),
+        *(f"--setopt=cachedir={folder / 'cache'}", f"--setopt=system_cachedir={folder / 'cache'}"),
+        *(f"--repofrompath=large,{repository.as_uri()}", "--setopt=metadata_expire=never"),
+        *(["--setopt=optional_metadata_types=filelists"] if any(one[0] == "/" for one in requests) else []),
+    ]
+    done = subprocess.run(
+        [dnf5, *options, "--assumeno", "install", *requests],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "LC_ALL": "C.UTF-8"},
+    )
+    told = _INSTALLING.search(done.stdout)
+    if told is None:
+        raise BenchFailed(f"dnf5 ended with {done.returncode}: {(done.stderr or done.stdout)[-500:]}")
+    return int(told[1])
+
+
+def solves_once(who: str, folder: Path, repository: Path, requests: list[str]) -> int:
+    """Ask relbuild, or libsolv alone."""
+    script = ROOT / "ci" / "bench.d" / "solve_once.py"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment["PYTHONPATH"] = str(ROOT)
+    return int(run(sys.executable, script, who, folder, repository, *requests, env=environment))
+
+
+def measure(session: Session) -> None:
+    """Ask each of them twice for the same in a turn, the first time with nothing kept."""
+    packages = int(session.settings.get("packages", PACKAGES))
+    repository = session.folder / "repository"
+    names = write_large_repository(repository, packages)
+    questions = {QUESTIONS[0]: names, QUESTIONS[1]: [*names, listed_file(repository)]}
+    dnf5 = peer("dnf5")
+    for _ in session.turns():
+        for question, requests in questions.items():
+            chosen = {who: _twice(session, who, dnf5, question, requests) for who in (OURS, DNF5, LIBSOLV)}
+            if len(set(chosen.values())) != 1:
+                raise BenchFailed(f"they choose different numbers of packages: {chosen}")
+    for question in QUESTIONS:
+        for when in ("cold", "warm"):
+            what = f"{question}, {when}"
+            for more, goal in (("", Goal(1.0)), (", CPU", None)):
+                session.ratio(
+                    f"solve {packages:,}, {what}{more}: of dnf5's", (OURS, what + more), (DNF5, what + more), goal
+                )
+                session.ratio(
+                    f"solve {packages:,}, {what}{more}: of libsolv's", (OURS, what + more), (LIBSOLV, what + more)
+                )
+    for kind in ("primary", "filelists"):
+        what = f"checksum of the decompressed {kind} alone, CPU"
+        session.record(OURS, what, _checksum(repository, kind), CPU_SECONDS)
+    session.remark(_REMARK)
+
+
+def _twice(session: Session, who: str, dnf5: Path, question: str, requests: list[str]) -> int:
+    """Solve cold and warm in a folder of its own; return how many packages were chosen."""
+    folder, repository = session.folder / "kept", session.folder / "repository"
+    (folder / "root").mkdir(parents=True)
+    chosen = 0
+
+    def act() -> None:
+        nonlocal chosen
+        if who == DNF5:
+            chosen = dnf5_solves(dnf5, folder, repository, requests)
+        elif who == OURS:
+            chosen = solves_once("relbuild", folder / "store", repository, requests)
+        else:
+            chosen = solves_once("libsolv", folder, repository, requests)
+
+    for when in ("cold", "warm"):
+        session.take(who, f"{question}, {when}", act)
+    shutil.rmtree(folder)
+    return chosen
+
+
+def _checksum(repository: Path, kind: str) -> float:
+    """Seconds of processor to hash a document, in memory already."""
+    with zstandard.ZstdDecompressor().stream_reader((repository / f"repodata/{kind}.xml.zst").read_bytes()) as reader:
+        data = reader.read()
+    began = time.process_time()
+    hashlib.sha256(data)
+    return time.process_time() - began
+
+
+SECTIONS = (Section("solve", "Resolving in a large repository", measure, mirror=False),)
