@@ -11,6 +11,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 from pipeline.atomic_folders import folder_draft, put_folder, sweep_folder_drafts
@@ -192,7 +193,12 @@ def read_bill(folder: Path) -> Bill:
 
     Raises UsageError `report-missing`, VerificationError `bill-malformed`, `format-newer`.
     """
-    return parse_bill(_read(folder / BILL_FILE, BILL_LIMIT), BILL_FILE)
+    return _parsed_bill(_read(folder / BILL_FILE, BILL_LIMIT))
+
+
+@lru_cache(maxsize=2)  # a publication asks each of an image's documents whether it is about that image
+def _parsed_bill(data: bytes) -> Bill:
+    return parse_bill(data, BILL_FILE)
 
 
 def read_build_record(folder: Path) -> BuildRecord:

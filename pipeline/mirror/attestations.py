@@ -46,7 +46,7 @@ class Attestation:
 
 @dataclass(frozen=True, slots=True)
 class SignedAttachments:
-    """Inputs to sign and attest one image or index: see `Attachments` in `push`.
+    """Inputs to sign and attest one image or index: see `Attachments`.
 
     `about` is its descriptor, `name` the product's name; `predicates` are attested besides the signature: predicate
     type → JSON. `created` is the image's creation time, in seconds since the epoch. `attached`: further referrers,

@@ -8,17 +8,25 @@ It can be repeated: what is there already is found and not sent again.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import field
+from functools import partial
 from pathlib import Path
-from typing import Protocol, TypeVar, assert_never
+from typing import TypeVar, assert_never
 
 from pipeline.digest import Digest
 from pipeline.errors import Problem, PublicationRefused, VerificationError
 from pipeline.lazy_dataclasses import dataclass
+from pipeline.mirror.blobs_to_push import (
+    Attachments,
+    LackingAttachments,
+    artifact_manifests,
+    attachment_blobs,
+    image_blobs,
+)
 from pipeline.mirror.gate import Cleared
 from pipeline.mirror.image_tags import immutable_tag
-from pipeline.mirror.protocol import Arrival, Repository, TagConflict
+from pipeline.mirror.protocol import Arrival, Repository, TagConflict, ignore_progress
 from pipeline.mirror.tag_moves import (
     MOVE_ATTEMPTS,
     PUBLISH_CONCURRENCY,
@@ -27,31 +35,13 @@ from pipeline.mirror.tag_moves import (
 )
 from pipeline.mirror.tag_statements import TagSigner
 from pipeline.model.image import Descriptor, Image
-from pipeline.model.manifests import Artifact, Manifest
+from pipeline.model.manifests import Manifest
 from pipeline.model.publication import MoveCause, Publication
 from pipeline.oci import signature_tag
-from pipeline.oci.artifacts import EMPTY_DESCRIPTOR
 from pipeline.progress import Progress, task
 
 _Input = TypeVar("_Input")
 _Result = TypeVar("_Result")
-
-
-class Attachments(Protocol):
-    """Interface to what is attached to one manifest or index: its signature and attestations."""
-
-    @property
-    def subject(self) -> Digest:
-        """The digest of the manifest or index."""
-
-    def signature(self, repository: Repository, present: Manifest | None) -> Artifact | None:
-        """Return the manifest for the signature's tag, with the `present` signatures there kept.
-
-        None: it is signed already.
-        """
-
-    def attestations(self, repository: Repository) -> tuple[Artifact, ...]:
-        """Return the attestations that the repository does not list yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +88,7 @@ def push(
     """
     pushing = _Push(repository)
     with task(progress, "publish", repository.url, total=_size(upload), unit="bytes") as running:
-        plans = pushing.plan(upload.attachments)
-        pushing.blobs(upload.images, upload.source, upload.elsewhere, plans, running.advance)
+        plans = pushing.blobs(upload.images, upload.source, upload.elsewhere, upload.attachments, running.advance)
         pushing.manifests(upload.images, upload.cleared.manifest)
         pushing.attachments(plans)
     if upload.read_back:
@@ -149,8 +138,7 @@ def push_image(
     pushing = _Push(repository)
     total = sum(layer.blob.size for layer in image.layers)
     with task(progress, "publish", repository.url, total=total, unit="bytes") as running:
-        plans = pushing.plan(attachments)
-        pushing.blobs((image,), source, elsewhere, plans, running.advance)
+        plans = pushing.blobs((image,), source, elsewhere, attachments, running.advance)
         pushing.manifests((image,), Manifest(image.manifest_descriptor.media_type, image.manifest_bytes))
         pushing.attachments(plans)
     if read_back:
@@ -169,9 +157,7 @@ def push_attachments(
     """
     pushing = _Push(repository)
     with task(progress, "publish", repository.url):
-        plans = pushing.plan(attachments)
-        pushing.blobs((), _no_layer, {}, plans, lambda _: None)
-        pushing.attachments(plans)
+        pushing.attachments(pushing.blobs((), _no_layer, {}, attachments, ignore_progress))
     if read_back:
         with task(progress, "check", repository.url):
             pushing.read_back(attachments)
@@ -184,19 +170,6 @@ def _size(upload: Upload) -> int:
 
 def _no_layer(digest: Digest) -> Path:
     raise AssertionError(f"attachments have no layer {digest}")
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """Attachments that one subject lacks: signature and attestations.
-
-    `signed`: the manifest under the signature's tag now.
-    """
-
-    attachments: Attachments
-    signed: Manifest | None
-    signature: Artifact | None
-    attestations: tuple[Artifact, ...]
 
 
 @dataclass(slots=True)
@@ -212,48 +185,46 @@ class _Push:
     _to_check: list[Descriptor] = field(default_factory=list)
     _documents: list[Manifest] = field(default_factory=list)
 
-    def plan(self, attachments: Sequence[Attachments]) -> tuple[_Plan, ...]:
-        """Sign what the repository lacks of the attachments."""
-
-        def plan(one: Attachments) -> _Plan:
-            signed = self.repository.manifest(signature_tag(one.subject))
-            return _Plan(one, signed, one.signature(self.repository, signed), one.attestations(self.repository))
-
-        return tuple(self._in_parallel(plan, attachments))
-
     def blobs(
         self,
         images: Sequence[Image],
         source: Callable[[Digest], Path],
         elsewhere: Mapping[Digest, tuple[str, ...]],
-        plans: Sequence[_Plan],
+        attachments: Sequence[Attachments],
         advance: Callable[[int], None],
-    ) -> None:
+    ) -> tuple[LackingAttachments, ...]:
         """Put layers, configs and the blobs of attachments, several at a time, each once.
 
-        Attachments that the repository lacks are its own, and new to it; only the empty config is shared.
+        Returns the attachments that the repository lacks. They are found and signed while layers are put.
         """
-        wanted: dict[Digest, tuple[Descriptor, bytes | Path, bool]] = {}
-        for image in images:
-            for layer in image.layers:
-                wanted[layer.blob.digest] = (layer.blob, source(layer.blob.digest), False)
-            wanted[image.config_descriptor.digest] = (image.config_descriptor, image.config_bytes, False)
-        for plan in plans:
-            for artifact in (*filter(None, [plan.signature]), *plan.attestations):
-                for descriptor, content in artifact.blobs:
-                    new = isinstance(content, bytes) and descriptor != EMPTY_DESCRIPTOR
-                    wanted.setdefault(descriptor.digest, (descriptor, content, new))
 
-        def send(one: tuple[Descriptor, bytes | Path, bool]) -> tuple[Descriptor, Arrival]:
-            descriptor, content, new = one
+        def send(descriptor: Descriptor, content: bytes | Path, new: bool) -> tuple[Descriptor, Arrival]:
             known = elsewhere.get(descriptor.digest, ())
             arrival = self.repository.put_blob(descriptor, content, elsewhere=known, new=new)
             advance(descriptor.size)
             return descriptor, arrival
 
         # The largest first, so that none is left over at the end.
-        for descriptor, arrival in self._in_parallel(send, sorted(wanted.values(), key=lambda one: -one[0].size)):
-            self._arrived(descriptor, arrival)
+        own = sorted(image_blobs(images, source).values(), key=lambda one: -one[0].size)
+        sending: list[Future[tuple[Descriptor, Arrival]]] = []
+        with ThreadPoolExecutor(PUBLISH_CONCURRENCY, "publish") as pool:
+            try:
+                planning = [pool.submit(self._plan, one) for one in attachments]
+                sending += [pool.submit(send, descriptor, content, False) for descriptor, content in own]
+                plans = tuple(one.result() for one in planning)
+                sending += [pool.submit(send, *one) for one in attachment_blobs(plans).values()]
+                for one in sending:
+                    self._arrived(*one.result())
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        return plans
+
+    def _plan(self, attachments: Attachments) -> LackingAttachments:
+        """Sign what the repository lacks of the attachments of one subject."""
+        signed = self.repository.manifest(signature_tag(attachments.subject))
+        signature = attachments.signature(self.repository, signed)
+        return LackingAttachments(attachments, signed, signature, attachments.attestations(self.repository))
 
     def manifests(self, images: Sequence[Image], top: Manifest) -> None:
         """Put manifests by digest, an index `top` after the manifests that it lists."""
@@ -264,14 +235,16 @@ class _Push:
             else:
                 self.present.append(manifest.digest)
 
-    def attachments(self, plans: Sequence[_Plan]) -> None:
+    def attachments(self, plans: Sequence[LackingAttachments]) -> None:
         """Put signatures under their tags, and attach the attestations of each manifest."""
-        for plan in plans:
-            self._sign(plan)
-            missing = [artifact.manifest for artifact in plan.attestations]
-            if missing:
-                self.repository.attach_all(missing)
-            for manifest in missing:
+        wanted = [plan for plan in plans if plan.attestations]
+        signing = [partial(self._sign, plan) for plan in plans]
+        attaching = [partial(self.repository.attach_all, artifact_manifests(plan.attestations)) for plan in wanted]
+        for signature in self._in_parallel(lambda do: do(), [*signing, *attaching]):
+            if signature is not None:
+                self._sent(signature)
+        for plan in wanted:
+            for manifest in artifact_manifests(plan.attestations):
                 self.attached.append((plan.attachments.subject, manifest.digest))
                 self._sent(manifest)
         self._keep_signatures(plans)
@@ -326,8 +299,8 @@ class _Push:
                     self.repository.attach(manifest)
         return missing
 
-    def _sign(self, plan: _Plan) -> None:
-        """Put a signature under its tag.
+    def _sign(self, plan: LackingAttachments) -> Manifest | None:
+        """Put a signature under its tag, and return the manifest that has it; None if it was there.
 
         Another publisher's that came there meanwhile is kept beside it.
         """
@@ -335,7 +308,7 @@ class _Push:
         present, artifact = plan.signed, plan.signature
         for _ in range(MOVE_ATTEMPTS):
             if artifact is None:
-                return
+                return None
             try:
                 self.repository.put_auxiliary(tag, artifact.manifest, present.digest if present else None)
             except TagConflict:
@@ -344,11 +317,10 @@ class _Push:
                 for descriptor, content in artifact.blobs if artifact else ():
                     self._arrived(descriptor, self.repository.put_blob(descriptor, content))
                 continue
-            self._sent(artifact.manifest)
-            return
+            return artifact.manifest
         raise self._signed_by_others(plan)
 
-    def _keep_signatures(self, plans: Sequence[_Plan]) -> None:
+    def _keep_signatures(self, plans: Sequence[LackingAttachments]) -> None:
         """Put signatures again that other publishers have overwritten.
 
         Only where a mirror cannot compare and swap.
@@ -363,16 +335,21 @@ class _Push:
                 if self.repository.resolve(tag) in sent:
                     continue
                 present = self.repository.manifest(tag)
-                again = _Plan(plan.attachments, present, plan.attachments.signature(self.repository, present), ())
+                again = LackingAttachments(
+                    plan.attachments, present, plan.attachments.signature(self.repository, present), ()
+                )
                 if again.signature is not None:
                     lost.append(again)
-            self.blobs((), _no_layer, {}, lost, lambda _: None)
             for plan in lost:
-                self._sign(plan)
+                for descriptor, content in plan.signature.blobs if plan.signature else ():
+                    self._arrived(descriptor, self.repository.put_blob(descriptor, content))
+                signature = self._sign(plan)
+                if signature is not None:
+                    self._sent(signature)
             signed = lost
         raise self._signed_by_others(signed[0])
 
-    def _signed_by_others(self, plan: _Plan) -> PublicationRefused:
+    def _signed_by_others(self, plan: LackingAttachments) -> PublicationRefused:
         return PublicationRefused(
             "tag-overtaken",
             f"other publishers keep signing {plan.attachments.subject} at the same time",

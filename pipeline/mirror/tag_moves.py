@@ -18,9 +18,9 @@ from pipeline.model.publication import Move, MoveCause
 
 _Result = TypeVar("_Result")
 
-PUBLISH_CONCURRENCY = 4
+PUBLISH_CONCURRENCY = 6
 """Blobs that are transferred, or tags that are signed, at the same time: enough to hide a registry's latency, few
-enough for its rate limits."""
+enough for its rate limits. skopeo and podman have as many."""
 
 MOVE_ATTEMPTS = 5
 """Attempts to move a tag that others move at the same time."""

@@ -7,6 +7,7 @@ evidence has the same bytes.
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 
 from pipeline.digest import Digest, canonical_json
 from pipeline.errors import VerificationError
@@ -97,6 +98,7 @@ def evidence_json(evidence: Evidence, schema: int = EVIDENCE_SCHEMA) -> bytes:
     return data
 
 
+@lru_cache(maxsize=2)  # the gate, what it tells of limits, and the attestation read the same bytes
 def read_evidence(data: bytes) -> Evidence:
     """Read what `evidence_json` wrote, in this release or another.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from pipeline.digest import Digest
 from pipeline.errors import UsageError, VerificationError
@@ -10,6 +11,7 @@ from pipeline.mirror.mirror_access import MirrorAccess
 from pipeline.mirror.policy import CurrentImage
 from pipeline.mirror.protocol import TAG, Repository, is_auxiliary
 from pipeline.mirror.published import MirroredImage, read_published
+from pipeline.mirror.tag_moves import PUBLISH_CONCURRENCY
 from pipeline.mirror.tag_statements import TagMemory, TagSigner
 from pipeline.model.rules import MirrorRules
 from pipeline.oci import SigningKey
@@ -48,8 +50,9 @@ def current_images(repository: Repository, tags: Sequence[str], wanted: Digest) 
     """
     known: dict[Digest, MirroredImage | None] = {}
     found = []
-    for tag in tags:
-        digest = repository.resolve(tag)
+    with ThreadPoolExecutor(PUBLISH_CONCURRENCY, "resolve") as pool:
+        targets = list(pool.map(repository.resolve, tags))
+    for tag, digest in zip(tags, targets, strict=True):
         if digest is None or digest == wanted:
             continue
         if digest not in known:

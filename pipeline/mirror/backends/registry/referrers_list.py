@@ -27,7 +27,7 @@ from pipeline.model.manifests import Manifest, Referrer
 from pipeline.oci import media_types
 from pipeline.transfer import RegistryResponse
 
-REGISTRY_CONCURRENCY = 4
+REGISTRY_CONCURRENCY = 6
 """Manifests that are put at the same time: enough to hide a registry's latency, few enough for its rate limits."""
 
 LISTING_ATTEMPTS = 60
