@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import field
-from functools import partial
 from pathlib import Path
 from typing import TypeVar, assert_never
 
@@ -238,11 +237,16 @@ class _Push:
     def attachments(self, plans: Sequence[LackingAttachments]) -> None:
         """Put signatures under their tags, and attach the attestations of each manifest."""
         wanted = [plan for plan in plans if plan.attestations]
-        signing = [partial(self._sign, plan) for plan in plans]
-        attaching = [partial(self.repository.attach_all, artifact_manifests(plan.attestations)) for plan in wanted]
-        for signature in self._in_parallel(lambda do: do(), [*signing, *attaching]):
-            if signature is not None:
-                self._sent(signature)
+        with ThreadPoolExecutor(PUBLISH_CONCURRENCY, "attach") as pool:
+            signing = [pool.submit(self._sign, plan) for plan in plans]
+            attaching = [
+                pool.submit(self.repository.attach_all, artifact_manifests(plan.attestations)) for plan in wanted
+            ]
+            for signature in [one.result() for one in signing]:
+                if signature is not None:
+                    self._sent(signature)
+            for one in attaching:
+                one.result()
         for plan in wanted:
             for manifest in artifact_manifests(plan.attestations):
                 self.attached.append((plan.attachments.subject, manifest.digest))
