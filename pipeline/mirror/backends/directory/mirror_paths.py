@@ -25,6 +25,8 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import MappingProxyType
@@ -62,6 +64,11 @@ from pipeline.oci.image_manifest import DOCUMENT_LIMIT
 
 _MEDIA_TYPES = MappingProxyType({kind: media_type for media_type, kind in MANIFEST_KINDS.items()})
 _FILE = re.compile(r"([0-9a-f]{64})\.([a-z-]+)")
+
+_moving: Counter[Path] = Counter()
+"""Folder of a repository → times that this process moves its tags."""
+
+_counting = threading.Lock()
 
 _ATTEMPTS = 5
 """Attempts to read a tag's manifest, which may be pruned while the tag moves on."""
@@ -182,9 +189,20 @@ class RepositoryPaths:
         with file_locked(self.folder / "_lock"):
             yield
 
-    def moving(self) -> contextlib.AbstractContextManager[None]:
-        """Hold the lock for moving and signing tags of this repository; `locked` is taken within it."""
-        return file_locked(self.folder / "_moves")
+    @contextlib.contextmanager
+    def moving(self) -> Iterator[None]:
+        """Hold the lock for moving and signing tags of this repository; `locked` is taken within it.
+
+        Tags are listed once, at the end: also those that a killed publisher moved and did not list.
+        """
+        with file_locked(self.folder / "_moves"):
+            _count_moving(self.folder, 1)
+            try:
+                yield
+            finally:
+                _count_moving(self.folder, -1)
+                with self.locked():
+                    self.list_tags()
 
     # --- manifests
 
@@ -231,16 +249,19 @@ class RepositoryPaths:
         if len(manifest.data) > DOCUMENT_LIMIT:
             raise VerificationError("document-too-large", f"{manifest.digest} has more than {DOCUMENT_LIMIT} bytes")
         self.require_complete(manifest)
-        self.write(manifest)
+        self.write(manifest, sync=False)
         return True
 
-    def write(self, manifest: Manifest) -> None:
-        """Write a manifest's file unless it is there intact; a corrupt one is moved to quarantine."""
+    def write(self, manifest: Manifest, *, sync: bool = True) -> None:
+        """Write a manifest's file unless it is there intact; a corrupt one is moved to quarantine.
+
+        Without `sync` the folder is synced by `move`, before a tag leads to the manifest.
+        """
         path = self.manifest_file(manifest.descriptor)
         if not self._holds(manifest):
             if os.path.lexists(path):
                 set_aside(self.place.root, path, stays=True)
-            replace_file(manifest.data, path, self.place.drafts)
+            replace_file(manifest.data, path, self.place.drafts, sync=sync)
 
     def _holds(self, manifest: Manifest) -> bool:
         """Return whether the manifest's file is here with exactly these bytes."""
@@ -305,7 +326,7 @@ class RepositoryPaths:
             sync_names(self.manifests)
             replace_symlink(destination, path, self.place.drafts, self.place.clock())
         if listing:
-            self.list_tags()
+            self._list_changed_tags()
 
     def drop(self, *tags: str) -> None:
         """Remove tags, and then list those that are left."""
@@ -313,6 +334,11 @@ class RepositoryPaths:
             (self.tags / tag).unlink(missing_ok=True)
         if tags:
             sync_names(self.tags)
+            self._list_changed_tags()
+
+    def _list_changed_tags(self) -> None:
+        """List the tags now, or at the end of `moving` in this process."""
+        if not _moving[self.folder]:
             self.list_tags()
 
     def list_tags(self) -> None:
@@ -342,7 +368,7 @@ class RepositoryPaths:
         known = {one.descriptor.digest for one in listed}
         added = [referrer_of(one) for one in manifests if one.digest not in known]
         if not added:
-            self.list_tags()
+            self._list_changed_tags()
             return False
         self._point_referrers(subject, (*listed, *added))
         return True
@@ -361,8 +387,15 @@ class RepositoryPaths:
 
     def _point_referrers(self, subject: Digest, listed: tuple[Referrer, ...]) -> None:
         index = referrers_index(listed)
-        self.write(index)
+        self.write(index, sync=False)
         self.move(fallback_tag(subject), index.descriptor)
+
+
+def _count_moving(folder: Path, change: int) -> None:
+    with _counting:
+        _moving[folder] += change
+        if not _moving[folder]:
+            del _moving[folder]
 
 
 def parse_manifest_path(path: Path) -> tuple[Digest, str] | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.mirror.backends.directory import mirror_paths
 from pipeline.mirror.backends.directory.directory_mirror import open_directory
 from pipeline.mirror.backends.directory.directory_prune import prune_directory
 from pipeline.mirror.protocol import is_auxiliary
@@ -49,6 +50,32 @@ def test_nothing_stands_in_the_list_of_tags_but_what_is_pulled_and_one_list_for_
         app = opened_registry.repository("app")
         maker.publish(app, maker.image("1.0", "app"))
         assert all(not is_auxiliary(tag) or tag.endswith(".sig") for tag in app.tags())
+
+
+def test_a_publication_lists_tags_that_a_killed_one_moved_and_did_not_list(mirror: Path, maker: ImagePublisher) -> None:
+    """By whoever touches that tag next, also where it points there already."""
+    listed = mirror / "repositories" / "small" / "_tags.json"
+    whole = listed.read_bytes()
+    listed.write_bytes(whole.replace(b'"latest",', b""))
+    assert listed.read_bytes() != whole
+    maker.publish(opened(mirror, maker), maker.image("1.1"), tags=("1.1", "latest"))
+    assert listed.read_bytes() == whole
+
+
+def test_a_publication_writes_the_list_of_tags_once_for_all_that_move(
+    mirror: Path, maker: ImagePublisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+    replace_file = mirror_paths.replace_file
+
+    def replacing(data: bytes, target: Path, drafts: Path, *, sync: bool = True) -> None:
+        written.append(target.name)
+        replace_file(data, target, drafts, sync=sync)
+
+    monkeypatch.setattr(mirror_paths, "replace_file", replacing)
+    maker.publish(opened(mirror, maker), maker.image("1.2"), tags=("1.2.0", "1.2", "1", "latest"))
+    # The signature, the attestations, the immutable tag, and four tags with their statements.
+    assert written.count("_tags.json") == 4
 
 
 def test_publishing_and_promoting_the_same_again_touches_nothing(mirror: Path, maker: ImagePublisher) -> None:
