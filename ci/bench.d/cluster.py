@@ -85,7 +85,7 @@ class Catalogue:
                 under_way += 1
             ended = executor.next_result()
             under_way -= 1
-            assert not ended.lost, ended.lost
+            assert ended is not None and not ended.lost, ended
             workers.add(ended.worker)
         took = time.monotonic() - began
         executor.close()

@@ -51,7 +51,9 @@ QuietOption = Annotated[
     bool, typer.Option("--quiet", "-q", help="Show no progress, as `--progress none`."), Default(False)
 ]
 TimingsOption = Annotated[
-    bool, typer.Option("--timings", help="Show at the end where the time went: wall clock, CPU, bytes."), Default(False)
+    bool,
+    typer.Option("--timings", help="Show at the end where the time went: wall clock, CPU, bytes, critical path."),
+    Default(False),
 ]
 TraceOption = Annotated[
     Path | None,

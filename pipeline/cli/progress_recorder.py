@@ -16,6 +16,7 @@ from pathlib import Path
 
 from pipeline.cli.messages import print_lines
 from pipeline.cli.progress_display import bytes_text, close
+from pipeline.critical_path import Interval, critical_path
 from pipeline.errors import UsageError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.progress import Progress, Task
@@ -23,6 +24,8 @@ from pipeline.urls import redact_urls
 
 REST = "rest"
 """The stage of the time in which no task is under way: start-up, reading documents, writing reports."""
+PATH_SLACK = 0.01
+"""Seconds by which a task may begin before the one ended that it waited for: its thread was faster to say so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +111,25 @@ def timing_lines(times: Sequence[StageTime], total: float) -> Iterator[str]:
     yield f"{'all':>10}  {total:7.2f}s  {cpu:7.2f}s  {waiting:7.2f}s"
 
 
+def task_path_lines(tasks: Sequence[RecordedTask], began: Instant) -> Iterator[str]:
+    """Format the chain of tasks that decided how long the command took.
+
+    Before each stands how long nothing of the chain was under way.
+    """
+    names = {f"{number}": one for number, one in enumerate(tasks)}
+    path = critical_path([Interval(name, one.began.wall, one.ended.wall) for name, one in names.items()], PATH_SLACK)
+    if not path:
+        return
+    yield "critical path:"
+    free = began.wall
+    for step in path:
+        one = names[step.name]
+        yield (
+            f"{one.stage:>10}  {step.ended - step.began:7.2f}s  after {max(0.0, step.began - free):.2f}s  {one.label}"
+        )
+        free = step.ended
+
+
 def trace_events(tasks: Sequence[RecordedTask], began: Instant) -> list[dict[str, object]]:
     """Return complete events (`"ph": "X"`), in the order in which the tasks began."""
     return [
@@ -189,7 +211,8 @@ class ProgressRecorder:
         ended = self._clock()
         if self._timings:
             times = stage_times(self._tasks, self._began, ended)
-            print_lines("", *timing_lines(times, ended.wall - self._began.wall))
+            path = task_path_lines(self._tasks, self._began)
+            print_lines("", *timing_lines(times, ended.wall - self._began.wall), *path)
         if self._trace is not None:
             document = {"traceEvents": trace_events(self._tasks, self._began), "displayTimeUnit": "ms"}
             try:

@@ -62,7 +62,8 @@ class Failure:
 class ProductRun:
     """The outcome of one run for a product, and nothing that outlives the run.
 
-    `why` says in words why it was built or not. `steps` are (name, duration) in order. `uploaded` bytes were sent,
+    `why` says in words why it was built or not. `steps` are (stage, milliseconds in which it was under way) in
+    the order in which they began; stages may overlap. `uploaded` bytes were sent,
     `moved` are the tags that were moved. `worker` is where it was made, "" on this machine.
     """
 

@@ -43,6 +43,7 @@ from pipeline.nightly.member_tasks import MemberTasks, task_product
 from pipeline.nightly.night_planner import Planner
 from pipeline.nightly.no_change import RUN_BYTES
 from pipeline.nightly.product_job import run_job
+from pipeline.nightly.product_order import order_by_longest_path
 from pipeline.nightly.renewal import renew_tags
 from pipeline.nightly.security_fixes import read_bulletins, with_security_fixes
 from pipeline.prepare import BuildEnvironment
@@ -213,7 +214,7 @@ class _CatalogueRun:
 
     def run(self) -> tuple[Product, ...]:
         """Decide on and run all products; return them in the catalogue's order."""
-        waiting = list(self.catalogue.entries)
+        waiting = order_by_longest_path(self.catalogue, self._times())
         ready: list[Job] = []
         try:
             while waiting or ready or self._jobs:
@@ -224,11 +225,18 @@ class _CatalogueRun:
                     ready += [job] if job else []
                 self._start(ready)
                 if entry is None and self._jobs:
-                    self._take(self._opened_executor().next_result())
+                    ended = self._opened_executor().next_result()
+                    if ended is not None:
+                        self._take(ended)
         finally:
             if self._executor is not None:
                 self._executor.close()
         return tuple(self._done[entry.name] for entry in self.catalogue.entries)
+
+    def _times(self) -> dict[str, int]:
+        """Return the milliseconds that products took when they were built last."""
+        known = ((entry.name, self.planner.previous.get(entry.name)) for entry in self.catalogue.entries)
+        return {name: one.published.build_took for name, one in known if one is not None and one.published.build_took}
 
     def remember(self, products: Sequence[Product]) -> None:
         """Remember the final records of products in the store."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from pipeline.escaping import strip_invisible
 from pipeline.model.night_record import NightlyRun, Outcome, Product
+from pipeline.site.night_path import path_lines
 from pipeline.site.product_status import (
     OUTCOME_ORDER,
     STAGE_TEXTS,
@@ -68,6 +69,10 @@ def _blocks(night: NightlyRun) -> Iterator[str]:
         "| Product | Platform | Outcome | Why | Version | Size | Took | Missing fixes |\n"
         "|---|---|---|---|---|---:|---:|---|\n" + "".join(_row(product, night.ended) for product in products)
     )
+    path = list(path_lines(night))
+    if path:
+        yield f"### {_plain(path[0].capitalize().removesuffix(':'))}\n"
+        yield "".join(f"- {_plain(line.strip())}\n" for line in path[1:])
 
 
 def _row(product: Product, now: int) -> str:

@@ -14,6 +14,7 @@ from pipeline.model.night_record import (
 )
 from pipeline.model.published_image import MissingFix
 from pipeline.site.day_strip import STRIP_HEIGHT, day_strip
+from pipeline.site.night_path import SLACK, concurrency, night_path
 from pipeline.site.page_paths import path_to_root, product_folder
 from pipeline.site.product_status import (
     OUTCOME_ORDER,
@@ -131,6 +132,9 @@ def night_values(night: NightlyRun, nights: Sequence[NightSummary], name: str) -
         "fixes": fixes[:FIXES_SHOWN],
         "fixes_left": max(0, len(fixes) - FIXES_SHOWN),
         "bars": _bars(rows, night),
+        "path": night_path(night),
+        "path_slack": SLACK,
+        "concurrency": concurrency(night.products, night.ended - night.began),
         "axis": (
             ("0", "start", clock_text(night.began)),
             ("50%", "middle", clock_text((night.began + night.ended) // 2)),

@@ -29,7 +29,7 @@ from pipeline.nightly.exit_status import with_exit_code
 from pipeline.nightly.no_change import ResolveTag, repeat_unchanged, request_digest
 from pipeline.nightly.output_sweep import sweep_output
 from pipeline.nightly.renewal_due import products_due
-from pipeline.site import junit_xml, refuse_newer_site, summary_markdown, write_site
+from pipeline.site import junit_xml, path_lines, refuse_newer_site, summary_markdown, write_site
 from pipeline.transfer import Network, fetch_document
 
 if TYPE_CHECKING:
@@ -114,7 +114,10 @@ def nightly_command(
         bool, typer.Option("--write-locks", help="Write the new locks beside the recipes of published products.")
     ] = False,
     jobs: Annotated[
-        int | None, typer.Option("--jobs", min=1, help="Products at a time (default: one for each processor).")
+        int | None,
+        typer.Option(
+            "--jobs", min=1, help="Products at a time (default: one for each processor, more while images are tested)."
+        ),
     ] = None,
     scheduler: Annotated[
         str | None,
@@ -309,6 +312,7 @@ def _night_lines(night: NightlyRun) -> list[str]:
     lines = [_product_line(product) for product in night.products]
     lines += [f"overdue   {text}" for text in night.exceeded]
     lines += [f"set aside {one.worker}: {one.why}" for one in night.set_aside]
+    lines += path_lines(night)
     return [*lines, f"{len(night.products)} products in {took:.1f} s: {counts}; {bytes_text(sent)} uploaded"]
 
 

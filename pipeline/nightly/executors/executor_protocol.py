@@ -94,7 +94,10 @@ class Executor(Protocol):
 
     @property
     def size(self) -> int:
-        """The number of tasks that should be submitted at a time."""
+        """The number of tasks that should be submitted at a time.
+
+        It may change with what running tasks do.
+        """
 
     def start(self, name: str, function: TaskFunction, work: object, requirements: Requirements) -> None:
         """Submit a task and return at once. `name` is unique among running tasks."""
@@ -107,8 +110,8 @@ class Executor(Protocol):
     def set_aside(self) -> tuple[ExcludedWorker, ...]:
         """The workers that get no more tasks, and why."""
 
-    def next_result(self) -> TaskResult:
-        """Wait until a task ends, and return it.
+    def next_result(self) -> TaskResult | None:
+        """Wait until a task ends, and return it; or None if meanwhile `size` has grown.
 
         A task whose worker was lost, or failed it for what its machine lacks, may have been tried on another meanwhile.
         """

@@ -17,13 +17,14 @@ def open_executor(
 ) -> Executor:
     """Return the executor for the cluster at `scheduler`, or without one for this machine.
 
-    This machine runs `jobs` tasks at a time (None: one for each processor that this process may use).
+    This machine runs `jobs` tasks at a time. None: one for each processor that this process may use, and as many more
+    as wait for containers that they test.
     `plain_scheduler` allows a cluster that is reached unencrypted.
 
     Raises EnvironmentLacking, UsageError for a cluster that cannot be joined.
     """
     if scheduler is None:
-        return ProcessExecutor(progress, jobs or len(os.sched_getaffinity(0)))
+        return ProcessExecutor(progress, jobs or len(os.sched_getaffinity(0)), overlap=jobs is None)
     # Here and not above: a plain installation lacks what it needs.
     from pipeline.nightly.executors.dask.dask_executor import DaskExecutor
 

@@ -17,8 +17,11 @@ from pipeline.errors import EnvironmentLacking
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.night_record import ExcludedWorker
 from pipeline.nightly.executors.executor_protocol import MachineFault, Requirements, TaskFunction, TaskResult
-from pipeline.nightly.executors.progress_ipc import ProgressEvent, ProgressReceiver, ProgressSender
+from pipeline.nightly.executors.progress_ipc import EventKind, ProgressEvent, ProgressReceiver, ProgressSender
 from pipeline.progress import Progress
+
+WAITING_STAGE = "smoke"
+"""The stage of a build in which it mostly waits for containers."""
 
 
 @dataclass(slots=True)
@@ -26,17 +29,29 @@ class _RunningTask:
     process: BaseProcess
     pipe: Connection
     receiver: ProgressReceiver
+    testing: set[int] = field(default_factory=set)
+    """Numbers of its progress tasks in which a container is tested."""
+
+    def receive(self, event: ProgressEvent) -> None:
+        """Report an event, and note whether the task waits for a container now."""
+        if event.kind is EventKind.START and event.stage == WAITING_STAGE:
+            self.testing.add(event.number)
+        elif event.kind is EventKind.FINISH:
+            self.testing.discard(event.number)
+        self.receiver.receive(event)
 
 
 @dataclass(slots=True)
 class ProcessExecutor:
     """The `Executor` of processes of this machine.
 
-    Each task has a process of its own, so that one that is killed costs its task only.
+    Each task has a process of its own, so that one that is killed costs its task only. With `overlap`, a task that
+    tests a container leaves its place to another meanwhile: testing is mostly waiting.
     """
 
     progress: Progress
     jobs: int
+    overlap: bool = False
     _context: ForkServerContext = field(default_factory=lambda: multiprocessing.get_context("forkserver"))
     _running: dict[str, _RunningTask] = field(default_factory=dict)
 
@@ -46,8 +61,9 @@ class ProcessExecutor:
 
     @property
     def size(self) -> int:
-        """See `Executor`."""
-        return self.jobs
+        """See `Executor`. At most twice `jobs`."""
+        testing = sum(bool(running.testing) for running in self._running.values())
+        return self.jobs + (min(self.jobs, testing) if self.overlap else 0)
 
     @property
     def several_machines(self) -> bool:
@@ -78,15 +94,18 @@ class ProcessExecutor:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self._running[name] = _RunningTask(process, mine, ProgressReceiver(self.progress, name))
 
-    def next_result(self) -> TaskResult:
+    def next_result(self) -> TaskResult | None:
         """See `Executor`."""
-        while True:
+        size = self.size
+        while self.size <= size:
+            size = self.size
             ready = wait([running.pipe for running in self._running.values()])
             for name, running in list(self._running.items()):
                 if running.pipe in ready:
                     ended = self._receive(name, running)
                     if ended is not None:
                         return ended
+        return None
 
     def _receive(self, name: str, running: _RunningTask) -> TaskResult | None:
         unread = ""
@@ -98,7 +117,7 @@ class ProcessExecutor:
             said, unread = None, f"what its process sent cannot be read: {type(error).__name__}: {error}"
             running.process.terminate()
         if isinstance(said, ProgressEvent):
-            running.receiver.receive(said)
+            running.receive(said)
             return None
         running.receiver.end()
         running.process.join()

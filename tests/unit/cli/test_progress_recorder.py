@@ -15,6 +15,7 @@ from pipeline.cli.progress_recorder import (
     RecordedTask,
     require_writable,
     stage_times,
+    task_path_lines,
     timing_lines,
 )
 from pipeline.errors import UsageError
@@ -55,6 +56,22 @@ def test_a_command_without_tasks_has_only_the_rest() -> None:
     (rest,) = stage_times([], Instant(1.0, 1.0), Instant(3.0, 2.0))
     assert (rest.stage, rest.wall, rest.cpu, rest.tasks) == (REST, 2.0, 1.0, 0)
     assert list(timing_lines([rest], 2.0))[-1].split() == ["all", "2.00s", "1.00s", "1.00s"]
+
+
+def test_the_critical_path_is_the_chain_that_ends_last() -> None:
+    """With the time before each in which nothing of the chain was done, and no task that ran beside it."""
+    tasks = [
+        recorded("fetch", (0.5, 0.0), (2.0, 1.0)),
+        recorded("verify", (0.5, 0.0), (1.0, 0.5)),
+        recorded("layer", (2.25, 1.0), (4.0, 2.0)),
+    ]
+    lines = [line.split() for line in task_path_lines(tasks, Instant(0.0, 0.0))]
+    assert [line[:4] for line in lines] == [
+        ["critical", "path:"],
+        ["fetch", "1.50s", "after", "0.50s"],
+        ["layer", "1.75s", "after", "0.25s"],
+    ]
+    assert list(task_path_lines([], Instant(0.0, 0.0))) == []
 
 
 def test_a_trace_has_each_task_with_its_times_in_microseconds(tmp_path: Path) -> None:

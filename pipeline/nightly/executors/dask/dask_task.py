@@ -58,6 +58,7 @@ def run_dask_task(task: DaskTask) -> bytes:
     executor.start(task.name, run_payload, PlacedPayload(settings, task.payload), task.requirements)
     with reporter.until_ended(executor):
         ended = executor.next_result()
+    assert ended is not None, "an executor without overlap keeps its size"
     if reporter.unwanted:
         raise distributed.Reschedule
     return result_bytes(replace(ended, worker=settings.worker))

@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.nightly.executors.executor_protocol import Requirements, TaskFunction, TaskResult
 from pipeline.nightly.executors.process_executor import ProcessExecutor
+from pipeline.nightly.executors.progress_ipc import EventKind, ProgressEvent
 from pipeline.progress import QUIET
 from tests.support import interrupted_task, unruly_tasks
 
@@ -24,7 +25,9 @@ def executor() -> Iterator[ProcessExecutor]:
 
 def result_of(executor: ProcessExecutor, task: TaskFunction) -> TaskResult:
     executor.start("one", task, "alive", ANY)
-    return executor.next_result()
+    ended = executor.next_result()
+    assert ended is not None
+    return ended
 
 
 def test_the_terminals_ctrl_c_is_for_the_process_that_gave_the_task(executor: ProcessExecutor) -> None:
@@ -62,3 +65,53 @@ def test_a_task_that_cannot_be_sent_leaves_no_pipe_open(
     with pytest.raises(AttributeError, match="local object"):
         executor.start("one", lambda work, progress: work, "alive", ANY)
     assert [end.closed for end in opened] == [True, True]
+
+
+def _testing(executor: ProcessExecutor, name: str, *events: ProgressEvent) -> None:
+    for event in events:
+        executor._running[name].receive(event)
+
+
+@pytest.mark.parametrize(("overlap", "sizes"), [(True, [2, 3, 3, 2]), (False, [2, 2, 2, 2])])
+def test_a_task_that_tests_a_container_leaves_its_place(overlap: bool, sizes: list[int]) -> None:
+    """Until its test ends; what else it does meanwhile does not count twice."""
+    executor = ProcessExecutor(QUIET, 2, overlap=overlap)
+    try:
+        executor.start("one", interrupted_task.survive, "alive", ANY)
+        found = [executor.size]
+        _testing(
+            executor, "one", ProgressEvent(EventKind.START, 1, "layer"), ProgressEvent(EventKind.START, 2, "smoke")
+        )
+        found.append(executor.size)
+        _testing(executor, "one", ProgressEvent(EventKind.START, 3, "smoke"), ProgressEvent(EventKind.FINISH, 3))
+        found.append(executor.size)
+        _testing(executor, "one", ProgressEvent(EventKind.FINISH, 2))
+        found.append(executor.size)
+        assert found == sizes
+    finally:
+        executor.close()
+
+
+def test_no_more_than_twice_as_many_tasks_are_started() -> None:
+    """Each has memory of its own, however long tests wait."""
+    executor = ProcessExecutor(QUIET, 1, overlap=True)
+    try:
+        for name in ("one", "two"):
+            executor.start(name, interrupted_task.survive, "alive", ANY)
+            _testing(executor, name, ProgressEvent(EventKind.START, 1, "smoke"))
+        assert executor.size == 2
+    finally:
+        executor.close()
+
+
+def test_a_place_that_became_free_is_told_before_a_result() -> None:
+    """So that the next task can be started while the container is tested."""
+    executor = ProcessExecutor(QUIET, 1, overlap=True)
+    try:
+        executor.start("one", unruly_tasks.wait_for_a_container, "tested", ANY)
+        assert executor.next_result() is None
+        assert executor.size == 2
+        assert executor.next_result() == TaskResult("one", "tested")
+        assert executor.size == 1
+    finally:
+        executor.close()

@@ -1,0 +1,182 @@
+"""Write the figures and plots of docs/performance.md from a run's results; see ci/bench.
+
+What stands between `<!-- measured: NAME -->` and `<!-- end -->` is written anew, the rest is left alone.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import results
+import svg
+from results import Results, number, spread, verdict, with_unit
+from turns import RATIO, ROOT, BenchFailed, Row, straight
+
+DOCUMENT = ROOT / "docs" / "performance.md"
+PLOTS = ROOT / "docs" / "performance"
+COMPARED = {
+    "cold-gzip": "cold build",
+    "cold-zstd": "cold build",
+    "unchanged": "nothing changed",
+    "publish": "registry, fresh",
+    "solve": "cold",
+}
+"""Sections whose seconds are drawn side by side, and what of each."""
+WHERE = "stage of a cold build"
+_PART = re.compile(r"(<!-- measured: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def table(found: Results) -> str:
+    """All rows as a table of Markdown."""
+    lines = ["| what | median | least … greatest | goal | |", "|---|---|---|---|---|"]
+    for row in found.rows():
+        figure = row.figure
+        shown = with_unit(figure.median, figure.unit) + (" times" if figure.unit == RATIO else "")
+        lines.append(f"| {row.name} | {shown} | {spread(figure)} | {row.goal or ''} | {verdict(row)} |")
+    lines += [f"| {one.title} | not measured: {_last_line(one.failed)} | | | |" for one in found.sections if one.failed]
+    return "\n".join(lines)
+
+
+def machine(found: Results) -> str:
+    """Where it was measured, in one sentence."""
+    said = ", ".join(f"{name} {value}" for name, value in found.machine.items())
+    return f"Measured in {found.turns} turns: {said}."
+
+
+def remarks(found: Results) -> str:
+    """What is to be known of peers, as a list."""
+    return "\n".join(f"- {remark}" for section in found.sections for remark in section.remarks)
+
+
+def figures(found: Results) -> str:
+    """All that was measured, one table for each section."""
+    lines = []
+    for section in found.sections:
+        if not section.figures:
+            continue
+        lines += [
+            f"**{section.title}** ({section.took:.0f} s in all)",
+            "",
+            "| what | who | median | least … greatest |",
+        ]
+        lines.append("|---|---|---|---|")
+        for what, by_whom in section.figures.items():
+            for who, figure in by_whom.items():
+                lines.append(f"| {what} | {who} | {with_unit(figure.median, figure.unit)} | {spread(figure)} |")
+        lines.append("")
+    return "\n".join(lines).rstrip()
+
+
+def curves(found: Results) -> str:
+    """The plots of growth, and what each line says."""
+    lines = []
+    for section in found.sections:
+        for curve in section.curves:
+            fit, unit = straight(curve.points), curve.unit
+            lines += [
+                f"![{curve.name}, in {curve.along}](performance/{_file_name('growth', curve.name)})",
+                "",
+                f"{curve.name}: {number(fit.start, unit)} {unit}, and {fit.slope:.3g} {unit} for each "
+                f"of {curve.along}; no point is farther from the line than {fit.off:.0%} of the greatest.",
+                "",
+            ]
+    return "\n".join(lines).rstrip()
+
+
+def plots(found: Results) -> dict[str, str]:
+    """All plots: file name → SVG."""
+    reached = [_reached(row) for row in found.rows() if row.goal is not None]
+    drawn = {"goals.svg": svg.goals("Each row against its goal: to the right is better", reached)} if reached else {}
+    for section in found.sections:
+        what = COMPARED.get(section.name)
+        if what in section.figures:
+            shown = [
+                svg.Bar(
+                    who,
+                    one.median,
+                    one.least,
+                    one.greatest,
+                    with_unit(one.median, one.unit),
+                    who.startswith("relbuild"),
+                )
+                for who, one in section.figures[what].items()
+            ]
+            drawn[_file_name("seconds", section.name)] = svg.bars(f"{section.title}: seconds", shown)
+        if WHERE in section.figures:
+            stages = [
+                svg.Bar(stage, one.median, one.least, one.greatest, with_unit(one.median, one.unit))
+                for stage, one in section.figures[WHERE].items()
+            ]
+            drawn["where.svg"] = svg.bars(
+                "Where a cold build's time goes: seconds in which a stage is under way", stages
+            )
+        for curve in section.curves:
+            drawn[_file_name("growth", curve.name)] = svg.growth(curve.name, curve.along, curve.unit, curve.points)
+    return drawn
+
+
+def _reached(row: Row) -> svg.Reached:
+    assert row.goal is not None
+    bound, figure = row.goal.bound, row.figure
+    text = f"{with_unit(figure.median, figure.unit)} ({row.goal})"
+    values = [max(1e-9, value) for value in (figure.median, figure.least, figure.greatest)]
+    median, *ends = (value / bound if row.goal.at_least else bound / value for value in values)
+    return svg.Reached(row.name, median, min(ends), max(ends), text)
+
+
+def _file_name(kind: str, name: str) -> str:
+    return f"{kind}-{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')}.svg"
+
+
+def _last_line(text: str) -> str:
+    return text.strip().splitlines()[-1].replace("|", "\\|")
+
+
+def pictures(found: Results) -> str:
+    """The plots that are no curves, as images."""
+    names = [name for name in plots(found) if not name.startswith("growth-")]
+    return "\n".join(f"![{name.removesuffix('.svg')}](performance/{name})" for name in names)
+
+
+def written(text: str, parts: Mapping[str, str]) -> str:
+    """Return the document with its measured parts written anew. Raises BenchFailed if it has others."""
+    named = [found[2] for found in _PART.finditer(text)]
+    if sorted(named) != sorted(parts):
+        raise BenchFailed(f"the document has the parts {', '.join(named) or '(none)'}, not {', '.join(parts)}")
+    return _PART.sub(lambda found: f"{found[1]}\n{parts[found[2]]}\n\n{found[3]}", text)
+
+
+def parts(found: Results) -> dict[str, str]:
+    """Return all measured parts of the document."""
+    return {
+        "machine": machine(found),
+        "table": table(found),
+        "pictures": pictures(found),
+        "curves": curves(found),
+        "remarks": remarks(found),
+        "figures": figures(found),
+    }
+
+
+def main() -> None:
+    """Write the document and its plots."""
+    if len(sys.argv) != 2:
+        sys.exit("usage: ci/bench document FILE (which `ci/bench all --json FILE` wrote)")
+    found = results.read(Path(sys.argv[1]))
+    DOCUMENT.write_text(written(DOCUMENT.read_text(encoding="utf-8"), parts(found)), encoding="utf-8")
+    PLOTS.mkdir(exist_ok=True)
+    for old in PLOTS.glob("*.svg"):
+        old.unlink()
+    for name, text in plots(found).items():
+        (PLOTS / name).write_text(text, encoding="utf-8")
+    print(f"wrote {DOCUMENT.relative_to(ROOT)} and {len(plots(found))} plots")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except BenchFailed as error:
+        sys.exit(f"ci/bench: {error}")
