@@ -15,7 +15,7 @@ from pathlib import Path
 
 import results
 from results import Results, SectionResult
-from turns import ROOT, BenchFailed, Section, Session, run
+from turns import ROOT, BenchFailed, Section, Session, adopt_orphans, run
 
 HERE = Path(__file__).parent
 
@@ -98,6 +98,7 @@ def main() -> int:
     chosen = [section for name, section in known.items() if not options.sections or name in options.sections]
     if any(section.mirror for section in chosen):
         run(ROOT / "ci" / "mirror", "--quiet")
+    adopt_orphans()
     base = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else None
     load, began = os.getloadavg()[0], time.monotonic()
     settings = {"product": options.product} if options.product else {}

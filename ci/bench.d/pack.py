@@ -1,6 +1,7 @@
 """Packs a product's package layers in a store that has its packages and nothing more, and says what that took.
 
-A child process of `ci/bench all layers`: RECIPE STORE COMPRESSION prepare|pack.
+A child process of `ci/bench all layers`: RECIPE STORE COMPRESSION prepare|pack|unpack. `pack` makes the blobs alone;
+`unpack` also the trees that scriptlets and tests see, and reads the blobs back, as a build does.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from pathlib import Path
 from turns import used
 
 from pipeline.build.build_image import lock
-from pipeline.build.build_stages import compose_layers, pack_layers
+from pipeline.build.build_stages import compose_layers, confirm_layers
 from pipeline.compression import Compression
+from pipeline.layers import build_layers
 from pipeline.prepare import BuildEnvironment, BuildOptions
 from pipeline.progress import QUIET
 from pipeline.store import Store
@@ -23,21 +25,30 @@ from pipeline.store import Store
 
 def main() -> None:
     """Lock, compose, and pack if that is asked for."""
+    what = sys.argv[4]
     recipe, store, compression = Path(sys.argv[1]), Path(sys.argv[2]), Compression(sys.argv[3])
     build_env = BuildEnvironment(Store.open(store), QUIET, dict(os.environ), time.time)
     options = BuildOptions(recipe, recipe.parent / "repositories.yaml", compression=compression, smoke=False)
     composition = compose_layers(lock(options, build_env))
-    if sys.argv[4] == "prepare":
+    if what == "prepare":
         return
     processor, began = used(), time.monotonic()
-    layers = [made.layer for made in pack_layers(composition, options, build_env)]
+    built = build_layers(
+        composition.layers,
+        store=build_env.store,
+        compression=compression,
+        unpack=what == "unpack",
+        progress=build_env.progress,
+    )
+    if what == "unpack":
+        confirm_layers(built)
     took, processor = time.monotonic() - began, used() - processor
     print(
         json.dumps(
             {
                 "took": took,
                 "cpu": processor,
-                "blobs": [str(build_env.store.blob(layer.blob.digest)) for layer in layers],
+                "blobs": [str(build_env.store.blob(layer.blob.digest)) for layer in (made.layer for made in built)],
             }
         )
     )

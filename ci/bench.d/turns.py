@@ -8,6 +8,7 @@ spread.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
 import statistics
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +25,9 @@ MIRROR = Path(
     os.environ.get("RELBUILD_MIRROR")
     or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "relbuild" / "mirror"
 )
+ORPHAN_SECONDS = 5.0
+"""That a process gets to end after the command that started it has ended."""
+_PR_SET_CHILD_SUBREAPER = 36
 SAID = 1000
 """Characters of a failed command's output that are shown."""
 SHOWN = 5
@@ -112,10 +117,10 @@ class Session:
     curves: list[Curve] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
-    def turns(self) -> Iterator[int]:
+    def turns(self, *, warm_up: bool = True) -> Iterator[int]:
         """Yield 0 for a turn that warms up, whose figures are dropped, and then each turn that counts."""
-        for turn in range(self.count + 1):
-            if turn == 1:
+        for turn in range(0 if warm_up else 1, self.count + 1):
+            if turn == 1 and warm_up:
                 self.figures.clear()
             print(f"    turn {turn} of {self.count}", file=sys.stderr)
             yield turn
@@ -128,9 +133,11 @@ class Session:
 
     def take(self, who: str, what: str, act: Callable[[], object]) -> float:
         """Do it; note the seconds that it took, and the processor's that it and its ended children had."""
+        before = children()
         processor, began = used(), time.monotonic()
         act()
         took = time.monotonic() - began
+        _reap(children() - before)
         self.record(who, f"{what}, CPU", used() - processor, CPU_SECONDS)
         return self.record(who, what, took)
 
@@ -176,6 +183,27 @@ def used() -> float:
     """Return the seconds of processor that this process and its ended children have had."""
     found = (resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN))
     return sum(one.ru_utime + one.ru_stime for one in found)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of what commands leave behind when they end, whose processor time counts too (prctl(2))."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def children() -> frozenset[int]:
+    """Return the processes whose parent this is."""
+    return frozenset(
+        int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()
+    )
+
+
+def _reap(orphans: frozenset[int]) -> None:
+    """Wait for what was left behind, so that it is counted; not for long."""
+    deadline = time.monotonic() + ORPHAN_SECONDS
+    for pid in orphans:
+        with suppress(ChildProcessError):
+            while os.waitpid(pid, os.WNOHANG)[0] == 0 and time.monotonic() < deadline:
+                time.sleep(0.01)
 
 
 def quotients(over: Sequence[float], under: Sequence[float]) -> tuple[float, ...]:
