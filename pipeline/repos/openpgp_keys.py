@@ -7,8 +7,9 @@ certificate in a block of its own, without its expired or revoked keys. Which th
 
 from __future__ import annotations
 
-import tempfile
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from pipeline.beneath import Folder, read_file
@@ -33,7 +34,6 @@ from pipeline.openpgp_packets import (
     read_signature,
     split_certificates,
 )
-from pipeline.process import run
 from pipeline.progress import QUIET, Progress
 from pipeline.repos.document_fetcher import DocumentFetcher
 from pipeline.repos.repository_access import key_network
@@ -274,6 +274,9 @@ def _judged(repository: str, certificates: Sequence[_Certificate]) -> tuple[Repo
     return tuple(keys)
 
 
+_VERDICTS_KEPT = 60.0
+"""Seconds for which gpg's verdicts on the same keys are not asked for again: a key may expire meanwhile."""
+
 _Verdicts = dict[str, tuple[str, int]]
 """Fingerprint of a primary key or subkey → gpg's letter of its validity, and its date of expiry (0: none)."""
 
@@ -284,8 +287,19 @@ def _verdicts(data: bytes) -> dict[str, _Verdicts]:
     By doc/DETAILS, an `fpr` line follows each `pub` or `sub` line, whose second field is the validity and whose
     seventh is the expiry date.
     """
-    if not data:
-        return {}
+    return _asked_gpg(data, int(time.monotonic() // _VERDICTS_KEPT)) if data else {}
+
+
+@lru_cache(KEYS_MOST)
+def _asked_gpg(data: bytes, _: int) -> dict[str, _Verdicts]:
+    """Ask gpg, in a period of time once for the same keys.
+
+    Several repositories have the same key, and a command reads it more than once.
+    """
+    import tempfile
+
+    from pipeline.process import run
+
     with tempfile.TemporaryDirectory(prefix="relbuild-gpg-") as home:
         # --no-autostart: no agent or keybox daemon may outlive this call.
         command = ["gpg", "--homedir", home, "--batch", "--no-autostart", "--no-options"]

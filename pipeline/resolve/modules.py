@@ -21,7 +21,6 @@ from pipeline.progress import QUIET, Progress
 from pipeline.repos import LOCAL_REPOSITORY, OpenRepository, metadata_file
 from pipeline.resolve.pool import HiddenPackage, PackagePool
 from pipeline.store import Store
-from pipeline.yaml_documents import parse_yaml
 
 MODULES_LIMIT = 256 << 20
 """Bytes of modules.yaml: EL8's AppStream has about 30 MiB."""
@@ -150,6 +149,8 @@ def _read(
 
 def _documents(text: str, name: str) -> Iterator[Mapping[str, object]]:
     """Yield the documents of a YAML stream, each parsed by itself."""
+    from pipeline.yaml_documents import parse_yaml  # Most platforms have no modules.
+
     for part in _SEPARATOR.split(text):
         if not part.strip():
             continue

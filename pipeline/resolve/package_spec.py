@@ -14,7 +14,8 @@ from fnmatch import fnmatchcase
 import solv
 
 from pipeline.lazy_dataclasses import dataclass
-from pipeline.resolve.pool import PackagePool, in_primary
+from pipeline.resolve.listed_files import in_primary
+from pipeline.resolve.pool import PackagePool
 
 _NAME = r"([^:(/=<> ]+)"
 _EPOCH = r"(?:([0-9]+):)?"
@@ -118,7 +119,9 @@ def _by_nevra(package_pool: PackagePool, text: str) -> tuple[list[int], bool]:
 
 
 def _named(package_pool: PackagePool, name: str) -> list[int]:
-    flags = solv.Selection.SELECTION_NAME | (solv.Selection.SELECTION_GLOB if is_glob(name) else 0)
+    if not is_glob(name):
+        return package_pool.called(name)
+    flags = solv.Selection.SELECTION_NAME | solv.Selection.SELECTION_GLOB
     return package_pool.enabled(package_pool.pool.select(name, flags).solvables())
 
 

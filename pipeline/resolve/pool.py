@@ -19,8 +19,15 @@ from pipeline.model.header import Dependency, PackageHeader
 from pipeline.model.package import Nevra, Package
 from pipeline.progress import QUIET, Progress
 from pipeline.repos import LOCAL_REPOSITORY, OpenRepository
+from pipeline.resolve.listed_files import names_unlisted_path
 from pipeline.resolve.metadata_tags import TAG_LIMIT
-from pipeline.resolve.solv_cache import EXTENSION_FLAGS, load_solv, make_solv_files, solv_file
+from pipeline.resolve.solv_cache import (
+    EXTENSION_FLAGS,
+    load_solv,
+    make_solv_files,
+    solv_file,
+    unlisted_dependencies,
+)
 from pipeline.store import Store
 
 ASSUMED_REPO = "@assumed"
@@ -31,11 +38,6 @@ PARENT_REPO = "@parent"
 
 _PREREQ = (1 << 6) | (1 << 8) | (1 << 9) | (1 << 10) | (1 << 11) | (1 << 12)
 """RPMSENSE_PREREQ and the SCRIPT_* bits (rpmds.h): needed while scriptlets run."""
-
-_IN_PRIMARY = re.compile(r"/etc/|/usr/lib/sendmail$|.*bin/")
-"""Paths that createrepo_c puts into primary metadata (and libsolv's repodata_filelistfilter_matches)."""
-
-_PATH = re.compile(r"(?:^|(?<=[( ]))/[^ )]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,9 @@ class PackagePool:
         self.installed: frozenset[int] = frozenset()
         self.assumed: int | None = None
         self.has_filelists = False
+        self._all_listed = True
+        """No dependency in a repository names a path that primary metadata leaves out."""
+        self._has_headers = False
 
     # --- loading -------------------------------------------------------------------------------
 
@@ -94,6 +99,7 @@ class PackagePool:
         repo.priority = -opened.repository.priority
         repo.subpriority = -opened.repository.cost
         load_solv(repo, solv_file(opened, "primary", store=self._store, progress=self._progress), 0)
+        self._all_listed = self._all_listed and unlisted_dependencies(opened, self._store) == []
         self._opened.append((repo, opened))
 
     def load_filelists(self) -> None:
@@ -135,6 +141,7 @@ class PackagePool:
 
     def _add(self, repo: solv.Repo, header: PackageHeader) -> int:
         """Add a package from its header."""
+        self._has_headers = True
         solvable = repo.add_solvable()
         nevra = header.nevra
         solvable.name, solvable.evr, solvable.arch = nevra.name, nevra.evr, nevra.arch
@@ -235,6 +242,14 @@ class PackagePool:
         found = (int(one.id) for one in self.pool.whatprovides(dependency))
         return sorted(one for one in found if one not in self._disabled and one != self.assumed)
 
+    def called(self, name: str) -> list[int]:
+        """Return the packages with this name that can be installed, sorted; not disabled ones.
+
+        Every package provides its name, so that the index has them: a selection by name looks at all packages.
+        """
+        number = self.pool.str2id(name, False)
+        return self.enabled(one for one in self.pool.whatprovides(number) if one.nameid == number) if number else []
+
     def enabled(self, solvables: Iterable[solv.XSolvable]) -> list[int]:
         """Return the numbers of solvables that are neither disabled nor source packages, sorted."""
         return sorted(
@@ -296,7 +311,7 @@ class PackagePool:
 
         It errs on the side of True: a missing path would silently change the resolution.
         """
-        if self.has_filelists:
+        if self.has_filelists or (self._all_listed and not self._has_headers):
             return False
         keys = [solv.SOLVABLE_REQUIRES, solv.SOLVABLE_CONFLICTS]
         keys += [solv.SOLVABLE_RECOMMENDS, solv.SOLVABLE_SUPPLEMENTS] if weak else []
@@ -312,7 +327,7 @@ class PackagePool:
                     if number in asked:
                         continue
                     asked.add(number)
-                    if any(not in_primary(path) for path in _PATH.findall(self.pool.dep2str(number))):
+                    if names_unlisted_path(self.pool.dep2str(number)):
                         return True
                     if key == solv.SOLVABLE_CONFLICTS:
                         continue
@@ -321,8 +336,3 @@ class PackagePool:
                             seen.add(one.id)
                             waiting.append(one.id)
         return False
-
-
-def in_primary(path: str) -> bool:
-    """Return True if primary metadata lists this path, if any package has it."""
-    return bool(_IN_PRIMARY.match(path))

@@ -14,13 +14,10 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import importlib.metadata
 import json
 import os
-import signal
 import sys
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -28,15 +25,15 @@ import solv
 
 from pipeline.digest import CHUNK, Digest, chunks, digest_json, identity
 from pipeline.errors import EnvironmentLacking, VerificationError
-from pipeline.process import PIPE, start
 from pipeline.progress import Progress
 from pipeline.repos import OpenRepository, metadata_pieces
+from pipeline.resolve.library_versions import distribution_version
+from pipeline.resolve.listed_files import UnlistedDependencies
 from pipeline.resolve.metadata_tags import checked_tags
 from pipeline.resolve.solv_conversion import HEAD, WRONG_DOCUMENT, convert_document
 from pipeline.resolve.solver_metadata import without_texts
 from pipeline.store import Store
 
-SOLV_VERSION = importlib.metadata.version("solv")
 EXTENSION_FLAGS = solv.Repo.REPO_LOCALPOOL | solv.Repo.REPO_EXTEND_SOLVABLES
 """Flags for loading file lists: as extensions of packages that are loaded already."""
 
@@ -58,6 +55,8 @@ def make_solv_files(repositories: Sequence[OpenRepository], kind: str, *, store:
     missing = [one for one in repositories if kind in one.records and _known(one, kind, store) is None]
     if len(missing) < 2:
         return  # It is made when it is asked for.
+    from concurrent.futures import ThreadPoolExecutor
+
     with ThreadPoolExecutor(min(len(missing), os.cpu_count() or 1), "relbuild-solv") as threads:
         made = [threads.submit(solv_file, one, kind, store=store, progress=progress) for one in missing]
     for one in made:
@@ -72,15 +71,36 @@ def solv_file(opened: OpenRepository, kind: str, *, store: Store, progress: Prog
     known = _known(opened, kind, store)
     if known is not None:
         return known
-    primary = "" if kind == "primary" else str(solv_file(opened, "primary", store=store, progress=progress))
-    digest = _convert(opened, kind, primary, store, progress)
+    if kind == "primary":
+        digest = _convert_primary(opened, store, progress)
+    else:
+        primary = solv_file(opened, "primary", store=store, progress=progress)
+        digest = _convert(opened, kind, str(primary), _document(opened, kind, store, progress), store)
     store.remember(_identity(opened, kind), str(digest))
     return store.blob(digest)
 
 
+def unlisted_dependencies(opened: OpenRepository, store: Store) -> list[str] | None:
+    """Return the dependencies of a repository that name paths which primary metadata leaves out.
+
+    None if they are not known. They are known once the `.solv` file of its packages was made here.
+    """
+    return store.recall_as(_unlisted(opened), _texts)
+
+
+def _texts(value: object) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise TypeError("not a list of texts")
+    return value
+
+
+def _unlisted(opened: OpenRepository) -> Digest:
+    return identity("unlisted dependencies", 1, made_from=str(opened.records["primary"].checksum))
+
+
 def _identity(opened: OpenRepository, kind: str) -> Digest:
     made_from = [str(opened.records[one].checksum) for one in ("primary", kind)]
-    return identity("solv", _FORMAT, kind=kind, made_from=made_from, solv=SOLV_VERSION)
+    return identity("solv", _FORMAT, kind=kind, made_from=made_from, solv=distribution_version("solv"))
 
 
 def _known(opened: OpenRepository, kind: str, store: Store) -> Path | None:
@@ -100,18 +120,27 @@ def load_solv(repo: solv.Repo, path: Path, flags: int) -> None:
         )
 
 
-def _convert(opened: OpenRepository, kind: str, primary: str, store: Store, progress: Progress) -> Digest:
+def _convert_primary(opened: OpenRepository, store: Store, progress: Progress) -> Digest:
+    """Convert the packages of a repository; also remember the dependencies that need file lists."""
+    unlisted = UnlistedDependencies()
+    document = unlisted.watch(without_texts(_document(opened, "primary", store, progress)))
+    digest = _convert(opened, "primary", "", document, store)
+    store.remember(_unlisted(opened), unlisted.result)
+    return digest
+
+
+def _document(opened: OpenRepository, kind: str, store: Store, progress: Progress) -> Iterator[bytes]:
+    pieces = metadata_pieces(opened, kind, store=store, progress=progress)
+    return checked_tags(pieces, kind=kind, place=_place(opened))
+
+
+def _convert(opened: OpenRepository, kind: str, primary: str, document: Iterable[bytes], store: Store) -> Digest:
     """Convert a document while it is decompressed and verified.
 
     Returns the digest of the `.solv` file. Nothing is kept of it unless all of the document was right.
     """
-    record = opened.records[kind]
-    document = checked_tags(
-        metadata_pieces(opened, kind, store=store, progress=progress), kind=kind, place=_place(opened)
-    )
-    if kind == "primary":
-        document = without_texts(document)
-    if record.open_size is not None and record.open_size <= SMALL_DOCUMENT:
+    size = opened.records[kind].open_size
+    if size is not None and size <= SMALL_DOCUMENT:
         return _convert_here(opened, kind, primary, document, store)
     return _convert_in_child(opened, kind, primary, document, store)
 
@@ -144,6 +173,8 @@ def _convert_here(opened: OpenRepository, kind: str, primary: str, document: Ite
 def _convert_in_child(
     opened: OpenRepository, kind: str, primary: str, document: Iterable[bytes], store: Store
 ) -> Digest:
+    from pipeline.process import PIPE, start  # Most resolutions convert nothing.
+
     head = json.dumps({"kind": kind, "primary": primary, "places": sys.path}).encode()
     process = start(
         [sys.executable, "-I", "-S", "-B", _PROGRAM],
@@ -182,6 +213,8 @@ def _conversion_error(
     """Return the error for a child that ended with `status`, by whose fault it was."""
     if status == WRONG_DOCUMENT:
         return _malformed(opened, why)
+    import signal
+
     how = signal.Signals(-status).name if status < 0 else f"status {status}"
     told = f"the conversion of '{kind}' ended with {how}" + (f": {why.splitlines()[-1]}" if why else "")
     if status > 0 or -status == signal.SIGKILL:

@@ -17,7 +17,6 @@ from pipeline.model.lock import LockedParent, LockSection
 from pipeline.model.parent_image import ParentImage
 from pipeline.model.platform import PackageRepository, Platform, acceptance_warnings
 from pipeline.model.recipe import LocalPackage, Recipe, Request
-from pipeline.packages import read_header
 from pipeline.progress import QUIET, Progress
 from pipeline.repos import GroupPackage, OpenRepository, PackageGroups, read_groups
 from pipeline.resolve.library_versions import library_versions
@@ -43,7 +42,6 @@ from pipeline.resolve.solver_problems import (
     unmatched_request,
 )
 from pipeline.store import Store
-from pipeline.transfer import Download, fetch
 
 INSTALLONLY = (
     "kernel",
@@ -134,6 +132,9 @@ def open_pool(
 
 def _add_local(package_pool: PackagePool, recipe: Recipe, store: Store, progress: Progress) -> dict[Digest, int]:
     """Add the recipe's local packages to the store and to the pool."""
+    from pipeline.packages import read_header  # Few recipes have any.
+    from pipeline.transfer import Download, fetch
+
     local: dict[Digest, int] = {}
     for layer in recipe.layers:
         for item in layer.local:

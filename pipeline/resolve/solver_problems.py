@@ -5,7 +5,6 @@ They name the cause, the line of the recipe that requests it, and the way out.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Sequence
 from fnmatch import fnmatchcase
 
@@ -56,7 +55,7 @@ def unmatched_request(package_pool: PackagePool, request: Request, disabled: Seq
             "change 'exclude', the pins, or the modules" if hidden else "change 'exclude' or the pins",
         )
     names = sorted({one.name for one in package_pool.solvables()})
-    close = difflib.get_close_matches(request.text, names, 3, 0.7)
+    close = _close_matches(request.text, names, 3, 0.7)
     if any(sign in request.text for sign in "<>=") and " " not in request.text:
         hint = "put spaces around the comparison: 'openssl >= 3'"
     elif close:
@@ -73,7 +72,7 @@ def unmatched_request(package_pool: PackagePool, request: Request, disabled: Seq
 
 def unknown_group(request: Request, names: Sequence[str]) -> Problem:
     """No repository has a group or environment. `names` are those that there are."""
-    close = difflib.get_close_matches(request.text, names, 3, 0.6)
+    close = _close_matches(request.text, names, 3, 0.6)
     hint = f"did you mean {' or '.join(close)}?" if close else f"groups: {', '.join(names[:20])}"
     return Problem(
         "package-missing",
@@ -266,3 +265,10 @@ def _verdict(package_pool: PackagePool, infos: Sequence[solv.Ruleinfo]) -> tuple
     if rule.SOLVER_RULE_PKG_NOT_INSTALLABLE in of_type:
         return "resolution-impossible", "change 'exclude', or the pin that excludes it"
     return "resolution-impossible", "request fewer packages, or other versions"
+
+
+def _close_matches(word: str, names: Sequence[str], count: int, cutoff: float) -> list[str]:
+    """Return the names that are most like `word`."""
+    import difflib  # Most resolutions have no problem.
+
+    return difflib.get_close_matches(word, names, count, cutoff)

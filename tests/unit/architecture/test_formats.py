@@ -78,11 +78,15 @@ def test_a_raised_format_of_tests_tests_anew(name: str, monkeypatch: pytest.Monk
     assert {fact for fact in before if before[fact] != now[fact]} == {"checks"}
 
 
+LIBRARY_VERSIONS = importlib.import_module("pipeline.resolve.library_versions")
+
+
 @pytest.mark.parametrize("library", ["deflate", "solv", "zstandard", "Jinja2"])
 def test_another_library_builds_anew_and_is_no_quiet_night(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
     before, facts = request_digest({}), image_inputs(RECIPE, Compression.GZIP, "key")
     own = importlib.metadata.version
-    monkeypatch.setattr(importlib.metadata, "version", lambda name: "999" if name == library else own(name))
+    for module, name in ((importlib.metadata, "version"), (LIBRARY_VERSIONS, "distribution_version")):
+        monkeypatch.setattr(module, name, lambda name: "999" if name == library else own(name))
     assert request_digest({}) != before
     assert image_inputs(RECIPE, Compression.GZIP, "key")["formats"] != facts["formats"]
 

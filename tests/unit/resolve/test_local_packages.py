@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+import pipeline.packages as packages_room
 from pipeline.digest import Digest
 from pipeline.errors import VerificationError
 from pipeline.model.header import Dependency, PackageHeader
 from pipeline.model.package import Nevra
 from pipeline.model.recipe import LayerPlan, LocalPackage, Request
-from pipeline.resolve import solver as solving_module
 from tests.support.resolve_world import World, refusal
 from tests.support.rpmmd import Rpm
 
@@ -24,7 +24,7 @@ def world(tmp_path: Path) -> World:
 
 def local(world: World, monkeypatch: pytest.MonkeyPatch, header: PackageHeader) -> LayerPlan:
     (world.folder / "fix.rpm").write_bytes(b"rpm")
-    monkeypatch.setattr(solving_module, "read_header", lambda path, checksum: replace(header, checksum=checksum))
+    monkeypatch.setattr(packages_room, "read_header", lambda path, checksum: replace(header, checksum=checksum))
     item = LocalPackage(Path("fix.rpm"), Digest.of(b"rpm"), "r.yaml:9")
     return LayerPlan("layer0", (Request("b", "r.yaml:1"),), (item,))
 

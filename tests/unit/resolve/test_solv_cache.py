@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import re
 from pathlib import Path
 
 import pytest
 import solv
 
+from pipeline.digest import Digest
 from pipeline.errors import RelbuildError, VerificationError
+from pipeline.model.header import Dependency, PackageHeader
+from pipeline.model.package import Nevra
 from pipeline.progress import QUIET
 from pipeline.repos import OpenRepository
 from pipeline.resolve import solv_cache
-from pipeline.resolve.solv_cache import make_solv_files, solv_file
+from pipeline.resolve.library_versions import distribution_version, library_versions
+from pipeline.resolve.listed_files import UnlistedDependencies
+from pipeline.resolve.solv_cache import make_solv_files, solv_file, unlisted_dependencies
+from pipeline.resolve.solver import open_pool
 from pipeline.resolve.solver_metadata import without_texts
 from pipeline.store import Store
 from tests.support.resolve_world import World
@@ -210,3 +217,67 @@ def test_the_digest_of_a_compressed_document_is_all_that_is_kept_of_it(tmp_path:
     kept = blobs(world.store)
     assert record.checksum.hex in kept and record.open_checksum.hex not in kept
     assert all(hashlib.sha256((world.store.root / "blobs" / name).read_bytes()).hexdigest() == name for name in kept)
+
+
+# --- dependencies that need file lists ---------------------------------------------------------------
+
+
+def entries(*names: str) -> bytes:
+    return b"".join(f'<rpm:requires><rpm:entry name="{name}"/></rpm:requires>'.encode() for name in names)
+
+
+@pytest.mark.parametrize(
+    ("document", "found"),
+    [
+        (entries("a", "/usr/bin/x", "/etc/y", "(a or /sbin/z)", "lib/x"), []),
+        (entries("/usr/share/x", "/opt/y", "/opt/y"), ["/opt/y", "/usr/share/x"]),
+        (entries("(a and /usr/share/x)", "(a if /usr/bin/x)"), ["(a and /usr/share/x)"]),
+        (entries("&#47;opt&#x2f;y", "(a &amp; b)"), ["/opt/y"]),
+        (b"<rpm:entry name='/opt/y'/>", None),
+        (b'<rpm:entry flags="EQ" name="/opt/y"/>', None),
+        (b'<rpm:entry  name="/opt/y"/>', None),
+        (entries("a") + b"<![CDATA[x]]>", None),
+        (entries(*(f"/opt/{number}" for number in range(1001))), None),
+    ],
+)
+def test_dependencies_on_unlisted_paths_are_found_or_not_known(document: bytes, found: list[str] | None) -> None:
+    unlisted = UnlistedDependencies()
+    assert list(unlisted.watch([document])) == [document]
+    assert unlisted.result == found
+
+
+@pytest.mark.parametrize(
+    ("requires", "weak", "loads"),
+    [("/usr/bin/tool", False, False), ("/usr/bin/tool", True, False), ("/opt/y", False, True), ("/opt/y", True, True)],
+)
+def test_file_lists_are_loaded_if_a_dependency_needs_them(
+    tmp_path: Path, requires: str, weak: bool, loads: bool
+) -> None:
+    world = World(tmp_path).add(
+        "r", Rpm("a", requires=(requires,)), Rpm("b", files=("/usr/bin/tool",)), Rpm("c", files=("/opt/y",))
+    )
+    assert len(world.names(["a"], weak_dependencies=weak)) == 2
+    kept = [
+        unlisted_dependencies(one, world.store) is not None and solv_cache._known(one, "filelists", world.store)
+        for one in world.opened()
+    ]
+    assert [bool(one) for one in kept] == [loads]
+
+
+def test_a_path_that_a_local_package_requires_is_found_where_no_repository_requires_it(tmp_path: Path) -> None:
+    world = World(tmp_path).add("r", Rpm("c", files=("/opt/y",)))
+    pool = open_pool("x86_64", world.opened(), store=world.store)
+    assert not pool.needs_filelists([], weak=True)
+    needed = (Dependency("/opt/y"),)
+    header = PackageHeader(Nevra("a", 0, "1", "1", "noarch"), Digest("0" * 64), (), (), (), (), needed, 77)
+    added = pool.add_local(header, 1, "a.rpm")
+    pool.index()
+    assert pool.needs_filelists([added], weak=False)
+
+
+def test_a_distribution_has_the_version_that_its_metadata_says() -> None:
+    for name, version in library_versions():
+        if name not in {"rpm", "relbuild"}:
+            assert version == importlib.metadata.version(name)
+    with pytest.raises(importlib.metadata.PackageNotFoundError):
+        distribution_version("nosuch")
