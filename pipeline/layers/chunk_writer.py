@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from pipeline.compression import PIECE, Compression, layer_codec
+from pipeline.compression import PIECE, Compression, PieceStream, layer_codec
 from pipeline.digest import DiffId
 from pipeline.layers.tar_format import TAR_END, padding, tar_header
 from pipeline.model.tree import Entry, EntryKind
@@ -41,13 +41,16 @@ class ChunkWriter:
     """A writer that takes tar bytes and writes whole compressed pieces to a blob.
 
     `size` is bytes of tar so far. Up to twice `COMPRESSION_WORKERS` pieces are in memory, however large the files are.
+    Pieces are members of their own, or with a codec that has streams, and more than one piece, one member together:
+    then they are compressed one after the other, while the next one is filled.
     """
 
     def __init__(
         self, blob: BlobWriter, compression: Compression, pool: CompressionPool, *, hashed: bool = True
     ) -> None:
         self._blob = blob
-        self._compress = layer_codec(compression).compress
+        self._codec = layer_codec(compression)
+        self._stream: PieceStream | None = None
         self._pool = pool
         self._piece: bytearray | None = None
         self._filled = 0
@@ -88,6 +91,7 @@ class ChunkWriter:
             memoryview(self._piece)[self._filled : end] = part  # A slice of the bytearray itself would be copied twice.
             self._filled, rest = end, rest[len(part) :]
             if end == PIECE:
+                self._begin_stream()
                 self._submit(self._piece)
 
     def end(self) -> None:
@@ -101,6 +105,9 @@ class ChunkWriter:
             self._submit(self._piece)
         while self._running:
             self._blob.write(self._running.popleft().result())
+        if self._stream is not None:
+            self._blob.write(self._stream.flush())
+            self._stream = None
 
     @property
     def diff_id(self) -> DiffId:
@@ -109,14 +116,20 @@ class ChunkWriter:
             raise ValueError("this writer was made without `hashed`")
         return DiffId(self._hash.hexdigest())
 
+    def _begin_stream(self) -> None:
+        if self._stream is None and self._codec.stream is not None:
+            self._stream = self._codec.stream()
+
     def _submit(self, piece: bytearray) -> None:
+        ahead = 2 * COMPRESSION_WORKERS if self._stream is None else 0
+        while len(self._running) > ahead or (self._running and self._running[0].done()):
+            self._blob.write(self._running.popleft().result())
         self._running.append(self._pool.submit(self._compressed, piece, self._filled))
         self._piece = None
-        while len(self._running) > 2 * COMPRESSION_WORKERS or (self._running and self._running[0].done()):
-            self._blob.write(self._running.popleft().result())
 
     def _compressed(self, piece: bytearray, size: int) -> bytes:
+        compress = self._codec.compress if self._stream is None else self._stream.compress
         with memoryview(piece) as view, view[:size] as content:
-            found = self._compress(content)
+            found = compress(content)
         self._pool.give(piece)
         return found

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import assert_never
 
-from pipeline.compression import Compression
+from pipeline.compression import Compression, layer_versions
 from pipeline.digest import Digest, identity
 from pipeline.errors import BuildError
 from pipeline.layers.archive_files import place_archive
@@ -206,6 +206,7 @@ def _identity(inputs: StateInputs, steps: Sequence[ScriptStep], lua: Path | None
         ],
         build_time=inputs.build_time,
         compression=compression,
+        versions=layer_versions(),
         **_scripted_identity(inputs),
     )
 

@@ -39,8 +39,20 @@ def read(data: bytes, *, limit: int = 1 << 30, workers: int = 0) -> bytes:
     return b"".join(decompressed(io.BytesIO(data), limit=limit, name="it", workers=workers))
 
 
+STREAMING = [codec for codec in Compression if layer_codec(codec).stream]
+
+
+def streamed(codec: Compression, data: bytes, *cuts: int) -> bytes:
+    begin = layer_codec(codec).stream
+    assert begin is not None
+    stream = begin()
+    places = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
+    return b"".join([*(stream.compress(memoryview(data)[a:b]) for a, b in pairwise(places)), stream.flush()])
+
+
 FORMS: dict[str, Callable[[bytes], bytes]] = {
     **{f"ours, {codec}": lambda data, codec=codec: compressed(codec) for codec in Compression},  # type: ignore[misc]
+    **{f"ours, {codec}, one member": lambda data, codec=codec: streamed(codec, data) for codec in STREAMING},  # type: ignore[misc]
     "gzip": lambda data: gzip.compress(data, 1),
     "gzip, two members": lambda data: gzip.compress(data[:1000], 1) + gzip.compress(data[1000:], 1),
     "gzip, ours then another's": lambda data: gzip_member(data[:1000]) + gzip.compress(data[1000:], 1),
@@ -64,6 +76,22 @@ def made(form: str) -> bytes:
 @pytest.mark.parametrize("workers", [0, 3])
 def test_every_form_is_told_by_its_first_bytes_and_read(form: str, workers: int) -> None:
     assert read(made(form), workers=workers) == DATA
+
+
+@pytest.mark.parametrize("codec", STREAMING)
+@given(cuts=st.lists(st.integers(0, 1 << 20), max_size=5))
+def test_a_member_of_several_pieces_does_not_depend_on_where_they_are_cut(codec: Compression, cuts: list[int]) -> None:
+    data = DATA[: 1 << 20]
+    packed = streamed(codec, data, *cuts)
+    assert packed == streamed(codec, data)
+    assert read(packed) == data
+
+
+def test_zstd_finds_what_is_there_twice_within_a_window_that_every_decoder_takes() -> None:
+    data = os.urandom(5 << 20) * 2
+    packed = streamed(Compression.ZSTD, data)
+    assert len(packed) < 6 << 20
+    assert zstandard.get_frame_parameters(packed).window_size == 8 << 20, "RFC 8878, 3.1.1.1.2"
 
 
 @pytest.mark.parametrize("codec", Compression)
