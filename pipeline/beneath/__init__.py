@@ -26,7 +26,8 @@ with imported_when_used(__name__):
         escape_error,
     )
     from pipeline.beneath.path_resolution import kernel_resolves
-    from pipeline.beneath.read_log import ReadLog, logged_reads
+    from pipeline.beneath.read_cache import ReadCache
+    from pipeline.beneath.read_log import ReadLog, is_there, list_folder, logged_reads
 
 __all__ = [
     "Folder",
@@ -34,10 +35,13 @@ __all__ = [
     "LinkRefused",
     "NotRegular",
     "PathEscape",
+    "ReadCache",
     "ReadLog",
     "TooLarge",
     "escape_error",
+    "is_there",
     "kernel_resolves",
+    "list_folder",
     "logged_reads",
     "open_file",
     "read_file",

@@ -16,7 +16,7 @@ from pipeline.beneath.open_errors import (
     TooLarge,
 )
 from pipeline.beneath.path_resolution import PATH_FLAGS, open_below
-from pipeline.beneath.read_log import note_looked, note_opened
+from pipeline.beneath.read_log import note_looked, note_opened, note_read
 from pipeline.lazy_dataclasses import dataclass
 
 _READ: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -36,12 +36,16 @@ class Folder:
 
         Raises OSError: PathEscape, NotRegular, FileNotFoundError …
         """
+        file = self._open(name)
+        note_opened(self.path / name, file.fileno())
+        return file
+
+    def _open(self, name: str | PurePath) -> BufferedReader:
         try:
             handle = self._handle(name, wanted=stat.S_IFREG)
         except (FileNotFoundError, NotADirectoryError):
             note_looked(self.path / name, 0)
             raise
-        note_opened(self.path / name, handle)
         return os.fdopen(handle, "rb")
 
     def open_without_links(self, name: str | PurePath) -> BufferedReader:
@@ -72,7 +76,7 @@ class Folder:
 
         The limit holds also while the file grows. Raises as `open`, and TooLarge.
         """
-        with self.open(name) as file:
+        with self._open(name) as file:
             return _bounded(file, self.path / name, limit)
 
     def open_folder(self, name: str | PurePath) -> int:
@@ -191,7 +195,7 @@ def read_file(path: Path, limit: int) -> bytes:
 
     It has at most `limit` bytes. Raises OSError: NotRegular, TooLarge, FileNotFoundError …
     """
-    with open_file(path) as file:
+    with _open_regular(path) as file:
         return _bounded(file, path, limit)
 
 
@@ -200,6 +204,12 @@ def open_file(path: Path) -> BufferedReader:
 
     Raises OSError: NotRegular, FileNotFoundError …
     """
+    file = _open_regular(path)
+    note_opened(path, file.fileno())
+    return file
+
+
+def _open_regular(path: Path) -> BufferedReader:
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
@@ -210,7 +220,6 @@ def open_file(path: Path) -> BufferedReader:
     handle = os.open(path, _READ)
     try:
         _demand(handle, path, stat.S_IFREG)
-        note_opened(path, handle)
         return os.fdopen(handle, "rb")
     except BaseException:
         os.close(handle)
@@ -247,6 +256,7 @@ def _bounded(file: BufferedReader, path: Path, limit: int) -> bytes:
     data = file.read(limit + 1)
     if len(data) > limit:
         raise TooLarge(path, limit)
+    note_read(path, data)
     return data
 
 

@@ -1,4 +1,4 @@
-"""Log of the files that were opened, and the paths that were looked at, through this room.
+"""Log of what was read through this room: files, names in folders, paths looked for.
 
 A log tells afterwards what a piece of work depended on, without a list that somebody has to keep up to date.
 """
@@ -6,39 +6,48 @@ A log tells afterwards what a piece of work depended on, without a list that som
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 
 class ReadLog:
-    """Files that were opened and paths that were looked at, each by its absolute path.
+    """A log of reads by absolute path; several values mean that something changed meanwhile.
 
-    `opened`: the status of each file at each time it was opened, with the time in seconds. `looked`: the types of what
-    was at each path (as in st_mode, 0 if nothing was there).
+    `contents`: digests of files that were read whole. `opened`: the status of a file at each time it was opened to be
+    read piece by piece, with the time in seconds. `looked`: the types of what was at a path (as in st_mode, 0 if
+    nothing was there). `listed`: digests of the names in a folder.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
+        self.contents: dict[str, set[str]] = {}
         self.opened: dict[str, list[tuple[os.stat_result, float]]] = {}
         self.looked: dict[str, set[int]] = {}
+        self.listed: dict[str, set[str]] = {}
 
-    def note_opened(self, path: Path, status: os.stat_result) -> None:
-        """Note that a file was opened for reading."""
-        self.opened.setdefault(os.path.abspath(path), []).append((status, self._clock()))  # noqa: PTH100
+    def note_opened(self, path: str, status: os.stat_result) -> None:
+        """Note that a file was opened, to be read piece by piece."""
+        self.opened.setdefault(path, []).append((status, self._clock()))
 
-    def note_looked(self, path: Path, kind: int) -> None:
-        """Note what was found at a path."""
-        self.looked.setdefault(os.path.abspath(path), set()).add(kind)  # noqa: PTH100
+    def add(self, other: ReadLog) -> None:
+        """Add what is in another log."""
+        for name in ("contents", "looked", "listed"):
+            own = getattr(self, name)
+            for path, values in getattr(other, name).items():
+                own.setdefault(path, set()).update(values)
+        for path, times in other.opened.items():
+            self.opened.setdefault(path, []).extend(times)
 
 
 _logs: list[ReadLog] = []
 
 
 @contextlib.contextmanager
-def logged_reads(clock: Callable[[], float]) -> Iterator[ReadLog]:
-    """Log what all threads of this process open and look at within the block."""
+def logged_reads(clock: Callable[[], float] = lambda: 0.0) -> Iterator[ReadLog]:
+    """Log what all threads of this process read within the block."""
     log = ReadLog(clock)
     _logs.append(log)
     try:
@@ -47,15 +56,52 @@ def logged_reads(clock: Callable[[], float]) -> Iterator[ReadLog]:
         _logs.remove(log)
 
 
-def note_opened(path: Path, handle: int) -> None:
-    """Note a file that was opened for reading in all logs."""
+def note_read(path: Path, data: bytes) -> None:
+    """Note a file that was read whole in all logs."""
     if _logs:
-        status = os.fstat(handle)
+        name, digest = os.path.abspath(path), hashlib.sha256(data).hexdigest()  # noqa: PTH100
         for log in _logs:
-            log.note_opened(path, status)
+            log.contents.setdefault(name, set()).add(digest)
+
+
+def note_opened(path: Path, handle: int) -> None:
+    """Note a file that was opened to be read piece by piece in all logs."""
+    if _logs:
+        name, status = os.path.abspath(path), os.fstat(handle)  # noqa: PTH100
+        for log in _logs:
+            log.note_opened(name, status)
 
 
 def note_looked(path: Path, mode: int) -> None:
     """Note the mode of what was found at a path in all logs; 0: nothing was there."""
     for log in _logs:
-        log.note_looked(path, stat.S_IFMT(mode))
+        log.looked.setdefault(os.path.abspath(path), set()).add(stat.S_IFMT(mode))  # noqa: PTH100
+
+
+def note_again(log: ReadLog) -> None:
+    """Note in all logs what was read before, and need not be read again."""
+    for one in _logs:
+        one.add(log)
+
+
+def is_there(path: Path) -> bool:
+    """Return whether something is at a path that a person named."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        mode = 0
+    note_looked(path, mode)
+    return mode != 0
+
+
+def list_folder(folder: Path) -> list[str]:
+    """Return the names in a folder that a person named, sorted. Raises OSError."""
+    names = sorted(os.listdir(folder))  # noqa: PTH208  names, not paths
+    for log in _logs:
+        log.listed.setdefault(os.path.abspath(folder), set()).add(listing_digest(names))  # noqa: PTH100
+    return names
+
+
+def listing_digest(names: Iterable[str]) -> str:
+    """Return the digest of the sorted names in a folder."""
+    return hashlib.sha256("\0".join(names).encode(errors="surrogateescape")).hexdigest()

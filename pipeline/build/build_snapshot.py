@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,9 +16,9 @@ from pipeline import process
 from pipeline.beneath import ReadLog
 from pipeline.build.build_result import BuildResult
 from pipeline.build.remembered_build import (
+    CODE,
     IGNORED_VARIABLES,
     REPORT_FILE,
-    SMALL_FILE,
     RememberedBuild,
     file_stamp,
     look_at_file,
@@ -31,7 +31,6 @@ from pipeline.build.remembered_build import (
 from pipeline.digest import Digest
 from pipeline.model.configuration import oci_architecture
 from pipeline.model.lock import LockMode
-from pipeline.model.platform import Platform
 from pipeline.model.recipe import Recipe
 from pipeline.oci.image_layout import layer_stamp
 from pipeline.prepare import BuildEnvironment, BuildOptions
@@ -69,10 +68,10 @@ def take_build_snapshot(
     try:
         _refuse(built, options, build_env)
         own_lock = os.path.abspath(built.locked.path)  # noqa: PTH100
-        files, large = _files(log, own_lock)
         _require_lock(built)
         looked = [*_looked(log, own_lock), *_runtime_places(options, build_env)]
         programs = tuple(sorted({*_loaded_files(), *_mapped_files(), *_library_records(), *_program_files(build_env)}))
+        files, large = _files(log, own_lock, set(programs))
         code, newest = program_digest(programs)
         if newest >= (started - START) * 1e9:
             return None
@@ -82,7 +81,7 @@ def take_build_snapshot(
             files=files,
             large=large,
             looked=looked,
-            folders=_folders(built.locked.platform, started),
+            folders=tuple(_folders(log)),
             programs=programs,
             code=code,
             blobs=tuple(_blobs(built, build_env)),
@@ -149,28 +148,41 @@ def _line(recipe: Recipe | None) -> Iterator[Recipe]:
 # --- what was read -------------------------------------------------------------------------------
 
 
-def _files(log: ReadLog, own_lock: str) -> tuple[list[tuple[object, ...]], list[tuple[object, ...]]]:
-    """Return all files that were read.
+def _files(
+    log: ReadLog, own_lock: str, programs: Container[str]
+) -> tuple[list[tuple[object, ...]], list[tuple[object, ...]]]:
+    """Return all files that were read but those of the program.
 
     The small ones by their content, the large ones by their stamp. Raises if one was changed after it was first read,
     or may have been. The lock is written by the build itself.
     """
     small: list[tuple[object, ...]] = []
     large: list[tuple[object, ...]] = []
-    for path, times in sorted(log.opened.items()):
-        before = os.stat(path)  # noqa: PTH116
-        if path != own_lock:
-            stamps = [file_stamp(status) for status, _ in times]
-            if any(stamp != file_stamp(before) for stamp in stamps) or before.st_ctime > times[0][1] - TICK:
-                raise _Unremembered(f"{path} was changed")
-        if before.st_size > SMALL_FILE:
-            large.append((path, os.path.realpath(path), file_stamp(before)))
+    for path in sorted({*log.contents, *log.opened}):
+        if path in programs or path.startswith(f"{CODE}/"):
             continue
+        before = os.stat(path)  # noqa: PTH116
         seen = look_at_file(path)
-        if seen is None or file_stamp(before) != file_stamp(os.stat(path)):  # noqa: PTH116
+        if path != own_lock:
+            _require_unchanged(path, before, seen, log)
+        if seen is not None:
+            small.append((path, *seen))
+        elif path in log.contents:
             raise _Unremembered(f"{path} was changed")
-        small.append((path, *seen))
+        else:
+            large.append((path, os.path.realpath(path), file_stamp(before)))
     return small, large
+
+
+def _require_unchanged(path: str, now: os.stat_result, seen: tuple[str, int, str] | None, log: ReadLog) -> None:
+    """Raise if a file is not what was read of it, by its digest or its status when opened."""
+    if path in log.contents and (seen is None or log.contents[path] != {seen[2]}):
+        raise _Unremembered(f"{path} was changed")
+    times = log.opened.get(path, ())
+    if any(file_stamp(status) != file_stamp(now) for status, _ in times):
+        raise _Unremembered(f"{path} was changed")
+    if times and (now.st_ctime > times[0][1] - TICK or file_stamp(now) != file_stamp(os.stat(path))):  # noqa: PTH116
+        raise _Unremembered(f"{path} was changed")
 
 
 def _require_lock(built: BuildResult) -> None:
@@ -192,18 +204,13 @@ def _looked(log: ReadLog, own_lock: str) -> Iterator[tuple[str, int, str]]:
         yield path, kind, real
 
 
-def _folders(platform: Platform, started: float) -> list[tuple[str, str]]:
-    """Return the folders that the platform's definition was read from, with the names in them.
-
-    Folders of variables and `.repo` files; what was read in them is among the files.
-    """
-    found = []
-    for path in platform.watched:
-        if path.is_dir():
-            if path.stat().st_ctime > started - TICK:
-                raise _Unremembered(f"{path} was changed")
-            found.append((str(path), look_at_names(str(path))))
-    return found
+def _folders(log: ReadLog) -> Iterator[tuple[str, str]]:
+    """Yield the folders that were listed; raise if one has other names since."""
+    for path, digests in sorted(log.listed.items()):
+        names = look_at_names(path)
+        if digests != {names}:
+            raise _Unremembered(f"{path} was changed")
+        yield path, names
 
 
 def _runtime_places(options: BuildOptions, build_env: BuildEnvironment) -> Iterator[tuple[str, int, str]]:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pipeline
+from pipeline.beneath.read_log import listing_digest
 from pipeline.digest import Digest, identity
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.store import Store
@@ -64,7 +65,8 @@ IGNORED_VARIABLES = frozenset(
 count, whether anything reads them or not."""
 
 _OWN_STATUS = Path("/proc/self/status")
-_CODE = Path(pipeline.__file__).parent
+CODE = Path(pipeline.__file__).parent
+"""The folder of relbuild's own files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,7 +269,7 @@ def look_at_path(path: str) -> tuple[int, str]:
 def look_at_names(path: str) -> str:
     """Return the digest of the names in a folder, "" if it cannot be read."""
     try:
-        return hashlib.sha256("\0".join(sorted(os.listdir(path))).encode(errors="surrogateescape")).hexdigest()  # noqa: PTH208
+        return listing_digest(sorted(os.listdir(path)))  # noqa: PTH208  names, not paths
     except OSError:
         return ""
 
@@ -287,7 +289,7 @@ def program_digest(programs: Iterable[str]) -> tuple[str, int]:
     """
     seen: list[str] = []
     newest = 0
-    for path, found in (*_own_files(_CODE), *((path, os.stat(path)) for path in programs)):  # noqa: PTH116
+    for path, found in (*_own_files(CODE), *((path, os.stat(path)) for path in programs)):  # noqa: PTH116
         seen.append(f"{path}\0{found.st_dev} {found.st_ino} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}\n")
         newest = max(newest, found.st_ctime_ns)
     return hashlib.sha256("".join(seen).encode(errors="surrogateescape")).hexdigest(), newest

@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from pipeline.beneath import GivenFolder, PathEscape
+from pipeline.beneath import GivenFolder, PathEscape, ReadCache
 from pipeline.errors import RecipeError
 from pipeline.model.payload_limits import PayloadLimits
 from pipeline.model.recipe import LayerPlan, Recipe
@@ -64,14 +64,21 @@ FROM_DEPTH = 8
 _Value = TypeVar("_Value")
 
 
+_RECIPES_KEPT = 64
+"""Recipes that are kept in memory while they are unchanged. A build asks for its recipe and parents several times."""
+
+_kept: ReadCache[Recipe] = ReadCache(_RECIPES_KEPT)
+
+
 def load_recipe(path: Path, target: PlatformTarget | None = None) -> Recipe:
     """Load the recipe at `path` with its includes, and its parents, for one platform.
 
-    `target` names it; without one it is the recipe's own, of the `repositories.yaml` beside it. Raises RecipeError with
-    every problem at once.
+    It is loaded once while all that was read is unchanged. `target` names the platform; without one it is the recipe's
+    own, of the `repositories.yaml` beside it. Raises RecipeError with every problem at once.
     """
     top = Path(os.path.abspath(path))  # noqa: PTH100  not resolved: a link to a recipe stands where it stands
-    return _load(top, None, (), target or PlatformTarget(top.parent / PLATFORMS_FILE))
+    wanted = target or PlatformTarget(top.parent / PLATFORMS_FILE)
+    return _kept.get((top, wanted.definitions, wanted.name, Path.cwd()), lambda: _load(top, None, (), wanted))
 
 
 def _load(top: Path, shown: str | None, stack: tuple[Path, ...], target: PlatformTarget) -> Recipe:

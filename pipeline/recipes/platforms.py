@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from pipeline.beneath import ReadCache
 from pipeline.errors import Problem, RecipeError
 from pipeline.model.payload_limits import PayloadLimits
 from pipeline.model.platform import (
@@ -32,8 +33,21 @@ _VARIABLE = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_
 _ENVIRONMENT = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*):-[^{}$]*\}")
 
 
+_PLATFORMS_KEPT = 8
+"""Files of platforms that are kept in memory while they are unchanged: a command reads one, or few."""
+
+_kept: ReadCache[Platforms] = ReadCache(_PLATFORMS_KEPT)
+
+
 def load_platforms(path: Path) -> Platforms:
-    """Load the platforms of the file at `path`. Raises RecipeError with every problem at once."""
+    """Load the platforms of the file at `path`, once while it is unchanged.
+
+    Raises RecipeError with every problem at once.
+    """
+    return _kept.get((path, Path.cwd()), lambda: _load(path))
+
+
+def _load(path: Path) -> Platforms:
     document = load_yaml(path)
     problems = Problems()
     parsed = validate_document(PlatformsDocument, document, problems)

@@ -12,7 +12,7 @@ from dataclasses import field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from pipeline.beneath import read_file
+from pipeline.beneath import list_folder, read_file
 from pipeline.errors import Problem, RecipeError
 from pipeline.ini_documents import INI_LIMIT, IniValue, holds_secret, read_ini
 from pipeline.lazy_dataclasses import dataclass
@@ -257,7 +257,7 @@ def _variables(folder: Path) -> Iterator[tuple[str, str]]:
     try:
         if folder not in VARIABLES_FOLDERS and not folder.resolve().is_relative_to(folder.parent.resolve()):
             raise OSError("it is a link that leads away")
-        paths = sorted(path for path in folder.iterdir() if _VARIABLE.fullmatch(path.name))
+        paths = [folder / name for name in list_folder(folder) if _VARIABLE.fullmatch(name)]
         if len(paths) > VARIABLES_MOST:
             raise OSError(f"it has more than {VARIABLES_MOST} files")
         for path in paths:

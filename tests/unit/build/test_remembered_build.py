@@ -15,7 +15,7 @@ from typing import Any, cast
 import pytest
 
 from pipeline import process
-from pipeline.beneath import GivenFolder, ReadLog, logged_reads, read_file
+from pipeline.beneath import GivenFolder, ReadLog, list_folder, logged_reads, read_file
 from pipeline.build import build_snapshot, remembered_build
 from pipeline.build.build_result import BuildResult
 from pipeline.build.build_snapshot import repeated_warnings, take_build_snapshot
@@ -94,7 +94,7 @@ def _done(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Done:
     for name in ("code/a.py", "code/inner/b.py", "libraries/c.so", "bin/gpg", "later/runc"):
         (folder / name).write_text("x")
         (folder / name).chmod(0o755)
-    monkeypatch.setattr(remembered_build, "_CODE", folder / "code")
+    monkeypatch.setattr(remembered_build, "CODE", folder / "code")
     monkeypatch.setattr(process, "SEARCH_PATH", f"{folder / 'bin'}:{folder / 'later'}")
     libraries = [str(folder / "libraries" / "c.so")]
     for source in ("_loaded_files", "_mapped_files", "_library_records"):
@@ -102,6 +102,7 @@ def _done(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Done:
     builds.write_demo(folder / "recipes")
     (folder / "templates" / "demo.conf.j2").write_text("port {{ port }}")
     (folder / "platforms" / "one.repo").write_text("[one]")
+    (folder / "recipes" / "copied").write_text("copied")
 
     env = builds.build_env(folder, clock=_clock, progress=QUIET)
     env.store.put(NEVRA.encode())
@@ -110,13 +111,14 @@ def _done(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Done:
         folder / "recipes" / "demo.yaml", folder / "recipes" / "repositories.yaml", output=folder / "output"
     )
     recipe = builds.recipe(folder / "recipes")
-    platform = replace(builds.PLATFORM, watched=(folder / "platforms",))
-    locked = builds.locked(recipe, NEVRA, platform=platform, wrote=True)
+    locked = builds.locked(recipe, NEVRA, wrote=True)
     with logged_reads(_clock) as log:
         given = GivenFolder(folder / "recipes")
         for path in (options.recipe, options.repositories, folder / "templates" / "demo.conf.j2"):
             given.read(path, 1 << 20)
-        read_file(folder / "platforms" / "one.repo", 1 << 20)
+        for name in list_folder(folder / "platforms"):
+            read_file(folder / "platforms" / name, 1 << 20)
+        given.open(folder / "recipes" / "copied").close()
         assert given.has_folder(folder / "templates")
         assert not given.has_file(folder / "recipes" / "demo.conf.j2")
         write_lock(locked.path, Lock("demo", (locked.section,)))
@@ -180,6 +182,7 @@ CHANGES: dict[str, Callable[[Done], object]] = {
     "the recipe is gone": lambda done: done.recipe.unlink(),
     "the recipe's mode": lambda done: done.recipe.chmod(0o600),
     "the recipe is a link": lambda done: _linked(done.recipe),
+    "a copied file": lambda done: swap(done.folder / "recipes" / "copied"),
     "the platforms": lambda done: swap(done.folder / "recipes" / "repositories.yaml"),
     "a template": lambda done: swap(done.folder / "templates" / "demo.conf.j2"),
     "a template in a folder before": lambda done: (done.folder / "recipes" / "demo.conf.j2").write_text("port"),
@@ -300,8 +303,11 @@ def test_no_value_of_the_environment_is_in_the_store(tmp_path: Path) -> None:
 
 def test_what_changed_while_it_was_read_is_not_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = _done(tmp_path, monkeypatch)
-    swap(made.recipe)
-    assert made.snapshot() is None
+    before = made.recipe.read_bytes()
+    for name in ("demo.yaml", "copied"):
+        swap(made.folder / "recipes" / name)
+        assert made.snapshot() is None
+        made.recipe.write_bytes(before)
 
 
 def test_what_changed_just_before_it_was_read_is_not_remembered(
@@ -309,8 +315,9 @@ def test_what_changed_just_before_it_was_read_is_not_remembered(
 ) -> None:
     """Two changes within a tick of the clock leave the same times."""
     made = _done(tmp_path, monkeypatch)
-    status, _ = made.log.opened[str(made.recipe)][0]
-    made.log.opened[str(made.recipe)] = [(status, status.st_ctime + build_snapshot.TICK / 2)]
+    path = str(made.folder / "recipes" / "copied")
+    status, _ = made.log.opened[path][0]
+    made.log.opened[path] = [(status, status.st_ctime + build_snapshot.TICK / 2)]
     assert made.snapshot() is None
 
 
