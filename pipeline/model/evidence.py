@@ -98,7 +98,6 @@ def evidence_json(evidence: Evidence, schema: int = EVIDENCE_SCHEMA) -> bytes:
     return data
 
 
-@lru_cache(maxsize=2)  # the gate, what it tells of limits, and the attestation read the same bytes
 def read_evidence(data: bytes) -> Evidence:
     """Read what `evidence_json` wrote, in this release or another.
 
@@ -109,6 +108,11 @@ def read_evidence(data: bytes) -> Evidence:
     """
     if len(data) > EVIDENCE_LIMIT:
         raise VerificationError("evidence-too-large", f"the evidence exceeds the size limit: {len(data)} bytes")
+    return _read(data)
+
+
+@lru_cache(maxsize=2)  # the gate, what it tells of limits, and the attestation read the same bytes
+def _read(data: bytes) -> Evidence:
     try:
         value = json.loads(data)
         if not isinstance(value, dict):
