@@ -294,6 +294,8 @@ def dearmor(armored: bytes) -> bytes:
     if b"\r" in text:
         raise MalformedPacket("invalid armor: a carriage return stands alone")
     lines = [line.strip() for line in text.split(b"\n")]
+    if b"" not in lines:
+        raise MalformedPacket("invalid armor: the empty line between its head and its content is missing")
     try:
         body = lines[lines.index(b"") + 1 : -1]
         return base64.b64decode(b"".join(line for line in body if not line.startswith(b"=")), validate=True)

@@ -139,4 +139,6 @@ def port_unavailable(host: str, port: int, error: OSError) -> EnvironmentLacking
     elif error.errno == errno.EADDRNOTAVAIL:
         hint = "this machine does not have the address: `ip address` lists those that it has"
     place = f"{host}:{port}"
-    return EnvironmentLacking("port-unavailable", f"cannot listen on {place}: {error.strerror}", place=place, hint=hint)
+    # asyncio adds the address, which is told already.
+    reason = os.strerror(error.errno) if error.errno else error.strerror
+    return EnvironmentLacking("port-unavailable", f"cannot listen on {place}: {reason}", place=place, hint=hint)

@@ -26,8 +26,9 @@ from pipeline.build.build_stages import (
     smoke_test,
     template_variables,
     url_fetcher,
+    warn_of_oddities,
 )
-from pipeline.errors import SmokeError, UsageError
+from pipeline.errors import RelbuildError, SmokeError, UsageError
 from pipeline.launch import plan_to_test
 from pipeline.layers.recipe_files import render_files
 from pipeline.model.configuration import oci_architecture
@@ -38,7 +39,7 @@ from pipeline.model.parent_image import ParentImage
 from pipeline.model.recipe import Recipe
 from pipeline.model.report import SmokeReport
 from pipeline.model.smoke import SmokePlan
-from pipeline.oci import load_layout_image, write_layout
+from pipeline.oci import image_architecture, load_layout_image, read_layout_images, write_layout
 from pipeline.prepare import (
     BuildEnvironment,
     BuildOptions,
@@ -55,7 +56,7 @@ from pipeline.prepare import (
 )
 from pipeline.prepare.locked_recipe import choose_platform
 from pipeline.provenance_inputs import make_bill, make_build_record
-from pipeline.recipes import load_recipe
+from pipeline.recipes import load_recipe, recipe_name
 from pipeline.reports import built_platform, report_folder, update_recorded_checks, write_evidence
 from pipeline.sandbox import emulated_architectures, find_emulator, native_architectures
 from pipeline.smoke import plan_digest
@@ -97,6 +98,7 @@ def assemble(options: BuildOptions, build_env: BuildEnvironment) -> AssembledIma
     confirm_layers(layers)
     failed, unused = judge_scriptlets(locked, state, build_env)
     image = make_config_and_manifest(locked, [*parent_layers(locked), *(made.layer for made in layers), state.layer])
+    warn_of_oddities(image, locked, options, build_env)
     return AssembledImage(
         image=image,
         locked=locked,
@@ -177,10 +179,10 @@ def smoke_image(
     Its layers are loaded from the layout into the store and verified by digest. Returns the product's name and the
     report. Raises UsageError `platform-differs` if it was built for another platform than the options name.
     """
+    options = for_built_platform(options, layout)
     recipe = load_recipe(options.recipe, options.target)
     image = load_layout_image(layout or options.layout(recipe.name), store=build_env.store)
     _require_platform(recipe, image, options, layout or options.layout(recipe.name))
-    recipe = _as_built(recipe, image, options, layout)
     tested = smoke_test(image, recipe, replace(options, retest=True), build_env, holding)
     if layout is None:
         folder = report_folder(options.layout(recipe.name))
@@ -190,12 +192,35 @@ def smoke_image(
     return recipe.name, tested.report
 
 
+def for_built_platform(options: BuildOptions, layout: Path | None = None) -> BuildOptions:
+    """Return the options with the platform that the recipe's image was built for.
+
+    One that they name stays. The recipe's own platform may be another one by now, or refuse it. `layout` is the
+    image's, None for the usual one.
+    """
+    name = None if options.platform else recipe_name(options.recipe)
+    if name is None:
+        return options
+    layout = layout or options.layout(name)
+    try:
+        _, images = read_layout_images(layout)
+    except RelbuildError:
+        return options
+    built = (
+        built_platform(report_folder(layout.with_name(f"{layout.name}{arch}")), image.digest)
+        for image in images
+        for arch in ("", f".{image_architecture(image)}")
+    )
+    return replace(options, platform=next(filter(None, built), None))
+
+
 def load_or_build(options: BuildOptions, build_env: BuildEnvironment) -> tuple[Image, SmokePlan]:
     """Load a recipe's image from the output, or build it untested; return it and its smoke plan.
 
     Of several architectures, that which this machine runs best. An image that was built for another platform than the
     options name is built again. Raises RelbuildError.
     """
+    options = for_built_platform(options)
     recipe = load_recipe(options.recipe, options.target)
     if options.architectures or len(recipe.architectures) > 1:
         arch = architecture_to_run(options.architectures or recipe.architectures)
@@ -208,7 +233,7 @@ def load_or_build(options: BuildOptions, build_env: BuildEnvironment) -> tuple[I
     if options.platform and built and built != choose_platform(recipe, options).full_name:
         build(replace(options, smoke=False), build_env)
         image = load_layout_image(layout, store=build_env.store)
-    return image, _as_built(recipe, image, options, layout).smoke
+    return image, recipe.smoke
 
 
 def _require_platform(recipe: Recipe, image: Image, options: BuildOptions, layout: Path) -> None:
@@ -228,17 +253,6 @@ def _require_platform(recipe: Recipe, image: Image, options: BuildOptions, layou
             hint="omit --platform and RELBUILD_PLATFORM to test it as it was built, "
             f"or build it first: `relbuild build {options.recipe.name} --platform {options.platform}`",
         )
-
-
-def _as_built(recipe: Recipe, image: Image, options: BuildOptions, layout: Path | None) -> Recipe:
-    """Return the recipe as it is on the platform that its image was built for.
-
-    The options' platform goes before. `layout` is the image's, None for the usual one.
-    """
-    built = built_platform(report_folder(layout or options.layout(recipe.name)), image.digest)
-    if options.platform or built is None or built == recipe.platform:
-        return recipe
-    return load_recipe(options.recipe, replace(options, platform=built).target)
 
 
 def architecture_to_run(architectures: Sequence[str]) -> str:

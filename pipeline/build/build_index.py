@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.build.build_image import build, lock, smoke_image
+from pipeline.build.build_image import build, for_built_platform, lock, smoke_image
 from pipeline.build.build_result import BuildResult
 from pipeline.errors import UsageError
 from pipeline.lazy_dataclasses import dataclass
@@ -105,6 +105,7 @@ def smoke_architectures(
 
     They are those of its architectures, or those that `options` names. A `layout` that is given has one image.
     """
+    options = for_built_platform(options, layout)
     recipe = load_recipe(options.recipe, options.target)
     if layout is not None:
         return (RetestedImage(recipe.name, "", smoke_image(options, build_env, layout, holding)[1]),)

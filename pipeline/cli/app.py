@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin
 import typer
 
 from pipeline.cli import commands
+from pipeline.cli.full_disk import with_full_disk
 from pipeline.cli.messages import print_json, print_lines, report_error
 from pipeline.cli.options import (
     Default,
@@ -97,11 +98,16 @@ class CommandContext:
     def open_store(self) -> Store:
         """Return the store, by default in the user's cache directory."""
         # Here and not above, as below: importing it takes longer than many commands run.
-        from pipeline.store import Store, cache_folder, given_key
+        from pipeline.store import Store, given_key
 
-        environment = self.environment
-        folder = require_folder(self.store or cache_folder(environment) / "store")
-        return Store.open(folder, key=given_key(environment), tell=self.progress.warn)
+        return Store.open(require_folder(self.store_folder), key=given_key(self.environment), tell=self.progress.warn)
+
+    @property
+    def store_folder(self) -> Path:
+        """The path of the store, which need not exist."""
+        from pipeline.store import cache_folder
+
+        return self.store or cache_folder(self.environment) / "store"
 
     def build_env(self, *, offline: bool = False, runtime: str | None = None) -> BuildEnvironment:
         """Return the environment of a build: the opened store, progress, clock, network."""
@@ -276,6 +282,7 @@ def perform(act: Callable[[CommandContext], int], context: CommandContext) -> No
             status = 128 + number
         except Exception as error:
             close(progress)
+            error = with_full_disk(error, context.store_folder)
             status = report_error(error, as_json=context.as_json, causes=context.verbose)
         finally:
             close(progress)

@@ -19,7 +19,7 @@ from pipeline.mirror.address_parser import is_address
 from pipeline.model.image import Image
 from pipeline.oci import image_architecture
 from pipeline.prepare import BuildEnvironment
-from pipeline.recipes import changed_values, load_recipe
+from pipeline.recipes import changed_values, load_recipe, recipe_name
 from pipeline.reports import built_platform, report_folder
 
 EDITOR_VARIABLES = ("VISUAL", "EDITOR")
@@ -45,16 +45,18 @@ def changed_configuration(
             hint="run the recipe, or edit the file: --edit PATH",
         )
     found = build_options(subject, None, None, repositories, output=output)
-    name = load_recipe(found.recipe, found.target).name
+    name = recipe_name(found.recipe) or ""
     reports = [report_folder(output / layout) for layout in (name, f"{name}.{image_architecture(image)}")]
     platform = next(filter(None, (built_platform(folder, image.digest) for folder in reports)), None)
     recipe = load_recipe(found.recipe, replace(found, platform=platform).target)
     after = changed_values(recipe, settings)
     packages = package_variables(reports, image.digest)
     changed = render_changes(recipe, after, packages, ImageFiles(image, build_env.store), build_env.store)
+    other = tuple(setting for setting in settings if changed_values(recipe, [setting]).values != recipe.values)
     if not changed.files and not changed.environment:
         build_env.progress.warn(f"--set {' '.join(settings)} changes no file and no variable of the image")
-    return changed
+        return changed
+    return replace(changed, settings=other)
 
 
 def with_changes(
@@ -63,13 +65,12 @@ def with_changes(
     image: Image,
     changed: ChangedConfiguration,
     *,
-    settings: Sequence[str],
     edited: Sequence[str],
     build_env: BuildEnvironment,
 ) -> RunOptions:
     """Return the options of a run with the instance's name and its own configuration.
 
-    `settings` and `edited` are what was asked for; files are edited now. Raises UsageError, EnvironmentLacking.
+    `edited` are the files that are edited now. Raises UsageError, EnvironmentLacking.
     """
     files = ImageFiles(image, build_env.store)
     try:
@@ -80,7 +81,7 @@ def with_changes(
         shutil.rmtree(hosted.folder.files, ignore_errors=True)  # Who leaves an editor with an error wants none of it.
         raise
     said = (
-        *(settings if changed.files or changed.environment else ()),
+        *changed.settings,
         *(f"edited {path}" for path in different),
         *(f"--config {mount.path}" for mount in wanted.mounts if mount.read_only),
         *(f"--env {name}" for name in wanted.environment),  # Without its value, which may be a secret.

@@ -1,6 +1,7 @@
 """Start of a detached `run`: a second process of relbuild, which outlives the first one.
 
-The first process starts the second with the same words, and waits until it says that the instance runs. Until then
+The first process starts the second with the same words, and waits until it says that the instance runs. The words are
+passed in a file without a name, because everybody can read a command line, and a variable may be a secret. Until then
 both are in the person's terminal: progress, questions and an editor are the second's, and Ctrl-C reaches it. Then it
 leaves the terminal, and the first one ends. An ordinary user's first process enters no user namespace, because its PID
 namespace would end with it.
@@ -18,8 +19,11 @@ from pipeline import process
 from pipeline.cli.signals import Terminated
 from pipeline.cli.standard_streams import drop_streams
 
-_PROGRAM = "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); from pipeline.cli import main; main()"
-"""Runs the command line with this process's `sys.path`: a folder `pipeline` in the working directory is none of it."""
+_PROGRAM = (
+    "import json, sys; sys.path[:], sys.argv[1:] = json.load(open(int(sys.argv[1]))); "
+    "from pipeline.cli import main; main()"
+)
+"""Runs a command line with this process's `sys.path`: a folder `pipeline` in the working directory is none of it."""
 
 
 def start_supervisor(words: Sequence[str], environment: Mapping[str, str]) -> int:
@@ -28,17 +32,20 @@ def start_supervisor(words: Sequence[str], environment: Mapping[str, str]) -> in
     Returns 0, or the exit status of a supervisor that ended before; it has said why.
     """
     told, tell = os.pipe()
-    command = [sys.executable, "-P", "-c", _PROGRAM, json.dumps(_path())]
     try:
-        supervisor = process.start(
-            [*command, words[0], "--supervised", str(tell), *words[1:]],
-            stdin=0,
-            stdout=1,
-            stderr=2,
-            environment=environment,
-            pass_fds=(tell,),
-            new_session=False,
-        )
+        with open(os.memfd_create("words"), "w+") as passed:  # noqa: PTH123 - a descriptor
+            json.dump([_path(), [words[0], "--supervised", str(tell), *words[1:]]], passed)
+            passed.seek(0)
+            # The last word is for people who read a list of processes.
+            supervisor = process.start(
+                [sys.executable, "-P", "-c", _PROGRAM, str(passed.fileno()), words[0]],
+                stdin=0,
+                stdout=1,
+                stderr=2,
+                environment=environment,
+                pass_fds=(tell, passed.fileno()),
+                new_session=False,
+            )
     finally:
         os.close(tell)
     try:

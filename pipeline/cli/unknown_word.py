@@ -10,6 +10,17 @@ from pipeline.cli import commands
 from pipeline.errors import UsageError
 from pipeline.shipped import SHIPPED_RECIPES
 
+_ENDED = "an ended instance does not start again: `relbuild rm NAME`, then `relbuild run -d IMAGE --name NAME`"
+_OTHER_PROGRAMS = {
+    "images": "built images are in the output folder; `relbuild inspect NAME` tells of one",
+    "kill": "`relbuild stop -t 0 NAME` kills an instance",
+    "push": "`relbuild publish NAME --to MIRROR --key KEY` publishes an image",
+    "restart": _ENDED,
+    "start": _ENDED,
+    "test": "`relbuild smoke NAME` tests an image",
+}
+"""Commands that other programs have, and what does the same here."""
+
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
 """A word that may be a command: no path, no file with a suffix, no option."""
 
@@ -29,9 +40,10 @@ def require_recipe(word: str) -> None:
     recipes = sorted(
         {path.stem for folder in folders if folder.is_dir() for path in folder.glob("*.yaml")} - {"repositories"}
     )
+    usual = _OTHER_PROGRAMS.get(word.lower())
     near = difflib.get_close_matches(word.lower(), [*names, *recipes], n=1, cutoff=0.6)
     raise UsageError(
         "command-unknown",
         f"'{word}' is no command, and no recipe has this name",
-        hint=f"did you mean `relbuild {near[0]}`?" if near else "`relbuild --help` lists the commands",
+        hint=usual or (f"did you mean `relbuild {near[0]}`?" if near else "`relbuild --help` lists the commands"),
     )

@@ -29,10 +29,14 @@ CHANGED_FILE_LIMIT = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class ChangedConfiguration:
-    """Files with other content, by their path in the image, and variables with other values."""
+    """Files with other content, by their path in the image, and variables with other values.
+
+    `settings` are those of what was asked for that differ from the recipe.
+    """
 
     files: Mapping[str, bytes]
     environment: Mapping[str, str]
+    settings: tuple[str, ...] = ()
 
 
 def package_variables(reports: Sequence[Path], image: Digest) -> dict[str, object]:

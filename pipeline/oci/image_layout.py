@@ -182,6 +182,7 @@ def read_document(path: Path) -> bytes:
             "not-a-layout",
             f"'{path.parent}' is not an OCI layout: it has no {path.name}",
             place=str(path.parent),
+            hint="build the image first with `relbuild build`, or name another --output",
         ) from None
     if len(data) > DOCUMENT_LIMIT:
         raise VerificationError("document-too-large", f"{path} has more than {DOCUMENT_LIMIT} bytes")

@@ -16,6 +16,7 @@ with imported_when_used(__name__):
     from pipeline.recipes.platform_lookup import Platforms
     from pipeline.recipes.platform_target import PlatformTarget
     from pipeline.recipes.platforms import load_platforms
+    from pipeline.recipes.recipe_lookup import recipe_name
     from pipeline.recipes.recipe_search import find_recipe
     from pipeline.recipes.reference import (
         json_schema,
@@ -45,6 +46,7 @@ __all__ = [
     "load_recipe",
     "load_rules",
     "platforms_schema",
+    "recipe_name",
     "recipe_reference",
     "repo_file_reference",
     "rules_reference",

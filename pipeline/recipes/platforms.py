@@ -22,6 +22,7 @@ from pipeline.recipes.add_ons import fitting_repositories, key_files
 from pipeline.recipes.platform_lookup import Platforms
 from pipeline.recipes.platform_schema import PlatformDocument, PlatformsDocument
 from pipeline.recipes.problems import Problems, nearest, validate_document
+from pipeline.recipes.recipe_schema import ANY_PLATFORM
 from pipeline.recipes.repo_files import read_repo_file, read_variables
 from pipeline.recipes.repository_fields import RepositoryDocument, RepositoryFileDocument
 from pipeline.recipes.rpm_database_schema import database_of
@@ -70,6 +71,9 @@ def _load(path: Path) -> Platforms:
             path_of: DocumentPath = ("platforms", name, "refused")
             message = f"the platform '{name}' is refused and has repositories"
             problems.add("platform-contradiction", message, document, path_of, "remove one of the two")
+    for name, add_on in parsed.add_ons.items():
+        for family, listed in add_on.platforms.items():
+            reader.check_add_on_variables(listed, family, platforms, ("add-ons", name, "platforms", family))
     problems.stop_if_any()
     refused = {name: found.refused for name, found in parsed.platforms.items() if found.refused is not None}
     broken = {name: RecipeError.of(list(dict.fromkeys(found))) for name, found in reader.broken.items()}
@@ -101,6 +105,27 @@ class _Reader:
                 self._refuse("repository-duplicate", message, (*path, index, "id"), "give it another id", ())
             found[one.id] = self._repository(one, (*path, index), ())
         return tuple(found.values())
+
+    def check_add_on_variables(
+        self,
+        listed: Sequence[RepositoryDocument],
+        family: str,
+        platforms: Mapping[str, Platform],
+        path: DocumentPath,
+    ) -> None:
+        """Refuse variables of an add-on's repositories that no platform defines which it fits.
+
+        A platform that cannot be used here might define them.
+        """
+        everywhere = family == ANY_PLATFORM
+        fitting = [one for one in platforms.values() if everywhere or family in one.families]
+        named = ((name, self._platforms[name]) for name in self.broken)
+        unusable = [one for name, one in named if everywhere or family in (name, *one.families)]
+        if fitting and not any(one.dnf_vars or one.extends for one in unusable):
+            variables = {name: text for one in fitting for name, text in one.variables}
+            variables |= {name: text for one in unusable for name, text in one.variables.items()}
+            for index, repository in enumerate(listed):
+                self._check_variables(repository, variables, (*path, index), ())
 
     def _put_on_top(
         self, name: str, families: Sequence[str], repositories: dict[str, PackageRepository], path: DocumentPath

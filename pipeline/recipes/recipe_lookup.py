@@ -95,6 +95,16 @@ def read_sources(
     return tuple(reader.sources)
 
 
+def recipe_name(path: Path) -> str | None:
+    """Return the name of the product of the recipe at `path`, for whichever platform.
+
+    None if nothing names it. Raises RecipeError if the recipe cannot be read.
+    """
+    given = Path(os.path.abspath(path))  # noqa: PTH100  not resolved, as a recipe is loaded
+    sources = read_sources(given, Problems(), GivenFolder(given.parent))
+    return next((one.recipe.name for one in reversed(sources) if one.recipe.name), None)
+
+
 class _Reader:
     def __init__(self, top: Path, problems: Problems, given: GivenFolder) -> None:
         self.sources: list[RecipeFile] = []

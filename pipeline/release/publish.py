@@ -223,6 +223,7 @@ def prepare_upload(
 ) -> tuple[Upload, Callable[[], Cleared]]:
     """Return the cleared upload of one product, and a function that asks the gate again."""
     images = tuple(member.image for member in members)
+    refuse_other_platforms(members)
     refuse_doubles(images)
     top = single_manifest(images[0]) if len(images) == 1 else make_index(images)
     version = members[0].bill.version
@@ -262,6 +263,21 @@ def built_candidate(member: BuiltImage, store: Store) -> Candidate:
         SealedEvidence(member.seal, store),
         member.record.checks,
     )
+
+
+def refuse_other_platforms(members: Sequence[BuiltImage]) -> None:
+    """Refuse images of one index that were built for different platforms.
+
+    Raises UsageError `platform-differs`.
+    """
+    built = {member.record.provenance.platform: member.image.config.architecture for member in members}
+    if len(built) > 1:
+        raise UsageError(
+            "platform-differs",
+            f"the images of '{members[0].image.name}' were built for different platforms: "
+            + ", ".join(f"{platform} ({arch})" for platform, arch in built.items()),
+            hint="build all architectures for one platform, or publish each platform's to a mirror of its own",
+        )
 
 
 def refuse_doubles(images: Sequence[Image]) -> None:

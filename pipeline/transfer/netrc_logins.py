@@ -21,6 +21,21 @@ NETRC_LIMIT = 1 << 20
 _DEFAULT = "default"
 
 
+class _FirstEntries(dict[str, "tuple[str, str, str]"]):
+    """Entries by machine; the first of two for one machine stays, as with curl."""
+
+    def __setitem__(self, machine: str, entry: tuple[str, str, str]) -> None:
+        if not self.get(machine):  # The parser begins an entry with an empty one.
+            super().__setitem__(machine, entry)
+
+
+class _Netrc(netrc.netrc):
+    """A netrc file of which the first entry for a machine counts."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        super().__setattr__(name, _FirstEntries() if name == "hosts" else value)
+
+
 def netrc_path(environment: Mapping[str, str]) -> Path:
     """Return `$NETRC`, else `~/.netrc`."""
     return Path(environment.get("NETRC") or Path(environment.get("HOME") or "/root", ".netrc"))
@@ -29,13 +44,15 @@ def netrc_path(environment: Mapping[str, str]) -> Path:
 def read_netrc(path: Path, place: str) -> dict[str, Credentials]:
     """Read the logins of a netrc file by the machine's name, in lower case.
 
-    Raises EnvironmentLacking `secret-unreadable` at `place`. No message quotes the file, which has secrets.
+    Of two for a machine the first counts. Raises EnvironmentLacking `secret-unreadable` at `place`.
+
+    No message quotes the file, which has secrets.
     """
     try:
         with open_file(path) as file:
             if os.fstat(file.fileno()).st_size > NETRC_LIMIT:
                 raise TooLarge(path, NETRC_LIMIT)
-            found = netrc.netrc(f"/proc/self/fd/{file.fileno()}").hosts
+            found = _Netrc(f"/proc/self/fd/{file.fileno()}").hosts
     except netrc.NetrcParseError as error:
         raise netrc_unreadable(path, f"line {error.lineno} is malformed", place) from None
     except UnicodeDecodeError:
@@ -44,7 +61,7 @@ def read_netrc(path: Path, place: str) -> dict[str, Credentials]:
         raise netrc_unreadable(path, str(error), place) from error
     return {
         machine.lower(): Credentials(login or "", password or "")
-        for machine, (login, _, password) in found.items()
+        for machine, (login, _, password) in reversed(found.items())
         if machine != _DEFAULT
     }
 

@@ -94,7 +94,7 @@ def _given_up(label: str, failures: Sequence[tuple[str, SourceFailed]], network:
             place=label,
             hint="run once without --offline, or `relbuild vendor` where there is a network",
         )
-    tried = "; ".join(f"{shown_url(url)}: {failure}" for url, failure in failures) or "no URL known"
+    tried = "; ".join(_attempt(label, shown_url(url), failure) for url, failure in failures) or "no URL known"
     if failures and all(failure.missing for _, failure in failures):
         return EnvironmentLacking(
             "download-missing",
@@ -115,7 +115,13 @@ def _given_up(label: str, failures: Sequence[tuple[str, SourceFailed]], network:
         hint = "trust the authority of the server's certificate: 'sslcacert' of the repository, or SSL_CERT_FILE"
     elif failures and all(failure.failing for _, failure in failures):
         hint = "the server, or a proxy in front of it, has a fault: run the command again later, or use another mirror"
-    return EnvironmentLacking("network-unreachable", f"download failed: {label}: {tried}", place=label, hint=hint)
+    return EnvironmentLacking("network-unreachable", f"download failed: {tried}", place=label, hint=hint)
+
+
+def _attempt(label: str, url: str, failure: SourceFailed) -> str:
+    """Return a URL and its failure; the URL once, and not if all of it is about that URL."""
+    reason = str(failure).removeprefix(f"{url}: ")
+    return reason if url == label else f"{url}: {reason}"
 
 
 def _refused(refusal: Refusal, message: str, label: str, network: Network) -> EnvironmentLacking:

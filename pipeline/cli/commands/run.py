@@ -143,9 +143,7 @@ def run_command(
     def configure(hosted: HostedInstance) -> RunOptions:
         if edit:
             close(build_env.progress)  # The terminal is the editor's.
-        return with_changes(
-            wanted, hosted, image, changed, settings=settings or (), edited=edit or (), build_env=build_env
-        )
+        return with_changes(wanted, hosted, image, changed, edited=edit or (), build_env=build_env)
 
     with (
         stopped_by_signals() as stopping,

@@ -75,8 +75,11 @@ def test_two_run_side_by_side_with_their_own_settings_until_they_are_stopped_or_
 ) -> None:
     before = snapshot(relbuild.store.root)
     redis = recipes / "redis.yaml"
-    first = json.loads(relbuild("run", "-d", redis, "--json", "-p", "0:6379", "--memory", "128MiB", *SMALL))
+    words = ("--json", "-p", "0:6379", "--memory", "128MiB", *SMALL, "-e", "PIN=4711-9")
+    first = json.loads(relbuild("run", "-d", redis, *words))
     assert first["name"] == "redis-1"
+    assert relbuild("exec", "redis-1", "/bin/sh", "-c", "echo $PIN") == "4711-9\n"
+    assert [path for path in Path("/proc").glob("[0-9]*/cmdline") if b"4711-9" in words_of_process(path)] == []
     relbuild("run", "-d", redis, "--name", "cache", "--set", "maxmemory=32mb", "--edit", "/etc/redis/redis.conf")
     assert "instance-exists" in relbuild("run", "-d", redis, "--name", "cache", status=2)
     told = relbuild("ps")
@@ -98,6 +101,13 @@ def test_two_run_side_by_side_with_their_own_settings_until_they_are_stopped_or_
     )
     stop_and_remove_one(relbuild)
     kill_and_find_nothing(relbuild, lambda: left_since(before))
+
+
+def words_of_process(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""  # It has ended.
 
 
 def stop_and_remove_one(relbuild: Relbuild) -> None:

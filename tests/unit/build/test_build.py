@@ -35,7 +35,7 @@ IMAGE = [
 ]
 OUTPUT = ["write_layout", "make_bill", "make_build_record", "make_documents", "smoke_test", "write_build_report"]
 
-READING = ("load_recipe", "built_platform", "choose_platform")
+READING = ("load_recipe", "recipe_name", "read_layout_images", "built_platform", "choose_platform")
 
 TREE = Tree.of({})
 PACKED = [SimpleNamespace(layer=layer("base"), reused=True), SimpleNamespace(layer=layer("product"), reused=False)]
@@ -55,6 +55,8 @@ class World:
             build_image.load_recipe: lambda path, target: (
                 self.on_other if target.name == "other" else self.recipes[path.stem]
             ),
+            build_image.recipe_name: lambda path: path.stem,
+            build_image.read_layout_images: lambda layout: (None, (image(layout.name),)),
             build_image.built_platform: lambda folder, digest: self.built_for,
             build_image.choose_platform: lambda recipe, options: SimpleNamespace(full_name=options.platform),
             build_image.plan_lock: lambda order, build_env, parent: SimpleNamespace(order=order, parent=parent),

@@ -22,7 +22,7 @@ from pipeline.model.configuration import BASE_DIGEST
 from pipeline.model.header import FileRecord
 from pipeline.model.image import ImageConfig
 from pipeline.model.lock import LockSection
-from pipeline.model.recipe import Group, ImagePlan, LayerPlan, User
+from pipeline.model.recipe import Group, ImagePlan, LayerPlan, Request, User
 from pipeline.model.resolution import Chosen, Resolution
 from pipeline.model.scriptlets import ScriptletFailure, ScriptletName, ScriptletRules, ToleratedFailure, Waiver
 from pipeline.model.smoke import Neighbours, SmokePlan
@@ -273,3 +273,32 @@ def test_scriptlets_that_failed_are_judged_by_the_recipe_warned_of_and_returned_
     assert warned == ["%post of a failed (waived: because)", *unused]
     with pytest.raises(BuildError, match="%post of a failed"):
         build_stages.judge_scriptlets(locked(recipe(tmp_path)), state, here)
+
+
+# --- what a build warns of -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("user", "smoke", "warned"),
+    [("demo", False, False), ("root:demo", False, False), ("77", False, False), ("", False, False),
+     ("nobdy", False, True), ("nobdy:root", False, True), ("nobdy", True, False)],
+)  # fmt: skip
+def test_a_user_that_nothing_makes_is_warned_of_where_no_test_would_find_it(
+    user: str, smoke: bool, warned: bool, tmp_path: Path
+) -> None:
+    told = Told()
+    accounts = AccountTable((User("root", 0), User("demo", 7)), (Group("root", 0),))
+    made = replace(two_layers(tmp_path), accounts=accounts)
+    full = replace(made, recipe=replace(made.recipe, layers=()))
+    here = build_env(tmp_path, progress=told)
+    build_stages.warn_of_oddities(image("demo", user=user), full, order(tmp_path, smoke=smoke), here)
+    assert [("image.user 'nobdy'" in one, "'accounts'" in one) for one in told.warnings] == [(True, True)] * warned
+
+
+def test_a_layer_without_packages_is_warned_of(tmp_path: Path) -> None:
+    told = Told()
+    plans = (LayerPlan("tools", ()), LayerPlan("all", (Request("a", "demo.yaml:1"),)))
+    made = locked(recipe(tmp_path, "demo", *plans))
+    build_stages.warn_of_oddities(image(), made, order(tmp_path), build_env(tmp_path, progress=told))
+    (warning,) = told.warnings
+    assert warning.startswith("demo.yaml: the layer 'tools' is empty on the platform ")

@@ -38,23 +38,33 @@ def test_values_are_those_of_the_images_platform(
     (tmp_path / "repositories.yaml").write_text(PLATFORMS)
     (tmp_path / "demo.yaml").write_text(RECIPE)
     seen: list[Any] = []
-    changed = SimpleNamespace(files={"/etc/demo": b"port 81"}, environment={})
+    changed = ChangedConfiguration({"/etc/demo": b"port 81"}, {})
     monkeypatch.setattr(module, "built_platform", lambda report, digest: built)
     monkeypatch.setattr(module, "package_variables", lambda reports, digest: {})
     monkeypatch.setattr(module, "render_changes", lambda *given: seen.append(given) or changed)
     path = str(tmp_path / "demo.yaml")
     found = module.changed_configuration(path, image("demo"), ["port=81"], tmp_path / "output", build_env(tmp_path))
-    assert found is changed
+    assert found == ChangedConfiguration(changed.files, {}, ("port=81",))
     before, after = seen[0][:2]
     assert dict(before.values) == {"port": 80, "folder": folder}
     assert dict(after.values) == {"port": 81, "folder": folder}
 
 
-@pytest.mark.parametrize(
-    ("files", "told"), [({"/etc/demo": b"port 81"}, ("port=81",)), ({}, ())], ids=["another value", "the same value"]
-)
+def test_a_value_that_stays_is_not_among_the_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "repositories.yaml").write_text(PLATFORMS)
+    (tmp_path / "demo.yaml").write_text(RECIPE)
+    monkeypatch.setattr(module, "built_platform", lambda report, digest: None)
+    monkeypatch.setattr(module, "package_variables", lambda reports, digest: {})
+    monkeypatch.setattr(module, "render_changes", lambda *given: ChangedConfiguration({}, {"PORT": "81"}))
+    words = ["port=81", "folder=/srv"]
+    output = tmp_path / "output"
+    found = module.changed_configuration(str(tmp_path / "demo.yaml"), image("demo"), words, output, build_env(tmp_path))
+    assert found.settings == ("port=81",)
+
+
+@pytest.mark.parametrize("told", [("port=81",), ()], ids=["another value", "the same value"])
 def test_all_that_differs_from_what_was_tested_is_told(
-    files: dict[str, bytes], told: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    told: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "keep_files", lambda *given: ((), ("/etc/other",)))
     seen: list[tuple[str, ...]] = []
@@ -64,8 +74,7 @@ def test_all_that_differs_from_what_was_tested_is_told(
         RunOptions(mounts=mounts, environment={"PASSWORD": "secret"}),
         hosted,
         image("demo"),
-        ChangedConfiguration(files, {}),
-        settings=["port=81"],
+        ChangedConfiguration({}, {}, told),
         edited=["/etc/other"],
         build_env=build_env(tmp_path),
     )

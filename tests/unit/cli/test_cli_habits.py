@@ -63,6 +63,7 @@ def test_help_is_asked_for_by_one_letter(
         ("pubish --to dir:mirror", "did you mean `relbuild publish`?"),
         ("nginz", "did you mean `relbuild nginx`?"),
         ("frobnicate", "`relbuild --help` lists the commands"),
+        ("start web", "an ended instance does not start again: `relbuild rm NAME`, then `relbuild run -d IMAGE"),
     ],
 )
 def test_a_first_word_that_is_nothing_is_no_missing_recipe(

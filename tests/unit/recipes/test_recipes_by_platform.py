@@ -339,6 +339,33 @@ def test_an_add_on_puts_repositories_on_top_by_the_families(folder: Path) -> Non
 
 
 @pytest.mark.parametrize(
+    ("old", "new", "place"),
+    [
+        ("example/$release", "example/$relase", "add-ons.vendor.platforms.el[0].baseurls[0]"),
+        ("https://extra.example", "https://extra.example/$relase", "add-ons.extra.platforms.any[0].baseurls[0]"),
+    ],
+)
+def test_a_variable_of_an_add_on_is_refused_that_no_platform_defines_which_it_fits(
+    folder: Path, old: str, new: str, place: str
+) -> None:
+    changed(folder, old, new, "repositories.yaml")
+    with pytest.raises(RecipeError) as caught:
+        load_platforms(folder / "repositories.yaml")
+    (problem,) = caught.value.problems
+    assert problem.code == "variable-undefined" and str(problem.place).endswith(place)
+    assert problem.hint == "did you mean '$release'?"
+
+
+def test_a_variable_of_an_add_on_may_be_that_of_one_platform_or_of_one_that_cannot_be_used_here(folder: Path) -> None:
+    changed(folder, "https://extra.example", "https://extra.example/$release", "repositories.yaml")
+    load_platforms(folder / "repositories.yaml")
+    changed(folder, "extra.example/$release", "extra.example/$entitled", "repositories.yaml")
+    entitled = "  rhel-9: {dnf-vars: [/nosuch], repositories: [{file: /nosuch}]}\nadd-ons:"
+    changed(folder, "add-ons:", entitled, "repositories.yaml")
+    assert "rhel-9" in load_platforms(folder / "repositories.yaml").broken
+
+
+@pytest.mark.parametrize(
     ("name", "code", "hint"),
     [
         ("local+vendor", "add-on-unfit", "it has some for el, el8"),

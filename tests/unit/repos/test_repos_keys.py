@@ -236,6 +236,13 @@ def test_what_a_repository_accepts_is_its_own_and_any_of_it_goes_for_a_package_b
     }
 
 
+def test_armor_without_its_empty_line_is_told_from_other_damage(makers: tuple[KeyMaker, KeyMaker]) -> None:
+    armored = makers[0].public
+    assert dearmor(armored) == makers[0].binary
+    with pytest.raises(MalformedPacket, match="the empty line between its head and its content is missing"):
+        dearmor(armored.replace(b"\n\n", b"\n"))
+
+
 def test_of_what_a_server_hands_out_only_the_pinned_keys_count(
     makers: tuple[KeyMaker, KeyMaker], tmp_path: Path, store: Store
 ) -> None:

@@ -102,6 +102,13 @@ def test_a_netrc_file_that_cannot_be_read_is_not_quoted(tmp_path: Path, content:
     assert error.code == "secret-unreadable" and error.problems[0].place == "repository r"
 
 
+def test_of_two_entries_for_a_machine_the_first_counts_as_with_curl(tmp_path: Path) -> None:
+    entries = ("machine A.test login a password b", "machine a.test login c password d", "machine b.test login e")
+    (tmp_path / "netrc").write_text("\n".join((*entries, "machine b.test login f", "default login x password y\n")))
+    found = read_netrc(tmp_path / "netrc", "repository r")
+    assert {machine: one.user for machine, one in found.items()} == {"a.test": "a", "b.test": "e"}
+
+
 TWO = {"token": SecretReference(file="x"), "netrc": True}
 NETRC, KERBEROS = {"netrc": True}, {"negotiate": True}
 
