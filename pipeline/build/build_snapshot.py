@@ -50,6 +50,9 @@ START = 2.0
 _CHILD_LIBRARIES = ("jinja2", "markupsafe")
 """Modules that children of relbuild alone load."""
 
+_LIBRARY_CACHE = Path("/etc/ld.so.cache")
+"""The places of shared libraries, by name (ld.so(8))."""
+
 _PROGRAMS = ("gpg", "ldd", "rpm")
 """Programs that an unchanged build asks: for the validity of keys, and for the version of rpm's libraries."""
 
@@ -72,7 +75,8 @@ def take_build_snapshot(
         looked = [*_looked(log, own_lock), *_runtime_places(options, build_env)]
         programs = tuple(sorted({*_loaded_files(), *_mapped_files(), *_library_records(), *_program_files(build_env)}))
         files, large = _files(log, own_lock, set(programs))
-        code, newest = program_digest(programs)
+        modules = sorted({name.partition(".")[0] for name in sys.modules} | {*_CHILD_LIBRARIES})
+        code, newest = program_digest(programs, frozenset(modules))
         if newest >= (started - START) * 1e9:
             return None
         outputs = tuple(_outputs(built, options, build_env))
@@ -83,6 +87,7 @@ def take_build_snapshot(
             looked=looked,
             folders=tuple(_folders(log)),
             programs=programs,
+            modules=modules,
             code=code,
             blobs=tuple(_blobs(built, build_env)),
             outputs=outputs,
@@ -241,8 +246,13 @@ def _mapped_files() -> Iterator[str]:
     """Yield the files that are mapped: Python and the shared libraries that it has loaded."""
     for line in Path("/proc/self/maps").read_text().splitlines():
         fields = line.split(maxsplit=5)
-        if len(fields) == 6 and fields[5].startswith("/") and os.path.isfile(fields[5]):  # noqa: PTH113
-            yield fields[5]
+        if len(fields) == 6 and fields[5].startswith("/"):
+            if fields[5].endswith(" (deleted)") and ".so" in fields[5]:
+                raise _Unremembered("a library was replaced")
+            if os.path.isfile(fields[5]):  # noqa: PTH113
+                yield fields[5]
+    if _LIBRARY_CACHE.is_file():
+        yield str(_LIBRARY_CACHE)
 
 
 def _library_records() -> Iterator[str]:

@@ -64,6 +64,9 @@ IGNORED_VARIABLES = frozenset(
 """Environment variables that name a terminal, a session, or the working directory, which is compared itself. All others
 count, whether anything reads them or not."""
 
+_INSTALLED = (".dist-info", ".egg-info", ".pth")
+"""Endings of names in a folder of modules that tell what is installed there."""
+
 _OWN_STATUS = Path("/proc/self/status")
 CODE = Path(pipeline.__file__).parent
 """The folder of relbuild's own files."""
@@ -93,10 +96,10 @@ class RememberedBuild:
 
     `made`: when, in seconds since the epoch. `files` are (path, resolved path, mode, digest) of what was read, `large`
     (path, resolved path, stamp), `looked` (path, type of what is there, resolved path), `folders` (path, digest of the
-    names in it), `programs` paths of relbuild's, Python's and the libraries' files outside of relbuild, `code` the
-    digest of the stamps of all these, `blobs` (digest, stamp) in the store, `outputs` (path, entries) of the folders
-    that were written. `fresh`: their reports are still those of a build that made something. `warnings`, `lines`,
-    `all_lines` (with --verbose) and `answer` (with --json) are what it said.
+    names in it), `programs` paths of Python's and the libraries' files, `modules` names of loaded modules,
+    `code` the digest of both and of relbuild, `blobs` (digest, stamp) in the store, `outputs` (path, entries) of the
+    folders that were written. `fresh`: their reports are still those of a build that made something. `warnings`,
+    `lines`, `all_lines` (with --verbose) and `answer` (with --json) are what it said.
     """
 
     made: float
@@ -105,6 +108,7 @@ class RememberedBuild:
     looked: Sequence[Sequence[object]]
     folders: Sequence[Sequence[str]]
     programs: Sequence[str]
+    modules: Sequence[str]
     code: str
     blobs: Sequence[Sequence[object]]
     outputs: Sequence[tuple[str, Mapping[str, object]]]
@@ -166,7 +170,7 @@ def request_name(request: BuildRequest, store: Store, environment: Mapping[str, 
         environment=store.seal(json.dumps(sorted(variables.items())).encode()),
         user=own,
         machine=[system.sysname, system.release, system.version, system.machine],
-        python=[sys.executable, sys.version, *sys.path],
+        python=[sys.executable, sys.version, str(sys.flags), *sys.path],
     )
 
 
@@ -282,17 +286,27 @@ def file_stamp(found: os.stat_result) -> list[int]:
     return [found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_mode]
 
 
-def program_digest(programs: Iterable[str]) -> tuple[str, int]:
+def program_digest(programs: Iterable[str], modules: Container[str]) -> tuple[str, int]:
     """Return the digest of the stamps of relbuild and of `programs`, and their last change.
 
-    The change is in nanoseconds since the epoch. Raises OSError if one is missing.
+    With them goes what would be imported in place of one of `modules` (names without a dot), and what is installed. The
+    change is in nanoseconds since the epoch. Raises OSError if one is missing.
     """
-    seen: list[str] = []
+    seen = [f"{folder}\0{' '.join(_importable(folder, modules))}\n" for folder in sys.path]
     newest = 0
     for path, found in (*_own_files(CODE), *((path, os.stat(path)) for path in programs)):  # noqa: PTH116
         seen.append(f"{path}\0{found.st_dev} {found.st_ino} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}\n")
         newest = max(newest, found.st_ctime_ns)
     return hashlib.sha256("".join(seen).encode(errors="surrogateescape")).hexdigest(), newest
+
+
+def _importable(folder: str, modules: Container[str]) -> list[str]:
+    """Return the names in a folder that are of modules, or tell what is installed."""
+    try:
+        names = os.listdir(folder or ".")  # noqa: PTH208
+    except OSError:
+        return []
+    return sorted(name for name in names if name.partition(".")[0] in modules or name.endswith(_INSTALLED))
 
 
 def _own_files(folder: str | Path) -> Iterator[tuple[str, os.stat_result]]:
@@ -356,7 +370,7 @@ def _same_blobs(store: Store, known: RememberedBuild) -> bool:
 
 
 def _same_code(_: Store, known: RememberedBuild) -> bool:
-    return program_digest(known.programs)[0] == known.code
+    return program_digest(known.programs, frozenset(known.modules))[0] == known.code
 
 
 def _same_outputs(_: Store, known: RememberedBuild) -> bool:

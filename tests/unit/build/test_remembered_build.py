@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -96,6 +97,7 @@ def _done(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Done:
         (folder / name).chmod(0o755)
     monkeypatch.setattr(remembered_build, "CODE", folder / "code")
     monkeypatch.setattr(process, "SEARCH_PATH", f"{folder / 'bin'}:{folder / 'later'}")
+    monkeypatch.setattr(sys, "path", [str(folder / "libraries"), *sys.path])
     libraries = [str(folder / "libraries" / "c.so")]
     for source in ("_loaded_files", "_mapped_files", "_library_records"):
         monkeypatch.setattr(build_snapshot, source, lambda: iter(libraries))
@@ -197,6 +199,8 @@ CHANGES: dict[str, Callable[[Done], object]] = {
     "a file less of relbuild": lambda done: (done.folder / "code" / "a.py").unlink(),
     "a library": lambda done: swap(done.folder / "libraries" / "c.so"),
     "a library is gone": lambda done: (done.folder / "libraries" / "c.so").unlink(),
+    "a module before another": lambda done: (done.folder / "libraries" / "json.py").write_text(""),
+    "another distribution": lambda done: (done.folder / "libraries" / "new-1.0.dist-info").mkdir(),
     "a program": lambda done: swap(done.folder / "bin" / "gpg"),
     "the runtime": lambda done: swap(done.folder / "later" / "runc"),
     "a runtime before it": lambda done: shutil.copy2(done.folder / "later" / "runc", done.folder / "bin" / "runc"),
