@@ -6,13 +6,11 @@ documents (doc/DETAILS), never from its messages.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.errors import VerificationError
 from pipeline.openpgp_packets import dearmor
-from pipeline.process import run
 from pipeline.repos.openpgp_keys import RepositoryKey, counting_certificates
 
 SIGNATURE_LIMIT = 64 << 10
@@ -36,6 +34,10 @@ def verify_detached(data: bytes, signature: bytes, keys: Sequence[RepositoryKey]
             place=name,
             hint="add the repository's key under 'keys'",
         )
+    import tempfile  # Most repositories sign packages only.
+
+    from pipeline.process import run
+
     # gpgv takes the first copy of a key in its keyring: an older one must not hide a revocation.
     certificates, unusable = counting_certificates(keys)
     with tempfile.TemporaryDirectory(prefix="relbuild-gpg-") as home:

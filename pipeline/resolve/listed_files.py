@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Iterable, Iterator
 
@@ -48,6 +47,8 @@ class UnlistedDependencies:
             yield piece
 
     def _look(self, piece: bytes) -> None:
+        import html  # Only where metadata is new.
+
         for start in _STARTS:
             at = piece.find(start)
             while at >= 0:

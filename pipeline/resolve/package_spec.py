@@ -58,10 +58,19 @@ def is_group(text: str) -> bool:
     return text.startswith("@")
 
 
+def _is_path(text: str) -> bool:
+    return text.startswith(("/", "*/"))
+
+
+def is_unlisted_path(text: str) -> bool:
+    """Return True if `text` is a path, without wildcards, that primary metadata leaves out."""
+    return _is_path(text) and not is_glob(text) and not in_primary(text)
+
+
 def names_unlisted_file(package_pool: PackagePool, text: str) -> bool:
     """Return True if `text` is for files that only file lists have, so that they must be loaded."""
-    listed = not is_glob(text) and in_primary(text)
-    return _is_path(text) and not listed and not _by_provides(package_pool, text)
+    unlisted = is_unlisted_path(text) or (_is_path(text) and is_glob(text))
+    return unlisted and not _by_provides(package_pool, text)
 
 
 def match_request(package_pool: PackagePool, text: str) -> RequestMatch:
@@ -82,10 +91,6 @@ def match_request(package_pool: PackagePool, text: str) -> RequestMatch:
     if just_name:
         groups = [sorted({*group, *_obsoleters(package_pool, group)}) for group in groups]
     return RequestMatch(tuple(tuple(group) for group in groups))
-
-
-def _is_path(text: str) -> bool:
-    return text.startswith(("/", "*/"))
 
 
 def match_name(package_pool: PackagePool, name: str, *, arch: str | None = None) -> RequestMatch:

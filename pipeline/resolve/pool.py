@@ -201,6 +201,10 @@ class PackagePool:
         self.pool.addfileprovides()
         self.pool.createwhatprovides()
 
+    def has_string(self, text: str) -> bool:
+        """Return True if packages have this name, provide or requirement. No index is needed."""
+        return bool(self.pool.str2id(text, False))
+
     # --- queries ---------------------------------------------------------------------------------
 
     def solvables(self) -> Iterator[solv.XSolvable]:

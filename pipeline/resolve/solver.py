@@ -25,6 +25,7 @@ from pipeline.resolve.package_spec import (
     RequestMatch,
     is_glob,
     is_group,
+    is_unlisted_path,
     match_name,
     match_nevra,
     match_request,
@@ -78,8 +79,9 @@ def solve(
     `module-refused`, `parent-fixed`.
     """
     own = bool(parent or recipe.assume_installed or any(layer.local for layer in recipe.layers))
+    fresh = package_pool is None or own
     if package_pool is None or own:
-        package_pool = open_pool(arch, repositories, store=store, progress=progress)
+        package_pool = _load_pool(arch, repositories, store, progress)
     else:
         package_pool.enable_all()
     local = _add_local(package_pool, recipe, store, progress)
@@ -87,12 +89,15 @@ def solve(
         package_pool.add_installed(one.header for one in parent.packages)
     if recipe.assume_installed:
         package_pool.assume(recipe.assume_installed)
-    if own:
+    texts = [request.text for layer in recipe.layers for request in layer.requests]
+    if fresh and any(is_unlisted_path(text) and not package_pool.has_string(text) for text in texts):
+        package_pool.load_filelists()  # Also makes the index: after a first one it would be made twice.
+    elif fresh:
         package_pool.index()
     apply_modules(package_pool, recipe, repositories, store=store, progress=progress)
     warnings = [*_exclude(package_pool, recipe, repositories, local), *acceptance_warnings(platform.repositories)]
     groups = _read_groups(recipe, repositories, store, progress)
-    if any(names_unlisted_file(package_pool, one.text) for layer in recipe.layers for one in layer.requests):
+    if any(names_unlisted_file(package_pool, text) for text in texts):
         package_pool.load_filelists()
     lines = _match_all(package_pool, recipe, local, groups)
     reachable = [one for line in lines for one in line.found.everything]
@@ -118,12 +123,18 @@ def open_pool(
     arch: str, repositories: Sequence[OpenRepository], *, store: Store, progress: Progress = QUIET
 ) -> PackagePool:
     """Make a pool of repositories, in which one recipe after the other can be solved."""
+    package_pool = _load_pool(arch, repositories, store, progress)
+    package_pool.index()
+    return package_pool
+
+
+def _load_pool(arch: str, repositories: Sequence[OpenRepository], store: Store, progress: Progress) -> PackagePool:
+    """Make a pool of repositories that is not indexed yet."""
     package_pool = PackagePool(arch, store=store, progress=progress)
     # dnf's order (RepoDict.items): where all else is equal, libsolv prefers what was loaded first.
     make_solv_files(repositories, "primary", store=store, progress=progress)
     for opened in sorted(repositories, key=lambda one: (one.repository.priority, one.repository.cost)):
         package_pool.add_repository(opened)
-    package_pool.index()
     return package_pool
 
 
@@ -132,12 +143,12 @@ def open_pool(
 
 def _add_local(package_pool: PackagePool, recipe: Recipe, store: Store, progress: Progress) -> dict[Digest, int]:
     """Add the recipe's local packages to the store and to the pool."""
-    from pipeline.packages import read_header  # Few recipes have any.
-    from pipeline.transfer import Download, fetch
-
     local: dict[Digest, int] = {}
     for layer in recipe.layers:
         for item in layer.local:
+            from pipeline.packages import read_header  # Few recipes have any.
+            from pipeline.transfer import Download, fetch
+
             if item.sha256 in local:
                 continue
             path = (recipe.path.parent / item.path).resolve()

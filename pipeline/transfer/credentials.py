@@ -16,7 +16,6 @@ from pathlib import Path
 
 from pipeline.errors import EnvironmentLacking
 from pipeline.lazy_dataclasses import dataclass
-from pipeline.process import run
 from pipeline.transfer.token_servers import TokenServers
 
 CREDENTIALS_FILE_LIMIT = 1 << 20
@@ -103,6 +102,8 @@ class CredentialStore:
         program = f"docker-credential-{name}"
         if not _HELPER.fullmatch(name):
             raise _unreadable(path, f"'{name[:80]!r}' is not a credential helper's name")
+        from pipeline.process import run  # Few logins are kept by a program.
+
         done = run(
             [program, "get"],
             timeout=HELPER_TIMEOUT,

@@ -7,7 +7,6 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -136,6 +135,9 @@ def _target(one: Download) -> Digest:
 
 def _all(fetcher: _Fetcher, wanted: Sequence[Download], parallel: int) -> list[Digest]:
     """Fetch all of `wanted` in parallel; the first failure stops the others."""
+    # Documents are fetched one by one; the module and its logging take longer to import than they.
+    from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+
     with ThreadPoolExecutor(max(1, parallel), "fetch") as pool:
         futures = [pool.submit(fetcher.fetch, one) for one in wanted]
         try:
