@@ -15,9 +15,6 @@ import re
 import secrets
 from collections.abc import Iterator
 
-from nacl.exceptions import CryptoError
-from nacl.secret import SecretBox
-
 from pipeline.digest import canonical_json
 from pipeline.errors import UsageError, VerificationError
 from pipeline.oci.image_manifest import JsonReader
@@ -38,6 +35,8 @@ PBKDF2_ITERATIONS = 20_000_000
 """Iterations that a PKCS #8 file may demand: thirty times what is advised, some seconds."""
 
 _SALT = 32
+_BOX_KEY = 32
+"""Bytes of a key of NaCl's secretbox."""
 _PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,60})-----\r?\n(.*?)-----END \1-----", re.DOTALL)
 _SCRYPT_OID = bytes.fromhex("2b06010401da47040b")
 """1.3.6.1.4.1.11591.4.11 in DER (RFC 7914)."""
@@ -66,6 +65,8 @@ def pem_block(data: bytes, place: str) -> tuple[str, bytes]:
 
 def encrypt_private_key(der: bytes, password: bytes) -> bytes:
     """Encrypt PKCS #8 bytes; return a key file in cosign's format, with random salt and nonce."""
+    from nacl.secret import SecretBox  # only here and below: other keys do not need it
+
     salt = secrets.token_bytes(_SALT)
     box = SecretBox(_derive(password, salt, SCRYPT_N, SCRYPT_R, SCRYPT_P))
     sealed = box.encrypt(der, secrets.token_bytes(SecretBox.NONCE_SIZE))
@@ -91,6 +92,9 @@ def decrypt_private_key(body: bytes, password: bytes, place: str) -> bytes:
 
     Raises UsageError `key-malformed`, `key-derivation-costly`, `key-password-wrong`.
     """
+    from nacl.exceptions import CryptoError
+    from nacl.secret import SecretBox
+
     try:
         document = JsonReader.parse(body, place)
         derivation, cipher = document.get("kdf"), document.get("cipher")
@@ -147,7 +151,7 @@ def _refuse_costly_scrypt(n: int, r: int, p: int, place: str) -> None:
 def _derive(password: bytes, salt: bytes, n: int, r: int, p: int) -> bytes:
     # OpenSSL adds some blocks to N·r·128, and refuses more than maxmem.
     limit = SCRYPT_MEMORY + (1 << 20)
-    return hashlib.scrypt(password, salt=salt, n=n, r=r, p=p, maxmem=limit, dklen=SecretBox.KEY_SIZE)
+    return hashlib.scrypt(password, salt=salt, n=n, r=r, p=p, maxmem=limit, dklen=_BOX_KEY)
 
 
 def _costly(what: str, place: str) -> UsageError:

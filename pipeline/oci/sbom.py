@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from enum import StrEnum
-from importlib.metadata import version
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 from pipeline import __version__
@@ -67,6 +66,8 @@ def sbom_problems(data: bytes, form: SbomForm) -> list[str]:
 
 def sbom_versions() -> tuple[tuple[str, str], ...]:
     """Return (library, version) of the software on which a document's bytes depend."""
+    from importlib.metadata import version
+
     return (*((name, version(name)) for name in _LIBRARIES), (_TOOL, __version__))
 
 

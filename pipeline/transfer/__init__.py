@@ -10,7 +10,13 @@ A `RegistryClient` sends requests to one registry: it authenticates with credent
 Retry-After, and counts its traffic (`TrafficCounts`).
 """
 
+import sys
+
 from pipeline.lazy_names import imported_when_used
+
+# The HTTP library imports its command line, and with it rich, where that is installed, half of its own time again; it
+# does without where that cannot be imported.
+sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
 
 with imported_when_used(__name__):
     from pipeline.transfer.certificates import certificate_roots

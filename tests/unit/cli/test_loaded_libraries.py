@@ -112,6 +112,11 @@ def test_who_has_a_build_environment_opens_no_repository() -> None:
     assert not modules & {"pipeline.repos.repository", "pipeline.resolve.lockfile", "pipeline.layers", "tomllib", "ssl"}
 
 
+def test_the_http_library_brings_no_command_line_with_it() -> None:
+    modules = _modules_of((), "pipeline.transfer", "pipeline.transfer.deadlines")
+    assert "httpx" in modules and not modules & {"rich", "click", "pygments"}
+
+
 def test_help_loads_no_library() -> None:
     assert _loaded_to_run("--help") == set()
 
