@@ -199,12 +199,22 @@ def test_what_is_not_there_is_said_to_be_missing(
     assert repository.manifest("latest") is repository.resolve("latest") is None
     assert repository.manifest(ABSENT.digest) is None
     assert repository.manifest(images[0].digest) == images[0]
+    assert repository.has_manifest(images[0].digest) and not repository.has_manifest(ABSENT.digest)
     assert not repository.has_blob(ABSENT.digest) and not repository.holds_whole(ABSENT)
     for verb in (repository.read_blob, repository.check_blob, lambda blob: repository.fetch_blob(blob, store)):
         with pytest.raises(VerificationError) as caught:
             verb(ABSENT)  # type: ignore[operator]
         assert caught.value.code == "blob-missing"
     assert not store.has(ABSENT.digest)
+
+
+def test_what_is_said_to_be_new_is_put_also_where_it_was(
+    repository: Repository, images: tuple[Manifest, Manifest]
+) -> None:
+    for _ in range(2):
+        repository.put_blob(BLOB, b"whole", new=True)
+        repository.put_manifest(images[0], new=True)
+        assert repository.read_blob(BLOB) == b"whole" and repository.manifest(images[0].digest) == images[0]
 
 
 def test_a_blob_that_is_asked_for_with_another_size_is_not_given(repository: Repository, store: Store) -> None:
@@ -262,6 +272,23 @@ def test_what_was_attached_is_listed_until_it_is_removed(
     assert repository.referrers(subject.digest) == () and repository.manifest(second.digest) is None
     assert repository.attach(first)
     assert [one.descriptor.digest for one in repository.referrers(subject.digest)] == [first.digest]
+
+
+def test_several_are_attached_at_once_and_what_was_listed_stays(
+    repository: Repository, images: tuple[Manifest, Manifest]
+) -> None:
+    subject, other = images
+    first = mirror_images.attach(repository, subject.descriptor, "first")
+    more = [mirror_images.speaks_of(subject.descriptor, text) for text in ("second", "third")]
+    for _ in range(2):
+        repository.attach_all(more)
+        listed = [one.descriptor.digest for one in repository.referrers(subject.digest)]
+        assert listed == sorted(one.digest for one in (first, *more))
+    assert all(repository.manifest(one.digest) == one for one in more)
+    mixed = [mirror_images.speaks_of(one.descriptor, "mixed") for one in (subject, other)]
+    if repository.name:  # a layout lists each by itself
+        with pytest.raises(ValueError, match="one subject"):
+            repository.attach_all(mixed)
 
 
 def test_what_lacks_its_blobs_is_not_attached(repository: Repository, images: tuple[Manifest, Manifest]) -> None:

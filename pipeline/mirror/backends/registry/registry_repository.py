@@ -97,6 +97,8 @@ class RegistryRepository(Repository):
         self._delete = (Scope.repository(self._full, "delete", "pull", "push"),)
         self._listing = ReferrersList(self, self._put)
         self._removal = Removal(self, self._put)
+        self._moved = 0.0
+        """When a tag was moved last, by the monotonic clock."""
         self._moving = 0.0
         """Longest time in seconds that moving a tag took: others may need as long."""
 
@@ -333,12 +335,12 @@ class RegistryRepository(Repository):
     def await_writers(self) -> bool:
         """Pause, and return True.
 
-        Another writer who resolved a tag before our move writes it within a few round trips, so the pause is at least
-        twice the time that moving took here.
+        Another writer who resolved a tag before our last move writes it within a few round trips, so at least twice the
+        time that moving took here must have gone by since then.
         """
-        time.sleep(
-            min(LISTING_PAUSE_MOST, max(LISTING_PAUSE_LEAST, 2 * self._moving)) * (1 + secrets.randbelow(1000) / 1000)
-        )
+        pause = min(LISTING_PAUSE_MOST, max(LISTING_PAUSE_LEAST, 2 * self._moving))
+        until = self._moved + pause * (1 + secrets.randbelow(1000) / 1000)
+        time.sleep(max(0.0, until - time.monotonic()))
         return True
 
     # --- removing --------------------------------------------------------------------------------
@@ -448,7 +450,8 @@ class RegistryRepository(Repository):
         if found == manifest.digest:
             return
         self._put(tag, manifest)
-        self._moving = max(self._moving, time.monotonic() - began)
+        self._moved = time.monotonic()
+        self._moving = max(self._moving, self._moved - began)
 
     def _blob_size(self, digest: Digest) -> int | None:
         """Return a blob's size, -1 if the registry does not send it, None if the blob is missing."""
