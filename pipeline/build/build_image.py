@@ -29,6 +29,7 @@ from pipeline.build.build_stages import (
     warn_of_oddities,
 )
 from pipeline.errors import RelbuildError, SmokeError, UsageError
+from pipeline.heap import release_free_memory
 from pipeline.launch import plan_to_test
 from pipeline.layers.recipe_files import render_files
 from pipeline.model.configuration import oci_architecture
@@ -74,6 +75,7 @@ def build(options: BuildOptions, build_env: BuildEnvironment) -> BuildResult:
     if options.smoke:
         build_env.require_containers()
     made = assemble(options, build_env)
+    release_free_memory()
     image, locked, layout = made.image, made.locked, options.layout(made.image.name)
     # Children that are built in parallel build the same parent: the second one finds it tested.
     with build_env.store.locked(f"output-{layout.resolve()}"):
@@ -91,7 +93,9 @@ def assemble(options: BuildOptions, build_env: BuildEnvironment) -> AssembledIma
     """Make a recipe's image in the store, without writing a layout."""
     locked = lock(options, build_env)
     composition = compose_layers(locked)
+    release_free_memory()  # That of the solver's pool and of the claims on paths.
     layers = pack_layers(composition, options, build_env)
+    release_free_memory()  # That of the buffers.
     obtain_archives(locked.recipe, build_env)
     files, templates = render_files(locked.recipe, template_variables(locked), url_fetcher(build_env), build_env.store)
     state = add_state(locked, composition, layers, files, options=options, build_env=build_env)

@@ -122,14 +122,10 @@ def add_state(
 
     It is made inside the sandbox.
     """
-    canonical = CanonicalPaths.in_tree(composition.tree)
     return build_state_layer(
         StateInputs(
             layers=(*parent_layers(locked), *(made.layer for made in layers)),
-            paths={
-                str(header.nevra): tuple(canonical.path(split_path(file.path)) for file in header.files)
-                for header in locked.all_headers
-            },
+            paths=_canonical_paths(locked, composition) if locked.recipe.remove else {},
             headers=locked.headers,
             states=composition.states,
             tree=composition.tree,
@@ -149,6 +145,14 @@ def add_state(
         compression=options.compression,
         progress=build_env.progress,
     )
+
+
+def _canonical_paths(locked: LockedRecipe, composition: Composition) -> dict[str, tuple[str, ...]]:
+    canonical = CanonicalPaths.in_tree(composition.tree)
+    return {
+        str(header.nevra): tuple(canonical.path(split_path(file.path)) for file in header.files)
+        for header in locked.all_headers
+    }
 
 
 def _sandboxes_for(arch: str, build_env: BuildEnvironment) -> SandboxRegistry | None:

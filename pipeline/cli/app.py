@@ -111,8 +111,10 @@ class CommandContext:
 
     def build_env(self, *, offline: bool = False, runtime: str | None = None) -> BuildEnvironment:
         """Return the environment of a build: the opened store, progress, clock, network."""
+        from pipeline.heap import use_one_arena
         from pipeline.prepare import BuildEnvironment
 
+        use_one_arena()
         return BuildEnvironment(
             store=self.open_store(),
             progress=self.progress,

@@ -26,12 +26,14 @@ def final_file_states(
     """Return rpm's states of all files by NEVRA in the finished image.
 
     Files at or below a path in `remove` count as not installed. `paths` are the canonical paths of the files of each
-    package.
+    package; they are not read where nothing is removed.
     """
     gone = {path for pattern in remove for path in matching_paths(pattern, tree)}
+    if not gone:
+        return dict(states)
     return {
         nevra: tuple(
-            STATE_NOT_INSTALLED if gone and _beneath(path, gone) else state
+            STATE_NOT_INSTALLED if _beneath(path, gone) else state
             for path, state in zip(paths[nevra], known, strict=True)
         )
         for nevra, known in states.items()

@@ -75,9 +75,10 @@ class StateInputs:
 
     `layers` are those of the parent image and the package layers, lowest first, `tree` is their tree together.
     `headers` are in the order of the transaction, and `below` are the parent's packages; by NEVRA, in the header's
-    order of files, `states` holds rpm's file states and `paths` the canonical paths, of both. `install_color` is rpm's
-    transaction colour. `build_time` is seconds since the epoch. `scripted` are the accounts of the table that
-    scriptlets make themselves. `architecture` (OCI's name) is the image's: scriptlets' programs must be for it.
+    order of files, `states` holds rpm's file states of both; so does `paths` the canonical paths, where `remove` has
+    patterns. `install_color` is rpm's transaction colour. `build_time` is seconds since the epoch. `scripted` are the
+    accounts of the table that scriptlets make themselves. `architecture` (OCI's name) is the image's: scriptlets'
+    programs must be for it.
     """
 
     layers: tuple[Layer, ...]

@@ -13,6 +13,7 @@ from pipeline.build import IndexResult, build_architectures, lock_architectures
 from pipeline.errors import (
     EnvironmentLacking,
 )
+from pipeline.heap import use_one_arena
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.enforcement import unenforced_lines
 from pipeline.model.lock import Lock
@@ -60,6 +61,7 @@ def run_job(job: object, progress: Progress) -> object:
     Failures are in the product's record, never raised.
     """
     assert isinstance(job, Job)
+    use_one_arena()
     job = _here(job)
     clock = job.settings.clock
     progress_log, began = ProgressLog(progress, clock), clock()

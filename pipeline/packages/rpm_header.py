@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from pipeline.digest import Digest
 from pipeline.model.header import (
@@ -30,6 +32,7 @@ _SCRIPT_QUERY_FORMAT = 1 << 1
 """RPMSCRIPT_FLAG_* (rpm, lib/rpmscript.h)."""
 
 _SHELL = ("/bin/sh",)
+_NO_DEVICE = (0, 0)
 _DEFAULT_PRIORITY = 1_000_000
 
 _MOMENTS = (
@@ -150,26 +153,28 @@ def _files(header: rpm.hdr, flags: Sequence[FileFlag]) -> Iterator[FileRecord]:
     verify = header[rpm.RPMTAG_FILEVERIFYFLAGS]
     inodes = inode_numbers(header)
     names_of = {inodes[index]: len(places) for index, places in hard_links(header).items()}
+    # Some hundred thousand records are kept while an image is built: what files have in common is one object.
+    same: dict[object, Any] = {}
     for i in range(count):
-        mode = modes[i] & 0xFFFF
+        mode = same.setdefault(value := modes[i] & 0xFFFF, value)
         regular = stat.S_ISREG(mode)
         yield FileRecord(
             path=names[i],
             mode=mode,
-            user=users[i],
-            group=groups[i],
+            user=sys.intern(users[i]),
+            group=sys.intern(groups[i]),
             size=sizes[i],
-            mtime=times[i],
+            mtime=same.setdefault(times[i], times[i]),
             digest=Digest(digests[i]) if regular and digests[i] else None,
             link=links[i] if stat.S_ISLNK(mode) else "",
             flags=flags[i],
             color=colors[i],
             inode=inodes[i],
             nlink=names_of.get(inodes[i], 1) if regular else 1,
-            rdev=(os.major(devices[i]), os.minor(devices[i])),
+            rdev=(os.major(devices[i]), os.minor(devices[i])) if devices[i] else _NO_DEVICE,
             capabilities=capabilities[i],
             languages=tuple(part for part in languages[i].split("|") if part),
-            verify=verify[i],
+            verify=same.setdefault(verify[i], verify[i]),
         )
 
 

@@ -1,0 +1,54 @@
+"""One arena of the C library's heap for all threads."""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.source import ROOT
+
+THREADS = """
+import ctypes, sys, threading
+from pathlib import Path
+from pipeline.heap import release_free_memory, use_one_arena
+if sys.argv[1] == "one":
+    use_one_arena()
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.fopen.restype = ctypes.c_void_p, ctypes.c_void_p
+libc.malloc.argtypes, libc.fclose.argtypes = [ctypes.c_size_t], [ctypes.c_void_p]
+libc.malloc_info.argtypes = [ctypes.c_int, ctypes.c_void_p]
+together = threading.Barrier(4)
+def allocate():
+    together.wait()
+    libc.malloc(100_000)
+    together.wait()
+threads = [threading.Thread(target=allocate) for _ in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+release_free_memory()
+file = libc.fopen(sys.argv[2].encode(), b"w")
+libc.malloc_info(0, file)
+libc.fclose(file)
+print(Path(sys.argv[2]).read_text().count("<heap nr="))
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="this C library has one heap for all threads")
+def test_threads_share_one_arena_where_that_is_asked_for(tmp_path: Path) -> None:
+    arenas = {
+        asked: int(
+            subprocess.run(
+                [sys.executable, "-c", THREADS, asked, tmp_path / "info"],
+                cwd=ROOT, capture_output=True, text=True, check=True,
+            ).stdout
+        )
+        for asked in ("one", "as it comes")
+    }  # fmt: skip
+    assert arenas["one"] == 1
+    assert arenas["as it comes"] > 1
