@@ -5,12 +5,29 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from product import CORES, DEFAULT, Relbuild, emptied, into_buildah, shell_pipeline
 from turns import BYTES, MIRROR, Goal, Section, Session, peer, run
 
 OURS, DNF, DNF5 = "relbuild", "dnf + buildah", "dnf5 + buildah"
 COLD = "cold build"
+STAGES = "stage of a cold build"
+
+
+def stages(events: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return the seconds in which at least one task of each stage was under way, from the events of a trace."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for event in events:
+        found.setdefault(event["cat"], []).append((event["ts"], event["ts"] + event["dur"]))
+    seconds = {}
+    for stage, spans in found.items():
+        total, until = 0.0, 0.0
+        for began, ended in sorted(spans):
+            total += max(0.0, ended - max(began, until))
+            until = max(until, ended)
+        seconds[stage] = total / 1e6
+    return seconds
 
 
 def measure_gzip(session: Session) -> None:
@@ -21,9 +38,12 @@ def measure_gzip(session: Session) -> None:
         "shell, igzip": [peer("igzip"), "-1", "-T", str(CORES)],
     }
     dnf5 = peer("dnf5")
-    for _ in session.turns():
+    trace = session.folder / "trace.json"
+    for turn in session.turns():
         mine.forget()
-        session.take(OURS, COLD, lambda: mine.build("--no-smoke"))
+        session.take(OURS, COLD, lambda: mine.build("--no-smoke", "--trace", str(trace)))
+        for stage, seconds in stages(json.loads(trace.read_text())["traceEvents"]).items():
+            session.record(stage, STAGES, seconds)
         for who, install in ((DNF, "dnf"), (DNF5, dnf5)):
             with emptied(session.folder, "peer") as folder:
                 session.take(who, COLD, lambda: into_buildah(folder, [install], mine.packages))  # noqa: B023
@@ -32,7 +52,8 @@ def measure_gzip(session: Session) -> None:
             with emptied(session.folder, "peer") as folder:
                 session.take(who, COLD, lambda: shell_pipeline(folder, packages, compressor))  # noqa: B023
         _what_is_left_out(session, mine, packages)
-        _sizes(session, mine, shells)
+        if turn == session.count:  # They are the same in all turns.
+            _sizes(session, mine, shells)
     session.ratio("cold gzip: speed against dnf + buildah", (DNF, COLD), (OURS, COLD), Goal(1.5, at_least=True))
     session.ratio("cold gzip: speed against dnf5 + buildah", (DNF5, COLD), (OURS, COLD))
     session.ratio(
@@ -53,13 +74,14 @@ def measure_zstd(session: Session) -> None:
     """Compare with tar and zstd -3."""
     mine = Relbuild(session.folder / "relbuild", session.settings.get("product", DEFAULT), "zstd")
     who, words = "shell, zstd -3", ["zstd", "-3", "--quiet", f"-T{CORES}", "-c"]
-    for _ in session.turns():
+    for turn in session.turns():
         mine.forget()
         session.take(OURS, COLD, lambda: mine.build("--no-smoke"))
         packages = mine.chosen()
         with emptied(session.folder, "peer") as folder:
             session.take(who, COLD, lambda: shell_pipeline(folder, packages, words))  # noqa: B023
-        _sizes(session, mine, {who: words})
+        if turn == session.count:
+            _sizes(session, mine, {who: words})
     session.ratio("cold zstd: speed against shell, zstd -3", (who, COLD), (OURS, COLD), Goal(1.3, at_least=True))
     session.ratio("cold zstd: bytes against zstd -3 of the same tars", (OURS, "layers"), (who, "layers"), Goal(1.0))
     _remarks(session)

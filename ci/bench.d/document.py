@@ -25,7 +25,7 @@ COMPARED = {
     "solve": "cold",
 }
 """Sections whose seconds are drawn side by side, and what of each."""
-WHERE = "stage of a cold build"
+WHERE, WHERE_PLOT = "stage of a cold build", "where.svg"
 _PART = re.compile(r"(<!-- measured: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -110,7 +110,7 @@ def plots(found: Results) -> dict[str, str]:
                 svg.Bar(stage, one.median, one.least, one.greatest, with_unit(one.median, one.unit))
                 for stage, one in section.figures[WHERE].items()
             ]
-            drawn["where.svg"] = svg.bars(
+            drawn[WHERE_PLOT] = svg.bars(
                 "Where a cold build's time goes: seconds in which a stage is under way", stages
             )
         for curve in section.curves:
@@ -137,8 +137,13 @@ def _last_line(text: str) -> str:
 
 def pictures(found: Results) -> str:
     """The plots that are no curves, as images."""
-    names = [name for name in plots(found) if not name.startswith("growth-")]
+    names = [name for name in plots(found) if name != WHERE_PLOT and not name.startswith("growth-")]
     return "\n".join(f"![{name.removesuffix('.svg')}](performance/{name})" for name in names)
+
+
+def where(found: Results) -> str:
+    """The plot of a build's stages, if they were measured."""
+    return f"![where a cold build's time goes](performance/{WHERE_PLOT})" if WHERE_PLOT in plots(found) else ""
 
 
 def written(text: str, parts: Mapping[str, str]) -> str:
@@ -156,6 +161,7 @@ def parts(found: Results) -> dict[str, str]:
         "table": table(found),
         "pictures": pictures(found),
         "curves": curves(found),
+        "where": where(found),
         "remarks": remarks(found),
         "figures": figures(found),
     }

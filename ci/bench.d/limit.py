@@ -1,6 +1,8 @@
 """The machine's limit for layers: the same compressor on the same bytes, and the digests of tar and blob, on all cores.
 
 Nothing else is done: nothing is parsed, stored, recalled or checked, and all bytes are in memory before the clock runs.
+A layer is compressed in the units in which relbuild does, which are independent: gzip members of a piece of tar, zstd
+frames of a package.
 """
 
 from __future__ import annotations
@@ -9,55 +11,74 @@ import gzip
 import hashlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Thread
 
 import zstandard
-from turns import BenchFailed
 
-from pipeline.compression import GZIP_LEVEL, PIECE, ZSTD_LEVEL
+from pipeline.compression import PIECE, Compression, layer_codec
 
-Compress = Callable[[memoryview], bytes]
-
-
-def compressor(codec: str) -> Compress:
-    """Return the function that compresses one piece with relbuild's library at relbuild's level."""
-    if codec == "gzip":
-        import deflate
-
-        return lambda piece: bytes(deflate.deflate_compress(piece, GZIP_LEVEL))
-    if codec == "zstd":
-        return lambda piece: zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress(piece)
-    raise BenchFailed(f"the limit of {codec} is not known")
+READ = 1 << 20
 
 
-def decompress(codec: str, blob: bytes) -> bytes:
-    """Return the tar of a blob."""
-    if codec == "gzip":
-        return gzip.decompress(blob)
-    with zstandard.ZstdDecompressor().stream_reader(blob, read_across_frames=True) as reader:
-        return reader.read()
+def units(codec: str, blob: bytes) -> list[bytes]:
+    """Return what a blob's members or frames hold, in order: together it is the layer's tar."""
+    if Compression(codec) is Compression.ZSTD:
+        return list(_frames(blob))
+    tar = gzip.decompress(blob)
+    return [tar[at : at + PIECE] for at in range(0, len(tar), PIECE)]
 
 
-def seconds(tars: Sequence[bytes], codec: str) -> float:
-    """Return the seconds that compressing and hashing all of it takes on all cores."""
-    compress = compressor(codec)
+def _frames(blob: bytes) -> Iterator[bytes]:
+    decompressor, held = zstandard.ZstdDecompressor(), list[bytes]()
+    frame = decompressor.decompressobj()
+    for at in range(0, len(blob), READ):
+        data = blob[at : at + READ]
+        while data:
+            held.append(frame.decompress(data))
+            data = b""
+            if frame.eof:
+                yield b"".join(held)
+                data, held, frame = frame.unused_data, [], decompressor.decompressobj()
+
+
+def compress(codec: str, unit: bytes) -> bytes:
+    """Compress one unit as relbuild does."""
+    used, view = layer_codec(Compression(codec)), memoryview(unit)
+    if used.stream is None or len(unit) <= PIECE:
+        return used.compress(view)
+    stream = used.stream()
+    parts = [stream.compress(view[at : at + PIECE]) for at in range(0, len(unit), PIECE)]
+    return b"".join([*parts, stream.flush()])
+
+
+def seconds(layers: Sequence[Sequence[bytes]], codec: str) -> float:
+    """Return the seconds that compressing and hashing the units of all layers takes on all cores."""
     began = time.monotonic()
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        # The largest first, so that no core waits long for the last one.
+        places = [(layer, at) for layer, held in enumerate(layers) for at in range(len(held))]
+        places.sort(key=lambda place: -len(layers[place[0]][place[1]]))
+        made = {(layer, at): pool.submit(compress, codec, layers[layer][at]) for layer, at in places}
         hashing = []
-        for tar in tars:
-            view = memoryview(tar)
-            pieces = [pool.submit(compress, view[at : at + PIECE]) for at in range(0, len(tar), PIECE)]
-            hashing += [Thread(target=hashlib.sha256, args=(view,)), Thread(target=_hash_blob, args=(pieces,))]
-            for thread in hashing[-2:]:
-                thread.start()
+        for layer, held in enumerate(layers):
+            blob = [made[layer, at] for at in range(len(held))]
+            hashing += [Thread(target=_hash_tar, args=(held,)), Thread(target=_hash_blob, args=(blob,))]
+        for thread in hashing:
+            thread.start()
         for thread in hashing:
             thread.join()
     return time.monotonic() - began
 
 
-def _hash_blob(pieces: Sequence[Future[bytes]]) -> None:
+def _hash_tar(held: Sequence[bytes]) -> None:
     digest = hashlib.sha256()
-    for piece in pieces:
-        digest.update(piece.result())
+    for unit in held:
+        digest.update(unit)
+
+
+def _hash_blob(blob: Sequence[Future[bytes]]) -> None:
+    digest = hashlib.sha256()
+    for unit in blob:
+        digest.update(unit.result())

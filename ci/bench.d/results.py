@@ -92,7 +92,9 @@ def number(value: float, unit: str) -> str:
     """Write a value as people read it: three significant digits, whole numbers in groups."""
     if unit == "bytes" or abs(value) >= 1000:
         return f"{value:,.0f}"
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+    if abs(value) >= 100:
+        return f"{value:.0f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}" if abs(value) >= 0.1 or not value else f"{value:.3f}"
 
 
 def with_unit(value: float, unit: str) -> str:

@@ -17,7 +17,7 @@ from tests.support.signing_examples import PRIVATE
 
 RECIPES = ("haproxy", "httpd", "memcached", "nginx", "postgresql", "python", "redis", "valkey")
 TOGETHER, ALONE, NIGHT = "all eight", "each alone, the sum", "night"
-TURNS = 3
+TURNS = 2
 """At most: a turn takes a minute, and the sum of eight is steady."""
 
 

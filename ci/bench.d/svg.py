@@ -13,6 +13,8 @@ from xml.sax.saxutils import escape
 from results import number
 from turns import straight
 
+LETTER = 6.6
+"""Width of a letter of a label of size 12, on average."""
 WIDTH, LEFT, RIGHT, TOP, ROW = 760, 330, 90, 40, 24
 PLOT = WIDTH - LEFT - RIGHT
 INK, FAINT, OURS, THEIRS, BAD = "#57606a", "#8c959f", "#2f6fce", "#8c959f", "#cf5b2e"
@@ -90,12 +92,14 @@ def bars(title: str, shown: Sequence[Bar]) -> str:
 
 def goals(title: str, shown: Sequence[Reached]) -> str:
     """Draw on a logarithmic scale how far each row is from its goal; right of the line it is met."""
+    left = 16 + LETTER * max(len(one.label) for one in shown)
+    width = left + PLOT + RIGHT + LETTER * 8
     least = min(0.5, *(max(1e-3, one.least) for one in shown))
     most = max(2.0, *(one.greatest for one in shown))
     low, high = math.log(least), math.log(most)
 
     def place(value: float) -> float:
-        return LEFT + (math.log(max(least, value)) - low) / (high - low) * PLOT
+        return left + (math.log(max(least, value)) - low) / (high - low) * PLOT
 
     bottom = TOP + len(shown) * ROW
     body = [
@@ -106,12 +110,12 @@ def goals(title: str, shown: Sequence[Reached]) -> str:
         y = TOP + index * ROW + ROW / 2
         colour = OURS if one.value >= 1 else BAD
         body += [
-            _text(LEFT - 8, y + 4, one.label, anchor="end", size=12),
+            _text(left - 8, y + 4, one.label, anchor="end", size=12),
             _line(place(one.least), y, place(one.greatest), y, colour=colour, width=2),
             f'<circle cx="{place(one.value):.1f}" cy="{y:.1f}" r="5" fill="{colour}"/>',
             _text(place(one.greatest) + 10, y + 4, one.text, size=12),
         ]
-    return _page(title, bottom + 28, body)
+    return _page(title, bottom + 28, body, width)
 
 
 def growth(title: str, along: str, unit: str, points: Sequence[tuple[float, float]]) -> str:

@@ -9,6 +9,7 @@ spread.
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import resource
 import statistics
@@ -28,6 +29,8 @@ MIRROR = Path(
 ORPHAN_SECONDS = 5.0
 """That a process gets to end after the command that started it has ended."""
 _PR_SET_CHILD_SUBREAPER = 36
+SMALL_PART = 0.2
+"""Goals below it are written as parts, 1/25, where they are such."""
 SAID = 1000
 """Characters of a failed command's output that are shown."""
 SHOWN = 5
@@ -51,7 +54,9 @@ class Goal:
         return value >= self.bound if self.at_least else value <= self.bound
 
     def __str__(self) -> str:
-        return f"{'≥' if self.at_least else '≤'} {self.bound:g}"
+        part = round(1 / self.bound) if 0 < self.bound < SMALL_PART else 0
+        bound = f"1/{part}" if part and math.isclose(part * self.bound, 1) else f"{self.bound:g}"
+        return f"{'≥' if self.at_least else '≤'} {bound}"
 
 
 @dataclass(frozen=True, slots=True)

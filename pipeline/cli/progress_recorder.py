@@ -117,7 +117,11 @@ def task_path_lines(tasks: Sequence[RecordedTask], began: Instant) -> Iterator[s
     Before each stands how long nothing of the chain was under way.
     """
     names = {f"{number}": one for number, one in enumerate(tasks)}
-    path = critical_path([Interval(name, one.began.wall, one.ended.wall) for name, one in names.items()], PATH_SLACK)
+    # A label begins with what the task is about: in a night, the product.
+    intervals = [
+        Interval(name, one.began.wall, one.ended.wall, one.label.partition(":")[0]) for name, one in names.items()
+    ]
+    path = critical_path(intervals, PATH_SLACK)
     if not path:
         return
     yield "critical path:"

@@ -74,6 +74,25 @@ def test_a_goal_holds_at_its_bound(goal: tuple[float, bool], value: float, met: 
     assert _module("turns").Goal(*goal).met(value) is met
 
 
+@pytest.mark.parametrize(
+    ("goal", "text"),
+    [((1.5, True), "≥ 1.5"), ((1 / 25,), "≤ 1/25"), ((1 / 7,), "≤ 1/7"), ((0.25,), "≤ 0.25"), ((160,), "≤ 160")],
+)
+def test_a_goal_is_written_as_it_was_promised(goal: tuple[Any, ...], text: str) -> None:
+    """A part of something as a part."""
+    assert str(_module("turns").Goal(*goal)) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [(0.0, "s", "0.00"), (0.034, "×", "0.034"), (1.234, "s", "1.23"), (12.34, "s", "12.3"), (123.4, "s", "123"),
+     (1234.5, "s", "1,234"), (12.0, "bytes", "12")],
+)  # fmt: skip
+def test_numbers_have_three_digits(value: float, unit: str, text: str) -> None:
+    """Bytes have all of them."""
+    assert _module("results").number(value, unit) == text
+
+
 def test_a_line_says_how_far_the_farthest_point_is() -> None:
     """As a part of the greatest value."""
     turns = _module("turns")
@@ -163,8 +182,33 @@ def test_the_table_says_what_is_met_and_what_was_not_measured() -> None:
     ]
 
 
+def test_tasks_of_a_stage_that_overlap_count_once() -> None:
+    """A trace has one event for each task, with its beginning and duration in microseconds."""
+    events = [
+        {"cat": "layer", "ts": 1e6, "dur": 2e6},
+        {"cat": "layer", "ts": 2e6, "dur": 0.5e6},
+        {"cat": "layer", "ts": 2.5e6, "dur": 1.5e6},
+        {"cat": "layer", "ts": 9e6, "dur": 1e6},
+        {"cat": "state", "ts": 0, "dur": 0.25e6},
+    ]
+    assert _module("cold").stages(events) == {"layer": 4.0, "state": 0.25}
+
+
 def test_every_section_has_one_name() -> None:
     """They are asked for by it, and compared by it with an earlier run's."""
     texts = [path.read_text() for path in sorted(BENCH.glob("*.py"))]
     named = [line.split('"')[1] for text in texts for line in text.splitlines() if 'Section("' in line]
     assert len(named) == len(set(named)) >= 6
+
+
+@pytest.mark.parametrize("codec", ["gzip", "zstd"])
+def test_the_limit_compresses_what_a_layer_holds(codec: str) -> None:
+    """Unit by unit, a zstd frame of several pieces as one."""
+    limit = _module("limit")
+    sizes = [100, (4 << 20) + 5] if codec == "zstd" else [4 << 20, 105]
+    held = [bytes([65 + number]) * size for number, size in enumerate(sizes)]
+    blob = b"".join(limit.compress(codec, unit) for unit in held)
+    found = limit.units(codec, blob)
+    assert [len(unit) for unit in found] == sizes
+    assert found == held
+    assert limit.seconds([found, []], codec) > 0

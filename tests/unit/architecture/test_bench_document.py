@@ -30,7 +30,8 @@ def _results() -> Any:
         "cold build": {
             "relbuild": turns.Figure((4.0, 4.2, 4.1), "s"),
             "dnf & <buildah>": turns.Figure((8.0, 8.2, 8.1), "s"),
-        }
+        },
+        "stage of a cold build": {"layer": turns.Figure((2.0, 2.5, 2.0), "s"), "state": turns.Figure((1.0,), "s")},
     }
     rows = (
         turns.Row("speed", turns.Figure((1.9, 2.0, 2.1), "×"), turns.Goal(1.5, at_least=True)),
@@ -69,7 +70,7 @@ def test_every_picture_of_the_document_is_drawn() -> None:
     document = importlib.import_module("document")
     shown = "\n".join(document.parts(_results()).values())
     drawn = document.plots(_results())
-    assert sorted(drawn) == ["goals.svg", "growth-a-cold-build-in-packages.svg", "seconds-cold-gzip.svg"]
+    assert sorted(drawn) == ["goals.svg", "growth-a-cold-build-in-packages.svg", "seconds-cold-gzip.svg", "where.svg"]
     assert all(f"(performance/{name})" in shown for name in drawn)
 
 

@@ -35,6 +35,17 @@ def test_clocks_may_differ_by_the_slack(slack: float, found: list[str]) -> None:
     assert _names(("a", 0, 1.05), ("b", 1, 2), slack=slack) == found
 
 
+def test_work_for_the_same_subject_goes_before_what_ended_later() -> None:
+    """The end of another product's test is not what this one's layers waited for."""
+    work = [
+        Interval("other", 0, 3),
+        Interval("fetch", 3, 4, "app"),
+        Interval("test of other", 3, 5, "other"),
+        Interval("layer", 5.5, 7, "app"),
+    ]
+    assert [one.name for one in critical_path(work)] == ["other", "fetch", "layer"]
+
+
 def test_nothing_has_no_path() -> None:
     """Nor has what took no time."""
     assert _names() == [] and _names(("a", 1, 1)) == []
