@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import errno
 import fcntl
 import json
 import os
@@ -76,8 +77,30 @@ class InstanceFolder:
         return self.path / KEPT_FILES
 
     def write(self, record: InstanceRecord) -> None:
-        """Write the record, atomically."""
-        write_durably(self.path / _RECORD, json.dumps(to_json(record), indent=1, sort_keys=True).encode(), mode=0o600)
+        """Write the record, atomically.
+
+        If the disk has no space for another one, it is written over the one that is there.
+        """
+        data = json.dumps(to_json(record), indent=1, sort_keys=True).encode()
+        try:
+            write_durably(self.path / _RECORD, data, mode=0o600)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not self._overwrite(data):
+                raise
+
+    def _overwrite(self, data: bytes) -> bool:
+        """Write the record into the blocks that it has, in one call; return whether that was possible."""
+        try:
+            file = os.open(self.path / _RECORD, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            # JSON ignores blanks at its end, which cover what is left of a longer record.
+            return os.pwrite(file, data.ljust(os.fstat(file).st_size), 0) >= len(data)
+        except OSError:
+            return False
+        finally:
+            os.close(file)
 
     def record(self) -> InstanceRecord | None:
         """Read the record; None if there is none that can be read."""

@@ -51,7 +51,8 @@ def stop_command(
         request_stop(folder, None if within is None else int(within * 1000))
     stopped = [(folder.name, _exit_code(folder, within)) for folder in folders]
     for name, code in stopped:
-        print_lines(f"{name} ended with exit code {code}")
+        how = f" with exit code {code}" if code is not None else "; its exit code is unknown: its supervisor was killed"
+        print_lines(f"{name} ended{how}")
     context.answer({"stopped": [{"name": name, "exit_code": code} for name, code in stopped]})
     return 0
 

@@ -182,6 +182,35 @@ def test_a_full_disk_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.Monkey
     assert list(tmp_path.iterdir()) == []
 
 
+def full_disk(*given: object, **more: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("changes", [("maxmemory=64mb",), ()], ids=["longer", "shorter"])
+def test_an_end_is_recorded_on_a_full_disk_in_the_place_of_the_record_that_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: tuple[str, ...]
+) -> None:
+    folder = kept(tmp_path)
+    monkeypatch.setattr("pipeline.instances.instance_folder.write_durably", full_disk)
+    before = folder.record()
+    assert before is not None
+    after = replace(before, exit_code=None if not changes else 137, changes=changes)
+    folder.write(after)
+    assert folder.record() == after and {path.name for path in folder.path.iterdir()} == {"log", "record.json"}
+
+
+def test_other_failures_to_write_a_record_and_a_first_record_on_a_full_disk_are_errors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = kept(tmp_path)
+    record = folder.record()
+    assert record is not None
+    monkeypatch.setattr("pipeline.instances.instance_folder.write_durably", full_disk)
+    (folder.path / "record.json").unlink()
+    with pytest.raises(OSError, match="No space left"):
+        folder.write(record)
+
+
 def locking_after(monkeypatch: pytest.MonkeyPatch, first: Callable[[], object]) -> None:
     """Call `first` before the next exclusive lock, as another process may."""
     flock, pending = fcntl.flock, [first]
