@@ -89,7 +89,7 @@ class InstanceFolder:
                 raise
 
     def _overwrite(self, data: bytes) -> bool:
-        """Write the record into the blocks that it has, in one call; return whether that was possible."""
+        """Write the record into the blocks that it has, in one call; return whether it could."""
         try:
             file = os.open(self.path / _RECORD, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError:
