@@ -57,12 +57,12 @@ def assign_layers(
     rank = {one.layer: number for number, one in enumerate(wanted)}
     while left := sorted(set(needs) - layers.keys()):
         # Packages that no request reaches supplement another, or have no known reason.
-        found = {
-            name: [layers[p] for need in supplements.get(name, ()) for p in need.providers if p in layers]
+        found = (
+            (name, [layers[p] for need in supplements.get(name, ()) for p in need.providers if p in layers])
             for name in left
-        }
-        name = next((name for name in left if found[name]), left[0])
-        layer = max(found[name], key=lambda layer: rank[layer], default=wanted[-1].layer)
+        )
+        name, over = next((one for one in found if one[1]), (left[0], []))
+        layer = max(over, key=lambda layer: rank[layer], default=wanted[-1].layer)
         _reach([name], layer, layers, needs)
     return layers
 

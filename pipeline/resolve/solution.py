@@ -41,6 +41,8 @@ class Solution:
         self._recipe = recipe
         self._packages = {one: package_pool.package(one) for one in chosen}
         self._names = {one: str(package.nevra) for one, package in self._packages.items()}
+        self._known: dict[tuple[str, int], Need] = {}
+        """What others need of a dependency, by its kind and number: packages have most of theirs in common."""
 
     def resolution(self, platform: str, lines: Sequence[MatchedRequest], warnings: Sequence[str]) -> Resolution:
         """Make the `Resolution`."""
@@ -119,14 +121,20 @@ class Solution:
 
     def _list(self, solvable: int, key: int, part: int, kind: str) -> list[Need]:
         found = []
-        for dependency in self._package_pool.pool.id2solvable(solvable).lookup_deparray(key, part):
-            able = self._package_pool.providers(dependency)
-            providers = (self._names[one] for one in able if one in self._names)
-            text = dependency.str()
-            rich = text.startswith("(")
-            below = not rich and not self._package_pool.installed.isdisjoint(able)
-            found.append(Need(kind, text, tuple(sorted(providers)), every=rich, below=below))
+        for number in self._package_pool.pool.id2solvable(solvable).lookup_idarray(key, part):
+            need = self._known.get((kind, number))
+            if need is None:
+                need = self._known[kind, number] = self._need(kind, number)
+            found.append(need)
         return found
+
+    def _need(self, kind: str, dependency: int) -> Need:
+        able = self._package_pool.providers(dependency)
+        providers = (self._names[one] for one in able if one in self._names)
+        text = self._package_pool.pool.dep2str(dependency)
+        rich = text.startswith("(")
+        below = not rich and not self._package_pool.installed.isdisjoint(able)
+        return Need(kind, text, tuple(sorted(providers)), every=rich, below=below)
 
     def _unused(self, assumed: Iterable[str]) -> list[str]:
         """Return the assumptions that no package needs, which the recipe can drop."""

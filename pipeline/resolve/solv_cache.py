@@ -175,7 +175,7 @@ def _convert_in_child(
 ) -> Digest:
     from pipeline.process import PIPE, start  # Most resolutions convert nothing.
 
-    head = json.dumps({"kind": kind, "primary": primary, "places": sys.path}).encode()
+    head = json.dumps({"kind": kind, "primary": primary, "place": str(Path(solv.__file__).parents[1])}).encode()
     process = start(
         [sys.executable, "-I", "-S", "-B", _PROGRAM],
         stdin=PIPE,

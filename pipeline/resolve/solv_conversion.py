@@ -56,7 +56,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_LIMIT, _MEMORY_LIMIT))
     resource.setrlimit(resource.RLIMIT_CPU, (_PROCESSOR_TIME, _PROCESSOR_TIME))
-    sys.path[:] = head["places"]
+    sys.path.append(head["place"])  # Where libsolv's bindings are; what comes with Python is found before.
     wrong = convert_document(head["kind"], head["primary"], sys.stdin.fileno(), sys.stdout.fileno())
     sys.stderr.write(wrong)
     sys.stderr.flush()
