@@ -18,6 +18,9 @@ from pipeline.lazy_dataclasses import dataclass
 _NO_THREAD = "can't start new thread"
 """RuntimeError's text where the kernel or a limit refuses one more thread (CPython, Modules/_threadmodule.c)."""
 
+_NO_TEMPORARY_DIRECTORY = "No usable temporary directory"
+"""Beginning of FileNotFoundError's text where none can be written to (CPython, Lib/tempfile.py)."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Conversion:
@@ -105,6 +108,12 @@ def relbuild_error(error: BaseException) -> RelbuildError | None:
 def _of_system(error: OSError) -> RelbuildError:
     number = error.errno
     where = _path(error.filename)
+    if number == errno.ENOENT and str(error.strerror).startswith(_NO_TEMPORARY_DIRECTORY):
+        return EnvironmentLacking(
+            "no-temporary-directory",
+            f"no directory for temporary files can be written to: {error.strerror}",
+            hint="set TMPDIR to one that can",
+        )
     answer = _CONVERSIONS.get(number or 0)
     if isinstance(error, FileExistsError) and where and not Path(where).is_dir():
         answer = _NOT_A_FOLDER  # An existing folder would be no error, so something else is there.

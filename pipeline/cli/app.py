@@ -9,6 +9,7 @@ import inspect
 import os
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -44,6 +45,18 @@ if TYPE_CHECKING:
     from pipeline.store import Store
 
 _HELP = "Build container images from YAML recipes and RPM repositories; publish only those that passed their tests."
+
+
+def _provide_temporary_directory(store: Path) -> None:
+    """Make temporary files in the store where the machine has no place for them.
+
+    In a pod with a read-only root file system, there may be no other directory that can be written to than a volume.
+    """
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        # The variable is for libraries: SQLite has temporary files of its own.
+        tempfile.tempdir = os.environ["TMPDIR"] = str((store / "tmp").absolute())
 
 
 def _make_app() -> typer.Typer:
@@ -100,7 +113,10 @@ class CommandContext:
         # Here and not above, as below: importing it takes longer than many commands run.
         from pipeline.store import Store, given_key
 
-        return Store.open(require_folder(self.store_folder), key=given_key(self.environment), tell=self.progress.warn)
+        folder = require_folder(self.store_folder)
+        store = Store.open(folder, key=given_key(self.environment), tell=self.progress.warn)
+        _provide_temporary_directory(store.root)
+        return store
 
     @property
     def store_folder(self) -> Path:

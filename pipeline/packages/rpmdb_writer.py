@@ -126,7 +126,9 @@ def write_database(
 
 def _rpmdb(folder: Path, backend: str, *words: str, stdin: IO[bytes] | None = None) -> Completed:
     command = ["rpmdb", "--define", f"_dbpath {folder}", "--define", f"_db_backend {backend}", *words]
-    return run(command, stdin=stdin, timeout=_SECONDS, check=False)
+    # SQLite's temporary files: beside the database, because a machine may have no /tmp that can be written to.
+    environment = {"TMPDIR": str(folder.absolute())}
+    return run(command, stdin=stdin, timeout=_SECONDS, check=False, environment=environment)
 
 
 def _replace(folder: Path, sqlite: Path, form: DatabaseFormat, files: Mapping[str, bytes]) -> None:

@@ -76,7 +76,18 @@ class BuildEnvironment:
     runtime: str | None = None
 
     def sandboxes(self) -> sandbox.SandboxRegistry:
-        """Open the sandbox registry of the store, which first clears what killed processes left."""
+        """Open the sandbox registry of the store, which first clears what killed processes left.
+
+        Raises EnvironmentLacking `root-needed` where this process may not make containers.
+        """
+        obstacle = sandbox.container_obstacle()
+        if obstacle:
+            raise EnvironmentLacking(
+                "root-needed",
+                f"images cannot be launched here: {obstacle}",
+                hint="run relbuild as root with a container's full rights, or as a user with subordinate IDs and user "
+                "namespaces (`relbuild doctor` says what is missing); `relbuild build --no-smoke` works without",
+            )
         return sandbox.open_sandbox_registry(self.store.sandbox, sandbox.find_runtime(self.runtime))
 
     def require_containers(self) -> None:

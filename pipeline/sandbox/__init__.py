@@ -36,7 +36,11 @@ with imported_when_used(__name__):
     from pipeline.sandbox.running_programs import require_running_programs
     from pipeline.sandbox.runtime import Runtime, find_runtime
     from pipeline.sandbox.sandbox_registry import SandboxRegistry, open_sandbox_registry
-    from pipeline.sandbox.traced.availability import may_make_containers, require_tracing
+    from pipeline.sandbox.traced.availability import (
+        container_obstacle,
+        may_make_containers,
+        require_tracing,
+    )
     from pipeline.sandbox.traced.inode_records import InodeRecord, InodeRecords, real_mode
     from pipeline.sandbox.traced.recorded_tree import RecordedTree
     from pipeline.sandbox.traced.traced_session import TracedSession, traced_session
@@ -63,6 +67,7 @@ __all__ = [
     "Volumes",
     "build_session",
     "check_host",
+    "container_obstacle",
     "emulated_architectures",
     "emulation_slowdown",
     "emulator_label",

@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 from pipeline.errors import BuildError, EnvironmentLacking
+from pipeline.sandbox.rootless import rootless_obstacle
 from pipeline.sandbox.traced.inode_records import InodeRecords
 from pipeline.sandbox.traced.recorded_tree import RecordedTree
 from pipeline.sandbox.traced.syscall_filter import FILTER_MACHINE
@@ -50,6 +51,14 @@ def lacking_capabilities(status: str) -> tuple[str, ...]:
 def may_make_containers() -> bool:
     """Return whether this process is root with what containers need, also in its own namespace."""
     return os.geteuid() == 0 and not lacking_capabilities(OWN_STATUS.read_text())
+
+
+def container_obstacle() -> str:
+    """Return why this process may not make containers, or "" if it may."""
+    if os.geteuid() != 0:
+        return f"not root, and {rootless_obstacle() or 'no user namespace could be entered'}"
+    lacking = lacking_capabilities(OWN_STATUS.read_text())
+    return f"root without {', '.join(lacking)}" if lacking else ""
 
 
 def require_tracing(folder: Path | None = None) -> None:

@@ -51,6 +51,13 @@ image: {entrypoint: [/bin/sleep, "60"]}
 MOUNT = 'mount --bind "$1" "$2"; mount --bind "$3" "$4"; shift 4; exec "$@"'
 """In a mount namespace of root's: libraries and mirror are in its home."""
 
+MOUNT_READ_ONLY = (
+    'mount --bind "$1" "$2"; mount --bind "$3" "$4"; mount --bind "$5" "$5"; mount -o remount,bind,ro /; '
+    'cd /; shift 5; exec "$@"'
+)
+"""The same with a read-only root file system, its /tmp and the working directory included: only the volume can be
+written to."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pod:
@@ -60,18 +67,20 @@ class Pod:
     uid: int
     mirror: Path
 
-    def relbuild(self, *argv: str | Path) -> subprocess.CompletedProcess[str]:
+    def relbuild(self, *argv: str | Path, volume: Path | None = None) -> subprocess.CompletedProcess[str]:
+        """Run a command; with a `volume`, the root file system and the home are read-only."""
         libraries, packages = self.folder / "libraries", self.folder / "packages"
         return subprocess.run(
             [
-                *("unshare", "-m", "sh", "-c", MOUNT, "-"),
+                *("unshare", "-m", "sh", "-ec", MOUNT_READ_ONLY if volume else MOUNT, "-"),
                 *(sysconfig.get_path("purelib"), libraries, self.mirror, packages),
+                *((volume,) if volume else ()),
                 *("/usr/bin/python3", self.folder / "without_privileges.py", str(self.uid)),
                 *("/usr/bin/python3", "-m", "pipeline", *argv, "--json"),
             ],
             env={
                 "PATH": os.environ["PATH"],
-                "HOME": str(self.folder / "home"),
+                "HOME": "/" if volume else str(self.folder / "home"),
                 "PYTHONPATH": f"{self.folder}/code:{libraries}",
                 "PYTHONDONTWRITEBYTECODE": "1",
                 "RELBUILD_MIRROR": str(packages),
@@ -141,6 +150,23 @@ def digest_with_evidence(pod: Pod, name: str, tmp_path: Path) -> str:
     )
     assert done.returncode == 0, done.stderr
     return str(json.loads((home / f"output/{name}.report/evidence.json").read_text())["image"])
+
+
+@pytest.mark.parametrize("pod", [NOBODY], ids=["nobody"], indirect=True)
+def test_with_a_read_only_root_file_system_and_home_a_volume_is_enough(
+    pod: Pod, recipes: Path, build_env: BuildEnvironment, tmp_path: Path
+) -> None:
+    """As a pod with `readOnlyRootFilesystem`, HOME=/ and an emptyDir: no /tmp and no cache directory to write in."""
+    work = pod.folder / "home"
+    words = ("build", work / "recipes/hard.yaml", "--no-smoke", "--output", work / "volume/output")
+    refused = pod.relbuild(*words, volume=work)
+    (problem,) = json.loads(refused.stdout)["error"]
+    assert refused.returncode == 8 and problem["code"] == "read-only" and "--store" in problem["hint"], refused.stderr
+    done = pod.relbuild(*words, "--store", work / "volume/store", volume=work)
+    assert done.returncode == 0, done.stderr
+    (made,) = json.loads(done.stdout)["built"]
+    (recipes / "hard.yaml").write_text(HARD)
+    assert made["digest"] == digest_of_root(recipes, "hard", build_env, tmp_path)
 
 
 def test_a_build_that_cannot_be_tested_is_refused_before_it_begins(pod: Pod) -> None:

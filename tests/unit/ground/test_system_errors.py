@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -136,3 +137,15 @@ def test_a_header_that_rpm_refuses_is_not_the_disks_fault(tmp_path: Path, monkey
     monkeypatch.setattr(rpmdb_writer, "run", lambda *_, **__: Completed(("rpmdb",), 1, b"", b"error: bad header"))
     with pytest.raises(BuildError, match="bad header"):
         write_database(tmp_path, [])
+
+
+def test_a_machine_without_a_directory_for_temporary_files_is_told_to_name_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/proc/nothing"])
+    with pytest.raises(FileNotFoundError) as refused:
+        tempfile.gettempdir()
+    error = relbuild_error(refused.value)
+    assert isinstance(error, EnvironmentLacking)
+    assert error.problems[0].code == "no-temporary-directory" and "TMPDIR" in error.problems[0].hint
