@@ -64,7 +64,7 @@ def run_tests(
     plan: SmokePlan,
     *,
     store: Store,
-    sandboxes: sandbox.SandboxRegistry,
+    sandboxes: sandbox.SandboxRegistry | sandbox.Launcher,
     progress: Progress,
     clock: Callable[[], float],
     again: bool = False,
@@ -82,7 +82,9 @@ def run_tests(
     Raises UsageError `upgrade-from-missing`, EnvironmentLacking, such as `architecture-foreign`.
     """
     whole, plan = plan, plan_to_test(plan, full=full)
-    checks, runtime = smoke_room.plan_digest(plan), str(sandboxes.runtime)
+    launcher = sandbox.as_launcher(sandboxes)
+    launcher.refuse(plan)
+    checks, runtime = smoke_room.plan_digest(plan), str(launcher)
     older = _older(plan, folder, store) if plan.upgrade_from else None
     emulator = sandbox.emulator_label(image.config.architecture)
     name = identity(
@@ -105,7 +107,7 @@ def run_tests(
         image,
         lowers,
         plan,
-        sandboxes=sandboxes,
+        sandboxes=launcher,
         progress=progress,
         clock=clock,
         older=before,
@@ -317,7 +319,7 @@ def _binding(mount: HostMount, number: int, store: Store) -> sandbox.BindMount:
     return sandbox.BindMount(source, mount.path, read_only=mount.read_only)
 
 
-def shell_of(instance: sandbox.Instance) -> str | None:
+def shell_of(instance: sandbox.LaunchedInstance) -> str | None:
     """Find a shell in the image, or None."""
     for path in SHELLS:
         status = instance.files.stat(path)
@@ -326,7 +328,7 @@ def shell_of(instance: sandbox.Instance) -> str | None:
     return None
 
 
-def enter_command(instance: sandbox.Instance) -> tuple[str, ...]:
+def enter_command(instance: sandbox.LaunchedInstance) -> tuple[str, ...]:
     """Return a command line of the host that opens a shell in the instance.
 
     The shell is the image's own, as its user, or where it has none the host's, in all namespaces but that of the
@@ -336,7 +338,8 @@ def enter_command(instance: sandbox.Instance) -> tuple[str, ...]:
     shell = shell_of(instance)
     if shell is None:
         return (*target, *_NAMESPACES_WITHOUT_FILES, "--", "/bin/sh")
-    user = ("--setuid", str(instance.plan.uid), "--setgid", str(instance.plan.gid))
+    uid, gid = instance.main_user
+    user = ("--setuid", str(uid), "--setgid", str(gid))
     return (*target, *_ALL_NAMESPACES, *user, "--", shell)
 
 

@@ -256,7 +256,7 @@ def smoke_test(
         image,
         recipe.smoke,
         store=build_env.store,
-        sandboxes=build_env.sandboxes(),
+        sandboxes=build_env.launching(),
         progress=build_env.progress,
         clock=build_env.clock,
         again=options.retest,

@@ -125,7 +125,9 @@ class CommandContext:
 
         return self.store or cache_folder(self.environment) / "store"
 
-    def build_env(self, *, offline: bool = False, runtime: str | None = None) -> BuildEnvironment:
+    def build_env(
+        self, *, offline: bool = False, runtime: str | None = None, launcher: str | None = None
+    ) -> BuildEnvironment:
         """Return the environment of a build: the opened store, progress, clock, network."""
         from pipeline.heap import use_one_arena
         from pipeline.prepare import BuildEnvironment
@@ -138,6 +140,7 @@ class CommandContext:
             clock=self.clock,
             offline=offline,
             runtime=runtime,
+            launcher=launcher,
         )
 
     def answer(self, value: object) -> None:

@@ -38,13 +38,14 @@ def run_build(
     retest: bool,
     sources: bool,
     archive: ArchiveKind | None,
+    launcher: str | None = None,
 ) -> ToldBuild:
     """Build a request and tell the results; remember it under `name`, if given.
 
     Raises RelbuildError.
     """
     started = context.clock()
-    build_env = context.build_env(offline=request.offline, runtime=request.runtime)
+    build_env = context.build_env(offline=request.offline, runtime=request.runtime, launcher=launcher)
     warned = WarningLog(build_env.progress)
     build_env = replace(build_env, progress=warned)
     options = _options(request, retest=retest, sources=sources)

@@ -135,6 +135,15 @@ RuntimeOption = Annotated[
     ),
     Default(None),
 ]
+LauncherOption = Annotated[
+    str | None,
+    typer.Option(
+        "--launcher",
+        help="Launch smoke tests by podman, docker or runsc instead of by relbuild's own sandbox.",
+        envvar="RELBUILD_LAUNCHER",
+    ),
+    Default(None),
+]
 OutputFolder = Annotated[Path, Default(Path("output"))]
 """The folder of layouts and reports; each command has its own help text for it."""
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
-from pipeline import recipes, repos, resolve, sandbox
+from pipeline import oci, recipes, repos, resolve, sandbox
 from pipeline.compression import Compression
 from pipeline.errors import EnvironmentLacking, RelbuildError
 from pipeline.lazy_dataclasses import dataclass
+from pipeline.model.image import Image
 from pipeline.model.lock import LockMode
 from pipeline.model.platform import Platform
 from pipeline.model.recipe import Recipe
@@ -74,6 +77,27 @@ class BuildEnvironment:
     clock: Callable[[], float]
     offline: bool = False
     runtime: str | None = None
+    launcher: str | None = None
+
+    def launching(self) -> sandbox.Launcher:
+        """Return the launcher that was asked for, or that of relbuild's own sandbox.
+
+        Raises as `sandboxes`, and as `sandbox.open_launcher`.
+        """
+        if self.launcher:
+            return sandbox.open_launcher(self.launcher, self.store.sandbox, self._export)
+        return sandbox.SandboxLauncher(self.sandboxes())
+
+    def _export(self, image: Image, target: Path, form: Literal["layout", "archive"]) -> None:
+        """Write an image from the store for a launcher to load."""
+        if form == "layout":
+            oci.write_layout(image, store=self.store, target=target)
+            return
+        with self.store.temporary("launcher") as folder:
+            oci.write_layout(
+                replace(image, reference=f"{target.name}:latest"), store=self.store, target=folder / "layout"
+            )
+            oci.write_archive(folder / "layout", target, "docker")
 
     def sandboxes(self) -> sandbox.SandboxRegistry:
         """Open the sandbox registry of the store, which first clears what killed processes left.
@@ -92,7 +116,7 @@ class BuildEnvironment:
 
     def require_containers(self) -> None:
         """Raise EnvironmentLacking `root-needed` where an image could be built, but not tested."""
-        if not sandbox.may_make_containers():
+        if not self.launcher and not sandbox.may_make_containers():
             raise EnvironmentLacking(
                 "root-needed",
                 "images cannot be tested here: this process may not make containers",

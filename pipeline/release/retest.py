@@ -65,7 +65,7 @@ def retest(
         image,
         plan,
         store=build_env.store,
-        sandboxes=build_env.sandboxes(),
+        sandboxes=build_env.launching(),
         progress=build_env.progress,
         clock=build_env.clock,
         full=full,

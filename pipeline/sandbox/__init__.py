@@ -30,6 +30,15 @@ with imported_when_used(__name__):
     from pipeline.sandbox.instance import Instance
     from pipeline.sandbox.instance_launch import launch
     from pipeline.sandbox.instance_network import InstanceNetwork, open_network
+    from pipeline.sandbox.launchers.launcher import (
+        KeptVolumes,
+        LaunchedInstance,
+        Launcher,
+        SandboxLauncher,
+        as_launcher,
+        require_own_sandboxes,
+    )
+    from pipeline.sandbox.launchers.launcher_kinds import open_launcher
     from pipeline.sandbox.mounts import BindMount
     from pipeline.sandbox.port_forwarding import publish_port
     from pipeline.sandbox.rootfs import RootFs
@@ -59,12 +68,17 @@ __all__ = [
     "InodeRecords",
     "Instance",
     "InstanceNetwork",
+    "KeptVolumes",
+    "LaunchedInstance",
+    "Launcher",
     "RecordedTree",
     "RootFs",
     "Runtime",
+    "SandboxLauncher",
     "SandboxRegistry",
     "TracedSession",
     "Volumes",
+    "as_launcher",
     "build_session",
     "check_host",
     "container_obstacle",
@@ -78,11 +92,13 @@ __all__ = [
     "may_make_containers",
     "missing_programs",
     "native_architectures",
+    "open_launcher",
     "open_network",
     "open_sandbox_registry",
     "open_volumes",
     "publish_port",
     "real_mode",
+    "require_own_sandboxes",
     "require_running_programs",
     "require_tracing",
     "traced_session",

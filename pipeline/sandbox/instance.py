@@ -13,7 +13,7 @@ import stat
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, field, replace
 from itertools import count
 from pathlib import Path
@@ -31,7 +31,7 @@ from pipeline.sandbox.build_container import CommandResult
 from pipeline.sandbox.container_user import Identity, resolve_user
 from pipeline.sandbox.entry_program import require_entry_program
 from pipeline.sandbox.exec_command import AttachedCommand, ExecCommand, prepare_exec
-from pipeline.sandbox.instance_network import Link, socket_in_network
+from pipeline.sandbox.instance_network import Link, dial, dial_loopback
 from pipeline.sandbox.io_limits import lift_io_limits, limit_io, read_io_limits
 from pipeline.sandbox.kill import kill_and_wait
 from pipeline.sandbox.limit_readings import ObservedInstance, read_limits
@@ -97,6 +97,20 @@ class Instance:
     def exit_code(self) -> int | None:
         """Exit status of its main process, 128 + n when signal n ended it; None while it runs."""
         return self._running.poll()
+
+    @property
+    def first_id(self) -> int:
+        """The number that the image's user 0 has on the host."""
+        return self.slot.base
+
+    @property
+    def main_user(self) -> tuple[int, int]:
+        """User and group of its first process, as the image has them."""
+        return self.plan.uid, self.plan.gid
+
+    def processes(self) -> Collection[int]:
+        """Return the PIDs of its processes, as the host has them."""
+        return self.slot.group.processes()
 
     def wait(self, timeout: float) -> int | None:
         """Wait up to `timeout` seconds for the process to end; return its exit code, or None.
@@ -255,13 +269,10 @@ class Instance:
         if self._network < 0 or self._settled:
             raise ConnectionRefusedError("the instance has ended")
         if self.link is not None and address == self.link.address:
-            return _dial(self.link.outside, address, port, timeout)
+            return dial(self.link.outside, address, port, timeout)
         if address is not None:
-            return _dial(self._network, address, port, timeout)
-        try:
-            return _dial(self._network, "127.0.0.1", port, timeout)
-        except ConnectionRefusedError:
-            return _dial(self._network, "::1", port, timeout)
+            return dial(self._network, address, port, timeout)
+        return dial_loopback(self._network, port, timeout)
 
     def identity(self, user: str) -> Identity:
         """Resolve `user` to the ids that it has in this image.
@@ -372,17 +383,6 @@ def signal_number(text: str) -> int:
     raise SmokeError(
         "signal-unknown", f"unknown signal: '{text}'", hint="use a signal name such as SIGTERM, SIGQUIT or SIGINT"
     )
-
-
-def _dial(namespace: int, address: str, port: int, timeout: float) -> socket.socket:
-    connection = socket_in_network(namespace, socket.AF_INET6 if ":" in address else socket.AF_INET)
-    connection.settimeout(timeout)
-    try:
-        connection.connect((address, port))
-    except BaseException:
-        connection.close()
-        raise
-    return connection
 
 
 def _command_ended(running: RunningCommand, pid_file: Path, deadline: float) -> bool:

@@ -102,6 +102,26 @@ def socket_in_network(namespace: int, family: socket.AddressFamily) -> socket.so
     return run_in_network(namespace, socket.socket, family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
 
 
+def dial(namespace: int, address: str, port: int, timeout: float) -> socket.socket:
+    """Open a TCP connection in a network namespace, with `timeout` (seconds) set on it."""
+    connection = socket_in_network(namespace, socket.AF_INET6 if ":" in address else socket.AF_INET)
+    connection.settimeout(timeout)
+    try:
+        connection.connect((address, port))
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def dial_loopback(namespace: int, port: int, timeout: float) -> socket.socket:
+    """Open a TCP connection to the loopback of a network namespace: IPv4, then IPv6."""
+    try:
+        return dial(namespace, "127.0.0.1", port, timeout)
+    except ConnectionRefusedError:
+        return dial(namespace, "::1", port, timeout)
+
+
 @contextlib.contextmanager
 def open_network(*, talk: bool = False) -> Iterator[InstanceNetwork]:
     """Create an outer network namespace that several instances share, for the block.

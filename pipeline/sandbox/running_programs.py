@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pipeline.sandbox.emulation import emulated_by, is_program_for, may_have, program_architecture
 from pipeline.sandbox.entry_program import foreign_program
-from pipeline.sandbox.instance import Instance
+from pipeline.sandbox.launchers.launcher import LaunchedInstance
 
 _PROCESSES_LIMIT = 1000
 """Processes that are looked at: each takes 0.1 ms, and a server's many processes have the same program."""
@@ -27,19 +27,18 @@ _ARGUMENTS_LIMIT = 8192
 """Bytes of a command line that are read: two paths."""
 
 
-def require_running_programs(instance: Instance, architecture: str) -> None:
+def require_running_programs(instance: LaunchedInstance, architecture: str) -> None:
     """Require that all processes run programs for `architecture` (OCI's name).
 
     Processes that end meanwhile, and those that this user may not look at, are passed over. Raises SmokeError
     `program-foreign`.
     """
-    group = instance.slot.group
-    for pid in sorted(group.processes())[:_PROCESSES_LIMIT]:
+    for pid in sorted(instance.processes())[:_PROCESSES_LIMIT]:
         try:
             path, found = _foreign(Path("/proc", str(pid)), architecture)
         except OSError:
             continue
-        if found and pid in group.processes():  # Otherwise it had ended, and the number may be another process's.
+        if found and pid in instance.processes():  # Otherwise it had ended, and the number may be another process's.
             raise foreign_program(path, found, architecture)
 
 

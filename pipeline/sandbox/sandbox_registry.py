@@ -32,6 +32,7 @@ from pipeline.sandbox.idmap import ID_RANGES, first_id_of
 from pipeline.sandbox.io_limits import lift_io_limits
 from pipeline.sandbox.mount_namespace import MOUNT_BASE
 from pipeline.sandbox.reaper import SETTLE_TIMEOUT
+from pipeline.sandbox.removals import run_removals
 from pipeline.sandbox.rootless import in_user_namespace, rootless_obstacle
 from pipeline.sandbox.runtime import Runtime
 from pipeline.sandbox.supervision import supervise
@@ -179,6 +180,7 @@ def _try(state: Path, hierarchies: Hierarchies, name: str) -> bool:
 
 def _clear(state: Path, hierarchies: Hierarchies, name: str) -> None:
     folder = state / "live" / name
+    run_removals(folder)
     group = Cgroup(hierarchies, name, folder)
     lift_io_limits(group, folder)
     group.remove()

@@ -26,7 +26,7 @@ from pipeline.model.rpm_database import database_paths
 from pipeline.model.value_comparison import SHOWN_LIMIT
 from pipeline.model.value_rules import Rule
 from pipeline.packages import DATABASE_LIMIT, Installed, read_all_installed, require_database_size
-from pipeline.sandbox import Instance, RootFs, find_emulator
+from pipeline.sandbox import LaunchedInstance, RootFs, find_emulator
 from pipeline.smoke.log_lines import explaining_line
 from pipeline.smoke.network_probes import probe_http, probe_stream
 from pipeline.smoke.procfs import list_listeners, list_processes, open_root
@@ -44,7 +44,7 @@ def _unanswered_errors() -> Iterator[None]:
         raise Unanswered(str(error)) from error
 
 
-def describe_exit(instance: Instance) -> str:
+def describe_exit(instance: LaunchedInstance) -> str:
     """Describe how an instance ended: its exit code, the kernel's reason, its last output.
 
     The reason is given if the kernel ended it.
@@ -114,7 +114,7 @@ class InstanceProbe:
     `address` is where its ports are; None: the instance's loopback.
     """
 
-    instance: Instance
+    instance: LaunchedInstance
     image: Image
     address: str | None = None
 
@@ -155,7 +155,7 @@ class InstanceProbe:
     def process_count(self) -> int:
         """As `Probe` says."""
         with _unanswered_errors():
-            return len(self.instance.slot.group.processes())
+            return len(self.instance.processes())
 
     def processes(self) -> tuple[RunningProcess, ...]:
         """As `Probe` says."""

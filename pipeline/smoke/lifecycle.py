@@ -31,12 +31,10 @@ from pipeline.model.smoke_questions import (
     check_phases,
 )
 from pipeline.sandbox import (
-    Instance,
-    SandboxRegistry,
-    Volumes,
+    KeptVolumes,
+    LaunchedInstance,
+    Launcher,
     explain_exit,
-    launch,
-    open_volumes,
     require_running_programs,
 )
 from pipeline.smoke.instance_probe import InstanceProbe, describe_exit
@@ -75,17 +73,17 @@ class InstanceRole:
 
 @dataclass(frozen=True, slots=True)
 class InstanceContext:
-    """The context in which an instance is tested: its plan, sandbox registry and callbacks.
+    """The context in which an instance is tested: its plan, launcher and callbacks.
 
     `known` is entered while an instance runs, `asked` is called after each answer, `hold` with an instance that has
     failed and still runs, before it is ended. `slowdown`: how many times longer an emulated image may take to stop.
     """
 
     plan: SmokePlan
-    sandboxes: SandboxRegistry
-    known: Callable[[Instance], contextlib.AbstractContextManager[None]]
+    launcher: Launcher
+    known: Callable[[LaunchedInstance], contextlib.AbstractContextManager[None]]
     asked: Callable[[], None]
-    hold: Callable[[Instance, Sequence[CheckResult]], None]
+    hold: Callable[[LaunchedInstance, Sequence[CheckResult]], None]
     slowdown: int = 1
 
 
@@ -113,29 +111,26 @@ class InstanceLifecycle:
         """Launch the instance, ask all its checks, and return its report. Raises EnvironmentLacking."""
         starts = check_phases(self.context.plan.checks, upgrade=len(self.role.images) > 1)
         with contextlib.ExitStack() as closing:
-            volumes = None
+            volumes: KeptVolumes | None = None
             if len(starts) > 1:
-                volumes = closing.enter_context(open_volumes(self.context.sandboxes, self.role.name))
+                volumes = closing.enter_context(self.context.launcher.volumes(self.role.name))
             for number, stage in enumerate(starts):
                 self._stage(number, stage, starts[number + 1 :], volumes)
         return self._report()
 
     # --- one start -----------------------------------------------------------------------------
 
-    def _stage(self, number: int, stage: CheckPhase, later: Sequence[CheckPhase], volumes: Volumes | None) -> None:
+    def _stage(self, number: int, stage: CheckPhase, later: Sequence[CheckPhase], volumes: KeptVolumes | None) -> None:
         if self._unasked:
             self._skip(stage)
             return
         image, lowers = self.role.images[min(number, len(self.role.images) - 1)]
-        config = replace(image.config, user=self.role.user) if self.role.user else image.config
         begun = self._begun = time.monotonic()
         self._marks = []
-        plan, sandboxes = self.context.plan, self.context.sandboxes
+        limits, name, user = self.context.plan.limits, self.role.name, self.role.user
         try:
             with (
-                launch(
-                    config, lowers, plan.limits, sandboxes=sandboxes, name=self.role.name, volumes=volumes
-                ) as instance,
+                self.context.launcher.launch(image, lowers, limits, name=name, user=user, volumes=volumes) as instance,
                 self.context.known(instance),
             ):
                 self._run_started(instance, image, stage, later, begun)
@@ -148,7 +143,7 @@ class InstanceLifecycle:
             self._skip(replace(stage, restart=None), quietly=stage.restart is None)
 
     def _run_started(
-        self, instance: Instance, image: Image, stage: CheckPhase, later: Sequence[CheckPhase], begun: float
+        self, instance: LaunchedInstance, image: Image, stage: CheckPhase, later: Sequence[CheckPhase], begun: float
     ) -> None:
         self._limits = self._limits or instance.readings()
         self._wait_until_ready(instance, image, stage.restart, begun)
@@ -162,7 +157,7 @@ class InstanceLifecycle:
             self._end_for_restart(later[0].restart or UPGRADING, instance, image)
         self._finish(instance, image, last=not later, told=told)
 
-    def _wait_until_ready(self, instance: Instance, image: Image, restart: Check | None, begun: float) -> None:
+    def _wait_until_ready(self, instance: LaunchedInstance, image: Image, restart: Check | None, begun: float) -> None:
         ready = self.context.plan.ready
         result = self._asked(ready, instance, image) if ready is not None else None
         took = _milliseconds(begun)
@@ -178,7 +173,7 @@ class InstanceLifecycle:
         elif self.role.variant is Variant.READ_ONLY and restart is None:
             self._answered(_read_only(instance, image))
 
-    def _require_programs(self, instance: Instance, image: Image) -> None:
+    def _require_programs(self, instance: LaunchedInstance, image: Image) -> None:
         """Add a failed result if a process runs a program of another architecture than the image's."""
         if self._unasked:
             return
@@ -188,7 +183,7 @@ class InstanceLifecycle:
             self._answered(_unanswered("starts", str(error)))
             self._unasked = f"{SKIPPED}a program is for another architecture"
 
-    def _ask(self, check: Check, instance: Instance, image: Image) -> None:
+    def _ask(self, check: Check, instance: LaunchedInstance, image: Image) -> None:
         if self._unasked:
             self._answered(_unanswered(check.name, self._unasked))
             return
@@ -196,7 +191,7 @@ class InstanceLifecycle:
         if declaration(check.kind).effect is Effect.ENDS:
             self._unasked = f"{SKIPPED}the instance was already stopped"
 
-    def _asked(self, check: Check, instance: Instance, image: Image) -> CheckResult:
+    def _asked(self, check: Check, instance: LaunchedInstance, image: Image) -> CheckResult:
         asked = time.monotonic()
         try:
             result = run_check(check, instance, image)
@@ -218,7 +213,7 @@ class InstanceLifecycle:
             wrong = f"not ready after the restart: {ready.detail}"
         return CheckResult(restart.name, not wrong, took, wrong, answer)
 
-    def _end_for_restart(self, restart: Check, instance: Instance, image: Image) -> None:
+    def _end_for_restart(self, restart: Check, instance: LaunchedInstance, image: Image) -> None:
         """End the instance in the way of the restart check `restart`: by its stop signal or SIGKILL."""
         begun = time.monotonic()
         answer: CheckAnswer
@@ -238,7 +233,7 @@ class InstanceLifecycle:
             self._answered(CheckResult(restart.name, False, _milliseconds(begun), wrong, answer))
             self._unasked = f"{SKIPPED}the instance was not restarted"
 
-    def _finish(self, instance: Instance, image: Image, *, last: bool, told: bool) -> None:
+    def _finish(self, instance: LaunchedInstance, image: Image, *, last: bool, told: bool) -> None:
         good = all(result.passed for result in self._results)
         if not good and instance.alive:
             self.context.hold(instance, self._results)
@@ -296,7 +291,7 @@ class InstanceLifecycle:
         )
 
 
-def _read_only(instance: Instance, image: Image) -> CheckResult:
+def _read_only(instance: LaunchedInstance, image: Image) -> CheckResult:
     """Return the result of the check that only volumes and scratch file systems are writable."""
     if not instance.alive:
         return _unanswered(MOUNTS_QUESTION, f"the instance ended with {describe_exit(instance)}")

@@ -17,7 +17,7 @@ from pipeline.model.checks.http_check import HttpRequest
 from pipeline.model.probe import HttpReply, Unanswered
 from pipeline.model.value_comparison import quote_answer, readable
 from pipeline.model.value_rules import Rule
-from pipeline.sandbox import Instance
+from pipeline.sandbox import LaunchedInstance
 from pipeline.smoke.procfs import connect_socket
 from pipeline.smoke.stream_probe import PROBE_ANSWER_LIMIT, TIMED_OUT, StreamProbe
 
@@ -26,7 +26,7 @@ _TRUST_LIMIT = 4 << 20
 
 
 def probe_stream(
-    instance: Instance,
+    instance: LaunchedInstance,
     address: str | None,
     *,
     port: int,
@@ -53,7 +53,7 @@ def probe_stream(
     raise Unanswered(answer, timed_out=answer == TIMED_OUT)
 
 
-def probe_http(instance: Instance, address: str | None, asked: HttpRequest, deadline: float) -> HttpReply:
+def probe_http(instance: LaunchedInstance, address: str | None, asked: HttpRequest, deadline: float) -> HttpReply:
     """Ask by HTTP, and read up to `ANSWER_LIMIT` bytes of the body.
 
     `address` as for `probe_stream`. Raises Unanswered.
@@ -66,7 +66,7 @@ def probe_http(instance: Instance, address: str | None, asked: HttpRequest, dead
         raise Unanswered(readable(_reason(error)), timed_out=late) from error
 
 
-def _exchange(asked: HttpRequest, instance: Instance, deadline: float, address: str | None) -> HttpReply:
+def _exchange(asked: HttpRequest, instance: LaunchedInstance, deadline: float, address: str | None) -> HttpReply:
     with (
         _connected(instance, asked.port, asked.socket, deadline, address) as plain,
         _shut_down_at(deadline, plain),
@@ -111,13 +111,13 @@ def _reason(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _connected(
-    instance: Instance, port: int, path: str, deadline: float, address: str | None
+    instance: LaunchedInstance, port: int, path: str, deadline: float, address: str | None
 ) -> Iterator[socket.socket]:
     with _connection(instance, port, path, _seconds_left(deadline), address) as connection:
         yield connection
 
 
-def _connection(instance: Instance, port: int, path: str, within: float, address: str | None) -> socket.socket:
+def _connection(instance: LaunchedInstance, port: int, path: str, within: float, address: str | None) -> socket.socket:
     if path:
         return connect_socket(instance, path, timeout=within)
     return instance.connect(port, timeout=within, address=address)
@@ -140,7 +140,7 @@ def _shut_down_at(deadline: float, connection: socket.socket) -> Iterator[None]:
         timer.cancel()
 
 
-def _encrypted(asked: HttpRequest, instance: Instance, plain: socket.socket) -> ssl.SSLSocket:
+def _encrypted(asked: HttpRequest, instance: LaunchedInstance, plain: socket.socket) -> ssl.SSLSocket:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if asked.trust:
         data = instance.files.read(asked.trust, limit=_TRUST_LIMIT)

@@ -10,14 +10,14 @@ from pipeline.model.image import Image
 from pipeline.model.report import CheckResult
 from pipeline.model.smoke import Check
 from pipeline.model.value_comparison import readable
-from pipeline.sandbox import Instance
+from pipeline.sandbox import LaunchedInstance
 from pipeline.smoke.instance_probe import InstanceProbe, describe_exit
 
 _FIRST_PAUSE, _LAST_PAUSE = 0.01, 0.5
 """Seconds between attempts: short at first, because most servers are up in less than a second."""
 
 
-def run_check(check: Check, instance: Instance, image: Image) -> CheckResult:
+def run_check(check: Check, instance: LaunchedInstance, image: Image) -> CheckResult:
     """Run a check, of any kind but those that restart, and return its result.
 
     Asks until the answer is right, `check.within` milliseconds have passed, or the instance has ended. The final

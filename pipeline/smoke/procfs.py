@@ -18,7 +18,7 @@ from pathlib import Path
 
 from pipeline.errors import SmokeError
 from pipeline.model.probe import ListeningSocket, RunningProcess
-from pipeline.sandbox import Emulator, Instance, RootFs, kernel
+from pipeline.sandbox import Emulator, LaunchedInstance, RootFs, kernel
 
 _TABLES = (("tcp", "tcp"), ("tcp6", "tcp"), ("udp", "udp"), ("udp6", "udp"))
 """Files of /proc/PID/net (proc_net_tcp(5)) and the protocol of each."""
@@ -38,7 +38,7 @@ clients and not listed."""
 
 
 @contextlib.contextmanager
-def open_root(instance: Instance) -> Iterator[RootFs]:
+def open_root(instance: LaunchedInstance) -> Iterator[RootFs]:
     """Open the root as the instance sees it, volumes and scratch file systems included.
 
     Raises FileNotFoundError, ProcessLookupError if it has ended.
@@ -47,19 +47,19 @@ def open_root(instance: Instance) -> Iterator[RootFs]:
         raise ProcessLookupError("the instance has ended")
     handle = os.open(f"/proc/{instance.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        yield RootFs(handle, instance.slot.base)
+        yield RootFs(handle, instance.first_id)
     finally:
         os.close(handle)
 
 
-def list_processes(instance: Instance, emulator: Emulator | None = None) -> tuple[RunningProcess, ...]:
+def list_processes(instance: LaunchedInstance, emulator: Emulator | None = None) -> tuple[RunningProcess, ...]:
     """List all processes of the instance, without zombies, in the order of their PIDs.
 
     Command lines are the programs' own: without the `emulator` that runs them.
     """
-    pids = sorted(instance.slot.group.processes())
+    pids = sorted(instance.processes())
     limit = max(_CMDLINE_MIN, min(_CMDLINE_MAX, _CMDLINE_TOTAL // max(1, len(pids))))
-    found = (_process(pid, instance.slot.base, limit, emulator) for pid in pids)
+    found = (_process(pid, instance.first_id, limit, emulator) for pid in pids)
     return tuple(process for process in found if process is not None)
 
 
@@ -84,7 +84,7 @@ def _process(pid: int, base: int, limit: int, emulator: Emulator | None) -> Runn
     return RunningProcess(pid, facts["Name"], command, program, uid, int(facts.get("NSpid", str(pid)).split()[-1]))
 
 
-def list_listeners(instance: Instance) -> tuple[ListeningSocket, ...]:
+def list_listeners(instance: LaunchedInstance) -> tuple[ListeningSocket, ...]:
     """Find the listening sockets in the instance's network, sorted.
 
     Each port is listed once (reachable rather than local).
@@ -140,7 +140,7 @@ def is_loopback(address: str) -> bool:
     return bool((mapped or parsed).is_loopback)
 
 
-def connect_socket(instance: Instance, path: str, *, timeout: float) -> socket.socket:
+def connect_socket(instance: LaunchedInstance, path: str, *, timeout: float) -> socket.socket:
     """Connect to the unix socket at `path` in the instance.
 
     `timeout` (seconds) stays set on the connection. Raises OSError.
@@ -164,7 +164,7 @@ def connect_socket(instance: Instance, path: str, *, timeout: float) -> socket.s
         os.close(handle)
 
 
-def writable_mounts(instance: Instance) -> tuple[str, ...]:
+def writable_mounts(instance: LaunchedInstance) -> tuple[str, ...]:
     """Find the mount points at which the instance can write.
 
     They are those that are not read-only (proc_pid_mountinfo(5)). Raises OSError if it has ended.

@@ -19,7 +19,14 @@ from pipeline.model.report import CheckResult, InstanceReport, NeighbourFigures,
 from pipeline.model.report_verdict import NOTHING_ASKED, NOTHING_LAUNCHED
 from pipeline.model.smoke import Check, SmokePlan, Variant
 from pipeline.progress import QUIET, Progress, Task, task
-from pipeline.sandbox import EMULATION_SLOWDOWN, Instance, SandboxRegistry
+from pipeline.sandbox import (
+    EMULATION_SLOWDOWN,
+    LaunchedInstance,
+    Launcher,
+    SandboxRegistry,
+    as_launcher,
+    require_own_sandboxes,
+)
 from pipeline.smoke.lifecycle import (
     InstanceContext,
     InstanceLifecycle,
@@ -35,7 +42,7 @@ _ARBITRARY = range(10_000, 60_000)
 class FailureHold(Protocol):
     """Protocol of an object that keeps failed instances running, for a person to inspect."""
 
-    def hold(self, instance: Instance, results: Sequence[CheckResult]) -> None:
+    def hold(self, instance: LaunchedInstance, results: Sequence[CheckResult]) -> None:
         """Called with an instance that runs and has failed; it is ended when this returns."""
 
     def let_go(self) -> bool:
@@ -47,7 +54,7 @@ def smoke(
     lowers: Sequence[Path],
     plan: SmokePlan,
     *,
-    sandboxes: SandboxRegistry,
+    sandboxes: SandboxRegistry | Launcher,
     progress: Progress = QUIET,
     clock: Callable[[], float],
     older: UnpackedImage | None = None,
@@ -63,24 +70,25 @@ def smoke(
 
     A failed image gives a report that does not pass. Raises EnvironmentLacking when the host cannot run it.
     """
+    launcher = as_launcher(sandboxes)
+    launcher.refuse(plan)
     started, begun = clock(), time.monotonic()
     questions = ([plan.ready] if plan.ready else []) + list(plan.checks)
     instances: tuple[InstanceReport, ...] = ()
     neighbours: tuple[NeighbourFigures, ...] = ()
     if questions and plan.instances > 0:
         roles = list(_roles(image, lowers, plan, older))
-        with task(progress, "smoke", image.name, total=len(roles) * len(questions)) as running:
+        with task(progress, "smoke", image.name, total=len(roles) * len(questions)) as running, launcher.opened():
             slowdown = EMULATION_SLOWDOWN if emulator else 1
             paced = _with_longer_deadlines(plan, slowdown)
-            instances = _side_by_side(_SmokeRun(paced, sandboxes, running, holding, slowdown), roles)
+            instances = _side_by_side(_SmokeRun(paced, launcher, running, holding, slowdown), roles)
         if plan.neighbours is not None:
-            neighbours = measure_neighbours(
-                image, lowers, paced, sandboxes=sandboxes, progress=progress, slowdown=slowdown
-            )
+            own = require_own_sandboxes(launcher, "'smoke.neighbours'")
+            neighbours = measure_neighbours(image, lowers, paced, sandboxes=own, progress=progress, slowdown=slowdown)
     return SmokeReport(
         image=image.digest,
         plan=plan_digest(plan),
-        runtime=str(sandboxes.runtime),
+        runtime=str(launcher),
         instances=instances,
         started=int(started),
         took=round((time.monotonic() - begun) * 1000),
@@ -166,11 +174,11 @@ def _failure(plan: SmokePlan, questions: Sequence[Check], instances: Sequence[In
 @dataclass(slots=True)
 class _SmokeRun:
     plan: SmokePlan
-    sandboxes: SandboxRegistry
+    launcher: Launcher
     running: Task
     holding: FailureHold | None
     slowdown: int
-    _living: list[Instance] = field(default_factory=list)
+    _living: list[LaunchedInstance] = field(default_factory=list)
     _given_up: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -180,9 +188,9 @@ class _SmokeRun:
         def advance() -> None:
             self.running.advance(1)
 
-        return InstanceContext(self.plan, self.sandboxes, self.known, advance, self.hold, self.slowdown)
+        return InstanceContext(self.plan, self.launcher, self.known, advance, self.hold, self.slowdown)
 
-    def hold(self, instance: Instance, results: Sequence[CheckResult]) -> None:
+    def hold(self, instance: LaunchedInstance, results: Sequence[CheckResult]) -> None:
         """Keep a failed instance up while the person looks at it."""
         if self.holding is not None and not self._given_up:
             self.holding.hold(instance, results)
@@ -195,7 +203,7 @@ class _SmokeRun:
                 instance.kill()
 
     @contextmanager
-    def known(self, instance: Instance) -> Iterator[None]:
+    def known(self, instance: LaunchedInstance) -> Iterator[None]:
         """Register an instance during the block, so that `give_up` kills it."""
         with self._lock:
             self._living.append(instance)

@@ -52,6 +52,7 @@ def build_command(
     ] = False,
     archive: Annotated[ArchiveKind | None, typer.Option(help="Also write the image as one archive file.")] = None,
     runtime: options.RuntimeOption,
+    launcher: options.LauncherOption,
 ) -> int:
     """Build images of recipes, and test them.
 
@@ -80,7 +81,7 @@ def build_command(
                 runtime=runtime,
             )
         )
-    repeatable = not (upgrade or retest or with_sources or archive)
+    repeatable = not (upgrade or retest or with_sources or archive or launcher)
     store = context.open_store()
     built: list[dict[str, object]] = []
     indexes: list[dict[str, object]] = []
@@ -93,7 +94,9 @@ def build_command(
             continue
         from pipeline.cli.build_run import run_build
 
-        made = run_build(request, name, context, retest=retest, sources=with_sources, archive=archive)
+        made = run_build(
+            request, name, context, retest=retest, sources=with_sources, archive=archive, launcher=launcher
+        )
         built += made.built
         indexes += made.indexes
         failed += made.failed

@@ -28,7 +28,7 @@ from pipeline.model.report import CheckResult
 from pipeline.oci import choose_image, image_architecture, load_layers, read_layout_images
 from pipeline.prepare import BuildEnvironment
 from pipeline.progress import Progress
-from pipeline.sandbox import Instance
+from pipeline.sandbox import Instance, LaunchedInstance
 from pipeline.smoke import failures_json, junit_reports, report_json, report_lines
 
 _POLL_INTERVAL = 0.2
@@ -57,13 +57,14 @@ def smoke_command(
     ],
     arch: options.IndexArchOption,
     runtime: options.RuntimeOption,
+    launcher: options.LauncherOption,
 ) -> int:
     """Launch a built image again and ask the recipe's checks.
 
     Of a recipe or index of several architectures, each image, or the one for --arch. An image without its recipe is
     asked whether it listens on its exposed ports and no other, and stops.
     """
-    build_env = context.build_env(runtime=runtime)
+    build_env = context.build_env(runtime=runtime, launcher=launcher)
     if record_checks:
         launched, plan = image_to_launch(
             subject, build_env, image, output, arch, platform=platform, repositories=repositories
@@ -119,7 +120,7 @@ def _test_layout(
             image,
             default_smoke_plan(image),
             store=build_env.store,
-            sandboxes=build_env.sandboxes(),
+            sandboxes=build_env.launching(),
             progress=build_env.progress,
             clock=build_env.clock,
             again=True,
@@ -138,7 +139,7 @@ class HeldInstances:
         self._holds = 0
         self._lock = threading.Lock()
 
-    def hold(self, instance: Instance, results: Sequence[CheckResult]) -> None:
+    def hold(self, instance: LaunchedInstance, results: Sequence[CheckResult]) -> None:
         """Print what failed and how to enter the instance, and wait."""
         with self._lock:
             self._holds += 1
@@ -153,12 +154,17 @@ class HeldInstances:
         return self._holds > 0
 
 
-def kept_lines(instance: Instance, results: Sequence[CheckResult]) -> Iterator[str]:
+def kept_lines(instance: LaunchedInstance, results: Sequence[CheckResult]) -> Iterator[str]:
     """Yield lines that a person needs to look at a failed instance."""
     failed = [result.name for result in results if not result.passed]
     yield f"{instance.name} failed ({escape_invisible(', '.join(failed[:5]))}) and keeps running until Ctrl-C"
+    if instance.pid < 0:
+        return  # In another kernel: nothing of it is on this machine.
     which = "enter it" if shell_of(instance) else "it has no shell; a shell of this machine in its namespaces"
     yield f"  {which}: {' '.join(enter_command(instance))}"
-    yield f"  its files: /proc/{instance.pid}/root   its processes: {instance.slot.group.path}"
+    yield f"  its files: /proc/{instance.pid}/root"
+    if not isinstance(instance, Instance):
+        return
+    yield f"  its processes: {instance.slot.group.path}"
     if instance.address:
         yield f"  its address: {instance.address}"

@@ -228,7 +228,7 @@ def test_an_image_is_tested_as_the_order_says_beside_its_recipe(
     journal.stand_in(build_stages, build_stages.run_tests, gives="tested")
     progress = Told()
     here = build_env(tmp_path, progress=progress)
-    monkeypatch.setattr(type(here), "sandboxes", lambda self: "sandboxes")
+    monkeypatch.setattr(type(here), "launching", lambda self: "launcher")
     plan = SmokePlan(instances=3)
     asked = order(tmp_path, retest=True, full=True)
     assert build_stages.smoke_test(image(), recipe(tmp_path, smoke=plan), asked, here, None) == "tested"
@@ -236,7 +236,7 @@ def test_an_image_is_tested_as_the_order_says_beside_its_recipe(
     assert call.args == (image(), plan)
     assert call.options == {
         "store": here.store,
-        "sandboxes": "sandboxes",
+        "sandboxes": "launcher",
         "progress": progress,
         "clock": here.clock,
         "again": True,

@@ -242,8 +242,8 @@ class Running:
         self.alive = False
 
     @property
-    def plan(self) -> Any:
-        return SimpleNamespace(uid=27, gid=28)
+    def main_user(self) -> tuple[int, int]:
+        return 27, 28
 
     @property
     def files(self) -> Any:

@@ -23,7 +23,7 @@ NO_PROCESS = 1 << 22
 
 
 def instance(*pids: int) -> Any:
-    return SimpleNamespace(slot=SimpleNamespace(group=SimpleNamespace(processes=lambda: set(pids))))
+    return SimpleNamespace(processes=lambda: set(pids))
 
 
 @pytest.fixture

@@ -56,6 +56,13 @@ class Stub:
         self.slot = Slot({pid, *others})
         self.files = RootFs(os.open(root, os.O_PATH), 0) if root is not None else None
 
+    @property
+    def first_id(self) -> int:
+        return self.slot.base
+
+    def processes(self) -> set[int]:
+        return self.slot.group.processes()
+
     def as_instance(self) -> Instance:
         return cast(Instance, self)
 

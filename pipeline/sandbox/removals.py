@@ -1,0 +1,68 @@
+"""Commands that remove what a foreign runtime made, kept in the sandbox's folder.
+
+They are executed when the sandbox is cleared: by who made it, or by the reaper if that was killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline import process
+from pipeline.errors import EnvironmentLacking
+from pipeline.lazy_dataclasses import dataclass
+from pipeline.store.durable_files import write_durably
+
+_FILE = "removals.json"
+
+_TIMEOUT = 60.0
+"""Seconds for each command: an engine stops a container in less than one."""
+
+
+@dataclass(frozen=True, slots=True)
+class RemovalCommand:
+    """A command that removes something, and one that succeeds while it is still there."""
+
+    remove: Sequence[str]
+    exists: Sequence[str]
+
+
+def write_removals(folder: Path, *removals: RemovalCommand) -> None:
+    """Write the commands that remove what will be made, before it is made."""
+    data = [[list(one.remove), list(one.exists)] for one in removals]
+    write_durably(folder / _FILE, json.dumps(data).encode())
+
+
+def run_removals(folder: Path) -> None:
+    """Execute the commands of a sandbox's folder, if there are any.
+
+    An engine's client that still starts something is killed first: it has a file of the folder on its command line.
+    That a command fails is no error: what it removes may not have been made yet. Raises EnvironmentLacking
+    `removal-failed` if it is still there, such as an image of which another container is not removed yet.
+    """
+    try:
+        commands = json.loads((folder / _FILE).read_bytes())
+    except FileNotFoundError:
+        return
+    _end_clients(folder)
+    for remove, exists in commands:
+        removed = process.run(remove, timeout=_TIMEOUT, check=False)
+        if removed.status and process.run(exists, timeout=_TIMEOUT, check=False).status == 0:
+            raise EnvironmentLacking(
+                "removal-failed",
+                f"`{' '.join(remove)}` failed: {removed.stderr.decode(errors='replace').strip()}",
+                hint="it is tried again with relbuild's next sandbox; or execute it by hand",
+            )
+
+
+def _end_clients(folder: Path) -> None:
+    below = os.fsencode(f"{folder}/")
+    for path in Path("/proc").iterdir():
+        if path.name.isdigit() and int(path.name) != os.getpid():
+            with contextlib.suppress(OSError):
+                if below in (path / "cmdline").read_bytes():
+                    os.kill(int(path.name), signal.SIGKILL)

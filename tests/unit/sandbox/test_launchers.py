@@ -1,0 +1,248 @@
+"""Launchers by a container engine: their command lines, what they refuse, and what they leave unenforced."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipeline import process
+from pipeline.errors import EnvironmentLacking, UsageError
+from pipeline.model.checks import CheckKind
+from pipeline.model.checks.http_check import HttpRequest
+from pipeline.model.enforcement import enforcement, unenforced
+from pipeline.model.limit import LimitReading
+from pipeline.model.limits import LIMITS, Limits
+from pipeline.model.smoke import Check, Neighbours, SmokePlan, Variant
+from pipeline.oci import make_image
+from pipeline.sandbox.cgroups import Hierarchies
+from pipeline.sandbox.launchers.container_engine import ENFORCED, UNENFORCED, ContainerEngine, ContainerStart
+from pipeline.sandbox.launchers.docker import Docker
+from pipeline.sandbox.launchers.engine_cgroup import engine_cgroup
+from pipeline.sandbox.launchers.engine_instance import ISOLATION
+from pipeline.sandbox.launchers.engine_launcher import ASKED_FROM_OUTSIDE, require_launchable, require_same_image
+from pipeline.sandbox.launchers.launcher_kinds import LAUNCHER_KINDS, parse_launcher
+from pipeline.sandbox.launchers.podman import Podman
+from pipeline.sandbox.launchers.runsc import Runsc
+from pipeline.sandbox.removals import RemovalCommand, run_removals, write_removals
+from tests.support.tested_images import report
+from tests.support.tiny_image import CONFIG
+
+PODMAN = Podman(("podman", "--cgroup-manager", "cgroupfs"), "4.3.1")
+DOCKER = Docker(("docker",), "27.1")
+RUNSC = Runsc(("docker",), "27.1")
+
+IMAGE = "sha256:" + "a" * 64
+LIMITED = Limits(milli_cpus=500, memory=64 << 20, pids=50, open_files=100, tmpfs=1 << 20, bandwidth=1000)
+
+
+@pytest.fixture(autouse=True)
+def unlimited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (1, resource.RLIM_INFINITY))
+
+
+def start(limits: Limits = LIMITED, **more: object) -> ContainerStart:
+    values = {"hostname": "redis-1", "image": IMAGE, "limits": limits, "seccomp": Path("/s/seccomp.json"), **more}
+    return ContainerStart("mark-redis-1-ab", **values)  # type: ignore[arg-type]
+
+
+def test_every_limit_is_an_option_or_is_said_to_be_unenforced() -> None:
+    assert set(ENFORCED).isdisjoint(UNENFORCED)
+    assert {*ENFORCED, *UNENFORCED} == {limit.name for limit in LIMITS}
+
+
+LIMIT_OPTIONS = [
+    *("--cpus", "0.5", "--memory", "67108864b", "--memory-swap", "67108864b", "--pids-limit", "50"),
+    *("--ulimit", "nofile=100:100", "--ulimit", "nproc=4096:4096", "--ulimit", "core=0:0", "--shm-size", "1048576b"),
+    *("--tmpfs", "/tmp:rw,size=1048576,mode=1777", "--tmpfs", "/run:rw,size=1048576,mode=1777"),
+]
+
+
+def test_podman_is_called_with_all_limits_mounts_and_the_user() -> None:
+    given = start(user="10001:0", volumes={"/data": "v-0", "/a": "v-1"})
+    assert PODMAN.run(given) == [
+        *("podman", "--cgroup-manager", "cgroupfs", "run", "--pull", "never"),
+        *("--name", "mark-redis-1-ab", "--hostname", "redis-1", "--network", "none", "--read-only"),
+        *("--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--security-opt", "seccomp=/s/seccomp.json"),
+        *("--sysctl", "net.ipv4.ip_unprivileged_port_start=0", "--read-only-tmpfs=false"),
+        *LIMIT_OPTIONS,
+        *("--mount", "type=volume,source=v-1,destination=/a", "--mount", "type=volume,source=v-0,destination=/data"),
+        *("--user", "10001:0", IMAGE),
+    ]
+
+
+def test_docker_and_runsc_are_called_the_same_way_but_for_their_own() -> None:
+    common = ["--security-opt", "seccomp=/s/seccomp.json", "--sysctl", "net.ipv4.ip_unprivileged_port_start=0"]
+    names = ["run", "--pull", "never", "--name", "mark-redis-1-ab", "--hostname", "redis-1"]
+    alone = ["--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", *common]
+    assert DOCKER.run(start()) == ["docker", *names, "--network", "none", *alone, *LIMIT_OPTIONS, IMAGE]
+    published = ["--publish", "127.0.0.1::80", "--publish", "127.0.0.1::443"]
+    expected = ["docker", *names, *published, *alone, "--runtime", "runsc", *LIMIT_OPTIONS, IMAGE]
+    assert RUNSC.run(start(ports=(80, 443))) == expected
+
+
+def test_without_limits_processes_and_files_are_bounded_all_the_same() -> None:
+    line = PODMAN.run(start(Limits()))
+    assert "--cpus" not in line and "--memory" not in line
+    assert line[line.index("--pids-limit") + 1] == "4096" and "nofile=65536:65536" in line
+
+
+def test_no_limit_of_files_and_processes_is_asked_for_that_this_process_may_not_give(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (1, 1024))
+    line = PODMAN.run(start(Limits()))
+    assert "nofile=1024:1024" in line and "nproc=1024:1024" in line
+
+
+def test_the_other_commands_of_engines() -> None:
+    call = ("docker",)
+    assert DOCKER.execute("c", ("id", "-u"), "27", {"A": "b"}) == [
+        *(*call, "exec", "--interactive", "--user", "27", "--env", "A=b", "c", "id", "-u")
+    ]
+    assert DOCKER.signal("c", 15) == [*call, "kill", "--signal", "15", "c"]
+    assert DOCKER.remove("c") == [*call, "rm", "--force", "--volumes", "c"]
+    assert DOCKER.remove_volume("v") == [*call, "volume", "rm", "--force", "v"]
+    assert DOCKER.inspect_volume("v") == [*call, "volume", "inspect", "v"]
+    assert DOCKER.remove_image("i:latest") == [*call, "rmi", "i:latest"]
+    assert DOCKER.published("c", 80) == [*call, "port", "c", "80/tcp"]
+    assert DOCKER.load(Path("/s/i")) == [*call, "load", "--quiet", "--input", "i"]
+    assert DOCKER.inspect("c")[1:] == ["inspect", "--type", "container", "--format", "{{.State.Pid}} {{.Image}}", "c"]
+    assert DOCKER.inspect_image("i")[1:] == ["image", "inspect", "--format", "{{.Id}}", "i"]
+    assert PODMAN.inspect_image("i")[-2:] == ["{{.Id}} {{.Digest}}", "i"]
+    assert (PODMAN.loaded_name("i"), DOCKER.loaded_name("i")) == ("localhost/i:latest", "i:latest")
+    assert PODMAN.load(Path("/s/i")) == [*PODMAN.command, "load", "--quiet", "--input", "i"]
+
+
+def test_only_podman_is_proved() -> None:
+    assert [name for name, kind in LAUNCHER_KINDS.items() if kind.proved] == ["podman"]
+
+
+# --- the value of --launcher -------------------------------------------------------------------------------
+
+
+def test_a_launcher_is_named_by_its_kind_or_program_with_options(tmp_path: Path) -> None:
+    program = tmp_path / "podman"
+    program.write_text("#!/bin/sh\necho podman version 5.2.1\n")
+    program.chmod(0o755)
+    engine = parse_launcher(f"{program} --root '/a b'")
+    assert isinstance(engine, Podman) and engine.command == (str(program), "--root", "/a b")
+    assert str(engine) == "podman 5.2.1"
+
+
+def test_runsc_is_launched_by_docker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "find_program", lambda program: None)
+    with pytest.raises(EnvironmentLacking) as refused:
+        parse_launcher("runsc")
+    assert refused.value.problems[0].code == "launcher-missing" and "'docker'" in refused.value.problems[0].message
+
+
+@pytest.mark.parametrize("text", ["lxc", "", "'", "/usr/bin/nerdctl"])
+def test_an_unknown_launcher_is_refused_with_the_known_ones(text: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        parse_launcher(text)
+    assert refused.value.problems[0].code == "launcher-unknown"
+    assert "podman, docker, runsc" in refused.value.problems[0].hint
+
+
+# --- what is refused before anything is launched -------------------------------------------------------------
+
+
+def lacking(engine: ContainerEngine, plan: SmokePlan) -> str:
+    with pytest.raises(UsageError) as refused:
+        require_launchable(engine, plan)
+    (problem,) = refused.value.problems
+    assert problem.code == "launcher-lacks" and "--launcher" in problem.hint
+    return problem.message
+
+
+def check(kind: CheckKind, **more: object) -> Check:
+    return Check("mine", kind, 1, **more)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", list(CheckKind), ids=str)
+def test_an_engine_in_sight_can_ask_all_kinds_and_another_refuses_by_name(kind: CheckKind) -> None:
+    plan = SmokePlan(None, (check(kind),))
+    require_launchable(PODMAN, plan)
+    if str(kind) in ASKED_FROM_OUTSIDE:
+        require_launchable(RUNSC, plan)
+    else:
+        assert f"the check 'mine' ({kind}) cannot be done by the launcher runsc" in lacking(RUNSC, plan)
+
+
+def test_a_socket_in_the_image_and_its_authorities_are_out_of_sight_of_some() -> None:
+    for asked in (HttpRequest(socket="/run/a"), HttpRequest(port=1, tls=True, trust="/etc/ca.pem")):
+        assert "'mine'" in lacking(RUNSC, SmokePlan(check(CheckKind.HTTP, subject=asked)))
+    require_launchable(RUNSC, SmokePlan(check(CheckKind.HTTP, subject=HttpRequest(port=1))))
+
+
+def test_neighbours_and_the_read_only_variant_need_the_own_sandbox() -> None:
+    assert "'smoke.neighbours'" in lacking(PODMAN, SmokePlan(neighbours=Neighbours()))
+    assert "read-only" in lacking(PODMAN, SmokePlan(variants=(Variant.READ_ONLY,)))
+    require_launchable(PODMAN, SmokePlan(variants=(Variant.ARBITRARY_UID,)))
+
+
+# --- the same image ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("told", [["b" * 64], ["sha256:" + "b" * 64, IMAGE], ["a" * 64, "sha256:" + "c" * 64], []])
+def test_another_image_than_the_tested_one_is_refused(told: list[str]) -> None:
+    with pytest.raises(Exception, match="image") as refused:
+        require_same_image(["a" * 64, "b" * 64], told, PODMAN)
+    assert refused.value.problems[0].code == "launcher-image"  # type: ignore[attr-defined]
+
+
+def test_the_same_image_is_known_by_one_digest_or_both() -> None:
+    for told in (["a" * 64], [IMAGE], [IMAGE, "sha256:" + "b" * 64]):
+        require_same_image(["a" * 64, "b" * 64], told, PODMAN)
+
+
+# --- limits and usage ----------------------------------------------------------------------------------------
+
+
+def test_what_a_launcher_lacks_reads_as_unenforced_so_that_a_rule_can_refuse_it() -> None:
+    reading = LimitReading(ISOLATION, 1, 0, False, PODMAN.not_isolated)
+    whole = report(make_image("tiny", "1.0", CONFIG, ()))
+    found = enforcement(replace(whole, instances=(replace(whole.instances[0], limits=(reading,)),)))
+    assert unenforced(["isolation*"], found) == (f"isolation ({PODMAN.not_isolated})",)
+
+
+def test_a_group_is_found_by_the_first_process(tmp_path: Path) -> None:
+    for name in ("memory", "cpu"):
+        (tmp_path / name / "pod/x").mkdir(parents=True)
+        (tmp_path / name / "pod/x/cgroup.procs").write_text("7\n8\n")
+    (tmp_path / "memory/pod/x/memory.limit_in_bytes").write_text("4096\n")
+    v1 = Hierarchies({name: tmp_path / name for name in ("memory", "cpu", "cpuacct")} | {"cpuacct": tmp_path / "cpu"})
+    group = engine_cgroup("x", "5:memory:/pod/x\n3:cpu,cpuacct:/pod/x\n0::/pod/x\n", v1)
+    assert group.number("memory", "memory.limit_in_bytes") == 4096 and group.processes() == {7, 8}
+    v2 = engine_cgroup("x", "0::/pod/x\n", Hierarchies({}, tmp_path / "memory"))
+    assert v2.folder("memory") == v2.folder("cpu") == tmp_path / "memory/pod/x"
+
+
+# --- removal -------------------------------------------------------------------------------------------------
+
+
+def test_what_was_recorded_is_removed_and_a_client_that_still_starts_it_is_ended(tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    made.touch()
+    write_removals(tmp_path, RemovalCommand(["rm", str(made)], ["test", "-e", str(made)]))
+    client = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", f"seccomp={tmp_path}/seccomp.json"])
+    run_removals(tmp_path)
+    assert client.wait(5) == -9 and not made.exists()
+    run_removals(tmp_path)
+
+
+def test_what_is_still_there_is_an_error_so_that_it_is_tried_again(tmp_path: Path) -> None:
+    write_removals(tmp_path, RemovalCommand(["false"], ["true"]))
+    with pytest.raises(EnvironmentLacking) as refused:
+        run_removals(tmp_path)
+    assert refused.value.problems[0].code == "removal-failed"
+
+
+def test_a_sandbox_without_a_foreign_runtime_has_nothing_to_remove(tmp_path: Path) -> None:
+    run_removals(tmp_path)
+    assert list(tmp_path.iterdir()) == []
