@@ -230,9 +230,12 @@ def test_what_was_recorded_is_removed_and_a_client_that_still_starts_it_is_ended
     made = tmp_path / "made"
     made.touch()
     write_removals(tmp_path, RemovalCommand(["rm", str(made)], ["test", "-e", str(made)]))
-    client = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", f"seccomp={tmp_path}/seccomp.json"])
-    run_removals(tmp_path)
-    assert client.wait(5) == -9 and not made.exists()
+    program = "import sys; print('up', flush=True); sys.stdin.read()"
+    words = [sys.executable, "-c", program, f"seccomp={tmp_path}/seccomp.json"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as client:
+        assert client.stdout is not None and client.stdout.readline() == b"up\n"
+        run_removals(tmp_path)
+        assert client.wait(30) == -9 and not made.exists()
     run_removals(tmp_path)
 
 
