@@ -15,6 +15,8 @@ from pipeline.prepare import BuildEnvironment
 from tests.support.document_sessions import Shell, sessions
 from tests.system.conftest import ROOT
 
+pytestmark = pytest.mark.long
+
 NOT_TYPED = "ci/test"
 """It runs this test, and is run by who reads this."""
 
