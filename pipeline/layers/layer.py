@@ -62,6 +62,7 @@ def build_layer(
 ) -> BuiltLayer:
     """Build one layer without its tree, or recall it, and confirm it. Raises as `build_layers`."""
     (made,) = build_layers([composed], store=store, compression=compression, unpack=False, progress=progress)
+    made.confirm()
     return made
 
 
@@ -75,7 +76,7 @@ def build_layers(
 ) -> list[BuiltLayer]:
     """Build the layers, or recall them. Their packages must be in `store` and verified.
 
-    With `unpack`, the trees of those that are made are put into the store too, and their blobs are read back after the
+    With `unpack`, the trees of those that are made are put into the store too. The blobs are read back after the
     return: `BuiltLayer.confirm` waits for that. Raises VerificationError `package-damaged`, `blob-missing`,
     `blob-damaged`, `layer-malformed`; EnvironmentLacking `root-needed`.
     """
@@ -163,8 +164,7 @@ def _make(
     try:
         for (name, (plan, _)), one in zip(missing.items(), packed, strict=True):
             reading = back.submit(_read_back, plan, one, store, locks[name])
-            diff_id = one.diff_id or reading.result()
-            made[name] = _Known(diff_id, one.digest, one.size, one.tar_size), False, reading
+            made[name] = _Known(one.diff_id, one.digest, one.size, one.tar_size), False, reading
     finally:
         back.shutdown(wait=False)
     return made
@@ -180,10 +180,10 @@ def _read_back(plan: PlannedLayer, packed: PackedLayer, store: Store, lock: cont
             diff_id = read_blob_back(
                 packed.digest, size=packed.size, tar_size=packed.tar_size, name=plan.composed.name, store=store
             )
-            if packed.diff_id not in (None, diff_id):
+            if packed.diff_id != diff_id:
                 raise VerificationError(
                     "diff-id-mismatch",
-                    f"layer '{plan.composed.name}' decompresses to {diff_id}, but its tree is {packed.diff_id}",
+                    f"layer '{plan.composed.name}' decompresses to {diff_id}, but was made of {packed.diff_id}",
                     hint="run the command again; if it happens again, the machine's memory may be faulty",
                 )
         except VerificationError:

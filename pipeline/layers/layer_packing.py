@@ -19,11 +19,12 @@ from pipeline.digest import CHUNK, DiffId, Digest
 from pipeline.errors import VerificationError
 from pipeline.layers.chunk_writer import COMPRESSION_WORKERS, ChunkWriter, CompressionPool
 from pipeline.layers.layer_tree import LayerTree
-from pipeline.layers.segments import Segment, make_segment, read_segment, recall_segment
-from pipeline.layers.tar_format import TAR_END
+from pipeline.layers.segments import Segment, make_segment, read_segment, recall_segment, segment_tar
+from pipeline.layers.tar_digest import TarDigest
+from pipeline.layers.tar_format import TAR_END, padding, tar_header
 from pipeline.layers.tree_writer import TreeWriter, owners_required
 from pipeline.lazy_dataclasses import dataclass
-from pipeline.model.tree import Entry
+from pipeline.model.tree import Entry, EntryKind
 from pipeline.progress import Task
 from pipeline.store import BlobWriter, Store
 from pipeline.trees import ComposedLayer, Part
@@ -50,12 +51,15 @@ class PlannedLayer:
 
 @dataclass(frozen=True, slots=True)
 class PackedLayer:
-    """A layer's blob. `diff_id` is that of the tree that was written; None without a tree."""
+    """A layer's blob.
+
+    `diff_id` is that of the tree that was written, or of the bytes that were compressed.
+    """
 
     digest: Digest
     size: int
     tar_size: int
-    diff_id: DiffId | None
+    diff_id: DiffId
     segments: tuple[Segment, ...]
 
 
@@ -72,7 +76,8 @@ def pack_planned(
         workers = closing.enter_context(ThreadPoolExecutor(COMPRESSION_WORKERS, "relbuild-segment"))
         behind = closing.enter_context(ThreadPoolExecutor(max(1, len(plans)), "relbuild-layer"))
         jobs = [(packing, at) for packing in packings for at in range(len(packing.plan.segments))]
-        jobs.sort(key=lambda job: -_content_size(job[0].plan.segments[job[1]][0]))
+        if unpack:  # Without trees, bytes wait in memory for their turn to be hashed.
+            jobs.sort(key=lambda job: -_content_size(job[0].plan.segments[job[1]][0]))
         try:
             for packing, at in jobs:
                 packing.futures[at] = workers.submit(packing.make, at, pool)
@@ -98,7 +103,8 @@ def _content_size(part: Part) -> int:
 class _Packing:
     """One layer being made.
 
-    `entries` has the entries of each segment as they are placed, and None at its end.
+    With a `tree`, `entries` has the entries of each segment as they are placed, and None at its end. Without one, `tar`
+    hashes the bytes that are compressed.
     """
 
     plan: PlannedLayer
@@ -106,6 +112,7 @@ class _Packing:
     store: Store
     compression: Compression
     tree: LayerTree | None
+    tar: TarDigest
     entries: list[SimpleQueue[Entry | None]]
     futures: dict[int, Future[Segment]] = field(default_factory=dict)
 
@@ -115,16 +122,17 @@ class _Packing:
         cls, plan: PlannedLayer, running: Task, store: Store, compression: Compression, *, unpack: bool
     ) -> Iterator[Self]:
         """Begin a layer, in the store's temporary folder, for the time of the block."""
+        tar = TarDigest(plan.directories, len(plan.segments))
         queues: list[SimpleQueue[Entry | None]] = [SimpleQueue() for _ in plan.segments]
         if not unpack:
-            yield cls(plan, running, store, compression, None, queues)
+            yield cls(plan, running, store, compression, None, tar, queues)
             return
         with (
             store.temporary("unpack") as folder,
             owners_required(),
             LayerTree.begun(folder / "tree", plan.composed.name, plan.composed.directories) as tree,
         ):
-            yield cls(plan, running, store, compression, tree, queues)
+            yield cls(plan, running, store, compression, tree, tar, queues)
 
     def make(self, at: int, pool: CompressionPool) -> Segment:
         """Make or recall a segment, and write its entries into the tree."""
@@ -133,6 +141,8 @@ class _Packing:
         try:
             if self.tree is None:
                 found = segment or self._segment(part, name, pool, None, at)
+                if segment is not None:
+                    self._hash(part, segment, at)
             else:
                 with self.tree.writer.beside() as writer:
                     if segment is None:
@@ -142,8 +152,18 @@ class _Packing:
                         found = segment
         finally:
             self.entries[at].put(None)
+            if self.tree is None:
+                self.tar.put(at, None)
         self.running.advance(_content_size(part))
         return found
+
+    def _hash(self, part: Part, segment: Segment, at: int) -> None:
+        try:
+            for piece in segment_tar(segment, store=self.store, name=str(part.nevra)):
+                self.tar.put(at, piece)
+        except VerificationError:
+            self.store.verify(segment.digest)  # Moves a damaged one aside and raises.
+            raise
 
     def _segment(self, part: Part, name: Digest, pool: CompressionPool, tree: TreeWriter | None, at: int) -> Segment:
         return make_segment(
@@ -174,6 +194,12 @@ class _Packing:
             with owners_required():
                 tree.place(entry, content, digest)
             self.entries[at].put(entry)
+            return
+        self.tar.put(at, tar_header(entry))
+        if entry.kind is EntryKind.FILE and entry.size:
+            for piece in content:
+                self.tar.put(at, piece)
+            self.tar.put(at, padding(entry.size))
 
     def assemble(self, pool: CompressionPool) -> PackedLayer:
         """Copy the segments into the layer's blob, and hash the tree, in the order of the layer."""
@@ -185,16 +211,19 @@ class _Packing:
             for at in range(len(self.plan.segments)):
                 if self.tree is not None:
                     self.tree.follow(self.entries[at])
+                else:
+                    self.tar.follow(at)
                 segments.append(self.futures[at].result())
                 _copy(segments[-1].digest, blob, self.store)
             blob.write(layer_codec(self.compression).compress(TAR_END))
         size = len(self.plan.directories) + sum(segment.tar_size for segment in segments) + len(TAR_END)
-        diff_id = self.tree.keep(self.store, size) if self.tree is not None else None
+        diff_id = self.tar.finish(TAR_END, size) if self.tree is None else self.tree.keep(self.store, size)
         self.running.note(f"{len(self.plan.composed.contents)} packages, {blob.size / 1e6:.1f} MB")
         return PackedLayer(blob.digest, blob.size, size, diff_id, tuple(segments))
 
     def abandon(self) -> None:
         """Let `assemble` end where it waits for entries that do not come."""
+        self.tar.abandon()
         for entries in self.entries:
             entries.put(None)
 

@@ -112,6 +112,15 @@ def read_segment(part: Part, segment: Segment, *, store: Store, place: EntryWrit
         raise VerificationError("layer-malformed", f"the segment of {name} lacks /{min(entries)}")
 
 
+def segment_tar(segment: Segment, *, store: Store, name: str) -> Iterator[bytes]:
+    """Yield the tar bytes of a segment that was recalled.
+
+    Raises VerificationError `stream-damaged`.
+    """
+    with store.reading(segment.digest) as file:
+        yield from decompressed(file, limit=segment.tar_size, name=name)
+
+
 def _emitted(part: Part, rpm: Path) -> Iterator[tuple[Entry, Iterator[memoryview], str]]:
     """Yield a package's entries, contents and the contents' digests, in the segment's order.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,16 @@ import pytest
 from pipeline.compression import Compression
 from pipeline.digest import CHUNK, Digest
 from pipeline.errors import EnvironmentLacking, VerificationError
-from pipeline.layers import build_layer, build_layers, chunk_writer, layer, layer_packing, segments, unpack_to_store
+from pipeline.layers import (
+    build_layer,
+    build_layers,
+    chunk_writer,
+    layer,
+    layer_packing,
+    segments,
+    tar_digest,
+    unpack_to_store,
+)
 from pipeline.layers.layer import BuiltLayer
 from pipeline.layers.tree_writer import TreeWriter
 from pipeline.model.package import Nevra
@@ -118,6 +128,35 @@ def test_a_layer_is_the_same_with_and_without_its_tree(store: Store, payloads: P
     bare = build_layer(payloads.layer("ant", "bee", "cow"), store=other, compression=Compression.GZIP)
     assert bare.layer == with_tree.layer
     assert trees(other) == 0
+
+
+def test_segments_that_are_there_are_hashed_without_a_tree(store: Store, payloads: Payloads, tmp_path: Path) -> None:
+    made(store, payloads.layer("ant"), unpack=False)
+    payloads.read.clear()
+    (built,) = made(store, payloads.layer("ant", "bee"), unpack=False)
+    assert payloads.read == ["bee"]
+    other = Store.open(tmp_path / "other")
+    for name in CONTENT:
+        other.put(name.encode())
+    assert made(other, payloads.layer("ant", "bee"))[0].layer == built.layer
+
+
+def test_a_damaged_package_ends_all_work_also_where_bytes_wait_for_their_turn(
+    store: Store, payloads: Payloads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = payloads._payload
+
+    def damaged(rpm: Path) -> Iterator[PayloadFile]:
+        if payloads.checksums[Digest(rpm.name)] == "bee":
+            time.sleep(0.3)  # The other package is so far ahead by then that it waits.
+            raise VerificationError("package-damaged", "bee is damaged")
+        yield from real(rpm)
+
+    monkeypatch.setattr(segments, "read_payload", damaged)
+    monkeypatch.setattr(tar_digest, "_AHEAD", 1)
+    with pytest.raises(VerificationError) as caught:
+        made(store, payloads.layer("bee", "ant"), unpack=False)
+    assert caught.value.code == "package-damaged"
 
 
 def test_the_largest_package_comes_first_of_all_layers_and_the_layers_do_not_depend_on_it(
