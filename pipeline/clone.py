@@ -10,12 +10,13 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+from collections.abc import Callable
 from typing import BinaryIO, Final
 
 _FICLONE: Final = 0x40049409
 """`_IOW(0x94, 9, int)` of linux/fs.h; another number only on architectures that relbuild does not run on."""
 
-_PIECE: Final = 8 << 20
+CLONE_PIECE: Final = 8 << 20
 """Bytes copied at a time: an interrupt is noticed between two."""
 
 _CANNOT: Final = frozenset(
@@ -25,27 +26,31 @@ _CANNOT: Final = frozenset(
 They come from file systems, kernels and filters of system calls."""
 
 
-def clone_file(source: BinaryIO, target: BinaryIO) -> None:
-    """Copy the whole of `source` into the empty file `target`. Raises OSError."""
+def clone_file(source: BinaryIO, target: BinaryIO, copied: Callable[[int], None] = lambda end: None) -> None:
+    """Copy the whole of `source` into the empty file `target`. Raises OSError.
+
+    `copied` is called with the number of bytes that the kernel has copied so far; not where blocks are shared.
+    """
     target.flush()
     try:
         fcntl.ioctl(target.fileno(), _FICLONE, source.fileno())
     except OSError as error:
         if error.errno not in _CANNOT:
             raise
-        _copy(source.fileno(), target.fileno())
+        _copy(source.fileno(), target.fileno(), copied)
 
 
-def _copy(source: int, target: int) -> None:
+def _copy(source: int, target: int, copied: Callable[[int], None]) -> None:
     done = 0
     try:
-        while count := os.copy_file_range(source, target, _PIECE, offset_src=done, offset_dst=done):
+        while count := os.copy_file_range(source, target, CLONE_PIECE, offset_src=done, offset_dst=done):
             done += count
+            copied(done)
     except OSError as error:
         if error.errno not in _CANNOT:
             raise
     # Copy the rest: the whole file where copy_file_range does not work or (on virtual file systems) copies nothing.
-    while piece := os.pread(source, _PIECE, done):
+    while piece := os.pread(source, CLONE_PIECE, done):
         view = memoryview(piece)
         while view:
             written = os.pwrite(target, view, done)

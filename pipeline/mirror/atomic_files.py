@@ -14,15 +14,17 @@ import fcntl
 import os
 import secrets
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
 from pipeline.beneath import Folder, LinkRefused, NotRegular
-from pipeline.clone import clone_file
-from pipeline.digest import Digest, HashingWriter, chunks
+from pipeline.clone import CLONE_PIECE, clone_file
+from pipeline.digest import CHUNK, Digest, HashingWriter
 from pipeline.errors import EnvironmentLacking
 from pipeline.mirror.verified_blobs import check_digest, missing_blob
 from pipeline.model.image import Descriptor
@@ -135,14 +137,30 @@ def write_blob(descriptor: Descriptor, content: bytes | Path, target: Path, draf
     except FileNotFoundError:
         raise missing_blob(descriptor, content) from None
     with original, _draft(drafts) as (draft, file):
-        clone_file(original, file)
-        file.seek(0)
-        seen = HashingWriter()
-        for piece in chunks(file):
-            seen.write(piece)
+        seen = _copy_and_hash(original, file)
         check_digest(descriptor, seen.digest, seen.size, content)
         _settle(file)
         draft.replace(target)
+
+
+def _copy_and_hash(original: BinaryIO, file: BinaryIO) -> HashingWriter:
+    """Copy a file, and hash the copy: each piece of a large one while the next is copied."""
+    seen = HashingWriter()
+
+    def hash_to(end: int) -> None:
+        while piece := os.pread(file.fileno(), min(CHUNK, end - seen.size), seen.size):
+            seen.write(piece)
+
+    if os.fstat(original.fileno()).st_size <= CLONE_PIECE:
+        clone_file(original, file)
+    else:
+        with ThreadPoolExecutor(1, "hash") as pool:
+            hashing: list[Future[None]] = []
+            clone_file(original, file, lambda end: hashing.append(pool.submit(hash_to, end)))
+            for one in hashing:
+                one.result()
+    hash_to(sys.maxsize)  # all of it where blocks are shared
+    return seen
 
 
 @contextlib.contextmanager

@@ -77,7 +77,7 @@ def test_a_copy_has_the_same_bytes_and_no_common_inode(
     def cannot(*_: object, **__: object) -> int:
         raise OSError(errno.EXDEV, "another file system")
 
-    monkeypatch.setattr(clone, "_PIECE", 4096)
+    monkeypatch.setattr(clone, "CLONE_PIECE", 4096)
     if way == "by hand":
         monkeypatch.setattr(os, "copy_file_range", cannot)
         monkeypatch.setattr(fcntl, "ioctl", cannot)
@@ -97,7 +97,7 @@ def test_what_the_kernel_began_is_finished_by_hand(tmp_path: Path, monkeypatch: 
             raise OSError(errno.EINVAL, "not here")
         return real(*arguments, **more)
 
-    monkeypatch.setattr(clone, "_PIECE", 4096)
+    monkeypatch.setattr(clone, "CLONE_PIECE", 4096)
     monkeypatch.setattr(os, "copy_file_range", fails_the_second_time)
     (tmp_path / "one").write_bytes(bytes(range(256)) * 64)
     with (tmp_path / "one").open("rb") as source, (tmp_path / "two").open("wb") as target:

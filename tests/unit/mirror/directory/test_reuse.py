@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import clone
 from pipeline.digest import Digest
 from pipeline.errors import VerificationError
+from pipeline.mirror import atomic_files
 from pipeline.mirror import known_blobs as reuse
 from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror
 from pipeline.mirror.known_blobs import (
@@ -48,6 +50,24 @@ def there(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Mirror]:
     """A new mirror of each kind that is a folder."""
     with new_mirror(request.param, tmp_path) as opened:
         yield opened
+
+
+@pytest.mark.parametrize("size", [0, 1, 4096, 4097, 50_000])
+def test_a_file_is_hashed_as_it_was_copied_also_piece_by_piece(
+    there: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    for module in (clone, atomic_files):
+        monkeypatch.setattr(module, "CLONE_PIECE", 4096)
+    data = bytes(range(251)) * (size // 251 + 1)
+    repository, source = there.repository("tiny"), tmp_path / "file"
+    blob = Descriptor("text/plain", Digest.of(data[:size]), size)
+    source.write_bytes(data[:size])
+    assert repository.put_blob(blob, source) is Arrival.UPLOADED
+    assert file_of(there, blob.digest).read_bytes() == data[:size]
+    other = Descriptor("text/plain", Digest.of(b"other"), size)
+    with pytest.raises(VerificationError) as caught:
+        repository.put_blob(other, source)
+    assert caught.value.code == "digest-mismatch" and not repository.has_blob(other.digest)
 
 
 def test_a_rotten_layer_that_is_reused_is_healed_before_a_tag_moves(there: Mirror, store: Store) -> None:
