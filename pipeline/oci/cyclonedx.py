@@ -3,30 +3,18 @@
 https://cyclonedx.org/docs/1.6/json/
 
 The image is the document's subject, the RPMs are its components. Properties that begin with `relbuild:` have what
-CycloneDX has no member for (layer, source package, repository, vulnerabilities named in a changelog). No other code
-imports `cyclonedx`.
+CycloneDX has no member for (layer, source package, repository, vulnerabilities named in a changelog). The members are
+written here, which takes a tenth of the time that the library takes; it validates. No other code imports `cyclonedx`.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING
 from uuid import UUID
-
-from cyclonedx.model import ExternalReference, ExternalReferenceType, HashAlgorithm, HashType, Property, XsUri
-from cyclonedx.model.bom import Bom, BomMetaData
-from cyclonedx.model.bom_ref import BomRef
-from cyclonedx.model.component import Component, ComponentType
-from cyclonedx.model.contact import OrganizationalEntity
-from cyclonedx.model.dependency import Dependency
-from cyclonedx.model.license import DisjunctiveLicense, LicenseAcknowledgement, LicenseExpression
-from cyclonedx.model.tool import ToolRepository
-from cyclonedx.output.json import JsonV1Dot6
-from cyclonedx.schema import SchemaVersion
 
 from pipeline.digest import Digest
 from pipeline.model.bill import Bill, BilledPackage
@@ -40,29 +28,40 @@ _WEB = re.compile(r"https?://[A-Za-z0-9._~:/?#@!$&'()*+,;=%-]+")
 """Home pages that are valid for the specification's `iri-reference`."""
 
 
+_Value = dict[str, object]
+
+_ESCAPED = str.maketrans({one: f"%{ord(one):02X}" for one in " \"'[]<>{}"})
+"""Characters of a home page that XML's `anyURI` does not have (and the library escapes so)."""
+
+
 def cyclonedx_value(bill: Bill, serial: UUID, tool: tuple[str, str]) -> object:
-    """Return the CycloneDX document of a bill as a JSON value.
+    """Return the CycloneDX document of a bill as a JSON value, its lists sorted.
 
     `serial`: its unique identifier; `tool`: name and version of the program that makes it.
     """
-    image = _image(bill)
-    packages = [_package(package, bill) for package in bill.packages]
-    bom = Bom(
-        serial_number=serial,
-        version=1,
-        metadata=BomMetaData(
-            timestamp=datetime.fromtimestamp(bill.created, UTC),
-            component=image,
-            tools=ToolRepository(components=[Component(name=tool[0], version=tool[1], type=ComponentType.APPLICATION)]),
-        ),
-        components=packages,
-        dependencies=[
-            Dependency(image.bom_ref, [Dependency(package.bom_ref) for package in packages]),
-            *(Dependency(package.bom_ref) for package in packages),
-        ],
+    packages = sorted(
+        (_package(package, bill) for package in bill.packages),
+        key=lambda one: (one["name"], one["version"], one["bom-ref"]),
     )
-    value: object = json.loads(JsonV1Dot6(bom).output_as_string())
-    return value
+    references = sorted({str(package["bom-ref"]) for package in packages})
+    image = str(bill.digest)
+    needs: dict[str, list[str]] = {image: references, **{one: [] for one in references}}
+    return {
+        "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.6",
+        "serialNumber": serial.urn,
+        "version": 1,
+        "metadata": {
+            "timestamp": datetime.fromtimestamp(bill.created, UTC).isoformat(),
+            "component": _image(bill),
+            "tools": {"components": [{"name": tool[0], "version": tool[1], "type": "application"}]},
+        },
+        **({"components": packages} if packages else {}),
+        "dependencies": [
+            {"ref": one, **({"dependsOn": others} if others else {})} for one, others in sorted(needs.items())
+        ],
+    }
 
 
 def cyclonedx_problems(text: str) -> list[str]:
@@ -74,50 +73,53 @@ def cyclonedx_problems(text: str) -> list[str]:
 @cache
 def _validator() -> JsonStrictValidator:
     """Load the validator on first use: its schemas take most of a second."""
+    from cyclonedx.schema import SchemaVersion
     from cyclonedx.validation.json import JsonStrictValidator
 
     return JsonStrictValidator(SchemaVersion.V1_6)
 
 
-def _image(bill: Bill) -> Component:
-    return Component(
-        type=ComponentType.CONTAINER,
-        name=bill.name,
-        version=bill.version,
-        bom_ref=str(bill.digest),
-        purl=image_url(bill.name, bill.digest, bill.architecture),
-        hashes=[_sha256(bill.digest)],
-        properties=[
-            Property(name="relbuild:config", value=str(bill.config)),
-            *(
-                Property(name=f"relbuild:layer:{number}", value=f"{layer.name} {layer.digest} {layer.diff_id}")
-                for number, layer in enumerate(bill.layers)
-            ),
-        ],
-    )
-
-
-def _package(package: BilledPackage, bill: Bill) -> Component:
-    nevra = package.nevra
-    url = package_url(nevra, package.vendor, package.source_rpm)
-    return Component(
-        type=ComponentType.LIBRARY,
-        name=nevra.name,
-        version=nevra.evr,
-        # The checksum distinguishes two packages of one name and version.
-        bom_ref=BomRef(f"{url.to_string()}#{package.checksum.short}"),
-        supplier=OrganizationalEntity(name=package.vendor) if package.vendor else None,
-        description=package.summary or None,
-        hashes=[_sha256(package.checksum)],
-        licenses=_licences(package.license),
-        purl=url,
-        external_references=(
-            [ExternalReference(type=ExternalReferenceType.WEBSITE, url=XsUri(package.url))]
-            if _WEB.fullmatch(package.url)
-            else []
+def _image(bill: Bill) -> _Value:
+    layers = enumerate(bill.layers)
+    return {
+        "type": "container",
+        "name": bill.name,
+        "version": bill.version,
+        "bom-ref": str(bill.digest),
+        "purl": image_url(bill.name, bill.digest, bill.architecture).to_string(),
+        "hashes": _sha256(bill.digest),
+        "properties": _properties(
+            [
+                ("config", str(bill.config)),
+                *((f"layer:{number}", f"{one.name} {one.digest} {one.diff_id}") for number, one in layers),
+            ]
         ),
-        properties=[Property(name=f"relbuild:{name}", value=value) for name, value in _facts(package, bill)],
-    )
+    }
+
+
+def _package(package: BilledPackage, bill: Bill) -> _Value:
+    nevra = package.nevra
+    url = package_url(nevra, package.vendor, package.source_rpm).to_string()
+    licences = _licences(package.license)
+    website = package.url.translate(_ESCAPED) if _WEB.fullmatch(package.url) else ""
+    return {
+        "type": "library",
+        "name": nevra.name,
+        "version": nevra.evr,
+        # The checksum distinguishes two packages of one name and version.
+        "bom-ref": f"{url}#{package.checksum.short}",
+        **({"supplier": {"name": package.vendor}} if package.vendor else {}),
+        **({"description": package.summary} if package.summary else {}),
+        "hashes": _sha256(package.checksum),
+        **({"licenses": licences} if licences else {}),
+        "purl": url,
+        **({"externalReferences": [{"type": "website", "url": website}]} if website else {}),
+        "properties": _properties(_facts(package, bill)),
+    }
+
+
+def _properties(facts: Iterable[tuple[str, str]]) -> list[_Value]:
+    return [{"name": f"relbuild:{name}", "value": value} for name, value in sorted(set(facts))]
 
 
 def _facts(package: BilledPackage, bill: Bill) -> Iterator[tuple[str, str]]:
@@ -134,15 +136,14 @@ def _facts(package: BilledPackage, bill: Bill) -> Iterator[tuple[str, str]]:
         yield "changelog-names", fix
 
 
-def _licences(tag: str) -> list[LicenseExpression | DisjunctiveLicense]:
+def _licences(tag: str) -> list[_Value]:
     if not tag.strip():
         return []
     parsed = licence_expression(tag)
-    declared = LicenseAcknowledgement.DECLARED
     if parsed is None:
-        return [DisjunctiveLicense(name=tag, acknowledgement=declared)]
-    return [LicenseExpression(str(parsed), acknowledgement=declared)]
+        return [{"license": {"name": tag, "acknowledgement": "declared"}}]
+    return [{"expression": str(parsed), "acknowledgement": "declared"}]
 
 
-def _sha256(digest: Digest) -> HashType:
-    return HashType(alg=HashAlgorithm.SHA_256, content=digest.hex)
+def _sha256(digest: Digest) -> list[_Value]:
+    return [{"alg": "SHA-256", "content": digest.hex}]

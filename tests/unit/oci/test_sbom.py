@@ -10,8 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from cyclonedx.model.bom import Bom
+from cyclonedx.output.json import JsonV1Dot6
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from spdx_tools.spdx.jsonschema.document_converter import DocumentConverter
+from spdx_tools.spdx.parser.jsonlikedict.json_like_dict_parser import JsonLikeDictParser
 
 from pipeline.digest import Digest, canonical_json
 from pipeline.errors import VerificationError
@@ -137,9 +141,26 @@ def test_any_bill_gives_a_valid_spdx_document(bill: Bill) -> None:
 
 @settings(max_examples=examples(30), deadline=None)
 @given(bill=bills)
+def test_the_library_reads_an_spdx_document_and_writes_the_same(bill: Bill) -> None:
+    named = replace(bill, packages=tuple({one.checksum: one for one in bill.packages}.values()))
+    value = json.loads(sbom_bytes(named, SbomForm.SPDX))
+    written = DocumentConverter().convert(JsonLikeDictParser().parse(value))  # type: ignore[no-untyped-call]
+    assert json.loads(json.dumps(written)) == value
+
+
+@settings(max_examples=examples(30), deadline=None)
+@given(bill=bills)
 def test_any_bill_gives_a_valid_cyclonedx_document(bill: Bill) -> None:
     named = replace(bill, packages=tuple({one.checksum: one for one in bill.packages}.values()))
     assert sbom_problems(sbom_bytes(named, SbomForm.CYCLONEDX), SbomForm.CYCLONEDX) == []
+
+
+@settings(max_examples=examples(30), deadline=None)
+@given(bill=bills)
+def test_the_library_reads_a_cyclonedx_document_and_writes_the_same(bill: Bill) -> None:
+    named = replace(bill, packages=tuple({one.checksum: one for one in bill.packages}.values()))
+    value = json.loads(sbom_bytes(named, SbomForm.CYCLONEDX))
+    assert json.loads(JsonV1Dot6(Bom.from_json(value)).output_as_string()) == value  # type: ignore[attr-defined]
 
 
 def test_the_validators_find_what_is_wrong() -> None:
