@@ -47,10 +47,11 @@ def main() -> int:
             began = time.monotonic()
             rows.append(_observe(one, stage, products))
             print(f"{one.name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
-    text = table(rows, LAUNCHED)
-    print(text)
-    if given.write:
-        _write(text)
+        text = table(rows, LAUNCHED)
+        print(text, flush=True)
+        if given.write:
+            _write(text)
+        print("removing what was made", file=sys.stderr, flush=True)
     references = {row.environment.name: row for row in rows}
     unequal = [row for row in rows if row.failures or row.unequal(references[row.environment.reference])]
     return 1 if unequal else 0
