@@ -181,7 +181,7 @@ def _joined(namespace: Path) -> str:
 
 def write_bundle(folder: Path, plan: ContainerPlan) -> None:
     """Write config.json into `folder`."""
-    (folder / "config.json").write_text(json.dumps(spec(plan), indent=1))
+    (folder / "config.json").write_text(json.dumps(spec(plan)))
 
 
 def _system_mounts(shm: int) -> list[dict[str, object]]:
