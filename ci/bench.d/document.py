@@ -22,7 +22,7 @@ COMPARED = {
     "cold-zstd": "cold build",
     "unchanged": "nothing changed",
     "publish": "registry, fresh",
-    "solve": "cold",
+    "solve": "names, cold",
 }
 """Sections whose seconds are drawn side by side, and what of each."""
 WHERE, WHERE_PLOT = "stage of a cold build", "where.svg"

@@ -29,8 +29,8 @@ MIRROR = Path(
 ORPHAN_SECONDS = 5.0
 """That a process gets to end after the command that started it has ended."""
 _PR_SET_CHILD_SUBREAPER = 36
-SMALL_PART = 0.2
-"""Goals below it are written as parts, 1/25, where they are such."""
+SMALL_PART, SHORT = 0.1, 4
+"""Goals below it, and with more characters, are written as parts, 1/25 and 1/7, where they are such."""
 SAID = 1000
 """Characters of a failed command's output that are shown."""
 SHOWN = 5
@@ -54,8 +54,9 @@ class Goal:
         return value >= self.bound if self.at_least else value <= self.bound
 
     def __str__(self) -> str:
-        part = round(1 / self.bound) if 0 < self.bound < SMALL_PART else 0
-        bound = f"1/{part}" if part and math.isclose(part * self.bound, 1) else f"{self.bound:g}"
+        bound, part = f"{self.bound:g}", round(1 / self.bound) if 0 < self.bound < 1 else 0
+        if math.isclose(part * self.bound, 1) and (len(bound) > SHORT or self.bound < SMALL_PART):
+            bound = f"1/{part}"
         return f"{'≥' if self.at_least else '≤'} {bound}"
 
 

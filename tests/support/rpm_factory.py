@@ -29,13 +29,12 @@ class Signed(StrEnum):
 class Forge:
     """Builds packages in `folder`, with two throwaway keys of its own.
 
-    `key` and `other_key` are the armored public keys; without `keys` there are none, and nothing can be signed. A
-    command may take `seconds`. Close it (or use `forge()`) to end gpg's agent.
+    `key` and `other_key` are the armored public keys; without `keys` there are none, and nothing can be signed. Close
+    it (or use `forge()`) to end gpg's agent.
     """
 
-    def __init__(self, folder: Path, *, keys: bool = True, seconds: float = _SECONDS) -> None:
+    def __init__(self, folder: Path, *, keys: bool = True) -> None:
         self._folder = folder
-        self._seconds = seconds
         self._home = folder / "gnupg"
         self._home.mkdir(mode=0o700)
         self._count = 0
@@ -132,7 +131,7 @@ class Forge:
         return self._run("gpg", "--batch", "--quiet", "--passphrase", "", *words)
 
     def _run(self, *words: str) -> bytes:
-        done = subprocess.run(words, env=self._environment(), capture_output=True, timeout=self._seconds, check=False)
+        done = subprocess.run(words, env=self._environment(), capture_output=True, timeout=_SECONDS, check=False)
         assert done.returncode == 0, f"{' '.join(words)}\n{done.stderr.decode(errors='replace')}"
         return done.stdout
 
@@ -146,9 +145,9 @@ class Forge:
 
 
 @contextmanager
-def forge(folder: Path, *, seconds: float = _SECONDS) -> Iterator[Forge]:
+def forge(folder: Path) -> Iterator[Forge]:
     """A `Forge` that is closed at the end."""
-    made = Forge(folder, seconds=seconds)
+    made = Forge(folder)
     try:
         yield made
     finally:

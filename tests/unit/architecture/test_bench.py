@@ -76,7 +76,14 @@ def test_a_goal_holds_at_its_bound(goal: tuple[float, bool], value: float, met: 
 
 @pytest.mark.parametrize(
     ("goal", "text"),
-    [((1.5, True), "≥ 1.5"), ((1 / 25,), "≤ 1/25"), ((1 / 7,), "≤ 1/7"), ((0.25,), "≤ 0.25"), ((160,), "≤ 160")],
+    [
+        ((1.5, True), "≥ 1.5"),
+        ((1 / 25,), "≤ 1/25"),
+        ((1 / 7,), "≤ 1/7"),
+        ((0.25,), "≤ 0.25"),
+        ((0.1,), "≤ 0.1"),
+        ((160,), "≤ 160"),
+    ],
 )
 def test_a_goal_is_written_as_it_was_promised(goal: tuple[Any, ...], text: str) -> None:
     """A part of something as a part."""
