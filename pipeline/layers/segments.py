@@ -105,11 +105,16 @@ def read_segment(part: Part, segment: Segment, *, store: Store, place: EntryWrit
         pieces = decompressed(file, limit=segment.tar_size, name=name)
         for member in read_tar(pieces, name):
             entry = entries.pop(member.entry.path, None)
-            if entry is None or entry.size != member.entry.size:
+            if entry is None or _content_size(entry) != member.entry.size:
                 raise VerificationError("layer-malformed", f"the segment of {name} has /{member.entry.path}")
             place(entry, member.pieces(), "")
     if entries:
         raise VerificationError("layer-malformed", f"the segment of {name} lacks /{min(entries)}")
+
+
+def _content_size(entry: Entry) -> int:
+    """Return the bytes of content behind an entry's header: none behind a hard link's, whose size is its file's."""
+    return entry.size if entry.kind is EntryKind.FILE else 0
 
 
 def segment_tar(segment: Segment, *, store: Store, name: str) -> Iterator[bytes]:

@@ -129,6 +129,9 @@ def test_a_night_on_a_cluster_comes_to_what_it_comes_to_here(net: Machines, pack
     assert {product["outcome"] for product in lost.values()} == {"failed"}
 
 
+DIGITS_OF_TIMES = 40
+
+
 def test_the_log_of_a_worker_reads_as_one_of_this_machine(net: Machines, packages: Path, tmp_path: Path) -> None:
     key, _ = generate_key(b"")
     product_task = ProductTask("alone", packages, f"dir:{tmp_path}/cluster", key, tmp_path, store="alone")
@@ -140,7 +143,8 @@ def test_the_log_of_a_worker_reads_as_one_of_this_machine(net: Machines, package
     local.close()
     assert len(here.lines) > 10
     assert [line.replace("/cluster/", "/local/") for line in sorted(there.lines)] == sorted(here.lines)
-    assert sorted(here.counts.values()) == sorted(there.counts.values())
+    # What is published has the evidence in it, which says how long things took: a digit more or less of each.
+    assert sorted(here.counts.values()) == pytest.approx(sorted(there.counts.values()), abs=DIGITS_OF_TIMES)
 
 
 def test_a_worker_that_is_killed_costs_its_own_task_and_that_is_done_elsewhere(net: Machines, tmp_path: Path) -> None:

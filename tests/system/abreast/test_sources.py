@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -146,8 +147,8 @@ def test_cleaning_up_is_shown_first_and_can_be_undone(shipped: Shipped, tmp_path
     tag = tmp_path / "mirror" / "repositories" / "nginx" / "_tags" / "1"
     assert tag.is_symlink()
     deadline = time.monotonic() + 20
-    told: dict[str, object] = {"bytes": 0}
-    while not told["bytes"]:  # the copy is younger than the rule lets go
+    told: dict[str, Any] = {"plan": {"tags": []}}
+    while not told["plan"]["tags"]:  # the copy is younger than the rule lets go
         assert time.monotonic() < deadline
         only_shown = relbuild_at_once(shipped.folder, "prune", mirror, "--dry-run", *options)
         assert only_shown.returncode == 0 and tag.is_symlink()
@@ -157,5 +158,7 @@ def test_cleaning_up_is_shown_first_and_can_be_undone(shipped: Shipped, tmp_path
     done = json.loads(relbuild_at_once(shipped.folder, "prune", mirror, "--yes", *options).stdout)
     assert not tag.is_symlink()
     assert (told["dry_run"], done["dry_run"], told["bytes"]) == (True, False, done["bytes"])
+    assert [(one["repository"], one["tag"]) for one in told["plan"]["tags"]] == [("nginx", "1")]
+    assert done["plan"]["tags"] == told["plan"]["tags"]
     back = relbuild_at_once(shipped.folder, "prune", mirror, "--undo", done["stamp"], *options)
     assert back.returncode == 0 and tag.is_symlink()

@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +76,9 @@ def entries(name: str) -> tuple[tuple[int, Entry], ...]:
         (index, Entry(path, EntryKind.FILE, 0o640, ME, GROUP, mtime=TIME, size=len(content)))
         for index, (path, content) in enumerate(CONTENT[name].items())
     ]
-    first = found[0][1].path
-    link = Entry(f"usr/{name}-link", EntryKind.HARDLINK, 0o640, ME, GROUP, mtime=TIME, link=first)
+    # A hard link has its file's size, as RPM says it, though no content of its own in a tar.
+    first = found[0][1]
+    link = replace(first, path=f"usr/{name}-link", kind=EntryKind.HARDLINK, link=first.path)
     to = Entry(f"usr/{name}-to", EntryKind.SYMLINK, 0o777, ME, GROUP, mtime=TIME, link=name)
     return (*found, (7, link), (8, to))
 
