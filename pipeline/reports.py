@@ -27,7 +27,6 @@ from pipeline.oci.image_manifest import JsonReader
 from pipeline.oci.record_json import RECORD_LIMIT, parse_record, record_bytes
 from pipeline.oci.sbom import SbomForm, sbom_bytes, sbom_versions
 from pipeline.oci.sources_artifact import SourceFile
-from pipeline.smoke import junit_report
 from pipeline.store import Store
 
 SOURCES_FILE = "sources.json"
@@ -70,6 +69,8 @@ def write_report(
             (made / document).write_bytes(content)
         seal_documents(made, image.digest, documents, store)
         if report is not None:
+            from pipeline.smoke import junit_report  # only here: who reads a report needs nothing of tests
+
             (made / "junit.xml").write_bytes(junit_report(report, image.name))
             for instance in report.instances:
                 (made / f"{instance.name}.log").write_text(instance.log)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pipeline.model.enforcement import LimitEnforcement
 from pipeline.model.publication import Move
-from pipeline.release import MoveResult
+
+if TYPE_CHECKING:
+    from pipeline.release import MoveResult  # `publish` moves tags without all that promotes and rolls back
 
 
 def limits_as_json(limits: tuple[LimitEnforcement, ...]) -> list[dict[str, object]]:

@@ -26,6 +26,7 @@ from pipeline.mirror.blobs_to_push import (
 from pipeline.mirror.gate import Cleared
 from pipeline.mirror.image_tags import immutable_tag
 from pipeline.mirror.protocol import Arrival, Repository, TagConflict, ignore_progress
+from pipeline.mirror.settled_tags import SettledTags
 from pipeline.mirror.tag_moves import (
     MOVE_ATTEMPTS,
     PUBLISH_CONCURRENCY,
@@ -51,7 +52,8 @@ class Upload:
     of a layer; `attachments`: of each image and, if there is one, of the index; `floating`: tags to move, the most
     specific first; `version` and `created` (seconds since the epoch) make the immutable tag; `elsewhere`: blob →
     repositories of the mirror that may have it; `read_back`: read what was sent before a tag points to it, and do not
-    take the mirror's answers for a proof of it.
+    take the mirror's answers for a proof of it; `standing`: tags that pointed to the image when the gate was asked,
+    which are not resolved again if nothing is sent.
     """
 
     cleared: Cleared
@@ -63,6 +65,7 @@ class Upload:
     source: Callable[[Digest], Path]
     elsewhere: Mapping[Digest, tuple[str, ...]] = field(default_factory=dict)
     read_back: bool = False
+    standing: frozenset[str] = frozenset()
 
     @property
     def digest(self) -> Digest:
@@ -86,17 +89,22 @@ def push(
     that is read back differs from what was sent, and as the repository does.
     """
     pushing = _Push(repository)
-    with task(progress, "publish", repository.url, total=_size(upload), unit="bytes") as running:
-        plans = pushing.blobs(upload.images, upload.source, upload.elsewhere, upload.attachments, running.advance)
-        pushing.manifests(upload.images, upload.cleared.manifest)
-        pushing.attachments(plans)
-    if upload.read_back:
-        with task(progress, "check", repository.url):
-            pushing.read_back(upload.attachments)
-    immutable = immutable_tag(upload.version, upload.created, upload.digest)
-    set_immutable_tag(repository, immutable, upload.cleared)
     mover = TagMover(repository, upload.version, MoveCause.PUBLISH, clear_again, signer.clock, signer)
-    moved, unmoved = mover.move(upload.floating, upload.cleared)
+    standing = () if upload.read_back else [tag for tag in upload.floating if tag in upload.standing]
+    with SettledTags(mover, standing, upload.digest) as search:
+        with task(progress, "publish", repository.url, total=_size(upload), unit="bytes") as running:
+            plans = pushing.blobs(upload.images, upload.source, upload.elsewhere, upload.attachments, running.advance)
+            pushing.manifests(upload.images, upload.cleared.manifest)
+            pushing.attachments(plans)
+        if upload.read_back:
+            with task(progress, "check", repository.url):
+                pushing.read_back(upload.attachments)
+        settled = frozenset[str]() if pushing.changed else search.found()
+    immutable = immutable_tag(upload.version, upload.created, upload.digest)
+    if pushing.changed or upload.read_back or immutable not in upload.standing:
+        set_immutable_tag(repository, immutable, upload.cleared)
+    moved, found = mover.move([tag for tag in upload.floating if tag not in settled], upload.cleared)
+    unmoved = tuple(tag for tag in upload.floating if tag in {*settled, *found})
     return Publication(
         repository=repository.url,
         digest=upload.digest,
@@ -183,6 +191,11 @@ class _Push:
     """(subject, referrer) of each attachment that was not listed before."""
     _to_check: list[Descriptor] = field(default_factory=list)
     _documents: list[Manifest] = field(default_factory=list)
+
+    @property
+    def changed(self) -> bool:
+        """True if anything was put on the mirror."""
+        return bool(self.uploaded or self.mounted)
 
     def blobs(
         self,

@@ -72,6 +72,13 @@ class TagMover:
         with self.repository.moving():
             return self._move_all(tags, cleared)
 
+    def settled(self, tag: str, wanted: Digest) -> bool:
+        """Return whether `wanted` is what is signed of a tag, verified, and needs no renewal.
+
+        False for a copy, which signs nothing.
+        """
+        return self.signer is not None and self._signed_tag(tag, self.signer).settled(wanted)
+
     def _move_all(self, tags: Sequence[str], cleared: Cleared) -> tuple[tuple[Move, ...], tuple[str, ...]]:
         moved: list[Move] = []
         unmoved: list[str] = []

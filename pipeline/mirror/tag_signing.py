@@ -81,6 +81,10 @@ class SignedTag:
         tidy_statements(self.repository, renewal.statement, self.signer.key.public, self.signer.now)
         return True
 
+    def settled(self, digest: Digest) -> bool:
+        """Return whether `confirm` would sign nothing, because that is signed already and not old."""
+        return self._settled(self._recent(), digest)
+
     def believed_until(self, digest: Digest) -> int | None:
         """Return when the newest statement expires that allows `digest` as the tag's target.
 

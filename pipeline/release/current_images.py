@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from pipeline.digest import Digest
 from pipeline.errors import UsageError, VerificationError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.mirror_access import MirrorAccess
 from pipeline.mirror.policy import CurrentImage
 from pipeline.mirror.protocol import TAG, Repository, is_auxiliary
@@ -43,16 +44,39 @@ def refuse_reserved_tag(tag: str) -> None:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class TagTargets:
+    """Targets of tags before a publication.
+
+    `current`: images of the tags that point elsewhere; `standing`: tags that point to the image already.
+    """
+
+    current: tuple[CurrentImage, ...]
+    standing: frozenset[str]
+
+
 def current_images(repository: Repository, tags: Sequence[str], wanted: Digest) -> tuple[CurrentImage, ...]:
     """Return the images to which tags point now, except those that point to `wanted`.
 
     Unreadable images are skipped: a tag that somebody else broke must not prevent the next publication.
     """
+    return tag_targets(repository, tags, wanted).current
+
+
+def tag_targets(
+    repository: Repository, tags: Sequence[str], wanted: Digest, *, immutable: Sequence[str] = ()
+) -> TagTargets:
+    """Resolve tags, and read the images of those that do not point to `wanted`.
+
+    `immutable`: further tags, of which only the target is asked. Unreadable images are skipped, as by `current_images`.
+    """
     known: dict[Digest, MirroredImage | None] = {}
     found = []
+    names = (*tags, *immutable)
     with ThreadPoolExecutor(PUBLISH_CONCURRENCY, "resolve") as pool:
-        targets = list(pool.map(repository.resolve, tags))
-    for tag, digest in zip(tags, targets, strict=True):
+        targets = dict(zip(names, pool.map(repository.resolve, names), strict=True))
+    for tag in tags:
+        digest = targets[tag]
         if digest is None or digest == wanted:
             continue
         if digest not in known:
@@ -60,7 +84,7 @@ def current_images(repository: Repository, tags: Sequence[str], wanted: Digest) 
         held = known[digest]
         if held is not None:
             found.append(CurrentImage(tag, held.version, held.created, digest, held.platforms))
-    return tuple(found)
+    return TagTargets(tuple(found), frozenset(tag for tag, digest in targets.items() if digest == wanted))
 
 
 def _readable(repository: Repository, digest: Digest) -> MirroredImage | None:

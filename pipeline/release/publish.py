@@ -16,6 +16,7 @@ from pipeline.mirror.address import Address
 from pipeline.mirror.attestations import SignedAttachments
 from pipeline.mirror.gate import Candidate, Cleared, SealedEvidence
 from pipeline.mirror.image_tags import floating_tags, immutable_tag
+from pipeline.mirror.policy import CurrentImage
 from pipeline.mirror.protocol import Repository
 from pipeline.mirror.push import Upload, push
 from pipeline.model.bill import Bill, BuildRecord
@@ -43,6 +44,7 @@ from pipeline.release.current_images import (
     mirror_access,
     refuse_reserved_tag,
     tag_signer,
+    tag_targets,
 )
 from pipeline.reports import (
     member_layout,
@@ -230,25 +232,29 @@ def prepare_upload(
     created = max(image.config.created for image in images)
     floating = options.tags if options.tags is not None else floating_tags(version)
     candidates = tuple(built_candidate(member, build_env.store) for member in members)
+    immutable = immutable_tag(version, created, top.digest)
+    targets = tag_targets(repository, floating, top.digest, immutable=(immutable,))
 
-    def clear() -> Cleared:
-        tags = (*floating, immutable_tag(version, created, top.digest))
-        current = current_images(repository, floating, top.digest)
-        return Cleared(images[0].name, tags, top, candidates, options.rules, current)
+    def cleared(current: tuple[CurrentImage, ...]) -> Cleared:
+        return Cleared(images[0].name, (*floating, immutable), top, candidates, options.rules, current)
+
+    def clear_again() -> Cleared:
+        return cleared(current_images(repository, floating, top.digest))
 
     attachments = [one for member in members for one in image_attachments(member, options.key, options.attested)]
     if len(images) > 1:
         attachments.append(index_attachments(top, images, members[0].record.provenance, options.key))
     upload = Upload(
-        cleared=clear(),
+        cleared=cleared(targets.current),
         images=images,
         attachments=tuple(attachments),
         version=version,
         created=created,
         floating=floating,
         source=build_env.store.blob,
+        standing=targets.standing,
     )
-    return upload, clear
+    return upload, clear_again
 
 
 def built_candidate(member: BuiltImage, store: Store) -> Candidate:

@@ -24,7 +24,7 @@ from pipeline.oci import SigningKey, load_signing_key, make_image, make_index, m
 from pipeline.oci.predicates import CYCLONEDX, PROVENANCE, SMOKE, SPDX
 from pipeline.prepare import BuildEnvironment
 from pipeline.progress import QUIET
-from pipeline.release.current_images import tag_signer
+from pipeline.release.current_images import tag_signer, tag_targets
 from pipeline.store import Store
 from tests.support.signing_examples import PROVENANCE_VALUE
 from tests.support.tested_images import simple_evidence
@@ -116,8 +116,17 @@ class ImagePublisher:
         def clear() -> Cleared:
             return Cleared(repository.name or images[0].name, (*tags, immutable), top, tuple(candidates), RULES)
 
+        standing = tag_targets(repository, tags, top.digest, immutable=(immutable,)).standing
         upload = Upload(
-            clear(), images, tuple(attachments), version, created, tags, self.store.blob, read_back=read_back
+            cleared=clear(),
+            images=images,
+            attachments=tuple(attachments),
+            version=version,
+            created=created,
+            floating=tags,
+            source=self.store.blob,
+            read_back=read_back,
+            standing=standing,
         )
         signing = tag_signer(signer, MirrorRules(validity=validity), self.build_env)
         return push(upload, repository, clear_again=clear, signer=signing, progress=QUIET)

@@ -112,6 +112,13 @@ def test_who_has_a_build_environment_opens_no_repository() -> None:
     assert not modules & {"pipeline.repos.repository", "pipeline.resolve.lockfile", "pipeline.layers", "tomllib", "ssl"}
 
 
+def test_who_publishes_to_a_registry_loads_nothing_that_prunes_scrubs_or_promotes() -> None:
+    modules = _modules_of(("publish",), "pipeline.mirror.backends.registry.registry_mirror")
+    mirror = {"inventory", "remote_scrub", "retention", "tag_history"}
+    assert not modules & {f"pipeline.mirror.{name}" for name in mirror}
+    assert not modules & {"pipeline.release.move", "pipeline.release.verify_reference", "pipeline.smoke.junit"}
+
+
 def test_the_http_library_brings_no_command_line_with_it() -> None:
     modules = _modules_of((), "pipeline.transfer", "pipeline.transfer.deadlines")
     assert "httpx" in modules and not modules & {"rich", "click", "pygments"}

@@ -138,7 +138,7 @@ def test_only_these_reach_what_lies_beneath_the_door() -> None:
 def test_cleared_is_made_by_asking_the_gate_alone() -> None:
     assert callers("Cleared") == {
         "release.publish.prepare_upload",
-        "release.publish.prepare_upload.clear",
+        "release.publish.prepare_upload.cleared",
         "release.publish_members._clear_member",
         "release.publish_members.publish_index",
         "release.publish_members.publish_index.clear",

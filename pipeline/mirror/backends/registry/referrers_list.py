@@ -6,6 +6,7 @@ Where there is no API, clients maintain the index under a fallback tag (distribu
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import threading
 import time
@@ -83,13 +84,15 @@ class ReferrersList:
         self._native: bool | None = None
         self._writing: dict[Digest, threading.Lock] = {}
         """Subject → lock between threads of this process, so that they do not contend on the registry."""
+        self._finding_out = threading.Lock()
+        """Held by the first thread that asks: the others need not find out, too, that there is no API."""
 
     def of(self, subject: Digest) -> tuple[Referrer, ...]:
         """List the referrers of `subject`, sorted by digest."""
-        if self._native is not False:
-            found = self._asked(subject)
-            if found is not None:
-                return found
+        with self._finding_out if self._native is None else contextlib.nullcontext():
+            found = self._asked(subject) if self._native is not False else None
+        if found is not None:
+            return found
         index = self._repository.manifest(fallback_tag(subject))
         return () if index is None else listed_referrers(index)
 

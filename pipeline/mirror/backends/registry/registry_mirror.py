@@ -14,17 +14,9 @@ from pipeline.errors import EnvironmentLacking, UsageError
 from pipeline.mirror.backends.registry.blob_upload import UploadForms
 from pipeline.mirror.backends.registry.name_pages import listed_names
 from pipeline.mirror.backends.registry.registry_address_form import RegistryRoot
-from pipeline.mirror.backends.registry.registry_prune import prune_registry
 from pipeline.mirror.backends.registry.registry_repository import RegistryRepository
-from pipeline.mirror.inventory import inventory_by_tags
 from pipeline.mirror.known_blobs import KnownInRun
 from pipeline.mirror.protocol import NAME, Mirror, undo_impossible
-from pipeline.mirror.remote_scrub import scrub_remote
-from pipeline.mirror.repair_sources import RepairSources
-from pipeline.mirror.retention.access_log import Pulls
-from pipeline.mirror.retention.pruning import Inventory, PruningResult, UndoResult
-from pipeline.model.rules import MirrorRules
-from pipeline.model.scrub import ScrubResult
 from pipeline.progress import Progress
 from pipeline.transfer import (
     CATALOG_SCOPE,
@@ -36,7 +28,11 @@ from pipeline.transfer import (
 )
 
 if TYPE_CHECKING:
-    pass
+    from pipeline.mirror.repair_sources import RepairSources
+    from pipeline.mirror.retention.access_log import Pulls
+    from pipeline.mirror.retention.pruning import Inventory, PruningResult, UndoResult
+    from pipeline.model.rules import MirrorRules
+    from pipeline.model.scrub import ScrubResult
 
 _LISTS_NOTHING = frozenset({401, 403, 404, 405, 501})
 """Response statuses with which registries refuse to list all their repositories."""
@@ -157,6 +153,8 @@ class RegistryMirror(Mirror):
 
     def inventory(self) -> Inventory:
         """Take an inventory of all that is reachable from the tags of all listed repositories."""
+        from pipeline.mirror.inventory import inventory_by_tags  # here and below: who publishes does neither
+
         return inventory_by_tags(self)
 
     def prune(
@@ -169,6 +167,8 @@ class RegistryMirror(Mirror):
         idle: bool = False,
     ) -> PruningResult:
         """Delete what the rules do not keep: see `prune_registry`."""
+        from pipeline.mirror.backends.registry.registry_prune import prune_registry
+
         return prune_registry(self, rules, now, pulls=pulls, dry_run=dry_run, idle=idle)
 
     def restore(self, stamp: str) -> UndoResult:
@@ -177,5 +177,7 @@ class RegistryMirror(Mirror):
 
     def scrub(self, healing: RepairSources, *, rate: int, progress: Progress) -> ScrubResult:
         """Read and verify all that is reachable from tags: see `scrub_remote`."""
+        from pipeline.mirror.remote_scrub import scrub_remote
+
         reading = RegistryMirror(self._address, self._client, self._progress, self.known, read_back=True)
         return scrub_remote(reading, self.known, healing, rate=rate, progress=progress)

@@ -88,6 +88,8 @@ class RegistryRepository(Repository):
         self._forms = forms or UploadForms()
         self._sent: set[Digest] = set()
         """Blobs that this process has put here or found here."""
+        self._tagged: set[Digest] = set()
+        """Manifests to which this process found a tag to point: a registry that names one has it."""
         self._name = name
         self._full = address.full(name)
         self._client = client
@@ -134,7 +136,10 @@ class RegistryRepository(Repository):
 
         If the registry does not send the digest, the manifest is requested and its digest computed.
         """
-        return self._head(tag)
+        found = self._head(tag)
+        if found is not None:
+            self._tagged.add(found)
+        return found
 
     def tags(self) -> tuple[str, ...]:
         """Return all tags, sorted, auxiliary ones too."""
@@ -286,7 +291,8 @@ class RegistryRepository(Repository):
     def put_manifest(self, manifest: Manifest, *, new: bool = False) -> bool:
         """Put a manifest or index by its digest; return False if it was there intact."""
         self._write()
-        present = not new and self.has_manifest(manifest.digest)
+        known = manifest.digest in self._tagged and not self._read_back
+        present = not new and (known or self.has_manifest(manifest.digest))
         if present and (not self._read_back or self._returns(manifest)):
             return False
         self._put(str(manifest.digest), manifest)
@@ -347,6 +353,7 @@ class RegistryRepository(Repository):
 
     def remove_tag(self, tag: str, expected: Digest) -> None:
         """Remove a tag, not its manifest, if the registry allows deletions (see `Removal.tag`)."""
+        self._tagged.discard(expected)
         self._removal.tag(tag, expected)
 
     def remove_manifest(self, digest: Digest) -> None:
@@ -354,6 +361,7 @@ class RegistryRepository(Repository):
         held = self.manifest(digest)
         if held is None:
             return
+        self._tagged.discard(digest)
         self._removal.manifest(digest)
         subject = manifest_subject(held)
         if subject is not None:
@@ -365,6 +373,7 @@ class RegistryRepository(Repository):
         subject = manifest_subject(held) if held is not None else None
         if subject is not None:
             self._listing.drop(subject, digest)
+        self._tagged.discard(digest)
         self._removal.manifest(digest)
 
     # --- requests, also for ReferrersList and Removal --------------------------------------------

@@ -10,9 +10,14 @@ import pytest
 
 from pipeline.digest import Digest
 from pipeline.errors import VerificationError
+from pipeline.mirror.backends.registry.registry_repository import RegistryRepository
+from pipeline.mirror.protocol import Repository
+from pipeline.mirror.tag_signing import SignedTag
 from pipeline.mirror.tag_statements import VerifiedStatements, list_statements, recent_statements
 from pipeline.model.manifests import Manifest
+from pipeline.model.rules import MirrorRules
 from pipeline.oci import media_types
+from pipeline.release.current_images import tag_signer
 from pipeline.store import Store
 from pipeline.transfer.counters import TrafficMeter, registry_endpoint
 from tests.support.published_images import ImagePublisher, key
@@ -34,7 +39,7 @@ def maker(tmp_path: Path) -> ImagePublisher:
 def published(registry: FakeRegistry, maker: ImagePublisher, *, read_back: bool = False) -> Counter[str]:
     """What a process sends that publishes a version."""
     with open_mirror(registry, read_back=read_back) as there:
-        maker.publish(there.repository("small"), maker.image("1.0"), tags=TAGS)
+        maker.publish(there.repository("small"), maker.image("1.0"), tags=TAGS, read_back=read_back)
         return Counter(dict(there.traffic.kinds))
 
 
@@ -51,7 +56,7 @@ def test_a_fresh_image_where_the_registry_lists_referrers(maker: ImagePublisher)
         "HEAD signature": 2,
         "PUT signature": 1,
         "GET referrers": 1 + 2 * TAG_COUNT,
-        "HEAD tag": 1 + 3 * TAG_COUNT,
+        "HEAD tag": 1 + TAG_COUNT + 1 + 3 * TAG_COUNT,  # the gate's look, and those of moving
         "PUT tag": 1 + TAG_COUNT,
     }
 
@@ -62,11 +67,65 @@ def test_an_unchanged_image_sends_nothing_and_reads_no_byte_of_it(maker: ImagePu
         again = published(registry, maker)
     assert again == {
         "HEAD blob": 3,
-        "HEAD manifest": 1 + TAG_COUNT,  # the image's and the statements', which were verified before
+        "HEAD manifest": TAG_COUNT,  # the statements', which were verified before; tags name the image's
         "GET signature": 1,
         "GET referrers": 1 + TAG_COUNT,
         "HEAD tag": 1 + TAG_COUNT,
     }
+
+
+def test_threads_find_out_once_that_a_registry_lists_no_referrers(maker: ImagePublisher) -> None:
+    with fake_registry(referrers=False) as registry:
+        published(registry, maker)
+        again = published(registry, maker)
+    assert (again["GET referrers"], again["GET referrers index"]) == (1, 1 + TAG_COUNT)
+
+
+def test_an_unchanged_publication_waits_for_no_writers(maker: ImagePublisher, monkeypatch: pytest.MonkeyPatch) -> None:
+    with fake_registry(referrers=False) as registry:
+        published(registry, maker)
+        waits: list[object] = []
+        monkeypatch.setattr("time.sleep", waits.append)
+        monkeypatch.setattr(RegistryRepository, "await_writers", waits.append)
+        published(registry, maker)
+    assert waits == []
+
+
+def test_what_is_read_back_is_not_believed_because_a_tag_names_it(maker: ImagePublisher) -> None:
+    with fake_registry() as registry:
+        published(registry, maker)
+        again = published(registry, maker, read_back=True)
+    assert again["HEAD manifest"] == 1 + TAG_COUNT and again["HEAD tag"] == 2 * (1 + TAG_COUNT)
+
+
+def test_only_a_tag_of_which_the_image_is_signed_and_young_is_left_alone(maker: ImagePublisher) -> None:
+    image = maker.image("1.0")
+
+    def settled(repository: Repository) -> bool:
+        return SignedTag(repository, repository.identity, "latest", signer).settled(image.digest)
+
+    with fake_registry() as registry, open_mirror(registry) as there:
+        repository = there.repository("small")
+        signer = tag_signer(key(), MirrorRules(), maker.build_env)
+        assert not settled(repository)
+        maker.publish(repository, image)
+        assert settled(repository)
+        maker.clock.now += signer.validity / 2
+        assert not settled(repository)  # it is to be renewed
+        maker.publish(repository, image)
+        assert settled(repository)
+        maker.publish(repository, maker.image("1.1"))  # another publisher, since the gate looked
+        assert not settled(repository)
+
+
+def test_a_standing_tag_is_renewed_when_it_is_due(maker: ImagePublisher) -> None:
+    with fake_registry() as registry, open_mirror(registry) as there:
+        repository = there.repository("small")
+        for days in (0, 1, 6):
+            maker.clock.now += days * 86_400
+            maker.publish(repository, maker.image("1.0"))
+        said = list_statements(repository, repository.identity, "latest")
+        assert [one.statement.renews for one in said] == [True, False]
 
 
 def test_attestations_take_one_change_of_an_index_where_clients_keep_it(maker: ImagePublisher) -> None:
