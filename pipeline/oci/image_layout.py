@@ -4,11 +4,13 @@ image-spec 1.1, image-layout.md.
 
 A layout is made beside its place, synced, and renamed in one step: it is complete or absent, also after a power cut.
 Its blobs are copies that share no inode with the store's (blocks, where the file system can), so that writes into it
-damage nothing else. Unchanged blobs are recognised by their files' stamps and not copied again.
+damage nothing else. Unchanged blobs are recognised by their files' stamps and not copied again: a layout that is
+replaced hands the files of layers that stay on to the new one.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -90,8 +92,12 @@ def _write(images: Sequence[Image], index_json: bytes, indexes: Sequence[Manifes
     with folder_draft(target) as draft:
         blobs = draft / "blobs" / "sha256"
         blobs.mkdir(parents=True)
+        placed = {}
         for digest, size in layers.items():
-            _take(store, digest, size, blobs / digest.hex)
+            _require_whole(store, digest, size)
+            if not _keep(store, blob_path(target, digest), digest, blobs / digest.hex):
+                _copy(store, digest, blobs / digest.hex)
+            placed[digest] = blob_stamp(blobs / digest.hex)
         for digest, data in documents.items():
             (blobs / digest.hex).write_bytes(data)
         (draft / "oci-layout").write_bytes(LAYOUT_FILE)
@@ -100,8 +106,11 @@ def _write(images: Sequence[Image], index_json: bytes, indexes: Sequence[Manifes
         store.settle()
         with failing_at(target):
             put_folder(draft, target)
-    for digest in layers:
-        _note(store, blob_path(target, digest), digest)
+    for digest, stamp in placed.items():
+        found = blob_stamp(blob_path(target, digest))
+        # The change time is another when the name of a kept file in the former layout is gone.
+        if found is not None and stamp is not None and found[:3] == stamp[:3]:
+            _note(store, blob_path(target, digest), digest)
 
 
 def read_layout(path: Path) -> Image:
@@ -252,10 +261,10 @@ def _stamped(ours: Path, digest: Digest) -> Digest:
     return identity("layout-blob", 1, path=ours.absolute(), digest=digest)
 
 
-def _take(store: Store, digest: Digest, size: int, place: Path) -> None:
-    source = store.blob(digest)
+def _require_whole(store: Store, digest: Digest, size: int) -> None:
+    """Raise VerificationError if the store's blob is missing or not intact."""
     try:
-        found = source.stat().st_size
+        found = store.blob(digest).stat().st_size
     except FileNotFoundError:
         raise VerificationError("blob-missing", f"layer {digest} is missing in the store") from None
     if found != size:
@@ -266,5 +275,27 @@ def _take(store: Store, digest: Digest, size: int, place: Path) -> None:
             f"the content of layer {digest} in the store does not match its digest",
             hint="run the command again; the layer is rebuilt",
         )
-    with failing_at(place), source.open("rb") as file, place.open("wb") as copy:
+
+
+def _keep(store: Store, former: Path, digest: Digest, place: Path) -> bool:
+    """Link the former layout's file of a layer to `place`, if its stamp is the recorded one.
+
+    Return False if there is none, if it was changed, if it is the store's, and where it cannot be linked.
+    """
+    found = blob_stamp(former)
+    if found is None or found == store.stamp(digest) or store.recall(_stamped(former, digest)) != found:
+        return False
+    try:
+        os.link(former, place, follow_symlinks=False)
+    except OSError:
+        return False
+    linked = blob_stamp(place)
+    if linked is not None and linked[:3] == found[:3]:  # Only the change time is another.
+        return True
+    place.unlink()  # It was replaced or changed meanwhile.
+    return False
+
+
+def _copy(store: Store, digest: Digest, place: Path) -> None:
+    with failing_at(place), store.reading(digest) as file, place.open("wb") as copy:
         clone_file(file, copy)

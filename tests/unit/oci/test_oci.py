@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import shutil
@@ -149,6 +150,49 @@ class TestLayout:
         assert validate_layout(layout) == ()
         assert read_layout(layout) == other
         assert [path.name for path in layout.parent.iterdir()] == ["tiny"]
+
+    def test_layers_that_stay_keep_their_files_and_are_not_read_again(
+        self, store: Store, layout: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        image = tiny(store)
+        base = image.layers[0]
+        before = blob_path(layout, base.blob.digest).stat().st_ino
+        other = make_image("tiny", "2.0", CONFIG, [base, layer(store, "only", {"x": b"y"})])
+
+        def never(path: Path, digest: Digest) -> None:
+            raise AssertionError(path)
+
+        monkeypatch.setattr(layout_module, "stamp_of_whole", never)
+        for _ in range(2):
+            write_layout(other, store=store, target=layout)
+            kept = blob_path(layout, base.blob.digest)
+            assert (kept.stat().st_ino, kept.stat().st_nlink) == (before, 1)
+            assert not kept.samefile(store.blob(base.blob.digest))
+        assert validate_layout(layout) == ()
+        assert read_layout(layout).layers[0].diff_id == base.diff_id
+
+    def test_the_file_of_a_layer_that_stays_is_not_kept_when_it_was_edited(self, store: Store, layout: Path) -> None:
+        base = tiny(store).layers[0]
+        edited = blob_path(layout, base.blob.digest)
+        data = bytearray(edited.read_bytes())
+        data[-1] ^= 1
+        edited.write_bytes(data)
+        inode = edited.stat().st_ino
+        other = make_image("tiny", "2.0", CONFIG, [base, layer(store, "only", {"x": b"y"})])
+        write_layout(other, store=store, target=layout)
+        assert edited.stat().st_ino != inode
+        assert validate_layout(layout) == ()
+
+    def test_layers_that_stay_are_copied_where_files_cannot_be_linked(
+        self, store: Store, layout: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refused(*_: object, **__: object) -> None:
+            raise PermissionError(errno.EPERM, "no links here")
+
+        monkeypatch.setattr(layout_module.os, "link", refused)
+        base = tiny(store).layers[0]
+        write_layout(make_image("tiny", "2.0", CONFIG, [base]), store=store, target=layout)
+        assert validate_layout(layout) == ()
 
     def test_a_damaged_one_is_put_right(self, store: Store, layout: Path) -> None:
         image = tiny(store)
