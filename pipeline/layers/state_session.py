@@ -9,42 +9,21 @@ import os
 import posixpath
 import shutil
 import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import field
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from pipeline.compression import Compression
-from pipeline.layers.layer_changes import LayerChanges, parents_of
-from pipeline.layers.pack_layer import (
-    image_kind,
-    pack_directory,
-    require_depth,
-    require_no_whiteout,
-    write_layer_entries,
-)
-from pipeline.layers.recorded_layers import UnpackedState, unpack_recorded
+from pipeline.layers.pack_layer import pack_directory
 from pipeline.layers.unpack_layer import unpack_to_store
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.image import Layer
-from pipeline.model.tree import Entry, EntryKind, Tree
+from pipeline.model.tree import Tree
 from pipeline.progress import Progress
-from pipeline.sandbox import (
-    BuildLimits,
-    BuildSession,
-    CommandSession,
-    InodeRecord,
-    RecordedTree,
-    RootFs,
-    SandboxRegistry,
-    TracedSession,
-    build_session,
-    traced_session,
-)
+from pipeline.sandbox import BuildLimits, BuildSession, CommandSession, RootFs, SandboxRegistry, build_session
 from pipeline.store import Store
-from pipeline.trees.scan import image_xattrs
 
-_LAYER_NAME = "state"
+STATE_LAYER_NAME = "state"
 
 
 class StateSession(Protocol):
@@ -94,16 +73,16 @@ def open_state_session(
     if sandboxes is not None:
         lowers = [unpack_to_store(layer, store=store, progress=progress) for layer in layers]
         with build_session(
-            lowers, sandboxes=sandboxes, label=_LAYER_NAME, limits=BuildLimits(), architecture=architecture
+            lowers, sandboxes=sandboxes, label=STATE_LAYER_NAME, limits=BuildLimits(), architecture=architecture
         ) as session:
             yield OverlayStateSession(session)
         return
-    root, beside = folder / "tree", folder / "session"
-    root.mkdir()
-    beside.mkdir()
-    tree, unpacked = unpack_recorded(layers, root, store=store, progress=progress)
-    with traced_session(tree, beside, limits=BuildLimits(), architecture=architecture) as traced:
-        yield RecordedStateSession(traced, tree, lower, unpacked)
+    from pipeline.layers.recorded_state_session import open_recorded_session  # It brings the tracer with it.
+
+    with open_recorded_session(
+        layers, lower, folder, store=store, progress=progress, architecture=architecture
+    ) as recorded:
+        yield recorded
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,13 +113,13 @@ class OverlayStateSession:
             for where, _, names, here in os.fwalk(".", dir_fd=top, follow_symlinks=False):
                 for name in names:
                     if wanted(posixpath.normpath(posixpath.join(folder, where, name))):
-                        _empty(name, here)
+                        empty_file(name, here)
 
     @contextlib.contextmanager
     def _folder(self, path: str) -> Iterator[int | None]:
         handle = os.open(self.session.upper, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            with _opened(RootFs(handle, 0), path) as found:
+            with opened_folder(RootFs(handle, 0), path) as found:
                 yield found
         finally:
             os.close(handle)
@@ -148,7 +127,7 @@ class OverlayStateSession:
     def pack(self, lower: Tree, *, build_time: int, store: Store, compression: Compression) -> Layer:
         return pack_directory(
             self.session.upper,
-            name=_LAYER_NAME,
+            name=STATE_LAYER_NAME,
             lower=lower,
             shift=self.session.shift,
             build_time=build_time,
@@ -158,7 +137,7 @@ class OverlayStateSession:
 
 
 @contextlib.contextmanager
-def _opened(files: RootFs, path: str) -> Iterator[int | None]:
+def opened_folder(files: RootFs, path: str) -> Iterator[int | None]:
     """Open a directory below a root to read it; None if there is none, or only behind a symlink.
 
     Symlinks of the image would lead this process to files of the machine.
@@ -186,7 +165,7 @@ def _remove(name: str, folder: int) -> None:
         os.unlink(name, dir_fd=folder)
 
 
-def _empty(name: str, folder: int) -> None:
+def empty_file(name: str, folder: int) -> None:
     """Empty a regular file of a directory, if it is one."""
     try:
         status = os.stat(name, dir_fd=folder, follow_symlinks=False)
@@ -199,145 +178,3 @@ def _empty(name: str, folder: int) -> None:
         os.ftruncate(handle, 0)
     finally:
         os.close(handle)
-
-
-@dataclass(frozen=True, slots=True)
-class RecordedStateSession:
-    """Changes as a recorded tree has them, compared with what was unpacked.
-
-    `restored` are paths of the lower tree that are to be as there, whatever is in the tree, unless changed again.
-    """
-
-    session: TracedSession
-    tree: RecordedTree
-    lower: Tree
-    unpacked: Mapping[str, UnpackedState]
-    restored: set[str] = field(default_factory=set)
-
-    def stamps(self) -> Iterator[tuple[str, tuple[int, ...]]]:
-        folders = {"": True}
-        for path in sorted(self.tree.changed):
-            # Below a symlink there is nothing of the tree, but maybe files of the machine.
-            if not self._is_folder(posixpath.dirname(path), folders):
-                continue
-            try:
-                found = (self.tree.root / path).lstat()
-            except FileNotFoundError:
-                # An overlay has a whiteout where its directory is still there.
-                if self.lower.get(path) is not None:
-                    yield path, (0,)
-                continue
-            stamp = (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-            yield path, (*stamp, hash(self.tree.records.of(found)))
-
-    def _is_folder(self, path: str, known: dict[str, bool]) -> bool:
-        """Return whether a path is that of a directory, reached without a symlink."""
-        if path not in known:
-            above = self._is_folder(posixpath.dirname(path), known)
-            try:
-                known[path] = above and stat.S_ISDIR((self.tree.root / path).lstat().st_mode)
-            except FileNotFoundError:
-                known[path] = False
-        return known[path]
-
-    def discard(self, folder: str, pattern: str) -> None:
-        with _opened(self.session.files, folder) as here:
-            if here is None:
-                return
-        prefix = f"{folder}/" if folder else ""
-        names = {path[len(prefix) :].partition("/")[0] for path in self.tree.changed if path.startswith(prefix)}
-        for name in sorted(names):
-            if not fnmatch.fnmatchcase(name, pattern):
-                continue
-            path = f"{prefix}{name}"
-            if self.lower.get(path) is not None:
-                self.restored.add(path)
-            else:
-                self.session.files.remove(path)
-            self.tree.changed -= {one for one in self.tree.changed if one == path or one.startswith(f"{path}/")}
-
-    def empty_files(self, folder: str, wanted: Callable[[str], bool]) -> None:
-        for path in sorted(self.tree.changed):
-            if path.startswith(f"{folder}/") and wanted(path):
-                above, name = posixpath.split(path)
-                with _opened(self.session.files, above) as here:
-                    if here is not None:
-                        _empty(name, here)
-
-    def pack(self, lower: Tree, *, build_time: int, store: Store, compression: Compression) -> Layer:
-        changes = LayerChanges(lower, build_time)
-        self._walk("", changes)
-        return write_layer_entries(changes.result(), name=_LAYER_NAME, store=store, compression=compression)
-
-    def _walk(self, folder: str, changes: LayerChanges) -> None:
-        require_depth(folder)
-        with os.scandir(self.tree.root / folder) as found:
-            items = sorted(found, key=lambda item: item.name)
-        present = {item.name for item in items}
-        for last in changes.children.get(folder, ()):
-            path = posixpath.join(folder, last)
-            if last not in present and not self._as_below(path):
-                changes.remove(path)
-        for item in items:
-            path = posixpath.join(folder, item.name)
-            require_no_whiteout(path, item.name)
-            self._item(path, item, changes)
-
-    def _as_below(self, path: str) -> bool:
-        """Return whether a path, or one above it, was restored and not changed since."""
-        if path in self.tree.changed:
-            return False
-        return path in self.restored or any(parent in self.restored for parent in parents_of(path))
-
-    def _changed_below(self, path: str) -> bool:
-        return any(one.startswith(f"{path}/") for one in self.tree.changed)
-
-    def _item(self, path: str, item: os.DirEntry[str], changes: LayerChanges) -> None:
-        status = item.stat(follow_symlinks=False)
-        record = self.tree.records.of(status)
-        known = self.unpacked.get(path)
-        below = changes.below(path)
-        directory = stat.S_ISDIR(status.st_mode)
-        as_below = self._as_below(path)
-        if as_below and below is None and not self._changed_below(path):
-            return  # New, and discarded with its directory.
-        if as_below and below is not None:
-            changes.directories[path] = below
-            if directory and below.kind is EntryKind.DIRECTORY:
-                self._walk(path, changes)
-            return
-        same = (status.st_ino, status.st_ctime_ns) if not directory else (status.st_ino, 0)
-        if known is not None and (known.inode, 0 if directory else known.changed_at) == same and known.record == record:
-            if directory:
-                changes.directories[path] = _entry(path, item, status, record, changes.build_time)
-                self._walk(path, changes)
-            return
-        if stat.S_ISSOCK(status.st_mode):
-            return
-        entry = _entry(path, item, status, record, changes.build_time)
-        if directory:
-            changes.add_directory(entry)
-            self._walk(path, changes)
-            return
-        changes.add_leaf(
-            entry,
-            Path(item.path),
-            inode=(status.st_dev, status.st_ino),
-            names=status.st_nlink,
-            mtime=int(status.st_mtime),
-        )
-
-
-def _entry(path: str, item: os.DirEntry[str], status: os.stat_result, record: InodeRecord, build_time: int) -> Entry:
-    kind = image_kind(path, status)
-    return Entry(
-        path=path,
-        kind=kind,
-        mode=record.mode,
-        uid=record.uid,
-        gid=record.gid,
-        mtime=build_time,
-        size=status.st_size if kind is EntryKind.FILE else 0,
-        link=os.readlink(item.path) if kind is EntryKind.SYMLINK else "",  # noqa: PTH115
-        xattrs=image_xattrs(record.xattrs),
-    )

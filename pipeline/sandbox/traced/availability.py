@@ -9,10 +9,6 @@ from pathlib import Path
 
 from pipeline.errors import BuildError, EnvironmentLacking
 from pipeline.sandbox.rootless import rootless_obstacle
-from pipeline.sandbox.traced.inode_records import InodeRecords
-from pipeline.sandbox.traced.recorded_tree import RecordedTree
-from pipeline.sandbox.traced.syscall_filter import FILTER_MACHINE
-from pipeline.sandbox.traced.traced_session import traced_session
 
 _NEEDED_CAPABILITIES = {
     "CAP_CHOWN": 0,
@@ -66,6 +62,11 @@ def require_tracing(folder: Path | None = None) -> None:
 
     Raises EnvironmentLacking `tracing-refused` if that does not work.
     """
+    from pipeline.sandbox.traced.inode_records import InodeRecords
+    from pipeline.sandbox.traced.recorded_tree import RecordedTree
+    from pipeline.sandbox.traced.syscall_filter import FILTER_MACHINE
+    from pipeline.sandbox.traced.traced_session import traced_session
+
     machine = platform.machine()
     if machine != FILTER_MACHINE:
         raise EnvironmentLacking(

@@ -107,6 +107,12 @@ def test_a_build_leaves_launching_for_later() -> None:
     assert not modules & {"http", "ssl", "pipeline.smoke.run", "pipeline.sandbox.instance", "pipeline.smoke.lifecycle"}
 
 
+def test_a_build_in_containers_leaves_the_tracer_for_others() -> None:
+    modules = _modules_of(("build",), "pipeline.cli.build_run")
+    traced = {name for name in modules if name.startswith("pipeline.sandbox.traced.")}
+    assert traced <= {"pipeline.sandbox.traced.availability"}
+
+
 def test_who_has_a_build_environment_opens_no_repository() -> None:
     modules = _modules_of(("publish", "verify", "promote"))
     assert not modules & {"pipeline.repos.repository", "pipeline.resolve.lockfile", "pipeline.layers", "tomllib", "ssl"}
