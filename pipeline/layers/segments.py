@@ -113,7 +113,10 @@ def read_segment(part: Part, segment: Segment, *, store: Store, place: EntryWrit
 
 
 def _content_size(entry: Entry) -> int:
-    """Return the bytes of content behind an entry's header: none behind a hard link's, whose size is its file's."""
+    """Return the bytes of content behind an entry's header.
+
+    There are none behind a hard link's, whose size is its file's.
+    """
     return entry.size if entry.kind is EntryKind.FILE else 0
 
 
