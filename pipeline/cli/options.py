@@ -139,7 +139,7 @@ LauncherOption = Annotated[
     str | None,
     typer.Option(
         "--launcher",
-        help="Launch smoke tests by podman, docker or runsc instead of by relbuild's own sandbox.",
+        help="Launch smoke tests by podman, docker, runsc or kubernetes:HOST/NAME, not by relbuild's own sandbox.",
         envvar="RELBUILD_LAUNCHER",
     ),
     Default(None),

@@ -85,7 +85,7 @@ class BuildEnvironment:
         Raises as `sandboxes`, and as `sandbox.open_launcher`.
         """
         if self.launcher:
-            return sandbox.open_launcher(self.launcher, self.store.sandbox, self._export)
+            return sandbox.open_launcher(self.launcher, self.store.sandbox, self._export, self._push, self.environment)
         return sandbox.SandboxLauncher(self.sandboxes())
 
     def _export(self, image: Image, target: Path, form: Literal["layout", "archive"]) -> None:
@@ -98,6 +98,17 @@ class BuildEnvironment:
                 replace(image, reference=f"{target.name}:latest"), store=self.store, target=folder / "layout"
             )
             oci.write_archive(folder / "layout", target, "docker")
+
+    def _push(self, image: Image, address: str) -> None:
+        """Push an image from the store, without a tag, to the repository from which a cluster pulls."""
+        # Here and not above: only a launcher that is a cluster needs mirrors.
+        from pipeline.mirror.address_parser import parse_address
+        from pipeline.mirror.mirror_access import MirrorAccess
+        from pipeline.mirror.push import push_image
+
+        access = MirrorAccess(self.environment, self.progress, self.clock, self.store)
+        with access.repository(parse_address(address), create=True) as repository:
+            push_image(image, (), repository, source=self.store.blob, elsewhere={}, progress=self.progress)
 
     def sandboxes(self) -> sandbox.SandboxRegistry:
         """Open the sandbox registry of the store, which first clears what killed processes left.

@@ -267,11 +267,12 @@ def require_launchable(engine: ContainerEngine, plan: SmokePlan) -> None:
     if engine.visible:
         return
     for check in (*((plan.ready,) if plan.ready else ()), *plan.checks):
-        if not _asked_from_outside(check):
+        if not asked_from_outside(check):
             raise launcher_lacks(engine.name, f"the check '{check.name}' ({check.kind})")
 
 
-def _asked_from_outside(check: Check) -> bool:
+def asked_from_outside(check: Check) -> bool:
+    """Return whether a check needs nothing of an instance looked at from the host."""
     if str(check.kind) not in ASKED_FROM_OUTSIDE:
         return False
     asked = check.subject

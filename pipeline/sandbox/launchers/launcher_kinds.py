@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Mapping
@@ -12,11 +13,13 @@ from pipeline.errors import EnvironmentLacking, UsageError
 from pipeline.sandbox.launchers.container_engine import ContainerEngine
 from pipeline.sandbox.launchers.docker import Docker
 from pipeline.sandbox.launchers.engine_launcher import EngineLauncher, ImageExport
+from pipeline.sandbox.launchers.kubectl import Kubectl, with_variables
+from pipeline.sandbox.launchers.kubernetes_launcher import ImagePush, KubernetesLauncher
 from pipeline.sandbox.launchers.launcher import Launcher
 from pipeline.sandbox.launchers.podman import Podman
 from pipeline.sandbox.launchers.runsc import Runsc
 from pipeline.sandbox.runtime import Runtime
-from pipeline.sandbox.sandbox_registry import open_sandbox_registry
+from pipeline.sandbox.sandbox_registry import SandboxRegistry, open_sandbox_registry
 from pipeline.sandbox.traced.availability import container_obstacle
 
 LAUNCHER_KINDS: Mapping[str, type[ContainerEngine]] = {kind.name: kind for kind in (Podman, Docker, Runsc)}
@@ -24,8 +27,17 @@ LAUNCHER_KINDS: Mapping[str, type[ContainerEngine]] = {kind.name: kind for kind 
 _PROGRAMS = {Runsc.name: Docker.name}
 """Programs that are called for kinds that are not called as these."""
 
+_KUBECTL = "kubectl"
+_KUBERNETES = ("kubernetes", _KUBECTL)
+
+_PLACE = re.compile(r"(registry(\+http)?://)?[A-Za-z0-9.-]+(:[0-9]+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+")
+"""HOST/NAME of a repository, without tag and digest (distribution-spec 1.1), also as a mirror's address."""
+
 _ANSWER_TIMEOUT = 10.0
 """Seconds for a program to print its version."""
+
+_CLUSTER_TIMEOUT = 30.0
+"""Seconds for a cluster to tell its version."""
 
 
 def parse_launcher(text: str) -> ContainerEngine:
@@ -42,33 +54,84 @@ def parse_launcher(text: str) -> ContainerEngine:
         raise UsageError(
             "launcher-unknown",
             f"unknown launcher: '{text}'",
-            hint=f"use {', '.join(LAUNCHER_KINDS)}, with options of the program if it needs any, "
-            "such as 'podman --cgroup-manager cgroupfs'; --runtime chooses the runtime of relbuild's own sandbox",
+            hint=f"use {', '.join(LAUNCHER_KINDS)} or kubernetes:HOST/NAME, with options of the program if it needs "
+            "any, such as 'podman --cgroup-manager cgroupfs'; --runtime chooses the runtime of relbuild's own sandbox",
         )
     command = (_PROGRAMS.get(kind.name, program), *options)
-    if process.find_program(command[0]) is None:
-        raise EnvironmentLacking(
-            "launcher-missing",
-            f"the launcher's program '{command[0]}' was not found in PATH",
-            hint="install it, or leave out --launcher for relbuild's own sandbox",
-        )
+    _require_program(command[0])
     told = process.run([command[0], "--version"], timeout=_ANSWER_TIMEOUT, check=False).stdout.decode(errors="replace")
     found = re.search(r"version (\S+?),?(\s|$)", told)
     return kind(command, found[1] if found else "of unknown version")
 
 
-def open_launcher(text: str, state: Path, export: ImageExport) -> Launcher:
+def parse_kubernetes(text: str, environment: Mapping[str, str]) -> tuple[Kubectl, str] | None:
+    """Read the value of `--launcher` for a cluster.
+
+    It is `kubernetes:HOST/NAME`, and global options of kubectl. HOST/NAME is the repository from which the cluster
+    pulls; instead of `kubernetes` it may have kubectl's path. Returns kubectl and the repository's address, None for
+    another launcher. Raises UsageError `launcher-place`, EnvironmentLacking `launcher-missing`, `cluster-unreachable`.
+    """
+    try:
+        word, *options = shlex.split(text)
+    except ValueError:
+        return None
+    program, _, place = word.partition(":")
+    if Path(program).name not in _KUBERNETES:
+        return None
+    if not _PLACE.fullmatch(place):
+        raise UsageError(
+            "launcher-place",
+            f"'{place}' is not the name of a repository from which the cluster can pull",
+            hint="write --launcher kubernetes:HOST/NAME, without tag and digest; relbuild pushes the image there",
+        )
+    program = _KUBECTL if program == _KUBERNETES[0] else program
+    _require_program(program)
+    command = (*with_variables(program, environment), *options)
+    told = process.run([*command, "version", "--output", "json"], timeout=_CLUSTER_TIMEOUT, check=False)
+    try:
+        version = json.loads(told.stdout)["serverVersion"]["gitVersion"]
+    except (ValueError, LookupError, TypeError):
+        said = told.stderr.decode(errors="replace").strip()[-1000:] or "no reason given"
+        raise EnvironmentLacking(
+            "cluster-unreachable",
+            f"kubectl does not reach its cluster: {said}",
+            hint="check `kubectl version`, KUBECONFIG, and the option --context behind --launcher's name",
+        ) from None
+    return Kubectl(command, str(version).removeprefix("v")), place if "://" in place else f"registry://{place}"
+
+
+def _require_program(program: str) -> None:
+    if process.find_program(program) is None:
+        raise EnvironmentLacking(
+            "launcher-missing",
+            f"the launcher's program '{program}' was not found in PATH",
+            hint="install it, or leave out --launcher for relbuild's own sandbox",
+        )
+
+
+def open_launcher(
+    text: str, state: Path, export: ImageExport, push: ImagePush, environment: Mapping[str, str]
+) -> Launcher:
     """Open the launcher that `--launcher` names; `state` is the folder of sandboxes.
 
-    Raises as `parse_launcher`, and EnvironmentLacking `root-needed`.
+    Raises as `parse_launcher` and `parse_kubernetes`, and EnvironmentLacking `root-needed`.
     """
+    cluster = parse_kubernetes(text, environment)
+    if cluster is not None:
+        kubectl, address = cluster
+        sandboxes = _sandboxes(state, Runtime(Path(kubectl.command[0]), _KUBERNETES[0], kubectl.version))
+        return KubernetesLauncher(kubectl, address, sandboxes, push)
     engine = parse_launcher(text)
+    sandboxes = _sandboxes(state, Runtime(Path(engine.command[0]), engine.name, engine.version))
+    return EngineLauncher(engine, sandboxes, export)
+
+
+def _sandboxes(state: Path, launcher: Runtime) -> SandboxRegistry:
     obstacle = container_obstacle()
     if obstacle:
         raise EnvironmentLacking(
             "root-needed",
-            f"images cannot be launched by {engine.name} here: {obstacle}",
+            f"images cannot be launched by {launcher.name} here: {obstacle}",
             hint="run relbuild as root: what an engine launched is looked at from this machine",
         )
-    sandboxes = open_sandbox_registry(state, Runtime(Path(engine.command[0]), engine.name, engine.version))
-    return EngineLauncher(engine, sandboxes, export)
+    return open_sandbox_registry(state, launcher)
