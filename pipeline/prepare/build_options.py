@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pipeline import oci, recipes, repos, resolve, sandbox
 from pipeline.compression import Compression
 from pipeline.errors import EnvironmentLacking, RelbuildError
 from pipeline.lazy_dataclasses import dataclass
-from pipeline.model.image import Image
 from pipeline.model.lock import LockMode
-from pipeline.model.platform import Platform
-from pipeline.model.recipe import Recipe
 from pipeline.progress import Progress
 from pipeline.store import Store
+
+if TYPE_CHECKING:  # publishing and verifying need an environment, and neither platforms nor recipes
+    from pipeline.model.image import Image
+    from pipeline.model.platform import Platform
+    from pipeline.model.recipe import Recipe
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,6 @@ from pipeline.mirror.policy import CurrentImage
 from pipeline.mirror.protocol import Repository
 from pipeline.mirror.push import Upload, push
 from pipeline.model.bill import Bill, BuildRecord
-from pipeline.model.configuration import rpm_arch
 from pipeline.model.evidence import EVIDENCE_FILE, EVIDENCE_LIMIT, EVIDENCE_SEAL
 from pipeline.model.image import Image
 from pipeline.model.manifests import Manifest
@@ -336,6 +335,8 @@ def index_attachments(
 
     `provenance` is that of one of the images' builds.
     """
+    from pipeline.model.configuration import rpm_arch  # only here: it brings the models of recipes with it
+
     materials = tuple(
         Material(f"{image.name} for {image.config.architecture}", "", image.digest, MaterialKind.IMAGE)
         for image in images

@@ -123,6 +123,7 @@ def test_who_publishes_to_a_registry_loads_nothing_that_prunes_scrubs_or_promote
     mirror = {"inventory", "remote_scrub", "retention", "tag_history"}
     assert not modules & {f"pipeline.mirror.{name}" for name in mirror}
     assert not modules & {"pipeline.release.move", "pipeline.release.verify_reference", "pipeline.smoke.junit"}
+    assert not modules & {"pipeline.model.recipe", "pipeline.model.platform"}
 
 
 def test_the_http_library_brings_no_command_line_with_it() -> None:
