@@ -138,6 +138,8 @@ def _claim_all(layers: Sequence[tuple[str, Sequence[PackageHeader]]], work: _Com
             for index, file in enumerate(package.files):
                 try:
                     path = canonical.path(split_path(file.path))
+                    if path != file.path[1:]:
+                        split_path(f"/{path}")  # A symlink can lead to any name, such as that of a whiteout.
                 except BuildError as error:
                     work.refuse(error.code, str(error.problems[0].message), str(package.nevra))
                     continue

@@ -143,6 +143,13 @@ def test_an_unsafe_path_is_refused(path: str) -> None:
     assert [code for code, _ in problems(package("a", regular(path)))] == ["unsafe-path"]
 
 
+@pytest.mark.parametrize("to", [".wh.etc", "b/.wh..wh..opq", "n" * 256, "/".join(["x" * 200] * 21)])
+def test_a_path_is_unsafe_too_where_a_symlink_leads(to: str) -> None:
+    found = problems(package("a", symlink("/a", to)), package("b", regular("/a/x")))
+    assert [code for code, _ in found] == ["unsafe-path"]
+    assert emitted(composed(package("a", symlink("/a", to)))) == {"a": "a-1-1.noarch"}
+
+
 @given(st.lists(st.text("ab./\0", min_size=1, max_size=5), max_size=5).map("/".join))
 def test_a_path_that_is_taken_has_no_way_out(path: str) -> None:
     try:
