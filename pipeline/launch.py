@@ -1,6 +1,7 @@
 """Launch an image from its unpacked blobs: to smoke-test it, run it, or draft checks.
 
-The layers are unpacked from the blobs that are published, with digest and diff_id checked.
+The layers are unpacked from the blobs that are published, with digest and diff_id checked, or were written while these
+were made, with the same diff_id (docs/decisions/0053-one-pass-from-payload-to-tree.md).
 """
 
 from __future__ import annotations

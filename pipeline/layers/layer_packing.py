@@ -29,6 +29,11 @@ from pipeline.progress import Task
 from pipeline.store import BlobWriter, Store
 from pipeline.trees import ComposedLayer, Part
 
+_OPEN_FOLDERS = 256
+"""Directories that all layers and threads together keep open: a process may have 1024 files (RLIMIT_NOFILE), and 64
+layers are begun together."""
+_OPEN_LEAST = 4
+
 
 @dataclass(frozen=True, slots=True)
 class PlannedLayer:
@@ -67,9 +72,10 @@ def pack_planned(
     plans: Sequence[tuple[PlannedLayer, Task]], *, store: Store, compression: Compression, unpack: bool
 ) -> list[PackedLayer]:
     """Make the layers' blobs, and with `unpack` their trees. Raises as `build_layers`."""
+    open_folders = max(_OPEN_LEAST, _OPEN_FOLDERS // (len(plans) + COMPRESSION_WORKERS)) if unpack else 0
     with contextlib.ExitStack() as closing:
         packings = [
-            closing.enter_context(_Packing.begun(plan, running, store, compression, unpack=unpack))
+            closing.enter_context(_Packing.begun(plan, running, store, compression, open_folders))
             for plan, running in plans
         ]
         pool = closing.enter_context(CompressionPool())
@@ -119,20 +125,22 @@ class _Packing:
     @classmethod
     @contextlib.contextmanager
     def begun(
-        cls, plan: PlannedLayer, running: Task, store: Store, compression: Compression, *, unpack: bool
+        cls, plan: PlannedLayer, running: Task, store: Store, compression: Compression, open_folders: int
     ) -> Iterator[Self]:
-        """Begin a layer, in the store's temporary folder, for the time of the block."""
+        """Begin a layer, in the store's temporary folder, for the time of the block.
+
+        Without `open_folders` it has no tree.
+        """
         tar = TarDigest(plan.directories, len(plan.segments))
         queues: list[SimpleQueue[Entry | None]] = [SimpleQueue() for _ in plan.segments]
-        if not unpack:
+        if not open_folders:
             yield cls(plan, running, store, compression, None, tar, queues)
             return
-        with (
-            store.temporary("unpack") as folder,
-            owners_required(),
-            LayerTree.begun(folder / "tree", plan.composed.name, plan.composed.directories) as tree,
-        ):
-            yield cls(plan, running, store, compression, tree, tar, queues)
+        with store.temporary("unpack") as folder:
+            with owners_required():
+                tree = LayerTree.begun(folder / "tree", plan.composed.name, plan.composed.directories, open_folders)
+            with tree:
+                yield cls(plan, running, store, compression, tree, tar, queues)
 
     def make(self, at: int, pool: CompressionPool) -> Segment:
         """Make or recall a segment, and write its entries into the tree."""

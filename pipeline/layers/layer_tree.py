@@ -37,14 +37,18 @@ class LayerTree:
     _buffer: bytearray = field(default_factory=lambda: bytearray(_READ))
 
     @classmethod
-    def begun(cls, folder: Path, name: str, directories: Sequence[Entry]) -> Self:
-        """Begin a layer's tree in `folder`, with its directories, parents first."""
+    def begun(cls, folder: Path, name: str, directories: Sequence[Entry], open_folders: int) -> Self:
+        """Begin a layer's tree in `folder`, with its directories, parents first; see `TreeWriter`."""
         root = folder / TREE_ROOT
         root.mkdir(parents=True)
-        tree = cls(folder, TreeWriter.opened(root, name))
-        for entry in directories:
-            tree.writer.place(entry)
-            tree.count(entry)
+        tree = cls(folder, TreeWriter.opened(root, name, open_folders))
+        try:
+            for entry in directories:
+                tree.writer.place(entry)
+                tree.count(entry)
+        except BaseException:
+            tree.writer.__exit__()
+            raise
         return tree
 
     def __enter__(self) -> Self:

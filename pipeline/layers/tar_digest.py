@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import queue
 import threading
+from collections import deque
 
 from pipeline.digest import DiffId
 from pipeline.errors import VerificationError
@@ -12,16 +12,22 @@ from pipeline.errors import VerificationError
 _AHEAD = 16
 """Pieces (each at most 1 MiB, or of one decompression) that a segment may be ahead of its turn."""
 
-_LOOK = 0.1
-"""Seconds between looks whether the work was abandoned."""
+_WAITING_LIMIT = 64 << 20
+"""Bytes of all segments that wait for their turn: behind one large package there may be hundreds of small ones."""
 
 
 class TarDigest:
-    """The digest over segments, whose bytes come from several threads."""
+    """The digest over segments, whose bytes come from several threads.
+
+    The segment whose turn it is must be made while others wait: they are to be begun in their order.
+    """
 
     def __init__(self, directories: bytes, segments: int) -> None:
-        self._queues: list[queue.Queue[bytes | memoryview | None]] = [queue.Queue(_AHEAD) for _ in range(segments)]
-        self._abandoned = threading.Event()
+        self._pieces: list[deque[bytes | memoryview | None]] = [deque() for _ in range(segments)]
+        self._change = threading.Condition()
+        self._turn = 0
+        self._waiting = 0
+        self._abandoned = False
         self._hash = hashlib.sha256(directories)
         self._size = len(directories)
 
@@ -30,27 +36,43 @@ class TarDigest:
 
         The bytes must not change afterwards.
         """
-        while not self._abandoned.is_set():
-            try:
-                return self._queues[at].put(data, timeout=_LOOK)
-            except queue.Full:
-                continue
+        with self._change:
+            if data is not None:
+                self._change.wait_for(lambda: self._abandoned or self._has_room(at))
+            if self._abandoned:
+                return
+            self._pieces[at].append(data)
+            self._waiting += len(data or b"")
+            self._change.notify_all()
+
+    def _has_room(self, at: int) -> bool:
+        return len(self._pieces[at]) < _AHEAD and (at == self._turn or self._waiting < _WAITING_LIMIT)
 
     def follow(self, at: int) -> None:
         """Hash a segment as its bytes come, until its end."""
-        while not self._abandoned.is_set():
-            try:
-                data = self._queues[at].get(timeout=_LOOK)
-            except queue.Empty:
-                continue
-            if data is None:
-                return
+        with self._change:
+            self._turn = at
+            self._change.notify_all()
+        while (data := self._next(at)) is not None:
             self._hash.update(data)
             self._size += len(data)
 
+    def _next(self, at: int) -> bytes | memoryview | None:
+        """Return the next bytes of a segment; None at its end, or if the work was abandoned."""
+        with self._change:
+            self._change.wait_for(lambda: self._abandoned or self._pieces[at])
+            if self._abandoned:
+                return None
+            data = self._pieces[at].popleft()
+            self._waiting -= len(data or b"")
+            self._change.notify_all()
+            return data
+
     def abandon(self) -> None:
         """Let everybody go who waits."""
-        self._abandoned.set()
+        with self._change:
+            self._abandoned = True
+            self._change.notify_all()
 
     def finish(self, end: bytes, size: int) -> DiffId:
         """Return the diff_id of a tar of `size` bytes.

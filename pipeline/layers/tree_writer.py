@@ -20,8 +20,10 @@ from typing import Self, assert_never
 from pipeline.errors import BuildError, EnvironmentLacking, VerificationError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.tree import Entry, EntryKind
+from pipeline.trees.canonical_path import WHITEOUT
 
-_OPEN_LIMIT = 64
+OPEN_FOLDERS = 64
+"""Directories that a writer keeps open."""
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _HOLE = 1 << 20
@@ -48,7 +50,7 @@ class TreeWriter:
 
     `directories` are those of the layer, whose attributes are set by `finish`, after their content was created.
     `content` has each regular file's sha256, by path. Writers made by `beside` share both, so that several threads
-    write one tree, each with a writer of its own.
+    write one tree, each with a writer of its own. `open_folders`, at least 3, is how many directories each keeps open.
     """
 
     name: str
@@ -57,16 +59,17 @@ class TreeWriter:
     files: set[str] = field(default_factory=set)
     content: dict[str, str] = field(default_factory=dict)
     opaque: set[str] = field(default_factory=set)
+    open_folders: int = OPEN_FOLDERS
 
     @classmethod
-    def opened(cls, root: Path, name: str) -> Self:
+    def opened(cls, root: Path, name: str, open_folders: int = OPEN_FOLDERS) -> Self:
         """Return a writer into the empty directory `root`. `name` is the layer's, for errors."""
-        return cls(name, OrderedDict({"": os.open(root, _DIRECTORY)}))
+        return cls(name, OrderedDict({"": os.open(root, _DIRECTORY)}), open_folders=open_folders)
 
     def beside(self) -> Self:
         """Return another writer of the same tree, for another thread."""
         root = OrderedDict({"": os.dup(self.open[""])})
-        return type(self)(self.name, root, self.directories, set(), self.content)
+        return type(self)(self.name, root, self.directories, content=self.content, open_folders=self.open_folders)
 
     def __enter__(self) -> Self:
         return self
@@ -98,6 +101,8 @@ class TreeWriter:
             self.directories[""] = entry
             return
         parent, _, last = entry.path.rpartition("/")
+        if last.startswith(WHITEOUT):  # Whoever unpacks the tar would remove something instead.
+            raise self._malformed(f"/{entry.path} has the name of a whiteout")
         folder = self._folder(parent)
         match entry.kind:
             case EntryKind.DIRECTORY:
@@ -159,7 +164,7 @@ class TreeWriter:
             raise self._malformed(f"/{path} is used as a directory, but is not a directory of the layer")
         parent, _, last = path.rpartition("/")
         handle = os.open(last, _DIRECTORY, dir_fd=self._folder(parent))
-        if len(self.open) >= _OPEN_LIMIT:
+        if len(self.open) >= self.open_folders:
             oldest = next(name for name in self.open if name)
             os.close(self.open.pop(oldest))
         self.open[path] = handle

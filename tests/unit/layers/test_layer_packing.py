@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import threading
 import time
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from pipeline.compression import Compression
-from pipeline.digest import CHUNK, Digest
+from pipeline.digest import CHUNK, DiffId, Digest
 from pipeline.errors import EnvironmentLacking, VerificationError
 from pipeline.layers import (
     build_layer,
@@ -159,6 +160,65 @@ def test_a_damaged_package_ends_all_work_also_where_bytes_wait_for_their_turn(
     with pytest.raises(VerificationError) as caught:
         made(store, payloads.layer("bee", "ant"), unpack=False)
     assert caught.value.code == "package-damaged"
+
+
+def test_bytes_that_wait_for_their_turn_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tar_digest, "_WAITING_LIMIT", 10)
+    digest = tar_digest.TarDigest(b"", 3)
+    put: list[int] = []
+
+    def ahead() -> None:
+        for at in (1, 1, 2, 2):
+            digest.put(at, b"12345678")
+            put.append(at)
+        digest.put(1, None)
+        digest.put(2, None)
+
+    other = threading.Thread(target=ahead)
+    other.start()
+    other.join(0.2)
+    assert put == [1, 1], "the third would be one more beyond the limit"
+    digest.put(0, b"first")
+    digest.put(0, None)
+    for at in range(3):
+        digest.follow(at)
+    other.join(30)
+    assert digest.finish(b"", 37) == DiffId(Digest.of(b"first" + b"12345678" * 4).hex)
+
+
+def test_many_layers_at_once_keep_few_files_open(store: Store, payloads: Payloads) -> None:
+    plain = payloads.layer("bee")
+    (usr,) = plain.directories
+    layers = [
+        replace(plain, directories=(usr, *(replace(usr, path=f"usr/{number}-{at:02}") for at in range(70))))
+        for number in range(12)
+    ]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = max(int(path.name) for path in Path("/proc/self/fd").iterdir())
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 450, hard))
+    try:
+        assert len({one.layer.diff_id for one in made(store, *layers)}) == 12
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_name_that_means_a_whiteout_in_the_tar_is_not_written_into_the_tree(store: Store, payloads: Payloads) -> None:
+    plain = payloads.layer("bee")
+    folder = Entry("usr/.wh.lib", EntryKind.DIRECTORY, 0o755, ME, GROUP, mtime=TIME)
+    with pytest.raises(VerificationError) as caught:
+        made(store, replace(plain, directories=(*plain.directories, folder)))
+    assert caught.value.code == "layer-malformed"
+
+
+def test_a_store_that_may_not_be_written_is_not_taken_for_owners_that_may_not_be_set(
+    store: Store, payloads: Payloads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*given: Any, **more: Any) -> None:
+        raise PermissionError(13, "Permission denied", "blobs")
+
+    monkeypatch.setattr(layer_packing, "make_segment", refuse)
+    with pytest.raises(PermissionError):
+        made(store, payloads.layer("bee"))
 
 
 def test_the_largest_package_comes_first_of_all_layers_and_the_layers_do_not_depend_on_it(
