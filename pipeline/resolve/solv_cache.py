@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import IO
 
 import solv
 
@@ -55,10 +57,15 @@ def make_solv_files(repositories: Sequence[OpenRepository], kind: str, *, store:
     missing = [one for one in repositories if kind in one.records and _known(one, kind, store) is None]
     if len(missing) < 2:
         return  # It is made when it is asked for.
-    from concurrent.futures import ThreadPoolExecutor
+    from concurrent.futures import ThreadPoolExecutor, wait
 
     with ThreadPoolExecutor(min(len(missing), os.cpu_count() or 1), "relbuild-solv") as threads:
         made = [threads.submit(solv_file, one, kind, store=store, progress=progress) for one in missing]
+        try:
+            wait(made)
+        except BaseException:  # An interrupt: those that have not begun are not made.
+            threads.shutdown(wait=False, cancel_futures=True)
+            raise
     for one in made:
         one.result()
 
@@ -184,19 +191,16 @@ def _convert_in_child(
     )
     assert process.stdin is not None and process.stdout is not None and process.stderr is not None
     try:
-        fcntl.fcntl(process.stdin, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
-        fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
-        with contextlib.suppress(BrokenPipeError):  # It has found something wrong, which it says below.
-            process.stdin.write(HEAD.pack(len(head)) + head)
-            for piece in document:
-                process.stdin.write(piece)
-            process.stdin.close()
+        with contextlib.suppress(OSError):  # Refused beyond what a user's pipes may have (pipe(7)): then it is slower.
+            fcntl.fcntl(process.stdin, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
+            fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
+        whole = _feed(process.stdin, itertools.chain((HEAD.pack(len(head)) + head,), document))
         with store.writer() as blob:
             for piece in iter(partial(process.stdout.read, CHUNK), b""):
                 blob.write(piece)
             why = process.stderr.read(_WHY_LIMIT).decode(errors="replace").strip()
             status = process.wait()
-            if status:
+            if status or not whole:
                 raise _conversion_error(opened, kind, status, why)
         return blob.digest
     finally:
@@ -207,17 +211,38 @@ def _convert_in_child(
                 stream.close()
 
 
+def _feed(stdin: IO[bytes], pieces: Iterable[bytes]) -> bool:
+    """Write pieces to a child and close its input; return False if it had ended before.
+
+    Why it ended, it says itself.
+    """
+    for piece in pieces:  # An error of theirs is not one of the pipe.
+        try:
+            stdin.write(piece)
+        except BrokenPipeError:
+            return False
+    try:
+        stdin.close()
+    except BrokenPipeError:
+        return False
+    return True
+
+
 def _conversion_error(
     opened: OpenRepository, kind: str, status: int, why: str
 ) -> VerificationError | EnvironmentLacking:
-    """Return the error for a child that ended with `status`, by whose fault it was."""
+    """Return the error for a child that ended with `status`, by whose fault it was.
+
+    With status 0 it had not read all of the document.
+    """
     if status == WRONG_DOCUMENT:
         return _malformed(opened, why)
     import signal
 
-    how = signal.Signals(-status).name if status < 0 else f"status {status}"
+    names = {one.value: one.name for one in signal.Signals}
+    how = names.get(-status, f"signal {-status}") if status < 0 else f"status {status}"
     told = f"the conversion of '{kind}' ended with {how}" + (f": {why.splitlines()[-1]}" if why else "")
-    if status > 0 or -status == signal.SIGKILL:
+    if status >= 0 or -status == signal.SIGKILL:
         return EnvironmentLacking(
             "child-failed",
             told,

@@ -19,7 +19,9 @@ WRONG_DOCUMENT = 2
 _MEMORY_LIMIT = 8 << 30
 """Bytes of address space: file lists of 430 MB take 0.6 GB, and may have ten times that."""
 _PROCESSOR_TIME = 900
-"""Seconds of processor time: file lists of 430 MB take 5."""
+"""Seconds of processor time until SIGXCPU: file lists of 430 MB take 5."""
+_GRACE = 5
+"""Seconds from there to the hard limit, at which the kernel sends SIGKILL alone, as it does where memory is short."""
 
 
 def convert_document(kind: str, primary: str, source: int, target: int) -> str:
@@ -52,15 +54,19 @@ def main() -> None:
     """Convert what stands on stdin."""
     size = HEAD.unpack(_exactly(HEAD.size))[0]
     head = json.loads(_exactly(size))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_LIMIT, _MEMORY_LIMIT))
-    resource.setrlimit(resource.RLIMIT_CPU, (_PROCESSOR_TIME, _PROCESSOR_TIME))
+    _set_limits()
     sys.path.append(head["place"])  # Where libsolv's bindings are; what comes with Python is found before.
     wrong = convert_document(head["kind"], head["primary"], sys.stdin.fileno(), sys.stdout.fileno())
     sys.stderr.write(wrong)
     sys.stderr.flush()
     os._exit(WRONG_DOCUMENT if wrong else 0)  # At once: nobody needs its memory given back in order.
+
+
+def _set_limits() -> None:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_LIMIT, _MEMORY_LIMIT))
+    resource.setrlimit(resource.RLIMIT_CPU, (_PROCESSOR_TIME, _PROCESSOR_TIME + _GRACE))
 
 
 def _exactly(size: int) -> bytes:

@@ -30,7 +30,9 @@ def without_texts(pieces: Iterable[bytes]) -> Iterator[bytes]:
     held = b""
     for piece in rest:
         held += piece
-        hiding = min((at for sign in _HIDING if (at := held.find(sign, len(_DECLARATION))) >= 0), default=-1)
+        declared = held.startswith(_DECLARATION) or _DECLARATION.startswith(held)
+        begin = len(_DECLARATION) if declared else 0
+        hiding = min((at for sign in _HIDING if (at := held.find(sign, begin)) >= 0), default=-1)
         whole = held.rfind(_PACKAGE, 0, hiding) if hiding >= 0 else held.rfind(_PACKAGE)
         if whole > 0:
             yield _FOR_PEOPLE.sub(b"", held[:whole])

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
+import io
+import os
 import re
+import resource
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +21,7 @@ from pipeline.model.header import Dependency, PackageHeader
 from pipeline.model.package import Nevra
 from pipeline.progress import QUIET
 from pipeline.repos import OpenRepository
-from pipeline.resolve import solv_cache
+from pipeline.resolve import solv_cache, solv_conversion
 from pipeline.resolve.library_versions import distribution_version, library_versions
 from pipeline.resolve.listed_files import UnlistedDependencies
 from pipeline.resolve.solv_cache import make_solv_files, solv_file, unlisted_dependencies
@@ -138,6 +143,45 @@ def test_a_child_that_does_not_come_to_its_end_says_whose_fault_it_was(
     assert caught.value.code == code and told in str(caught.value)
 
 
+def test_a_child_that_ended_before_it_was_told_all_is_no_success_and_an_error_of_the_document_its_own(
+    tmp_path: Path,
+) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with contextlib.suppress(BrokenPipeError), os.fdopen(write, "wb") as stdin:
+        assert not solv_cache._feed(stdin, [b"x" * 100_000])
+
+    def broken() -> Iterator[bytes]:
+        yield b"x"
+        raise BrokenPipeError("of something else")
+
+    with pytest.raises(BrokenPipeError, match="of something else"):
+        solv_cache._feed(io.BytesIO(), broken())
+    one = opened(World(tmp_path).add("r", *RPMS))
+    assert solv_cache._conversion_error(one, "primary", 0, "").code == "child-failed"
+    assert "signal 40" in str(solv_cache._conversion_error(one, "primary", -40, ""))
+
+
+def test_pipes_that_may_not_be_enlarged_are_used_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_child: None
+) -> None:
+    def refuse(*given: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(solv_cache.fcntl, "fcntl", refuse)
+    world = World(tmp_path).add("r", *RPMS)
+    assert made(opened(world), world.store)[:4] == b"SOLV"
+
+
+def test_a_child_without_processor_time_is_told_so_before_it_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits: dict[int, tuple[int, int]] = {}
+    monkeypatch.setattr(resource, "setrlimit", limits.__setitem__)
+    solv_conversion._set_limits()
+    soft, hard = limits[resource.RLIMIT_CPU]
+    assert soft < hard, "at the hard limit the kernel sends SIGKILL alone, as where memory is short"
+    assert limits[resource.RLIMIT_FSIZE] == (0, 0)
+
+
 def test_several_repositories_are_converted_at_once_and_the_first_error_counts(tmp_path: Path, in_child: None) -> None:
     world = World(tmp_path).add("one", *RPMS).add("two", Rpm("b")).add("three", Rpm("c"))
     make_solv_files(world.opened(), "primary", store=world.store, progress=QUIET)
@@ -180,6 +224,12 @@ def test_where_markup_may_hide_a_tag_all_is_passed_on(size: int, sign: bytes) ->
     odd = (ENTRY % b"b").replace(b"several", sign)
     whole = BEGIN + ENTRY % b"a" + odd + ENTRY % b"c" + b"</metadata>"
     assert without(whole, size) == BEGIN + SHORT % b"a" + odd + ENTRY % b"c" + b"</metadata>"
+
+
+@pytest.mark.parametrize("size", [1, 7, 100, 333, 10_000])
+def test_a_comment_before_all_else_hides_as_any_other(size: int) -> None:
+    whole = b"<!-- -<url>x</url>-> --><metadata>" + ENTRY % b"a" + b"</metadata>"
+    assert without(whole, size) == whole
 
 
 def test_what_is_left_says_the_same_of_every_package(tmp_path: Path) -> None:
