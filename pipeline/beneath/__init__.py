@@ -27,7 +27,7 @@ with imported_when_used(__name__):
     )
     from pipeline.beneath.path_resolution import kernel_resolves
     from pipeline.beneath.read_cache import ReadCache
-    from pipeline.beneath.read_log import ReadLog, is_there, list_folder, logged_reads
+    from pipeline.beneath.read_log import ReadLog, is_there, list_folder, logged_path, logged_reads, note_read
 
 __all__ = [
     "Folder",
@@ -42,7 +42,9 @@ __all__ = [
     "is_there",
     "kernel_resolves",
     "list_folder",
+    "logged_path",
     "logged_reads",
+    "note_read",
     "open_file",
     "read_file",
 ]

@@ -56,31 +56,41 @@ def logged_reads(clock: Callable[[], float] = lambda: 0.0) -> Iterator[ReadLog]:
         _logs.remove(log)
 
 
+def logged_path(path: Path) -> str:
+    """Return the absolute path by which a log names a path.
+
+    One with `..` stays as it is: behind a link to a folder, `..` leads elsewhere than its text says.
+    """
+    if ".." in path.parts:
+        return os.path.join(os.getcwd(), path)  # noqa: PTH109, PTH118
+    return os.path.abspath(path)  # noqa: PTH100  not resolved: links are compared
+
+
 def note_read(path: Path, data: bytes) -> None:
     """Note a file that was read whole in all logs."""
     if _logs:
-        name, digest = os.path.abspath(path), hashlib.sha256(data).hexdigest()  # noqa: PTH100
-        for log in _logs:
+        name, digest = logged_path(path), hashlib.sha256(data).hexdigest()
+        for log in tuple(_logs):  # Other threads begin and end theirs.
             log.contents.setdefault(name, set()).add(digest)
 
 
 def note_opened(path: Path, handle: int) -> None:
     """Note a file that was opened to be read piece by piece in all logs."""
     if _logs:
-        name, status = os.path.abspath(path), os.fstat(handle)  # noqa: PTH100
-        for log in _logs:
+        name, status = logged_path(path), os.fstat(handle)
+        for log in tuple(_logs):
             log.note_opened(name, status)
 
 
 def note_looked(path: Path, mode: int) -> None:
     """Note the mode of what was found at a path in all logs; 0: nothing was there."""
-    for log in _logs:
-        log.looked.setdefault(os.path.abspath(path), set()).add(stat.S_IFMT(mode))  # noqa: PTH100
+    for log in tuple(_logs):
+        log.looked.setdefault(logged_path(path), set()).add(stat.S_IFMT(mode))
 
 
 def note_again(log: ReadLog) -> None:
     """Note in all logs what was read before, and need not be read again."""
-    for one in _logs:
+    for one in tuple(_logs):
         one.add(log)
 
 
@@ -97,8 +107,8 @@ def is_there(path: Path) -> bool:
 def list_folder(folder: Path) -> list[str]:
     """Return the names in a folder that a person named, sorted. Raises OSError."""
     names = sorted(os.listdir(folder))  # noqa: PTH208  names, not paths
-    for log in _logs:
-        log.listed.setdefault(os.path.abspath(folder), set()).add(listing_digest(names))  # noqa: PTH100
+    for log in tuple(_logs):
+        log.listed.setdefault(logged_path(folder), set()).add(listing_digest(names))
     return names
 
 

@@ -28,6 +28,7 @@ from pipeline.build.build_stages import (
     url_fetcher,
     warn_of_oddities,
 )
+from pipeline.build.remembered_build import output_lock
 from pipeline.errors import RelbuildError, SmokeError, UsageError
 from pipeline.heap import release_free_memory
 from pipeline.launch import plan_to_test
@@ -78,7 +79,7 @@ def build(options: BuildOptions, build_env: BuildEnvironment) -> BuildResult:
     release_free_memory()
     image, locked, layout = made.image, made.locked, options.layout(made.image.name)
     # Children that are built in parallel build the same parent: the second one finds it tested.
-    with build_env.store.locked(f"output-{layout.resolve()}"):
+    with build_env.store.locked(output_lock(layout)):
         write_layout(image, store=build_env.store, target=layout)
         bill = make_bill(image, locked.all_chosen, locked.all_headers, made.composition.tree, store=build_env.store)
         record = make_build_record(image, build_inputs(locked, made.templates, options, made.failed_scriptlets))

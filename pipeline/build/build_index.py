@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.build.build_image import build, for_built_platform, lock, smoke_image
 from pipeline.build.build_result import BuildResult
+from pipeline.build.remembered_build import output_lock
 from pipeline.errors import UsageError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.configuration import oci_architecture
@@ -49,7 +50,7 @@ def build_architectures(options: BuildOptions, build_env: BuildEnvironment) -> I
     layout = options.output / members[0].image.name
     if len(members) == 1:
         return IndexResult(members, None, members[0].layout)
-    with build_env.store.locked(f"output-{layout.resolve()}"):
+    with build_env.store.locked(output_lock(layout)):
         index = write_index_layout([built.image for built in members], store=build_env.store, target=layout)
         # That of one image which was here before; the images of an index have reports of their own. Not earlier: a
         # layout of one image without a report counts as built elsewhere.

@@ -6,6 +6,7 @@ Nothing is taken of a build whose result may be another one with the same files:
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import sys
 from collections.abc import Container, Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline import process
-from pipeline.beneath import ReadLog
+from pipeline.beneath import ReadLog, logged_path
 from pipeline.build.build_result import BuildResult
 from pipeline.build.remembered_build import (
     CODE,
@@ -29,10 +30,12 @@ from pipeline.build.remembered_build import (
     unchanged_report,
 )
 from pipeline.digest import Digest
+from pipeline.errors import RelbuildError
 from pipeline.model.configuration import oci_architecture
+from pipeline.model.image import Image
 from pipeline.model.lock import LockMode
 from pipeline.model.recipe import Recipe
-from pipeline.oci.image_layout import layer_stamp
+from pipeline.oci.image_layout import index_bytes, layer_stamp
 from pipeline.prepare import BuildEnvironment, BuildOptions
 from pipeline.reports import report_folder
 from pipeline.repos.variables import environment_names, expand_repository, platform_variables
@@ -70,11 +73,11 @@ def take_build_snapshot(
     """
     try:
         _refuse(built, options, build_env)
-        own_lock = os.path.abspath(built.locked.path)  # noqa: PTH100
-        _require_lock(built)
+        own_lock = logged_path(built.locked.path)
         looked = [*_looked(log, own_lock), *_runtime_places(options, build_env)]
         programs = tuple(sorted({*_loaded_files(), *_mapped_files(), *_library_records(), *_program_files(build_env)}))
         files, large = _files(log, own_lock, set(programs))
+        _require_lock(built)  # Read after it was hashed: what changes it later is seen the next time.
         modules = sorted({name.partition(".")[0] for name in sys.modules} | {*_CHILD_LIBRARIES})
         code, newest = program_digest(programs, frozenset(modules))
         if newest >= (started - START) * 1e9:
@@ -97,8 +100,8 @@ def take_build_snapshot(
             all_lines=(),
             answer={},
         )
-    except (OSError, _Unremembered):
-        return None
+    except (OSError, ValueError, TypeError, LookupError, RecursionError, RelbuildError, _Unremembered):
+        return None  # What others write meanwhile may be anything, and the build is done.
 
 
 def unchanged_result(built: BuildResult) -> BuildResult:
@@ -163,7 +166,7 @@ def _files(
     """
     small: list[tuple[object, ...]] = []
     large: list[tuple[object, ...]] = []
-    for path in sorted({*log.contents, *log.opened}):
+    for path in sorted({*log.contents, *log.opened, own_lock}):
         if path in programs or path.startswith(f"{CODE}/"):
             continue
         before = os.stat(path)  # noqa: PTH116
@@ -297,20 +300,34 @@ def _blobs(built: BuildResult, build_env: BuildEnvironment) -> Iterator[tuple[st
 def _outputs(
     built: BuildResult, options: BuildOptions, build_env: BuildEnvironment
 ) -> Iterator[tuple[str, Mapping[str, object]]]:
-    """Yield the layouts and reports of the image and, if it was tested, of its parents."""
+    """Yield the layouts and reports of the image and, if it was tested, of its parents.
+
+    Raises if one is of another image: another build may have replaced it since.
+    """
+    parent = built.locked.parent
+    images = iter([built.image, *([parent.image] if parent is not None else ())])
     for recipe in _line(built.locked.recipe):
         layout = options.layout(recipe.name).absolute()
         entries = look_at_output(str(layout), {f"blobs/sha256/{layer.blob.digest.hex}" for layer in built.image.layers})
         for name, entry in entries.items():
             if entry == -1 or (isinstance(entry, list) and not _is_noted(layout, name, entry, build_env)):
                 raise _Unremembered(f"{layout} was changed")
-        yield str(layout), entries
         report = look_at_output(str(report_folder(layout)), ())
-        if -1 in report.values():
-            raise _Unremembered(f"{report_folder(layout)} was changed")
+        image = next(images, None)
+        if -1 in report.values() or (image is not None and not _is_of(image, entries, report_folder(layout), report)):
+            raise _Unremembered(f"{layout} or its report was changed")
+        yield str(layout), entries
         yield str(report_folder(layout)), report
         if not options.smoke:
             return  # Only of a tested image the parents are tested and written.
+
+
+def _is_of(image: Image, layout: Mapping[str, object], folder: Path, report: Mapping[str, object]) -> bool:
+    """Return whether a layout and the report in `folder`, as looked at, are those of an image."""
+    if layout.get("index.json") != Digest.of(index_bytes(image)).hex:
+        return False
+    said = (folder / REPORT_FILE).read_bytes()
+    return report.get(REPORT_FILE) == Digest.of(said).hex and json.loads(said)["image"]["digest"] == str(image.digest)
 
 
 def _is_fresh(folder: str) -> bool:

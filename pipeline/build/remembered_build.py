@@ -189,27 +189,44 @@ def settle_reports(
 ) -> RememberedBuild | None:
     """Write into the reports that nothing was made again, as an unchanged build does.
 
-    Returns the build as it is remembered from now on, None if a report cannot be written.
+    Returns the build as it is remembered from now on, None if a report cannot be written, or is another one by now.
     """
     outputs: list[tuple[str, Mapping[str, object]]] = []
     try:
-        for folder, entries in known.outputs:
-            path = Path(folder, REPORT_FILE)
-            before = path.read_bytes() if REPORT_FILE in entries else b""
-            report = unchanged_report(before) if before else None
-            if report is not None:
-                data = report_bytes({**report, "took_ms": round(took() * 1000)})
-                draft = path.with_name(f".{REPORT_FILE}.{os.getpid()}")
-                draft.write_bytes(data)
-                draft.replace(path)
-                outputs.append((folder, {**entries, REPORT_FILE: hashlib.sha256(data).hexdigest()}))
-            else:
-                outputs.append((folder, entries))
+        for (layout, held), (folder, entries) in zip(known.outputs[::2], known.outputs[1::2], strict=True):
+            outputs.append((layout, held))
+            with store.locked(output_lock(Path(layout))):
+                outputs.append((folder, _settled_report(folder, entries, took)))
     except (OSError, ValueError, TypeError, LookupError):
         return None
     settled = replace(known, outputs=outputs, fresh=False)
     remember_build(store, name, settled)
     return settled
+
+
+def output_lock(layout: Path) -> str:
+    """Return the name of the store's lock under which a layout and its report are written."""
+    return f"output-{layout.resolve()}"
+
+
+def _settled_report(folder: str, entries: Mapping[str, object], took: Callable[[], float]) -> Mapping[str, object]:
+    """Write that nothing was made again into the report in `folder`; return what is in it then.
+
+    Raises ValueError if it is not what `entries` say, and as `unchanged_report`.
+    """
+    if REPORT_FILE not in entries:
+        return entries
+    if look_at_output(folder, ()) != entries:
+        raise ValueError("another build has written it")
+    path = Path(folder, REPORT_FILE)
+    report = unchanged_report(path.read_bytes())
+    if report is None:
+        return entries
+    data = report_bytes({**report, "took_ms": round(took() * 1000)})
+    draft = path.with_name(f".{REPORT_FILE}.{os.getpid()}")
+    draft.write_bytes(data)
+    draft.replace(path)
+    return {**entries, REPORT_FILE: hashlib.sha256(data).hexdigest()}
 
 
 def unchanged_report(data: bytes) -> dict[str, object] | None:
@@ -234,8 +251,9 @@ def report_bytes(value: Mapping[str, object]) -> bytes:
 
 
 def remember_build(store: Store, name: Digest, build: RememberedBuild) -> None:
-    """Remember a build in the store."""
-    store.remember(name, {field: getattr(build, field) for field in RememberedBuild.__slots__})
+    """Remember a build in the store; a full disk is no error of a build that is done."""
+    with contextlib.suppress(OSError):
+        store.remember(name, {field: getattr(build, field) for field in RememberedBuild.__slots__})
 
 
 def _read(value: object) -> RememberedBuild:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from pipeline.beneath import read_file
 from pipeline.digest import Digest, identity
 from pipeline.errors import EnvironmentLacking, VerificationError
 from pipeline.store import Store
@@ -17,6 +18,9 @@ from pipeline.transfer import Network, fetch_document
 _PAUSE = 4
 """Times the network's first pause, after which a refused document is fetched once more: two seconds. A repository that
 is being written, or a network's sign-on page, has often changed by then."""
+
+_NAMED_LIMIT = 4096
+"""Bytes of the record that names a kept copy's digest, sealed: about 200."""
 
 _T = TypeVar("_T")
 
@@ -69,6 +73,7 @@ class DocumentFetcher:
             known = self._store.recall(_name(url)) if error.code == "offline-miss" else None
             if not isinstance(known, str) or not self._store.has(Digest.parse(known)):
                 raise
+            read_file(self._store.result(_name(url)), _NAMED_LIMIT)  # For the log of reads: a later copy has another.
             return self._store.read(Digest.parse(known), limit=limit)
 
 

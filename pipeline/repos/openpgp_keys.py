@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from pipeline.beneath import Folder, read_file
+from pipeline.beneath import Folder, note_read, read_file
 from pipeline.errors import RecipeError, VerificationError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.platform import PackageRepository, Platform
@@ -40,6 +40,7 @@ from pipeline.repos.repository_access import key_network
 from pipeline.repos.variables import expand_repository, platform_variables
 from pipeline.store import Store
 from pipeline.transfer import Network
+from pipeline.transfer.url_stream import url_file
 from pipeline.urls import is_http_url, shown_url
 
 KEYS_LIMIT = 1 << 20
@@ -157,7 +158,13 @@ def _load(
     def read(data: bytes) -> tuple[RepositoryKey, ...]:
         return read_keys(repository.id, data, place, warn, repository.fingerprints)
 
-    if place.startswith(("http://", "https://", "file:/")):
+    def read_noted(data: bytes) -> tuple[RepositoryKey, ...]:
+        note_read(url_file(place), data)
+        return read(data)
+
+    if place.startswith("file:/"):
+        return documents.get(place, limit=KEYS_LIMIT, read=read_noted)
+    if place.startswith(("http://", "https://")):
         return documents.get(place, limit=KEYS_LIMIT, read=read)
     path = Path(place)
     try:

@@ -167,15 +167,20 @@ def response_stream(response: httpx.Response, offset: int, *, verified: bool = T
     )  # with a size it would lose the last bytes
 
 
-def _file(url: str, offset: int) -> Iterator[bytes]:
+def url_file(url: str) -> Path:
+    """Return the path of the file that a `file:` URL names. Raises SourceFailed."""
     parts = parse_url(url)
     if parts is None:
         raise SourceFailed("invalid URL")
     if "?" in url or "#" in url:
         raise SourceFailed("a file's URL has no query or fragment; write '?' as %3F and '#' as %23")
-    path = Path(unquote(parts.path))
     if parts.host not in {"", "localhost"}:
         raise SourceFailed(f"a file of the host '{parts.host}' cannot be read")
+    return Path(unquote(parts.path))
+
+
+def _file(url: str, offset: int) -> Iterator[bytes]:
+    path = url_file(url)
     try:
         if not path.is_file():
             raise SourceFailed("file not found", missing=True)

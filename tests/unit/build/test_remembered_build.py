@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -133,7 +134,7 @@ def _done(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Done:
     (report / "report.json").write_text(
         json.dumps(
             {
-                "image": {"layers": layers},
+                "image": {"digest": str(image.digest), "layers": layers},
                 "lock": {"wrote": True, "changes": ["+ bash"]},
                 "smoke": {},
                 "verdict_reused": False,
@@ -332,6 +333,41 @@ def test_a_lock_that_is_another_is_not_remembered(tmp_path: Path, monkeypatch: p
     assert made.snapshot() is None
 
 
+def test_a_lock_that_nobody_read_after_it_was_written_is_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = _done(tmp_path, monkeypatch)
+    lock = str(made.built.locked.path)
+    del made.log.contents[lock]
+    snapshot = made.snapshot()
+    assert snapshot is not None and lock in {path for path, *_ in snapshot.files}
+
+
+def _report(done: Done) -> Path:
+    return done.folder / "output" / "demo.report" / "report.json"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda done: write_layout(
+            replace(done.image, reference="2.0"), store=done.env.store, target=done.options.layout("demo")
+        ),
+        lambda done: _report(done).write_text(_report(done).read_text().replace(done.image.digest.hex, "0" * 64)),
+        lambda done: _report(done).write_text("no JSON"),
+        lambda done: _report(done).write_text("[]"),
+        lambda done: done.built.locked.path.write_text("<<<<<<< no lock"),
+    ],
+)
+def test_what_another_program_wrote_since_is_not_remembered_and_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Done], object]
+) -> None:
+    """Such as a build of the same recipe for another platform into the same folder."""
+    made = _done(tmp_path, monkeypatch)
+    change(made)
+    assert made.snapshot() is None
+
+
 def test_what_appeared_meanwhile_is_not_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = _done(tmp_path, monkeypatch)
     (made.folder / "recipes" / "demo.conf.j2").write_text("port")
@@ -431,3 +467,25 @@ def test_a_report_that_cannot_be_written_is_left_to_the_build(done: Done) -> Non
     assert known is not None
     shutil.rmtree(done.folder / "output" / "demo.report")
     assert settle_reports(done.env.store, NAME, known, lambda: 0.0) is None
+
+
+def test_a_report_that_another_build_has_written_since_is_left_alone(done: Done) -> None:
+    known = done.recalled()
+    assert known is not None
+    other = _report(done).read_text().replace("9000", "9001")
+    _report(done).write_text(other)
+    assert settle_reports(done.env.store, NAME, known, lambda: 0.0) is None
+    assert _report(done).read_text() == other
+
+
+def test_a_full_disk_of_the_store_is_no_error_of_a_build_that_is_done(
+    done: Done, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    known = done.recalled()
+    assert known is not None
+    monkeypatch.setattr(Store, "remember", full)
+    assert settle_reports(done.env.store, NAME, known, lambda: 0.0) is not None
+    remember_build(done.env.store, NAME, known)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.beneath import Folder, ReadCache, list_folder, logged_reads, read_file
+from pipeline.beneath import Folder, ReadCache, is_there, list_folder, logged_reads, read_file
 
 LIMIT = 100
 
@@ -107,3 +107,18 @@ def test_who_asks_has_read_what_is_kept(made: Made) -> None:
         assert set(log.contents) == {str(made.folder / "file")}
         assert log.looked == {str(made.folder / "absent"): {0}}
         assert set(log.listed) == {str(made.folder / "names")}
+
+
+def test_a_file_is_named_by_where_its_path_leads_behind_a_link(tmp_path: Path) -> None:
+    """`link/../file` is beside the folder that the link leads to, and not what its text says."""
+    for name in ("here", "there/inner"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("here/file", "there/file"):
+        (tmp_path / name).write_text("the same")
+    (tmp_path / "here" / "link").symlink_to("../there/inner")
+    with logged_reads() as log:
+        read_file(tmp_path / "here" / "link" / ".." / "file", LIMIT)
+        is_there(tmp_path / "here" / "link" / ".." / "absent")
+        list_folder(tmp_path / "here" / "link" / "..")
+    named = [*log.contents, *log.looked, *log.listed]
+    assert [os.path.realpath(one) for one in named] == [str(tmp_path / "there" / one) for one in ("file", "absent", "")]

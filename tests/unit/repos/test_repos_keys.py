@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.beneath import logged_reads
+from pipeline.digest import Digest
 from pipeline.errors import VerificationError
 from pipeline.model.platform import PackageRepository, Platform
 from pipeline.model.signing_key import AcceptedSignature, KeyFault
@@ -25,6 +27,7 @@ from pipeline.openpgp_packets import (
 )
 from pipeline.prepare.package_trust import trust_by_repository
 from pipeline.repos import LOCAL_REPOSITORY, RepositoryKey, load_keys, read_keys, verify_detached
+from pipeline.repos.document_fetcher import DocumentFetcher
 from pipeline.store import Store
 from tests.support.journal import Told
 from tests.support.openpgp import V6_KEY, V6_SIGNATURE, KeyMaker, key_maker
@@ -224,6 +227,31 @@ def test_what_does_not_count_is_warned_of_once(makers: tuple[KeyMaker, KeyMaker]
     keys = load_keys(Platform("p", repositories), "x86_64", variables={}, store=store, progress=told)
     assert [key.repository for key in keys] == ["a", "b"]
     assert len(told.warnings) == 1 and makers[0].primary in told.warnings[0]
+
+
+def test_a_key_by_a_files_url_is_among_what_was_read(
+    makers: tuple[KeyMaker, KeyMaker], tmp_path: Path, store: Store
+) -> None:
+    """As vendors' .repo files name them; when it changes, a build is no longer the same."""
+    file = tmp_path / "a key"
+    file.write_bytes(makers[0].public)
+    platform = Platform("p", (PackageRepository("r", keys=(file.as_uri(),)),))
+    with logged_reads() as log:
+        load_keys(platform, "x86_64", variables={}, store=store)
+    assert log.contents == {str(file): {Digest.of(makers[0].public).hex}}
+
+
+def test_the_kept_copy_of_a_key_is_among_what_was_read_offline(makers: tuple[KeyMaker, KeyMaker], store: Store) -> None:
+    """Another build may have kept a newer one since, such as one with a revocation."""
+    url = "https://keys.example/key"
+    platform = Platform("p", (PackageRepository("r", keys=(url,)),))
+    read: list[dict[str, set[str]]] = []
+    for maker in makers:
+        DocumentFetcher(store).keep(url, maker.public)
+        with logged_reads() as log:
+            load_keys(platform, "x86_64", variables={}, store=store, offline=True)
+        read.append(log.contents)
+    assert len(read[0]) == 1 and read[0].keys() == read[1].keys() and read[0] != read[1]
 
 
 def test_what_a_repository_accepts_is_its_own_and_any_of_it_goes_for_a_package_by_path() -> None:
