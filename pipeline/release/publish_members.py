@@ -112,7 +112,8 @@ def publish_index(options: IndexOptions, build_env: BuildEnvironment) -> Publica
     Each must be signed by the key, and attested to have passed. Raises PublicationRefused, UsageError,
     VerificationError, EnvironmentLacking.
     """
-    with mirror_access(build_env).mirror(options.to, name=options.known_as) as mirror, mirror.writing():
+    access = mirror_access(build_env, read_back=True)  # As nights do, which alone publish so.
+    with access.mirror(options.to, name=options.known_as) as mirror, mirror.writing():
         repository = mirror.repository(options.name)
         members = [_member(repository, digest, options.key) for digest in options.members]
         images = tuple(image for member in members for image in member.images)
@@ -135,6 +136,7 @@ def publish_index(options: IndexOptions, build_env: BuildEnvironment) -> Publica
             created=created,
             floating=floating,
             source=build_env.store.blob,
+            read_back=True,
         )
         return push(
             upload,

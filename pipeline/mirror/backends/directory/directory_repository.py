@@ -201,12 +201,16 @@ class DirectoryRepository:
         The mirror's publishing lock is taken first: otherwise a waiting pruning, which blocks new publishers, could
         deadlock with this.
         """
-        with contextlib.ExitStack() as stack:
+        stack = contextlib.ExitStack()
+        try:
             with mirror_errors(self.url):
                 stack.enter_context(self.mirror.writing())
                 self.paths.make()
                 stack.enter_context(self.paths.moving())
             yield
+        finally:
+            with mirror_errors(self.url):  # The list of tags is written at the end.
+                stack.close()
 
     def await_writers(self) -> bool:
         """Return False: tags are compared and swapped under a lock."""

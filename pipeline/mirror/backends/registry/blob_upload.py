@@ -94,7 +94,8 @@ class BlobUpload:
         self._location = ""
         self._offset = 0
         self._reported = 0
-        self._confirmed = False
+        self.confirmed = False
+        """That the registry's answer named the blob's digest."""
         self._piece = UPLOAD_CHUNK
 
     def mount(self, sources: Sequence[str]) -> bool:
@@ -116,6 +117,7 @@ class BlobUpload:
                 raise
             if response.status == 201:
                 require_digest(response, self._descriptor.digest, self._place)
+                self.confirmed = promised_digest(response) is not None
                 self._cancel()
                 return True
             if response.status == 202 and response.location():
@@ -141,7 +143,7 @@ class BlobUpload:
                     raise registry_refused(gone.response, "keep an upload until it is complete", self._place) from None
             else:
                 self._report(task)
-                return self._confirmed
+                return self.confirmed
 
     # --- the session -----------------------------------------------------------------------------
 
@@ -171,7 +173,7 @@ class BlobUpload:
 
     def _complete(self, response: RegistryResponse) -> None:
         require_digest(response, self._descriptor.digest, self._place)
-        self._confirmed = promised_digest(response) is not None
+        self.confirmed = promised_digest(response) is not None
         self._offset = self._descriptor.size
 
     def _begun(self, response: RegistryResponse) -> None:

@@ -277,7 +277,8 @@ class RegistryRepository(Repository):
             return Arrival.PRESENT
         upload = BlobUpload(self._client, self._full, descriptor, content, self._forms)
         if not present and upload.mount([self._address.full(name) for name in elsewhere if name != self._name]):
-            if self._is_whole(descriptor, descriptor.size):
+            size = descriptor.size if upload.confirmed else self._blob_size(descriptor.digest)
+            if self._is_whole(descriptor, size):
                 return Arrival.MOUNTED
             present = True  # The mounted blob is corrupt: upload it as if it had been here.
             upload = BlobUpload(self._client, self._full, descriptor, content, self._forms)

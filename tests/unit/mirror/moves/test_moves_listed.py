@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from pipeline.errors import EnvironmentLacking
 from pipeline.mirror.backends.directory import mirror_paths
 from pipeline.mirror.backends.directory.directory_mirror import open_directory
 from pipeline.mirror.backends.directory.directory_prune import prune_directory
@@ -76,6 +79,20 @@ def test_a_publication_writes_the_list_of_tags_once_for_all_that_move(
     maker.publish(opened(mirror, maker), maker.image("1.2"), tags=("1.2.0", "1.2", "1", "latest"))
     # The signature, the attestations, the immutable tag, and four tags with their statements.
     assert written.count("_tags.json") == 4
+
+
+def test_a_list_of_tags_that_cannot_be_written_at_the_end_is_an_error_of_the_mirror(
+    mirror: Path, maker: ImagePublisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(data: bytes, target: Path, drafts: Path, *, sync: bool = True) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(target))
+
+    repository = opened(mirror, maker)
+    monkeypatch.setattr(mirror_paths, "replace_file", failing)
+    (mirror / "repositories" / "small" / "_tags.json").unlink()
+    with pytest.raises(EnvironmentLacking) as caught, repository.moving():
+        pass
+    assert caught.value.code == "mirror-unreachable"
 
 
 def test_publishing_and_promoting_the_same_again_touches_nothing(mirror: Path, maker: ImagePublisher) -> None:

@@ -288,6 +288,18 @@ def test_a_blob_is_mounted_without_a_byte_and_what_cannot_be_is_uploaded(
     assert registry.count("POST") - started == upload_module.MOUNT_ATTEMPTS
 
 
+def test_a_mount_of_which_the_answer_names_no_digest_is_asked_for(
+    registry: FakeRegistry, mirror: RegistryMirror, app: RegistryRepository
+) -> None:
+    def pretends(request: Request) -> None:
+        request.answer(201)
+
+    mirror.repository("base").put_blob(EMPTY, b"{}")
+    registry.faults = [Fault("POST", "mount=", pretends)]
+    assert app.put_blob(EMPTY, b"{}", elsewhere=["base"]) is Arrival.UPLOADED
+    assert registry.held(IMAGE).blobs[str(EMPTY.digest)] == b"{}"
+
+
 def test_a_blob_that_is_mounted_rotten_is_sent(registry: FakeRegistry, reading: RegistryMirror) -> None:
     mirror = reading
     mirror.repository("base").put_blob(EMPTY, b"{}")
