@@ -170,7 +170,7 @@ def default_smoke_plan(image: Image) -> SmokePlan:
 
     Its checks hold for any image: it listens on its exposed ports and no others, and stops at its stop signal.
     """
-    ports = [int(port.partition("/")[0]) for port in image.config.exposed_ports if port.endswith("/tcp")]
+    ports = image.config.tcp_ports
     ready = (
         Check("ready", CheckKind(port_check.DECLARATION.name), 60_000, Expectation(exit_code=None), port=ports[0])
         if ports

@@ -106,7 +106,7 @@ def broken_rule(rule: GateRule, tested: TestedImage) -> Iterator[Problem]:
         )
     runtime = tested.evidence.runtime
     if rule.runtimes and not any(fnmatchcase(runtime, glob) for glob in rule.runtimes):
-        hint = f"test it under one of {', '.join(rule.runtimes)} (--runtime)"
+        hint = f"test it under one of {', '.join(rule.runtimes)} (--runtime, --launcher)"
         yield refuse("gate-runtime", f"the image was tested under {runtime}", hint)
     loose = unenforced(rule.enforced_limits, tested.evidence.limits) if rule.enforced_limits else ()
     if loose:

@@ -6,6 +6,9 @@ from pipeline.digest import DiffId, Digest
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.image_keys import ImageSettings
 
+_PORT_DIGITS = 5
+"""Digits of the largest port, 65535."""
+
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
@@ -45,6 +48,16 @@ class ImageConfig(ImageSettings):
         """The platform as clients write it, such as `linux/arm/v7`; arm64 means `arm64/v8`."""
         variant = "" if (self.architecture, self.variant) == ("arm64", "v8") else self.variant
         return "/".join(filter(None, (self.os, self.architecture, variant)))
+
+    @property
+    def tcp_ports(self) -> tuple[int, ...]:
+        """The exposed TCP ports. What is no number, as another tool may have written, is none."""
+        found = (port.partition("/") for port in self.exposed_ports)
+        return tuple(
+            int(number)
+            for number, _, protocol in found
+            if number.isascii() and number.isdecimal() and len(number) <= _PORT_DIGITS and protocol in ("", "tcp")
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,8 +128,13 @@ class BuildEnvironment:
         return sandbox.open_sandbox_registry(self.store.sandbox, sandbox.find_runtime(self.runtime))
 
     def require_containers(self) -> None:
-        """Raise EnvironmentLacking `root-needed` where an image could be built, but not tested."""
-        if not self.launcher and not sandbox.may_make_containers():
+        """Raise EnvironmentLacking `root-needed` where an image could be built, but not tested.
+
+        Raises as `sandbox.open_launcher` too, where a launcher was asked for.
+        """
+        if self.launcher:
+            self.launching()
+        elif not sandbox.may_make_containers():
             raise EnvironmentLacking(
                 "root-needed",
                 "images cannot be tested here: this process may not make containers",

@@ -40,12 +40,13 @@ def write_removals(folder: Path, *removals: RemovalCommand) -> None:
 def run_removals(folder: Path) -> None:
     """Execute the commands of a sandbox's folder, if there are any.
 
-    An engine's client that still starts something is killed first: it has a file of the folder on its command line.
-    That a command fails is no error: what it removes may not have been made yet. Raises EnvironmentLacking
-    `removal-failed` if it is still there, such as an image of which another container is not removed yet.
+    An engine's client that still starts or loads something is killed first: it has a file of the folder on its command
+    line. That a command fails is no error: what it removes may not have been made yet. Raises EnvironmentLacking
+    `removal-failed` if it is still there, such as an image of which another container is not removed yet, or if the
+    commands are another user's.
     """
     try:
-        commands = json.loads((folder / _FILE).read_bytes())
+        commands = _read(folder / _FILE)
     except FileNotFoundError:
         return
     _end_clients(folder)
@@ -59,10 +60,34 @@ def run_removals(folder: Path) -> None:
             )
 
 
+def _read(path: Path) -> list[tuple[list[str], list[str]]]:
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)) as file:
+        if os.fstat(file.fileno()).st_uid != os.geteuid():
+            # Whoever may write to a store could otherwise have root execute what they like.
+            raise EnvironmentLacking(
+                "removal-failed",
+                "these commands are another user's",
+                place=str(path),
+                hint="look at the file, and remove it",
+            )
+        return [(remove, exists) for remove, exists in json.loads(file.read())]
+
+
 def _end_clients(folder: Path) -> None:
-    below = os.fsencode(f"{folder}/")
     for path in Path("/proc").iterdir():
         if path.name.isdigit() and int(path.name) != os.getpid():
             with contextlib.suppress(OSError):
-                if below in (path / "cmdline").read_bytes():
+                if _is_client(path, folder):
                     os.kill(int(path.name), signal.SIGKILL)
+
+
+def _is_client(process_folder: Path, folder: Path) -> bool:
+    """Return whether a process has a file of the folder on its command line.
+
+    One that loads has it relative to its working directory, and called as the folder is.
+    """
+    line = (process_folder / "cmdline").read_bytes()
+    if os.fsencode(f"{folder}/") in line:
+        return True
+    relative = (folder / folder.name).exists() and os.fsencode(folder.name) in line.split(b"\0")
+    return relative and (process_folder / "cwd").readlink() == folder

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, field, replace
 from pathlib import Path
 
-from pipeline.errors import EnvironmentLacking, RelbuildError, SmokeError
+from pipeline.errors import EnvironmentLacking, RelbuildError, SmokeError, VerificationError
 from pipeline.escaping import escape_invisible
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.check_kind import CheckAnswer, Effect, NoAnswer
@@ -108,7 +108,10 @@ class InstanceLifecycle:
     _ended: int | None = None
 
     def play(self) -> InstanceReport:
-        """Launch the instance, ask all its checks, and return its report. Raises EnvironmentLacking."""
+        """Launch the instance, ask all its checks, and return its report.
+
+        Raises EnvironmentLacking, VerificationError `launcher-image`.
+        """
         starts = check_phases(self.context.plan.checks, upgrade=len(self.role.images) > 1)
         with contextlib.ExitStack() as closing:
             volumes: KeptVolumes | None = None
@@ -134,8 +137,8 @@ class InstanceLifecycle:
                 self.context.known(instance),
             ):
                 self._run_started(instance, image, stage, later, begun)
-        except EnvironmentLacking:
-            raise
+        except (EnvironmentLacking, VerificationError):
+            raise  # Another image than the tested one is no failure of the tested one.
         except RelbuildError as error:
             name = stage.restart.name if stage.restart else "starts"
             self._answered(_unanswered(name, str(error), _milliseconds(begun)))

@@ -97,9 +97,11 @@ class ContainerEngine(ABC):
         network = ["--network", "none"]
         if start.ports:
             network = [word for port in start.ports for word in ("--publish", f"127.0.0.1::{port}")]
-        mounts = [f"type=volume,source={name},destination={path}" for path, name in sorted(start.volumes.items())]
+        mounts = [_volume_mount(name, path) for path, name in sorted(start.volumes.items())]
         return [
             *(*self.command, "run", "--pull", "never", "--name", start.name, "--hostname", start.hostname),
+            # relbuild reads the output, with a bound; an engine's log of its own has none.
+            *("--log-driver", "none"),
             *(*network, "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"),
             *("--security-opt", f"seccomp={start.seccomp}", "--sysctl", "net.ipv4.ip_unprivileged_port_start=0"),
             *self.more_options,
@@ -136,8 +138,9 @@ class ContainerEngine(ABC):
         return [*self.command, "rmi", image]
 
     def inspect(self, container: str) -> list[str]:
-        """Return the command that prints PID and image ID of a container, with a space between."""
-        return [*self.command, "inspect", "--type", "container", "--format", "{{.State.Pid}} {{.Image}}", container]
+        """Return the command that prints PID, image ID and ID of a container, with spaces between."""
+        told = "{{.State.Pid}} {{.Image}} {{.Id}}"
+        return [*self.command, "inspect", "--type", "container", "--format", told, container]
 
     @abstractmethod
     def loaded_name(self, name: str) -> str:
@@ -153,6 +156,17 @@ class ContainerEngine(ABC):
     def published(self, container: str, port: int) -> list[str]:
         """Return the command that prints where a port is published, as ADDRESS:PORT."""
         return [*self.command, "port", container, f"{port}/tcp"]
+
+
+def _volume_mount(name: str, path: str) -> str:
+    """Return the value of `--mount`.
+
+    Its fields are written as in CSV, which engines read, so that a comma in an image's path begins no other one.
+    """
+    destination = f"destination={path}"
+    if any(character in path for character in ',"\r\n'):
+        destination = '"' + destination.replace('"', '""') + '"'
+    return f"type=volume,source={name},{destination}"
 
 
 def limit_options(limits: Limits) -> list[str]:

@@ -16,7 +16,8 @@ from pipeline.sandbox.launchers.container_engine import ContainerEngine
 class Docker(ContainerEngine):
     """Docker Engine on this machine.
 
-    The ID of an image that it loads is the digest of its configuration.
+    The ID of an image that it loads is the digest of its configuration, with the classic image store. With containerd's
+    it is that of another manifest, so the image is refused (`launcher-image`).
     """
 
     name: ClassVar[str] = "docker"

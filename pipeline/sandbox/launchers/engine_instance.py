@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import tempfile
 import threading
+import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import field, replace
 from pathlib import Path
@@ -17,6 +19,7 @@ from pipeline.model.limit import FileSystemSize, LimitReading, LinkRates, Volume
 from pipeline.model.limits import Limits
 from pipeline.model.limits.bandwidth import LIMIT as BANDWIDTH
 from pipeline.model.limits.io_bandwidth import LIMIT as IO_BANDWIDTH
+from pipeline.model.limits.tmpfs import LIMIT as TMPFS
 from pipeline.model.limits.volume import LIMIT as VOLUME
 from pipeline.model.usage import Usage
 from pipeline.sandbox.build_container import CommandResult
@@ -45,6 +48,13 @@ _OUT_OF_MEMORY = "oom"
 """A file that Podman's monitor (conmon) leaves in the client's working directory when the kernel ends the container."""
 
 _NO_USAGE = Usage(None, None, None, None, None)
+
+
+def end_client(running: process.Process) -> None:
+    """Kill a command of the engine that still runs, and wait for its end."""
+    if running.poll() is None:
+        process.kill_group(running)
+    running.wait()
 
 
 @dataclass(slots=True)
@@ -125,8 +135,23 @@ class EngineInstance:
         One that takes longer than `timeout` seconds is left to run until the container ends.
         """
         command = self.engine.execute(self.container, argv, user, environment or {})
-        done = process.run(command, timeout=timeout, stdin=stdin, check=False, output_limit=_OUTPUT_LIMIT)
-        return CommandResult(tuple(argv), done.status, done.stdout, done.stderr, 0.0, done.timed_out)
+        begun = time.monotonic()
+        with (
+            tempfile.TemporaryFile() as source,
+            Capture(_OUTPUT_LIMIT, uid=0, gid=0) as out,
+            Capture(_OUTPUT_LIMIT, uid=0, gid=0) as err,
+        ):
+            source.write(stdin)
+            source.seek(0)
+            running = process.start(command, stdin=source, stdout=out.write_end, stderr=err.write_end)
+            out.started()
+            err.started()
+            try:
+                timed_out = not wait_for_exit(running, timeout)
+            finally:
+                end_client(running)
+        took, dropped = time.monotonic() - begun, out.dropped + err.dropped
+        return CommandResult(tuple(argv), running.returncode, out.kept, err.kept, took, timed_out, dropped=dropped)
 
     def connect(self, port: int, *, timeout: float, address: str | None = None) -> socket.socket:
         """Open a TCP connection to `port`, in its network or where the engine publishes it."""
@@ -173,7 +198,7 @@ class EngineInstance:
             why = f"{self.engine.name} was told, and its containers' limits cannot be read back from here"
             if self.engine.visible:
                 why = "the container had ended before it could be read back"
-            asked = asked_limits(self.limits)
+            asked = (*asked_limits(self.limits), (TMPFS.name, self.limits[TMPFS] or 0))
             return (
                 *(LimitReading(name, value, None, False, UNENFORCED.get(name, why)) for name, value in asked),
                 *isolation,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from pipeline import process
-from pipeline.errors import SmokeError, VerificationError
+from pipeline.errors import EnvironmentLacking, SmokeError, VerificationError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.checks.http_check import HttpRequest
 from pipeline.model.image import Image
@@ -23,7 +23,7 @@ from pipeline.sandbox import seccomp
 from pipeline.sandbox.instance_launch import LOG_LIMIT
 from pipeline.sandbox.launchers.container_engine import ContainerEngine, ContainerStart
 from pipeline.sandbox.launchers.engine_cgroup import EngineCgroup, engine_cgroup
-from pipeline.sandbox.launchers.engine_instance import EngineInstance
+from pipeline.sandbox.launchers.engine_instance import EngineInstance, end_client
 from pipeline.sandbox.launchers.launcher import KeptVolumes, Launcher, launcher_lacks
 from pipeline.sandbox.output import Capture, RunningCommand, wait_for_exit
 from pipeline.sandbox.removals import RemovalCommand, write_removals
@@ -38,6 +38,9 @@ _START_TIMEOUT = 60.0
 
 _CLIENT_TIMEOUT = 30.0
 _PAUSE = 0.05
+
+_END_SEEN = 10.0
+"""Seconds that an engine's client may take to end after its container."""
 
 _NOT_STARTED = (125, 126, 127)
 """Exit statuses of `run` of an engine that could not start the container."""
@@ -127,7 +130,6 @@ class EngineLauncher(Launcher):
             write_removals(slot.folder, RemovalCommand(self.engine.remove(container), self.engine.inspect(container)))
             filter_file = slot.folder / "seccomp.json"
             filter_file.write_text(json.dumps(seccomp.profile(build=False)))
-            ports = [int(port.partition("/")[0]) for port in image.config.exposed_ports if not port.endswith("/udp")]
             start = ContainerStart(
                 container,
                 hostname=name,
@@ -136,13 +138,15 @@ class EngineLauncher(Launcher):
                 seccomp=filter_file,
                 user=user,
                 volumes=self._named(volumes, image),
-                ports=() if self.engine.visible else ports,
+                ports=() if self.engine.visible else image.config.tcp_ports,
             )
             output = closing.enter_context(Capture(LOG_LIMIT, uid=0, gid=0))
             running = process.start(
                 self.engine.run(start), stdout=output.write_end, stderr=output.write_end, cwd=slot.folder
             )
             output.started()
+            # Before the output is waited for, whatever fails from here on.
+            closing.callback(end_client, running)
             instance = self._watch(start, slot, running, output, closing)
             instance.user = user or image.config.user
             closing.callback(instance.kill)
@@ -163,7 +167,7 @@ class EngineLauncher(Launcher):
         """Load an image once, and return the ID under which the engine has it.
 
         It is the digest of its configuration. Raises VerificationError `launcher-image` if the engine has another image
-        than the one that is tested.
+        than the one that is tested, EnvironmentLacking `launcher-failed` if it cannot load it.
         """
         with self._lock:
             known = self._loaded.get(str(image.digest))
@@ -174,8 +178,15 @@ class EngineLauncher(Launcher):
             write_removals(slot.folder, RemovalCommand(self.engine.remove_image(name), self.engine.inspect_image(name)))
             target = slot.folder / slot.name
             self.export(image, target, self.engine.form)
-            process.run(self.engine.load(target), cwd=target.parent, timeout=_LOAD_TIMEOUT)
-            told = process.run(self.engine.inspect_image(name), timeout=_CLIENT_TIMEOUT).stdout.decode().split()
+            try:
+                process.run(self.engine.load(target), cwd=target.parent, timeout=_LOAD_TIMEOUT)
+                told = process.run(self.engine.inspect_image(name), timeout=_CLIENT_TIMEOUT).stdout.decode().split()
+            except process.CommandFailed as error:
+                raise EnvironmentLacking(
+                    "launcher-failed",
+                    f"{self.engine.name} cannot load the image: {error}",
+                    hint="the cause is the engine or its storage: try another image with it",
+                ) from error
             require_same_image([image.config_descriptor.digest.hex, image.digest.hex], told, self.engine)
             self._loaded[str(image.digest)] = told[0]
             return told[0]
@@ -190,7 +201,7 @@ class EngineLauncher(Launcher):
         output: Capture,
         closing: contextlib.ExitStack,
     ) -> EngineInstance:
-        pid = self._wait_until_started(start, running, output)
+        pid, container_id = self._wait_until_started(start, running, output)
         group = EngineCgroup(self.sandboxes.hierarchies, start.name)
         empty = slot.folder / "none"
         empty.mkdir()
@@ -200,10 +211,12 @@ class EngineLauncher(Launcher):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             if pid > 0:
                 folder = Path("/proc", str(pid))
+                require_process_of(container_id, folder, running, self.engine)
                 group = engine_cgroup(start.name, (folder / "cgroup").read_text(), self.sandboxes.hierarchies)
                 network = os.open(folder / "ns/net", os.O_RDONLY | os.O_CLOEXEC)
+                seen = os.open(folder / "root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
                 os.close(root)
-                root = os.open(folder / "root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+                root = seen
         closing.callback(os.close, root)
         if network >= 0:
             closing.callback(os.close, network)
@@ -216,30 +229,34 @@ class EngineLauncher(Launcher):
             pid,
             group,
             network,
-            {port: self._published(start.name, port) for port in start.ports},
+            self._published(start),
             tuple(start.volumes),
             running,
             output,
             slot.folder,
         )
 
-    def _wait_until_started(self, start: ContainerStart, running: RunningCommand, output: Capture) -> int:
-        """Wait for the container's first process; return its PID, -1 if it has ended.
+    def _wait_until_started(self, start: ContainerStart, running: RunningCommand, output: Capture) -> tuple[int, str]:
+        """Wait for the container's first process; return its PID and the container's ID.
+
+        The PID is -1 if it has ended.
 
         Raises SmokeError `not-started`, VerificationError `launcher-image` if it is of another image.
         """
-        deadline = time.monotonic() + _START_TIMEOUT
-        while time.monotonic() < deadline:
+        deadline, ended = time.monotonic() + _START_TIMEOUT, False
+        while True:
             told = process.run(self.engine.inspect(start.name), timeout=_CLIENT_TIMEOUT, check=False)
             words = told.stdout.decode().split()
-            if told.status == 0 and len(words) == 2:
-                require_same_image([start.image.removeprefix("sha256:")], words[1:], self.engine)
+            if told.status == 0 and len(words) == 3 and words[0].isdigit():
+                require_same_image([start.image.removeprefix("sha256:")], words[1:2], self.engine)
                 if int(words[0]) > 0:
-                    return int(words[0])
-            if wait_for_exit(running, _PAUSE):
-                if running.returncode not in _NOT_STARTED:
-                    return -1
+                    return int(words[0]), words[2]
+            if ended or time.monotonic() >= deadline:
                 break
+            # Also of one that has ended, the image is asked for.
+            ended = wait_for_exit(running, _PAUSE)
+        if ended and running.returncode not in _NOT_STARTED:
+            return -1, ""
         output.catch_up(_PAUSE)
         said = output.kept.decode(errors="replace").strip()[-2000:] or "no reason given"
         raise SmokeError(
@@ -248,9 +265,35 @@ class EngineLauncher(Launcher):
             hint="check that the entrypoint and its interpreter are in the image and executable",
         )
 
-    def _published(self, container: str, port: int) -> int:
-        told = process.run(self.engine.published(container, port), timeout=_CLIENT_TIMEOUT).stdout.decode()
-        return int(told.split()[0].rpartition(":")[2])
+    def _published(self, start: ContainerStart) -> Mapping[int, int]:
+        """Return where the ports are published; none of a container that has ended."""
+        found = {}
+        for port in start.ports:
+            told = process.run(self.engine.published(start.name, port), timeout=_CLIENT_TIMEOUT, check=False)
+            number = told.stdout.decode(errors="replace").partition("\n")[0].rpartition(":")[2].strip()
+            if number.isdigit():
+                found[port] = int(number)
+        return found
+
+
+def require_process_of(container: str, folder: Path, running: RunningCommand, engine: ContainerEngine) -> None:
+    """Require that the process with this folder in /proc is of the container with this ID.
+
+    An engine on another machine, or outside of the container that relbuild runs in, tells numbers that are other
+    processes' here. The ID is in the name of the control group, or of the files that an engine mounts (/etc/hosts).
+
+    Raises EnvironmentLacking `launcher-elsewhere`, ProcessLookupError if the container has ended.
+    """
+    with contextlib.suppress(OSError):
+        if any(container in (folder / name).read_text(errors="replace") for name in ("cgroup", "mountinfo")):
+            return
+    if wait_for_exit(running, _END_SEEN):
+        raise ProcessLookupError
+    raise EnvironmentLacking(
+        "launcher-elsewhere",
+        f"{engine.name} runs its containers where their processes cannot be seen from here",
+        hint="use an engine of this machine; in a container, without another's socket",
+    )
 
 
 def require_launchable(engine: ContainerEngine, plan: SmokePlan) -> None:
@@ -286,7 +329,7 @@ def require_same_image(wanted: Sequence[str], told: Sequence[str], engine: Conta
             raise VerificationError(
                 "launcher-image",
                 f"{engine.name} has another image: sha256:{digest} was loaded, it has {said}",
-                hint="remove its image, or choose another launcher",
+                hint="choose another launcher (Docker's containerd image store has digests of its own)",
             )
     if not told:
         raise VerificationError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 from collections.abc import Mapping
@@ -57,7 +58,9 @@ def parse_launcher(text: str) -> ContainerEngine:
             hint=f"use {', '.join(LAUNCHER_KINDS)} or kubernetes:HOST/NAME, with options of the program if it needs "
             "any, such as 'podman --cgroup-manager cgroupfs'; --runtime chooses the runtime of relbuild's own sandbox",
         )
-    command = (_PROGRAMS.get(kind.name, program), *options)
+    program = _PROGRAMS.get(kind.name, program)
+    # Its commands are executed in other working directories, by the reaper too.
+    command = (os.path.abspath(program) if "/" in program else program, *options)  # noqa: PTH100 - not resolved
     _require_program(command[0])
     told = process.run([command[0], "--version"], timeout=_ANSWER_TIMEOUT, check=False).stdout.decode(errors="replace")
     found = re.search(r"version (\S+?),?(\s|$)", told)

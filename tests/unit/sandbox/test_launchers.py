@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pipeline import process
-from pipeline.errors import EnvironmentLacking, UsageError
+from pipeline.errors import EnvironmentLacking, RelbuildError, UsageError
 from pipeline.model.checks import CheckKind
 from pipeline.model.checks.http_check import HttpRequest
 from pipeline.model.enforcement import enforcement, unenforced
@@ -19,16 +21,23 @@ from pipeline.model.limit import LimitReading
 from pipeline.model.limits import LIMITS, Limits
 from pipeline.model.smoke import Check, Neighbours, SmokePlan, Variant
 from pipeline.oci import make_image
-from pipeline.sandbox.cgroups import Hierarchies
+from pipeline.sandbox.cgroups import Cgroup, Hierarchies
+from pipeline.sandbox.launchers import engine_launcher
 from pipeline.sandbox.launchers.container_engine import ENFORCED, UNENFORCED, ContainerEngine, ContainerStart
 from pipeline.sandbox.launchers.docker import Docker
 from pipeline.sandbox.launchers.engine_cgroup import engine_cgroup
-from pipeline.sandbox.launchers.engine_instance import ISOLATION
-from pipeline.sandbox.launchers.engine_launcher import ASKED_FROM_OUTSIDE, require_launchable, require_same_image
+from pipeline.sandbox.launchers.engine_instance import ISOLATION, EngineInstance
+from pipeline.sandbox.launchers.engine_launcher import (
+    ASKED_FROM_OUTSIDE,
+    EngineLauncher,
+    require_launchable,
+    require_same_image,
+)
 from pipeline.sandbox.launchers.launcher_kinds import LAUNCHER_KINDS, parse_launcher
 from pipeline.sandbox.launchers.podman import Podman
 from pipeline.sandbox.launchers.runsc import Runsc
 from pipeline.sandbox.removals import RemovalCommand, run_removals, write_removals
+from pipeline.sandbox.sandbox_registry import SandboxSlot
 from tests.support.tested_images import report
 from tests.support.tiny_image import CONFIG
 
@@ -43,6 +52,7 @@ LIMITED = Limits(milli_cpus=500, memory=64 << 20, pids=50, open_files=100, tmpfs
 @pytest.fixture(autouse=True)
 def unlimited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (1, resource.RLIM_INFINITY))
+    monkeypatch.setattr("os.fchown", lambda *_: None)  # Without root, pipes stay their maker's.
 
 
 def start(limits: Limits = LIMITED, **more: object) -> ContainerStart:
@@ -66,7 +76,17 @@ def test_podman_is_called_with_all_limits_mounts_and_the_user() -> None:
     given = start(user="10001:0", volumes={"/data": "v-0", "/a": "v-1"})
     assert PODMAN.run(given) == [
         *("podman", "--cgroup-manager", "cgroupfs", "run", "--pull", "never"),
-        *("--name", "mark-redis-1-ab", "--hostname", "redis-1", "--network", "none", "--read-only"),
+        *(
+            "--name",
+            "mark-redis-1-ab",
+            "--hostname",
+            "redis-1",
+            "--log-driver",
+            "none",
+            "--network",
+            "none",
+            "--read-only",
+        ),
         *("--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--security-opt", "seccomp=/s/seccomp.json"),
         *("--sysctl", "net.ipv4.ip_unprivileged_port_start=0", "--read-only-tmpfs=false"),
         *LIMIT_OPTIONS,
@@ -77,7 +97,7 @@ def test_podman_is_called_with_all_limits_mounts_and_the_user() -> None:
 
 def test_docker_and_runsc_are_called_the_same_way_but_for_their_own() -> None:
     common = ["--security-opt", "seccomp=/s/seccomp.json", "--sysctl", "net.ipv4.ip_unprivileged_port_start=0"]
-    names = ["run", "--pull", "never", "--name", "mark-redis-1-ab", "--hostname", "redis-1"]
+    names = ["run", "--pull", "never", "--name", "mark-redis-1-ab", "--hostname", "redis-1", "--log-driver", "none"]
     alone = ["--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", *common]
     assert DOCKER.run(start()) == ["docker", *names, "--network", "none", *alone, *LIMIT_OPTIONS, IMAGE]
     published = ["--publish", "127.0.0.1::80", "--publish", "127.0.0.1::443"]
@@ -111,7 +131,14 @@ def test_the_other_commands_of_engines() -> None:
     assert DOCKER.remove_image("i:latest") == [*call, "rmi", "i:latest"]
     assert DOCKER.published("c", 80) == [*call, "port", "c", "80/tcp"]
     assert DOCKER.load(Path("/s/i")) == [*call, "load", "--quiet", "--input", "i"]
-    assert DOCKER.inspect("c")[1:] == ["inspect", "--type", "container", "--format", "{{.State.Pid}} {{.Image}}", "c"]
+    assert DOCKER.inspect("c")[1:] == [
+        "inspect",
+        "--type",
+        "container",
+        "--format",
+        "{{.State.Pid}} {{.Image}} {{.Id}}",
+        "c",
+    ]
     assert DOCKER.inspect_image("i")[1:] == ["image", "inspect", "--format", "{{.Id}}", "i"]
     assert PODMAN.inspect_image("i")[-2:] == ["{{.Id}} {{.Digest}}", "i"]
     assert (PODMAN.loaded_name("i"), DOCKER.loaded_name("i")) == ("localhost/i:latest", "i:latest")
@@ -132,6 +159,8 @@ def test_a_launcher_is_named_by_its_kind_or_program_with_options(tmp_path: Path)
     engine = parse_launcher(f"{program} --root '/a b'")
     assert isinstance(engine, Podman) and engine.command == (str(program), "--root", "/a b")
     assert str(engine) == "podman 5.2.1"
+    with contextlib.chdir(tmp_path):
+        assert parse_launcher("./podman").command == (str(program),)
 
 
 def test_runsc_is_launched_by_docker(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,6 +230,84 @@ def test_the_same_image_is_known_by_one_digest_or_both() -> None:
         require_same_image(["a" * 64, "b" * 64], told, PODMAN)
 
 
+# --- what runs -----------------------------------------------------------------------------------------------
+
+
+class Slots:
+    """A registry whose slots are folders, without root."""
+
+    hierarchies = Hierarchies({})
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @contextlib.contextmanager
+    def slot(self, label: str) -> Iterator[SandboxSlot]:
+        folder = self.folder / label
+        folder.mkdir(exist_ok=True)
+        yield SandboxSlot(label, folder, Cgroup(self.hierarchies, label, folder), 0, 0)
+
+
+def launched_by(script: str, folder: Path) -> EngineInstance:
+    """Launch an image by a program that answers as Podman, and return the instance."""
+    image = make_image("tiny", "1.0", CONFIG, ())
+    program = folder / "podman"
+    config = image.config_descriptor.digest.hex
+    program.write_text(f"#!/bin/sh\nconfig={config} manifest={image.digest.hex}\ncase $1 in\n{script}\nesac\n")
+    program.chmod(0o755)
+    launcher = EngineLauncher(
+        Podman((str(program),)),
+        Slots(folder),  # type: ignore[arg-type]
+        lambda image, target, form: target.mkdir(),
+    )
+    with launcher.opened(), launcher.launch(image, (), Limits(), name="one", user="", volumes=None) as instance:
+        return instance
+
+
+ENDED = f"image) echo $config;; run) exit 0;; inspect) echo 0 $config {'c' * 64};; load|kill) ;;"
+RUNNING = "image) echo $config sha256:$manifest;; run) exec sleep 600;; load|kill) ;;"
+
+
+@pytest.mark.parametrize(
+    ("container", "code"),
+    [
+        (f"echo 1 {'b' * 64} {'c' * 64}", "launcher-image"),
+        # Process 1 is of this machine, and of no such container.
+        (f"echo 1 $config {'c' * 64}", "launcher-elsewhere"),
+    ],
+)
+def test_what_is_not_the_container_of_the_image_on_this_machine_is_refused_and_its_client_ended(
+    container: str, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_launcher, "_END_SEEN", 0.1)
+    with pytest.raises(RelbuildError) as refused:
+        launched_by(f"{RUNNING} inspect) {container};;", tmp_path)
+    assert refused.value.code == code
+    assert [path for path in Path("/proc").glob("[0-9]*/cwd") if is_link_to(path, tmp_path / "one")] == []
+
+
+def test_an_engine_that_cannot_load_is_at_fault_and_not_the_image(tmp_path: Path) -> None:
+    with pytest.raises(EnvironmentLacking) as refused:
+        launched_by("load) echo no space >&2; exit 125;;", tmp_path)
+    assert refused.value.code == "launcher-failed" and "no space" in str(refused.value)
+
+
+def is_link_to(path: Path, target: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return path.readlink() == target
+    return False
+
+
+def test_of_a_command_that_floods_a_bound_is_kept(tmp_path: Path) -> None:
+    done = launched_by(f"{ENDED} exec) head -c 3000000 /dev/zero;;", tmp_path).execute(("flood",))
+    assert (done.status, len(done.stdout), done.dropped) == (0, 1 << 20, 3_000_000 - (1 << 20))
+
+
+def test_a_comma_in_an_images_volume_begins_no_other_option() -> None:
+    line = PODMAN.run(start(volumes={'/x,type=bind,source=/,"y"': "v-0"}))
+    assert line[line.index("--mount") + 1] == 'type=volume,source=v-0,"destination=/x,type=bind,source=/,""y"""'
+
+
 # --- limits and usage ----------------------------------------------------------------------------------------
 
 
@@ -223,6 +330,13 @@ def test_a_group_is_found_by_the_first_process(tmp_path: Path) -> None:
     assert v2.folder("memory") == v2.folder("cpu") == tmp_path / "memory/pod/x"
 
 
+def test_what_an_engine_out_of_sight_was_told_reads_as_unenforced(tmp_path: Path) -> None:
+    instance = launched_by(ENDED, tmp_path)
+    instance.engine = RUNSC
+    found = {one.name: one.enforced for one in instance.readings()}
+    assert found["tmpfs"] is False and not any(found.values())
+
+
 # --- removal -------------------------------------------------------------------------------------------------
 
 
@@ -237,6 +351,28 @@ def test_what_was_recorded_is_removed_and_a_client_that_still_starts_it_is_ended
         run_removals(tmp_path)
         assert client.wait(30) == -9 and not made.exists()
     run_removals(tmp_path)
+
+
+def test_a_client_that_still_loads_is_ended(tmp_path: Path) -> None:
+    folder = tmp_path / "mark-image-ab"
+    (folder / folder.name).mkdir(parents=True)
+    write_removals(folder, RemovalCommand(["true"], ["false"]))
+    program = "import sys; print('up', flush=True); sys.stdin.read()"
+    words = [sys.executable, "-c", program, "load", "--input", folder.name]
+    with subprocess.Popen(words, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as client:
+        assert client.stdout is not None and client.stdout.readline() == b"up\n"
+        run_removals(folder)
+        assert client.wait(30) == -9
+
+
+def test_commands_that_another_user_wrote_are_not_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = tmp_path / "made"
+    made.touch()
+    write_removals(tmp_path, RemovalCommand(["rm", str(made)], ["true"]))
+    monkeypatch.setattr("os.geteuid", lambda: 4711)
+    with pytest.raises(EnvironmentLacking) as refused:
+        run_removals(tmp_path)
+    assert refused.value.code == "removal-failed" and made.exists()
 
 
 def test_what_is_still_there_is_an_error_so_that_it_is_tried_again(tmp_path: Path) -> None:
