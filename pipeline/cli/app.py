@@ -38,7 +38,7 @@ from pipeline.cli.standard_streams import stdout_is_closed
 from pipeline.errors import EnvironmentLacking, UsageError
 from pipeline.escaping import escape_invisible
 from pipeline.lazy_dataclasses import dataclass
-from pipeline.progress import Progress
+from pipeline.progress import QUIET, Progress
 
 if TYPE_CHECKING:
     from pipeline.prepare import BuildEnvironment
@@ -204,10 +204,11 @@ def command(
         def run(**given: Any) -> None:  # noqa: ANN401  typer gives each by its own type
             if in_user_namespace(given) if callable(in_user_namespace) else in_user_namespace:
                 _enter_user_namespace()
-            style, as_json = given.pop("progress", ProgressStyle.NONE), given.pop("as_json", False)
+            style, as_json = given.pop("progress", None), given.pop("as_json", False)
             style = ProgressStyle.NONE if given.pop("quiet", False) else style
             store, verbose = given.pop("store", None), given.pop("verbose", False)
-            shown = _recorded(open_progress(style), given.pop("timings", False), given.pop("trace", None))
+            opened = QUIET if style is None else open_progress(style)
+            shown = _recorded(opened, given.pop("timings", False), given.pop("trace", None))
             context = CommandContext(shown, as_json, store, verbose)
             perform(lambda context: function(context, **given), context)
 

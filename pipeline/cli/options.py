@@ -48,7 +48,7 @@ ProgressOption = Annotated[
     ProgressStyle, typer.Option("--progress", help="Style of progress, on stderr.", envvar="RELBUILD_PROGRESS")
 ]
 QuietOption = Annotated[
-    bool, typer.Option("--quiet", "-q", help="Show no progress, as `--progress none`."), Default(False)
+    bool, typer.Option("--quiet", "-q", help="Show no progress, only warnings, as `--progress none`."), Default(False)
 ]
 TimingsOption = Annotated[
     bool,

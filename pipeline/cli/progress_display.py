@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import IO
 
 from pipeline.escaping import escape_invisible
-from pipeline.progress import QUIET, Progress, Task
+from pipeline.progress import Progress, Task
 from pipeline.urls import redact_urls
 
 
@@ -89,6 +89,13 @@ class _Lines:
             print(escape_invisible(text, lines=False), file=self._stream, flush=True)
 
 
+class _Warnings(_Lines):
+    """Warnings alone: who wants no progress wants to know of them all the same."""
+
+    def finish(self, task: Task, *, failed: bool = False) -> None:
+        pass
+
+
 class _JsonLines(_Lines):
     """One JSON object a line: `{"event": "finish", "stage": …}`."""
 
@@ -118,10 +125,10 @@ def open_progress(style: ProgressStyle) -> Progress:
     """Open the progress of a style; `auto` is live on a terminal and plain elsewhere.
 
     It is plain on a terminal too if that has no cursor (TERM=dumb), or if the user wants text alone (NO_COLOR, as
-    no-color.org says).
+    no-color.org says). `none` shows warnings alone.
     """
     if style is ProgressStyle.NONE:
-        return QUIET
+        return _Warnings(sys.stderr)
     if style is ProgressStyle.JSON:
         return _JsonLines(sys.stderr)
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") in {"dumb", "unknown"}
