@@ -1,7 +1,8 @@
 """Sessions that documents show: commands, and what they print.
 
 A session is an indented block with lines that begin with `$ `. What stands below such a line is what the command
-prints. Numbers, versions and digests may be others; `…` within a line stands for any text, as a line for any lines.
+prints. Numbers, versions and digests may be others, an exit code may not; `…` within a line stands for any text, as a
+line for any lines.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 
 _FIGURE = re.compile(
     r"[0-9a-f]{12,64}\b"  # digests
-    r"|(?<![a-z]\d)\d[\w.+~:-]*(?: (?:ms|s|min|h|[kMGT]?i?B)\b)?"  # numbers, times, sizes, versions
+    r"|(?<![a-z]\d)(?<!exit code )\d[\w.+~:-]*(?: (?:ms|s|min|h|[kMGT]?i?B)\b)?"  # numbers, times, sizes, versions
 )
 _SPEED = re.compile(r" at #/s")
 _WITHIN = 120.0

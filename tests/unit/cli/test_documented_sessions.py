@@ -56,6 +56,7 @@ def test_figures_and_what_is_left_out_may_be_others(shown: list[str], printed: s
         (["a", "…", "c"], "a\nb\n"),
         (["wrote …/release.key"], "wrote /home/a/release.pub\n"),
         (["1 changed, 0 added"], "1 changed, none added\n"),
+        (["nginx-1 ended with exit code 0"], "nginx-1 ended with exit code 137\n"),
     ],
 )
 def test_words_may_not(shown: list[str], printed: str) -> None:
