@@ -1,4 +1,4 @@
-"""TLS context that reads the machine's authorities when a connection is encrypted.
+"""TLS context that reads the authorities it trusts when a connection is encrypted.
 
 Reading them takes 20 ms, as long as all else that a client is made of; clients that ask plain HTTP alone do without.
 """
@@ -8,17 +8,30 @@ from __future__ import annotations
 import ssl
 import sys
 import threading
+from pathlib import Path
 from typing import Any
+
+from pipeline.errors import EnvironmentLacking
 
 
 class MachineAuthorities(ssl.SSLContext):
-    """The context of `ssl.create_default_context()`, its authorities loaded when they are used."""
+    """The context of `ssl.create_default_context()`, its authorities loaded when they are used.
 
-    def __new__(cls) -> MachineAuthorities:
+    `ca_file`: those in this file instead of the machine's. Raises EnvironmentLacking `certificates-unreadable`, at once
+    where the file cannot be opened, and when something is encrypted where it has no certificates.
+    """
+
+    def __new__(cls, ca_file: Path | None = None) -> MachineAuthorities:
         """Return a context that verifies servers and their names, and knows no authority yet."""
         return super().__new__(cls, ssl.PROTOCOL_TLS_CLIENT)
 
-    def __init__(self) -> None:
+    def __init__(self, ca_file: Path | None = None) -> None:
+        self._ca_file = ca_file
+        if ca_file is not None:
+            try:
+                ca_file.open("rb").close()
+            except (OSError, ValueError) as error:  # a NUL in a name is a ValueError
+                raise _unreadable(ca_file, error) from error
         self._loading = threading.Lock()
         self._loaded = False
         if sys.version_info >= (3, 13):
@@ -26,9 +39,16 @@ class MachineAuthorities(ssl.SSLContext):
 
     def _load(self) -> None:
         with self._loading:
-            if not self._loaded:
+            if self._loaded:
+                return
+            if self._ca_file is None:
                 self.load_default_certs(ssl.Purpose.SERVER_AUTH)
-                self._loaded = True
+            else:
+                try:
+                    self.load_verify_locations(cafile=self._ca_file)
+                except OSError as error:  # ssl.SSLError is one
+                    raise _unreadable(self._ca_file, error) from error
+            self._loaded = True
 
     def wrap_socket(self, *given: Any, **options: Any) -> ssl.SSLSocket:  # noqa: ANN401  as its base
         """Encrypt a socket, as the base class does, with the authorities loaded."""
@@ -39,3 +59,11 @@ class MachineAuthorities(ssl.SSLContext):
         """Encrypt buffers, as the base class does, with the authorities loaded."""
         self._load()
         return super().wrap_bio(*given, **options)
+
+
+def _unreadable(ca_file: Path, error: Exception) -> EnvironmentLacking:
+    return EnvironmentLacking(
+        "certificates-unreadable",
+        f"the file of trusted certificates cannot be read: {error}",
+        place=str(ca_file),
+    )

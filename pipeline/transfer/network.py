@@ -9,7 +9,7 @@ from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.errors import EnvironmentLacking, RecipeError, RelbuildError, UsageError, VerificationError
+from pipeline.errors import RecipeError, RelbuildError, UsageError, VerificationError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.transfer.certificates import load_certificates
 from pipeline.transfer.server_access import ServerAccess
@@ -152,21 +152,9 @@ class Network:
 
     def _authorities(self) -> ssl.SSLContext:
         """Return a context with the authorities that are trusted, and no certificate of the client."""
-        import ssl
-
         from pipeline.transfer.machine_authorities import MachineAuthorities
 
-        ca_file = self.access.ca_file or self.ca_file
-        if ca_file is None:
-            return MachineAuthorities()
-        try:
-            return ssl.create_default_context(cafile=str(ca_file))
-        except (OSError, ValueError) as error:  # a NUL in a name is a ValueError
-            raise EnvironmentLacking(
-                "certificates-unreadable",
-                f"the file of trusted certificates cannot be read: {error}",
-                place=str(ca_file),
-            ) from error
+        return MachineAuthorities(self.access.ca_file or self.ca_file)
 
     def _auth(self) -> httpx.Auth | None:
         if not self.access.logs_in:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ssl
+from pathlib import Path
 
 import pytest
 
+from pipeline.errors import EnvironmentLacking
 from pipeline.transfer import Network
 from pipeline.transfer.machine_authorities import MachineAuthorities
 
@@ -36,3 +38,27 @@ def test_authorities_are_read_once_when_something_is_encrypted(monkeypatch: pyte
     for _ in range(2):
         made.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname="example.org")
     assert read == [ssl.Purpose.SERVER_AUTH]
+
+
+def test_the_authorities_of_a_file_are_read_when_something_is_encrypted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    read = []
+    (tmp_path / "ca.pem").write_bytes(b"authorities")
+    monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", lambda self, cafile: read.append(cafile))
+    monkeypatch.setattr(ssl.SSLContext, "load_default_certs", lambda self, purpose: read.append(purpose))
+    with Network(ca_file=tmp_path / "ca.pem").client():
+        assert read == []
+    MachineAuthorities(tmp_path / "ca.pem").wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname="example.org")
+    assert read == [tmp_path / "ca.pem"]
+
+
+def test_a_file_without_certificates_is_an_error_with_a_code(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_bytes(b"no certificate")
+    made = MachineAuthorities(tmp_path / "ca.pem")
+    with pytest.raises(EnvironmentLacking) as caught:
+        made.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname="example.org")
+    assert (caught.value.code, caught.value.problems[0].place) == ("certificates-unreadable", str(tmp_path / "ca.pem"))
+    with pytest.raises(EnvironmentLacking) as missing:
+        MachineAuthorities(tmp_path / "missing.pem")
+    assert missing.value.code == "certificates-unreadable"
