@@ -8,6 +8,7 @@ tree. The bytes do not depend on the order of work, nor on the number of threads
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import field
@@ -53,6 +54,11 @@ class PlannedLayer:
         """Bytes of all files' content."""
         return sum(_content_size(part) for part, _ in self.segments)
 
+    def segment_starts(self) -> list[float]:
+        """Return the part of the layer's content that comes before each segment, from 0 to 1."""
+        sizes = [_content_size(part) for part, _ in self.segments]
+        return [before / max(1, sum(sizes)) for before in itertools.accumulate(sizes, initial=0)]
+
 
 @dataclass(frozen=True, slots=True)
 class PackedLayer:
@@ -82,8 +88,11 @@ def pack_planned(
         workers = closing.enter_context(ThreadPoolExecutor(COMPRESSION_WORKERS, "relbuild-segment"))
         behind = closing.enter_context(ThreadPoolExecutor(max(1, len(plans)), "relbuild-layer"))
         jobs = [(packing, at) for packing in packings for at in range(len(packing.plan.segments))]
-        if unpack:  # Without trees, bytes wait in memory for their turn to be hashed.
+        if unpack:
             jobs.sort(key=lambda job: -_content_size(job[0].plan.segments[job[1]][0]))
+        else:  # Bytes wait in memory for their turn to be hashed, so layers keep their order and go on side by side.
+            starts = {id(packing): packing.plan.segment_starts() for packing in packings}
+            jobs.sort(key=lambda job: starts[id(job[0])][job[1]])
         try:
             for packing, at in jobs:
                 packing.futures[at] = workers.submit(packing.make, at, pool)

@@ -236,6 +236,16 @@ def test_the_largest_package_comes_first_of_all_layers_and_the_layers_do_not_dep
     assert [one.layer.name for one in first] == ["lower", "upper"]
 
 
+def test_without_trees_layers_go_on_side_by_side_each_in_its_order(
+    store: Store, payloads: Payloads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layer_packing, "COMPRESSION_WORKERS", 1)
+    two = [payloads.layer("bee", "cow", label="first"), payloads.layer("ant", label="second")]
+    packed = made(store, *two, unpack=False)
+    assert payloads.read == ["bee", "ant", "cow"]
+    assert [one.layer.name for one in packed] == ["first", "second"]
+
+
 def test_segments_that_are_there_are_unpacked_and_not_made_again(store: Store, payloads: Payloads) -> None:
     made(store, payloads.layer("ant", "bee"))
     payloads.read.clear()
