@@ -286,6 +286,8 @@ def _keep(store: Store, former: Path, digest: Digest, place: Path) -> bool:
     if found is None or found == store.stamp(digest) or store.recall(_stamped(former, digest)) != found:
         return False
     try:
+        if former.lstat().st_nlink != 1:  # Somebody's copy of the layout shares it, and would share the new one's.
+            return False
         os.link(former, place, follow_symlinks=False)
     except OSError:
         return False

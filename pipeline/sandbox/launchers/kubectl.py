@@ -6,6 +6,7 @@ launches a pod on a real cluster.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,9 +26,14 @@ _REMOVAL_TIMEOUT = "50s"
 def with_variables(program: str, environment: Mapping[str, str]) -> tuple[str, ...]:
     """Return the beginning of kubectl's command line, with the variables that it needs.
 
-    They are on the command line because the reaper, which has no environment, executes the removals.
+    They are on the command line because the reaper, which has no environment, executes the removals. It has another
+    working directory as well, so that files are given absolutely.
     """
-    given = [f"{name}={environment[name]}" for name in _HANDED_ON if environment.get(name)]
+    told = {name: environment[name] for name in _HANDED_ON if environment.get(name)}
+    if "KUBECONFIG" in told:
+        files = [os.path.abspath(one) for one in told["KUBECONFIG"].split(":") if one]  # noqa: PTH100  not resolved
+        told["KUBECONFIG"] = ":".join(files)
+    given = [f"{name}={value}" for name, value in told.items()]
     return ("env", *given, program) if given else (program,)
 
 

@@ -88,6 +88,7 @@ def parse_kubernetes(text: str, environment: Mapping[str, str]) -> tuple[Kubectl
             hint="write --launcher kubernetes:HOST/NAME, without tag and digest; relbuild pushes the image there",
         )
     program = _KUBECTL if program == _KUBERNETES[0] else program
+    program = os.path.abspath(program) if "/" in program else program  # noqa: PTH100  not resolved; the reaper is in `/`
     _require_program(program)
     command = (*with_variables(program, environment), *options)
     told = process.run([*command, "version", "--output", "json"], timeout=_CLUSTER_TIMEOUT, check=False)

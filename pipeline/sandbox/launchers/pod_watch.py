@@ -9,9 +9,10 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import field
+from dataclasses import field, replace
 
 from pipeline import process
+from pipeline.errors import RelbuildError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.sandbox.launchers.kubectl import Kubectl
 
@@ -104,7 +105,7 @@ def watch_events(read: Callable[[], bytes]) -> Iterator[PodStatus]:
         while text:
             try:
                 event, end = decoder.raw_decode(text)
-            except ValueError:
+            except (ValueError, RecursionError):
                 if len(text) > _EVENT_LIMIT:
                     return
                 break
@@ -155,14 +156,19 @@ class PodWatch:
     def _tell(self, status: PodStatus) -> None:
         with self._changed:
             if self._status.exit_code is None:
-                self._status = status
+                # A pod that was evicted no longer says what it ran.
+                self._status = replace(status, image_id=status.image_id or self._status.image_id)
             self._changed.notify_all()
 
     def _follow(self) -> None:
         heard = time.monotonic()
         while not self._closed.is_set() and self.status.exit_code is None:
-            told = self._watched()
-            if self._is_there() or told:
+            try:
+                told = self._watched()
+                told = self._is_there() or told
+            except (OSError, RelbuildError):  # kubectl cannot be started now: after the silence the pod counts as lost.
+                told = False
+            if told:
                 heard = time.monotonic()
             elif time.monotonic() - heard > _SILENCE:
                 self._tell(PodStatus(exit_code=_KILLED, reason="Lost", message="the cluster does not answer any more"))
@@ -180,9 +186,11 @@ class PodWatch:
             for status in watch_events(lambda: os.read(stdout.fileno(), 65536)):
                 told = True
                 self._tell(status)
-        with contextlib.suppress(ProcessLookupError):
-            process.kill_group(client)
-        client.wait()
+        with self._changed:  # After the wait its number may be another process's: `close` must not end that.
+            with contextlib.suppress(ProcessLookupError):
+                process.kill_group(client)
+            client.wait()
+            self._client = None
         return told
 
     def _is_there(self) -> bool:

@@ -183,6 +183,18 @@ class TestLayout:
         assert edited.stat().st_ino != inode
         assert validate_layout(layout) == ()
 
+    def test_the_file_of_a_layer_that_stays_is_not_kept_where_a_copy_of_the_layout_shares_it(
+        self, store: Store, layout: Path, tmp_path: Path
+    ) -> None:
+        base = tiny(store).layers[0]
+        shared = blob_path(layout, base.blob.digest)
+        (tmp_path / "copy").hardlink_to(shared)
+        write_layout(tiny(store), store=store, target=layout)  # Records the file as it is now, with both names.
+        other = make_image("tiny", "2.0", CONFIG, [base, layer(store, "only", {"x": b"y"})])
+        write_layout(other, store=store, target=layout)
+        assert not (tmp_path / "copy").samefile(blob_path(layout, base.blob.digest))
+        assert validate_layout(layout) == ()
+
     def test_layers_that_stay_are_copied_where_files_cannot_be_linked(
         self, store: Store, layout: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

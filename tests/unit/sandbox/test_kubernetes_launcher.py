@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,7 @@ from pipeline.sandbox.launchers.kubernetes_launcher import (
 from pipeline.sandbox.launchers.launcher_kinds import parse_kubernetes, parse_launcher
 from pipeline.sandbox.launchers.pod_instance import POD_LIMITS
 from pipeline.sandbox.launchers.pod_manifest import PodStart, pod_manifest
-from pipeline.sandbox.launchers.pod_watch import PodStatus, pod_status, watch_events
+from pipeline.sandbox.launchers.pod_watch import PodStatus, PodWatch, pod_status, watch_events
 from tests.support.kubectl_folder import KubectlFolder, kubectl_folder, refused
 from tests.support.tiny_image import CONFIG
 
@@ -130,6 +132,8 @@ def test_the_variables_by_which_the_cluster_is_found_reach_the_reaper_too() -> N
     given = {"HOME": "/h", "KUBECONFIG": "/h/a:/h/b", "AWS_SECRET_ACCESS_KEY": "s", "PATH": "/p"}
     assert with_variables("kubectl", given) == ("env", "HOME=/h", "KUBECONFIG=/h/a:/h/b", "kubectl")
     assert with_variables("kubectl", {}) == ("kubectl",)
+    here = with_variables("kubectl", {"KUBECONFIG": "own/config:"})
+    assert here == ("env", f"KUBECONFIG={Path.cwd()}/own/config", "kubectl"), "the reaper is in another folder"
 
 
 def test_each_limit_has_a_reason_why_it_reads_as_unenforced() -> None:
@@ -276,3 +280,39 @@ def test_accounts_are_read_from_the_uppermost_layer_that_has_them(tmp_path: Path
     assert image_text(lowers, "etc/passwd") == "new" and image_text(lowers, "etc/group") == ""
     (lowers[2] / "etc/passwd").symlink_to("/etc/hostname")
     assert image_text(lowers, "etc/passwd") == ""
+
+
+def test_a_watch_ends_no_group_whose_client_has_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    client = tmp_path / "kubectl"
+    event = {"type": "DELETED", "object": {}}
+    client.write_text(f"#!/bin/sh\necho '{json.dumps(event)}'\n")
+    client.chmod(0o755)
+    watch = PodWatch(Kubectl((str(client),)), "p")
+    watch.start()
+    assert watch.wait_for(lambda status: status.exit_code is not None, 30).exit_code == 137
+    assert watch._thread is not None
+    watch._thread.join(30)
+    monkeypatch.setattr(process, "kill_group", lambda _: pytest.fail("its number may be another process's"))
+    watch.close()
+
+
+def test_a_client_that_cannot_be_started_is_tried_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    watch = PodWatch(Kubectl((str(tmp_path / "kubectl"),)), "p")
+    tried = threading.Semaphore(0)
+
+    def refused(*_: object, **__: object) -> None:
+        tried.release()
+        raise OSError(errno.EAGAIN, "no process more")
+
+    monkeypatch.setattr(process, "start", refused)
+    watch.start()
+    assert tried.acquire(timeout=30) and tried.acquire(timeout=30)
+    watch.close()
+    assert watch.status.exit_code is None
+
+
+def test_what_a_pod_ran_is_known_also_when_its_end_does_not_say_it() -> None:
+    watch = PodWatch(KUBECTL, "p")
+    watch._tell(PodStatus(running=True, image_id="registry/x@sha256:1"))
+    watch._tell(PodStatus(exit_code=137, reason="Evicted"))
+    assert (watch.status.image_id, watch.status.exit_code) == ("registry/x@sha256:1", 137)
