@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.sampling import dice
 
-PARAMETERS = 8
+PARAMETERS = 5
 """How many of a test's parameters the loop tries, each time others; CI tries all."""
 
 
