@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import socket
 import threading
@@ -39,6 +40,7 @@ from pipeline.transfer.deadlines import (
     _Backend,
     _current,
     _Stream,
+    with_deadlines,
 )
 from tests.support.slow_server import CONTENT, PAGE, SlowServer, head
 
@@ -370,18 +372,66 @@ class Broken(httpcore.NetworkStream):
         """Nothing to close."""
 
 
-def test_who_could_not_send_a_request_whole_does_not_wait_as_long_as_an_answer_may_take() -> None:
+@pytest.mark.parametrize("size", [3, 1 << 20])
+def test_who_could_not_send_a_request_whole_does_not_wait_as_long_as_an_answer_may_take(size: int) -> None:
     clock = Clock()
     watch = RequestDeadlines(RequestBounds(connect=15, answer=300, window=30, floor=1000), clock=clock)
     stream, before = _Stream(Broken(clock)), _current.set(watch)
     try:
-        with pytest.raises(httpcore.WriteError):
-            stream.write(b"PUT")
+        with contextlib.suppress(httpcore.WriteError):  # As the HTTP library does; a small one is sent by the read.
+            stream.write(bytes(size))
         with pytest.raises(httpcore.ReadTimeout, match="not sent completely"):
             stream.read(1)
     finally:
         _current.reset(before)
     assert 0 < clock.now <= 10
+
+
+class Written(httpcore.NetworkStream):
+    """A connection that notes what is written to it at a time, and answers every request."""
+
+    def __init__(self) -> None:
+        self.segments: list[bytes] = []
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self.segments.append(buffer)
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n"
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+class Connected(httpcore.NetworkBackend):
+    """A network on which every host is the one connection."""
+
+    def __init__(self, stream: Written) -> None:
+        self.stream = stream
+
+    def connect_tcp(self, *_: object, **__: object) -> httpcore.NetworkStream:
+        return self.stream
+
+
+@pytest.mark.parametrize("body", [[b"{}"], [b"x" * 30_000, b"y" * 30_000], [b"z" * 200_000]], ids=len)
+def test_headers_wait_for_no_acknowledgement_before_their_body(body: list[bytes]) -> None:
+    """In segments of their own, Nagle's algorithm on the way and a delayed acknowledgement cost 40 ms."""
+    seen = Written()
+    with httpx.Client(transport=with_deadlines(httpx.HTTPTransport())) as client:
+        transport = client._transport_for_url(httpx.URL("http://host.test"))
+        assert isinstance(transport, httpx.HTTPTransport)
+        backend = transport._pool._network_backend
+        assert isinstance(backend, _Backend)
+        backend._inner = Connected(seen)
+        for _ in range(2):
+            size = str(sum(map(len, body)))
+            answer = client.put("http://host.test/v2/", content=iter(body), headers={"Content-Length": size})
+            assert answer.status_code == 201
+    sent = b"".join(seen.segments)
+    assert sent.count(b"PUT /v2/ HTTP/1.1\r\n") == 2 and sent.count(b"".join(body)) == 2
+    assert seen.segments[0].startswith(b"PUT /v2/") and body[0][:1000] in seen.segments[0]
+    if len(sent) < 2 * (64 << 10):
+        assert len(seen.segments) == 2
 
 
 def test_every_connection_is_watched_directly_and_through_proxies() -> None:
