@@ -19,6 +19,9 @@ from pipeline.store.durable_files import write_durably
 
 _FILE = "removals.json"
 
+_LIMIT = 4 << 20
+"""Bytes of the file: commands of a thousand volumes have one."""
+
 _TIMEOUT = 60.0
 """Seconds for each command: an engine stops a container in less than one."""
 
@@ -34,7 +37,8 @@ class RemovalCommand:
 def write_removals(folder: Path, *removals: RemovalCommand) -> None:
     """Write the commands that remove what will be made, before it is made."""
     data = [[list(one.remove), list(one.exists)] for one in removals]
-    write_durably(folder / _FILE, json.dumps(data).encode())
+    # They tell of an operator's engines and clusters, which other users need not know; secrets are refused before.
+    write_durably(folder / _FILE, json.dumps(data).encode(), mode=0o600)
 
 
 def run_removals(folder: Path) -> None:
@@ -43,7 +47,7 @@ def run_removals(folder: Path) -> None:
     An engine's client that still starts or loads something is killed first: it has a file of the folder on its command
     line. That a command fails is no error: what it removes may not have been made yet. Raises EnvironmentLacking
     `removal-failed` if it is still there, such as an image of which another container is not removed yet, or if the
-    commands are another user's.
+    commands are another user's, `removals-damaged` if the file cannot be read.
     """
     try:
         commands = _read(folder / _FILE)
@@ -70,7 +74,23 @@ def _read(path: Path) -> list[tuple[list[str], list[str]]]:
                 place=str(path),
                 hint="look at the file, and remove it",
             )
-        return [(remove, exists) for remove, exists in json.loads(file.read())]
+        try:
+            commands = [(_words(remove), _words(exists)) for remove, exists in json.loads(file.read(_LIMIT))]
+        except (ValueError, TypeError, RecursionError):
+            raise EnvironmentLacking(
+                "removals-damaged",
+                "the record of what a launcher made for this sandbox is damaged, so that it cannot be removed",
+                place=str(path),
+                hint="remove by hand what the launcher has left (`podman ps --all`, `docker ps --all`, `kubectl get pods "
+                "-l app.kubernetes.io/managed-by=relbuild`; names begin as this folder's), then this file",
+            ) from None
+    return commands
+
+
+def _words(value: object) -> list[str]:
+    if not isinstance(value, list) or not value or not all(isinstance(word, str) for word in value):
+        raise TypeError("a command is a list of words")
+    return value
 
 
 def _end_clients(folder: Path) -> None:

@@ -17,6 +17,7 @@ from pipeline.sandbox.launchers.engine_launcher import EngineLauncher, ImageExpo
 from pipeline.sandbox.launchers.kubectl import Kubectl, with_variables
 from pipeline.sandbox.launchers.kubernetes_launcher import ImagePush, KubernetesLauncher
 from pipeline.sandbox.launchers.launcher import Launcher
+from pipeline.sandbox.launchers.launcher_options import require_no_secrets
 from pipeline.sandbox.launchers.podman import Podman
 from pipeline.sandbox.launchers.runsc import Runsc
 from pipeline.sandbox.runtime import Runtime
@@ -44,7 +45,7 @@ _CLUSTER_TIMEOUT = 30.0
 def parse_launcher(text: str) -> ContainerEngine:
     """Read the value of `--launcher`: a kind or its program's path, and global options of it.
 
-    Raises UsageError `launcher-unknown`, EnvironmentLacking `launcher-missing`.
+    Raises UsageError `launcher-unknown`, `launcher-secret`, EnvironmentLacking `launcher-missing`.
     """
     try:
         program, *options = shlex.split(text)
@@ -58,6 +59,7 @@ def parse_launcher(text: str) -> ContainerEngine:
             hint=f"use {', '.join(LAUNCHER_KINDS)} or kubernetes:HOST/NAME, with options of the program if it needs "
             "any, such as 'podman --cgroup-manager cgroupfs'; --runtime chooses the runtime of relbuild's own sandbox",
         )
+    require_no_secrets(options)
     program = _PROGRAMS.get(kind.name, program)
     # Its commands are executed in other working directories, by the reaper too.
     command = (os.path.abspath(program) if "/" in program else program, *options)  # noqa: PTH100 - not resolved
@@ -72,7 +74,8 @@ def parse_kubernetes(text: str, environment: Mapping[str, str]) -> tuple[Kubectl
 
     It is `kubernetes:HOST/NAME`, and global options of kubectl. HOST/NAME is the repository from which the cluster
     pulls; instead of `kubernetes` it may have kubectl's path. Returns kubectl and the repository's address, None for
-    another launcher. Raises UsageError `launcher-place`, EnvironmentLacking `launcher-missing`, `cluster-unreachable`.
+    another launcher. Raises UsageError `launcher-place`, `launcher-secret`, EnvironmentLacking `launcher-missing`,
+    `cluster-unreachable`.
     """
     try:
         word, *options = shlex.split(text)
@@ -87,6 +90,7 @@ def parse_kubernetes(text: str, environment: Mapping[str, str]) -> tuple[Kubectl
             f"'{place}' is not the name of a repository from which the cluster can pull",
             hint="write --launcher kubernetes:HOST/NAME, without tag and digest; relbuild pushes the image there",
         )
+    require_no_secrets(options)
     program = _KUBECTL if program == _KUBERNETES[0] else program
     program = os.path.abspath(program) if "/" in program else program  # noqa: PTH100  not resolved; the reaper is in `/`
     _require_program(program)

@@ -33,7 +33,8 @@ from pipeline.sandbox.launchers.engine_launcher import (
     require_launchable,
     require_same_image,
 )
-from pipeline.sandbox.launchers.launcher_kinds import LAUNCHER_KINDS, parse_launcher
+from pipeline.sandbox.launchers.launcher_kinds import LAUNCHER_KINDS, parse_kubernetes, parse_launcher
+from pipeline.sandbox.launchers.launcher_options import require_no_secrets
 from pipeline.sandbox.launchers.podman import Podman
 from pipeline.sandbox.launchers.runsc import Runsc
 from pipeline.sandbox.removals import RemovalCommand, run_removals, write_removals
@@ -176,6 +177,21 @@ def test_an_unknown_launcher_is_refused_with_the_known_ones(text: str) -> None:
         parse_launcher(text)
     assert refused.value.problems[0].code == "launcher-unknown"
     assert "podman, docker, runsc" in refused.value.problems[0].hint
+
+
+@pytest.mark.parametrize(
+    "options",
+    ["--token abc", "--token=abc", "--registry-password abc", "--url ssh://me:abc@host/s", "--Client-Secret=abc"],
+)
+@pytest.mark.parametrize("kind", ["podman", "kubernetes:r.example/a"])
+def test_a_secret_among_a_launchers_options_is_refused_and_not_repeated(kind: str, options: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        parse_kubernetes(f"{kind} {options}", {}) or parse_launcher(f"{kind} {options}")
+    assert refused.value.code == "launcher-secret" and "abc" not in str(refused.value)
+
+
+def test_options_that_name_files_and_users_are_no_secrets() -> None:
+    require_no_secrets(["--token-file", "/t", "--kubeconfig", "/k", "--url=ssh://me@host:22/s", "--tlskey", "/y"])
 
 
 # --- what is refused before anything is launched -------------------------------------------------------------
@@ -373,6 +389,25 @@ def test_commands_that_another_user_wrote_are_not_executed(tmp_path: Path, monke
     with pytest.raises(EnvironmentLacking) as refused:
         run_removals(tmp_path)
     assert refused.value.code == "removal-failed" and made.exists()
+
+
+def test_only_their_owner_reads_the_commands(tmp_path: Path) -> None:
+    write_removals(tmp_path, RemovalCommand(["false"], ["false"]))
+    assert (tmp_path / "removals.json").stat().st_mode & 0o777 == 0o600
+
+
+DAMAGED = [b"", b"[[", b"\xff", b"null", b"[1]", b'[["rm"]]', b'[["rm", "x"]]', b"[[[], []]]", b"[" * 9999]
+
+
+@pytest.mark.parametrize("damaged", DAMAGED)
+def test_a_damaged_record_names_its_place_and_what_to_remove(damaged: bytes, tmp_path: Path) -> None:
+    write_removals(tmp_path, RemovalCommand(["false"], ["false"]))
+    path = tmp_path / "removals.json"
+    path.write_bytes(damaged)
+    with pytest.raises(EnvironmentLacking) as refused:
+        run_removals(tmp_path)
+    (problem,) = refused.value.problems
+    assert (problem.code, problem.place) == ("removals-damaged", str(path)) and "podman ps --all" in problem.hint
 
 
 def test_what_is_still_there_is_an_error_so_that_it_is_tried_again(tmp_path: Path) -> None:
