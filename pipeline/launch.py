@@ -77,8 +77,8 @@ def run_tests(
 
     Its neighbours are tested only if `full`. The layers are unpacked from the store's blobs, with digest and diff_id
     checked on the way. A passing verdict on the same image, the same plan and the same runtime is reused unless
-    `again`. An image that does not pass is no error here: the report says so. `folder` is the recipe's, which
-    `upgrade_from` is relative to.
+    `again`, or unless the launcher cannot tell which runtime it has. An image that does not pass is no error here: the
+    report says so. `folder` is the recipe's, which `upgrade_from` is relative to.
 
     Raises UsageError `upgrade-from-missing`, EnvironmentLacking, such as `architecture-foreign`.
     """
@@ -97,7 +97,7 @@ def run_tests(
         older=older.digest if older else None,
         **({"emulator": emulator} if emulator else {}),
     )
-    known = None if again else store.recall_as(name, _read_report)
+    known = None if again or not launcher.identified else store.recall_as(name, _read_report)
     if known is not None and known.passed and known.image == image.digest:
         contents = _contents(image, store, progress)
         evidence = Evidence(image.digest, checks, runtime, plan == whole, known, contents)

@@ -81,8 +81,8 @@ def _read(path: Path) -> list[tuple[list[str], list[str]]]:
                 "removals-damaged",
                 "the record of what a launcher made for this sandbox is damaged, so that it cannot be removed",
                 place=str(path),
-                hint="remove by hand what the launcher has left (`podman ps --all`, `docker ps --all`, `kubectl get pods "
-                "-l app.kubernetes.io/managed-by=relbuild`; names begin as this folder's), then this file",
+                hint="remove by hand what the launcher has left (`podman ps --all`, `docker ps --all`, `kubectl get "
+                "pods -l app.kubernetes.io/managed-by=relbuild`; names begin as this folder's), then this file",
             ) from None
     return commands
 

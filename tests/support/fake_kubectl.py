@@ -57,6 +57,9 @@ def until_deleted() -> None:
 
 
 def get(words: list[str]) -> int:
+    if words[1] == "namespace":
+        print(said("cluster", "0f1e2d3c-0000-4000-8000-00000000cafe"), end="")
+        return int(said("cluster", "") == "forbidden")
     if "--watch" in words:
         watch()
     elif (HERE / "pod.json").exists() and not DELETED.exists():
@@ -72,6 +75,11 @@ def execute(argv: list[str], stdin: bytes) -> int:
         sys.stdout.buffer.write(stdin)
     elif argv[0] == "false":
         print("no\ncommand terminated with exit code 7", file=sys.stderr)
+        return 7
+    elif argv[0] == "flood":
+        for stream in (sys.stdout, sys.stderr):
+            stream.write("x" * 3_000_000)
+        print("\ncommand terminated with exit code 7", file=sys.stderr)
         return 7
     elif argv[0] == "missing":
         print('error: exec: "missing": executable file not found in $PATH', file=sys.stderr)

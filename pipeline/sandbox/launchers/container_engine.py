@@ -25,6 +25,7 @@ from pipeline.model.limits.open_files import LIMIT as OPEN_FILES
 from pipeline.model.limits.pids import LIMIT as PIDS
 from pipeline.model.limits.tmpfs import LIMIT as TMPFS
 from pipeline.model.limits.volume import LIMIT as VOLUME
+from pipeline.sandbox.launchers.launcher_options import shown_options
 
 SCRATCH = ("/tmp", "/run")  # noqa: S108 - in the container
 """Scratch file systems, as relbuild's own sandbox has them."""
@@ -67,11 +68,13 @@ class ContainerStart:
 class ContainerEngine(ABC):
     """An engine by its command line and its version.
 
-    The command line may have global options: `("podman", "--cgroup-manager", "cgroupfs")`.
+    The command line may have global options: `("podman", "--cgroup-manager", "cgroupfs")`. `runtime` is its OCI
+    runtime with these options, "" if it has not told.
     """
 
     command: tuple[str, ...]
     version: str = ""
+    runtime: str = ""
 
     name: ClassVar[str]
     proved: ClassVar[bool] = False
@@ -86,7 +89,17 @@ class ContainerEngine(ABC):
     """What its containers lack of the isolation that relbuild's own sandbox has; "": nothing that is known."""
 
     def __str__(self) -> str:
-        return f"{self.name} {self.version}"
+        runtime = f" ({self.runtime})" if self.runtime else ""
+        return " ".join((f"{self.name} {self.version}{runtime}", *filter(None, [shown_options(self.command[1:])])))
+
+    @property
+    def identified(self) -> bool:
+        """True if `str()` says which runtime its containers have."""
+        return bool(self.runtime or not self.runtime_question())
+
+    @abstractmethod
+    def runtime_question(self) -> list[str]:
+        """Return the command that prints its OCI runtime; [] if that is settled by the kind."""
 
     @abstractmethod
     def load(self, path: Path) -> list[str]:

@@ -23,6 +23,10 @@ class Docker(ContainerEngine):
     name: ClassVar[str] = "docker"
     form: ClassVar[Literal["layout", "archive"]] = "archive"
 
+    def runtime_question(self) -> list[str]:
+        """As `ContainerEngine` says: the name alone."""
+        return [*self.command, "info", "--format", "{{.DefaultRuntime}}"]
+
     def load(self, path: Path) -> list[str]:
         """As `ContainerEngine` says."""
         return [*self.command, "load", "--quiet", "--input", path.name]

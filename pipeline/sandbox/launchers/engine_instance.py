@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import tempfile
 import threading
-import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import field, replace
 from pathlib import Path
@@ -26,6 +24,7 @@ from pipeline.sandbox.build_container import CommandResult
 from pipeline.sandbox.container_user import Identity
 from pipeline.sandbox.instance import resolve_identity, signal_number
 from pipeline.sandbox.instance_network import dial, dial_loopback
+from pipeline.sandbox.launchers.client_command import run_client
 from pipeline.sandbox.launchers.container_engine import UNENFORCED, ContainerEngine
 from pipeline.sandbox.launchers.engine_cgroup import EngineCgroup
 from pipeline.sandbox.limit_readings import ObservedInstance, read_limits
@@ -34,9 +33,6 @@ from pipeline.sandbox.rootfs import RootFs
 
 ISOLATION = "isolation"
 """The name under which a report says what a container lacks of the isolation of relbuild's own sandbox."""
-
-_OUTPUT_LIMIT = 1 << 20
-"""Bytes kept of a command's stdout and of its stderr."""
 
 _CLIENT_TIMEOUT = 30.0
 """Seconds for a command of the engine, which takes a tenth of one."""
@@ -48,13 +44,6 @@ _OUT_OF_MEMORY = "oom"
 """A file that Podman's monitor (conmon) leaves in the client's working directory when the kernel ends the container."""
 
 _NO_USAGE = Usage(None, None, None, None, None)
-
-
-def end_client(running: process.Process) -> None:
-    """Kill a command of the engine that still runs, and wait for its end."""
-    if running.poll() is None:
-        process.kill_group(running)
-    running.wait()
 
 
 @dataclass(slots=True)
@@ -135,23 +124,11 @@ class EngineInstance:
         One that takes longer than `timeout` seconds is left to run until the container ends.
         """
         command = self.engine.execute(self.container, argv, user, environment or {})
-        begun = time.monotonic()
-        with (
-            tempfile.TemporaryFile() as source,
-            Capture(_OUTPUT_LIMIT, uid=0, gid=0) as out,
-            Capture(_OUTPUT_LIMIT, uid=0, gid=0) as err,
-        ):
-            source.write(stdin)
-            source.seek(0)
-            running = process.start(command, stdin=source, stdout=out.write_end, stderr=err.write_end)
-            out.started()
-            err.started()
-            try:
-                timed_out = not wait_for_exit(running, timeout)
-            finally:
-                end_client(running)
-        took, dropped = time.monotonic() - begun, out.dropped + err.dropped
-        return CommandResult(tuple(argv), running.returncode, out.kept, err.kept, took, timed_out, dropped=dropped)
+        done = run_client(command, stdin=stdin, timeout=timeout)
+        dropped = done.stdout_dropped + done.stderr_dropped
+        return CommandResult(
+            tuple(argv), done.status, done.stdout, done.stderr, done.took, done.timed_out, dropped=dropped
+        )
 
     def connect(self, port: int, *, timeout: float, address: str | None = None) -> socket.socket:
         """Open a TCP connection to `port`, in its network or where the engine publishes it."""

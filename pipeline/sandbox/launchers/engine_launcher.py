@@ -21,9 +21,10 @@ from pipeline.model.limits import Limits
 from pipeline.model.smoke import Check, SmokePlan, Variant
 from pipeline.sandbox import seccomp
 from pipeline.sandbox.instance_launch import LOG_LIMIT
+from pipeline.sandbox.launchers.client_command import end_client
 from pipeline.sandbox.launchers.container_engine import ContainerEngine, ContainerStart
 from pipeline.sandbox.launchers.engine_cgroup import EngineCgroup, engine_cgroup
-from pipeline.sandbox.launchers.engine_instance import EngineInstance, end_client
+from pipeline.sandbox.launchers.engine_instance import EngineInstance
 from pipeline.sandbox.launchers.launcher import KeptVolumes, Launcher, launcher_lacks
 from pipeline.sandbox.output import Capture, RunningCommand, wait_for_exit
 from pipeline.sandbox.removals import RemovalCommand, write_removals
@@ -93,6 +94,11 @@ class EngineLauncher(Launcher):
 
     def __str__(self) -> str:
         return str(self.engine)
+
+    @property
+    def identified(self) -> bool:
+        """As `Launcher` says."""
+        return self.engine.identified
 
     def refuse(self, plan: SmokePlan) -> None:
         """As `Launcher` says."""

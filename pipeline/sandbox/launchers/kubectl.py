@@ -12,9 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline.lazy_dataclasses import dataclass
+from pipeline.sandbox.launchers.launcher_options import shown_options
 
 CONTAINER = "tested"
 """The name of the only container of a pod."""
+
+CLUSTER_QUESTION = ("get", "namespace", "kube-system", "--output", "jsonpath={.metadata.uid}")
+"""Arguments that print what is another for each cluster, and stays for its life: the uid of a namespace of its own."""
 
 _HANDED_ON = ("HOME", "KUBECONFIG", "KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT")
 """Variables by which kubectl finds its cluster: the file of contexts, or the pod that relbuild runs in."""
@@ -41,14 +45,18 @@ def with_variables(program: str, environment: Mapping[str, str]) -> tuple[str, .
 class Kubectl:
     """kubectl by its command line, with global options such as `--context` and `--namespace`.
 
-    `version` is the cluster's.
+    `version` is the cluster's, `cluster` what identifies it ("": not known), `options` those of the command line that
+    an operator gave.
     """
 
     command: tuple[str, ...]
     version: str = ""
+    cluster: str = ""
+    options: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"kubernetes {self.version}"
+        which = f"kubernetes {self.version} (cluster {self.cluster or 'not identified'})"
+        return " ".join((which, *filter(None, [shown_options(self.options)])))
 
     def within(self, folder: Path) -> Kubectl:
         """Return it with its cache in a sandbox's folder.

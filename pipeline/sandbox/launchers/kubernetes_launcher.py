@@ -26,6 +26,7 @@ from pipeline.model.smoke import Check, SmokePlan, Variant
 from pipeline.model.value_comparison import mismatch
 from pipeline.sandbox.container_user import resolve_user
 from pipeline.sandbox.instance_launch import LOG_LIMIT
+from pipeline.sandbox.launchers.client_command import end_client
 from pipeline.sandbox.launchers.engine_launcher import asked_from_outside
 from pipeline.sandbox.launchers.kubectl import Kubectl
 from pipeline.sandbox.launchers.launcher import KeptVolumes, Launcher, launcher_lacks
@@ -78,6 +79,11 @@ class KubernetesLauncher(Launcher):
 
     def __str__(self) -> str:
         return str(self.kubectl)
+
+    @property
+    def identified(self) -> bool:
+        """As `Launcher` says: another cluster of this version may have other nodes."""
+        return bool(self.kubectl.cluster)
 
     @property
     def place(self) -> str:
@@ -156,7 +162,7 @@ class KubernetesLauncher(Launcher):
             )
         output = closing.enter_context(Capture(LOG_LIMIT, uid=os.geteuid(), gid=os.getegid()))
         following = process.start(kubectl.logs(pod), stdout=output.write_end, stderr=output.write_end)
-        closing.callback(_end, following)
+        closing.callback(end_client, following)
         output.started()
         forwards = PortForwards(kubectl, pod, slot.folder)
         closing.callback(forwards.close)
@@ -167,11 +173,6 @@ class KubernetesLauncher(Launcher):
         instance = PodInstance(name, start, kubectl, RootFs(root, 0), watch, forwards, output)
         closing.callback(instance.kill)
         return instance
-
-
-def _end(client: process.Process) -> None:
-    process.kill_group(client)
-    client.wait()
 
 
 def _plain_name(name: str) -> str:

@@ -88,8 +88,13 @@ class KeptVolumes(Protocol):
 class Launcher(ABC):
     """A launcher of images for a smoke test.
 
-    `str()` names it with its version, in reports and evidence.
+    `str()` names it with its version, runtime and options, without secrets, in reports and evidence.
     """
+
+    @property
+    def identified(self) -> bool:
+        """True if `str()` tells it from all others; else no earlier verdict is reused."""
+        return True
 
     @abstractmethod
     def refuse(self, plan: SmokePlan) -> None:

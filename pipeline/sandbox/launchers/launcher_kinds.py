@@ -6,7 +6,8 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline import process
@@ -14,7 +15,7 @@ from pipeline.errors import EnvironmentLacking, UsageError
 from pipeline.sandbox.launchers.container_engine import ContainerEngine
 from pipeline.sandbox.launchers.docker import Docker
 from pipeline.sandbox.launchers.engine_launcher import EngineLauncher, ImageExport
-from pipeline.sandbox.launchers.kubectl import Kubectl, with_variables
+from pipeline.sandbox.launchers.kubectl import CLUSTER_QUESTION, Kubectl, with_variables
 from pipeline.sandbox.launchers.kubernetes_launcher import ImagePush, KubernetesLauncher
 from pipeline.sandbox.launchers.launcher import Launcher
 from pipeline.sandbox.launchers.launcher_options import require_no_secrets
@@ -23,6 +24,7 @@ from pipeline.sandbox.launchers.runsc import Runsc
 from pipeline.sandbox.runtime import Runtime
 from pipeline.sandbox.sandbox_registry import SandboxRegistry, open_sandbox_registry
 from pipeline.sandbox.traced.availability import container_obstacle
+from pipeline.urls import shown_url
 
 LAUNCHER_KINDS: Mapping[str, type[ContainerEngine]] = {kind.name: kind for kind in (Podman, Docker, Runsc)}
 
@@ -35,8 +37,11 @@ _KUBERNETES = ("kubernetes", _KUBECTL)
 _PLACE = re.compile(r"(registry(\+http)?://)?[A-Za-z0-9.-]+(:[0-9]+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+")
 """HOST/NAME of a repository, without tag and digest (distribution-spec 1.1), also as a mirror's address."""
 
+_UID = re.compile(r"[\w-]{8,64}")
+"""UIDs of objects are UUIDs (kubernetes.io/docs/concepts/overview/working-with-objects/names)."""
+
 _ANSWER_TIMEOUT = 10.0
-"""Seconds for a program to print its version."""
+"""Seconds for a program to print its version, or its runtime's."""
 
 _CLUSTER_TIMEOUT = 30.0
 """Seconds for a cluster to tell its version."""
@@ -55,7 +60,7 @@ def parse_launcher(text: str) -> ContainerEngine:
     if kind is None:
         raise UsageError(
             "launcher-unknown",
-            f"unknown launcher: '{text}'",
+            f"unknown launcher: '{shown_url(program or text)}'",
             hint=f"use {', '.join(LAUNCHER_KINDS)} or kubernetes:HOST/NAME, with options of the program if it needs "
             "any, such as 'podman --cgroup-manager cgroupfs'; --runtime chooses the runtime of relbuild's own sandbox",
         )
@@ -64,9 +69,22 @@ def parse_launcher(text: str) -> ContainerEngine:
     # Its commands are executed in other working directories, by the reaper too.
     command = (os.path.abspath(program) if "/" in program else program, *options)  # noqa: PTH100 - not resolved
     _require_program(command[0])
-    told = process.run([command[0], "--version"], timeout=_ANSWER_TIMEOUT, check=False).stdout.decode(errors="replace")
+    told = _answer([command[0], "--version"])
     found = re.search(r"version (\S+?),?(\s|$)", told)
-    return kind(command, found[1] if found else "of unknown version")
+    engine = kind(command, found[1] if found else "of unknown version")
+    question = engine.runtime_question()
+    return replace(engine, runtime=_runtime(_answer(question))) if question else engine
+
+
+def _answer(command: Sequence[str]) -> str:
+    return process.run(command, timeout=_ANSWER_TIMEOUT, check=False).stdout.decode(errors="replace")
+
+
+def _runtime(told: str) -> str:
+    """Return name and version of an OCI runtime, as far as an engine has told them."""
+    name = re.match(r"[\w.-]{1,64}", told)
+    version = re.search(r" version (\S{1,64})", told)
+    return " ".join(found for found in (name and name[0], version and version[1]) if found)
 
 
 def parse_kubernetes(text: str, environment: Mapping[str, str]) -> tuple[Kubectl, str] | None:
@@ -87,7 +105,7 @@ def parse_kubernetes(text: str, environment: Mapping[str, str]) -> tuple[Kubectl
     if not _PLACE.fullmatch(place):
         raise UsageError(
             "launcher-place",
-            f"'{place}' is not the name of a repository from which the cluster can pull",
+            f"'{shown_url(place)}' is not the name of a repository from which the cluster can pull",
             hint="write --launcher kubernetes:HOST/NAME, without tag and digest; relbuild pushes the image there",
         )
     require_no_secrets(options)
@@ -105,7 +123,15 @@ def parse_kubernetes(text: str, environment: Mapping[str, str]) -> tuple[Kubectl
             f"kubectl does not reach its cluster: {said}",
             hint="check `kubectl version`, KUBECONFIG, and the option --context behind --launcher's name",
         ) from None
-    return Kubectl(command, str(version).removeprefix("v")), place if "://" in place else f"registry://{place}"
+    kubectl = Kubectl(command, str(version).removeprefix("v"), _cluster(command), tuple(options))
+    return kubectl, place if "://" in place else f"registry://{place}"
+
+
+def _cluster(command: Sequence[str]) -> str:
+    """Return the uid of a cluster's kube-system namespace; "" if this account may not get it."""
+    asked = process.run([*command, *CLUSTER_QUESTION], timeout=_CLUSTER_TIMEOUT, check=False)
+    told = asked.stdout.decode(errors="replace").strip()
+    return told if asked.status == 0 and _UID.fullmatch(told) else ""
 
 
 def _require_program(program: str) -> None:

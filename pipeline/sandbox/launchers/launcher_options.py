@@ -1,4 +1,4 @@
-"""The options of a launcher's program: refused with a secret, and shown in reports and evidence."""
+"""Options of a launcher's program: refused with a secret, shown in reports and evidence."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def require_no_secrets(options: Sequence[str]) -> None:
         raise UsageError(
             "launcher-secret",
             f"{what} a secret, which every user of this machine would see on its command lines",
-            hint="put it into a file that only you may read: a kubeconfig (KUBECONFIG, or the option --kubeconfig FILE), "
-            "or the engine's own configuration",
+            hint="put it into a file that only you may read: a kubeconfig (KUBECONFIG, or --kubeconfig FILE), or the "
+            "engine's own configuration",
         )
 
 
 def shown_options(options: Sequence[str]) -> str:
-    """Return options as text on one line; of long ones the beginning, and a digest of all of them."""
+    """Return options as text on one line; of long ones the beginning, and a digest of all."""
     text = shlex.join(options)
     text = "".join(sign if sign.isprintable() else "?" for sign in text)
     if len(text) <= _SHOWN:

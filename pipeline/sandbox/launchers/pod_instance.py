@@ -24,6 +24,7 @@ from pipeline.model.limits.volume import LIMIT as VOLUME
 from pipeline.model.usage import Usage
 from pipeline.sandbox.build_container import CommandResult
 from pipeline.sandbox.container_user import Identity, resolve_user
+from pipeline.sandbox.launchers.client_command import run_client
 from pipeline.sandbox.launchers.container_engine import UNENFORCED
 from pipeline.sandbox.launchers.engine_instance import ISOLATION
 from pipeline.sandbox.launchers.kubectl import Kubectl
@@ -48,9 +49,6 @@ POD_LIMITS: Mapping[str, str] = {
     OPEN_FILES.name: "a pod's manifest has no limit of open files",
 }
 """Reasons why each limit reads as unenforced."""
-
-_OUTPUT_LIMIT = 1 << 20
-"""Bytes kept of a command's stdout and of its stderr."""
 
 _CLIENT_TIMEOUT = 30.0
 """Seconds for a command of kubectl, which takes less than one."""
@@ -150,14 +148,14 @@ class PodInstance:
                 hint="leave out 'user', or --launcher",
             )
         given = ("env", *(f"{key}={value}" for key, value in environment.items())) if environment else ()
-        begun = time.monotonic()
-        command = self.kubectl.execute(self.start.name, [*given, *argv])
-        done = process.run(command, timeout=timeout, stdin=stdin, check=False, output_limit=_OUTPUT_LIMIT)
+        done = run_client(self.kubectl.execute(self.start.name, [*given, *argv]), stdin=stdin, timeout=timeout)
         status, stderr = done.status, done.stderr
         if status and not done.timed_out:
             stderr, lines = _EXIT_LINE.subn(b"", stderr)
-            status = status if lines else _NOT_EXECUTED
-        return CommandResult(tuple(argv), status, done.stdout, stderr, time.monotonic() - begun, done.timed_out)
+            # Of a command that has printed so much that this line was dropped, it is known that it was executed.
+            status = status if lines or done.stderr_dropped else _NOT_EXECUTED
+        dropped = done.stdout_dropped + done.stderr_dropped
+        return CommandResult(tuple(argv), status, done.stdout, stderr, done.took, done.timed_out, dropped=dropped)
 
     def connect(self, port: int, *, timeout: float, address: str | None = None) -> socket.socket:
         """Open a TCP connection to `port`, forwarded by kubectl to the pod's loopback.

@@ -21,6 +21,11 @@ class Podman(ContainerEngine):
     form: ClassVar[Literal["layout", "archive"]] = "layout"
     more_options: ClassVar[tuple[str, ...]] = ("--read-only-tmpfs=false",)
 
+    def runtime_question(self) -> list[str]:
+        """As `ContainerEngine` says: name and version."""
+        told = "{{.Host.OCIRuntime.Name}} {{.Host.OCIRuntime.Version}}"
+        return [*self.command, "info", "--format", told]
+
     def load(self, path: Path) -> list[str]:
         """As `ContainerEngine` says. A relative path: of an absolute one it would want lower case."""
         return [*self.command, "load", "--quiet", "--input", path.name]

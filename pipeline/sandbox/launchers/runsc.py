@@ -22,3 +22,7 @@ class Runsc(Docker):
     visible: ClassVar[bool] = False
     more_options: ClassVar[tuple[str, ...]] = ("--runtime", "runsc")
     not_isolated: ClassVar[str] = ""
+
+    def runtime_question(self) -> list[str]:
+        """As `ContainerEngine` says: runsc is its runtime."""
+        return []

@@ -30,6 +30,7 @@ from pipeline.model.report import Older
 from pipeline.model.smoke import Neighbours, SmokePlan
 from pipeline.progress import QUIET
 from pipeline.sandbox import EMULATION_SLOWDOWN
+from pipeline.sandbox.launchers.launcher import SandboxLauncher
 from pipeline.smoke import run as smoke_module
 from pipeline.store import Store
 from tests.support.builds import image as plain_image
@@ -114,6 +115,18 @@ def test_another_image_plan_or_runtime_is_another_question(bench: Bench) -> None
     bench.test()
     assert bench.launches == 4
     assert bench.test().reused and bench.launches == 4
+
+
+class Unidentified(SandboxLauncher):
+    @property
+    def identified(self) -> bool:
+        return False
+
+
+def test_a_launcher_that_cannot_tell_its_runtime_reuses_no_verdict(bench: Bench) -> None:
+    sandboxes: Any = Unidentified(SimpleNamespace(runtime=bench.runtime))  # type: ignore[arg-type]
+    bench.test(sandboxes=sandboxes)
+    assert not bench.test(sandboxes=sandboxes).reused and bench.launches == 2
 
 
 def test_who_asks_again_gets_a_new_verdict(bench: Bench) -> None:

@@ -24,6 +24,7 @@ from pipeline.sandbox.container_user import Identity
 from pipeline.sandbox.launchers.engine_launcher import ASKED_FROM_OUTSIDE
 from pipeline.sandbox.launchers.kubectl import Kubectl, with_variables
 from pipeline.sandbox.launchers.kubernetes_launcher import (
+    KubernetesLauncher,
     image_text,
     require_pod_answers,
     require_running_image,
@@ -153,10 +154,20 @@ def test_a_cluster_is_named_with_the_repository_that_it_pulls_from_and_options(c
     assert found is not None
     kubectl, address = found
     assert kubectl.command == ("env", "KUBECONFIG=/k", str(cluster.program), "--namespace", "tests")
-    assert (str(kubectl), address) == ("kubernetes 1.31.2", f"registry://{PLACE}")
+    named = "kubernetes 1.31.2 (cluster 0f1e2d3c-0000-4000-8000-00000000cafe) --namespace tests"
+    assert (str(kubectl), address) == (named, f"registry://{PLACE}")
     assert cluster.calls("version") == [["version", "--output", "json"]]
     plain = parse_kubernetes(f"{cluster.program}:registry+http://localhost:5001/a", {})
     assert plain is not None and plain[1] == "registry+http://localhost:5001/a"
+
+
+@pytest.mark.parametrize("told", ["forbidden", "", "no such\nnamespace", "x" * 99])
+def test_a_cluster_that_does_not_tell_its_own_uid_is_not_identified(cluster: KubectlFolder, told: str) -> None:
+    cluster.says(cluster=told)
+    found = parse_kubernetes(f"{cluster.program}:{PLACE}", {})
+    assert found is not None and str(found[0]) == "kubernetes 1.31.2 (cluster not identified)"
+    launcher = KubernetesLauncher(*found, None, lambda image, address: None)  # type: ignore[arg-type]
+    assert not launcher.identified
 
 
 @pytest.mark.parametrize("place", ["", "redis", "r.example/a:latest", f"r.example/a@{DIGEST}", "r.example/A", "a/"])

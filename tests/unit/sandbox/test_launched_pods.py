@@ -80,7 +80,7 @@ def launched(cluster: KubectlFolder, tmp_path: Path) -> Launched:
     (lower / "etc/passwd").write_text("server:x:27:28::/srv:/sbin/nologin\n")
     (lower / "etc/group").write_text("more:x:29:server\n")
     launcher = KubernetesLauncher(
-        Kubectl((str(cluster.program),), "1.31.2"),
+        Kubectl((str(cluster.program),), "1.31.2", "cafe"),
         f"registry://{PLACE}",
         Slots(tmp_path / "live"),  # type: ignore[arg-type]
         lambda image, address: pushed.append((str(image.digest), address)),
@@ -101,7 +101,9 @@ def test_a_smoke_test_of_a_pod_from_push_to_removal(launched: Launched) -> None:
     )
     report = smoke(IMAGE, [launched.lower], plan, sandboxes=launched.launcher, clock=time.time)
     assert report.passed, [one.detail for one in report.instances[0].checks]
-    assert report.runtime == "kubernetes 1.31.2" and launched.pushed == [(str(IMAGE.digest), f"registry://{PLACE}")]
+    assert report.runtime == "kubernetes 1.31.2 (cluster cafe)" and launched.pushed == [
+        (str(IMAGE.digest), f"registry://{PLACE}")
+    ]
     (instance,) = report.instances
     assert instance.exit_code == 0 and instance.log == "serving\nbye\n"
     assert [reading.enforced for reading in instance.limits] == [False] * len(instance.limits)
@@ -132,6 +134,13 @@ def test_commands_have_their_own_exit_status_and_stderr(launched: Launched) -> N
         assert instance.identity("server").uid == 27 and instance.main_user == (1234, 0)
         assert instance.alive and instance.kill() == 0 and not instance.processes()
     assert instance.wait(0) == 0
+
+
+def test_of_a_pods_command_that_floods_a_bound_is_kept_and_its_exit_status(launched: Launched) -> None:
+    with launched.instance() as instance:
+        done = instance.execute(("flood",))
+    assert (done.status, len(done.stdout), len(done.stderr)) == (7, 1 << 20, 1 << 20)
+    assert done.dropped >= 2 * (3_000_000 - (1 << 20))
 
 
 def test_a_port_is_not_connected_to_until_the_node_says_that_it_answers(launched: Launched) -> None:

@@ -34,7 +34,7 @@ from pipeline.sandbox.launchers.engine_launcher import (
     require_same_image,
 )
 from pipeline.sandbox.launchers.launcher_kinds import LAUNCHER_KINDS, parse_kubernetes, parse_launcher
-from pipeline.sandbox.launchers.launcher_options import require_no_secrets
+from pipeline.sandbox.launchers.launcher_options import require_no_secrets, shown_options
 from pipeline.sandbox.launchers.podman import Podman
 from pipeline.sandbox.launchers.runsc import Runsc
 from pipeline.sandbox.removals import RemovalCommand, run_removals, write_removals
@@ -155,13 +155,25 @@ def test_only_podman_is_proved() -> None:
 
 def test_a_launcher_is_named_by_its_kind_or_program_with_options(tmp_path: Path) -> None:
     program = tmp_path / "podman"
-    program.write_text("#!/bin/sh\necho podman version 5.2.1\n")
+    info = 'case "$*" in *" info "*) echo crun crun version 1.17; echo commit: 1;; *) echo podman version 5.2.1;; esac'
+    program.write_text(f"#!/bin/sh\n{info}\n")
     program.chmod(0o755)
     engine = parse_launcher(f"{program} --root '/a b'")
     assert isinstance(engine, Podman) and engine.command == (str(program), "--root", "/a b")
-    assert str(engine) == "podman 5.2.1"
+    assert str(engine) == "podman 5.2.1 (crun 1.17) --root '/a b'" and engine.identified
     with contextlib.chdir(tmp_path):
         assert parse_launcher("./podman").command == (str(program),)
+
+
+def test_a_runtime_that_an_engine_does_not_tell_is_not_identified() -> None:
+    assert not PODMAN.identified and not DOCKER.identified and RUNSC.identified
+    assert replace(DOCKER, runtime="runc").identified and DOCKER.runtime_question()[-1] == "{{.DefaultRuntime}}"
+    assert str(PODMAN) == "podman 4.3.1 --cgroup-manager cgroupfs"
+
+
+def test_options_are_shown_on_one_line_and_bounded() -> None:
+    first, second = (shown_options(["--root", "/a\n\x1b" + "b" * 2000 + end]) for end in "xy")
+    assert first.startswith("--root '/a??bbb") and len(first) < 350 and first != second
 
 
 def test_runsc_is_launched_by_docker(monkeypatch: pytest.MonkeyPatch) -> None:
