@@ -176,6 +176,7 @@ def command(
     json: bool = True,
     progress: ProgressStyle | None = ProgressStyle.AUTO,
     options_first: bool = False,
+    interrupted: str = "",
 ) -> Callable[[Callable[..., int]], Callable[..., int]]:
     """Declare a function as the command that its module is named after.
 
@@ -183,7 +184,7 @@ def command(
     help. `rank` is its place in the list of commands; `in_user_namespace`: it makes containers, or removes files owned
     by subordinate IDs; `reads_repositories`: it reads those of a platform. `store`, `json` and `progress` (the default
     style; None: no progress) say which of these standard options it has; they come last. `options_first`: what follows
-    the first argument is no option of the command.
+    the first argument is no option of the command. `interrupted` tells, after a signal, what is left and how to go on.
     """
     standard = [
         *([_parameter("store", StoreOption)] if store else ()),
@@ -210,7 +211,7 @@ def command(
             opened = QUIET if style is None else open_progress(style)
             shown = _recorded(opened, given.pop("timings", False), given.pop("trace", None))
             context = CommandContext(shown, as_json, store, verbose)
-            perform(lambda context: function(context, **given), context)
+            perform(lambda context: function(context, **given), context, interrupted)
 
         vars(run)["__signature__"] = own.replace(parameters=parameters, return_annotation=None)
         run.__annotations__ = {one.name: one.annotation for one in parameters}
@@ -284,8 +285,11 @@ def _with_default(parameter: inspect.Parameter) -> inspect.Parameter:
     return parameter.replace(default=own[0]) if own and parameter.default is parameter.empty else parameter
 
 
-def perform(act: Callable[[CommandContext], int], context: CommandContext) -> None:
-    """Run a command's body with live progress around it, and exit with its status."""
+def perform(act: Callable[[CommandContext], int], context: CommandContext, interrupted: str = "") -> None:
+    """Run a command's body with live progress around it, and exit with its status.
+
+    `interrupted` is told after a signal that ended it.
+    """
     progress = context.progress
     with Interruptible():
         try:
@@ -300,7 +304,7 @@ def perform(act: Callable[[CommandContext], int], context: CommandContext) -> No
         except (KeyboardInterrupt, Terminated) as ended:
             number = ended.number if isinstance(ended, Terminated) else signal.SIGINT
             close(progress)
-            print_lines(SIGNALS[signal.Signals(number)])
+            print_lines("; ".join(filter(None, (SIGNALS[signal.Signals(number)], interrupted))))
             status = 128 + number
         except Exception as error:
             close(progress)

@@ -78,7 +78,7 @@ def command_summaries() -> tuple[CommandSummary, ...]:
     return tuple(sorted(found, key=lambda one: one.rank))
 
 
-_DECLARED = re.compile(r'^@command\(rank=(?P<rank>\d+).*?^    """(?P<help>.*?)"""$', re.MULTILINE | re.DOTALL)
+_DECLARED = re.compile(r'^@command\(\s*rank=(?P<rank>\d+).*?^    """(?P<help>.*?)"""$', re.MULTILINE | re.DOTALL)
 _GROUP = re.compile(r'^command_group\("(?P<name>\w+)", help="(?P<help>.*)"\)$', re.MULTILINE)
 
 

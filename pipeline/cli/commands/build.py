@@ -24,7 +24,12 @@ if TYPE_CHECKING:
 # What builds is imported when something is built: to see that nothing changed takes a fraction of that.
 
 
-@command(rank=10, in_user_namespace=True, reads_repositories=True)
+@command(
+    rank=10,
+    in_user_namespace=True,
+    reads_repositories=True,
+    interrupted="nothing was published; what was fetched, packed and built stays in the store: run it again to go on",
+)
 def build_command(
     context: CommandContext,
     *,

@@ -18,7 +18,10 @@ from pipeline.mirror.address_parser import parse_address
 from pipeline.release import CopyResult, copy, rules_for
 
 
-@command(rank=130)
+@command(
+    rank=130,
+    interrupted="a tag, set last, has the former image or the new one. Run it again: what was copied is not sent again",
+)
 def copy_command(
     context: CommandContext,
     *,

@@ -16,7 +16,11 @@ from pipeline.prepare import LockedRecipe
 from pipeline.resolve import LockMode
 
 
-@command(rank=20, reads_repositories=True)
+@command(
+    rank=20,
+    reads_repositories=True,
+    interrupted="the lock is the former one, or whole the new one; what was fetched stays in the store: run it again",
+)
 def lock_command(
     context: CommandContext,
     *,

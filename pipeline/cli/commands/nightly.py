@@ -79,7 +79,12 @@ class NightRequest:
         return bool(self.only or self.labels or self.containing or self.changed_since is not None)
 
 
-@command(rank=210, in_user_namespace=True, reads_repositories=True)
+@command(
+    rank=210,
+    in_user_namespace=True,
+    reads_repositories=True,
+    interrupted="published products stay published, and what was built stays in the store: run it again to go on",
+)
 def nightly_command(
     context: CommandContext,
     *,

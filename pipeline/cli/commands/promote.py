@@ -16,7 +16,10 @@ from pipeline.mirror.address_parser import parse_address
 from pipeline.release import promote, rules_for
 
 
-@command(rank=110)
+@command(
+    rank=110,
+    interrupted="the tag has the former image or whole the new one (`relbuild history` tells): run it again",
+)
 def promote_command(
     context: CommandContext,
     *,

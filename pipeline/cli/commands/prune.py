@@ -21,7 +21,10 @@ _SHOWN = 30
 """Pruned tags and manifests that a terminal shows."""
 
 
-@command(rank=170)
+@command(
+    rank=170,
+    interrupted="what tags need is all there; the next pruning finishes what this one began",
+)
 def prune_command(
     context: CommandContext,
     *,

@@ -22,7 +22,10 @@ from pipeline.release import PublishOptions, publish, rules_for
 _HINT = "give a layout made by `relbuild build`, such as output/NAME"
 
 
-@command(rank=100)
+@command(
+    rank=100,
+    interrupted="a tag, set last, has the former image or the new one. Run it again: what was uploaded is not sent again",
+)
 def publish_command(
     context: CommandContext,
     *,

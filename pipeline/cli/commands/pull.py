@@ -15,7 +15,10 @@ from pipeline.mirror.address_parser import parse_address
 from pipeline.oci import read_layout_images, write_layout
 
 
-@command(rank=161)
+@command(
+    rank=161,
+    interrupted="the layout is not there, or whole; what was fetched stays in the store: run it again to go on",
+)
 def pull_command(
     context: CommandContext,
     *,

@@ -16,7 +16,10 @@ from pipeline.mirror.address_parser import parse_address
 from pipeline.release import rollback, rules_for
 
 
-@command(rank=120)
+@command(
+    rank=120,
+    interrupted="the tag has the former image or whole the new one (`relbuild history` tells): run it again",
+)
 def rollback_command(
     context: CommandContext,
     *,

@@ -20,7 +20,10 @@ _SHOWN = 100
 """Findings that a terminal shows; `--json` has all."""
 
 
-@command(rank=200)
+@command(
+    rank=200,
+    interrupted="nothing is damaged by that; run it again to go on with what was not read yet",
+)
 def scrub_command(
     context: CommandContext,
     *,

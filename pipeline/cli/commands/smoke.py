@@ -35,7 +35,11 @@ _POLL_INTERVAL = 0.2
 """Seconds between checks whether a kept instance still runs."""
 
 
-@command(rank=80, in_user_namespace=True)
+@command(
+    rank=80,
+    in_user_namespace=True,
+    interrupted="its instances were ended: run it again",
+)
 def smoke_command(
     context: CommandContext,
     *,

@@ -15,7 +15,12 @@ from pipeline.prepare import locked_packages
 from pipeline.store import collect_garbage
 
 
-@command(rank=20, in_user_namespace=True, progress=None)
+@command(
+    rank=20,
+    in_user_namespace=True,
+    progress=None,
+    interrupted="nothing that is in use was removed; run it again to remove the rest",
+)
 def store_gc_command(
     context: CommandContext,
     *,

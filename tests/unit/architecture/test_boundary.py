@@ -72,14 +72,14 @@ def act(context):
         print("put away", flush=True)
     return 0
 
-perform(act, CommandContext(open_progress(ProgressStyle.NONE)))
+perform(act, CommandContext(open_progress(ProgressStyle.NONE)), "run it again")
 """
 
 
-@pytest.mark.parametrize(
-    ("number", "words"), [(signal.SIGINT, b"interrupted\n"), (signal.SIGTERM, b"terminated\n")], ids=["int", "term"]
-)
-def test_a_signal_while_a_command_runs_lets_it_put_away_what_is_open(number: signal.Signals, words: bytes) -> None:
+@pytest.mark.parametrize(("number", "word"), [(signal.SIGINT, b"interrupted"), (signal.SIGTERM, b"terminated")])
+def test_a_signal_while_a_command_runs_lets_it_put_away_what_is_open_and_say_how_to_go_on(
+    number: signal.Signals, word: bytes
+) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", _WAITING.format(root=str(ROOT))], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
@@ -87,7 +87,7 @@ def test_a_signal_while_a_command_runs_lets_it_put_away_what_is_open(number: sig
         assert process.stdout.readline() == b"begun\n"
         process.send_signal(number)
         assert process.stdout.read() == b"put away\n"
-        assert process.stderr.read() == words
+        assert process.stderr.read() == word + b"; run it again\n"
         assert process.wait(_SECONDS) == 128 + number
 
 

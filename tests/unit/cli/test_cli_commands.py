@@ -15,6 +15,7 @@ import pytest
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from pipeline.cli import app as app_module
 from pipeline.cli.app import IN_USER_NAMESPACE, app
 from pipeline.cli.commands import command_of, command_summaries, import_commands, modules, reads_repositories, words_of
 from pipeline.cli.main import run_command_line
@@ -61,6 +62,22 @@ def test_the_list_of_commands_is_that_of_the_commands() -> None:
     shown = {one.name: (one.is_group, one.help) for one in command_summaries()}
     assert shown == declared
     assert list(shown) == list(declared)
+
+
+WRITING = ("build", "copy", "lock", "nightly", "promote", "prune", "publish", "pull", "rollback", "scrub", "smoke")
+
+
+@pytest.mark.parametrize("name", WRITING)
+def test_a_command_that_writes_says_after_an_interrupt_what_is_left(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(app_module, "perform", lambda act, context, interrupted: told.append(interrupted))
+    monkeypatch.setattr(app_module, "_enter_user_namespace", lambda: None)
+    commands()
+    (run,) = [one.callback for one in app.registered_commands if one.name == name]
+    assert run is not None
+    run()
+    (said,) = told
+    assert "again" in said or "next" in said
 
 
 def test_a_command_loads_its_own_file_alone() -> None:
