@@ -20,7 +20,7 @@ from pipeline.release import CopyResult, copy, rules_for
 
 @command(
     rank=130,
-    interrupted="a tag, set last, has the former image or the new one. Run it again: what was copied is not sent again",
+    interrupted="a tag, set last, has the former image or the new one. Run it again: what was copied stays",
 )
 def copy_command(
     context: CommandContext,

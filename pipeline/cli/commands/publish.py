@@ -24,7 +24,7 @@ _HINT = "give a layout made by `relbuild build`, such as output/NAME"
 
 @command(
     rank=100,
-    interrupted="a tag, set last, has the former image or the new one. Run it again: what was uploaded is not sent again",
+    interrupted="a tag, set last, has the former image or the new one. Run it again: what was uploaded stays",
 )
 def publish_command(
     context: CommandContext,
