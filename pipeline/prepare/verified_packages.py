@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +23,10 @@ from pipeline.progress import task
 from pipeline.repos import LOCAL_REPOSITORY, RepositoryKey, fetch_packages
 from pipeline.store import Store
 from pipeline.transfer import Download, Network, fetch
+
+
+VERIFY_THREADS = min(4, len(os.sched_getaffinity(0)))
+"""Packages that are verified side by side: hashing and rpm's reading of headers do without Python's lock."""
 
 
 def obtain_verified(
@@ -147,13 +153,22 @@ def verify_and_read(
             build_env.progress.warn(f"repository {name}: {key}; no signature by it counts")
     problems: list[Problem] = []
     headers: dict[str, PackageHeader] = {}
-    with task(build_env.progress, "verify", "signatures and checksums", total=len(packages)) as running:
-        for package in packages:
-            trust = trusts.get(package.repository, PackageTrust())
-            try:
-                headers[str(package.nevra)] = _verified(package, trust, build_env.store)
-            except VerificationError as error:
-                problems.extend(error.problems)
+
+    def verified(package: Package) -> PackageHeader | VerificationError:
+        try:
+            return _verified(package, trusts.get(package.repository, PackageTrust()), build_env.store)
+        except VerificationError as error:
+            return error
+
+    with (
+        task(build_env.progress, "verify", "signatures and checksums", total=len(packages)) as running,
+        ThreadPoolExecutor(VERIFY_THREADS, "relbuild-verify") as threads,
+    ):
+        for package, found in zip(packages, threads.map(verified, packages), strict=True):
+            if isinstance(found, VerificationError):
+                problems.extend(found.problems)
+            else:
+                headers[str(package.nevra)] = found
             running.advance(1)
     if problems:
         raise VerificationError.of(problems)
@@ -176,7 +191,7 @@ def verified_file(package: Package, trust: PackageTrust, store: Store) -> Path:
     name = identity("verify", 4, package=package.checksum, keys=keys, accept=sorted(trust.accept))
     stamp = store.stamp(package.checksum)
     if stamp is None or store.recall(name) != stamp:
-        stamp = store.verify(package.checksum)
+        stamp = store.verify_once(package.checksum)
         try:
             verify_package(path, trust)
         except VerificationError as error:

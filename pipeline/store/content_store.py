@@ -196,6 +196,14 @@ class Store:
         self._keep(_stamped(digest), whole, sync=False)
         return whole
 
+    def verify_once(self, digest: Digest) -> Stamp:
+        """Return the blob's stamp; hash it unless this store has, and the file is unchanged since.
+
+        Raises as `verify`.
+        """
+        seen = self.stamp(digest)
+        return seen if seen is not None and seen == self.recall(_stamped(digest)) else self.verify(digest)
+
     def _damaged(self, digest: Digest) -> VerificationError:
         self.quarantine(self.blob(digest), "its content does not match its digest")
         return VerificationError(

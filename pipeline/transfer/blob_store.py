@@ -39,5 +39,8 @@ class BlobStore(Protocol):
     def writer(self, expected: Digest | None = None) -> AbstractContextManager[BlobSink]:
         """Return the writer of a new blob, which is kept if the block raises nothing."""
 
+    def note_whole(self, digest: Digest) -> None:
+        """Record that the blob's file has just been hashed while it was written."""
+
     def locked(self, name: str) -> AbstractContextManager[None]:
         """Hold a lock within the block, against other processes and threads."""

@@ -223,6 +223,7 @@ class _Fetcher:
         if partial.digest == target.hex and one.size in (None, partial.size):
             partial.path.chmod(0o644)
             partial.path.replace(self._store.blob(target))
+            self._store.note_whole(target)
             partial.drop()
             return target
         if one.size is not None and partial.size < one.size and not url.startswith("file:"):

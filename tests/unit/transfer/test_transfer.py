@@ -14,7 +14,7 @@ import pytest
 from pipeline.digest import Digest
 from pipeline.errors import EnvironmentLacking, RecipeError, UsageError, VerificationError
 from pipeline.progress import QUIET
-from pipeline.store import Store
+from pipeline.store import Store, content_store
 from pipeline.transfer import Download, Network, fetch, fetch_document
 from pipeline.transfer.server_access import ServerAccess
 
@@ -154,6 +154,18 @@ def test_what_is_fetched_stands_in_the_store_and_is_not_asked_for_again(server: 
     assert get(store, f"{server.url}/good") == DIGEST
     assert len(server.requests) == 1
     assert list((store.metadata / "partial").iterdir()) == []
+
+
+def test_what_is_fetched_is_hashed_while_it_is_written_and_not_once_more(
+    server: Server, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    get(store, f"{server.url}/good")
+    monkeypatch.setattr(content_store, "stamp_of_whole", lambda *_: pytest.fail("hashed again"))
+    assert store.verify_once(DIGEST) == store.stamp(DIGEST)
+    monkeypatch.undo()
+    store.blob(DIGEST).write_bytes(CONTENT[1:])
+    with pytest.raises(VerificationError, match="damaged"):
+        store.verify_once(DIGEST)
 
 
 def test_a_part_that_an_earlier_run_left_is_not_fetched_again(server: Server, store: Store) -> None:
