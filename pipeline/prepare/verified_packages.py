@@ -24,7 +24,6 @@ from pipeline.repos import LOCAL_REPOSITORY, RepositoryKey, fetch_packages
 from pipeline.store import Store
 from pipeline.transfer import Download, Network, fetch
 
-
 VERIFY_THREADS = min(4, len(os.sched_getaffinity(0)))
 """Packages that are verified side by side: hashing and rpm's reading of headers do without Python's lock."""
 
