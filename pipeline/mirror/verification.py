@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from pipeline.digest import Digest
@@ -25,6 +25,8 @@ from pipeline.model.manifests import Manifest
 from pipeline.oci import VerifyingKey, media_types, read_artifact
 from pipeline.oci.sources_artifact import SOURCES_TYPE
 from pipeline.progress import Progress, task
+
+_WRONG_KEY = "signature-wrong-key"
 
 VERIFICATION_PARALLEL = 4
 """Blobs that are read and verified at the same time."""
@@ -83,9 +85,22 @@ def verify_image(
             attested.append((manifest.digest, tuple(said)))
             problems += found
     if problems:
-        raise VerificationError.of(problems)
+        raise VerificationError.of(join_wrong_keys(problems, repository.url, key))
     limits = judge(held).limits
     return Verified(held, tuple(sorted(identities)), tuple(attested), read, limits)
+
+
+def join_wrong_keys(problems: Sequence[Problem], place: str, key: VerifyingKey) -> list[Problem]:
+    """Join the problems of signatures by other keys than `key` into one, with their number, first.
+
+    A wrong key gives one for the signature, and one for each attestation of each manifest.
+    """
+    wrong = [problem for problem in problems if problem.code == _WRONG_KEY]
+    if len(wrong) < 2:
+        return list(problems)
+    message = f"{len(wrong)} signatures and attestations are not by the key {key.fingerprint.short}"
+    joined = Problem(_WRONG_KEY, message, place, wrong[0].hint)
+    return [joined, *(problem for problem in problems if problem.code != _WRONG_KEY)]
 
 
 def _contents(repository: Repository, held: MirroredImage, contents: bool) -> Iterator[tuple[tuple[Problem, ...], int]]:
