@@ -56,7 +56,7 @@ def make_member(
         if found is not None:
             run = replace(job.product.run, outcome=Outcome.UNCHANGED, why="resolved to the same packages")
             return JobResult(replace(job.product, run=run), None, text, found)
-        why = why_built(job.on_mirror, text, dict(job.facts))
+        why = why_built(job, text)
     built = build(options, build_env)
     require_parent(job.parents, [built.locked], job.recipe)
     if built.report is None or not built.report.passed:

@@ -211,7 +211,7 @@ class Planner:
             settings=self.settings,
             facts=tuple(sorted(facts.items())),
             locks=self._locks(entry, on_mirror, locks),
-            why=_why(on_mirror, changed),
+            why=self._why(product, on_mirror, changed),
             on_mirror=on_mirror,
             resolve=on_worker,
         )
@@ -225,7 +225,7 @@ class Planner:
         if on_worker:
             return self._on_parent(Decision(product, job, on_mirror), parent)
         text = self._resolved(entry, recipe, states[0], on_mirror)
-        job = replace(job, locks=((entry.name, text),), why=why_built(on_mirror, text, facts))
+        job = replace(job, locks=((entry.name, text),), why=why_built(job, text))
         if on_mirror is not None and same_packages(on_mirror.record.lock, text) and not self.settings.retest:
             changed -= {REPOSITORIES_INPUT}
             if changed <= TEST_INPUTS:
@@ -377,6 +377,13 @@ class Planner:
             self._warn(f"the attestations of '{product.name}' cannot be read, so it is rebuilt: {error}")
             return None
 
+    def _why(self, product: Product, on_mirror: PublishedProduct | None, changed: frozenset[str]) -> str:
+        if on_mirror is not None:
+            return f"{in_words(sorted(changed))} changed" if changed else "requested"
+        # For example one that was published by hand, or for another platform.
+        there = self.mirror is not None and self.mirror.repository(product.name).resolve("latest") is not None
+        return "the published image has no record of a night to compare with" if there else "not published yet"
+
     def _attested(self, repository: Repository, product: Product) -> PublishedProduct | None:
         last = self.last(product.name)
         digest = last.published.digest if last else None
@@ -400,12 +407,6 @@ class Planner:
         tags = tuple(tag for tag in floating_tags(held.version) if repository.resolve(tag) == held.digest)
         published = replace(known.published, version=held.version, tags=tags)
         return PublishedProduct(record, held.digest, immutable, replace(known, published=published))
-
-
-def _why(on_mirror: PublishedProduct | None, changed: frozenset[str]) -> str:
-    if on_mirror is None:
-        return "not published yet"
-    return f"{in_words(sorted(changed))} changed" if changed else "requested"
 
 
 def _only_tests(job: Job, on_mirror: PublishedProduct, changed: frozenset[str], nothing: str) -> Decision:

@@ -137,7 +137,7 @@ class _Worker:
                 found = self._unchanged(recipe, locked)
                 if found is not None:
                     return found
-                why = why_built(job.on_mirror, _lock_text(locked), dict(job.facts))
+                why = why_built(job, _lock_text(locked))
             built = build_architectures(options, self.build_env)
             require_parent(job.parents, [one.locked for one in built.members], job.recipe)
             return self._publish(recipe, built, why)

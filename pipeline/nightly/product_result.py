@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from pipeline.build import BuildResult
@@ -17,11 +17,12 @@ from pipeline.nightly.job import Job
 from pipeline.nightly.lock_comparison import same_packages
 
 
-def why_built(on_mirror: PublishedProduct | None, lock: str, facts: Mapping[str, str]) -> str:
-    """Return the reason why a product is built, in words."""
+def why_built(job: Job, lock: str) -> str:
+    """Return the reason why a product is built with a lock (as text), in words."""
+    on_mirror = job.on_mirror
     if on_mirror is None:
-        return "not published yet"
-    changed = [name for name in changed_inputs(on_mirror.record.inputs, facts) if name != REPOSITORIES_INPUT]
+        return job.why
+    changed = [name for name in changed_inputs(on_mirror.record.inputs, dict(job.facts)) if name != REPOSITORIES_INPUT]
     reasons = []
     if not same_packages(on_mirror.record.lock, lock):
         reasons.append("packages changed")

@@ -146,6 +146,8 @@ def test_what_nothing_is_attested_of_is_built(lacking: str, attested: Attested) 
         del tags["base", attested.immutable if lacking == "immutable" else "latest"]
     decision = attested.decide()
     assert decision.on_mirror is None and decision.job is not None
+    by_hand = "the published image has no record of a night to compare with"
+    assert decision.job.why == ("not published yet" if lacking == "latest" else by_hand)
 
 
 @pytest.mark.parametrize(
