@@ -7,6 +7,7 @@ were made, with the same diff_id (docs/decisions/0053-one-pass-from-payload-to-t
 from __future__ import annotations
 
 import contextlib
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -266,10 +267,16 @@ def run_image(
     """Run instances of `image` for as long as the block lasts, in one network.
 
     They can connect to one another. `follow` is called with an instance's name and a piece of its output, in a thread
-    of its own. Raises SmokeError, UsageError, EnvironmentLacking.
+    of its own. Ports are reserved before anything else. Raises SmokeError,
+    UsageError, EnvironmentLacking.
     """
-    lowers = unpack_layers(image, store, progress)
     with contextlib.ExitStack() as closing:
+        # First, so that a port that is taken is told before anything was done for it.
+        reserved = [
+            [closing.enter_context(_reserved(port, number)) for port in options.publish]
+            for number in range(options.instances)
+        ]
+        lowers = unpack_layers(image, store, progress)
         network = closing.enter_context(sandbox.open_network(talk=True))
         instances, ports = [], []
         for number in range(options.instances):
@@ -288,7 +295,11 @@ def run_image(
                 )
             )
             instances.append(instance)
-            ports.append(tuple(_publish(port, instance, number, closing) for port in options.publish))
+            published = [
+                (closing.enter_context(sandbox.publish_port(instance, listening, port.container)), port.container)
+                for port, listening in zip(options.publish, reserved[number], strict=True)
+            ]
+            ports.append(tuple(published))
         yield ImageRun(tuple(instances), tuple(ports), image.config.stop_signal)
 
 
@@ -296,11 +307,8 @@ def _follower(name: str, follow: Callable[[str, bytes], None]) -> Callable[[byte
     return lambda piece: follow(name, piece)
 
 
-def _publish(
-    port: PublishedPort, instance: sandbox.Instance, number: int, closing: contextlib.ExitStack
-) -> tuple[int, int]:
-    wanted = port.host + number if port.host else 0
-    return closing.enter_context(sandbox.publish_port(instance, wanted, port.container)), port.container
+def _reserved(port: PublishedPort, number: int) -> contextlib.AbstractContextManager[socket.socket]:
+    return sandbox.reserve_port(port.host + number if port.host else 0)
 
 
 def _volume_folder(mount: HostMount, number: int, store: Store) -> Path:

@@ -91,7 +91,7 @@ def verify_image(
 
 
 def join_wrong_keys(problems: Sequence[Problem], place: str, key: VerifyingKey) -> list[Problem]:
-    """Join the problems of signatures by other keys than `key` into one, with their number, first.
+    """Join the problems of signatures by other keys than `key` into one, with their number.
 
     A wrong key gives one for the signature, and one for each attestation of each manifest.
     """

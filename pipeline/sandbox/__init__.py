@@ -40,7 +40,7 @@ with imported_when_used(__name__):
     )
     from pipeline.sandbox.launchers.launcher_kinds import open_launcher
     from pipeline.sandbox.mounts import BindMount
-    from pipeline.sandbox.port_forwarding import publish_port
+    from pipeline.sandbox.port_forwarding import publish_port, reserve_port
     from pipeline.sandbox.rootfs import RootFs
     from pipeline.sandbox.running_programs import require_running_programs
     from pipeline.sandbox.runtime import Runtime, find_runtime
@@ -101,5 +101,6 @@ __all__ = [
     "require_own_sandboxes",
     "require_running_programs",
     "require_tracing",
+    "reserve_port",
     "traced_session",
 ]

@@ -50,13 +50,37 @@ class _Side:
     other: _Side | None = None
 
 
+_LAST_PORT = 65535
+
+
 @contextlib.contextmanager
-def publish_port(instance: Instance, host_port: int, container_port: int, *, host: str = "127.0.0.1") -> Iterator[int]:
-    """Forward `host:host_port` (0: any free one) to the instance's port; yield the host's port.
+def reserve_port(host_port: int, *, host: str = "127.0.0.1") -> Iterator[socket.socket]:
+    """Listen on `host:host_port` (0: any free one), for an instance that is launched later.
+
+    Connections wait until `publish_port` accepts them. Raises EnvironmentLacking `port-unavailable`, UsageError
+    `port-too-high`.
+    """
+    if host_port > _LAST_PORT:
+        raise UsageError(
+            "port-too-high",
+            f"there is no port {host_port}: the last one is {_LAST_PORT}",
+            hint="publish a lower one; each further instance has the next",
+        )
+    try:
+        listening = socket.create_server((host, host_port), backlog=_BACKLOG)
+    except OSError as error:
+        raise port_unavailable(host, host_port, error) from error
+    with listening:
+        yield listening
+
+
+@contextlib.contextmanager
+def publish_port(instance: Instance, listening: socket.socket, container_port: int) -> Iterator[int]:
+    """Forward a reserved port to the instance's port; yield the host's port.
 
     Forwards for as long as the block lasts. Connections reach the instance over its link, under its bandwidth limit.
 
-    Raises UsageError `no-address` for an instance without a link, EnvironmentLacking `port-unavailable`.
+    Raises UsageError `no-address` for an instance without a link.
     """
     link = instance.link
     if link is None:
@@ -65,19 +89,14 @@ def publish_port(instance: Instance, host_port: int, container_port: int, *, hos
             f"port not published: instance '{instance.name}' has no network address",
             hint=instance.no_link_reason,
         )
-    try:
-        listening = socket.create_server((host, host_port), backlog=_BACKLOG)
-    except OSError as error:
-        raise port_unavailable(host, host_port, error) from error
     forwarder = _Forwarder(listening, link.outside, (link.address, container_port))
-    thread = threading.Thread(target=forwarder.run, name=f"publish-{host_port}", daemon=True)
+    thread = threading.Thread(target=forwarder.run, name=f"publish-{container_port}", daemon=True)
     thread.start()
     try:
         yield int(listening.getsockname()[1])
     finally:
         forwarder.stop()
         thread.join(_STOP_TIMEOUT)
-        listening.close()
 
 
 class _Forwarder:

@@ -22,6 +22,7 @@ from pipeline.sandbox import (
     open_network,
     open_sandbox_registry,
     publish_port,
+    reserve_port,
 )
 
 BODY = "trap '' TERM; sleep 1000 & while :; do echo talking; sleep 0.2; done"
@@ -39,7 +40,7 @@ def launch_and_wait(state: Path, root: Path, instances: int, sessions: int) -> N
             instance = closing.enter_context(
                 launch(image, [root], limits, sandboxes=sandboxes, name=f"i{number}", network=network)
             )
-            closing.enter_context(publish_port(instance, 0, 80))
+            closing.enter_context(publish_port(instance, closing.enter_context(reserve_port(0)), 80))
             print("up", flush=True)
         for _ in range(sessions):
             session = closing.enter_context(build_session([root], sandboxes=sandboxes))

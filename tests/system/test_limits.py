@@ -182,13 +182,13 @@ import os, sys
 from pathlib import Path
 from pipeline.model.image import ImageConfig
 from pipeline.model.limits import Limits
-from pipeline.sandbox import find_runtime, launch, open_sandbox_registry, open_volumes, publish_port
+from pipeline.sandbox import find_runtime, launch, open_sandbox_registry, open_volumes, publish_port, reserve_port
 sandboxes = open_sandbox_registry(Path({str(state)!r}), find_runtime())
 image = ImageConfig("amd64", 0, entrypoint=("/bin/bomb", *{words!r}), user="server", volumes=("/data",))
 limits = Limits(milli_cpus=500, memory=64 << 20, pids=40, bandwidth=10**7, volume=16 << 20)
 with open_volumes(sandboxes) as volumes:
     with launch(image, [Path({str(root)!r})], limits, sandboxes=sandboxes, name="x", volumes=volumes) as instance:
-        with publish_port(instance, 0, 80):
+        with reserve_port(0) as reserved, publish_port(instance, reserved, 80):
             instance.wait(0.5)
             namespaces = [os.fstat(end).st_ino for end in (instance.link.inside, instance.link.outside)]
             print("up", sandboxes.mark, instance.slot.base, *namespaces, flush=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -31,6 +32,7 @@ from pipeline.model.smoke import Neighbours, SmokePlan
 from pipeline.progress import QUIET
 from pipeline.sandbox import EMULATION_SLOWDOWN
 from pipeline.sandbox.launchers.launcher import SandboxLauncher
+from pipeline.sandbox.port_forwarding import reserve_port
 from pipeline.smoke import run as smoke_module
 from pipeline.store import Store
 from tests.support.builds import image as plain_image
@@ -284,12 +286,18 @@ def started(bench: Bench, journal: Journal) -> list[Running]:
             yield instances[-1]
 
     @contextmanager
+    def reserved(host: int) -> Iterator[int]:
+        with journal.held(f"port {host}"):
+            yield host
+
+    @contextmanager
     def forwarded(instance: Running, host: int, container: int) -> Iterator[int]:
         with journal.held(f"port {host} of {instance.name}"):
             yield host or 40_000
 
     journal.stand_in(sandbox, sandbox.open_network, opened)
     journal.stand_in(sandbox, sandbox.launch, begun)
+    journal.stand_in(sandbox, sandbox.reserve_port, reserved)
     journal.stand_in(sandbox, sandbox.publish_port, forwarded)
     return instances
 
@@ -314,7 +322,7 @@ def test_instances_share_a_network_and_each_has_its_name_ports_and_output(
             call.options["follow"](b"hello")
     assert heard == [("tiny-1", b"hello"), ("tiny-2", b"hello")]
     ends = [name for name in journal.names if name.startswith("give")]
-    assert ends[-1] == "give network" and ends.index("give tiny-2") < ends.index("give tiny-1")
+    assert ends[-5] == "give network" and ends.index("give tiny-2") < ends.index("give tiny-1")
     assert ends.index("give port 8000 of tiny-1") < ends.index("give tiny-1")
 
 
@@ -322,12 +330,33 @@ def test_what_was_launched_ends_when_a_later_one_cannot_be(
     bench: Bench, journal: Journal, started: list[Running]
 ) -> None:
     def taken(*given: Any) -> None:
-        raise EnvironmentLacking("port-unavailable", "it is taken")
+        raise UsageError("no-address", "it has no network")
 
     journal.stand_in(sandbox, sandbox.publish_port, taken)
-    with pytest.raises(EnvironmentLacking), run(bench, RunOptions(2, publish=(PublishedPort(80, 80),))):
+    with pytest.raises(UsageError), run(bench, RunOptions(2, publish=(PublishedPort(80, 80),))):
         pytest.fail("it runs")
-    assert journal.names[-3:] == ["publish_port", "give tiny-1", "give network"]
+    assert journal.names[-5:] == ["publish_port", "give tiny-1", "give network", "give port 81", "give port 80"]
+
+
+def test_a_port_that_is_taken_is_told_before_anything_is_unpacked_or_launched(
+    bench: Bench, journal: Journal, started: list[Running]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        journal.stand_in(sandbox, sandbox.reserve_port, reserve_port)
+        order = RunOptions(publish=(PublishedPort(0, 80), PublishedPort(port, 80)))
+        with pytest.raises(EnvironmentLacking) as refused, run(bench, order):
+            pytest.fail("it runs")
+    (problem,) = refused.value.problems
+    assert problem.code == "port-unavailable" and f"ss -ltnp 'sport = :{port}'" in (problem.hint or "")
+    assert set(journal.names) == {"reserve_port"} and started == []
+
+
+def test_a_port_after_the_last_one_is_refused(bench: Bench, journal: Journal, started: list[Running]) -> None:
+    journal.stand_in(sandbox, sandbox.reserve_port, reserve_port)
+    with pytest.raises(UsageError) as refused, run(bench, RunOptions(2, publish=(PublishedPort(65535, 80),))):
+        pytest.fail("it runs")
+    assert refused.value.code == "port-too-high" and "65536" in str(refused.value)
 
 
 def test_a_named_volume_is_each_instances_own_and_a_folder_is_shared(
