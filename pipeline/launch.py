@@ -148,7 +148,7 @@ def _contents(image: Image, store: Store, progress: Progress) -> Contents:
 
 def unpack_layers(image: Image, store: Store, progress: Progress) -> tuple[Path, ...]:
     """Unpack the layers of an image in the store, unless they are; return folders, lowest first."""
-    return tuple(layers.unpack_to_store(layer, store=store, progress=progress) for layer in image.layers)
+    return layers.lower_folders(image.layers, store=store, progress=progress)
 
 
 def _older(plan: SmokePlan, folder: Path, store: Store) -> Image:

@@ -17,7 +17,7 @@ with imported_when_used(__name__):
         pack_entries,
     )
     from pipeline.layers.parent_tree import parent_tree_and_accounts
-    from pipeline.layers.unpack_layer import layer_entries, unpack_to_store
+    from pipeline.layers.unpack_layer import layer_entries, lower_folders, unpack_to_store
 
 __all__ = [
     "BuiltLayer",
@@ -27,6 +27,7 @@ __all__ = [
     "layer_entries",
     "layer_from_json",
     "layer_to_json",
+    "lower_folders",
     "pack_directory",
     "pack_entries",
     "parent_tree_and_accounts",

@@ -17,6 +17,7 @@ from typing import TypeAlias
 from pipeline.compression import Compression, layer_versions
 from pipeline.digest import DiffId, Digest, identity
 from pipeline.errors import VerificationError
+from pipeline.layers.earlier_tree import remember_tree
 from pipeline.layers.layer_packing import PackedLayer, PlannedLayer, pack_planned
 from pipeline.layers.segments import segment_identity
 from pipeline.layers.tar_format import tar_header
@@ -163,14 +164,16 @@ def _make(
     back = ThreadPoolExecutor(1, "relbuild-read-back")
     try:
         for (name, (plan, _)), one in zip(missing.items(), packed, strict=True):
-            reading = back.submit(_read_back, plan, one, store, locks[name])
+            reading = back.submit(_read_back, plan, one, store, compression, locks[name])
             made[name] = _Known(one.diff_id, one.digest, one.size, one.tar_size), False, reading
     finally:
         back.shutdown(wait=False)
     return made
 
 
-def _read_back(plan: PlannedLayer, packed: PackedLayer, store: Store, lock: contextlib.ExitStack) -> DiffId:
+def _read_back(
+    plan: PlannedLayer, packed: PackedLayer, store: Store, compression: Compression, lock: contextlib.ExitStack
+) -> DiffId:
     """Decompress a blob, compare it with its tree, remember the layer, and release its lock.
 
     Of a blob that is not its tree's tar, nothing that it was made of counts any more.
@@ -193,4 +196,8 @@ def _read_back(plan: PlannedLayer, packed: PackedLayer, store: Store, lock: cont
                 store.quarantine(store.result(name), "it is part of a layer that is damaged")
             raise
         store.remember(plan.name, to_json(_Known(diff_id, packed.digest, packed.size, packed.tar_size)))
+        if packed.orders:
+            remember_tree(
+                plan.composed, plan.segments, packed.orders, diff_id=diff_id, compression=compression, store=store
+            )
     return diff_id

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import field
 from queue import SimpleQueue
@@ -19,6 +19,7 @@ from pipeline.compression import Compression, layer_codec
 from pipeline.digest import CHUNK, DiffId, Digest
 from pipeline.errors import VerificationError
 from pipeline.layers.chunk_writer import COMPRESSION_WORKERS, ChunkWriter, CompressionPool
+from pipeline.layers.earlier_tree import SharedSegment, find_earlier_tree
 from pipeline.layers.layer_tree import LayerTree
 from pipeline.layers.segments import Segment, make_segment, read_segment, recall_segment, segment_tar
 from pipeline.layers.tar_digest import TarDigest
@@ -72,6 +73,8 @@ class PackedLayer:
     tar_size: int
     diff_id: DiffId
     segments: tuple[Segment, ...]
+    orders: tuple[tuple[int, ...], ...] = ()
+    """Of a whole tree: the places in its part of each segment's entries, in the order of the segment."""
 
 
 def pack_planned(
@@ -129,6 +132,7 @@ class _Packing:
     tree: LayerTree | None
     tar: TarDigest
     entries: list[SimpleQueue[Entry | None]]
+    orders: list[tuple[int, ...]] = field(default_factory=list)
     futures: dict[int, Future[Segment]] = field(default_factory=dict)
 
     @classmethod
@@ -145,15 +149,22 @@ class _Packing:
         if not open_folders:
             yield cls(plan, running, store, compression, None, tar, queues)
             return
+        earlier = find_earlier_tree(plan.composed, plan.segments, compression, store)
         with store.temporary("unpack") as folder:
             with owners_required():
-                tree = LayerTree.begun(folder / "tree", plan.composed.name, plan.composed.directories, open_folders)
+                tree = LayerTree.begun(
+                    folder / "tree", plan.composed.name, plan.composed.directories, open_folders, earlier
+                )
             with tree:
                 yield cls(plan, running, store, compression, tree, tar, queues)
 
     def make(self, at: int, pool: CompressionPool) -> Segment:
         """Make or recall a segment, and write its entries into the tree."""
         part, name = self.plan.segments[at]
+        shared = self._shared(at)
+        if shared is not None:
+            self.running.advance(_content_size(part))
+            return shared.segment
         segment = recall_segment(name, self.store)
         try:
             if self.tree is None:
@@ -173,6 +184,11 @@ class _Packing:
                 self.tar.put(at, None)
         self.running.advance(_content_size(part))
         return found
+
+    def _shared(self, at: int) -> SharedSegment | None:
+        """Return what the earlier tree has of a segment; None if its entries are to be written."""
+        earlier = self.tree.earlier if self.tree is not None else None
+        return earlier.shared.get(at) if earlier is not None else None
 
     def _hash(self, part: Part, segment: Segment, at: int) -> None:
         try:
@@ -226,17 +242,36 @@ class _Packing:
             start.write(self.plan.directories)
             start.finish()
             for at in range(len(self.plan.segments)):
-                if self.tree is not None:
-                    self.tree.follow(self.entries[at])
-                else:
-                    self.tar.follow(at)
+                self._count(at)
                 segments.append(self.futures[at].result())
                 _copy(segments[-1].digest, blob, self.store)
             blob.write(layer_codec(self.compression).compress(TAR_END))
         size = len(self.plan.directories) + sum(segment.tar_size for segment in segments) + len(TAR_END)
-        diff_id = self.tar.finish(TAR_END, size) if self.tree is None else self.tree.keep(self.store, size)
+        if self.tree is None:
+            diff_id = self.tar.finish(TAR_END, size)
+        else:
+            diff_id = self.tree.keep(self.store, size, self._paths())
         self.running.note(f"{len(self.plan.composed.contents)} packages, {blob.size / 1e6:.1f} MB")
-        return PackedLayer(blob.digest, blob.size, size, diff_id, tuple(segments))
+        whole = self.tree is not None and self.tree.earlier is None
+        orders = tuple(self.orders) if whole else ()
+        return PackedLayer(blob.digest, blob.size, size, diff_id, tuple(segments), orders)
+
+    def _paths(self) -> Set[str]:
+        directories = (entry.path for entry in self.plan.composed.directories)
+        return {*directories, *(entry.path for part, _ in self.plan.segments for _, entry in part.entries)}
+
+    def _count(self, at: int) -> None:
+        """Hash the tar of a segment, as its entries are placed or as the earlier tree has them."""
+        if self.tree is None:
+            self.tar.follow(at)
+            return
+        shared = self._shared(at)
+        if shared is not None:
+            for entry in shared.entries:
+                self.tree.count(entry, shared=True)
+            return
+        places = {entry.path: place for place, (_, entry) in enumerate(self.plan.segments[at][0].entries)}
+        self.orders.append(tuple(places[entry.path] for entry in self.tree.follow(self.entries[at])))
 
     def abandon(self) -> None:
         """Let `assemble` end where it waits for entries that do not come."""

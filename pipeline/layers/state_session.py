@@ -15,7 +15,7 @@ from typing import Protocol
 
 from pipeline.compression import Compression
 from pipeline.layers.pack_layer import pack_directory
-from pipeline.layers.unpack_layer import unpack_to_store
+from pipeline.layers.unpack_layer import lower_folders
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.image import Layer
 from pipeline.model.tree import Tree
@@ -68,10 +68,10 @@ def open_state_session(
     """Open a session on `layers`, whose tree is `lower`.
 
     Commands run in containers, or traced where `sandboxes` is None. `folder` is an empty one of the build's own.
-    Raises as `unpack_to_store`, `build_session` and `traced_session` do.
+    Raises as `lower_folders`, `build_session` and `traced_session` do.
     """
     if sandboxes is not None:
-        lowers = [unpack_to_store(layer, store=store, progress=progress) for layer in layers]
+        lowers = lower_folders(layers, store=store, progress=progress)
         with build_session(
             lowers, sandboxes=sandboxes, label=STATE_LAYER_NAME, limits=BuildLimits(), architecture=architecture
         ) as session:

@@ -7,7 +7,7 @@ match is the tree put in place. `tree_writer` creates its files.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -26,9 +26,12 @@ from pipeline.streams import decompressed, prefetch
 LAYER_ENTRIES_LIMIT = 4_000_000
 """Entries in one layer: ten times a full desktop installation."""
 
+LAYERS_IN_TWO = 30
+"""Layers of an image up to which each may have two trees: overlayfs mounts some 64."""
+
 
 def unpack_to_store(layer: Layer, *, store: Store, progress: Progress = QUIET) -> Path:
-    """Return the folder of the layer's tree, unpacked now or before and unchanged since.
+    """Return the folder of the layer's whole tree, unpacked now or before and unchanged since.
 
     Owners are the image's IDs; whiteouts are overlayfs's. Raises VerificationError `blob-missing`,
     `digest-mismatch`, `diff-id-mismatch`, `layer-malformed`, `stream-damaged`; BuildError `device-node`,
@@ -47,6 +50,23 @@ def unpack_to_store(layer: Layer, *, store: Store, progress: Progress = QUIET) -
             with owners_required():
                 content = _extract(_counted(verified_tar(layer, store), running), made / TREE_ROOT, layer.name)
             return store.keep_tree(made, layer.diff_id, content) / TREE_ROOT
+
+
+def lower_folders(layers: Sequence[Layer], *, store: Store, progress: Progress = QUIET) -> tuple[Path, ...]:
+    """Return the folders of the layers' trees, which overlayfs mounts, the lowest first.
+
+    A layer that was made over an earlier one's tree has two. Raises as `unpack_to_store`.
+    """
+    found: list[Path] = []
+    for layer in layers:
+        if len(layers) <= LAYERS_IN_TWO:
+            with store.locked(f"tree-{layer.diff_id.hex}"):
+                kept = store.kept_trees(layer.diff_id)
+            if kept is not None:
+                found += (folder / TREE_ROOT for folder in kept)
+                continue
+        found.append(unpack_to_store(layer, store=store, progress=progress))
+    return tuple(found)
 
 
 def layer_entries(layer: Layer, *, store: Store) -> Iterator[Entry]:

@@ -39,6 +39,7 @@ from pipeline.store.tree_seals import (
     TREE_ROOT,
     content_digest,
     hash_tree_files,
+    read_seal,
     tree_holds,
     write_seal,
 )
@@ -356,14 +357,22 @@ class Store:
         """
         return self.root / "trees" / (name if isinstance(name, str) else name.hex)
 
-    def keep_tree(self, folder: Path, name: DiffId | str, content: Mapping[str, str] | None = None) -> Path:
+    def keep_tree(
+        self,
+        folder: Path,
+        name: DiffId | str,
+        content: Mapping[str, str] | None = None,
+        over: DiffId | None = None,
+    ) -> Path:
         """Seal a complete tree (`folder`/root, in a temporary folder) and move it to its place.
 
-        The first to finish wins. `content`: path → sha256 of each of its files, where the caller knows them.
+        The first to finish wins. `content`: path → sha256 of each of its files, where the caller knows them. `over`:
+        the whole tree, kept here too, that this one changes when it is mounted over it.
         """
         target = self.tree(name)
         found = content if content is not None else hash_tree_files(folder / TREE_ROOT)
-        write_seal(folder, target.name, content_digest(found), self._sealers.made("tree"))
+        sealer = self._sealers.made("tree")
+        write_seal(folder, target.name, content_digest(found), sealer, over=over.hex if over else "")
         try:
             folder.rename(target)
         except OSError:
@@ -373,16 +382,53 @@ class Store:
         return target
 
     def kept_tree(self, name: DiffId | str) -> Path | None:
-        """Return the folder of an unchanged tree, or None. A changed one is removed."""
+        """Return the folder of an unchanged whole tree, or None.
+
+        A changed one is removed, and so is one over another tree.
+        """
         folder = self.tree(name)
+        over = self._tree_over(folder)
+        if over is None:
+            return None
+        if not over:
+            return folder
+        self._remove_tree(folder)
+        return None
+
+    def kept_trees(self, name: DiffId) -> tuple[Path, ...] | None:
+        """Return the folders of an unchanged tree, the whole one first; None if missing.
+
+        A changed one is removed, and so is one whose lower tree is gone.
+        """
+        folder = self.tree(name)
+        over = self._tree_over(folder)
+        if not over:
+            return None if over is None else (folder,)
+        with self.locked(f"tree-{over}"):
+            below = self.tree(over)
+            if self._tree_over(below) == "":
+                return below, folder
+        self._remove_tree(folder)
+        return None
+
+    def _tree_over(self, folder: Path) -> str | None:
+        """Return the name of the tree below an unchanged one, "" for a whole one; None if missing.
+
+        A changed one is removed.
+        """
         if not os.path.lexists(folder):
             return None
         if self.tree_holds(folder):
-            return folder
+            sealed = read_seal(folder, folder.name, self._sealers.known("tree"))
+            if sealed is not None:
+                return sealed.over
         self.tell(f"an unpacked layer was changed after the store wrote it, and is unpacked again: {folder}")
+        self._remove_tree(folder)
+        return None
+
+    def _remove_tree(self, folder: Path) -> None:
         with self.temporary("damaged") as aside:
             folder.rename(aside / "tree")
-        return None
 
     def tree_holds(self, folder: Path, *, reading: bool = False) -> bool:
         """Return whether a tree is unchanged since it was sealed; `reading`: hash every file."""

@@ -35,12 +35,14 @@ class TreeSeal:
     """Content of a tree's seal.
 
     `look`: digest over names, inodes, modes, owners, sizes and change times; `content`: digest over the files' content;
-    `boot`: the machine's boot in which it was written.
+    `boot`: the machine's boot in which it was written; `over`: the name of the whole tree that it changes, "" if it is
+    a whole one itself.
     """
 
     look: str
     content: str
     boot: str
+    over: str = ""
 
 
 def content_digest(files: Mapping[str, str]) -> str:
@@ -51,12 +53,13 @@ def content_digest(files: Mapping[str, str]) -> str:
     return found.hexdigest()
 
 
-def write_seal(folder: Path, name: str, content: str, sealer: Sealer, *, settled: bool = False) -> None:
-    """Write the seal of the tree in `folder`, which is kept under `name`."""
+def write_seal(folder: Path, name: str, content: str, sealer: Sealer, *, settled: bool = False, over: str = "") -> None:
+    """Write the seal of the tree in `folder`, kept under `name`; `over` as in `TreeSeal`."""
     told = {
         "look": tree_metadata_digest(folder / TREE_ROOT),
         "content": content,
         "boot": _SETTLED if settled else _boot(),
+        **({"over": over} if over else {}),
     }
     draft = folder / f".{TREE_SEAL_FILE}"
     draft.write_bytes(sealer.seal(name, json.dumps(told).encode()))
@@ -93,7 +96,7 @@ def tree_holds(folder: Path, name: str, sealer: Sealer | None, *, reading: bool 
             return False
         if sealed.boot not in (_SETTLED, _boot()):
             with contextlib.suppress(OSError):
-                write_seal(folder, name, sealed.content, sealer, settled=True)
+                write_seal(folder, name, sealed.content, sealer, settled=True, over=sealed.over)
         return True
     return False
 

@@ -57,7 +57,9 @@ class Bench:
         self.store, self.journal = store, journal
         self.runtime = RUNTIME
         self.verdict: Any = report
-        journal.stand_in(layers, layers.unpack_to_store, lambda layer, **more: Path("/trees") / layer.name)
+        journal.stand_in(
+            layers, layers.lower_folders, lambda found, **more: tuple(Path("/trees") / one.name for one in found)
+        )
         journal.stand_in(smoke, smoke.smoke, self._smoke)
         journal.stand_in(layers, layers.read_contents, lambda made, lowers: replace(CONTENTS, name=made.name))
 
@@ -96,7 +98,7 @@ def bench(store: Store, journal: Journal) -> Bench:
 
 def test_an_image_is_unpacked_launched_and_read_in_this_order(bench: Bench) -> None:
     tested = bench.test()
-    assert bench.journal.names == ["unpack_to_store", "smoke", "unpack_to_store", "read_contents"]
+    assert bench.journal.names == ["lower_folders", "smoke", "lower_folders", "read_contents"]
     assert tested.report.passed and not tested.reused
     assert tested.evidence == replace(evidence(image()), contents=CONTENTS, report=tested.report)
 

@@ -1,0 +1,268 @@
+"""Trees of changed layers, written over the trees of earlier ones."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipeline.compression import Compression
+from pipeline.digest import Digest
+from pipeline.layers import build_layers, earlier_tree, lower_folders, segments, unpack_layer, unpack_to_store
+from pipeline.layers.earlier_tree import remember_tree
+from pipeline.layers.layer import _plan
+from pipeline.model.image import Layer
+from pipeline.model.package import Nevra
+from pipeline.model.tree import Entry, EntryKind
+from pipeline.packages import PayloadFile
+from pipeline.store import Store
+from pipeline.trees import ComposedLayer, Part
+from tests.support.trees import merged, read_tree
+
+ME, GROUP, TIME = os.getuid(), os.getgid(), 1_700_000_000
+LARGE: Mapping[str, bytes | str | None] = {"usr/large": b"large" * 1000, "usr/dir": None, "usr/dir/deep": b"deep"}
+FIRST: Mapping[str, bytes | str | None] = {
+    "usr/tool": b"one",
+    "usr/gone": b"gone",
+    "usr/old": None,
+    "usr/old/below": b"below",
+    "usr/turns": None,
+    "usr/turns/file": b"file",
+    "usr/grows": b"a file",
+    "usr/to": "tool",
+}
+SECOND: Mapping[str, bytes | str | None] = {
+    "usr/tool": b"two",
+    "usr/turns": b"a file now",
+    "usr/grows": None,
+    "usr/grows/new": b"new",
+    "usr/to": "grows",
+}
+
+
+class Packages:
+    """Packages with files (bytes), directories (None) and symlinks (str), composed into layers."""
+
+    def __init__(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.store = store
+        self.files: dict[Digest, list[bytes]] = {}
+        self.read: list[Digest] = []
+        monkeypatch.setattr(segments, "read_payload", self._payload)
+
+    def _payload(self, rpm: Path) -> Iterator[PayloadFile]:
+        self.read.append(Digest(rpm.name))
+        for index, content in enumerate(self.files[Digest(rpm.name)]):
+            yield PayloadFile((index,), len(content), lambda content=content: iter([content]), "")  # type: ignore[misc]
+
+    def layer(self, time: int = TIME, **packages: Mapping[str, bytes | str | None]) -> ComposedLayer:
+        folders = {"usr", *(path for files in packages.values() for path, value in files.items() if value is None)}
+        parts = tuple(self._part(name, files) for name, files in packages.items())
+        return ComposedLayer(
+            "base",
+            tuple(Entry(path, EntryKind.DIRECTORY, 0o755, ME, GROUP, mtime=time) for path in sorted(folders)),
+            parts,
+            tuple(str(part.nevra) for part in parts),
+            time,
+        )
+
+    def _part(self, name: str, files: Mapping[str, bytes | str | None]) -> Part:
+        checksum = self.store.put(repr((name, files)).encode())
+        # As in a payload: in another order than that of the paths.
+        contents = [(path, value) for path, value in sorted(files.items(), reverse=True) if isinstance(value, bytes)]
+        self.files[checksum] = [value for _, value in contents]
+        made = [
+            (index, Entry(path, EntryKind.FILE, 0o640, ME, GROUP, mtime=TIME, size=len(value)))
+            for index, (path, value) in enumerate(contents)
+        ]
+        made += [
+            (100 + index, Entry(path, EntryKind.SYMLINK, 0o777, ME, GROUP, mtime=TIME, link=value))
+            for index, (path, value) in enumerate(files.items())
+            if isinstance(value, str)
+        ]
+        return Part(Nevra(name, 0, "1", "1", "noarch"), checksum, tuple(sorted(made, key=lambda one: one[1].path)))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.open(tmp_path / "store")
+
+
+@pytest.fixture
+def packages(store: Store, monkeypatch: pytest.MonkeyPatch) -> Packages:
+    return Packages(store, monkeypatch)
+
+
+def made(store: Store, composed: ComposedLayer) -> Layer:
+    (built,) = build_layers([composed], store=store, compression=Compression.GZIP, unpack=True)
+    built.confirm()
+    return built.layer
+
+
+def mounted(store: Store, layer: Layer) -> int:
+    """How many folders are mounted for the layer."""
+    return len(lower_folders([layer], store=store))
+
+
+def assert_shows(store: Store, layer: Layer, elsewhere: Path) -> None:
+    """That the folders, mounted, show what the layer's blob has, in a store that knows nothing else."""
+    other = Store.open(elsewhere)
+    with store.reading(layer.blob.digest) as file, other.writer() as blob:
+        blob.write(file.read())
+    shown = merged(lower_folders([layer], store=store))
+    assert shown == read_tree(unpack_to_store(layer, store=other))
+
+
+def test_a_changed_layer_is_written_over_the_tree_of_the_earlier_one(
+    store: Store, packages: Packages, tmp_path: Path
+) -> None:
+    first = made(store, packages.layer(large=LARGE, tool=FIRST))
+    packages.read.clear()
+    second = made(store, packages.layer(TIME + 9, large=LARGE, tool=SECOND))
+    assert len(packages.read) == 1
+    below, above = lower_folders([second], store=store)
+    assert below == unpack_to_store(first, store=store)
+    assert {path.name for path in above.rglob("*") if path.is_file()} == {"tool", "turns", "new"}
+    assert_shows(store, second, tmp_path / "other")
+    assert_shows(store, first, tmp_path / "another")
+
+
+def test_the_bytes_do_not_depend_on_the_earlier_tree(store: Store, packages: Packages, tmp_path: Path) -> None:
+    made(store, packages.layer(large=LARGE, tool=FIRST))
+    changed = packages.layer(large=LARGE, tool=SECOND)
+    other = Store.open(tmp_path / "other")
+    for part in changed.parts:
+        with store.reading(part.checksum) as file:
+            other.put(file.read())
+    assert made(store, changed) == made(other, changed)
+    assert (mounted(store, made(store, changed)), mounted(other, made(other, changed))) == (2, 1)
+
+
+def test_a_second_change_is_written_over_the_whole_tree_too(store: Store, packages: Packages, tmp_path: Path) -> None:
+    first = made(store, packages.layer(large=LARGE, tool=FIRST))
+    made(store, packages.layer(large=LARGE, tool=SECOND))
+    third = made(store, packages.layer(large=LARGE, tool={"usr/tool": b"three"}))
+    below, _ = lower_folders([third], store=store)
+    assert below == unpack_to_store(first, store=store)
+    assert_shows(store, third, tmp_path / "other")
+
+
+def test_a_layer_of_which_most_changed_gets_a_whole_tree_and_is_the_next_ones_earlier_one(
+    store: Store, packages: Packages, tmp_path: Path
+) -> None:
+    made(store, packages.layer(large=LARGE, tool=FIRST))
+    bigger = packages.layer(large={"usr/large": b"LARGE" * 1000}, tool=FIRST)
+    whole = made(store, bigger)
+    assert mounted(store, whole) == 1
+    third = made(store, packages.layer(large={"usr/large": b"LARGE" * 1000}, tool=SECOND))
+    assert lower_folders([third], store=store)[0] == unpack_to_store(whole, store=store)
+    assert_shows(store, third, tmp_path / "other")
+
+
+def test_packages_of_other_names_have_no_earlier_tree(store: Store, packages: Packages) -> None:
+    made(store, packages.layer(large=LARGE, tool=FIRST))
+    assert mounted(store, made(store, packages.layer(large=LARGE, other=SECOND))) == 1
+
+
+@pytest.mark.parametrize("changed", ["content", "mode", "more"])
+def test_an_earlier_tree_that_was_changed_is_not_written_over(
+    store: Store, packages: Packages, tmp_path: Path, changed: str
+) -> None:
+    first = made(store, packages.layer(large=LARGE, tool=FIRST))
+    root = unpack_to_store(first, store=store)
+    if changed == "content":
+        (root / "usr/large").write_bytes(b"LARGE" * 1000)
+    elif changed == "mode":
+        (root / "usr/large").chmod(0o4755)
+    else:
+        (root / "usr/more").touch()
+    second = made(store, packages.layer(large=LARGE, tool=SECOND))
+    assert mounted(store, second) == 1
+    assert_shows(store, second, tmp_path / "other")
+
+
+@pytest.mark.parametrize("changed", ["upper", "lower", "lower removed"])
+def test_what_was_changed_or_pruned_afterwards_is_not_mounted(
+    store: Store, packages: Packages, tmp_path: Path, changed: str
+) -> None:
+    first = made(store, packages.layer(large=LARGE, tool=FIRST))
+    second = made(store, packages.layer(large=LARGE, tool=SECOND))
+    lower, upper = lower_folders([second], store=store)
+    if changed == "lower removed":
+        store.tree(first.diff_id).rename(tmp_path / "collected")
+    else:
+        (upper / "usr/tool" if changed == "upper" else lower / "usr/large").write_bytes(b"forged")
+    assert mounted(store, second) == 1
+    assert_shows(store, second, tmp_path / "other")
+
+
+def test_a_tree_over_one_that_is_not_whole_is_not_mounted(store: Store, packages: Packages) -> None:
+    made(store, packages.layer(large=LARGE, tool=FIRST))
+    second = made(store, packages.layer(large=LARGE, tool=SECOND))
+    with store.temporary("other") as folder:
+        (folder / "tree" / "root").mkdir(parents=True)
+        store.keep_tree(folder / "tree", Digest.of(b"third").hex, over=second.diff_id)
+    assert store.kept_trees(type(second.diff_id)(Digest.of(b"third").hex)) is None
+
+
+def test_a_record_that_this_store_did_not_seal_is_not_followed(store: Store, packages: Packages) -> None:
+    plain = packages.layer(large=LARGE, tool=FIRST)
+    made(store, plain)
+    record = store.result(earlier_tree._identity(plain, Compression.GZIP))
+    framed = record.read_bytes()
+    record.write_bytes(framed[:-2] + b" " + framed[-2:])
+    assert mounted(store, made(store, packages.layer(large=LARGE, tool=SECOND))) == 1
+
+
+def test_an_order_that_does_not_have_every_entry_once_is_not_followed(store: Store, packages: Packages) -> None:
+    plain = packages.layer(large=LARGE, tool=FIRST)
+    first = made(store, plain)
+    parts = _plan(plain, Compression.GZIP).segments
+    wrong = [(0,) * len(part.entries) for part, _ in parts]
+    remember_tree(plain, parts, wrong, diff_id=first.diff_id, compression=Compression.GZIP, store=store)
+    assert mounted(store, made(store, packages.layer(large=LARGE, tool=SECOND))) == 1
+
+
+def test_a_segment_that_was_damaged_is_made_again_into_the_new_tree(
+    store: Store, packages: Packages, tmp_path: Path
+) -> None:
+    plain = packages.layer(large=LARGE, more={"usr/more": b"more" * 2000}, tool=FIRST)
+    made(store, plain)
+    name = segments.segment_identity(plain.parts[0], Compression.GZIP)
+    segment = segments.recall_segment(name, store)
+    assert segment is not None
+    store.blob(segment.digest).write_bytes(b"damaged")
+    packages.read.clear()
+    second = made(store, packages.layer(large=LARGE, more={"usr/more": b"more" * 2000}, tool=SECOND))
+    assert len(packages.read) == 2
+    assert_shows(store, second, tmp_path / "other")
+
+
+def test_an_image_of_many_layers_is_mounted_from_whole_trees(
+    store: Store, packages: Packages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(store, packages.layer(large=LARGE, tool=FIRST))
+    second = made(store, packages.layer(large=LARGE, tool=SECOND))
+    monkeypatch.setattr(unpack_layer, "LAYERS_IN_TWO", 0)
+    assert mounted(store, second) == 1
+    assert_shows(store, second, tmp_path / "other")
+
+
+def test_a_tree_over_another_is_checked_with_the_store(store: Store, packages: Packages) -> None:
+    made(store, packages.layer(large=LARGE, tool=FIRST))
+    second = made(store, packages.layer(large=LARGE, tool=SECOND))
+    _, upper = lower_folders([second], store=store)
+    assert store.tree_holds(upper.parent, reading=True)
+    assert not store.tree_holds(upper.parent.rename(upper.parent.with_name("0" * 64)), reading=True)
+
+
+def test_hard_links_and_directories_keep_their_attributes(store: Store, packages: Packages, tmp_path: Path) -> None:
+    plain = packages.layer(large=LARGE, tool=FIRST)
+    made(store, plain)
+    changed = packages.layer(TIME + 60, large=LARGE, tool=SECOND)
+    closed = tuple(replace(one, mode=0o700) for one in changed.directories)
+    second = made(store, replace(changed, directories=closed))
+    assert mounted(store, second) == 2
+    assert_shows(store, second, tmp_path / "other")
