@@ -3,59 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
 import platform
 import subprocess
 import sys
-import tempfile
 import time
-import traceback
 from pathlib import Path
 
 import results
-from results import Results, SectionResult
-from turns import ROOT, BenchFailed, Section, Session, adopt_orphans, run
-
-HERE = Path(__file__).parent
-
-
-def sections() -> dict[str, Section]:
-    """Return what the files of this folder have to measure, by name, in the order of files."""
-    found: dict[str, Section] = {}
-    for path in sorted(HERE.glob("*.py")):
-        if "\nSECTIONS = (" in path.read_text():
-            found |= {one.name: one for one in importlib.import_module(path.stem).SECTIONS}
-    return found
-
-
-def measured(section: Section, turns: int, base: Path | None, settings: dict[str, str]) -> SectionResult:
-    """Run one section in a folder of its own. What fails in it is said in its result."""
-    print(f"  {section.name}: {section.title}", file=sys.stderr)
-    began, failed = time.monotonic(), ""
-    with tempfile.TemporaryDirectory(dir=base, prefix="relbuild-bench-") as name:
-        session = Session(Path(name), turns, settings)
-        try:
-            section.measure(session)
-        except Exception as error:  # The other sections are measured all the same.
-            failed = str(error) if isinstance(error, BenchFailed) else "".join(traceback.format_exception(error))
-            print(f"    not measured: {failed}", file=sys.stderr)
-    took = time.monotonic() - began
-    print(f"    {took:.0f} s", file=sys.stderr)
-    return SectionResult(
-        section.name,
-        section.title,
-        round(took, 1),
-        session.figures,
-        session.rows,
-        session.curves,
-        session.remarks,
-        failed,
-    )
+import sections
+from results import Results
+from turns import ROOT, BenchFailed, adopt_orphans, run
 
 
 def machine() -> dict[str, str]:
-    """Describe where and what is measured."""
+    """Describe where it is measured."""
     model = next(
         (
             line.partition(":")[2].strip()
@@ -64,17 +26,21 @@ def machine() -> dict[str, str]:
         ),
         platform.machine(),
     )
-    revision = subprocess.run(
-        ["git", "-C", ROOT, "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-    )
     return {
         "processor": model,
         "cores": str(len(os.sched_getaffinity(0))),
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / (1 << 30):.0f} GiB",
         "kernel": platform.release(),
         "python": platform.python_version(),
-        "relbuild": revision.stdout.strip(),
     }
+
+
+def revision() -> str:
+    """Describe which state of relbuild is measured."""
+    said = subprocess.run(
+        ["git", "-C", ROOT, "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
+    )
+    return said.stdout.strip()
 
 
 def main() -> int:
@@ -84,17 +50,23 @@ def main() -> int:
     parser.add_argument("--turns", type=int, default=5, help="that count, after one that warms up (default: 5)")
     parser.add_argument("--product", default="", help="whose image is made (default: mysql)")
     parser.add_argument("--packages", type=int, help="of the repository that is solved in (default: 69000)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="write the results; FILE keeps those of other sections",
+    )
     parser.add_argument("--against", type=Path, metavar="FILE", help="say what changed since these results")
     parser.add_argument("--list", action="store_true", help="list the sections")
     options = parser.parse_args()
-    known = sections()
+    known = sections.known()
     if options.list:
         print("\n".join(f"{one.name:<18} {one.title}" for one in known.values()))
         return 0
     if unknown := [name for name in options.sections if name not in known]:
         parser.error(f"unknown: {', '.join(unknown)}; sections are {', '.join(known)}")
     before = results.read(options.against) if options.against else None
+    kept = results.read(options.json) if options.json and options.json.exists() else None
     chosen = [section for name, section in known.items() if not options.sections or name in options.sections]
     if any(section.mirror for section in chosen):
         run(ROOT / "ci" / "mirror", "--quiet")
@@ -103,13 +75,16 @@ def main() -> int:
     load, began = os.getloadavg()[0], time.monotonic()
     settings = {"product": options.product} if options.product else {}
     settings |= {"packages": str(options.packages)} if options.packages else {}
-    found = Results(
-        machine(), options.turns, tuple(measured(section, options.turns, base, settings) for section in chosen)
-    )
+    found = Results(machine(), ())
+    if kept is not None:
+        results.merged(kept, found)  # Refused now, and not when all is measured.
+    for section in chosen:
+        said = sections.measured(section, options.turns, base, settings, revision())
+        found = Results(found.machine, (*found.sections, said))
+        if options.json:  # After each: what was measured is not lost if the run is ended.
+            results.write(results.merged(kept, found) if kept else found, options.json)
     print(f"{options.turns} turns, medians; {time.monotonic() - began:.0f} s in all; load before: {load:.2f}")
     print("\n".join(results.table(found)))
-    if options.json:
-        results.write(found, options.json)
     if before is not None:
         print("\n".join(results.comparison(before, found)))
     bad = any(row.met is False for row in found.rows()) or any(one.failed for one in found.sections)

@@ -1,19 +1,21 @@
-"""Write the figures and plots of docs/performance.md from a run's results; see ci/bench.
+"""Write the figures and plots of docs/performance.md from the results of one or several runs; see ci/bench.
 
 What stands between `<!-- measured: NAME -->` and `<!-- end -->` is written anew, the rest is left alone.
 """
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import results
+import sections
 import svg
-from results import Results, number, spread, verdict, with_unit
-from turns import RATIO, ROOT, BenchFailed, Row, straight
+from results import Results, SectionResult, at_limit, number, spread, verdict, with_unit
+from turns import RATIO, ROOT, BenchFailed, Figure, Row, Section, straight
 
 DOCUMENT = ROOT / "docs" / "performance.md"
 PLOTS = ROOT / "docs" / "performance"
@@ -29,26 +31,60 @@ WHERE, WHERE_PLOT = "stage of a cold build", "where.svg"
 _PART = re.compile(r"(<!-- measured: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def table(found: Results) -> str:
-    """All rows as a table of Markdown."""
-    lines = ["| what | median | least … greatest | goal | |", "|---|---|---|---|---|"]
+def table(found: Results, known: Mapping[str, Section]) -> str:
+    """All rows as tables of Markdown, those with a goal first, and a line for each section that was not measured."""
+    goals = [row for row in found.rows() if row.goal is not None]
+    lines = [f"{sum(bool(row.met) for row in goals)} of {len(goals)} goals are met.", ""]
+    lines += ["| what | median | least … greatest | goal | | at the machine's limit |", "|---|---|---|---|---|---|"]
+    for row in goals:
+        cells = (row.name, _shown(row.figure), spread(row.figure), str(row.goal), _verdict(row), at_limit(row))
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += [f"| {title} | not measured{why} | | | | |" for title, why in _missing(found, known)]
+    lines += ["", "Compared without a goal:", ""]
+    lines += ["| what | median | least … greatest | at the machine's limit |", "|---|---|---|---|"]
     for row in found.rows():
-        figure = row.figure
-        shown = with_unit(figure.median, figure.unit) + (" times" if figure.unit == RATIO else "")
-        lines.append(f"| {row.name} | {shown} | {spread(figure)} | {row.goal or ''} | {verdict(row)} |")
-    lines += [f"| {one.title} | not measured: {_last_line(one.failed)} | | | |" for one in found.sections if one.failed]
+        if row.goal is None:
+            lines.append(f"| {row.name} | {_shown(row.figure)} | {spread(row.figure)} | {at_limit(row)} |")
     return "\n".join(lines)
 
 
+def _shown(figure: Figure) -> str:
+    return with_unit(figure.median, figure.unit) + (" times" if figure.unit == RATIO else "")
+
+
+def _verdict(row: Row) -> str:
+    """The verdict, in bold where a goal is missed."""
+    return f"**{verdict(row)}**" if row.met is False else verdict(row)
+
+
+def _missing(found: Results, known: Mapping[str, Section]) -> list[tuple[str, str]]:
+    """Titles of the sections without results, and why, as far as it is known."""
+    failed = [(one.title, f": {_last_line(one.failed)}") for one in found.sections if one.failed]
+    measured = {one.name for one in found.sections}
+    return [*failed, *((one.title, "") for name, one in known.items() if name not in measured)]
+
+
 def machine(found: Results) -> str:
-    """Where it was measured, in one sentence."""
+    """Where and in how many turns it was measured."""
     said = ", ".join(f"{name} {value}" for name, value in found.machine.items())
-    return f"Measured in {found.turns} turns: {said}."
+    lines = [f"Measured on: {said}."]
+    for (turns, revision), names in _runs(found.sections).items():
+        lines.append(f"relbuild {revision}, medians of {turns} turns: {', '.join(f'`{name}`' for name in names)}.")
+    return "\n".join(lines)
+
+
+def _runs(measured: Sequence[SectionResult]) -> dict[tuple[int, str], list[str]]:
+    """Names of sections by turns and state of relbuild."""
+    runs: dict[tuple[int, str], list[str]] = {}
+    for one in measured:
+        runs.setdefault((one.turns, one.relbuild), []).append(one.name)
+    return runs
 
 
 def remarks(found: Results) -> str:
     """What is to be known of peers, as a list."""
-    return "\n".join(f"- {remark}" for section in found.sections for remark in section.remarks)
+    said = dict.fromkeys(remark for section in found.sections for remark in section.remarks)
+    return "\n".join(f"- {remark}" for remark in said)
 
 
 def figures(found: Results) -> str:
@@ -77,10 +113,10 @@ def curves(found: Results) -> str:
         for curve in section.curves:
             fit, unit = straight(curve.points), curve.unit
             lines += [
-                f"![{curve.name}, in {curve.along}](performance/{_file_name('growth', curve.name)})",
+                f"![{curve.name}](performance/{_file_name('growth', curve.name)})",
                 "",
-                f"{curve.name}: {number(fit.start, unit)} {unit}, and {fit.slope:.3g} {unit} for each "
-                f"of {curve.along}; no point is farther from the line than {fit.off:.0%} of the greatest.",
+                f"{curve.name[0].upper()}{curve.name[1:]}: {number(fit.start, unit)} {unit} + {fit.slope:.3g} {unit} × "
+                f"{curve.along}; no point is farther from the line than {fit.off:.1%} of the greatest.",
                 "",
             ]
     return "\n".join(lines).rstrip()
@@ -91,7 +127,7 @@ def plots(found: Results) -> dict[str, str]:
     reached = [_reached(row) for row in found.rows() if row.goal is not None]
     drawn = {"goals.svg": svg.goals("Each row against its goal: to the right is better", reached)} if reached else {}
     for section in found.sections:
-        what = COMPARED.get(section.name)
+        what = COMPARED.get(section.name, "")
         if what in section.figures:
             shown = [
                 svg.Bar(
@@ -123,8 +159,13 @@ def _reached(row: Row) -> svg.Reached:
     bound, figure = row.goal.bound, row.figure
     text = f"{with_unit(figure.median, figure.unit)} ({row.goal})"
     values = [max(1e-9, value) for value in (figure.median, figure.least, figure.greatest)]
-    median, *ends = (value / bound if row.goal.at_least else bound / value for value in values)
-    return svg.Reached(row.name, median, min(ends), max(ends), text)
+
+    def part(value: float) -> float:
+        return value / bound if row.goal and row.goal.at_least else bound / value
+
+    median, *ends = map(part, values)
+    limit = None if row.limit is None else part(max(1e-9, row.limit.median))
+    return svg.Reached(row.name, median, min(ends), max(ends), text, limit)
 
 
 def _file_name(kind: str, name: str) -> str:
@@ -138,7 +179,7 @@ def _last_line(text: str) -> str:
 def pictures(found: Results) -> str:
     """The plots that are no curves, as images."""
     names = [name for name in plots(found) if name != WHERE_PLOT and not name.startswith("growth-")]
-    return "\n".join(f"![{name.removesuffix('.svg')}](performance/{name})" for name in names)
+    return "\n\n".join(f"![{name.removesuffix('.svg')}](performance/{name})" for name in names)
 
 
 def where(found: Results) -> str:
@@ -154,11 +195,11 @@ def written(text: str, parts: Mapping[str, str]) -> str:
     return _PART.sub(lambda found: f"{found[1]}\n{parts[found[2]]}\n\n{found[3]}", text)
 
 
-def parts(found: Results) -> dict[str, str]:
+def parts(found: Results, known: Mapping[str, Section]) -> dict[str, str]:
     """Return all measured parts of the document."""
     return {
         "machine": machine(found),
-        "table": table(found),
+        "table": table(found, known),
         "pictures": pictures(found),
         "curves": curves(found),
         "where": where(found),
@@ -169,10 +210,14 @@ def parts(found: Results) -> dict[str, str]:
 
 def main() -> None:
     """Write the document and its plots."""
-    if len(sys.argv) != 2:
-        sys.exit("usage: ci/bench document FILE (which `ci/bench all --json FILE` wrote)")
-    found = results.read(Path(sys.argv[1]))
-    DOCUMENT.write_text(written(DOCUMENT.read_text(encoding="utf-8"), parts(found)), encoding="utf-8")
+    if len(sys.argv) == 1:
+        sys.exit("usage: ci/bench document FILE… (which `ci/bench all --json FILE` wrote)")
+    found = functools.reduce(results.merged, [results.read(Path(name)) for name in sys.argv[1:]])
+    known = sections.known()
+    order = [*known, *(one.name for one in found.sections)]
+    found = Results(found.machine, sorted(found.sections, key=lambda one: order.index(one.name)))
+    text = written(DOCUMENT.read_text(encoding="utf-8"), parts(found, known))
+    DOCUMENT.write_text(text, encoding="utf-8")
     PLOTS.mkdir(exist_ok=True)
     for old in PLOTS.glob("*.svg"):
         old.unlink()

@@ -1,7 +1,8 @@
 """How times grow: builds in layers, nights in recipes, publications in records. For packages and bytes see `memory`.
 
 The fastest of two turns counts, and a straight line is drawn through the fastest of all sizes. There is no goal: one
-recipe leaves a processor free, and what does not grow is as far from a line as its turns differ.
+recipe leaves a processor free, and what does not grow is as far from a line as its turns differ: what each more costs
+stands beside it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from product import emptied
-from turns import BenchFailed, Section, Session, relbuild, straight
+from turns import SHARE, BenchFailed, Section, Session, relbuild, straight
 
 from tests.support.product_builds import signed_repository
 from tests.support.rpm_factory import Signed, forge
@@ -105,7 +106,9 @@ def measure(session: Session) -> None:
     ):
         points = [(float(size), min(short.of(f"{size} {along}", f"{what}, {along}"))) for size in sizes]
         session.curve(f"{what} in {along}", along, "s", points)
-        session.row(f"{what} in {along}: farthest from a straight line", [straight(points).off])
+        line = straight(points)
+        session.row(f"{what} in {along}: farthest from a straight line", [line.off], unit=SHARE)
+        session.row(f"{what} in {along}: for each more", [line.slope * 1000], unit="ms")
 
 
 def _build(session: Session, packages: Path, along: str, size: int, layers: Sequence[Sequence[str]]) -> None:

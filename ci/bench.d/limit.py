@@ -11,7 +11,7 @@ import gzip
 import hashlib
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Thread
 
@@ -53,14 +53,23 @@ def compress(codec: str, unit: bytes) -> bytes:
     return b"".join([*parts, stream.flush()])
 
 
-def seconds(layers: Sequence[Sequence[bytes]], codec: str) -> float:
-    """Return the seconds that compressing and hashing the units of all layers takes on all cores."""
+def seconds(
+    layers: Sequence[Sequence[bytes]], codec: str, kept: Mapping[tuple[int, int], bytes] | None = None
+) -> float:
+    """Return the seconds that compressing and hashing the units of all layers takes on all cores.
+
+    `kept` has units that are compressed already, by layer and place in it: these are hashed alone.
+    """
     began = time.monotonic()
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         # The largest first, so that no core waits long for the last one.
         places = [(layer, at) for layer, held in enumerate(layers) for at in range(len(held))]
+        places = [place for place in places if place not in (kept or {})]
         places.sort(key=lambda place: -len(layers[place[0]][place[1]]))
         made = {(layer, at): pool.submit(compress, codec, layers[layer][at]) for layer, at in places}
+        for place, known in (kept or {}).items():
+            made[place] = Future()
+            made[place].set_result(known)
         hashing = []
         for layer, held in enumerate(layers):
             blob = [made[layer, at] for at in range(len(held))]

@@ -17,11 +17,11 @@ from pathlib import Path
 from threading import Thread
 
 from product import DEFAULT, Relbuild, emptied
-from turns import MIRROR, Section, Session, peer, run
+from turns import MIRROR, OURS, Section, Session, peer, run
 
 from tests.support.rpm_factory import Forge, Signed
 
-OURS, MKOSI, COLD = "relbuild", "mkosi (directory)", "cold build"
+MKOSI, COLD = "mkosi (directory)", "cold build"
 KEY = "RPM-GPG-KEY-local"
 CONFIG = """
 [Distribution]

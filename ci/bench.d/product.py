@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -75,10 +75,21 @@ class Relbuild:
         """What the recipe asks for."""
         return [request.text for layer in load_recipe(self.recipe).layers for request in layer.requests]
 
+    def layers(self) -> list[Path]:
+        """Blobs of the layers of the last build's image, the state layer last."""
+        layout = self.folder / "output" / self.product
+        (descriptor,) = json.loads((layout / "index.json").read_text())["manifests"]
+        manifest = json.loads(_blob(layout, descriptor).read_text())
+        return [_blob(layout, layer) for layer in manifest["layers"]]
+
     def chosen(self) -> list[Path]:
         """The files of the packages that the last build chose."""
         sbom = json.loads((self.folder / "output" / f"{self.product}.report" / "bill.json").read_text())
         return [package_file(one["nevra"]) for one in sbom["packages"]]
+
+
+def _blob(layout: Path, descriptor: Mapping[str, str]) -> Path:
+    return layout / "blobs" / descriptor["digest"].replace(":", "/")
 
 
 def package_file(nevra: str) -> Path:
@@ -102,9 +113,13 @@ def older_version() -> str:
 
 
 def dnf_words(folder: Path) -> list[str]:
-    """Options of dnf and of dnf5: both repositories of the mirror, signatures checked, nothing of the machine."""
+    """Options of dnf and of dnf5: both repositories of the mirror, signatures checked, nothing of the machine.
+
+    Neither documentation nor weak dependencies, as the products' recipes say.
+    """
     words = ["-y", "--quiet", "--releasever=1", "--setopt=reposdir=/dev/null", f"--setopt=cachedir={folder}/cache",
-             "--setopt=install_weak_deps=0", "--setopt=best=1", "--setopt=keepcache=1"]  # fmt: skip
+             "--setopt=install_weak_deps=0", "--setopt=best=1", "--setopt=keepcache=1",
+             "--setopt=tsflags=nodocs"]  # fmt: skip
     for name in ("base", "updates"):
         words += [f"--repofrompath={name},file://{MIRROR}/{name}", f"--setopt={name}.gpgcheck=1",
                   f"--setopt={name}.gpgkey=file://{MIRROR}/RPM-GPG-KEY-local"]  # fmt: skip
@@ -112,13 +127,16 @@ def dnf_words(folder: Path) -> list[str]:
 
 
 def into_buildah(folder: Path, install: Sequence[str | Path], packages: list[str]) -> None:
-    """The peer: packages installed into a working container that is committed as an OCI layout."""
+    """The peer: packages installed into a working container that is committed as an OCI layout, `folder`/layout.
+
+    Its layer is compressed with gzip, which buildah by itself leaves to the push.
+    """
     storage = ["--root", str(folder / "containers"), "--runroot", str(folder / "run"), "--storage-driver", "vfs"]
     container = run("buildah", *storage, "from", "scratch").strip()
     mounted = run("buildah", *storage, "mount", container).strip()
     run(*install, f"--installroot={mounted}", *dnf_words(folder), "install", *packages)
     run("buildah", *storage, "umount", container)
-    run("buildah", *storage, "commit", "--quiet", container, f"oci:{folder}/layout")
+    run("buildah", *storage, "commit", "--quiet", "--disable-compression=false", container, f"oci:{folder}/layout")
     run("buildah", *storage, "rm", container)
 
 

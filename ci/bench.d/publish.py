@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from product import DEFAULT
-from turns import BYTES, ROOT, BenchFailed, Goal, Section, Session, differences, relbuild, run
+from turns import BYTES, OURS, ROOT, BenchFailed, Goal, Section, Session, differences, relbuild, run
 
 from pipeline.build import BuildResult, build
 from pipeline.prepare import BuildEnvironment, BuildOptions
@@ -23,7 +23,7 @@ from pipeline.store import Store
 from tests.support.counting_proxy import counted_registry, stored
 from tests.support.signing_examples import PRIVATE
 
-OURS, SKOPEO, TO_FILES, TO_LAYOUT = "relbuild", "skopeo", "skopeo dir:", "skopeo oci:"
+SKOPEO, TO_FILES, TO_LAYOUT = "skopeo", "skopeo dir:", "skopeo oci:"
 FRESH, SAME = "fresh", "unchanged"
 
 

@@ -8,19 +8,24 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from turns import RATIO, BenchFailed, Curve, Figure, Goal, Row
+from turns import RATIO, SHARE, BenchFailed, Curve, Figure, Goal, Row
 
-FORMAT = 1
+FORMAT = 2
 LEAST_CHANGE = 0.05
 """A median that differs by less is no news, however little the turns differed: a machine is not the same for long."""
 
 
 @dataclass(frozen=True, slots=True)
 class SectionResult:
-    """What a section found; `failed` says why where it could not be measured."""
+    """What a section found, in how many turns, of which state of relbuild.
+
+    `failed` says why where it could not be measured.
+    """
 
     name: str
     title: str
+    turns: int
+    relbuild: str
     took: float
     figures: Mapping[str, Mapping[str, Figure]]
     rows: Sequence[Row]
@@ -31,10 +36,9 @@ class SectionResult:
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """What a run found: where, in how many turns, and each section's."""
+    """What one or several runs on one machine found: where, and each section's."""
 
     machine: Mapping[str, str]
-    turns: int
     sections: Sequence[SectionResult]
 
     def rows(self) -> Iterator[Row]:
@@ -62,17 +66,39 @@ def read(path: Path) -> Results:
         document = json.loads(path.read_text(encoding="utf-8"))
         if document["format"] != FORMAT:
             raise BenchFailed(f"{path} has results of format {document['format']}, not {FORMAT}: measure again")
-        return Results(
-            document["machine"], document["turns"], tuple(_section(section) for section in document["sections"])
-        )
+        return Results(document["machine"], tuple(_section(section) for section in document["sections"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BenchFailed(f"{path} holds no results of ci/bench: {type(error).__name__}: {error}") from None
+
+
+def merged(earlier: Results, later: Results) -> Results:
+    """Put two runs on one machine together; what both measured, the later one says, unless it failed there.
+
+    Raises BenchFailed if the machines differ, whose figures cannot stand side by side.
+    """
+    if differing := other_machine(earlier, later):
+        raise BenchFailed(f"the runs cannot be put together: they were made with another {', '.join(differing)}")
+    sections = {one.name: one for one in earlier.sections}
+    for one in later.sections:
+        if not one.failed or one.name not in sections:
+            sections[one.name] = one
+    return Results(later.machine, tuple(sections.values()))
+
+
+def other_machine(before: Results, after: Results) -> list[str]:
+    """Return in what the machines of two runs differ."""
+    return [name for name, value in after.machine.items() if before.machine.get(name) != value]
 
 
 def _section(value: Mapping[str, Any]) -> SectionResult:
     figures = {what: {who: _figure(one) for who, one in by_whom.items()} for what, by_whom in value["figures"].items()}
     rows = tuple(
-        Row(row["name"], _figure(row["figure"]), Goal(**row["goal"]) if row["goal"] else None, row["note"])
+        Row(
+            row["name"],
+            _figure(row["figure"]),
+            Goal(**row["goal"]) if row["goal"] else None,
+            _figure(row["limit"]) if row["limit"] else None,
+        )
         for row in value["rows"]
     )
     curves = tuple(
@@ -80,7 +106,16 @@ def _section(value: Mapping[str, Any]) -> SectionResult:
         for one in value["curves"]
     )
     return SectionResult(
-        value["name"], value["title"], value["took"], figures, rows, curves, tuple(value["remarks"]), value["failed"]
+        value["name"],
+        value["title"],
+        value["turns"],
+        value["relbuild"],
+        value["took"],
+        figures,
+        rows,
+        curves,
+        tuple(value["remarks"]),
+        value["failed"],
     )
 
 
@@ -98,8 +133,8 @@ def number(value: float, unit: str) -> str:
 
 
 def with_unit(value: float, unit: str) -> str:
-    """Write a value with its unit; a ratio has none."""
-    return number(value, unit) if unit == RATIO else f"{number(value, unit)} {unit}"
+    """Write a value with its unit; a ratio and a share have none."""
+    return number(value, unit) if unit in {RATIO, SHARE} else f"{number(value, unit)} {unit}"
 
 
 def spread(figure: Figure) -> str:
@@ -112,13 +147,19 @@ def verdict(row: Row) -> str:
     return {None: "", True: "met", False: "not met"}[row.met]
 
 
+def at_limit(row: Row) -> str:
+    """Write what the median would be at the machine's raw limit, if that was measured."""
+    return "" if row.limit is None else with_unit(row.limit.median, row.limit.unit)
+
+
 def table(results: Results) -> list[str]:
-    """Write all rows, with goals and verdicts, as lines for a terminal."""
-    cells = [("what", "median", "least … greatest", "goal", "")]
+    """Write all rows, with goals, verdicts and limits, as lines for a terminal."""
+    cells = [("what", "median", "least … greatest", "goal", "", "at the limit")]
     for row in results.rows():
         figure = row.figure
         goal = str(row.goal) if row.goal else ""
-        cells.append((row.name, with_unit(figure.median, figure.unit), spread(figure), goal, verdict(row)))
+        shown = with_unit(figure.median, figure.unit)
+        cells.append((row.name, shown, spread(figure), goal, verdict(row), at_limit(row)))
     widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
     return [
@@ -177,8 +218,6 @@ def comparison(before: Results, after: Results) -> list[str]:
             unit = change.after.unit
             before_, after_ = with_unit(change.before.median, unit), with_unit(change.after.median, unit)
             lines.append(f"  {change.name}: {before_} → {after_} ({change.factor:.2f} times)")
-    # Another relbuild is what is compared.
-    other = [name for name in after.machine if name != "relbuild" and before.machine.get(name) != after.machine[name]]
-    if other:
+    if other := other_machine(before, after):
         lines.append(f"the runs were made with another {', '.join(other)}: only ratios can be compared")
     return lines

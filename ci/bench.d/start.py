@@ -17,8 +17,8 @@ START, CPU = "start", "start, CPU"
 def measure(session: Session) -> None:
     """Start each once in a turn."""
     for _ in session.turns():
-        for name, words in PEERS.items():
-            session.take(name, START, lambda: run(*words))  # noqa: B023
+        for name, peer in PEERS.items():
+            session.take(name, START, lambda: run(*peer))  # noqa: B023
         for words in COMMANDS:
             session.take(f"relbuild {words}", START, lambda: relbuild(*words.split()))  # noqa: B023
     for words in COMMANDS:

@@ -34,13 +34,14 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """How a row stands to its goal: 1 is the goal, more is better."""
+    """How a row stands to its goal: 1 is the goal, more is better. `limit` is how far the machine would let it come."""
 
     label: str
     value: float
     least: float
     greatest: float
     text: str
+    limit: float | None = None
 
 
 def _page(title: str, height: float, body: Sequence[str], width: float = WIDTH) -> str:
@@ -74,6 +75,10 @@ def _line(
     )
 
 
+def _ring(x: float, y: float) -> str:
+    return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="none" stroke="{INK}" stroke-width="1.5"/>'
+
+
 def bars(title: str, shown: Sequence[Bar]) -> str:
     """Draw bars below each other, each with a thin line from the least to the greatest of its turns."""
     scale = PLOT / max(1e-9, *(one.greatest for one in shown))
@@ -91,11 +96,15 @@ def bars(title: str, shown: Sequence[Bar]) -> str:
 
 
 def goals(title: str, shown: Sequence[Reached]) -> str:
-    """Draw on a logarithmic scale how far each row is from its goal; right of the line it is met."""
+    """Draw on a logarithmic scale how far each row is from its goal; right of the line it is met.
+
+    A ring shows where the row would be at the machine's limit.
+    """
     left = 16 + LETTER * max(len(one.label) for one in shown)
-    width = left + PLOT + RIGHT + LETTER * 8
+    end = left + PLOT + 16
+    width = end + LETTER * max(len(one.text) for one in shown)
     least = min(0.5, *(max(1e-3, one.least) for one in shown))
-    most = max(2.0, *(one.greatest for one in shown))
+    most = max(2.0, *(max(one.greatest, one.limit or 0.0) for one in shown))
     low, high = math.log(least), math.log(most)
 
     def place(value: float) -> float:
@@ -113,8 +122,12 @@ def goals(title: str, shown: Sequence[Reached]) -> str:
             _text(left - 8, y + 4, one.label, anchor="end", size=12),
             _line(place(one.least), y, place(one.greatest), y, colour=colour, width=2),
             f'<circle cx="{place(one.value):.1f}" cy="{y:.1f}" r="5" fill="{colour}"/>',
-            _text(place(one.greatest) + 10, y + 4, one.text, size=12),
+            _text(end, y + 4, one.text, size=12),
         ]
+        if one.limit is not None:
+            body.append(_ring(place(one.limit), y))
+    if any(one.limit is not None for one in shown):
+        body += [_ring(16, bottom + 12), _text(26, bottom + 16, "at the machine's limit")]
     return _page(title, bottom + 28, body, width)
 
 

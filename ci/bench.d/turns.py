@@ -26,6 +26,8 @@ MIRROR = Path(
     os.environ.get("RELBUILD_MIRROR")
     or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "relbuild" / "mirror"
 )
+OURS = "relbuild"
+"""Who it is whose figures are compared with peers' and with the machine's limit."""
 ORPHAN_SECONDS = 5.0
 """That a process gets to end after the command that started it has ended."""
 _PR_SET_CHILD_SUBREAPER = 36
@@ -35,7 +37,7 @@ SAID = 1000
 """Characters of a failed command's output that are shown."""
 SHOWN = 5
 """Words of a failed command that are shown."""
-SECONDS, CPU_SECONDS, BYTES, MIB, RATIO = "s", "CPU s", "bytes", "MiB", "×"
+SECONDS, CPU_SECONDS, BYTES, MIB, RATIO, SHARE = "s", "CPU s", "bytes", "MiB", "×", "share"
 
 
 class BenchFailed(Exception):
@@ -85,12 +87,16 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A line of the table: what is compared, the turns' figures, the goal."""
+    """A line of the table: what is compared, the turns' figures, the goal.
+
+    `limit` is what the figure would be if relbuild took no longer than the machine's raw limit, measured in the same
+    turns.
+    """
 
     name: str
     figure: Figure
     goal: Goal | None = None
-    note: str = ""
+    limit: Figure | None = None
 
     @property
     def met(self) -> bool | None:
@@ -125,11 +131,13 @@ class Session:
 
     def turns(self, *, warm_up: bool = True) -> Iterator[int]:
         """Yield 0 for a turn that warms up, whose figures are dropped, and then each turn that counts."""
+        began = time.monotonic()
         for turn in range(0 if warm_up else 1, self.count + 1):
             if turn == 1 and warm_up:
                 self.figures.clear()
-            print(f"    turn {turn} of {self.count}", file=sys.stderr)
             yield turn
+            print(f"    turn {turn} of {self.count}: {time.monotonic() - began:.1f} s", file=sys.stderr)
+            began = time.monotonic()
 
     def record(self, who: str, what: str, value: float, unit: str = SECONDS) -> float:
         """Note a value of this turn."""
@@ -155,14 +163,34 @@ class Session:
             raise BenchFailed(f"nothing was measured of {who}: {what}") from None
 
     def row(
-        self, name: str, values: Sequence[float], goal: Goal | None = None, *, unit: str = RATIO, note: str = ""
+        self,
+        name: str,
+        values: Sequence[float],
+        goal: Goal | None = None,
+        *,
+        unit: str = RATIO,
+        limit: Sequence[float] = (),
     ) -> None:
         """Add a line of the table."""
-        self.rows.append(Row(name, Figure(tuple(values), unit), goal, note))
+        self.rows.append(Row(name, Figure(tuple(values), unit), goal, Figure(tuple(limit), unit) if limit else None))
 
-    def ratio(self, name: str, over: tuple[str, str], under: tuple[str, str], goal: Goal | None = None) -> None:
-        """Add a line of the table: one (who, what) divided by another, turn by turn."""
-        self.row(name, quotients(self.of(*over), self.of(*under)), goal)
+    def ratio(
+        self,
+        name: str,
+        over: tuple[str, str],
+        under: tuple[str, str],
+        goal: Goal | None = None,
+        *,
+        limit: tuple[str, str] | None = None,
+    ) -> None:
+        """Add a line of the table: one (who, what) divided by another, turn by turn.
+
+        `limit` is the (who, what) that stands in relbuild's place in the same ratio at the machine's raw limit.
+        """
+        best: Sequence[float] = ()
+        if limit is not None:
+            best = quotients(*(self.of(*(limit if one[0] == OURS else one)) for one in (over, under)))
+        self.row(name, quotients(self.of(*over), self.of(*under)), goal, limit=best)
 
     def curve(self, name: str, along: str, unit: str, points: Sequence[tuple[float, float]]) -> None:
         """Add a curve."""

@@ -31,8 +31,10 @@ def _figure(*values: float, unit: str = "s") -> Any:
 
 def _results(rows: list[Any], figures: dict[str, Any] | None = None, machine: str = "one", failed: str = "") -> Any:
     results = _module("results")
-    section = results.SectionResult("cold", "Cold", 1.5, {"build": figures or {}}, rows, [], ["a remark"], failed)
-    return results.Results({"processor": machine}, 3, [section])
+    section = results.SectionResult(
+        "cold", "Cold", 3, "r1", 1.5, {"build": figures or {}}, rows, [], ["a remark"], failed
+    )
+    return results.Results({"processor": machine}, [section])
 
 
 def test_the_first_turn_warms_up_and_does_not_count(tmp_path: Path) -> None:
@@ -111,10 +113,12 @@ def test_a_line_says_how_far_the_farthest_point_is() -> None:
 def test_results_come_back_as_they_were_written(tmp_path: Path) -> None:
     """With figures, rows, goals, curves and what failed."""
     results, turns = _module("results"), _module("turns")
-    row = turns.Row("speed", _figure(1.0, 2.0, unit="×"), turns.Goal(1.5, at_least=True), "a note")
+    row = turns.Row("speed", _figure(1.0, 2.0, unit="×"), turns.Goal(1.5, at_least=True), _figure(3.0, 4.0, unit="×"))
     section = results.SectionResult(
         "cold",
         "Cold",
+        2,
+        "r1",
         2.5,
         {"build": {"relbuild": _figure(1.0, 2.0)}},
         (row,),
@@ -122,14 +126,12 @@ def test_results_come_back_as_they_were_written(tmp_path: Path) -> None:
         ("said",),
         "why",
     )
-    whole = results.Results({"processor": "one"}, 2, (section,))
+    whole = results.Results({"processor": "one"}, (section,))
     results.write(whole, tmp_path / "it.json")
     assert results.read(tmp_path / "it.json") == whole
 
 
-@pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"format": 1}', '{"format": 1, "machine": {}, "turns": 1, "sections": 3}']
-)
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 2}', '{"format": 2, "machine": {}, "sections": 3}'])
 def test_what_is_no_results_is_told(tmp_path: Path, text: str) -> None:
     """And no traceback."""
     (tmp_path / "it.json").write_text(text)
@@ -177,16 +179,63 @@ def test_the_table_says_what_is_met_and_what_was_not_measured() -> None:
     turns, results = _module("turns"), _module("results")
     rows = [
         turns.Row("speed", _figure(1.2, 1.6, 1.7, unit="×"), turns.Goal(1.5, at_least=True)),
-        turns.Row("memory", _figure(170.0, unit="MiB"), turns.Goal(160)),
+        turns.Row("memory", _figure(170.0, unit="MiB"), turns.Goal(160), _figure(150.0, unit="MiB")),
         turns.Row("size", _figure(1234567.0, unit="bytes")),
     ]
     assert results.table(_results(rows, failed="Traceback\nno dnf here")) == [
-        "what    median           least … greatest       goal",
+        "what    median           least … greatest       goal            at the limit",
         "speed   1.60             1.20 … 1.70            ≥ 1.5  met",
-        "memory  170 MiB          170 … 170              ≤ 160  not met",
+        "memory  170 MiB          170 … 170              ≤ 160  not met  150 MiB",
         "size    1,234,567 bytes  1,234,567 … 1,234,567",
         "NOT MEASURED  cold: no dnf here",
     ]
+
+
+def test_runs_of_one_machine_are_put_together() -> None:
+    """What both have is the later one's; what failed again does not take a figure away."""
+    turns, results = _module("turns"), _module("results")
+    first = _results([turns.Row("speed", _figure(1.0, unit="×"))])
+    other = results.SectionResult("prune", "Prune", 5, "r2", 1.0, {}, (turns.Row("prune", _figure(2.0)),), (), ())
+    whole = results.merged(first, results.Results(first.machine, [other]))
+    assert [(one.name, one.turns, one.relbuild) for one in whole.sections] == [("cold", 3, "r1"), ("prune", 5, "r2")]
+    again = _results([turns.Row("speed", _figure(3.0, unit="×"))])
+    assert [row.figure.median for row in results.merged(whole, again).rows()] == [3.0, 2.0]
+    assert results.merged(whole, _results([], failed="no dnf here")) == whole
+
+
+def test_runs_of_two_machines_are_not_put_together() -> None:
+    """Their seconds cannot stand in one table."""
+    turns, results = _module("turns"), _module("results")
+    with pytest.raises(turns.BenchFailed, match="another processor"):
+        results.merged(_results([]), _results([], machine="another"))
+
+
+@pytest.mark.parametrize(
+    ("speed", "limit"),
+    [(True, 10.0), (False, 0.1)],  # A peer's 20 s against 2 s; 2 s of a peer's 20 s.
+)
+def test_a_ratio_at_the_limit_takes_it_for_what_relbuild_took(tmp_path: Path, speed: bool, limit: float) -> None:
+    """In the same turn, whichever way the ratio goes."""
+    turns = _module("turns")
+    session = turns.Session(tmp_path, 1)
+    for who, seconds in (("peer", 20.0), ("relbuild", 5.0), ("limit", 2.0)):
+        session.record(who, "build", seconds)
+    pair = (("peer", "build"), ("relbuild", "build"))
+    over, under = pair if speed else pair[::-1]
+    session.ratio("build", over, under, limit=("limit", "build"))
+    assert session.rows[0].limit.values == pytest.approx((limit,))
+
+
+def test_what_is_compressed_already_costs_the_limit_its_hashing() -> None:
+    """A layer of which one package changed: its other members are those of the former one."""
+    limit, unchanged = _module("limit"), _module("unchanged")
+    former, later = [b"a" * 5000, b"b" * 5000], [b"a" * 5000, b"c" * 5000]
+    blobs = [b"".join(limit.compress("gzip", unit) for unit in held) for held in (former, later)]
+    same = limit.compress("gzip", b"same")
+    changed = unchanged.Changed.between([blobs[0], same], [blobs[1], same])
+    assert changed.layers == [later]
+    assert changed.kept == {(0, 0): limit.compress("gzip", former[0])}
+    assert limit.seconds(changed.layers, "gzip", changed.kept) > 0
 
 
 def test_tasks_of_a_stage_that_overlap_count_once() -> None:

@@ -35,25 +35,36 @@ def _results() -> Any:
     }
     rows = (
         turns.Row("speed", turns.Figure((1.9, 2.0, 2.1), "×"), turns.Goal(1.5, at_least=True)),
-        turns.Row("nothing", turns.Figure((0.0, 0.5, 0.0), "s"), turns.Goal(0.25)),
+        turns.Row("nothing", turns.Figure((0.0, 0.5, 0.5), "s"), turns.Goal(0.25), turns.Figure((0.2,), "s")),
         turns.Row("size", turns.Figure((10.0, 10.0, 10.0), "bytes")),
     )
     curve = turns.Curve("a cold build in packages", "packages", "s", ((1.0, 0.5), (400.0, 2.5), (800.0, 4.5)))
-    cold = results.SectionResult("cold-gzip", "Cold", 60.0, figures, rows, (curve,), ("dnf writes no lock.",), "")
-    lost = results.SectionResult("mkosi", "mkosi", 1.0, {}, (), (), (), "Traceback\nno | here")
-    return results.Results({"cores": "2"}, 3, (cold, lost))
+    cold = results.SectionResult(
+        "cold-gzip", "Cold", 3, "r1", 60.0, figures, rows, (curve,), ("dnf writes no lock.",), ""
+    )
+    lost = results.SectionResult("mkosi", "mkosi", 3, "r1", 1.0, {}, (), (), (), "Traceback\nno | here")
+    return results.Results({"cores": "2"}, (cold, lost))
+
+
+def _known() -> Any:
+    turns = importlib.import_module("turns")
+    titles = {"cold-gzip": "Cold", "mkosi": "mkosi", "prune": "Pruning of many tags"}
+    return {name: turns.Section(name, title, lambda session: None) for name, title in titles.items()}
 
 
 def test_the_document_has_all_parts_and_keeps_the_rest() -> None:
     """What a person wrote between them stays."""
     document = importlib.import_module("document")
     text = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
-    parts = document.parts(_results())
+    parts = document.parts(_results(), _known())
     once = document.written(text, parts)
-    assert "| speed | 2.00 times | 1.90 … 2.10 | ≥ 1.5 | met |" in once
-    assert "| nothing | 0.00 s | 0.00 … 0.50 | ≤ 0.25 | met |" in once
-    assert "| mkosi | not measured: no \\| here | | | |" in once
-    assert "- dnf writes no lock." in once and "Measured in 3 turns: cores 2." in once
+    assert "| speed | 2.00 times | 1.90 … 2.10 | ≥ 1.5 | met |  |" in once
+    assert "| nothing | 0.50 s | 0.00 … 0.50 | ≤ 0.25 | **not met** | 0.20 s |" in once
+    assert "1 of 2 goals are met." in once and "| size | 10 bytes | 10 … 10 |  |" in once
+    assert "| mkosi | not measured: no \\| here | | | | |" in once
+    assert "| Pruning of many tags | not measured | | | | |" in once
+    assert "- dnf writes no lock." in once and "Measured on: cores 2." in once
+    assert "relbuild r1, medians of 3 turns: `cold-gzip`, `mkosi`." in once
     assert "## What peers do less" in once
     assert document.written(once, parts) == once
 
@@ -62,13 +73,13 @@ def test_a_document_without_a_part_is_refused() -> None:
     """Else a figure would be missing and nobody would know."""
     document, turns = importlib.import_module("document"), importlib.import_module("turns")
     with pytest.raises(turns.BenchFailed, match="has the parts table"):
-        document.written("<!-- measured: table -->\n<!-- end -->\n", document.parts(_results()))
+        document.written("<!-- measured: table -->\n<!-- end -->\n", document.parts(_results(), _known()))
 
 
 def test_every_picture_of_the_document_is_drawn() -> None:
     """And no plot is drawn that no page shows."""
     document = importlib.import_module("document")
-    shown = "\n".join(document.parts(_results()).values())
+    shown = "\n".join(document.parts(_results(), _known()).values())
     drawn = document.plots(_results())
     assert sorted(drawn) == ["goals.svg", "growth-a-cold-build-in-packages.svg", "seconds-cold-gzip.svg", "where.svg"]
     assert all(f"(performance/{name})" in shown for name in drawn)
