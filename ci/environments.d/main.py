@@ -17,6 +17,7 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 from kinds import ENVIRONMENTS, Environment  # noqa: E402
 from sessions import OnMachine, Outcome, Session  # noqa: E402
 from stage import Place, Stage, open_stage  # noqa: E402
+from supervised import supervise  # noqa: E402
 from table import Observed, table  # noqa: E402
 
 PRODUCTS = (
@@ -36,6 +37,8 @@ def main() -> int:
     if given.list:
         print("\n".join(f"{one.name:26} {one.title}" for one in ENVIRONMENTS))
         return 0
+    if not given.supervised:
+        return supervise([sys.executable, __file__, "--supervised", *sys.argv[1:]])
     wanted = _with_references(given.only)
     owners = {one.name: one.uid for one in wanted}
     read_only = [one.name for one in wanted if one.read_only_home]
@@ -63,6 +66,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--products", type=lambda text: text.split(","))
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--list", action="store_true")
+    parser.add_argument("--supervised", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     unknown = set(given.only) - {one.name for one in ENVIRONMENTS}
     if unknown:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,12 +75,15 @@ class InContainer:
 @contextlib.contextmanager
 def container(podman: Sequence[str], name: str, options: Sequence[str], image: Sequence[str]) -> Iterator[None]:
     """Start a container in the background, and remove it in the end."""
-    _call([*podman, "run", "--detach", "--name", name, "--network", "none", *LIMITS, *options, *image])
     try:
+        _call([*podman, "run", "--detach", "--name", name, "--network", "none", *LIMITS, *options, *image])
         yield
     finally:
-        subprocess.run([*podman, "rm", "--all", "--force", "--time", "1"], capture_output=True, check=False)
-        subprocess.run([*podman, "rmi", "--all", "--force"], capture_output=True, check=False)
+        # One that is still there ends with the namespace (`supervised`), but its storage is removed before.
+        for words in (("rm", "--all", "--force", "--time", "1"), ("rmi", "--all", "--force")):
+            ended = subprocess.run([*podman, *words], capture_output=True, text=True, check=False)
+            if ended.returncode:
+                print(f"podman {words[0]} failed: {ended.stderr[-600:]}", file=sys.stderr, flush=True)
 
 
 def podman_command(storage: Path) -> list[str]:
