@@ -297,6 +297,27 @@ def test_each_option_and_variable_has_a_memory_of_its_own(tmp_path: Path, monkey
     assert request_name(REQUEST, store, {"TERM": "a", "SHLVL": "1"}) == request_name(REQUEST, store, {})
 
 
+RIGHTS = "Name:\tpython\nUid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\nCapEff:\t1f\nCapBnd:\t1f\nSeccomp:\t0\nThreads:\t1\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("Uid:\t0", "Uid:\t9"), ("Gid:\t0", "Gid:\t9"), ("CapEff:\t1f", "CapEff:\t0"), ("Seccomp:\t0", "Seccomp:\t2")],
+)
+def test_a_process_with_other_rights_repeats_no_answer(
+    before: str, after: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be one that cannot launch the image, of which the build itself says `root-needed`."""
+    store, status = Store.open(tmp_path / "store"), tmp_path / "status"
+    monkeypatch.setattr(remembered_build, "_OWN_STATUS", status)
+    status.write_text(RIGHTS)
+    name = request_name(REQUEST, store, {})
+    status.write_text(RIGHTS.replace("Threads:\t1", "Threads:\t8"))
+    assert request_name(REQUEST, store, {}) == name
+    status.write_text(RIGHTS.replace(before, after))
+    assert request_name(REQUEST, store, {}) != name
+
+
 def test_no_value_of_the_environment_is_in_the_store(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store")
     name = request_name(REQUEST, store, {"PASSWORD": "a secret"})
