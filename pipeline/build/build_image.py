@@ -15,6 +15,7 @@ from pipeline.build.build_result import AssembledImage, BuildResult
 from pipeline.build.build_stages import (
     add_state,
     all_changes,
+    begin_rendering,
     build_inputs,
     compose_layers,
     confirm_layers,
@@ -92,6 +93,7 @@ def build(options: BuildOptions, build_env: BuildEnvironment) -> BuildResult:
 
 def assemble(options: BuildOptions, build_env: BuildEnvironment) -> AssembledImage:
     """Make a recipe's image in the store, without writing a layout."""
+    begin_rendering(load_recipe(options.recipe, options.target))
     locked = lock(options, build_env)
     composition = compose_layers(locked)
     release_free_memory()  # That of the solver's pool and of the claims on paths.

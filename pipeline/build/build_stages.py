@@ -16,14 +16,14 @@ from pipeline.mirror.image_tags import version_tag
 from pipeline.model.change import Change
 from pipeline.model.configuration import BASE_DIGEST, image_config, inherited, oci_architecture
 from pipeline.model.image import Image, Layer
-from pipeline.model.recipe import Recipe
+from pipeline.model.recipe import FileKind, Recipe
 from pipeline.model.scriptlets import ToleratedFailure
 from pipeline.model.tree import Tree
 from pipeline.oci import make_image, media_types
 from pipeline.prepare import BuildEnvironment, BuildOptions, LockedRecipe
 from pipeline.provenance_inputs import BuildInputs
 from pipeline.recipes import template_scope
-from pipeline.render import evaluate_template
+from pipeline.render import evaluate_template, start_renderer
 from pipeline.resolve import image_layers
 from pipeline.sandbox import SandboxRegistry, find_emulator, may_make_containers
 from pipeline.smoke import plan_digest
@@ -74,6 +74,12 @@ def pack_layers(composition: Composition, options: BuildOptions, build_env: Buil
         unpack=may_make_containers(),
         progress=build_env.progress,
     )
+
+
+def begin_rendering(recipe: Recipe) -> None:
+    """Start the process that renders a recipe's templates before it is needed."""
+    if any(file.kind is FileKind.TEMPLATE for file in recipe.files):
+        start_renderer()
 
 
 def confirm_layers(layers: Sequence[BuiltLayer]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import assert_never
 
@@ -248,8 +249,9 @@ def _make(
             store=store,
             progress=progress,
         )
-        with opened as state:
+        with opened as state, ThreadPoolExecutor(1, "relbuild-rpmdb") as beside:
             session = state.session
+            database = beside.submit(_write_database, inputs, states, store, folder)
             bound = session.share(SCRIPT_MOUNT)
             if lua is not None:
                 session.bind(lua, f"{SCRIPT_MOUNT}-lua")
@@ -268,11 +270,7 @@ def _make(
             watch.record_step("files of the recipe")
             _remove(inputs.remove, session, inputs.tree)
             watch.record_step("remove in the recipe")
-            installed = [(one.header, one.install_time) for one in inputs.below]
-            installed += [(header, inputs.build_time) for header in inputs.headers]
-            database, color = inputs.rpm_database, inputs.install_color
-            made = write_package_records(installed, states, color, form=database.format, store=store, folder=folder)
-            _place_database(made, database.folder.strip("/"), state, inputs.build_time)
+            _place_database(database.result(), inputs.rpm_database.folder.strip("/"), state, inputs.build_time)
             changes = watch.changes(inputs.tree)
             layer = state.pack(inputs.tree, build_time=inputs.build_time, store=store, compression=compression)
     return _Known(layer, changes, tuple(failures))
@@ -389,6 +387,14 @@ def _clean(state: StateSession, inputs: StateInputs) -> None:
         return owned is None or not owned.owner
 
     state.empty_files(LOG_FOLDER, unowned)
+
+
+def _write_database(inputs: StateInputs, states: Mapping[str, tuple[int, ...]], store: Store, folder: Path) -> Path:
+    """Write rpm's database of the whole image; it depends on nothing that scripts do."""
+    installed = [(one.header, one.install_time) for one in inputs.below]
+    installed += [(header, inputs.build_time) for header in inputs.headers]
+    form = inputs.rpm_database.format
+    return write_package_records(installed, states, inputs.install_color, form=form, store=store, folder=folder)
 
 
 def _place_database(made: Path, target: str, state: StateSession, build_time: int) -> None:

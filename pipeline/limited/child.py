@@ -41,7 +41,16 @@ def main() -> None:
         used = math.ceil(time.process_time())
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_CPU, (used + int(head["seconds"]), resource.RLIM_INFINITY))
-        _write(_done(head, body))
+        _write({"loaded": _loaded(str(head["load"]))} if "load" in head else _done(head, body))
+
+
+def _loaded(module: str) -> bool:
+    """Import a module before it is called; a failure is told when it is."""
+    try:
+        importlib.import_module(module)
+    except Exception:
+        return False
+    return True
 
 
 def _done(head: dict[str, object], body: bytes) -> object:

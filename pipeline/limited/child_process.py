@@ -60,11 +60,23 @@ class _Child:
         for handle in (self._in, self._out, self._err):
             os.set_blocking(handle, False)
         self._started = False
+        self._loading: set[str] = set()
+        self._unread = 0
+
+    def load(self, module: str) -> None:
+        """Let the child import a module while this process does something else."""
+        if module not in self._loading:
+            self._loading.add(module)
+            self._send({"load": module, "seconds": PROCESSOR_TIME}, b"", time.monotonic() + CALL_DEADLINE)
+            self._unread += 1
 
     def call(self, module: str, request: object, body: bytes, answer: AnswerQuestion | None) -> object:
         until = time.monotonic() + CALL_DEADLINE
         if not self._started:
             self._start(until)
+        while self._unread:
+            self._receive(until)
+            self._unread -= 1
         self._send({"module": module, "request": request, "seconds": PROCESSOR_TIME}, body, until)
         for _ in range(QUESTIONS_LIMIT):
             told = self._receive(until)
@@ -191,6 +203,15 @@ def call_limited(module: str, request: object, *, body: bytes = b"", answer: Ans
             _children.clear()
             child.stop()
             raise
+
+
+def load_early(module: str) -> None:
+    """Start the child, and let it import a module that is soon called; return at once.
+
+    What fails is told by `call_limited`.
+    """
+    with _lock, contextlib.suppress(EnvironmentLacking, LimitMet, OSError):
+        _running().load(module)
 
 
 @atexit.register

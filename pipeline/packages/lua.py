@@ -10,19 +10,24 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pipeline.digest import Digest, digest_file, identity
 from pipeline.errors import EnvironmentLacking
+from pipeline.lazy_dataclasses import dataclass
+from pipeline.model.json_form import from_json, to_json
 from pipeline.process import find_program, run
 from pipeline.store import Store
+from pipeline.store.blobs import blob_stamp
 from pipeline.store.tree_seals import TREE_ROOT
 
 _FORMAT = 1
 _CONFIGURATION = Path("/usr/lib/rpm")
 _CONFIGURATION_FILES = ("rpmrc", "macros")
 _SECONDS = 30.0
+_LIBRARY_CACHE = Path("/etc/ld.so.cache")
+"""The places of shared libraries, by name (ld.so(8)): after a change others may be loaded."""
 
 _PROGRAM = """\
 local read = function() return io.read("l") end
@@ -48,9 +53,16 @@ def lua_runtime(store: Store) -> Path:
             hint="install rpm (Debian and Fedora: the package 'rpm')",
         )
     rpm = rpm.resolve()
-    objects = _closure(rpm)
-    name = identity("lua-runtime", _FORMAT, files=[str(digest_file(path)) for path in (rpm, *objects.values())])
-    known = f"lua-{name.hex[:24]}"
+    sources = identity("lua-runtime sources", _FORMAT, rpm=str(rpm))
+    former = store.recall_as(sources, lambda value: from_json(_Sources, value))
+    if former is None or former.stamps != _stamps(Path(one.path) for one in former.stamps):
+        objects = _closure(rpm)
+        stamps = _stamps((rpm, *objects.values(), _LIBRARY_CACHE))
+        name = identity("lua-runtime", _FORMAT, files=[str(digest_file(path)) for path in (rpm, *objects.values())])
+        former = _Sources(tuple(_Object(library, str(path)) for library, path in objects.items()), stamps, name)
+        store.remember(sources, to_json(former), sync=False)
+    objects = {one.name: Path(one.path) for one in former.objects}
+    known = f"lua-{former.name.hex[:24]}"
     with store.locked(known):
         kept = store.kept_tree(known)
         if kept is not None:
@@ -68,6 +80,38 @@ def lua_runtime(store: Store) -> Path:
             for path in [made, *made.rglob("*")]:
                 path.chmod(0o755)
             return store.keep_tree(made.parent, known) / TREE_ROOT
+
+
+@dataclass(frozen=True, slots=True)
+class _Object:
+    """A shared object's name, and its path on this machine."""
+
+    name: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Stamp:
+    """The stamp of a file, another after every change of it; () where there is none."""
+
+    path: str
+    stamp: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Sources:
+    """The files that the runtime is copied from, as they were.
+
+    `name` is the digest of their content.
+    """
+
+    objects: tuple[_Object, ...]
+    stamps: tuple[_Stamp, ...]
+    name: Digest
+
+
+def _stamps(paths: Iterable[Path]) -> tuple[_Stamp, ...]:
+    return tuple(_Stamp(str(path), tuple(blob_stamp(path) or ())) for path in paths)
 
 
 def lua_command(at: str, script: str, arguments: Sequence[str]) -> tuple[tuple[str, ...], dict[str, str]]:

@@ -18,6 +18,7 @@ with imported_when_used(__name__):
         check_template,
         evaluate_template,
         is_template,
+        start_renderer,
     )
 
 __all__ = [
@@ -29,4 +30,5 @@ __all__ = [
     "check_template",
     "evaluate_template",
     "is_template",
+    "start_renderer",
 ]

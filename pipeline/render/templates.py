@@ -138,6 +138,11 @@ def _recalled(value: object, loader: FileLoader) -> str | None:
     return text if isinstance(text, str) and loader.contents() == value["read"] else None
 
 
+def start_renderer() -> None:
+    """Start the child process that renders, while this one does something else first."""
+    limited.load_early(_CHILD)
+
+
 def is_template(text: str) -> bool:
     """Return True if `text` has anything that `evaluate_template` would replace."""
     return "{{" in text or "{%" in text or "{#" in text

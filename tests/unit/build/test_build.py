@@ -35,7 +35,7 @@ IMAGE = [
 ]
 OUTPUT = ["write_layout", "make_bill", "make_build_record", "make_documents", "smoke_test", "write_build_report"]
 
-READING = ("load_recipe", "recipe_name", "read_layout_images", "built_platform", "choose_platform")
+READING = ("load_recipe", "begin_rendering", "recipe_name", "read_layout_images", "built_platform", "choose_platform")
 
 TREE = Tree.of({})
 PACKED = [SimpleNamespace(layer=layer("base"), reused=True), SimpleNamespace(layer=layer("product"), reused=False)]
@@ -67,6 +67,7 @@ class World:
             build_image.group_layers: lambda plan, found, order: replace(found, build_time=found.build_time + 1),
             build_image.keep_lock: self._locked,
             build_image.compose_layers: lambda made: SimpleNamespace(tree=TREE, states={}),
+            build_image.begin_rendering: None,
             build_image.pack_layers: lambda *given: PACKED,
             build_image.obtain_archives: None,
             build_image.render_files: lambda *given: (("a file",), (folder / "t.j2",)),

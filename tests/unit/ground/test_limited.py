@@ -53,6 +53,46 @@ def test_a_child_that_asks_too_much_is_told_how_much_it_may(monkeypatch: pytest.
         call_limited(WORK, {"ask": {"template": "a"}}, answer=lambda question: question)
 
 
+def test_a_module_that_is_loaded_early_is_called_as_any_other() -> None:
+    child_process._stop_all()
+    limited.load_early(WORK)
+    limited.load_early(WORK)
+    (child,) = child_process._children
+    assert child._unread == 1, "it is asked for once"
+    assert do(plain=1) == [{"plain": 1}, 0]
+    limited.load_early(WORK)
+    assert do(plain=2) == [{"plain": 2}, 0]
+
+
+def test_a_module_that_cannot_be_loaded_early_is_told_when_it_is_called() -> None:
+    child_process._stop_all()
+    limited.load_early("no.such.module")
+    assert do(plain=1) == [{"plain": 1}, 0]
+    with pytest.raises(EnvironmentLacking, match="No module named 'no'"):
+        call_limited("no.such.module", 1)
+
+
+def test_a_child_that_is_killed_while_it_loads_is_told_and_the_next_one_serves() -> None:
+    child_process._stop_all()
+    limited.load_early(WORK)
+    child_process._children[0]._process.kill()
+    with pytest.raises((EnvironmentLacking, LimitMet)):
+        do(plain=1)
+    assert do(plain=2) == [{"plain": 2}, 0]
+
+
+def test_where_no_child_can_be_started_early_nothing_is_said_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*given: object, **more: object) -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    child_process._stop_all()
+    monkeypatch.setattr(child_process, "start", refuse)
+    limited.load_early(WORK)
+    with pytest.raises(EnvironmentLacking) as caught:
+        do(plain=1)
+    assert caught.value.code == "child-failed"
+
+
 def test_the_child_has_no_environment_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET", "x")
     child_process._stop_all()
