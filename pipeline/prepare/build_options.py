@@ -87,7 +87,8 @@ class BuildEnvironment:
         Raises as `sandboxes`, and as `sandbox.open_launcher`.
         """
         if self.launcher:
-            return sandbox.open_launcher(self.launcher, self.store.sandbox, self._export, self._push, self.environment)
+            given = (self.launcher, self.store.sandbox, self._export, self._push, self.environment)
+            return sandbox.open_launcher(*given, tell=self.progress.warn)
         return sandbox.SandboxLauncher(self.sandboxes())
 
     def _export(self, image: Image, target: Path, form: Literal["layout", "archive"]) -> None:
@@ -125,7 +126,8 @@ class BuildEnvironment:
                 hint="run relbuild as root with a container's full rights, or as a user with subordinate IDs and user "
                 "namespaces (`relbuild doctor` says what is missing); `relbuild build --no-smoke` works without",
             )
-        return sandbox.open_sandbox_registry(self.store.sandbox, sandbox.find_runtime(self.runtime))
+        runtime = sandbox.find_runtime(self.runtime)
+        return sandbox.open_sandbox_registry(self.store.sandbox, runtime, self.progress.warn)
 
     def require_containers(self) -> None:
         """Raise EnvironmentLacking `root-needed` where an image could be built, but not tested.

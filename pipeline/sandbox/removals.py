@@ -19,6 +19,9 @@ from pipeline.store.durable_files import write_durably
 
 _FILE = "removals.json"
 
+REMOVAL_ERRORS = ("removal-failed", "removals-damaged")
+"""Codes of errors that leave something of a foreign runtime behind."""
+
 _LIMIT = 4 << 20
 """Bytes of the file: commands of a thousand volumes have one."""
 
@@ -60,6 +63,7 @@ def run_removals(folder: Path) -> None:
             raise EnvironmentLacking(
                 "removal-failed",
                 f"`{' '.join(remove)}` failed: {removed.stderr.decode(errors='replace').strip()}",
+                place=str(folder),
                 hint="it is tried again with relbuild's next sandbox; or execute it by hand",
             )
 

@@ -16,7 +16,7 @@ import secrets
 import shutil
 import signal
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -32,7 +32,7 @@ from pipeline.sandbox.idmap import ID_RANGES, first_id_of
 from pipeline.sandbox.io_limits import lift_io_limits
 from pipeline.sandbox.mount_namespace import MOUNT_BASE
 from pipeline.sandbox.reaper import SETTLE_TIMEOUT
-from pipeline.sandbox.removals import run_removals
+from pipeline.sandbox.removals import REMOVAL_ERRORS, run_removals
 from pipeline.sandbox.rootless import in_user_namespace, rootless_obstacle
 from pipeline.sandbox.runtime import Runtime
 from pipeline.sandbox.supervision import supervise
@@ -98,9 +98,12 @@ class SandboxRegistry:
             finally:
                 self._clear(name)
 
-    def sweep(self) -> tuple[str, ...]:
-        """Clear the sandboxes that killed processes have left; return their names."""
-        return _sweep(self.state, self.hierarchies, self.mark)
+    def sweep(self, tell: Callable[[str], None] = lambda text: None) -> tuple[str, ...]:
+        """Clear the sandboxes that killed processes have left; return their names.
+
+        `tell` is told of what a foreign runtime has made and cannot be removed.
+        """
+        return _sweep(self.state, self.hierarchies, self.mark, tell)
 
     def _clear(self, name: str) -> None:
         _clear(self.state, self.hierarchies, name)
@@ -123,12 +126,18 @@ def clear_orphans(state: Path) -> None:
         time.sleep(_PAUSE)
 
 
-def _sweep(state: Path, hierarchies: Hierarchies, mark: str) -> tuple[str, ...]:
+def _sweep(
+    state: Path, hierarchies: Hierarchies, mark: str, tell: Callable[[str], None] = lambda text: None
+) -> tuple[str, ...]:
     with _left(state) as left, ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="clear") as pool:
         # First the runtimes: one that still starts a process would put it into a group that was emptied already.
         _end_runtimes(state, left)
-        done = pool.map(lambda name: _try(state, hierarchies, name), left)
-        cleared = [name for name, well in zip(left, done, strict=True) if well]
+        failures = list(pool.map(lambda name: _try(state, hierarchies, name), left))
+        cleared = [name for name, failure in zip(left, failures, strict=True) if failure is None]
+    for failure in failures:
+        if isinstance(failure, EnvironmentLacking) and failure.code in REMOVAL_ERRORS:
+            (problem,) = failure.problems
+            tell(f"{problem.place}: {problem.message}; {problem.hint}")
     # A runtime killed while it was starting may have made its group after the sandbox was cleared.
     for name in list_cgroups(hierarchies, f"{mark}-"):
         if not (state / "live" / f"{name}.lock").exists():
@@ -166,16 +175,16 @@ def _end_runtimes(state: Path, names: Collection[str]) -> None:
                     os.kill(int(path.name), signal.SIGKILL)
 
 
-def _try(state: Path, hierarchies: Hierarchies, name: str) -> bool:
-    """Clear a sandbox; return False if that failed.
+def _try(state: Path, hierarchies: Hierarchies, name: str) -> EnvironmentLacking | OSError | None:
+    """Clear a sandbox; return the error if that failed.
 
     A process that cannot be killed now (blocked on a disk) is left for the next sweep.
     """
     try:
         _clear(state, hierarchies, name)
-    except (EnvironmentLacking, OSError):
-        return False
-    return True
+    except (EnvironmentLacking, OSError) as error:
+        return error
+    return None
 
 
 def _clear(state: Path, hierarchies: Hierarchies, name: str) -> None:
@@ -216,16 +225,19 @@ def _range() -> Iterator[int]:
     )
 
 
-def open_sandbox_registry(state: Path, runtime: Runtime) -> SandboxRegistry:
+def open_sandbox_registry(
+    state: Path, runtime: Runtime, tell: Callable[[str], None] = lambda text: None
+) -> SandboxRegistry:
     """Open or create the state folder, and clear sandboxes that killed processes left in it.
 
-    It must be on a file system that overlayfs supports as an upper one, best the store's. Raises EnvironmentLacking.
+    It must be on a file system that overlayfs supports as an upper one, best the store's. `tell` is told of what cannot
+    be removed. Raises EnvironmentLacking.
     """
     for folder in (state, state / "live"):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     state = state.resolve()
     sandboxes = SandboxRegistry(state, runtime, usable_hierarchies(), _mark(state))
-    sandboxes.sweep()
+    sandboxes.sweep(tell)
     return sandboxes
 
 

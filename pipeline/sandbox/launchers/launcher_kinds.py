@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -144,23 +144,31 @@ def _require_program(program: str) -> None:
 
 
 def open_launcher(
-    text: str, state: Path, export: ImageExport, push: ImagePush, environment: Mapping[str, str]
+    text: str,
+    state: Path,
+    export: ImageExport,
+    push: ImagePush,
+    environment: Mapping[str, str],
+    *,
+    tell: Callable[[str], None],
 ) -> Launcher:
     """Open the launcher that `--launcher` names; `state` is the folder of sandboxes.
+
+    `tell` is told of what a killed relbuild has left there and cannot be removed.
 
     Raises as `parse_launcher` and `parse_kubernetes`, and EnvironmentLacking `root-needed`.
     """
     cluster = parse_kubernetes(text, environment)
     if cluster is not None:
         kubectl, address = cluster
-        sandboxes = _sandboxes(state, Runtime(Path(kubectl.command[0]), _KUBERNETES[0], kubectl.version))
+        sandboxes = _sandboxes(state, Runtime(Path(kubectl.command[0]), _KUBERNETES[0], kubectl.version), tell)
         return KubernetesLauncher(kubectl, address, sandboxes, push)
     engine = parse_launcher(text)
-    sandboxes = _sandboxes(state, Runtime(Path(engine.command[0]), engine.name, engine.version))
+    sandboxes = _sandboxes(state, Runtime(Path(engine.command[0]), engine.name, engine.version), tell)
     return EngineLauncher(engine, sandboxes, export)
 
 
-def _sandboxes(state: Path, launcher: Runtime) -> SandboxRegistry:
+def _sandboxes(state: Path, launcher: Runtime, tell: Callable[[str], None]) -> SandboxRegistry:
     obstacle = container_obstacle()
     if obstacle:
         raise EnvironmentLacking(
@@ -168,4 +176,4 @@ def _sandboxes(state: Path, launcher: Runtime) -> SandboxRegistry:
             f"images cannot be launched by {launcher.name} here: {obstacle}",
             hint="run relbuild as root: what an engine launched is looked at from this machine",
         )
-    return open_sandbox_registry(state, launcher)
+    return open_sandbox_registry(state, launcher, tell)

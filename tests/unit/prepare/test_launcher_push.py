@@ -18,7 +18,7 @@ from tests.support.tiny_image import tiny
 
 def test_an_image_is_pushed_whole_and_without_a_tag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[Any] = []
-    monkeypatch.setattr(sandbox, "open_launcher", lambda *words: given.extend(words))
+    monkeypatch.setattr(sandbox, "open_launcher", lambda *words, tell: given.extend(words))
     environment = {"HOME": str(tmp_path), "KUBECONFIG": "/k"}
     store = Store.open(tmp_path / "store")
     BuildEnvironment(store, QUIET, environment, time.time, launcher="kubernetes:h/n").launching()

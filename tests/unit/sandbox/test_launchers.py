@@ -38,7 +38,8 @@ from pipeline.sandbox.launchers.launcher_options import require_no_secrets, show
 from pipeline.sandbox.launchers.podman import Podman
 from pipeline.sandbox.launchers.runsc import Runsc
 from pipeline.sandbox.removals import RemovalCommand, run_removals, write_removals
-from pipeline.sandbox.sandbox_registry import SandboxSlot
+from pipeline.sandbox.runtime import Runtime
+from pipeline.sandbox.sandbox_registry import SandboxSlot, open_sandbox_registry
 from tests.support.tested_images import report
 from tests.support.tiny_image import CONFIG
 
@@ -427,6 +428,22 @@ def test_what_is_still_there_is_an_error_so_that_it_is_tried_again(tmp_path: Pat
     with pytest.raises(EnvironmentLacking) as refused:
         run_removals(tmp_path)
     assert refused.value.problems[0].code == "removal-failed"
+
+
+@pytest.mark.parametrize(
+    ("record", "said"), [(b"[[", "damaged"), (b'[[["false"], ["true"]]]', "`false` failed")], ids=["damaged", "failing"]
+)
+def test_what_a_killed_relbuild_left_and_cannot_be_removed_is_told_with_its_place(
+    record: bytes, said: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "live/mark-one-ab"
+    folder.mkdir(parents=True)
+    (folder / "removals.json").write_bytes(record)
+    (tmp_path / "live/mark-one-ab.lock").touch()
+    told: list[str] = []
+    open_sandbox_registry(tmp_path, Runtime(Path("podman"), "podman", "4"), told.append)
+    (text,) = told
+    assert text.startswith(str(folder)) and said in text and "by hand" in text and folder.exists()
 
 
 def test_a_sandbox_without_a_foreign_runtime_has_nothing_to_remove(tmp_path: Path) -> None:
