@@ -6,6 +6,7 @@ Start reading at `build`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,17 +24,16 @@ from pipeline.build.build_stages import (
     make_config_and_manifest,
     pack_layers,
     parent_layers,
+    plan_state,
+    render_recipe_files,
     reused_layers,
     smoke_test,
-    template_variables,
-    url_fetcher,
     warn_of_oddities,
 )
 from pipeline.build.remembered_build import output_lock
 from pipeline.errors import RelbuildError, SmokeError, UsageError
 from pipeline.heap import release_free_memory
 from pipeline.launch import plan_to_test
-from pipeline.layers.recipe_files import render_files
 from pipeline.model.configuration import oci_architecture
 from pipeline.model.header import PackageHeader
 from pipeline.model.image import Image
@@ -52,7 +52,7 @@ from pipeline.prepare import (
     group_layers,
     keep_lock,
     number_owners,
-    obtain_archives,
+    obtain_files,
     plan_lock,
     resolve,
     retry_if_changed,
@@ -79,12 +79,13 @@ def build(options: BuildOptions, build_env: BuildEnvironment) -> BuildResult:
     made = assemble(options, build_env)
     release_free_memory()
     image, locked, layout = made.image, made.locked, options.layout(made.image.name)
+    bill = make_bill(image, locked.all_chosen, locked.all_headers, made.composition.tree, store=build_env.store)
+    record = make_build_record(image, build_inputs(locked, made.templates, options, made.failed_scriptlets))
+    documents = make_documents(bill, record, locked, options, build_env)
+    confirm_layers(made.layers)
     # Children that are built in parallel build the same parent: the second one finds it tested.
     with build_env.store.locked(output_lock(layout)):
         write_layout(image, store=build_env.store, target=layout)
-        bill = make_bill(image, locked.all_chosen, locked.all_headers, made.composition.tree, store=build_env.store)
-        record = make_build_record(image, build_inputs(locked, made.templates, options, made.failed_scriptlets))
-        documents = make_documents(bill, record, locked, options, build_env)
         tested = smoke_test(image, locked.recipe, options, build_env) if options.smoke else None
         built = BuildResult(made, layout, tested, bill, record, documents, took=build_env.clock() - started)
         write_build_report(built, build_env.store)
@@ -92,17 +93,22 @@ def build(options: BuildOptions, build_env: BuildEnvironment) -> BuildResult:
 
 
 def assemble(options: BuildOptions, build_env: BuildEnvironment) -> AssembledImage:
-    """Make a recipe's image in the store, without writing a layout."""
+    """Make a recipe's image in the store, without writing a layout.
+
+    Its layers are still read back: `confirm_layers` must be called before the image is tested, written or built upon.
+    """
     begin_rendering(load_recipe(options.recipe, options.target))
     locked = lock(options, build_env)
     composition = compose_layers(locked)
     release_free_memory()  # That of the solver's pool and of the claims on paths.
-    layers = pack_layers(composition, options, build_env)
+    obtain_files(locked.recipe, build_env)
+    with ThreadPoolExecutor(1, "relbuild-beside") as beside:
+        rendered = beside.submit(lambda: render_recipe_files(locked, build_env))
+        planned = beside.submit(lambda: plan_state(locked, build_env))
+        layers = pack_layers(composition, options, build_env)
     release_free_memory()  # That of the buffers.
-    obtain_archives(locked.recipe, build_env)
-    files, templates = render_files(locked.recipe, template_variables(locked), url_fetcher(build_env), build_env.store)
-    state = add_state(locked, composition, layers, files, options=options, build_env=build_env)
-    confirm_layers(layers)
+    files, templates = rendered.result()
+    state = add_state(locked, composition, layers, files, planned.result(), options=options, build_env=build_env)
     failed, unused = judge_scriptlets(locked, state, build_env)
     image = make_config_and_manifest(locked, [*parent_layers(locked), *(made.layer for made in layers), state.layer])
     warn_of_oddities(image, locked, options, build_env)
@@ -110,6 +116,7 @@ def assemble(options: BuildOptions, build_env: BuildEnvironment) -> AssembledIma
         image=image,
         locked=locked,
         composition=composition,
+        layers=tuple(layers),
         states=state.states,
         changes=all_changes(locked, state.changes),
         reused=reused_layers(locked, layers, state),
@@ -157,6 +164,8 @@ def build_parent(options: BuildOptions, build_env: BuildEnvironment) -> ParentIm
     )
     if not options.smoke:
         made = assemble(below, build_env)
+        for layer in made.layers:
+            layer.confirm()
     else:
         built = build(below, build_env)
         made = built.assembled

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from pipeline.errors import EnvironmentLacking, Problem, RecipeError
 from pipeline.launch import SmokeResult, plan_to_test, run_tests
 from pipeline.layers import BuiltLayer, build_layers
-from pipeline.layers.recipe_files import RECIPE_FILE_LIMIT, ImageFile
+from pipeline.layers.recipe_files import RECIPE_FILE_LIMIT, ImageFile, render_files
 from pipeline.layers.scriptlet_failures import judge_failure, unused_waivers
 from pipeline.layers.state_layer import StateInputs, StateLayer, build_state_layer
+from pipeline.layers.state_plan import StatePlan, plan_state_layer
 from pipeline.mirror.image_tags import version_tag
 from pipeline.model.change import Change
 from pipeline.model.configuration import BASE_DIGEST, image_config, inherited, oci_architecture
@@ -115,11 +116,25 @@ def url_fetcher(build_env: BuildEnvironment) -> Callable[[Download], bytes]:
     return get
 
 
+def render_recipe_files(
+    locked: LockedRecipe, build_env: BuildEnvironment
+) -> tuple[tuple[ImageFile, ...], tuple[Path, ...]]:
+    """Return the recipe's files as they will be in the image, and the templates that were read."""
+    return render_files(locked.recipe, template_variables(locked), url_fetcher(build_env), build_env.store)
+
+
+def plan_state(locked: LockedRecipe, build_env: BuildEnvironment) -> StatePlan:
+    """Plan the scriptlets of the last layer."""
+    below = locked.parent.packages if locked.parent else ()
+    return plan_state_layer(locked.headers, [one.header for one in below], build_env.store)
+
+
 def add_state(
     locked: LockedRecipe,
     composition: Composition,
     layers: Sequence[BuiltLayer],
     files: tuple[ImageFile, ...],
+    plan: StatePlan,
     *,
     options: BuildOptions,
     build_env: BuildEnvironment,
@@ -146,6 +161,7 @@ def add_state(
             below=locked.parent.packages if locked.parent else (),
         ),
         locked.recipe.scriptlets,
+        plan,
         store=build_env.store,
         sandboxes=lambda: _sandboxes_for(locked.section.resolution.arch, build_env),
         compression=options.compression,

@@ -24,8 +24,9 @@ from pipeline.layers.recipe_files import ImageFile
 from pipeline.layers.scriptlet_failures import judge_failure
 from pipeline.layers.scripts import SCRIPT_MOUNT, run_script
 from pipeline.layers.state_accounts import check_accounts, scripted_accounts, still_expected, write_accounts
+from pipeline.layers.state_plan import StatePlan
 from pipeline.layers.state_session import StateSession, open_state_session
-from pipeline.layers.transaction import ScriptStep, plan_scripts
+from pipeline.layers.transaction import ScriptStep
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.accounts import AccountTable, ScriptAccount
 from pipeline.model.change import Change
@@ -37,7 +38,6 @@ from pipeline.model.recipe import FileKind
 from pipeline.model.rpm_database import DATABASE_LEFTOVERS, RpmDatabase
 from pipeline.model.scriptlets import ScriptletFailure, ScriptletRules
 from pipeline.model.tree import Tree
-from pipeline.packages import compare_evr, lua_runtime
 from pipeline.packages.lua import runtime_digest
 from pipeline.progress import Progress, task
 from pipeline.sandbox import CommandSession, SandboxRegistry, require_tracing
@@ -125,6 +125,7 @@ class _Known:
 def build_state_layer(
     inputs: StateInputs,
     rules: ScriptletRules,
+    plan: StatePlan,
     *,
     store: Store,
     sandboxes: Callable[[], SandboxRegistry | None],
@@ -133,8 +134,8 @@ def build_state_layer(
 ) -> StateLayer:
     """Make the state layer, or recall it when nothing that it depends on changed.
 
-    A layer with a failure that the rules do not tolerate is made again: the failure may have passed. One with a script
-    that a limit of the sandbox ended is not remembered.
+    `plan` is of the inputs' packages. A layer with a failure that the rules do not tolerate is made again: the failure
+    may have passed. One with a script that a limit of the sandbox ended is not remembered.
 
     `rules` are the recipe's for scripts that fail; the layer is the same whatever they say, if it is made. `sandboxes`
     is asked for only when commands are to be run; where it returns None, they are traced instead of run in containers.
@@ -143,12 +144,8 @@ def build_state_layer(
     `owner-unknown`, `remove-missing`; EnvironmentLacking when the machine cannot run the sandbox, or trace
     (`tracing-refused`).
     """
-    below = [one.header for one in inputs.below]
-    present = {str(header.nevra): _trigger_paths(header) for header in (*below, *inputs.headers)}
-    steps = plan_scripts(inputs.headers, present=present, compare=compare_evr, below=below)
     states = final_file_states(inputs.states, inputs.paths, inputs.remove, inputs.tree)
-    lua = lua_runtime(store) if any(step.interpreter[:1] == ("<lua>",) for step in steps) else None
-    name = _identity(inputs, steps, lua, compression)
+    name = _identity(inputs, plan, compression)
     with store.locked(f"state-{name.hex}"):
         known = store.recall_as(name, lambda value: from_json(_Known, value))
         if known is not None and _tolerable(known.failures, rules) and store.sound(known.layer.blob.digest):
@@ -156,8 +153,7 @@ def build_state_layer(
         made = _make(
             inputs,
             rules,
-            steps,
-            lua,
+            plan,
             states,
             store=store,
             sandboxes=sandboxes(),
@@ -180,19 +176,16 @@ def _tolerable(failures: Sequence[ScriptletFailure], rules: ScriptletRules) -> b
     return not any(failure.bound for failure in failures)
 
 
-def _trigger_paths(header: PackageHeader) -> tuple[str, ...]:
-    return tuple(file.path for file in header.files)
-
-
-def _identity(inputs: StateInputs, steps: Sequence[ScriptStep], lua: Path | None, compression: Compression) -> Digest:
+def _identity(inputs: StateInputs, plan: StatePlan, compression: Compression) -> Digest:
     return identity(
         "state",
         FORMAT,
         lowers=[layer.diff_id for layer in inputs.layers],
         steps=[
-            [s.label, list(s.interpreter), s.body, list(s.arguments), str(Digest.of(s.input)), s.expand] for s in steps
+            [s.label, list(s.interpreter), s.body, list(s.arguments), str(Digest.of(s.input)), s.expand]
+            for s in plan.steps
         ],
-        lua=runtime_digest(lua) if lua else None,
+        lua=runtime_digest(plan.lua) if plan.lua else None,
         accounts=repr(inputs.accounts),
         files=[
             [f.path, str(f.kind), str(Digest.of(f.content or b"")), f.link, f.mode, f.owner, f.group]
@@ -224,8 +217,7 @@ def _scripted_identity(inputs: StateInputs) -> dict[str, list[list[str]]]:
 def _make(
     inputs: StateInputs,
     rules: ScriptletRules,
-    steps: Sequence[ScriptStep],
-    lua: Path | None,
+    plan: StatePlan,
     states: Mapping[str, tuple[int, ...]],
     *,
     store: Store,
@@ -236,9 +228,9 @@ def _make(
     failures: list[ScriptletFailure] = []
     with (
         store.temporary("state") as folder,
-        task(progress, "state", "scriptlets", total=len(steps)) as running,
+        task(progress, "state", "scriptlets", total=len(plan.steps)) as running,
     ):
-        if sandboxes is None and steps:
+        if sandboxes is None and plan.steps:
             require_tracing(folder)
         opened = open_state_session(
             inputs.layers,
@@ -253,15 +245,15 @@ def _make(
             session = state.session
             database = beside.submit(_write_database, inputs, states, store, folder)
             bound = session.share(SCRIPT_MOUNT)
-            if lua is not None:
-                session.bind(lua, f"{SCRIPT_MOUNT}-lua")
+            if plan.lua is not None:
+                session.bind(plan.lua, f"{SCRIPT_MOUNT}-lua")
             watch = ChangeTracker(state)
-            for failure in _run_scripts(inputs, steps, session, bound=bound, watch=watch):
+            for failure in _run_scripts(inputs, plan.steps, session, bound=bound, watch=watch):
                 if failure is not None:
                     judge_failure(failure, rules)
                     failures.append(failure)
                 running.advance(1)
-            running.note(f"{len(steps)} scripts")
+            running.note(f"{len(plan.steps)} scripts")
             table = check_accounts(session, inputs.accounts)
             _clean(state, inputs)
             watch.forget()

@@ -21,7 +21,7 @@ with imported_when_used(__name__):
         retry_if_changed,
     )
     from pipeline.prepare.source_rpms import obtain_sources
-    from pipeline.prepare.verified_packages import obtain_archives
+    from pipeline.prepare.verified_packages import obtain_files
 
 __all__ = [
     "BuildEnvironment",
@@ -34,7 +34,7 @@ __all__ = [
     "keep_lock",
     "locked_packages",
     "number_owners",
-    "obtain_archives",
+    "obtain_files",
     "obtain_sources",
     "plan_lock",
     "resolve",

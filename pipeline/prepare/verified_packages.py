@@ -98,14 +98,14 @@ def obtain(packages: Sequence[Package], recipe: Recipe, cache: RepositoryCache) 
         )
 
 
-def obtain_archives(recipe: Recipe, build_env: BuildEnvironment) -> None:
-    """Fetch a recipe's archives into the store, from files beside it or by URL.
+def obtain_files(recipe: Recipe, build_env: BuildEnvironment) -> None:
+    """Fetch a recipe's files and archives by URL into the store, and archives beside it.
 
     Raises VerificationError when a checksum is not the recipe's, RecipeError `path-escapes`, and as `fetch` does.
     """
     wanted = []
     for plan in recipe.files:
-        if plan.kind is not FileKind.ARCHIVE or plan.sha256 is None:
+        if plan.kind not in (FileKind.ARCHIVE, FileKind.URL) or plan.sha256 is None:
             continue
         build_env.store.sound(plan.sha256)  # A damaged one is moved aside, and fetched again.
         url = plan.origin
@@ -121,7 +121,7 @@ def obtain_archives(recipe: Recipe, build_env: BuildEnvironment) -> None:
         progress=build_env.progress,
         offline=build_env.offline,
         network=network,
-        label="archives",
+        label="files of the recipe",
     )
 
 

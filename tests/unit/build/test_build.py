@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,15 +31,22 @@ LOCK = [
     "keep_lock",
 ]
 IMAGE = [
-    *("compose_layers", "pack_layers", "obtain_archives", "render_files", "add_state", "confirm_layers"),
-    "make_config_and_manifest",
+    *("compose_layers", "obtain_files", "pack_layers", "add_state", "make_config_and_manifest"),
 ]
-OUTPUT = ["write_layout", "make_bill", "make_build_record", "make_documents", "smoke_test", "write_build_report"]
+OUTPUT = [
+    *("make_bill", "make_build_record", "make_documents", "confirm_layers", "write_layout", "smoke_test"),
+    "write_build_report",
+]
+BESIDE = ("plan_state", "render_recipe_files")
+"""What goes on while the layers are packed."""
 
 READING = ("load_recipe", "begin_rendering", "recipe_name", "read_layout_images", "built_platform", "choose_platform")
 
 TREE = Tree.of({})
-PACKED = [SimpleNamespace(layer=layer("base"), reused=True), SimpleNamespace(layer=layer("product"), reused=False)]
+PACKED = [
+    SimpleNamespace(layer=layer("base"), reused=True, confirm=lambda: None),
+    SimpleNamespace(layer=layer("product"), reused=False, confirm=lambda: None),
+]
 STATE = SimpleNamespace(layer=layer("state"), changes=(), failures=(), states={"a": (0,)}, reused=False)
 
 
@@ -69,8 +77,9 @@ class World:
             build_image.compose_layers: lambda made: SimpleNamespace(tree=TREE, states={}),
             build_image.begin_rendering: None,
             build_image.pack_layers: lambda *given: PACKED,
-            build_image.obtain_archives: None,
-            build_image.render_files: lambda *given: (("a file",), (folder / "t.j2",)),
+            build_image.obtain_files: None,
+            build_image.render_recipe_files: lambda *given: (("a file",), (folder / "t.j2",)),
+            build_image.plan_state: lambda *given: "plan",
             build_image.confirm_layers: None,
             build_image.add_state: lambda *given, **more: STATE,
             build_image.make_config_and_manifest: lambda made, layers: image(made.recipe.name),
@@ -98,8 +107,8 @@ class World:
         self.journal.stand_in(build_image, stage, fail)
 
     def stages(self) -> list[str]:
-        """What was called, but for reading recipes."""
-        return [name for name in self.journal.names if name not in READING]
+        """What was called, but for reading recipes and what goes on beside."""
+        return [name for name in self.journal.names if name not in (*READING, *BESIDE)]
 
     def child(self) -> None:
         """The recipe `demo` is built from `base` from now on."""
@@ -121,6 +130,8 @@ def test_a_build_goes_through_its_stages_in_their_order(world: World) -> None:
     assert built.image.name == "demo" and built.layout == world.folder / "output" / "demo"
     assert built.documents == (("bill.json", b"{}"),) and (built.bill, built.record) == ("bill", "record")
     assert built.took == 1.0
+    names = world.journal.names
+    assert all(names.index("obtain_files") < names.index(one) < names.index("add_state") for one in BESIDE)
 
 
 def test_each_stage_works_on_what_the_one_before_it_gave(world: World) -> None:
@@ -131,7 +142,8 @@ def test_each_stage_works_on_what_the_one_before_it_gave(world: World) -> None:
     assert given(build_image.number_owners).args == (plan, section(), ("headers", section()))
     assert given(build_image.group_layers).args[1].build_time == 1
     assert given(build_image.keep_lock).args[1:4] == (section(build_time=2), ("headers", section()), "accounts")
-    made, composition, layers, files = given(build_image.add_state).args
+    made, composition, layers, files, plan = given(build_image.add_state).args
+    assert plan == "plan"
     assert made.section.build_time == 2 and composition.tree is TREE and layers is PACKED and files == ("a file",)
     assert given(build_image.write_layout).args == (image(),)
     assert given(build_image.make_bill).args[3] is TREE
@@ -161,7 +173,7 @@ def test_an_image_that_fails_its_tests_is_no_error_and_is_reported(world: World)
     assert built.report is world.verdict and world.stages()[-1] == "write_build_report"
 
 
-@pytest.mark.parametrize("stage", [*LOCK[3:], *IMAGE, *OUTPUT])
+@pytest.mark.parametrize("stage", [*LOCK[3:], *IMAGE, *BESIDE, *OUTPUT])
 def test_a_stage_that_fails_ends_the_build_there(stage: str, world: World) -> None:
     error = BuildError("it-failed", "it failed")
     world.failing(getattr(build_image, stage), error)
@@ -169,7 +181,7 @@ def test_a_stage_that_fails_ends_the_build_there(stage: str, world: World) -> No
         build_image.build(order(world.folder), world.build_env)
     whole = [*LOCK[1:], *IMAGE, *OUTPUT]
     assert caught.value is error
-    assert world.stages() == whole[: whole.index(stage) + 1]
+    assert world.stages() == whole[: whole.index("pack_layers" if stage in BESIDE else stage) + 1]
 
 
 def test_layout_verdict_and_report_are_made_under_one_lock_that_an_error_gives_back(
@@ -178,7 +190,7 @@ def test_layout_verdict_and_report_are_made_under_one_lock_that_an_error_gives_b
     monkeypatch.setattr(type(world.build_env.store), "locked", lambda store, name: world.journal.held(name))
     lock = f"output-{(world.folder / 'output' / 'demo').resolve()}"
     build_image.build(order(world.folder), world.build_env)
-    assert world.stages()[-8:] == [f"take {lock}", *OUTPUT, f"give {lock}"]
+    assert world.stages()[-5:] == [f"take {lock}", *OUTPUT[-3:], f"give {lock}"]
     world.failing(build_image.smoke_test, EnvironmentLacking("runtime-missing", "there is none"))
     with pytest.raises(EnvironmentLacking):
         build_image.build(order(world.folder), world.build_env)
@@ -213,7 +225,14 @@ def test_the_parent_is_built_tested_and_reported_before_the_child_is_locked(worl
 
 def test_a_parent_of_what_is_not_tested_is_only_assembled(world: World) -> None:
     world.child()
+    confirmed: list[str] = []
+    packed = [
+        SimpleNamespace(layer=layer(name), reused=False, confirm=partial(confirmed.append, name))
+        for name in ("base", "product")
+    ]
+    world.journal.stand_in(build_image, build_image.pack_layers, lambda *given: packed)
     build_image.build(order(world.folder, smoke=False), world.build_env)
+    assert confirmed == ["base", "product"], "its layers, before the child is locked"
     assert [call.options["target"].name for call in world.journal.of(build_image.write_layout)] == ["demo"]
     assert world.journal.of(build_image.smoke_test) == []
 

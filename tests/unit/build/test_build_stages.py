@@ -16,6 +16,7 @@ from pipeline.compression import Compression
 from pipeline.digest import Digest
 from pipeline.errors import BuildError, RecipeError, VerificationError
 from pipeline.layers import BuiltLayer
+from pipeline.layers.state_plan import StatePlan
 from pipeline.model.accounts import AccountTable
 from pipeline.model.change import Change
 from pipeline.model.configuration import BASE_DIGEST
@@ -160,14 +161,15 @@ def test_the_state_is_made_above_all_layers_from_paths_as_they_are_in_the_tree(
     here = build_env(tmp_path)
     files: Any = ("a file",)
     packed = [BuiltLayer(layer("product"), reused=False)]
+    plan = StatePlan((), None)
     state = build_stages.add_state(
-        made, composition, packed, files, options=order(tmp_path, compression=Compression.ZSTD), build_env=here
+        made, composition, packed, files, plan, options=order(tmp_path, compression=Compression.ZSTD), build_env=here
     )
-    (inputs, rules), options = (
+    (inputs, rules, given), options = (
         journal.last(build_stages.build_state_layer).args,
         journal.last(build_stages.build_state_layer).options,
     )
-    assert state == "state"
+    assert state == "state" and given is plan
     assert [one.name for one in inputs.layers] == ["base/base", "base/state", "product"]
     assert inputs.paths == {"z-1-1.noarch": (), "a-1-1.x86_64": ("usr/bin/a", "etc/a")}
     assert rules is made.recipe.scriptlets

@@ -17,6 +17,7 @@ from pipeline.errors import BuildError
 from pipeline.layers import state_layer
 from pipeline.layers.scriptlet_failures import judge_failure
 from pipeline.layers.state_layer import StateInputs, StateLayer, build_state_layer
+from pipeline.layers.state_plan import StatePlan
 from pipeline.layers.state_session import OverlayStateSession
 from pipeline.layers.transaction import ScriptStep
 from pipeline.model.accounts import AccountTable, ScriptAccount
@@ -57,7 +58,13 @@ class Machine:
     def build(self, rules: ScriptletRules) -> StateLayer:
         unused: Any = None
         return build_state_layer(
-            INPUTS, rules, store=self.store, sandboxes=lambda: unused, compression=Compression.GZIP, progress=QUIET
+            INPUTS,
+            rules,
+            StatePlan((), None),
+            store=self.store,
+            sandboxes=lambda: unused,
+            compression=Compression.GZIP,
+            progress=QUIET,
         )
 
 
@@ -135,7 +142,7 @@ def test_every_account_is_written_whether_or_not_the_scriptlet_that_makes_it_ran
 def test_a_layer_with_the_database_in_another_format_is_another() -> None:
     """The usual format counts as it did when there was no other, so layers of old are still known."""
     usual, other = (
-        state_layer._identity(replace(INPUTS, rpm_database=one), (), None, Compression.GZIP)
+        state_layer._identity(replace(INPUTS, rpm_database=one), StatePlan((), None), Compression.GZIP)
         for one in (RpmDatabase("/var/lib/rpm"), RpmDatabase("/var/lib/rpm", DatabaseFormat.BDB))
     )
     assert usual != other and RpmDatabase("/var/lib/rpm").inputs == ["/var/lib/rpm"]

@@ -89,9 +89,7 @@ def test_a_package_file_that_leads_out_of_the_recipes_folder_is_not_fetched(fold
     assert caught.value.code == "path-escapes" and journal.calls == []
 
 
-def test_archives_are_fetched_from_beside_the_recipe_or_by_url_and_other_files_are_not(
-    folder: Path, journal: Journal
-) -> None:
+def test_archives_are_fetched_from_beside_the_recipe_and_files_by_url(folder: Path, journal: Journal) -> None:
     digest = Digest.of(b"archive")
 
     def plan(kind: FileKind, origin: str) -> FilePlan:
@@ -101,11 +99,16 @@ def test_archives_are_fetched_from_beside_the_recipe_or_by_url_and_other_files_a
         plan(FileKind.ARCHIVE, "app.tar"),
         plan(FileKind.ARCHIVE, "https://example.invalid/app.tar"),
         plan(FileKind.URL, "https://example.invalid/file"),
+        plan(FileKind.SOURCE, "app.conf"),
     )
     journal.stand_in(verified_packages, verified_packages.fetch)
-    verified_packages.obtain_archives(recipe(folder, files=files), build_env(folder, offline=True))
+    verified_packages.obtain_files(recipe(folder, files=files), build_env(folder, offline=True))
     wanted = journal.last(verified_packages.fetch).args[1]
-    assert [one.urls for one in wanted] == [((folder / "app.tar").as_uri(),), ("https://example.invalid/app.tar",)]
+    assert [one.urls for one in wanted] == [
+        ((folder / "app.tar").as_uri(),),
+        ("https://example.invalid/app.tar",),
+        ("https://example.invalid/file",),
+    ]
     assert journal.last(verified_packages.fetch).options["offline"]
 
 
