@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -80,7 +81,7 @@ def _with_references(names: list[str]) -> list[Environment]:
     return [one for one in ENVIRONMENTS if one.name in needed]
 
 
-def _observe(environment: Environment, stage: Stage, products: list[str]) -> Observed:
+def _observe(environment: Environment, stage: Stage, products: Sequence[str]) -> Observed:
     place = stage.places[environment.name]
     digests: dict[str, str] = {}
     failures: dict[str, Outcome] = {}

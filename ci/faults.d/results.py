@@ -70,7 +70,8 @@ def read(path: Path) -> dict[tuple[str, ...], Row]:
     rows = {}
     for line in path.read_text().splitlines()[1:] if path.exists() else ():
         found = dict(zip(HEADER, line.split("\t"), strict=True))
-        row = Row(*(found[name] for name in HEADER[:5]))
+        command, fault, how, options, relbuild = (found[name] for name in HEADER[:5])
+        row = Row(command, fault, how, options, relbuild)
         row.calls, row.unreached, row.states, row.losses, seconds = (
             int(found[name]) for name in ("calls", "not reached", "states", "losses", "seconds")
         )

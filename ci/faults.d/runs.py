@@ -166,11 +166,14 @@ def _fork_instead(_: object, words: list[str | bytes], kept: tuple[int, ...]) ->
 def _be_the_same_each_time(at: float) -> None:
     """Give each run the same clock and the store's own key the same bytes, so that what two of them leave is the same.
     Processes that Python starts for it have what is loaded here."""
-    CommandContext.clock = property(lambda _: functools.partial(float, at))
-    registry_repository.LISTING_PAUSE_MOST = 0.0  # for other publishers, of whom there are none
-    SharedPause.sleep = lambda pace, _: pace.wait()  # before a request is made again
-    multiprocessing.util.spawnv_passfds = _fork_instead
-    store_keys.secrets = SimpleNamespace(token_bytes=bytes)
+    for place, name, value in (
+        (CommandContext, "clock", property(lambda _: functools.partial(float, at))),
+        (registry_repository, "LISTING_PAUSE_MOST", 0.0),  # for other publishers, of whom there are none
+        (SharedPause, "sleep", lambda pace, _: pace.wait()),  # before a request is made again
+        (multiprocessing.util, "spawnv_passfds", _fork_instead),
+        (store_keys, "secrets", SimpleNamespace(token_bytes=bytes)),
+    ):
+        setattr(place, name, value)
 
 
 def keys(name: Path) -> None:

@@ -138,9 +138,8 @@ class _Reader:
 
     def _plain(self, value: object, *, times: bool = False) -> object:
         match value:
-            case [int(), int(), int(), int(), *rest]:
-                stamp = (value[0], value[1], value[2], value[3])
-                return [self._stamps.get(stamp, "of no file"), *(self._plain(one, times=times) for one in rest)]
+            case [int(a), int(b), int(c), int(d), *rest]:
+                return [self._stamps.get((a, b, c, d), "of no file"), *(self._plain(one, times=times) for one in rest)]
             case list():
                 return [self._plain(one, times=times) for one in value]
             case dict():

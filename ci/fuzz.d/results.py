@@ -33,7 +33,11 @@ def read_rows(path: Path) -> Mapping[str, Row]:
     lines = [line.split("\t") for line in path.read_text().splitlines()] if path.exists() else []
     if not lines or tuple(lines[0]) != _HEAD:
         return {}
-    return {cells[0]: Row(cells[0], *(int(cell) for cell in cells[1:-1]), cells[-1]) for cells in lines[1:]}
+    rows = {}
+    for target, *counts, reader in lines[1:]:
+        executions, covered, seconds, finds, runs = map(int, counts)
+        rows[target] = Row(target, executions, covered, seconds, finds, runs, reader)
+    return rows
 
 
 def added(rows: Mapping[str, Row], new: Row) -> Mapping[str, Row]:

@@ -70,9 +70,10 @@ class Night:
                 f"round {tally.rounds}: a night ended with {self.process.returncode}: {(err or out)[-600:]}"
             )
         try:
-            return json.loads(out)
+            said: dict[str, Any] = json.loads(out)
         except ValueError:
             return None
+        return said
 
     def kill(self) -> None:
         """SIGKILL to it and to all that it started."""
