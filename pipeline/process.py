@@ -24,7 +24,7 @@ Process = subprocess.Popen[bytes]
 PIPE = subprocess.PIPE
 DEVNULL = subprocess.DEVNULL
 DeadlinePassed = subprocess.TimeoutExpired
-"""What `Process.wait(timeout)` raises."""
+"""The exception of `Process.wait(timeout)`."""
 
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 OUTPUT_LIMIT = 8 << 20

@@ -44,7 +44,7 @@ _WRITER_VERSION = 3_034_001
 """SQLite's version that is recorded: that of the oldest platform whose rpm uses SQLite (EL9)."""
 
 _BACKENDS = {DatabaseFormat.SQLITE: "sqlite", DatabaseFormat.BDB: "bdb_ro", DatabaseFormat.NDB: "ndb"}
-"""What reads each format, by rpm's name of it; Debian's rpm knows the second since 4.17, the third since 4.19."""
+"""rpm's name of the backend that reads each format; Debian's rpm knows the second since 4.17, the third since 4.19."""
 _NO_BACKEND = b"using dummy database"
 """rpm's warning that it was built without one (dbi.c); it then reads an empty database."""
 

@@ -42,7 +42,7 @@ class Solution:
         self._packages = {one: package_pool.package(one) for one in chosen}
         self._names = {one: str(package.nevra) for one, package in self._packages.items()}
         self._known: dict[tuple[str, int], Need] = {}
-        """What others need of a dependency, by its kind and number: packages have most of theirs in common."""
+        """Each dependency as a `Need`, by its kind and number: packages have most of theirs in common."""
 
     def resolution(self, platform: str, lines: Sequence[MatchedRequest], warnings: Sequence[str]) -> Resolution:
         """Make the `Resolution`."""

@@ -103,7 +103,7 @@ class InstanceLifecycle:
     _marks: list[tuple[int, str]] = field(default_factory=list)
     """The marks of failed checks in the log of this start."""
     _begun: float = 0.0
-    """When this start began, on the monotonic clock."""
+    """Time at which this start began, on the monotonic clock."""
     _unasked: str = ""
     _ended: int | None = None
 

@@ -19,8 +19,8 @@ RETRY_PAUSE_MOST = 120.0
 """Seconds of a Retry-After that are waited for. If a server asks for more, the request fails and the user decides."""
 
 THROTTLED_ATTEMPTS = 12
-"""How often in a row one request is retried because the server asks for a pause. With parallel uploads to a registry
-with rate limits this is frequent, and the registry chooses each pause."""
+"""Attempts in a row at one request while the server asks for a pause. With parallel uploads to a registry with rate
+limits this is frequent, and the registry chooses each pause."""
 
 
 class TransientFailure(Exception):

@@ -78,15 +78,15 @@ class ContainerEngine(ABC):
 
     name: ClassVar[str]
     proved: ClassVar[bool] = False
-    """Whether tests launch images with it; of the others, they hold the command lines alone."""
+    """True if tests launch images with it; of the others, they hold the command lines alone."""
     visible: ClassVar[bool] = True
-    """Whether the processes of its containers are this kernel's, so that checks can look at them from the host."""
+    """True if its containers' processes are this kernel's, so that checks can look at them from the host."""
     form: ClassVar[Literal["layout", "archive"]]
-    """What `load` reads: an OCI layout, or a Docker archive."""
+    """The form that `load` reads: an OCI layout, or a Docker archive."""
     more_options: ClassVar[tuple[str, ...]] = ()
     """Options of `run` that only this kind has."""
     not_isolated: ClassVar[str] = "the image's user IDs are the machine's: there is no user namespace"
-    """What its containers lack of the isolation that relbuild's own sandbox has; "": nothing that is known."""
+    """The part that its containers lack of the isolation that relbuild's own sandbox has; "": nothing that is known."""
 
     def __str__(self) -> str:
         runtime = f" ({self.runtime})" if self.runtime else ""

@@ -35,7 +35,7 @@ from pipeline.sandbox.output import Capture
 from pipeline.sandbox.rootfs import RootFs
 
 NOT_ISOLATED = "the pod has the cluster's network, its node's user IDs and the runtime's default filter of system calls"
-"""What a pod lacks of the isolation that relbuild's own sandbox has."""
+"""The part that a pod lacks of the isolation that relbuild's own sandbox has."""
 
 _TOLD = "Kubernetes was told, and what the kernel of the pod's node has cannot be read back from here"
 

@@ -100,7 +100,7 @@ class RegistryRepository(Repository):
         self._listing = ReferrersList(self, self._put)
         self._removal = Removal(self, self._put)
         self._moved = 0.0
-        """When a tag was moved last, by the monotonic clock."""
+        """Time at which a tag was moved last, on the monotonic clock."""
         self._moving = 0.0
         """Longest time in seconds that moving a tag took: others may need as long."""
 
