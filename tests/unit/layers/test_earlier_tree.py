@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,78 +9,13 @@ import pytest
 
 from pipeline.compression import Compression
 from pipeline.digest import Digest
-from pipeline.layers import build_layers, earlier_tree, lower_folders, segments, unpack_layer, unpack_to_store
+from pipeline.layers import earlier_tree, lower_folders, segments, unpack_layer, unpack_to_store
 from pipeline.layers.earlier_tree import remember_tree
 from pipeline.layers.layer import _plan
 from pipeline.model.image import Layer
-from pipeline.model.package import Nevra
-from pipeline.model.tree import Entry, EntryKind
-from pipeline.packages import PayloadFile
 from pipeline.store import Store
-from pipeline.trees import ComposedLayer, Part
+from tests.support.layered_packages import FIRST, LARGE, SECOND, TIME, Packages, copied, made
 from tests.support.trees import merged, read_tree
-
-ME, GROUP, TIME = os.getuid(), os.getgid(), 1_700_000_000
-LARGE: Mapping[str, bytes | str | None] = {"usr/large": b"large" * 1000, "usr/dir": None, "usr/dir/deep": b"deep"}
-FIRST: Mapping[str, bytes | str | None] = {
-    "usr/tool": b"one",
-    "usr/gone": b"gone",
-    "usr/old": None,
-    "usr/old/below": b"below",
-    "usr/turns": None,
-    "usr/turns/file": b"file",
-    "usr/grows": b"a file",
-    "usr/to": "tool",
-}
-SECOND: Mapping[str, bytes | str | None] = {
-    "usr/tool": b"two",
-    "usr/turns": b"a file now",
-    "usr/grows": None,
-    "usr/grows/new": b"new",
-    "usr/to": "grows",
-}
-
-
-class Packages:
-    """Packages with files (bytes), directories (None) and symlinks (str), composed into layers."""
-
-    def __init__(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.store = store
-        self.files: dict[Digest, list[bytes]] = {}
-        self.read: list[Digest] = []
-        monkeypatch.setattr(segments, "read_payload", self._payload)
-
-    def _payload(self, rpm: Path) -> Iterator[PayloadFile]:
-        self.read.append(Digest(rpm.name))
-        for index, content in enumerate(self.files[Digest(rpm.name)]):
-            yield PayloadFile((index,), len(content), lambda content=content: iter([content]), "")  # type: ignore[misc]
-
-    def layer(self, time: int = TIME, **packages: Mapping[str, bytes | str | None]) -> ComposedLayer:
-        folders = {"usr", *(path for files in packages.values() for path, value in files.items() if value is None)}
-        parts = tuple(self._part(name, files) for name, files in packages.items())
-        return ComposedLayer(
-            "base",
-            tuple(Entry(path, EntryKind.DIRECTORY, 0o755, ME, GROUP, mtime=time) for path in sorted(folders)),
-            parts,
-            tuple(str(part.nevra) for part in parts),
-            time,
-        )
-
-    def _part(self, name: str, files: Mapping[str, bytes | str | None]) -> Part:
-        checksum = self.store.put(repr((name, files)).encode())
-        # As in a payload: in another order than that of the paths.
-        contents = [(path, value) for path, value in sorted(files.items(), reverse=True) if isinstance(value, bytes)]
-        self.files[checksum] = [value for _, value in contents]
-        made = [
-            (index, Entry(path, EntryKind.FILE, 0o640, ME, GROUP, mtime=TIME, size=len(value)))
-            for index, (path, value) in enumerate(contents)
-        ]
-        made += [
-            (100 + index, Entry(path, EntryKind.SYMLINK, 0o777, ME, GROUP, mtime=TIME, link=value))
-            for index, (path, value) in enumerate(files.items())
-            if isinstance(value, str)
-        ]
-        return Part(Nevra(name, 0, "1", "1", "noarch"), checksum, tuple(sorted(made, key=lambda one: one[1].path)))
 
 
 @pytest.fixture
@@ -95,12 +28,6 @@ def packages(store: Store, monkeypatch: pytest.MonkeyPatch) -> Packages:
     return Packages(store, monkeypatch)
 
 
-def made(store: Store, composed: ComposedLayer) -> Layer:
-    (built,) = build_layers([composed], store=store, compression=Compression.GZIP, unpack=True)
-    built.confirm()
-    return built.layer
-
-
 def mounted(store: Store, layer: Layer) -> int:
     """How many folders are mounted for the layer."""
     return len(lower_folders([layer], store=store))
@@ -108,9 +35,7 @@ def mounted(store: Store, layer: Layer) -> int:
 
 def assert_shows(store: Store, layer: Layer, elsewhere: Path) -> None:
     """That the folders, mounted, show what the layer's blob has, in a store that knows nothing else."""
-    other = Store.open(elsewhere)
-    with store.reading(layer.blob.digest) as file, other.writer() as blob:
-        blob.write(file.read())
+    other = copied(store, layer, elsewhere)
     shown = merged(lower_folders([layer], store=store))
     assert shown == read_tree(unpack_to_store(layer, store=other))
 
