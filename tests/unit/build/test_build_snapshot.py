@@ -1,0 +1,170 @@
+"""Builds that are not remembered: what they read changed meanwhile, or more than files decides what they make."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from pipeline.build import build_snapshot
+from pipeline.build.build_result import BuildResult
+from pipeline.build.build_snapshot import repeated_warnings, take_build_snapshot
+from pipeline.model.lock import Lock, LockMode
+from pipeline.oci import write_layout
+from pipeline.prepare import LockedRecipe
+from pipeline.resolve import write_lock
+from tests.support import builds
+from tests.support.finished_builds import (
+    NEVRA,
+    FinishedBuild,
+    make_finished_build,
+    package_blob,
+    report_file,
+    swap,
+)
+
+
+def test_what_changed_while_it_was_read_is_not_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = make_finished_build(tmp_path, monkeypatch)
+    before = made.recipe.read_bytes()
+    for name in ("demo.yaml", "copied"):
+        swap(made.folder / "recipes" / name)
+        assert made.snapshot() is None
+        made.recipe.write_bytes(before)
+
+
+def test_what_changed_just_before_it_was_read_is_not_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two changes within a tick of the clock leave the same times."""
+    made = make_finished_build(tmp_path, monkeypatch)
+    path = str(made.folder / "recipes" / "copied")
+    status, _ = made.log.opened[path][0]
+    made.log.opened[path] = [(status, status.st_ctime + build_snapshot.TICK / 2)]
+    assert made.snapshot() is None
+
+
+def test_a_lock_that_is_another_is_not_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = make_finished_build(tmp_path, monkeypatch)
+    section = replace(made.built.locked.section, build_time=1)
+    write_lock(made.built.locked.path, Lock("demo", (section,)))
+    assert made.snapshot() is None
+
+
+def test_a_lock_that_nobody_read_after_it_was_written_is_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = make_finished_build(tmp_path, monkeypatch)
+    lock = str(made.built.locked.path)
+    del made.log.contents[lock]
+    snapshot = made.snapshot()
+    assert snapshot is not None and lock in {path for path, *_ in snapshot.files}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda done: write_layout(
+            replace(done.image, reference="2.0"), store=done.env.store, target=done.options.layout("demo")
+        ),
+        lambda done: report_file(done).write_text(
+            report_file(done).read_text().replace(done.image.digest.hex, "0" * 64)
+        ),
+        lambda done: report_file(done).write_text("no JSON"),
+        lambda done: report_file(done).write_text("[]"),
+        lambda done: done.built.locked.path.write_text("<<<<<<< no lock"),
+    ],
+)
+def test_what_another_program_wrote_since_is_not_remembered_and_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[FinishedBuild], object]
+) -> None:
+    """Such as a build of the same recipe for another platform into the same folder."""
+    made = make_finished_build(tmp_path, monkeypatch)
+    change(made)
+    assert made.snapshot() is None
+
+
+def test_what_appeared_meanwhile_is_not_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = make_finished_build(tmp_path, monkeypatch)
+    (made.folder / "recipes" / "demo.conf.j2").write_text("port")
+    assert made.snapshot() is None
+
+
+def test_a_relbuild_that_was_installed_meanwhile_is_not_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = make_finished_build(tmp_path, monkeypatch)
+    assert take_build_snapshot(made.built, made.options, made.env, made.log, started=time.time()) is None
+
+
+@pytest.mark.parametrize("more", [{"mode": LockMode.UPGRADE}, {"retest": True}, {"sources": True}])
+def test_what_is_to_be_done_again_is_not_remembered(done: FinishedBuild, more: dict[str, Any]) -> None:
+    assert done.snapshot(**more) is None
+
+
+def _locked(done: FinishedBuild, **more: Any) -> None:
+    cast(Any, done.built).locked = replace(done.built.locked, **more)
+
+
+def _keys_at(done: FinishedBuild, url: str) -> None:
+    repository = replace(builds.PLATFORM.repositories[0], keys=(url,))
+    _locked(done, platform=replace(builds.PLATFORM, repositories=(repository,)))
+
+
+def _tested_with_an_older_image(done: FinishedBuild) -> None:
+    recipe = done.built.locked.recipe
+    _locked(done, recipe=replace(recipe, smoke=replace(recipe.smoke, upgrade_from="older")))
+
+
+def _for_another_machine(done: FinishedBuild) -> None:
+    section: Any = done.built.locked.section
+    _locked(done, section=replace(section, resolution=replace(section.resolution, arch="s390x")))
+
+
+def _failed(done: FinishedBuild) -> None:
+    cast(Any, done.built).report = SimpleNamespace(passed=False)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda done: _keys_at(done, "https://keys.example/key"),
+        _tested_with_an_older_image,
+        _for_another_machine,
+        _failed,
+        lambda done: setattr(done.built, "member", True),
+        lambda done: package_blob(done).unlink(),
+        lambda done: swap(done.layer),
+    ],
+)
+def test_what_depends_on_more_than_files_is_not_remembered(
+    done: FinishedBuild, change: Callable[[FinishedBuild], object]
+) -> None:
+    change(done)
+    assert done.snapshot() is None
+
+
+def test_keys_from_the_network_count_offline(done: FinishedBuild) -> None:
+    _keys_at(done, "https://keys.example/key")
+    offline = replace(done, env=replace(done.env, offline=True))
+    assert offline.snapshot() is not None
+
+
+def _result(locked: LockedRecipe, *unused: str, reused: tuple[str, ...] = ()) -> BuildResult:
+    image = builds.image("demo", "base")
+    made = SimpleNamespace(image=image, locked=locked, reused=reused, failed_scriptlets=(), unused_waivers=unused)
+    return cast(BuildResult, SimpleNamespace(assembled=made, failed_scriptlets=(), tested=None))
+
+
+def test_warnings_of_what_was_made_are_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    locked = builds.locked(builds.recipe(tmp_path), NEVRA)
+    assert repeated_warnings(_result(locked, "unused"), ["unused"]) == ("unused",)
+    monkeypatch.setattr(build_snapshot, "unchanged_result", lambda built: object())
+    assert repeated_warnings(_result(locked), ["tried again"]) is None
+    monkeypatch.setattr(build_snapshot, "unchanged_result", lambda built: built)
+    assert repeated_warnings(_result(locked), ["the key expired"]) == ("the key expired",)
