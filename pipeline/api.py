@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import field, replace
+from dataclasses import field
 from pathlib import Path
 
 from pipeline.build import build_architectures, lock_architectures
@@ -138,13 +138,8 @@ def resolve(
     `recipe` is a file, or a name in `recipes/`; `repositories` the file that defines platforms (default: beside it).
     Raises RelbuildError.
     """
-    options = replace(
-        _options(recipe, repositories),
-        platform=platform,
-        architectures=tuple(architectures),
-        mode=mode,
-        smoke=False,
-        output=settings.output,
+    options = _options(
+        recipe, repositories, platform=platform, architectures=architectures, mode=mode, smoke=False, settings=settings
     )
     return tuple(
         LockedProduct(
@@ -174,13 +169,8 @@ def build(
     An image that did not pass its tests is returned, with `passed` False. As another user than root, call
     `enter_user_namespace` first. Parameters as for `resolve`. Raises RelbuildError.
     """
-    options = replace(
-        _options(recipe, repositories),
-        platform=platform,
-        architectures=tuple(architectures),
-        mode=mode,
-        smoke=smoke,
-        output=settings.output,
+    options = _options(
+        recipe, repositories, platform=platform, architectures=architectures, mode=mode, smoke=smoke, settings=settings
     )
     return tuple(
         BuiltProduct(
@@ -234,9 +224,27 @@ def publish(
     )
 
 
-def _options(recipe: str | Path, repositories: Path | None) -> BuildOptions:
+def _options(
+    recipe: str | Path,
+    repositories: Path | None,
+    *,
+    platform: str | None,
+    architectures: Iterable[str],
+    mode: LockMode,
+    smoke: bool,
+    settings: Settings,
+) -> BuildOptions:
     path = find_recipe(str(recipe), [Path("recipes"), *SHIPPED_RECIPES])
-    return BuildOptions(path, repositories or platforms_file(path.parent), locks=locks_folder(path))
+    return BuildOptions(
+        path,
+        repositories or platforms_file(path.parent),
+        platform=platform,
+        architectures=tuple(architectures),
+        mode=mode,
+        smoke=smoke,
+        output=settings.output,
+        locks=locks_folder(path),
+    )
 
 
 def _environment(settings: Settings) -> BuildEnvironment:

@@ -129,8 +129,7 @@ class Instance:
 
         A note at its end says how much was dropped beyond the bound.
         """
-        kept, dropped = self._output.kept, self._output.dropped
-        return kept + f"\n[relbuild: output limit reached, {dropped} bytes dropped]\n".encode() if dropped else kept
+        return self._output.log
 
     # --- questions -----------------------------------------------------------------------------
 

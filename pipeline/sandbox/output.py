@@ -102,6 +102,12 @@ class Capture:
             return bytes(self._kept)
 
     @property
+    def log(self) -> bytes:
+        """The kept bytes, and a last line that says how much was dropped, if anything was."""
+        kept, dropped = self.kept, self.dropped
+        return kept + f"\n[relbuild: output limit reached, {dropped} bytes dropped]\n".encode() if dropped else kept
+
+    @property
     def dropped(self) -> int:
         """Bytes beyond the limit."""
         with self._lock:

@@ -95,8 +95,7 @@ class EngineInstance:
     @property
     def log(self) -> bytes:
         """The output so far, stdout and stderr together, up to a bound."""
-        kept, dropped = self.output.kept, self.output.dropped
-        return kept + f"\n[relbuild: output limit reached, {dropped} bytes dropped]\n".encode() if dropped else kept
+        return self.output.log
 
     def processes(self) -> Collection[int]:
         """As `LaunchedInstance` says; none of an engine whose processes are in another kernel."""

@@ -39,6 +39,7 @@ def test_a_flood_is_counted_to_the_byte_and_its_beginning_is_kept(capture: Captu
     capture.started()
     capture.finish()
     assert capture.kept == b"first " + b"x" * 94
+    assert capture.log.startswith(capture.kept)
     assert capture.dropped == len(flood) + 6 - 100
     missed = sum(int(piece.split()[1]) for piece in told if piece.startswith(b"\n[relbuild: "))
     shown = sum(len(piece) for piece in told if not piece.startswith(b"\n[relbuild: "))
@@ -68,6 +69,7 @@ def test_a_follower_that_raises_gets_no_more_and_holds_nothing_up() -> None:
         capture.started()
     assert len(calls) == 1
     assert (capture.kept, capture.dropped) == (b"z" * 10, (1 << 20) - 10)
+    assert capture.log == b"z" * 10 + f"\n[relbuild: output limit reached, {(1 << 20) - 10} bytes dropped]\n".encode()
 
 
 @pytest.mark.parametrize(
