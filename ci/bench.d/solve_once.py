@@ -7,15 +7,14 @@ Usage: solve_once.py relbuild STORE REPOSITORY REQUEST…
 from __future__ import annotations
 
 import gc
-import subprocess
 import sys
 from pathlib import Path
 
 
 def by_relbuild(store: Path, repository: Path, requests: list[str]) -> int:
-    """Open the repository and resolve, as a command does once it has read its recipe."""
+    """Open the repository and resolve, as a command does once it has read its recipe, and no more."""
     from pipeline.model.platform import PackageRepository, Platform
-    from pipeline.model.recipe import LayerPlan, Recipe, Request
+    from pipeline.model.recipe import LayerPlan, PackagePlan, Request
     from pipeline.repos import open_repositories
     from pipeline.resolve import solve
     from pipeline.store import Store
@@ -25,13 +24,15 @@ def by_relbuild(store: Path, repository: Path, requests: list[str]) -> int:
     kept = Store.open(store)
     platform = Platform("large", (PackageRepository("large", baseurls=(repository.as_uri(),)),))
     layer = LayerPlan("all", tuple(Request(text, "bench") for text in requests))
-    recipe = Recipe("bench", store / "bench.yaml", "1", "large", ("x86_64",), (layer,), weak_dependencies=False)
+    recipe = PackagePlan("bench", store / "bench.yaml", "1", "large", ("x86_64",), (layer,), weak_dependencies=False)
     opened = open_repositories(platform, "x86_64", variables={}, store=kept)
     return len(solve(recipe, platform, "x86_64", opened, store=kept).resolution.chosen)
 
 
 def by_libsolv(folder: Path, repository: Path, requests: list[str]) -> int:
     """Do what libsolv must do in any case, one thing after the other and without a check: load, index, solve."""
+    import subprocess
+
     import solv
 
     pool = solv.Pool()

@@ -73,6 +73,13 @@ def names_unlisted_file(package_pool: PackagePool, text: str) -> bool:
     return unlisted and not _by_provides(package_pool, text)
 
 
+def named_in(text: str) -> Iterator[str]:
+    """Yield the dependencies and names that `match_request` may ask about for a request."""
+    if not is_glob(text):
+        yield text
+        yield from (found[1] for form in _FORMS if (found := form.fullmatch(text)))
+
+
 def match_request(package_pool: PackagePool, text: str) -> RequestMatch:
     """Return the packages that match `text`; no groups when there are none."""
     if text.startswith("("):
@@ -89,14 +96,14 @@ def match_request(package_pool: PackagePool, text: str) -> RequestMatch:
     by_name = is_glob(text) and not _is_path(text)
     groups = _per_name(package_pool, found) if by_name else [found]
     if just_name:
-        groups = [sorted({*group, *_obsoleters(package_pool, group)}) for group in groups]
+        groups = [sorted({*group, *package_pool.obsoleters(group)}) for group in groups]
     return RequestMatch(tuple(tuple(group) for group in groups))
 
 
 def match_name(package_pool: PackagePool, name: str, *, arch: str | None = None) -> RequestMatch:
     """Return the packages called `name` (of `arch`, if given), and those that obsolete them."""
     found = [one for one in _named(package_pool, name) if arch in (None, package_pool.nevra(one).arch)]
-    return RequestMatch((tuple(sorted({*found, *_obsoleters(package_pool, found)})),) if found else ())
+    return RequestMatch((tuple(sorted({*found, *package_pool.obsoleters(found)})),) if found else ())
 
 
 def match_nevra(package_pool: PackagePool, text: str) -> list[int]:
@@ -162,13 +169,3 @@ def _per_name(package_pool: PackagePool, solvables: list[int]) -> list[list[int]
     for one in solvables:
         names.setdefault(package_pool.pool.id2solvable(one).name, []).append(one)
     return [names[name] for name in sorted(names)]
-
-
-def _obsoleters(package_pool: PackagePool, solvables: list[int]) -> Iterator[int]:
-    """Yield the packages that obsolete any of `solvables`.
-
-    Obsoletes match by name: POOL_FLAG_OBSOLETEUSESPROVIDES is off, as in dnf.
-    """
-    for one in solvables:
-        solvable = package_pool.pool.id2solvable(one)
-        yield from package_pool.enabled(package_pool.pool.whatmatchessolvable(solv.SOLVABLE_OBSOLETES, solvable))

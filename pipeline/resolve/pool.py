@@ -8,7 +8,8 @@ or a reachable requirement names a path that primary metadata leaves out.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import reduce
 
 import solv
 
@@ -21,13 +22,7 @@ from pipeline.progress import QUIET, Progress
 from pipeline.repos import LOCAL_REPOSITORY, OpenRepository
 from pipeline.resolve.listed_files import names_unlisted_path
 from pipeline.resolve.metadata_tags import TAG_LIMIT
-from pipeline.resolve.solv_cache import (
-    EXTENSION_FLAGS,
-    load_solv,
-    make_solv_files,
-    solv_file,
-    unlisted_dependencies,
-)
+from pipeline.resolve.solv_cache import load_solv, make_solv_files, unlisted_dependencies
 from pipeline.store import Store
 
 ASSUMED_REPO = "@assumed"
@@ -35,6 +30,9 @@ ASSUMED_REPO = "@assumed"
 
 PARENT_REPO = "@parent"
 """Name of the repository of the parent image's packages. Like the assumed ones they count as installed."""
+
+_NAMES_AT_ONCE = 256
+"""Names of packages that are asked about at once: each is a level of recursion in libsolv."""
 
 _PREREQ = (1 << 6) | (1 << 8) | (1 << 9) | (1 << 10) | (1 << 11) | (1 << 12)
 """RPMSENSE_PREREQ and the SCRIPT_* bits (rpmds.h): needed while scriptlets run."""
@@ -78,12 +76,19 @@ class PackagePool:
         self.pool.setdisttype(solv.Pool.DISTTYPE_RPM)
         self.pool.setarch(arch)
         self.pool.set_flag(solv.Pool.POOL_FLAG_WHATPROVIDESWITHDISABLED, 1)
+        # A second index, for faster answers: they are asked some hundred times, and it takes longer to make.
+        self.pool.set_flag(solv.Pool.POOL_FLAG_NOWHATPROVIDESAUX, 1)
         # Multilib: on in the libsolv that Fedora and EL build for dnf (-DFEDORA), off in others' builds.
         self.pool.set_flag(solv.Pool.POOL_FLAG_IMPLICITOBSOLETEUSESCOLORS, 1)
         self._opened: list[tuple[solv.Repo, OpenRepository]] = []
         self._local: dict[int, Package] = {}
         self._disabled: set[int] = set()
         self._hidden: dict[int, HiddenPackage] = {}
+        self._looked_up: dict[str, solv.Dep] = {}
+        self._asked: tuple[Sequence[str], solv.Dep | None] = ((), None)
+        """Names of packages, and the dependency on any of them."""
+        self._obsoleted: dict[str, bool] = {}
+        """Names of packages that were asked about, and if any package obsoletes one of this name."""
         self.installed: frozenset[int] = frozenset()
         self.assumed: int | None = None
         self.has_filelists = False
@@ -98,7 +103,7 @@ class PackagePool:
         repo = self.pool.add_repo(opened.repository.id)
         repo.priority = -opened.repository.priority
         repo.subpriority = -opened.repository.cost
-        load_solv(repo, solv_file(opened, "primary", store=self._store, progress=self._progress), 0)
+        load_solv(repo, opened, "primary", store=self._store, progress=self._progress)
         self._all_listed = self._all_listed and unlisted_dependencies(opened, self._store) == []
         self._opened.append((repo, opened))
 
@@ -111,8 +116,7 @@ class PackagePool:
         make_solv_files(repositories, "filelists", store=self._store, progress=self._progress)
         for repo, opened in self._opened:
             if "filelists" in opened.records and not repo.isempty():
-                path = solv_file(opened, "filelists", store=self._store, progress=self._progress)
-                load_solv(repo, path, EXTENSION_FLAGS)
+                load_solv(repo, opened, "filelists", store=self._store, progress=self._progress)
         self.index()
 
     def add_local(self, header: PackageHeader, size: int, location: str) -> int:
@@ -200,10 +204,23 @@ class PackagePool:
         """Build the index of provides; to be called after loading and before queries."""
         self.pool.addfileprovides()
         self.pool.createwhatprovides()
+        self._obsoleted.clear()
 
     def has_string(self, text: str) -> bool:
         """Return True if packages have this name, provide or requirement. No index is needed."""
         return bool(self.pool.str2id(text, False))
+
+    def look_up(self, texts: Iterable[str]) -> None:
+        """Look up dependencies that will be asked about, before there is an index.
+
+        With the index libsolv drops its tables of strings and of relations, and for the next that it is asked about it
+        makes them again: 20 ms among 69,000 packages, more than it takes to choose some hundred of them.
+        """
+        for text in texts:
+            if not text.startswith("("):  # A malformed one is an error of its request.
+                self._looked_up[text] = self.dependency(text)
+        names = [text for text, dependency in self._looked_up.items() if dependency.str() == text]
+        self._asked = self._any_of(names[:_NAMES_AT_ONCE])
 
     # --- queries ---------------------------------------------------------------------------------
 
@@ -216,6 +233,8 @@ class PackagePool:
 
         Raises ResolutionError `dependency-malformed`.
         """
+        if text in self._looked_up:
+            return self._looked_up[text]
         if text.startswith("("):
             if len(text) > TAG_LIMIT:  # each bracket takes a part of the stack of libsolv's parser
                 raise ResolutionError("dependency-malformed", f"'{text[:200]}…' is too long a rich dependency")
@@ -251,8 +270,42 @@ class PackagePool:
 
         Every package provides its name, so that the index has them: a selection by name looks at all packages.
         """
-        number = self.pool.str2id(name, False)
+        known = self._looked_up.get(name)
+        number = self.pool.str2id(name, False) if known is None else known.id
         return self.enabled(one for one in self.pool.whatprovides(number) if one.nameid == number) if number else []
+
+    def obsoleters(self, solvables: Iterable[int]) -> Iterator[int]:
+        """Yield the packages that obsolete any of `solvables`; not disabled ones.
+
+        Obsoletes match by name: POOL_FLAG_OBSOLETEUSESPROVIDES is off, as in dnf.
+        """
+        every = [self.pool.id2solvable(one) for one in solvables]
+        self._find_obsoleted({one.name for one in every})
+        for one in every:
+            if self._obsoleted[one.name]:
+                yield from self.enabled(self.pool.whatmatchessolvable(solv.SOLVABLE_OBSOLETES, one))
+
+    def _find_obsoleted(self, names: Collection[str]) -> None:
+        """Find out which of these names packages obsolete.
+
+        libsolv has no index of obsoletes and looks at all packages, so it is asked about many names at once.
+        """
+        if not self._obsoleted:
+            self._note_obsoleted(*self._asked)
+        fresh = sorted(name for name in names if name not in self._obsoleted)
+        for at in range(0, len(fresh), _NAMES_AT_ONCE):
+            self._note_obsoleted(*self._any_of(fresh[at : at + _NAMES_AT_ONCE]))
+
+    def _any_of(self, names: Sequence[str]) -> tuple[Sequence[str], solv.Dep | None]:
+        """Return names, and the dependency on any of them."""
+        parts = (self.pool.Dep(name) for name in names)
+        return names, reduce(lambda one, other: one.Rel(solv.REL_OR, other), parts) if names else None
+
+    def _note_obsoleted(self, names: Sequence[str], any_of_them: solv.Dep | None) -> None:
+        found = self.pool.whatmatchesdep(solv.SOLVABLE_OBSOLETES, any_of_them) if names else []
+        for name in names:
+            dependency = self.pool.Dep(name) if found else None
+            self._obsoleted[name] = any(one.matchesdep(solv.SOLVABLE_OBSOLETES, dependency) for one in found)
 
     def enabled(self, solvables: Iterable[solv.XSolvable]) -> list[int]:
         """Return the numbers of solvables that are neither disabled nor source packages, sorted."""

@@ -5,48 +5,34 @@ loaded from such a file, also the first time: libsolv numbers strings in the ord
 order than the XML, and ties are broken by these numbers. (libdnf does the same:
 `switchtosolv` in its write_main.)
 
-A large document goes from its decompressor, through the checks, into a child process that parses it
-(`solv_conversion`): two cores work, the decompressed document is never written, and what ends libsolv's parsers ends
-the child only.
+What is not kept yet is made by `metadata_conversion`, which is imported only then.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import itertools
-import json
 import os
-import sys
-from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
 
 import solv
 
-from pipeline.digest import CHUNK, Digest, chunks, digest_json, identity
-from pipeline.errors import EnvironmentLacking, VerificationError
+from pipeline.digest import Digest, digest_json, identity
+from pipeline.errors import VerificationError
 from pipeline.progress import Progress
-from pipeline.repos import OpenRepository, metadata_pieces
+from pipeline.repos import OpenRepository
 from pipeline.resolve.library_versions import distribution_version
-from pipeline.resolve.listed_files import UnlistedDependencies
-from pipeline.resolve.metadata_tags import checked_tags
-from pipeline.resolve.solv_conversion import HEAD, WRONG_DOCUMENT, convert_document
-from pipeline.resolve.solver_metadata import without_texts
 from pipeline.store import Store
 
 EXTENSION_FLAGS = solv.Repo.REPO_LOCALPOOL | solv.Repo.REPO_EXTEND_SOLVABLES
 """Flags for loading file lists: as extensions of packages that are loaded already."""
 
-SMALL_DOCUMENT = 2 << 20
-"""Bytes, decompressed, of a document that is converted in this process: a child of its own takes longer to start."""
+LARGE_SOLV = 4 << 20
+"""Bytes of packages' metadata from which on huge pages save more time than it takes to ask for them."""
+
+SOLV_EXPANSION = 5
+"""Times the size of its file that a repository takes in memory, indexed."""
 
 _FORMAT = 2
-_PROGRAM = Path(__file__).with_name("solv_conversion.py")
-_PIPE_SIZE = 1 << 20
-_WHY_LIMIT = 4 << 10
-"""Bytes of what a conversion says that was wrong."""
 
 
 def make_solv_files(repositories: Sequence[OpenRepository], kind: str, *, store: Store, progress: Progress) -> None:
@@ -78,11 +64,12 @@ def solv_file(opened: OpenRepository, kind: str, *, store: Store, progress: Prog
     known = _known(opened, kind, store)
     if known is not None:
         return known
-    if kind == "primary":
-        digest = _convert_primary(opened, store, progress)
-    else:
-        primary = solv_file(opened, "primary", store=store, progress=progress)
-        digest = _convert(opened, kind, str(primary), _document(opened, kind, store, progress), store)
+    from pipeline.resolve.metadata_conversion import convert_metadata  # Most resolutions convert nothing.
+
+    primary = None if kind == "primary" else solv_file(opened, "primary", store=store, progress=progress)
+    digest, unlisted = convert_metadata(opened, kind, primary, store, progress)
+    if primary is None:
+        store.remember(_unlisted(opened), unlisted)
     store.remember(_identity(opened, kind), str(digest))
     return store.blob(digest)
 
@@ -116,150 +103,30 @@ def _known(opened: OpenRepository, kind: str, store: Store) -> Path | None:
     return store.blob(known) if known is not None and store.sound(known) else None
 
 
-def load_solv(repo: solv.Repo, path: Path, flags: int) -> None:
-    """Load a `.solv` file into a repository."""
-    if not repo.add_solv(str(path), flags):
-        raise VerificationError(
-            "metadata-malformed",
-            f"libsolv cannot read its cache: {repo.pool.errstr}",
-            place=f"repository {repo.name}",
-            hint=f"remove {path} and run the command again",
-        )
+def load_solv(repo: solv.Repo, opened: OpenRepository, kind: str, *, store: Store, progress: Progress) -> None:
+    """Load a document's `.solv` file into a libsolv repository.
 
-
-def _convert_primary(opened: OpenRepository, store: Store, progress: Progress) -> Digest:
-    """Convert the packages of a repository; also remember the dependencies that need file lists."""
-    unlisted = UnlistedDependencies()
-    document = unlisted.watch(without_texts(_document(opened, "primary", store, progress)))
-    digest = _convert(opened, "primary", "", document, store)
-    store.remember(_unlisted(opened), unlisted.result)
-    return digest
-
-
-def _document(opened: OpenRepository, kind: str, store: Store, progress: Progress) -> Iterator[bytes]:
-    pieces = metadata_pieces(opened, kind, store=store, progress=progress)
-    return checked_tags(pieces, kind=kind, place=_place(opened))
-
-
-def _convert(opened: OpenRepository, kind: str, primary: str, document: Iterable[bytes], store: Store) -> Digest:
-    """Convert a document while it is decompressed and verified.
-
-    Returns the digest of the `.solv` file. Nothing is kept of it unless all of the document was right.
+    `primary` is to be loaded first; other kinds extend its packages. A file that libsolv cannot read is made once more.
+    Raises VerificationError `metadata-malformed`, and as `solv_file`.
     """
-    size = opened.records[kind].open_size
-    if size is not None and size <= SMALL_DOCUMENT:
-        return _convert_here(opened, kind, primary, document, store)
-    return _convert_in_child(opened, kind, primary, document, store)
+    flags = 0 if kind == "primary" else EXTENSION_FLAGS
+    for last in (False, True):
+        path = solv_file(opened, kind, store=store, progress=progress)
+        size = path.stat().st_size if kind == "primary" else 0  # File lists stay on the disk until they are asked for.
+        if size >= LARGE_SOLV:
+            from pipeline.heap import reserve_huge_pages
 
-
-def _convert_here(opened: OpenRepository, kind: str, primary: str, document: Iterable[bytes], store: Store) -> Digest:
-    with (
-        store.temporary("solv") as folder,
-        (folder / "document").open("w+b") as source,
-        (folder / "solv").open("w+b") as made,
-    ):
-        for piece in document:
-            source.write(piece)
-        source.flush()
-        source.seek(0)
-        try:
-            wrong = convert_document(kind, primary, source.fileno(), made.fileno())
-        except OSError as error:
-            raise EnvironmentLacking(
-                "store-unwritable", "the cache of parsed metadata cannot be written", place=str(store.root)
-            ) from error
-        if wrong:
-            raise _malformed(opened, wrong)
-        with store.writer() as blob:
-            made.seek(0)
-            for piece in chunks(made):
-                blob.write(piece)
-    return blob.digest
-
-
-def _convert_in_child(
-    opened: OpenRepository, kind: str, primary: str, document: Iterable[bytes], store: Store
-) -> Digest:
-    from pipeline.process import PIPE, start  # Most resolutions convert nothing.
-
-    head = json.dumps({"kind": kind, "primary": primary, "place": str(Path(solv.__file__).parents[1])}).encode()
-    process = start(
-        [sys.executable, "-I", "-S", "-B", _PROGRAM],
-        stdin=PIPE,
-        stdout=PIPE,
-        stderr=PIPE,
-    )
-    assert process.stdin is not None and process.stdout is not None and process.stderr is not None
-    try:
-        with contextlib.suppress(OSError):  # Refused beyond what a user's pipes may have (pipe(7)): then it is slower.
-            fcntl.fcntl(process.stdin, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
-            fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
-        whole = _feed(process.stdin, itertools.chain((HEAD.pack(len(head)) + head,), document))
-        with store.writer() as blob:
-            for piece in iter(partial(process.stdout.read, CHUNK), b""):
-                blob.write(piece)
-            why = process.stderr.read(_WHY_LIMIT).decode(errors="replace").strip()
-            status = process.wait()
-            if status or not whole:
-                raise _conversion_error(opened, kind, status, why)
-        return blob.digest
-    finally:
-        process.kill()
-        process.wait()
-        for stream in (process.stdin, process.stdout, process.stderr):
-            with contextlib.suppress(OSError):
-                stream.close()
-
-
-def _feed(stdin: IO[bytes], pieces: Iterable[bytes]) -> bool:
-    """Write pieces to a child and close its input; return False if it had ended before.
-
-    Why it ended, it says itself.
-    """
-    for piece in pieces:  # An error of theirs is not one of the pipe.
-        try:
-            stdin.write(piece)
-        except BrokenPipeError:
-            return False
-    try:
-        stdin.close()
-    except BrokenPipeError:
-        return False
-    return True
-
-
-def _conversion_error(
-    opened: OpenRepository, kind: str, status: int, why: str
-) -> VerificationError | EnvironmentLacking:
-    """Return the error for a child that ended with `status`, by whose fault it was.
-
-    With status 0 it had not read all of the document.
-    """
-    if status == WRONG_DOCUMENT:
-        return _malformed(opened, why)
-    import signal
-
-    names = {one.value: one.name for one in signal.Signals}
-    how = names.get(-status, f"signal {-status}") if status < 0 else f"status {status}"
-    told = f"the conversion of '{kind}' ended with {how}" + (f": {why.splitlines()[-1]}" if why else "")
-    if status >= 0 or -status == signal.SIGKILL:
-        return EnvironmentLacking(
-            "child-failed",
-            told,
-            place=_place(opened),
-            hint="the cause is this machine (memory, processes) or this installation",
-        )
-    return _malformed(opened, told)
-
-
-def _malformed(opened: OpenRepository, wrong: str) -> VerificationError:
-    return VerificationError(
+            reserve_huge_pages(SOLV_EXPANSION * size)
+        if repo.add_solv(str(path), flags):
+            return
+        if last:
+            break
+        if kind == "primary":
+            repo.empty(True)
+        store.quarantine(path, "libsolv cannot read it")
+    raise VerificationError(
         "metadata-malformed",
-        wrong,
-        place=_place(opened),
+        f"libsolv cannot read what it made of '{kind}': {repo.pool.errstr}",
+        place=f"repository {opened.repository.id}",
         hint="the repository's metadata is invalid; report it to its maintainer",
     )
-
-
-def _place(opened: OpenRepository) -> str:
-    return f"repository {opened.repository.id}"

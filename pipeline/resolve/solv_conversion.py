@@ -1,19 +1,19 @@
 """Convert a metadata document to libsolv's format, as the program of a child process.
 
 Run as a script by an isolated interpreter (`python -I`), which imports libsolv and nothing of relbuild: it starts in
-milliseconds, the kernel bounds its memory and time, and what ends libsolv's parsers ends this process only. Stdin is a
-frame (the length of a JSON text, and the text) and the document; stdout is the `.solv` file, stderr what was wrong.
+milliseconds, the kernel bounds its memory and time, and what ends libsolv's parsers ends this process only. Stdin is
+the length of a head, the head (the kind of document, the `.solv` file of the packages, the folder of libsolv's
+bindings, with NUL between them) and the document; stdout is the `.solv` file, stderr what was wrong.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import resource
-import struct
 import sys
 
-HEAD = struct.Struct(">I")
+HEAD_SIZE = 4
+"""Bytes of the head's length, the highest first."""
 WRONG_DOCUMENT = 2
 """Exit status when the document is wrong, and stderr says what."""
 _MEMORY_LIMIT = 8 << 30
@@ -52,11 +52,11 @@ def convert_document(kind: str, primary: str, source: int, target: int) -> str:
 
 def main() -> None:
     """Convert what stands on stdin."""
-    size = HEAD.unpack(_exactly(HEAD.size))[0]
-    head = json.loads(_exactly(size))
+    size = int.from_bytes(_exactly(HEAD_SIZE), "big")
+    kind, primary, place = os.fsdecode(_exactly(size)).split("\0")
     _set_limits()
-    sys.path.append(head["place"])  # Where libsolv's bindings are; what comes with Python is found before.
-    wrong = convert_document(head["kind"], head["primary"], sys.stdin.fileno(), sys.stdout.fileno())
+    sys.path.append(place)  # Where libsolv's bindings are; what comes with Python is found before.
+    wrong = convert_document(kind, primary, sys.stdin.fileno(), sys.stdout.fileno())
     sys.stderr.write(wrong)
     sys.stderr.flush()
     os._exit(WRONG_DOCUMENT if wrong else 0)  # At once: nobody needs its memory given back in order.

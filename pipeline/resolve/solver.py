@@ -16,11 +16,10 @@ from pipeline.errors import ResolutionError
 from pipeline.model.lock import LockedParent, LockSection
 from pipeline.model.parent_image import ParentImage
 from pipeline.model.platform import PackageRepository, Platform, acceptance_warnings
-from pipeline.model.recipe import LocalPackage, Recipe, Request
+from pipeline.model.recipe import LocalPackage, PackagePlan, Request
 from pipeline.progress import QUIET, Progress
 from pipeline.repos import GroupPackage, OpenRepository, PackageGroups, read_groups
 from pipeline.resolve.library_versions import library_versions
-from pipeline.resolve.modules import apply_modules
 from pipeline.resolve.package_spec import (
     RequestMatch,
     is_glob,
@@ -29,6 +28,7 @@ from pipeline.resolve.package_spec import (
     match_name,
     match_nevra,
     match_request,
+    named_in,
     names_unlisted_file,
 )
 from pipeline.resolve.pool import PackagePool
@@ -58,7 +58,7 @@ _INSTALL = solv.Job.SOLVER_INSTALL | solv.Job.SOLVER_SOLVABLE_ONE_OF | solv.Job.
 
 
 def solve(
-    recipe: Recipe,
+    recipe: PackagePlan,
     platform: Platform,
     arch: str,
     repositories: Sequence[OpenRepository],
@@ -90,11 +90,17 @@ def solve(
     if recipe.assume_installed:
         package_pool.assume(recipe.assume_installed)
     texts = [request.text for layer in recipe.layers for request in layer.requests]
-    if fresh and any(is_unlisted_path(text) and not package_pool.has_string(text) for text in texts):
-        package_pool.load_filelists()  # Also makes the index: after a first one it would be made twice.
-    elif fresh:
-        package_pool.index()
-    apply_modules(package_pool, recipe, repositories, store=store, progress=progress)
+    if fresh:
+        needed = any(is_unlisted_path(text) and not package_pool.has_string(text) for text in texts)
+        package_pool.look_up([*INSTALLONLY, *(name for text in texts for name in named_in(text))])
+        if needed:
+            package_pool.load_filelists()  # Also makes the index: after a first one it would be made twice.
+        else:
+            package_pool.index()
+    if recipe.modules or any("modules" in one.records for one in repositories):
+        from pipeline.resolve.modules import apply_modules  # Few platforms have any.
+
+        apply_modules(package_pool, recipe, repositories, store=store, progress=progress)
     warnings = [*_exclude(package_pool, recipe, repositories, local), *acceptance_warnings(platform.repositories)]
     groups = _read_groups(recipe, repositories, store, progress)
     if any(names_unlisted_file(package_pool, text) for text in texts):
@@ -141,7 +147,7 @@ def _load_pool(arch: str, repositories: Sequence[OpenRepository], store: Store, 
 # --- candidates ----------------------------------------------------------------------------------
 
 
-def _add_local(package_pool: PackagePool, recipe: Recipe, store: Store, progress: Progress) -> dict[Digest, int]:
+def _add_local(package_pool: PackagePool, recipe: PackagePlan, store: Store, progress: Progress) -> dict[Digest, int]:
     """Add the recipe's local packages to the store and to the pool."""
     local: dict[Digest, int] = {}
     for layer in recipe.layers:
@@ -171,7 +177,7 @@ def _shown(item: LocalPackage, folder: Path) -> str:
 
 
 def _exclude(
-    package_pool: PackagePool, recipe: Recipe, repositories: Sequence[OpenRepository], local: dict[Digest, int]
+    package_pool: PackagePool, recipe: PackagePlan, repositories: Sequence[OpenRepository], local: dict[Digest, int]
 ) -> list[str]:
     """Disable the packages that recipe, repositories, pins and local packages exclude.
 
@@ -234,7 +240,7 @@ def _pinned(package_pool: PackagePool, name: str, version: str) -> tuple[set[int
 
 
 def _read_groups(
-    recipe: Recipe, repositories: Sequence[OpenRepository], store: Store, progress: Progress
+    recipe: PackagePlan, repositories: Sequence[OpenRepository], store: Store, progress: Progress
 ) -> PackageGroups:
     """Return the groups of the repositories, if the recipe asks for any."""
     wanted = any(is_group(request.text) for layer in recipe.layers for request in layer.requests)
@@ -249,7 +255,7 @@ def _match_group(package_pool: PackagePool, package: GroupPackage) -> RequestMat
     return found
 
 
-def _absent_of_groups(package_pool: PackagePool, recipe: Recipe, groups: PackageGroups) -> list[str]:
+def _absent_of_groups(package_pool: PackagePool, recipe: PackagePlan, groups: PackageGroups) -> list[str]:
     """Sentences on packages of groups that no repository has: they are left out, as by dnf."""
     texts = dict.fromkeys(request.text for layer in recipe.layers for request in layer.requests)
     return [
@@ -262,7 +268,7 @@ def _absent_of_groups(package_pool: PackagePool, recipe: Recipe, groups: Package
 
 
 def _match_all(
-    package_pool: PackagePool, recipe: Recipe, local: dict[Digest, int], groups: PackageGroups
+    package_pool: PackagePool, recipe: PackagePlan, local: dict[Digest, int], groups: PackageGroups
 ) -> list[MatchedRequest]:
     """Return every request of a recipe with its candidates.
 
@@ -317,7 +323,7 @@ def _disabled_for(package_pool: PackagePool, request: Request) -> list[int]:
 
 
 def _solve(
-    package_pool: PackagePool, lines: Sequence[MatchedRequest], *, weak: bool, parent: Recipe | None
+    package_pool: PackagePool, lines: Sequence[MatchedRequest], *, weak: bool, parent: PackagePlan | None
 ) -> list[int]:
     """Run the solver; return the chosen solvables' numbers, sorted. Raises ResolutionError."""
     pool = package_pool.pool
@@ -333,7 +339,7 @@ def _solve(
     jobs = [one.job for one in asked]
     jobs += [pool.Job(solv.Job.SOLVER_LOCK | solv.Job.SOLVER_SOLVABLE, one) for one in sorted(package_pool.installed)]
     jobs += [
-        pool.Job(solv.Job.SOLVER_MULTIVERSION | solv.Job.SOLVER_SOLVABLE_PROVIDES, pool.Dep(name).id)
+        pool.Job(solv.Job.SOLVER_MULTIVERSION | solv.Job.SOLVER_SOLVABLE_PROVIDES, package_pool.dependency(name).id)
         for name in INSTALLONLY
     ]
     solver = pool.Solver()

@@ -52,3 +52,26 @@ def test_threads_share_one_arena_where_that_is_asked_for(tmp_path: Path) -> None
     }  # fmt: skip
     assert arenas["one"] == 1
     assert arenas["as it comes"] > 1
+
+
+def test_huge_pages_are_reserved_and_not_yet_taken() -> None:
+    program = """
+import ctypes, os
+from pathlib import Path
+from pipeline.heap import reserve_huge_pages
+
+def heap() -> tuple[int, int]:
+    lines = [line for line in Path("/proc/self/maps").read_text().splitlines() if "[heap]" in line]
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return int(lines[-1].split()[0].split("-")[1], 16), pages * os.sysconf("SC_PAGE_SIZE")
+
+before, taken = heap()
+reserve_huge_pages(64 << 20)
+after, now = heap()
+print(after - before, now - taken)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={"PYTHONPATH": str(ROOT)}, check=True, stdout=subprocess.PIPE
+    )
+    reserved, taken = map(int, done.stdout.split())
+    assert reserved >= 64 << 20 and taken < 8 << 20

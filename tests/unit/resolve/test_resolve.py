@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.errors import UsageError, VerificationError
 from pipeline.model.signing_key import AcceptedSignature
-from pipeline.resolve import explain
+from pipeline.resolve import explain, open_pool, solve
 from tests.support.resolve_world import World, refusal
 from tests.support.rpmmd import Rpm
 
@@ -360,3 +360,63 @@ def test_the_result_depends_on_neither_hash_order_nor_locale_nor_folder(world: W
         told.add(run.stdout)
     assert len(told) == 1
     assert "p1-1-1" in told.pop()
+
+
+def test_all_that_obsolete_one_are_found_by_name_by_wildcard_and_beside_many_others(world: World) -> None:
+    others = [Rpm(f"other{number}") for number in range(600)]
+    world.add(
+        "r",
+        Rpm("old"),
+        Rpm("older"),
+        Rpm("kept", obsoletes=("unknown", "old > 2")),
+        Rpm("new", provides=("old = 2-1", "older = 2-1"), obsoletes=("old < 2", "older")),
+        Rpm("fresh", provides=("thing = 1-1",)),
+        *others,
+    )
+    for asked in (["old"], ["old*"], ["old", "older"], ["ol?", "thing >= 1"]):
+        assert [one for one in world.names(asked) if one != "fresh-1-1.noarch"] == ["new-1-1.noarch"]
+    many = world.names([*(one.name for one in others), "o*"])
+    assert len(many) == 601 and "new-1-1.noarch" in many
+
+
+def test_in_one_pool_each_recipe_finds_what_it_asks_for(world: World) -> None:
+    world.add("r", Rpm("a-b", "1-1"), Rpm("a", "1-1", provides=("p = 3",)), Rpm("c", obsoletes=("a-b",)))
+    opened = world.opened()
+    pool = open_pool("x86_64", opened, store=world.store)
+    for asked, chosen in (("a-1", "a"), ("a-b", "a-b"), ("p = 3", "a"), ("a-b-1-1.noarch", "a-b"), ("c", "c")):
+        solved = solve(
+            world.recipe([asked]), world.platform, "x86_64", opened, store=world.store, package_pool=pool
+        ).resolution
+        alone = world.solve([asked]).resolution
+        assert [one.package.nevra.name for one in solved.chosen] in ([chosen], ["c"]) and solved == alone
+
+
+def test_a_resolution_from_kept_metadata_imports_no_more_than_it_uses(world: World) -> None:
+    world.add("r", Rpm("a"))
+    world.names(["a"])
+    program = """
+import sys
+from pathlib import Path
+from pipeline.model.platform import PackageRepository, Platform
+from pipeline.model.recipe import LayerPlan, PackagePlan, Request
+from pipeline.repos import open_repositories
+from pipeline.resolve import solve
+from pipeline.store import Store
+store = Store.open(Path(sys.argv[1]))
+platform = Platform("p", (PackageRepository("r", baseurls=(sys.argv[2],)),))
+plan = PackagePlan("r", Path("/r.yaml"), "1", "p", ("x86_64",), (LayerPlan("l", (Request("a", ""),)),))
+opened = open_repositories(platform, "x86_64", variables={}, store=store)
+assert len(solve(plan, platform, "x86_64", opened, store=store).resolution.chosen) == 1
+print(*sys.modules)
+"""
+    argv = [sys.executable, "-c", program, str(world.store.root), (world.folder / "r").as_uri()]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    loaded = set(subprocess.run(argv, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout.split())
+    assert not sorted(
+        loaded
+        & {
+            *(f"pipeline.model.{name}" for name in ("smoke", "checks", "limits", "quantities")),
+            *("subprocess", "pydantic", "yaml", "jinja2", "httpx", "ssl", "importlib.metadata", "ctypes"),
+            *("pipeline.resolve.metadata_conversion", "pipeline.resolve.modules"),
+        }
+    )

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib.metadata
-import io
-import os
 import re
-import resource
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import solv
 
 from pipeline.digest import Digest
-from pipeline.errors import RelbuildError, VerificationError
+from pipeline.errors import VerificationError
 from pipeline.model.header import Dependency, PackageHeader
 from pipeline.model.package import Nevra
 from pipeline.progress import QUIET
 from pipeline.repos import OpenRepository
-from pipeline.resolve import solv_cache, solv_conversion
+from pipeline.resolve import solv_cache
 from pipeline.resolve.library_versions import distribution_version, library_versions
 from pipeline.resolve.listed_files import UnlistedDependencies
 from pipeline.resolve.solv_cache import make_solv_files, solv_file, unlisted_dependencies
@@ -45,12 +40,6 @@ RPMS = tuple(
 )
 
 
-@pytest.fixture
-def in_child(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Documents of any size are converted in a child."""
-    monkeypatch.setattr(solv_cache, "SMALL_DOCUMENT", -1)
-
-
 def opened(world: World, number: int = 0, store: Store | None = None) -> OpenRepository:
     return world.opened(store)[number]
 
@@ -63,17 +52,7 @@ def blobs(store: Store) -> set[str]:
     return {path.name for path in (store.root / "blobs").iterdir()}
 
 
-@pytest.mark.parametrize("kind", ["primary", "filelists"])
-def test_a_child_makes_the_same_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    world = World(tmp_path).add("r", *RPMS)
-    here = made(opened(world), world.store, kind)
-    monkeypatch.setattr(solv_cache, "SMALL_DOCUMENT", -1)
-    other = Store.open(tmp_path / "other")
-    assert made(opened(world, store=other), other, kind) == here
-    assert here[:4] == b"SOLV"
-
-
-def test_what_was_made_is_not_made_again_and_a_changed_file_is(tmp_path: Path, in_child: None) -> None:
+def test_what_was_made_is_not_made_again_and_a_changed_file_is(tmp_path: Path) -> None:
     world = World(tmp_path).add("r", *RPMS)
     one = opened(world)
     path = solv_file(one, "primary", store=world.store, progress=QUIET)
@@ -94,12 +73,8 @@ def _wrong(folder: Path, text: str) -> World:
 CUT = '<?xml version="1.0" encoding="UTF-8"?><metadata packages="1"><package type="rpm"><name>a</name>'
 
 
-@pytest.mark.parametrize("child", [False, True])
 @pytest.mark.parametrize("text", [CUT, CUT + "</b></package>", "no XML"])
-def test_nothing_is_kept_of_a_document_that_libsolv_refuses(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, child: bool, text: str
-) -> None:
-    monkeypatch.setattr(solv_cache, "SMALL_DOCUMENT", -1 if child else 1 << 20)
+def test_nothing_is_kept_of_a_document_that_libsolv_refuses(tmp_path: Path, text: str) -> None:
     world = _wrong(tmp_path, text)
     one = opened(world, 1)
     before = blobs(world.store)
@@ -110,7 +85,7 @@ def test_nothing_is_kept_of_a_document_that_libsolv_refuses(
     assert not list((world.store.root / "tmp").iterdir())
 
 
-def test_a_document_that_does_not_match_its_open_checksum_is_not_kept(tmp_path: Path, in_child: None) -> None:
+def test_a_document_that_does_not_match_its_open_checksum_is_not_kept(tmp_path: Path) -> None:
     world = World(tmp_path).add("r", *RPMS)
     repomd = tmp_path / "r" / "repodata" / "repomd.xml"
     repomd.write_text(re.sub(r'(<open-checksum type="sha256">)\w{64}', rf"\g<1>{'0' * 64}", repomd.read_text()))
@@ -122,67 +97,7 @@ def test_a_document_that_does_not_match_its_open_checksum_is_not_kept(tmp_path: 
     assert blobs(world.store) - before == {one.records["primary"].checksum.hex}
 
 
-@pytest.mark.parametrize(
-    ("ends", "code", "told"),
-    [
-        ("os.kill(os.getpid(), signal.SIGSEGV)", "metadata-malformed", "SIGSEGV"),
-        ("os.kill(os.getpid(), signal.SIGXCPU)", "metadata-malformed", "SIGXCPU"),
-        ("os.kill(os.getpid(), signal.SIGKILL)", "child-failed", "SIGKILL"),
-        ("import not_there", "child-failed", "not_there"),
-    ],
-)
-def test_a_child_that_does_not_come_to_its_end_says_whose_fault_it_was(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_child: None, ends: str, code: str, told: str
-) -> None:
-    script = tmp_path / "ends.py"
-    script.write_text(f"import os, signal\nos.read(0, 1)\n{ends}\n")
-    monkeypatch.setattr(solv_cache, "_PROGRAM", script)
-    world = World(tmp_path).add("r", *RPMS)
-    with pytest.raises(RelbuildError) as caught:
-        solv_file(opened(world), "primary", store=world.store, progress=QUIET)
-    assert caught.value.code == code and told in str(caught.value)
-
-
-def test_a_child_that_ended_before_it_was_told_all_is_no_success_and_an_error_of_the_document_its_own(
-    tmp_path: Path,
-) -> None:
-    read, write = os.pipe()
-    os.close(read)
-    with contextlib.suppress(BrokenPipeError), os.fdopen(write, "wb") as stdin:
-        assert not solv_cache._feed(stdin, [b"x" * 100_000])
-
-    def broken() -> Iterator[bytes]:
-        yield b"x"
-        raise BrokenPipeError("of something else")
-
-    with pytest.raises(BrokenPipeError, match="of something else"):
-        solv_cache._feed(io.BytesIO(), broken())
-    one = opened(World(tmp_path).add("r", *RPMS))
-    assert solv_cache._conversion_error(one, "primary", 0, "").code == "child-failed"
-    assert "signal 40" in str(solv_cache._conversion_error(one, "primary", -40, ""))
-
-
-def test_pipes_that_may_not_be_enlarged_are_used_as_they_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_child: None
-) -> None:
-    def refuse(*given: object) -> None:
-        raise PermissionError(1, "Operation not permitted")
-
-    monkeypatch.setattr(solv_cache.fcntl, "fcntl", refuse)
-    world = World(tmp_path).add("r", *RPMS)
-    assert made(opened(world), world.store)[:4] == b"SOLV"
-
-
-def test_a_child_without_processor_time_is_told_so_before_it_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    limits: dict[int, tuple[int, int]] = {}
-    monkeypatch.setattr(resource, "setrlimit", limits.__setitem__)
-    solv_conversion._set_limits()
-    soft, hard = limits[resource.RLIMIT_CPU]
-    assert soft < hard, "at the hard limit the kernel sends SIGKILL alone, as where memory is short"
-    assert limits[resource.RLIMIT_FSIZE] == (0, 0)
-
-
-def test_several_repositories_are_converted_at_once_and_the_first_error_counts(tmp_path: Path, in_child: None) -> None:
+def test_several_repositories_are_converted_at_once_and_the_first_error_counts(tmp_path: Path) -> None:
     world = World(tmp_path).add("one", *RPMS).add("two", Rpm("b")).add("three", Rpm("c"))
     make_solv_files(world.opened(), "primary", store=world.store, progress=QUIET)
     kept = blobs(world.store)
