@@ -16,6 +16,7 @@ from pathlib import Path
 from pipeline import process
 from pipeline.beneath import ReadLog, logged_path
 from pipeline.build.build_result import BuildResult
+from pipeline.build.program_files import START, library_records, loaded_files, mapped_files
 from pipeline.build.remembered_build import (
     CODE,
     IGNORED_VARIABLES,
@@ -47,14 +48,8 @@ TICK = 0.05
 """Seconds in which two changes of a file may have the same time: the kernel's clock of files has steps of up to 10 ms.
 A file that changed as shortly before it was read may have been read before its last change."""
 
-START = 2.0
-"""Seconds that a start may take, from the first module that is loaded to the command."""
-
 _CHILD_LIBRARIES = ("jinja2", "markupsafe")
 """Modules that children of relbuild alone load."""
-
-_LIBRARY_CACHE = Path("/etc/ld.so.cache")
-"""The places of shared libraries, by name (ld.so(8))."""
 
 _PROGRAMS = ("gpg", "ldd", "rpm")
 """Programs that an unchanged build asks: for the validity of keys, and for the version of rpm's libraries."""
@@ -75,7 +70,8 @@ def take_build_snapshot(
         _refuse(built, options, build_env)
         own_lock = logged_path(built.locked.path)
         looked = [*_looked(log, own_lock), *_runtime_places(options, build_env)]
-        programs = tuple(sorted({*_loaded_files(), *_mapped_files(), *_library_records(), *_program_files(build_env)}))
+        own = {*loaded_files(), *mapped_files(), *library_records()}
+        programs = tuple(sorted({*own, *_child_files(), *_program_files(build_env)}))
         files, large = _files(log, own_lock, set(programs))
         _require_lock(built)  # Read after it was hashed: what changes it later is seen the next time.
         modules = sorted({name.partition(".")[0] for name in sys.modules} | {*_CHILD_LIBRARIES})
@@ -237,35 +233,8 @@ def _runtime_places(options: BuildOptions, build_env: BuildEnvironment) -> Itera
 # --- the program ---------------------------------------------------------------------------------
 
 
-def _loaded_files() -> Iterator[str]:
-    """Yield the files of all modules that are loaded."""
-    for module in list(sys.modules.values()):
-        path = getattr(module, "__file__", None)
-        if path and os.path.isfile(path):  # noqa: PTH113
-            yield path
-
-
-def _mapped_files() -> Iterator[str]:
-    """Yield the files that are mapped: Python and the shared libraries that it has loaded."""
-    for line in Path("/proc/self/maps").read_text().splitlines():
-        fields = line.split(maxsplit=5)
-        if len(fields) == 6 and fields[5].startswith("/"):
-            if fields[5].endswith(" (deleted)") and ".so" in fields[5]:
-                raise _Unremembered("a library was replaced")
-            if os.path.isfile(fields[5]):  # noqa: PTH113
-                yield fields[5]
-    if _LIBRARY_CACHE.is_file():
-        yield str(_LIBRARY_CACHE)
-
-
-def _library_records() -> Iterator[str]:
-    """Yield the RECORD of each installed distribution, and the files that only children load."""
-    for folder in sys.path:
-        if folder.rpartition("/")[2] in ("site-packages", "dist-packages") and os.path.isdir(folder):  # noqa: PTH112
-            for name in os.listdir(folder):  # noqa: PTH208
-                path = os.path.join(folder, name, "RECORD")  # noqa: PTH118
-                if name.endswith(".dist-info") and os.path.isfile(path):  # noqa: PTH113
-                    yield path
+def _child_files() -> Iterator[str]:
+    """Yield the files that only children load."""
     for library in _CHILD_LIBRARIES:
         found = importlib.util.find_spec(library)
         for place in (found.submodule_search_locations or ()) if found else ():

@@ -143,14 +143,8 @@ class RememberedBuild:
 def request_name(request: BuildRequest, store: Store, environment: Mapping[str, str]) -> Digest:
     """Return the name under which the build of a request is remembered.
 
-    It is of this process's user, folder and machine. Values of the environment may be secret, so that their seal by
-    the store stands in it. Raises OSError.
+    It is of this process's user, folder and machine. Raises OSError.
     """
-    variables = {name: value for name, value in environment.items() if name not in IGNORED_VARIABLES}
-    system = os.uname()
-    own = [
-        line for line in _OWN_STATUS.read_text().splitlines() if line.startswith(("Uid:", "Gid:", "Cap", "Seccomp:"))
-    ]
     return identity(
         "remembered-build",
         FORMAT,
@@ -166,12 +160,28 @@ def request_name(request: BuildRequest, store: Store, environment: Mapping[str, 
         full=request.full,
         offline=request.offline,
         runtime=request.runtime,
-        folder=os.getcwd(),  # noqa: PTH109  a text, and not resolved
-        environment=store.seal(json.dumps(sorted(variables.items())).encode()),
-        user=own,
-        machine=[system.sysname, system.release, system.version, system.machine],
-        python=[sys.executable, sys.version, str(sys.flags), *sys.path],
+        **process_inputs(store, environment),
     )
+
+
+def process_inputs(store: Store, environment: Mapping[str, str]) -> dict[str, object]:
+    """Return what a command depends on besides its options.
+
+    Folder, environment, user, machine, Python. Values of the environment may be secret, so that their seal by the
+    store stands in it. Raises OSError.
+    """
+    variables = {name: value for name, value in environment.items() if name not in IGNORED_VARIABLES}
+    system = os.uname()
+    own = [
+        line for line in _OWN_STATUS.read_text().splitlines() if line.startswith(("Uid:", "Gid:", "Cap", "Seccomp:"))
+    ]
+    return {
+        "folder": os.getcwd(),  # noqa: PTH109  a text, and not resolved
+        "environment": store.seal(json.dumps(sorted(variables.items())).encode()),
+        "user": own,
+        "machine": [system.sysname, system.release, system.version, system.machine],
+        "python": [sys.executable, sys.version, str(sys.flags), *sys.path],
+    }
 
 
 def recall_build(store: Store, name: Digest, now: float) -> RememberedBuild | None:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pipeline.mirror.mirror_access import MirrorAccess
     from pipeline.mirror.protocol import Mirror
     from pipeline.mirror.pull_source import PullSource
+    from pipeline.transfer import KnownAnswer, TrafficCounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,20 @@ class AddressForm(ABC):
         `create`: make it if it is missing. `name`: the `HOST/NAMESPACE` by which clients pull from it ("": the default,
         or the one that it has already). Raises UsageError.
         """
+
+    def ask_again(
+        self,
+        address: Address,
+        answers: Sequence[KnownAnswer],
+        scopes: Sequence[str],
+        environment: Mapping[str, str],
+    ) -> Callable[[], TrafficCounts | None]:
+        """Begin to ask a mirror what it was asked; return a function that awaits the answers.
+
+        `answers` and `scopes` are those of a `QuestionLog`. It returns the requests if all answers are the same; None
+        if one is another, or the mirror must be opened to know.
+        """
+        return lambda: None
 
     # --- only for mirrors that are folders on this machine
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from pipeline.digest import Digest
 from pipeline.errors import VerificationError
@@ -31,6 +32,9 @@ IMAGE_PREDICATES = (SIGN, PROVENANCE, SPDX, CYCLONEDX, SMOKE)
 
 INDEX_PREDICATES = (SIGN, PROVENANCE)
 """The same of an index; the others are attested of each of its images."""
+
+LOOKS_AT_ONCE = 6
+"""Manifests that are asked for at the same time: enough to hide a registry's latency."""
 
 BUNDLES_EXAMINED = 50
 """Bundles of one predicate type that are read: an image gets one for each test with other checks or runtime."""
@@ -76,15 +80,19 @@ class SignedAttachments:
     def attestations(self, repository: Repository) -> tuple[Artifact, ...]:
         """Sign and return the attestations that the repository does not have yet under this key.
 
-        A smoke report is attested again only if its checks, runtime, emulator or completeness (`full`) differ.
+        A smoke report is attested again only if its checks, runtime, emulator or completeness (`full`) differ. What is
+        listed must be there too: where clients maintain the list, who deletes a manifest may leave its entry.
         """
         everything = repository.referrers(self.about.digest)
-        known = {referrer.descriptor.digest for referrer in everything}
         listed = [one for one in everything if one.artifact_type == media_types.SIGSTORE_BUNDLE]
-        missing = [artifact for artifact in self.attached if artifact.manifest.digest not in known]
+        made: dict[str, tuple[bytes, Artifact]] = {}
         for predicate_type, predicate in {SIGN: b"{}", **self.predicates}.items():
             statement = Statement(predicate_type, (StatementSubject(self.about.digest, self.name),), predicate)
-            artifact = make_attestation(statement, self.about, self.key, self.created)
+            made[predicate_type] = predicate, make_attestation(statement, self.about, self.key, self.created)
+        own = {artifact.manifest.digest for artifact in (*self.attached, *(one for _, one in made.values()))}
+        known = _present(repository, own & {referrer.descriptor.digest for referrer in everything})
+        missing = [artifact for artifact in self.attached if artifact.manifest.digest not in known]
+        for predicate_type, (predicate, artifact) in made.items():
             if artifact.manifest.digest in known:
                 continue
             good, _ = find_attested(repository, self.about.digest, predicate_type, self.key.public, listed=listed)
@@ -114,6 +122,15 @@ class NameSignature:
     def attestations(self, repository: Repository) -> tuple[Artifact, ...]:
         """Return none: they were copied with the manifest."""
         return ()
+
+
+def _present(repository: Repository, digests: Collection[Digest]) -> set[Digest]:
+    """Return those of the manifests that are in the repository."""
+    if not digests:
+        return set()
+    with ThreadPoolExecutor(min(len(digests), LOOKS_AT_ONCE), "attested") as pool:
+        found = zip(digests, pool.map(repository.has_manifest, digests), strict=True)
+        return {digest for digest, there in found if there}
 
 
 def _says_the_same(predicate_type: str, known: bytes, new: bytes) -> bool:

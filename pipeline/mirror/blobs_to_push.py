@@ -52,13 +52,28 @@ def artifact_manifests(artifacts: Sequence[Artifact]) -> tuple[Manifest, ...]:
 def image_blobs(
     images: Sequence[Image], source: Callable[[Digest], Path]
 ) -> dict[Digest, tuple[Descriptor, bytes | Path]]:
-    """Return the layers and configs of images."""
+    """Return the layers and configs of images, the largest first: none is left over at the end."""
     found: dict[Digest, tuple[Descriptor, bytes | Path]] = {}
     for image in images:
         for layer in image.layers:
             found[layer.blob.digest] = (layer.blob, source(layer.blob.digest))
         found[image.config_descriptor.digest] = (image.config_descriptor, image.config_bytes)
-    return found
+    return dict(sorted(found.items(), key=lambda one: -one[1][0].size))
+
+
+def image_manifests(images: Sequence[Image], top: Manifest) -> tuple[Manifest, ...]:
+    """Return the manifests of images, and an index `top` after those that it lists."""
+    own = [Manifest(image.manifest_descriptor.media_type, image.manifest_bytes) for image in images]
+    return (*own, *(() if any(one.digest == top.digest for one in own) else (top,)))
+
+
+def image_content(images: Sequence[Image], top: Manifest) -> tuple[Digest, ...]:
+    """Return the digests of all blobs and manifests of images, in the order of their uploads."""
+    return (*image_blobs(images, _no_file), *(one.digest for one in image_manifests(images, top)))
+
+
+def _no_file(digest: Digest) -> Path:
+    return Path(digest.hex)
 
 
 def attachment_blobs(plans: Sequence[LackingAttachments]) -> dict[Digest, tuple[Descriptor, bytes | Path, bool]]:

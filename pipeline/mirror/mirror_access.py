@@ -10,6 +10,7 @@ from pipeline.mirror.address import Address
 from pipeline.mirror.protocol import Mirror, Repository
 from pipeline.progress import Progress
 from pipeline.store import Store
+from pipeline.transfer import QuestionLog
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +19,7 @@ class MirrorAccess:
 
     `environment` has the paths of credentials and certificates, and proxies; `clock` returns seconds since the epoch;
     `store` records the blobs of registries that scrubs found intact; `read_back`: what is put on a registry or found
-    there is read before it counts.
+    there is read before it counts; `log` notes what registries are asked.
     """
 
     environment: Mapping[str, str]
@@ -26,6 +27,7 @@ class MirrorAccess:
     clock: Callable[[], float]
     store: Store | None = None
     read_back: bool = False
+    log: QuestionLog | None = None
 
     def mirror(
         self, address: Address, *, create: bool = False, name: str = ""

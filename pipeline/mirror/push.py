@@ -22,6 +22,8 @@ from pipeline.mirror.blobs_to_push import (
     artifact_manifests,
     attachment_blobs,
     image_blobs,
+    image_content,
+    image_manifests,
 )
 from pipeline.mirror.gate import Cleared
 from pipeline.mirror.image_tags import immutable_tag
@@ -99,12 +101,13 @@ def push(
         if upload.read_back:
             with task(progress, "check", repository.url):
                 pushing.read_back(upload.attachments)
-        settled = frozenset[str]() if pushing.changed else search.found()
+        settled = {} if pushing.changed else search.found()
     immutable = immutable_tag(upload.version, upload.created, upload.digest)
     if pushing.changed or upload.read_back or immutable not in upload.standing:
         set_immutable_tag(repository, immutable, upload.cleared)
     moved, found = mover.move([tag for tag in upload.floating if tag not in settled], upload.cleared)
     unmoved = tuple(tag for tag in upload.floating if tag in {*settled, *found})
+    until = {**settled, **mover.confirmed_until}
     return Publication(
         repository=repository.url,
         digest=upload.digest,
@@ -116,6 +119,9 @@ def push(
         present=tuple(pushing.present),
         attached=tuple(digest for _, digest in pushing.attached),
         limits=upload.cleared.limits,
+        tags=upload.floating,
+        content=image_content(upload.images, upload.cleared.manifest),
+        settled_until=min((until.get(tag, 0) for tag in upload.floating), default=0),
     )
 
 
@@ -216,8 +222,7 @@ class _Push:
             advance(descriptor.size)
             return descriptor, arrival
 
-        # The largest first, so that none is left over at the end.
-        own = sorted(image_blobs(images, source).values(), key=lambda one: -one[0].size)
+        own = image_blobs(images, source).values()
         sending: list[Future[tuple[Descriptor, Arrival]]] = []
         with ThreadPoolExecutor(PUBLISH_CONCURRENCY, "publish") as pool:
             try:
@@ -240,8 +245,7 @@ class _Push:
 
     def manifests(self, images: Sequence[Image], top: Manifest) -> None:
         """Put manifests by digest, an index `top` after the manifests that it lists."""
-        own = [Manifest(image.manifest_descriptor.media_type, image.manifest_bytes) for image in images]
-        for manifest in [*own, *([] if any(one.digest == top.digest for one in own) else [top])]:
+        for manifest in image_manifests(images, top):
             if self.repository.put_manifest(manifest):
                 self._sent(manifest)
             else:

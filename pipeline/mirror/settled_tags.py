@@ -22,17 +22,20 @@ class SettledTags:
     mover: TagMover
     standing: Sequence[str]
     wanted: Digest
-    _looking: dict[str, Future[bool]] = field(default_factory=dict)
+    _looking: dict[str, Future[int]] = field(default_factory=dict)
     _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(PUBLISH_CONCURRENCY, "settled"))
 
     def __enter__(self) -> SettledTags:
         for tag in self.standing:
-            self._looking[tag] = self._pool.submit(self.mover.settled, tag, self.wanted)
+            self._looking[tag] = self._pool.submit(self.mover.settled_until, tag, self.wanted)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def found(self) -> frozenset[str]:
-        """Return the settled tags. Raises as the repository does."""
-        return frozenset(tag for tag, looking in self._looking.items() if looking.result())
+    def found(self) -> dict[str, int]:
+        """Return the settled tags, and until when they are (milliseconds since the epoch).
+
+        Raises as the repository does.
+        """
+        return {tag: until for tag, looking in self._looking.items() if (until := looking.result())}

@@ -50,6 +50,8 @@ class TagMover:
     `version` is that of the image, `why` goes into the history; `clear_again` asks the gate again when a tag does not
     point to the image that the gate saw; `clock` returns seconds since the epoch. `signer` is None for a copy, whose
     signed statements were copied; `identity`: the repository's name in statements, if it is not its own.
+    `confirmed_until`: of each tag that was moved or found, until when nothing has to be signed of it, in milliseconds
+    since the epoch; 0 if something just was.
     """
 
     repository: Repository
@@ -59,6 +61,7 @@ class TagMover:
     clock: Callable[[], float]
     signer: TagSigner | None
     identity: str = ""
+    confirmed_until: dict[str, int] = field(default_factory=dict)
     _signed_tags: dict[str, SignedTag] = field(default_factory=dict)
 
     def move(self, tags: Sequence[str], cleared: Cleared) -> tuple[tuple[Move, ...], tuple[str, ...]]:
@@ -72,12 +75,12 @@ class TagMover:
         with self.repository.moving():
             return self._move_all(tags, cleared)
 
-    def settled(self, tag: str, wanted: Digest) -> bool:
-        """Return whether `wanted` is what is signed of a tag, verified, and needs no renewal.
+    def settled_until(self, tag: str, wanted: Digest) -> int:
+        """Return until when `wanted` is what is signed of a tag, verified, and needs no renewal.
 
-        False for a copy, which signs nothing.
+        Milliseconds since the epoch; 0 if it is not, and for a copy, which signs nothing.
         """
-        return self.signer is not None and self._signed_tag(tag, self.signer).settled(wanted)
+        return self._signed_tag(tag, self.signer).settled_until(wanted) if self.signer is not None else 0
 
     def _move_all(self, tags: Sequence[str], cleared: Cleared) -> tuple[tuple[Move, ...], tuple[str, ...]]:
         moved: list[Move] = []
@@ -161,7 +164,8 @@ class TagMover:
 
     def _confirm(self, tag: str, wanted: Digest) -> None:
         if self.signer is not None:
-            self._signed_tag(tag, self.signer).confirm(wanted, self.version, self.why)
+            done = self._signed_tag(tag, self.signer).confirm(wanted, self.version, self.why)
+            self.confirmed_until[tag] = done.settled_until
 
     def _signed_tag(self, tag: str, signer: TagSigner) -> SignedTag:
         made = SignedTag(self.repository, self.identity or self.repository.identity, tag, signer)

@@ -8,6 +8,7 @@ verification accepts both (`pipeline.model.tag_chain.believable`) until the next
 
 from __future__ import annotations
 
+import math
 from dataclasses import field
 
 from pipeline.digest import Digest
@@ -38,6 +39,18 @@ writes nothing, and nightly runs may fail for days before a statement expires.""
 
 
 @dataclass(frozen=True, slots=True)
+class Confirmation:
+    """The outcome of a confirmation.
+
+    `signed`: something was signed; `settled_until`: until when nothing has to be, because that was found (milliseconds
+    since the epoch), else 0.
+    """
+
+    signed: bool
+    settled_until: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class SignedTag:
     """Writer of signed statements on one tag. `identity`: the repository's name in them."""
 
@@ -58,16 +71,17 @@ class SignedTag:
         # If another key signed until now, its moves stay as the history before this one.
         self._write(move, self._number(listed, recent), head(recent or listed, move.before), first=not listed)
 
-    def confirm(self, digest: Digest, version: str, why: MoveCause) -> bool:
-        """Sign that the tag points to `digest`; return whether anything was signed.
+    def confirm(self, digest: Digest, version: str, why: MoveCause) -> Confirmation:
+        """Sign that the tag points to `digest`.
 
         Nothing is signed if that is signed already and not old, or if the tag points elsewhere by now. `why`: cause of
         the move, where no move to `digest` is signed yet.
         """
         listed = self._listed()  # Before the tag is resolved: a later mover signs a higher number.
         recent = self._recent(listed)
-        if self._settled(recent, digest) or self.repository.resolve(self.tag) != digest:
-            return False
+        until = self._settled_until(recent, digest)
+        if until or self.repository.resolve(self.tag) != digest:
+            return Confirmation(False, until)
         number = self._number(listed, recent)
         last = head(recent, digest)
         if not any(one.statement.move.after == digest for one in recent):
@@ -75,15 +89,18 @@ class SignedTag:
             move = Move(self.tag, before, digest, self.signer.now, why, version)
             record = self._write(move, number, last, first=not listed).record
             if last is None:
-                return True
+                return Confirmation(True)
             last, number = record, number + 1
         renewal = self._write(Move(self.tag, None, digest, self.signer.now, MoveCause.RENEW, version), number, last)
         tidy_statements(self.repository, renewal.statement, self.signer.key.public, self.signer.now)
-        return True
+        return Confirmation(True)
 
-    def settled(self, digest: Digest) -> bool:
-        """Return whether `confirm` would sign nothing, because that is signed already and not old."""
-        return self._settled(self._recent(), digest)
+    def settled_until(self, digest: Digest) -> int:
+        """Return until when `confirm` would sign nothing, as it is signed already and not old.
+
+        Milliseconds since the epoch; 0 if it would.
+        """
+        return self._settled_until(self._recent(), digest)
 
     def believed_until(self, digest: Digest) -> int | None:
         """Return when the newest statement expires that allows `digest` as the tag's target.
@@ -107,19 +124,19 @@ class SignedTag:
         recent = self._recent()
         return recent[0].statement.move.version if recent else ""
 
-    def _settled(self, recent: tuple[RecordedStatement, ...], digest: Digest) -> bool:
+    def _settled_until(self, recent: tuple[RecordedStatement, ...], digest: Digest) -> int:
         believed, newest = believable(recent, self._find)
         if not newest:
-            return False
+            return 0
         # An abandoned move stays acceptable until the next one is confirmed.
         if not all(one.statement.move.after == digest for one in newest):
-            return False
+            return 0
         if believed != {digest} and not newest[0].statement.renews:
-            return False
+            return 0
         said = newest[0].statement
-        left = said.until - self.signer.now
-        young = left >= RENEWAL_SHARE * self.signer.validity * 1000
-        return young and said.number >= self.signer.seen(self.repository, self.tag)
+        due = said.until - math.ceil(RENEWAL_SHARE * self.signer.validity * 1000)
+        young = self.signer.now <= due
+        return due if young and said.number >= self.signer.seen(self.repository, self.tag) else 0
 
     def _write(self, move: Move, number: int, previous: Digest | None, *, first: bool = False) -> RecordedStatement:
         until = self.signer.now + self.signer.validity * 1000

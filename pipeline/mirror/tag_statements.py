@@ -20,6 +20,7 @@ from pipeline.digest import identity as identity_of
 from pipeline.errors import EnvironmentLacking, VerificationError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.protocol import Repository
+from pipeline.mirror.tag_memory import TagMemory
 from pipeline.model.manifests import Manifest
 from pipeline.model.publication import (
     Move,
@@ -93,26 +94,6 @@ class TagSigner:
 
 
 @dataclass(frozen=True, slots=True)
-class TagMemory:
-    """Record in the store of the highest signed statement number seen on each tag.
-
-    A mirror that later shows a lower one was rolled back.
-    """
-
-    store: Store
-
-    def seen(self, url: str, tag: str) -> int:
-        """Return the highest number seen on a tag of the repository at `url`; 0 if none was."""
-        known = self.store.recall(_memory(url, tag))
-        return known if isinstance(known, int) and not isinstance(known, bool) else 0
-
-    def see(self, url: str, tag: str, number: int) -> None:
-        """Record a number, unless a higher one is recorded."""
-        if number > self.seen(url, tag):
-            self.store.remember(_memory(url, tag), number)
-
-
-@dataclass(frozen=True, slots=True)
 class VerifiedStatements:
     """Statements that were signed here or verified before, so that they are not read again.
 
@@ -144,10 +125,6 @@ def _verified(one: RecordedStatement, key: VerifyingKey) -> Digest:
 
 def _text(said: TagStatement) -> dict[str, str]:
     return {**_values(said), "repository": said.repository}
-
-
-def _memory(url: str, tag: str) -> Digest:
-    return identity_of("tag-number", 1, repository=url, tag=tag)
 
 
 def anchor_manifest(identity: str, tag: str) -> Manifest:

@@ -28,6 +28,7 @@ from pipeline.render import templates as rendering
 from pipeline.resolve import lockfile, solv_cache
 from pipeline.site import site_history, site_writer
 from pipeline.store import authenticated_values
+from pipeline.transfer import question_log
 
 IMAGE_FORMATS: Mapping[str, int] = MappingProxyType(
     {
@@ -60,6 +61,7 @@ DOCUMENT_FORMATS: Mapping[str, int] = MappingProxyType(
         "pipeline.model.night_record.NIGHT_FORMAT": night_record.NIGHT_FORMAT,
         "pipeline.model.report_form.REPORT_SCHEMA": report_form.REPORT_SCHEMA,
         "pipeline.nightly.no_change.FORMAT": no_change.FORMAT,
+        "pipeline.transfer.question_log.FORMAT": question_log.FORMAT,
         "pipeline.nightly.inputs_record.FORMAT": inputs_record.FORMAT,
         "pipeline.oci.bill_json.FORMAT": bill_json.FORMAT,
         "pipeline.oci.record_json.FORMAT": materials.FORMAT,

@@ -12,17 +12,21 @@ from pipeline.mirror.mirror_access import MirrorAccess
 from pipeline.mirror.policy import CurrentImage
 from pipeline.mirror.protocol import TAG, Repository, is_auxiliary
 from pipeline.mirror.published import MirroredImage, read_published
+from pipeline.mirror.tag_memory import TagMemory
 from pipeline.mirror.tag_moves import PUBLISH_CONCURRENCY
-from pipeline.mirror.tag_statements import TagMemory, TagSigner
+from pipeline.mirror.tag_statements import TagSigner
 from pipeline.model.rules import MirrorRules
 from pipeline.oci import SigningKey
 from pipeline.prepare import BuildEnvironment
+from pipeline.transfer import QuestionLog
 
 
-def mirror_access(build_env: BuildEnvironment, *, read_back: bool = False) -> MirrorAccess:
+def mirror_access(
+    build_env: BuildEnvironment, *, read_back: bool = False, log: QuestionLog | None = None
+) -> MirrorAccess:
     """Return the settings with which mirrors are opened, from a build environment."""
     return MirrorAccess(
-        build_env.environment, build_env.progress, build_env.clock, build_env.store, read_back=read_back
+        build_env.environment, build_env.progress, build_env.clock, build_env.store, read_back=read_back, log=log
     )
 
 

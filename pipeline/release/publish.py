@@ -55,6 +55,7 @@ from pipeline.reports import (
     report_folder,
 )
 from pipeline.store import Store
+from pipeline.transfer import QuestionLog
 
 REPOSITORIES_REMEMBERED = 3
 """Repositories that are recorded for a layer: each that has lost it costs a request."""
@@ -96,10 +97,13 @@ class BuiltImage:
     sources: tuple[SourceFile, ...] = ()
 
 
-def publish(options: PublishOptions, build_env: BuildEnvironment) -> tuple[Publication, ...]:
+def publish(
+    options: PublishOptions, build_env: BuildEnvironment, log: QuestionLog | None = None
+) -> tuple[Publication, ...]:
     """Publish images that were built and tested here.
 
-    Each product is a publication of its own; when one is refused, those before it are published.
+    Each product is a publication of its own; when one is refused, those before it are published. `log` notes what a
+    registry is asked.
 
     Raises PublicationRefused, UsageError, VerificationError, EnvironmentLacking.
     """
@@ -111,7 +115,7 @@ def publish(options: PublishOptions, build_env: BuildEnvironment) -> tuple[Publi
     for built in built_images:
         products.setdefault(built.image.name, []).append(built)
     publications = []
-    access = mirror_access(build_env, read_back=options.read_back)
+    access = mirror_access(build_env, read_back=options.read_back, log=log)
     with access.mirror(options.to, create=True, name=options.known_as) as mirror, mirror.writing():
         known = KnownRepositories(build_env.store, mirror.url)
         for name, members in products.items():

@@ -54,7 +54,7 @@ def renew(
             left.append(tag)
             continue
         with repository.moving():
-            signed = signed_tag.confirm(digest, signed_tag.version, MoveCause.PUBLISH)
+            signed = signed_tag.confirm(digest, signed_tag.version, MoveCause.PUBLISH).signed
         if signed:
             renewed.append(tag)
             until = None

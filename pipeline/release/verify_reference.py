@@ -15,7 +15,8 @@ from pipeline.mirror.protocol import Repository
 from pipeline.mirror.published import MirroredImage
 from pipeline.mirror.signed_identity import EXPECT_OWN, ExpectedIdentity, SignedIdentity, known_names
 from pipeline.mirror.tag_check import TagStanding, check_tag
-from pipeline.mirror.tag_statements import TagMemory, recent_statements
+from pipeline.mirror.tag_memory import TagMemory
+from pipeline.mirror.tag_statements import recent_statements
 from pipeline.mirror.verification import Verified
 from pipeline.mirror.verification import verify_image as verify_held
 from pipeline.model.rules import MirrorRules

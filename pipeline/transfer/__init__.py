@@ -7,7 +7,8 @@ content only, except for documents (`fetch_document`), whose checksum or signatu
 are accepted too, so that a mirror on disk needs no server.
 
 A `RegistryClient` sends requests to one registry: it authenticates with credentials from a `CredentialStore`, obeys
-Retry-After, and counts its traffic (`TrafficCounts`).
+Retry-After, and counts its traffic (`TrafficCounts`). What it asked, with the answers, is noted in a `QuestionLog`, and
+`repeated_questions` asks it again.
 """
 
 import sys
@@ -31,6 +32,7 @@ with imported_when_used(__name__):
     )
     from pipeline.transfer.netrc_logins import netrc_path, netrc_unreadable, read_netrc
     from pipeline.transfer.network import Network
+    from pipeline.transfer.question_log import KnownAnswer, QuestionLog
     from pipeline.transfer.registry_http import FileRange, RegistryClient, RegistryResponse
     from pipeline.transfer.retry import RetryBudget, TransientFailure
     from pipeline.transfer.server_access import Origin, ServerAccess, find_client_certificate
@@ -44,8 +46,10 @@ __all__ = [
     "Download",
     "DownloadSource",
     "FileRange",
+    "KnownAnswer",
     "Network",
     "Origin",
+    "QuestionLog",
     "RegistryClient",
     "RegistryResponse",
     "RetryBudget",

@@ -19,6 +19,7 @@ from pipeline.transfer.challenge import Scope, parse_challenges
 from pipeline.transfer.counters import UNANSWERED, TrafficCounts, TrafficMeter, registry_endpoint
 from pipeline.transfer.credentials import CredentialStore
 from pipeline.transfer.network import REDIRECTS, Network
+from pipeline.transfer.question_log import QuestionLog
 from pipeline.transfer.registry_auth import TOKEN_ANSWER_LIMIT, RegistryAuth, TokenRequest
 from pipeline.transfer.retry import (
     TRANSIENT_STATUSES,
@@ -97,7 +98,9 @@ class RegistryClient:
         namespace: str = "",
         certificates: Sequence[Path] = (),
         parallel: int = 8,
+        log: QuestionLog | None = None,
     ) -> None:
+        """`log`: notes all questions, and answers to them."""
         root = parse_url(base)
         if root is None or not root.host:
             raise UsageError("mirror-url", f"invalid registry address: {shown_url(base)!r}", place=shown_url(base))
@@ -107,6 +110,7 @@ class RegistryClient:
         self._origin = root.origin
         self._certificates = tuple(certificates)
         self._parallel = parallel
+        self._log = log
         self._auth = RegistryAuth(root, self.host, namespace, credential_store, self._token)
         self._meter = TrafficMeter()
         self._pace = SharedPause()
@@ -164,7 +168,13 @@ class RegistryClient:
                 seen = tuple((name.lower(), value) for name, value in response.headers.items())
                 return RegistryResponse(response.status_code, seen, data, str(response.url))
 
-        return self._with_retries(attempt, once=once)
+        response = self._with_retries(attempt, once=once)
+        if self._log is not None:
+            if response.url == url and url.startswith(f"{self.base}/"):
+                self._log.note(method, url.removeprefix(self.base), scopes, response, headers or {})
+            else:
+                self._log.spoil()
+        return response
 
     @contextlib.contextmanager
     def stream(
@@ -176,6 +186,8 @@ class RegistryClient:
         """
         import httpx
 
+        if self._log is not None:
+            self._log.spoil()
         headers = {"Range": f"bytes={offset}-"} if offset else {}
         if offset and validator:
             headers["If-Range"] = validator

@@ -132,7 +132,7 @@ class FakeRegistry:
         self.upload_base = ""
         self.takes_posts = False
         self.lock = threading.RLock()
-        self._referrers = referrers
+        self.lists_referrers = referrers
         self._page = page
         self._tag_deletion = tag_deletion
         self._requires_content = requires_content
@@ -187,7 +187,7 @@ class FakeRegistry:
         self._names(request, sorted(self.held(name).tags), "tags", query)
 
     def _list_referrers(self, request: Request, name: str, subject: str, query: dict[str, str]) -> None:
-        if not self._referrers:
+        if not self.lists_referrers:
             request.refuse(404, "")
             return
         found = []
@@ -215,7 +215,7 @@ class FakeRegistry:
             if not reference.startswith("sha256:"):
                 held.tags[reference] = digest
             subject = json.loads(data).get("subject")
-            more = {"OCI_Subject": subject["digest"]} if subject and self._referrers else {}
+            more = {"OCI_Subject": subject["digest"]} if subject and self.lists_referrers else {}
             request.answer(201, Docker_Content_Digest=digest, **more)
             return
         digest = held.tags.get(reference, reference)

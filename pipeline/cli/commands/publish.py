@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Annotated
 
 import typer
 
 from pipeline.cli import options
 from pipeline.cli.app import CommandContext, command
-from pipeline.cli.key_files import open_signing_key
-from pipeline.cli.messages import print_lines
-from pipeline.cli.move_format import limits_as_json, move_as_json, move_text
-from pipeline.cli.path_arguments import built_layout
-from pipeline.cli.progress_display import bytes_text
+from pipeline.cli.path_arguments import built_layout, require_key_file
+from pipeline.cli.remembered_publications import PublishRequest, name_of_publication, repeat_publication
 from pipeline.mirror.address_parser import parse_address
-from pipeline.model.enforcement import enforcement_lines
-from pipeline.model.publication import Publication
-from pipeline.release import PublishOptions, publish, rules_for
+
+# What publishes is imported when something is published: to see that nothing changed takes a fraction of that.
 
 _HINT = "give a layout made by `relbuild build`, such as output/NAME"
 
@@ -63,54 +58,20 @@ def publish_command(
 
     Blobs go first, then manifests, signatures and attestations, and tags last.
     """
-    build_env, address = context.build_env(), parse_address(to)
-    wanted = PublishOptions(
+    request = PublishRequest(
         layouts=tuple(built_layout(image, output, _HINT) for image in images),
-        to=address,
-        key=open_signing_key(key, context),
-        rules=rules_for(address, rules),
-        tags=tuple(tags) if tags else None,
-        sources=with_sources,
+        to=parse_address(to),
+        key=require_key_file(key),
+        rules=rules,
+        tags=tuple(tags or ()),
         known_as=known_as,
-        read_back=read_back,
     )
-    done = publish(wanted, build_env)
-    for one in done:
-        print_lines(*published_as_lines(one))
-    context.answer({"published": [published_as_json(one) for one in done]})
+    store = context.open_store()
+    name = None if with_sources or read_back else name_of_publication(request, store, context.environment)
+    answers = repeat_publication(name, request, context, store) if name is not None else None
+    if answers is None:
+        from pipeline.cli.publish_run import run_publish
+
+        answers = run_publish(request, name, context, sources=with_sources, read_back=read_back)
+    context.answer({"published": list(answers)})
     return 0
-
-
-def published_as_lines(done: Publication) -> Iterator[str]:
-    """Format the result of a publication as lines for people."""
-    yield f"{done.repository}:{done.immutable}  {done.digest}"
-    yield from (f"  {line}" for line in enforcement_lines(done.limits))
-    if not done.uploaded and not done.moved:
-        yield "  unchanged: all content was present, and no tag was moved"
-        return
-    sent = f"{len(done.uploaded)} uploaded ({bytes_text(done.bytes_uploaded)})"
-    yield f"  {sent}, {len(done.mounted)} mounted, {len(done.present)} already present"
-    if done.requests:
-        kinds = ", ".join(f"{number} {kind}" for kind, number in done.requests)
-        yield f"  {sum(number for _, number in done.requests)} requests: {kinds}"
-    yield from (f"  {move_text(move)}" for move in done.moved)
-    if done.unmoved:
-        yield f"  tags already there: {', '.join(done.unmoved)}"
-
-
-def published_as_json(done: Publication) -> dict[str, object]:
-    """Format the result of a publication as JSON values."""
-    return {
-        "repository": done.repository,
-        "digest": str(done.digest),
-        "immutable_tag": done.immutable,
-        "moved": [move_as_json(move) for move in done.moved],
-        "unmoved": list(done.unmoved),
-        "uploaded": [{"digest": str(digest), "size": size} for digest, size in done.uploaded],
-        "bytes_uploaded": done.bytes_uploaded,
-        "mounted": [str(digest) for digest in done.mounted],
-        "present": [str(digest) for digest in done.present],
-        "attached": [str(digest) for digest in done.attached],
-        "limits": limits_as_json(done.limits),
-        "requests": dict(done.requests),
-    }

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pipeline.cli.commands.publish import published_as_json, published_as_lines
 from pipeline.cli.move_format import limits_as_json
+from pipeline.cli.publish_run import published_as_json, published_as_lines
 from pipeline.model.publication import Publication
 from tests.support.tested_images import evidence, image, loosely_tested
 

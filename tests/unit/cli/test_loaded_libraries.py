@@ -18,6 +18,7 @@ _LIGHT = (
         "logs",
         "nightly",
         "ps",
+        "publish",
         "rm",
         "stop",
         "store",
@@ -29,7 +30,7 @@ _LIGHT = (
 """They load none of these libraries."""
 
 _OF_MIRRORS = (
-    *("copy", "diff", "history", "inspect", "keygen", "promote", "prune", "publish", "rollback", "sbom", "scrub"),
+    *("copy", "diff", "history", "inspect", "keygen", "promote", "prune", "rollback", "sbom", "scrub"),
     *("pull", "serve", "validate", "verify"),
 )
 """They load what signs and verifies. `diff` reads packages' databases too."""
@@ -101,6 +102,13 @@ def test_a_build_of_which_nothing_changed_needs_nothing_that_builds() -> None:
     assert rooms <= loaded
 
 
+def test_a_publication_of_which_nothing_changed_needs_nothing_that_publishes() -> None:
+    modules = _modules_of(("publish",), "pipeline.transfer.repeated_questions")
+    rooms = {name.split(".")[1] for name in modules if name.startswith("pipeline.") and "." in name}
+    assert rooms & {"layers", "oci", "packages", "prepare", "release", "reports", "repos", "resolve", "smoke"} == set()
+    assert not modules & {"httpx", "cryptography", "pipeline.mirror.push", "pipeline.mirror.gate"}
+
+
 def test_a_build_leaves_launching_for_later() -> None:
     """`pipeline.smoke.run` and `pipeline.sandbox.instance` bring HTTP, TLS and e-mail with them."""
     modules = _modules_of(("build",), "pipeline.cli.build_run")
@@ -114,12 +122,12 @@ def test_a_build_in_containers_leaves_the_tracer_for_others() -> None:
 
 
 def test_who_has_a_build_environment_opens_no_repository() -> None:
-    modules = _modules_of(("publish", "verify", "promote"))
+    modules = _modules_of(("verify", "promote"), "pipeline.cli.publish_run")
     assert not modules & {"pipeline.repos.repository", "pipeline.resolve.lockfile", "pipeline.layers", "tomllib", "ssl"}
 
 
 def test_who_publishes_to_a_registry_loads_nothing_that_prunes_scrubs_or_promotes() -> None:
-    modules = _modules_of(("publish",), "pipeline.mirror.backends.registry.registry_mirror")
+    modules = _modules_of((), "pipeline.cli.publish_run", "pipeline.mirror.backends.registry.registry_mirror")
     mirror = {"inventory", "remote_scrub", "retention", "tag_history"}
     assert not modules & {f"pipeline.mirror.{name}" for name in mirror}
     assert not modules & {"pipeline.release.move", "pipeline.release.verify_reference", "pipeline.smoke.junit"}

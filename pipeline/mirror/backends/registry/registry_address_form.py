@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pipeline.errors import UsageError
@@ -20,6 +20,7 @@ from pipeline.urls import parse_url, shown_url
 if TYPE_CHECKING:
     from pipeline.mirror.backends.registry.registry_mirror import RegistryMirror
     from pipeline.mirror.mirror_access import MirrorAccess
+    from pipeline.transfer import KnownAnswer, TrafficCounts
 
 SCHEMES = {"registry": "https", "registry+http": "http"}
 """Scheme of the address → scheme of the requests."""
@@ -101,8 +102,22 @@ class RegistryForm(AddressForm):
             progress=access.progress,
             known=known,
             read_back=access.read_back,
+            log=access.log,
         ) as registry:
             yield registry
+
+    def ask_again(
+        self,
+        address: Address,
+        answers: Sequence[KnownAnswer],
+        scopes: Sequence[str],
+        environment: Mapping[str, str],
+    ) -> Callable[[], TrafficCounts | None]:
+        """See `AddressForm`."""
+        from pipeline.transfer.repeated_questions import ask_again
+
+        root = RegistryRoot.parse(address.url)
+        return ask_again(root.base, answers, scopes, namespace=root.namespace, environment=environment)
 
 
 REGISTRY = RegistryForm("registry://", "registry://HOST/NAMESPACE/NAME:TAG")

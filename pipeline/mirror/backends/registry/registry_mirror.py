@@ -22,6 +22,7 @@ from pipeline.transfer import (
     CATALOG_SCOPE,
     CredentialStore,
     Network,
+    QuestionLog,
     RegistryClient,
     TrafficCounts,
     certificate_roots,
@@ -46,14 +47,15 @@ def open_registry(
     network: Network | None = None,
     known: KnownInRun | None = None,
     read_back: bool = False,
+    log: QuestionLog | None = None,
 ) -> RegistryMirror:
     """Return the mirror at `registry://HOST[:PORT]/NAMESPACE` or `registry+http://…`.
 
     No request is sent yet.
 
     `environment` has the paths of credentials and certificates, and proxies (unless `network` is given); `known`: blobs
-    known to be intact; `read_back`: believe bytes that were read alone, not the registry's answers on them. Raises
-    UsageError `mirror-url`. Close the mirror, or use it in a `with` block.
+    known to be intact; `read_back`: believe bytes that were read alone, not the registry's answers on them; `log`
+    notes what is asked. Raises UsageError `mirror-url`. Close the mirror, or use it in a `with` block.
     """
     address = RegistryRoot.parse(url)
     client = RegistryClient(
@@ -62,6 +64,7 @@ def open_registry(
         credential_store=CredentialStore.of(environment),
         namespace=address.namespace,
         certificates=certificate_roots(environment),
+        log=log,
     )
     return RegistryMirror(address, client, progress, known or KnownInRun(), read_back=read_back)
 

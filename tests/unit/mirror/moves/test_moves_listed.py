@@ -124,7 +124,7 @@ def test_a_renewal_wants_the_tag_to_stand_where_it_says(mirror: Path, maker: Ima
     replay(mirror, maker)
     signed_tag = SignedTag(repository, repository.identity, "latest", TagSigner(key(), maker.clock))
     before = list_statements(repository, repository.identity, "latest")
-    assert not signed_tag.confirm(maker.image("1.1").digest, "1.1", MoveCause.PUBLISH)
+    assert not signed_tag.confirm(maker.image("1.1").digest, "1.1", MoveCause.PUBLISH).signed
     assert list_statements(repository, repository.identity, "latest") == before
 
 

@@ -67,7 +67,8 @@ def test_an_unchanged_image_sends_nothing_and_reads_no_byte_of_it(maker: ImagePu
         again = published(registry, maker)
     assert again == {
         "HEAD blob": 3,
-        "HEAD manifest": TAG_COUNT,  # the statements', which were verified before; tags name the image's
+        # Statements, which were verified before, and attestations; tags name the image's.
+        "HEAD manifest": TAG_COUNT + 5,
         "GET signature": 1,
         "GET referrers": 1 + TAG_COUNT,
         "HEAD tag": 1 + TAG_COUNT,
@@ -95,14 +96,14 @@ def test_what_is_read_back_is_not_believed_because_a_tag_names_it(maker: ImagePu
     with fake_registry() as registry:
         published(registry, maker)
         again = published(registry, maker, read_back=True)
-    assert again["HEAD manifest"] == 1 + TAG_COUNT and again["HEAD tag"] == 2 * (1 + TAG_COUNT)
+    assert again["HEAD manifest"] == 1 + 5 + TAG_COUNT and again["HEAD tag"] == 2 * (1 + TAG_COUNT)
 
 
 def test_only_a_tag_of_which_the_image_is_signed_and_young_is_left_alone(maker: ImagePublisher) -> None:
     image = maker.image("1.0")
 
     def settled(repository: Repository) -> bool:
-        return SignedTag(repository, repository.identity, "latest", signer).settled(image.digest)
+        return SignedTag(repository, repository.identity, "latest", signer).settled_until(image.digest) > 0
 
     with fake_registry() as registry, open_mirror(registry) as there:
         repository = there.repository("small")

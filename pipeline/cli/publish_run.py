@@ -1,0 +1,186 @@
+"""Publish images, tell what was done, and remember it to recognise the next publication."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from pipeline.build.program_files import START, library_records, loaded_files, mapped_files
+from pipeline.build.remembered_build import look_at_output, program_digest
+from pipeline.cli.app import CommandContext
+from pipeline.cli.key_files import PASSWORD_VARIABLES, open_signing_key
+from pipeline.cli.messages import print_lines
+from pipeline.cli.move_format import limits_as_json, move_as_json, move_text
+from pipeline.cli.progress_display import bytes_text
+from pipeline.cli.remembered_builds import WarningLog
+from pipeline.cli.remembered_publications import (
+    PublishRequest,
+    RememberedPublication,
+    look_at_key,
+    look_at_rules,
+)
+from pipeline.digest import Digest
+from pipeline.errors import RelbuildError
+from pipeline.mirror.tag_memory import TagMemory
+from pipeline.model.enforcement import enforcement_lines
+from pipeline.model.publication import Publication
+from pipeline.prepare import BuildEnvironment
+from pipeline.progress import QUIET
+from pipeline.release import PublishOptions, publish, rules_for
+from pipeline.release.publish import member_layouts
+from pipeline.reports import report_folder
+from pipeline.transfer import KnownAnswer, QuestionLog
+
+STAMPED = 1 << 20
+"""Bytes from which a file of a layout is compared by its stamp: layers, whose bytes a publication does not read."""
+
+_ENCRYPTED = b"ENCRYPTED"
+"""In the text of every form of a private key with a password."""
+
+
+def run_publish(
+    request: PublishRequest, name: Digest | None, context: CommandContext, *, sources: bool, read_back: bool
+) -> tuple[dict[str, object], ...]:
+    """Publish, tell people what was done, and return the answers.
+
+    `name`: that under which it is remembered; None if it is not.
+    """
+    told = WarningLog(context.progress)
+    context = replace(context, progress=told)
+    build_env = context.build_env()
+    started = context.clock()
+    options = PublishOptions(
+        layouts=request.layouts,
+        to=request.to,
+        key=open_signing_key(request.key, context),
+        rules=rules_for(request.to, request.rules),
+        tags=request.tags or None,
+        sources=sources,
+        known_as=request.known_as,
+        read_back=read_back,
+    )
+    snapshot = _Snapshot(request, build_env, started)
+    before = snapshot.inputs() if name is not None else None
+    log = QuestionLog()
+    done = publish(options, build_env, log)
+    for one in done:
+        print_lines(*published_as_lines(one))
+    if name is not None and before is not None and len(done) == 1 and log.scopes and not told.warnings:
+        with contextlib.suppress(OSError, ValueError, LookupError, RelbuildError):
+            last = done[0]
+            wrote = last.uploaded or last.moved or not last.settled_until
+            if wrote and not (log.answers() and last.settled_until):
+                # A list was read before something was added to it: look at all that is there now.
+                log = QuestionLog()
+                [last] = publish(options, replace(build_env, progress=QUIET), log)
+            remembered = snapshot.remembered(last.repeated(), log, before)
+            if remembered is not None:
+                build_env.store.remember(name, remembered)
+    return tuple(published_as_json(one) for one in done)
+
+
+class _Snapshot:
+    """Snapshot of all that a publication reads on this machine."""
+
+    def __init__(self, request: PublishRequest, build_env: BuildEnvironment, started: float) -> None:
+        self._request = request
+        self._build_env = build_env
+        self._started = started
+
+    def inputs(self) -> dict[str, object] | None:
+        """Return key, rules, layouts and reports as they are now; None if they cannot be told."""
+        with contextlib.suppress(OSError, RelbuildError):
+            key = look_at_key(self._request.key, self._build_env.store)
+            if key is None or self._asks_for_password():
+                return None
+            folders = [
+                (str(folder.absolute()), _entries(folder))
+                for layout in self._request.layouts
+                for member in dict.fromkeys((layout, *member_layouts(layout)))
+                for folder in (member, report_folder(member))
+                if folder.is_dir()
+            ]
+            if any(-1 in entries.values() for _, entries in folders):
+                return None
+            return {"key": key, "rules": look_at_rules(self._request.rules), "folders": folders}
+        return None
+
+    def _asks_for_password(self) -> bool:
+        """Return whether the key's password is got from a person, who must be there each time."""
+        given = any(name in self._build_env.environment for name in PASSWORD_VARIABLES)
+        return not given and _ENCRYPTED in self._request.key.read_bytes()
+
+    def remembered(self, one: Publication, log: QuestionLog, before: Mapping[str, object]) -> dict[str, object] | None:
+        """Return the fields of a `RememberedPublication`; None if it could not be recognised.
+
+        `one`: the result of the publication when it is repeated.
+        """
+        answers = log.answers()
+        if not one.settled_until or not answers or self.inputs() != before:
+            return None
+        modules = sorted({name.partition(".")[0] for name in sys.modules})
+        programs = sorted({*loaded_files(), *mapped_files(), *library_records()})
+        code, newest = program_digest(programs, frozenset(modules))
+        if newest >= (self._started - START) * 1e9:
+            return None
+        memory = TagMemory(self._build_env.store)
+        made = RememberedPublication(
+            made=self._started,
+            settled_until=one.settled_until,
+            folders=(),
+            key="",
+            rules=None,
+            numbers=[(one.repository, tag, memory.seen(one.repository, tag)) for tag in one.unmoved],
+            programs=programs,
+            modules=modules,
+            code=code,
+            questions=[{field: getattr(known, field) for field in KnownAnswer.__slots__} for known in answers],
+            scopes=log.scopes,
+            lines=list(published_as_lines(one)),
+            answer=published_as_json(one),
+        )
+        return {**{field: getattr(made, field) for field in RememberedPublication.__slots__}, **before}
+
+
+def _entries(folder: Path) -> dict[str, object]:
+    """Return the entries of a layout or report: by content, those as large as a layer by stamp."""
+    large = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.lstat().st_size > STAMPED}
+    return look_at_output(str(folder), large)
+
+
+def published_as_lines(done: Publication) -> Iterator[str]:
+    """Format the result of a publication as lines for people."""
+    yield f"{done.repository}:{done.immutable}  {done.digest}"
+    yield from (f"  {line}" for line in enforcement_lines(done.limits))
+    if not done.uploaded and not done.moved:
+        yield "  unchanged: all content was present, and no tag was moved"
+        return
+    sent = f"{len(done.uploaded)} uploaded ({bytes_text(done.bytes_uploaded)})"
+    yield f"  {sent}, {len(done.mounted)} mounted, {len(done.present)} already present"
+    if done.requests:
+        kinds = ", ".join(f"{number} {kind}" for kind, number in done.requests)
+        yield f"  {sum(number for _, number in done.requests)} requests: {kinds}"
+    yield from (f"  {move_text(move)}" for move in done.moved)
+    if done.unmoved:
+        yield f"  tags already there: {', '.join(done.unmoved)}"
+
+
+def published_as_json(done: Publication) -> dict[str, object]:
+    """Format the result of a publication as JSON values."""
+    return {
+        "repository": done.repository,
+        "digest": str(done.digest),
+        "immutable_tag": done.immutable,
+        "moved": [move_as_json(move) for move in done.moved],
+        "unmoved": list(done.unmoved),
+        "uploaded": [{"digest": str(digest), "size": size} for digest, size in done.uploaded],
+        "bytes_uploaded": done.bytes_uploaded,
+        "mounted": [str(digest) for digest in done.mounted],
+        "present": [str(digest) for digest in done.present],
+        "attached": [str(digest) for digest in done.attached],
+        "limits": limits_as_json(done.limits),
+        "requests": dict(done.requests),
+    }
