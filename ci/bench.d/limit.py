@@ -2,13 +2,17 @@
 
 Nothing else is done: nothing is parsed, stored, recalled or checked, and all bytes are in memory before the clock runs.
 A layer is compressed in the units in which relbuild does, which are independent: gzip members of a piece of tar, zstd
-frames of a package.
+frames of a package, with the window and the level of relbuild's.
+
+With payloads, they are decompressed too, and their content is hashed once, as for the digests in the packages' headers:
+no layer can be made of packages without that. Then it is still a bound, of more of what has to be done.
 """
 
 from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,8 +22,11 @@ from threading import Thread
 import zstandard
 
 from pipeline.compression import PIECE, Compression, layer_codec
+from pipeline.streams import decompressed
 
 READ = 1 << 20
+PAYLOAD_LIMIT = 4 << 30
+"""Bytes of one payload: more than any package's that is measured."""
 
 
 def units(codec: str, blob: bytes) -> list[bytes]:
@@ -53,15 +60,28 @@ def compress(codec: str, unit: bytes) -> bytes:
     return b"".join([*parts, stream.flush()])
 
 
+def read(payload: bytes) -> None:
+    """Decompress a package's payload and hash it."""
+    digest = hashlib.sha256()
+    for piece in decompressed(io.BytesIO(payload), limit=PAYLOAD_LIMIT, name="payload"):
+        digest.update(piece)
+
+
 def seconds(
-    layers: Sequence[Sequence[bytes]], codec: str, kept: Mapping[tuple[int, int], bytes] | None = None
+    layers: Sequence[Sequence[bytes]],
+    codec: str,
+    kept: Mapping[tuple[int, int], bytes] | None = None,
+    payloads: Sequence[bytes] = (),
 ) -> float:
     """Return the seconds that compressing and hashing the units of all layers takes on all cores.
 
-    `kept` has units that are compressed already, by layer and place in it: these are hashed alone.
+    `kept` has units that are compressed already, by layer and place in it: these are hashed alone. `payloads` are
+    decompressed and hashed too.
     """
     began = time.monotonic()
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        for payload in sorted(payloads, key=len, reverse=True):
+            pool.submit(read, payload)
         # The largest first, so that no core waits long for the last one.
         places = [(layer, at) for layer, held in enumerate(layers) for at in range(len(held))]
         places = [place for place in places if place not in (kept or {})]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
+import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeAlias
 
 from pipeline.compression import PIECE, Compression, PieceStream, layer_codec
 from pipeline.digest import DiffId
@@ -32,9 +35,19 @@ class CompressionPool(ThreadPoolExecutor):
         except IndexError:
             return bytearray(PIECE)
 
-    def give(self, buffer: bytearray) -> None:
-        """Take back a buffer that nobody uses any more."""
-        self._spare.append(buffer)
+    def shared(self, buffer: bytearray, users: int) -> Callable[[], None]:
+        """Return what each of a buffer's users calls, once; the last call gives the buffer back."""
+        last = deque([True, *[False] * (users - 1)])  # Two threads never pop the same.
+
+        def used() -> None:
+            if last.pop():
+                self._spare.append(buffer)
+
+        return used
+
+
+PieceTaker: TypeAlias = "Callable[[memoryview, Callable[[], None]], None]"
+"""Takes a piece of tar, in order, and calls the function when it has no more use for it."""
 
 
 class ChunkWriter:
@@ -42,11 +55,18 @@ class ChunkWriter:
 
     `size` is bytes of tar so far. Up to twice `COMPRESSION_WORKERS` pieces are in memory, however large the files are.
     Pieces are members of their own, or with a codec that has streams, and more than one piece, one member together:
-    then they are compressed one after the other, while the next one is filled.
+    then they are compressed one after the other, by one thread at a time, while one waits and the next one is filled.
+    `taker` is given each piece too.
     """
 
     def __init__(
-        self, blob: BlobWriter, compression: Compression, pool: CompressionPool, *, hashed: bool = True
+        self,
+        blob: BlobWriter,
+        compression: Compression,
+        pool: CompressionPool,
+        *,
+        hashed: bool = True,
+        taker: PieceTaker | None = None,
     ) -> None:
         self._blob = blob
         self._codec = layer_codec(compression)
@@ -55,6 +75,10 @@ class ChunkWriter:
         self._piece: bytearray | None = None
         self._filled = 0
         self._running: deque[Future[bytes]] = deque()
+        self._queued: deque[tuple[Future[bytes], Callable[[], bytes]]] = deque()
+        self._queue_lock = threading.Lock()
+        self._queue_served = False
+        self._taker = taker
         self._hash = hashlib.sha256() if hashed else None
         self.size = 0
 
@@ -121,15 +145,46 @@ class ChunkWriter:
             self._stream = self._codec.stream()
 
     def _submit(self, piece: bytearray) -> None:
-        ahead = 2 * COMPRESSION_WORKERS if self._stream is None else 0
+        ahead = 2 * COMPRESSION_WORKERS if self._stream is None else 1
         while len(self._running) > ahead or (self._running and self._running[0].done()):
             self._blob.write(self._running.popleft().result())
-        self._running.append(self._pool.submit(self._compressed, piece, self._filled))
-        self._piece = None
+        size, self._piece = self._filled, None
+        used = self._pool.shared(piece, 1 if self._taker is None else 2)
+        if self._stream is None:
+            self._running.append(self._pool.submit(_compressed, self._codec.compress, piece, size, used))
+        else:
+            self._queue(functools.partial(_compressed, self._stream.compress, piece, size, used))
+        if self._taker is not None:
+            self._taker(memoryview(piece)[:size], used)
 
-    def _compressed(self, piece: bytearray, size: int) -> bytes:
-        compress = self._codec.compress if self._stream is None else self._stream.compress
-        with memoryview(piece) as view, view[:size] as content:
-            found = compress(content)
-        self._pool.give(piece)
-        return found
+    def _queue(self, work: Callable[[], bytes]) -> None:
+        """Have a piece of a stream compressed after those before it."""
+        future: Future[bytes] = Future()
+        self._running.append(future)
+        with self._queue_lock:
+            self._queued.append((future, work))
+            if self._queue_served:
+                return
+            self._queue_served = True
+        self._pool.submit(self._serve_queue)
+
+    def _serve_queue(self) -> None:
+        while True:
+            with self._queue_lock:
+                if not self._queued:
+                    self._queue_served = False
+                    return
+                future, work = self._queued.popleft()
+            try:
+                future.set_result(work())
+            except BaseException as error:
+                future.set_exception(error)
+
+
+def _compressed(
+    compress: Callable[[memoryview], bytes], piece: bytearray, size: int, used: Callable[[], None]
+) -> bytes:
+    with memoryview(piece) as view, view[:size] as content:
+        found = compress(content)
+    used()
+    return found

@@ -1,4 +1,4 @@
-"""Pack layers: all their packages together, the largest first.
+"""Pack layers: all their packages together, by several threads (`packing_order`).
 
 Behind them, in the order of each layer, the segments are copied into its blob and the tree's files are hashed.
 A package's payload is read once: each piece of it is compressed into the package's segment and written into the layer's
@@ -8,7 +8,6 @@ tree. The bytes do not depend on the order of work, nor on the number of threads
 from __future__ import annotations
 
 import contextlib
-import itertools
 from collections.abc import Iterator, Sequence, Set
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import field
@@ -18,15 +17,23 @@ from typing import Any, Self
 from pipeline.compression import Compression, layer_codec
 from pipeline.digest import CHUNK, DiffId, Digest
 from pipeline.errors import VerificationError
-from pipeline.layers.chunk_writer import COMPRESSION_WORKERS, ChunkWriter, CompressionPool
+from pipeline.layers.chunk_writer import COMPRESSION_WORKERS, ChunkWriter, CompressionPool, PieceTaker
 from pipeline.layers.earlier_tree import SharedSegment, find_earlier_tree
 from pipeline.layers.layer_tree import LayerTree
-from pipeline.layers.segments import Segment, make_segment, read_segment, recall_segment, segment_tar
-from pipeline.layers.tar_digest import TarDigest
-from pipeline.layers.tar_format import TAR_END, padding, tar_header
+from pipeline.layers.packing_order import PackingOrder, SegmentTask
+from pipeline.layers.segments import (
+    EntryWriter,
+    Segment,
+    make_segment,
+    read_segment,
+    recall_segment,
+    segment_tar,
+)
+from pipeline.layers.tar_digest import TAR_WAITING_LIMIT, TarDigest
+from pipeline.layers.tar_format import TAR_END
 from pipeline.layers.tree_writer import TreeWriter, owners_required
 from pipeline.lazy_dataclasses import dataclass
-from pipeline.model.tree import Entry, EntryKind
+from pipeline.model.tree import Entry
 from pipeline.progress import Task
 from pipeline.store import BlobWriter, Store
 from pipeline.trees import ComposedLayer, Part
@@ -55,11 +62,6 @@ class PlannedLayer:
         """Bytes of all files' content."""
         return sum(_content_size(part) for part, _ in self.segments)
 
-    def segment_starts(self) -> list[float]:
-        """Return the part of the layer's content that comes before each segment, from 0 to 1."""
-        sizes = [_content_size(part) for part, _ in self.segments]
-        return [before / max(1, sum(sizes)) for before in itertools.accumulate(sizes, initial=0)]
-
 
 @dataclass(frozen=True, slots=True)
 class PackedLayer:
@@ -82,26 +84,26 @@ def pack_planned(
 ) -> list[PackedLayer]:
     """Make the layers' blobs, and with `unpack` their trees. Raises as `build_layers`."""
     open_folders = max(_OPEN_LEAST, _OPEN_FOLDERS // (len(plans) + COMPRESSION_WORKERS)) if unpack else 0
+    # A package that is one stream is compressed by one thread, so the largest has to be begun early. One of many pieces
+    # keeps all threads busy at any time, so that its bytes need not wait for their turn where there is no tree.
+    largest_first = unpack or layer_codec(compression).stream is not None
     with contextlib.ExitStack() as closing:
         packings = [
-            closing.enter_context(_Packing.begun(plan, running, store, compression, open_folders))
+            closing.enter_context(
+                _Packing.begun(plan, running, store, compression, open_folders=open_folders, layers=len(plans))
+            )
             for plan, running in plans
         ]
         pool = closing.enter_context(CompressionPool())
         workers = closing.enter_context(ThreadPoolExecutor(COMPRESSION_WORKERS, "relbuild-segment"))
         behind = closing.enter_context(ThreadPoolExecutor(max(1, len(plans)), "relbuild-layer"))
-        jobs = [(packing, at) for packing in packings for at in range(len(packing.plan.segments))]
-        if unpack:
-            jobs.sort(key=lambda job: -_content_size(job[0].plan.segments[job[1]][0]))
-        else:  # Bytes wait in memory for their turn to be hashed, so layers keep their order and go on side by side.
-            starts = {id(packing): packing.plan.segment_starts() for packing in packings}
-            jobs.sort(key=lambda job: starts[id(job[0])][job[1]])
+        tasks = [task for at, packing in enumerate(packings) for task in packing.tasks(at, pool)]
+        order = PackingOrder(tasks, [packing.plan.content_size for packing in packings], largest_first=largest_first)
         try:
-            for packing, at in jobs:
-                packing.futures[at] = workers.submit(packing.make, at, pool)
+            for _ in tasks:
+                workers.submit(order.run_one)
             packed = [behind.submit(packing.assemble, pool) for packing in packings]
-            made = [future for packing in packings for future in packing.futures.values()]
-            futures: list[Future[Any]] = [*made, *packed]
+            futures: list[Future[Any]] = [*(task.future for task in tasks), *packed]
             done, _ = wait(futures, return_when=FIRST_EXCEPTION)
             for future in (one for one in futures if one in done):
                 future.result()
@@ -130,35 +132,56 @@ class _Packing:
     store: Store
     compression: Compression
     tree: LayerTree | None
-    tar: TarDigest
-    entries: list[SimpleQueue[Entry | None]]
+    tar: TarDigest | None
+    entries: list[SimpleQueue[Entry | None]] = field(default_factory=list)
     orders: list[tuple[int, ...]] = field(default_factory=list)
-    futures: dict[int, Future[Segment]] = field(default_factory=dict)
+    futures: list[Future[Segment]] = field(default_factory=list)
 
     @classmethod
     @contextlib.contextmanager
     def begun(
-        cls, plan: PlannedLayer, running: Task, store: Store, compression: Compression, open_folders: int
+        cls,
+        plan: PlannedLayer,
+        running: Task,
+        store: Store,
+        compression: Compression,
+        *,
+        open_folders: int,
+        layers: int,
     ) -> Iterator[Self]:
-        """Begin a layer, in the store's temporary folder, for the time of the block.
+        """Begin one of `layers` layers, in the store's temporary folder, for the time of the block.
 
         Without `open_folders` it has no tree.
         """
-        tar = TarDigest(plan.directories, len(plan.segments))
-        queues: list[SimpleQueue[Entry | None]] = [SimpleQueue() for _ in plan.segments]
-        if not open_folders:
-            yield cls(plan, running, store, compression, None, tar, queues)
-            return
-        earlier = find_earlier_tree(plan.composed, plan.segments, compression, store)
-        with store.temporary("unpack") as folder:
+        with store.temporary("layer") as folder:
+            if not open_folders:
+                streams = layer_codec(compression).stream is not None
+                with TarDigest(
+                    plan.directories,
+                    len(plan.segments),
+                    limit=TAR_WAITING_LIMIT // layers,
+                    folder=folder if streams else None,
+                ) as tar:
+                    yield cls(plan, running, store, compression, None, tar)
+                return
+            earlier = find_earlier_tree(plan.composed, plan.segments, compression, store)
             with owners_required():
                 tree = LayerTree.begun(
                     folder / "tree", plan.composed.name, plan.composed.directories, open_folders, earlier
                 )
             with tree:
-                yield cls(plan, running, store, compression, tree, tar, queues)
+                yield cls(plan, running, store, compression, tree, None)
 
-    def make(self, at: int, pool: CompressionPool) -> Segment:
+    def tasks(self, number: int, pool: CompressionPool) -> list[SegmentTask]:
+        """Return what has to be done for each segment. `number` is the layer's."""
+        self.entries = [SimpleQueue() for _ in self.plan.segments]
+        self.futures = [Future() for _ in self.plan.segments]
+        return [
+            SegmentTask((number, at), _content_size(part), lambda at=at: self._make(at, pool), self.futures[at])  # type: ignore[misc]
+            for at, (part, _) in enumerate(self.plan.segments)
+        ]
+
+    def _make(self, at: int, pool: CompressionPool) -> Segment:
         """Make or recall a segment, and write its entries into the tree."""
         part, name = self.plan.segments[at]
         shared = self._shared(at)
@@ -166,22 +189,21 @@ class _Packing:
             self.running.advance(_content_size(part))
             return shared.segment
         segment = recall_segment(name, self.store)
-        try:
-            if self.tree is None:
-                found = segment or self._segment(part, name, pool, None, at)
-                if segment is not None:
-                    self._hash(part, segment, at)
-            else:
-                with self.tree.writer.beside() as writer:
-                    if segment is None:
-                        found = self._segment(part, name, pool, writer, at)
-                    else:
-                        self._read(part, segment, writer, at)
-                        found = segment
-        finally:
-            self.entries[at].put(None)
-            if self.tree is None:
-                self.tar.put(at, None)
+        if self.tar is not None:
+            tar = self.tar
+            try:
+                if segment is None:
+                    found = self._segment(part, name, pool, taker=lambda piece, used: tar.put(at, piece, used))
+                else:
+                    self._hash(part, segment, at, tar)
+                    found = segment
+            finally:
+                tar.end(at)
+        else:
+            try:
+                found = self._unpack(part, name, segment, at, pool)
+            finally:
+                self.entries[at].put(None)
         self.running.advance(_content_size(part))
         return found
 
@@ -190,22 +212,38 @@ class _Packing:
         earlier = self.tree.earlier if self.tree is not None else None
         return earlier.shared.get(at) if earlier is not None else None
 
-    def _hash(self, part: Part, segment: Segment, at: int) -> None:
+    def _unpack(self, part: Part, name: Digest, segment: Segment | None, at: int, pool: CompressionPool) -> Segment:
+        assert self.tree is not None
+        with self.tree.writer.beside() as writer:
+            if segment is not None:
+                self._read(part, segment, writer, at)
+                return segment
+            return self._segment(
+                part,
+                name,
+                pool,
+                place=lambda entry, content, digest: self._place(entry, content, digest, writer, at),
+            )
+
+    def _hash(self, part: Part, segment: Segment, at: int, tar: TarDigest) -> None:
         try:
             for piece in segment_tar(segment, store=self.store, name=str(part.nevra)):
-                self.tar.put(at, piece)
+                tar.put(at, piece)
         except VerificationError:
             self.store.verify(segment.digest)  # Moves a damaged one aside and raises.
             raise
 
-    def _segment(self, part: Part, name: Digest, pool: CompressionPool, tree: TreeWriter | None, at: int) -> Segment:
+    def _segment(
+        self,
+        part: Part,
+        name: Digest,
+        pool: CompressionPool,
+        *,
+        place: EntryWriter | None = None,
+        taker: PieceTaker | None = None,
+    ) -> Segment:
         return make_segment(
-            part,
-            name=name,
-            store=self.store,
-            compression=self.compression,
-            pool=pool,
-            place=lambda entry, content, digest: self._place(entry, content, digest, tree, at),
+            part, name=name, store=self.store, compression=self.compression, pool=pool, place=place, taker=taker
         )
 
     def _read(self, part: Part, segment: Segment, tree: TreeWriter, at: int) -> None:
@@ -221,18 +259,11 @@ class _Packing:
             raise
 
     def _place(
-        self, entry: Entry, content: Iterator[memoryview | bytes], digest: str, tree: TreeWriter | None, at: int
+        self, entry: Entry, content: Iterator[memoryview | bytes], digest: str, tree: TreeWriter, at: int
     ) -> None:
-        if tree is not None:
-            with owners_required():
-                tree.place(entry, content, digest)
-            self.entries[at].put(entry)
-            return
-        self.tar.put(at, tar_header(entry))
-        if entry.kind is EntryKind.FILE and entry.size:
-            for piece in content:
-                self.tar.put(at, piece)
-            self.tar.put(at, padding(entry.size))
+        with owners_required():
+            tree.place(entry, content, digest)
+        self.entries[at].put(entry)
 
     def assemble(self, pool: CompressionPool) -> PackedLayer:
         """Copy the segments into the layer's blob, and hash the tree, in the order of the layer."""
@@ -247,10 +278,7 @@ class _Packing:
                 _copy(segments[-1].digest, blob, self.store)
             blob.write(layer_codec(self.compression).compress(TAR_END))
         size = len(self.plan.directories) + sum(segment.tar_size for segment in segments) + len(TAR_END)
-        if self.tree is None:
-            diff_id = self.tar.finish(TAR_END, size)
-        else:
-            diff_id = self.tree.keep(self.store, size, self._paths())
+        diff_id = self._diff_id(size)
         self.running.note(f"{len(self.plan.composed.contents)} packages, {blob.size / 1e6:.1f} MB")
         whole = self.tree is not None and self.tree.earlier is None
         orders = tuple(self.orders) if whole else ()
@@ -263,7 +291,8 @@ class _Packing:
     def _count(self, at: int) -> None:
         """Hash the tar of a segment, as its entries are placed or as the earlier tree has them."""
         if self.tree is None:
-            self.tar.follow(at)
+            if self.tar is not None:
+                self.tar.follow(at)
             return
         shared = self._shared(at)
         if shared is not None:
@@ -273,11 +302,19 @@ class _Packing:
         places = {entry.path: place for place, (_, entry) in enumerate(self.plan.segments[at][0].entries)}
         self.orders.append(tuple(places[entry.path] for entry in self.tree.follow(self.entries[at])))
 
+    def _diff_id(self, size: int) -> DiffId:
+        if self.tree is not None:
+            return self.tree.keep(self.store, size, self._paths())
+        assert self.tar is not None
+        return self.tar.finish(TAR_END, size)
+
     def abandon(self) -> None:
-        """Let `assemble` end where it waits for entries that do not come."""
-        self.tar.abandon()
-        for entries in self.entries:
+        """Let `assemble` end where it waits for what does not come."""
+        if self.tar is not None:
+            self.tar.abandon()
+        for entries, future in zip(self.entries, self.futures, strict=True):
             entries.put(None)
+            future.cancel()
 
 
 def _copy(digest: Digest, blob: BlobWriter, store: Store) -> None:

@@ -14,7 +14,7 @@ from typing import TypeAlias
 from pipeline.compression import Compression, layer_versions
 from pipeline.digest import Digest, identity
 from pipeline.errors import VerificationError
-from pipeline.layers.chunk_writer import ChunkWriter, CompressionPool
+from pipeline.layers.chunk_writer import ChunkWriter, CompressionPool, PieceTaker
 from pipeline.layers.tar_format import read_tar, tar_header
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.json_form import from_json, to_json
@@ -69,12 +69,19 @@ All of the content has to be taken."""
 
 
 def make_segment(
-    part: Part, *, name: Digest, store: Store, compression: Compression, pool: CompressionPool, place: EntryWriter
+    part: Part,
+    *,
+    name: Digest,
+    store: Store,
+    compression: Compression,
+    pool: CompressionPool,
+    place: EntryWriter | None = None,
+    taker: PieceTaker | None = None,
 ) -> Segment:
     """Stream the package's payload into compressed tar; give each entry to `place` on the way.
 
     The package must have been verified; each file's content is compared with the header's digest again.
-    `pool` compresses.
+    `pool` compresses; `taker` is given the tar's pieces.
 
     Raises VerificationError `package-damaged`, `blob-missing`.
     """
@@ -82,10 +89,11 @@ def make_segment(
     if not rpm.exists():
         raise VerificationError("blob-missing", f"{part.nevra} is not in the store", place=str(part.nevra))
     with store.writer() as blob, errors_about(part.nevra, rpm):
-        writer = ChunkWriter(blob, compression, pool, hashed=False)
+        writer = ChunkWriter(blob, compression, pool, hashed=False, taker=taker)
         for entry, content, digest in _emitted(part, rpm):
             passing = writer.passing(entry, content)
-            place(entry, passing, digest)
+            if place is not None:
+                place(entry, passing, digest)
             for _ in passing:  # Of an entry without content nothing is asked for.
                 pass
         writer.finish()

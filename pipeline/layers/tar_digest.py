@@ -2,71 +2,165 @@
 
 from __future__ import annotations
 
-import hashlib
+import os
+import tempfile
 import threading
 from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Self, TypeAlias
 
 from pipeline.digest import DiffId
 from pipeline.errors import VerificationError
+from pipeline.lazy_dataclasses import dataclass
+from pipeline.store import failing_at
 
-_AHEAD = 16
-"""Pieces (each at most 1 MiB, or of one decompression) that a segment may be ahead of its turn."""
+if TYPE_CHECKING:
+    import hashlib
 
-_WAITING_LIMIT = 64 << 20
-"""Bytes of all segments that wait for their turn: behind one large package there may be hundreds of small ones."""
+_AHEAD = 3
+"""Pieces that the segment whose turn it is may be ahead of its hash: hashing is faster than what makes them."""
+
+TAR_WAITING_LIMIT = 32 << 20
+"""Bytes of all layers' segments that wait for their turn in memory; the others wait in a file."""
+
+_READ = 1 << 20
+"""Bytes of that file that are read and hashed at once: they stay in the processor's cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class _InMemory:
+    """Bytes of a segment; `used` is called when they were hashed."""
+
+    data: bytes | memoryview
+    used: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _InFile:
+    """Bytes of a segment that wait in the file."""
+
+    start: int
+    size: int
+
+
+_Waiting: TypeAlias = "_InMemory | _InFile | None"
 
 
 class TarDigest:
-    """The digest over segments, whose bytes come from several threads.
+    """The digest over segments, whose bytes come from several threads in any order of segments.
 
-    The segment whose turn it is must be made while others wait: they are to be begun in their order.
+    The bytes of a segment whose turn has not come wait in memory, up to `limit` bytes of all together. Beyond that they
+    wait in a file in `folder` that has no name; without a folder, who brings them waits, and segments are to be begun
+    in their order. To be closed, with `with`.
     """
 
-    def __init__(self, directories: bytes, segments: int) -> None:
-        self._pieces: list[deque[bytes | memoryview | None]] = [deque() for _ in range(segments)]
+    def __init__(self, directories: bytes, segments: int, *, limit: int, folder: Path | None = None) -> None:
+        import hashlib
+
+        self._waiting: list[deque[_Waiting]] = [deque() for _ in range(segments)]
         self._change = threading.Condition()
         self._turn = 0
-        self._waiting = 0
+        self._held = 0
+        self._limit = limit
         self._abandoned = False
-        self._hash = hashlib.sha256(directories)
+        self._folder = folder
+        self._file: BinaryIO | None = None
+        self._file_size = 0
+        self._hash: hashlib._Hash = hashlib.sha256(directories)
         self._size = len(directories)
 
-    def put(self, at: int, data: bytes | memoryview | None) -> None:
-        """Take the next bytes of a segment, None at its end; wait while it is too far ahead.
+    def __enter__(self) -> Self:
+        return self
 
-        The bytes must not change afterwards.
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def put(self, at: int, data: bytes | memoryview, used: Callable[[], None] = lambda: None) -> None:
+        """Take the next bytes of a segment, which must not change until `used` is called.
+
+        Waits while the segment whose turn it is is ahead of its hash.
         """
         with self._change:
-            if data is not None:
-                self._change.wait_for(lambda: self._abandoned or self._has_room(at))
-            if self._abandoned:
+            folder = self._folder
+            if at == self._turn or folder is None:
+                self._change.wait_for(lambda: self._abandoned or self._has_room(at, len(data)))
+            if self._abandoned or folder is None or at == self._turn or self._held + len(data) <= self._limit:
+                self._append(at, _InMemory(data, used))
                 return
-            self._pieces[at].append(data)
-            self._waiting += len(data or b"")
+            file, start = self._draft(folder), self._file_size
+            self._file_size += len(data)
+        with failing_at(folder), memoryview(data) as view:
+            written = 0
+            while written < len(view):
+                written += os.pwrite(file.fileno(), view[written:], start + written)
+        size = len(data)
+        used()
+        with self._change:
+            self._append(at, _InFile(start, size))
+
+    def end(self, at: int) -> None:
+        """Note that a segment has no more bytes."""
+        with self._change:
+            self._append(at, None)
+
+    def _has_room(self, at: int, size: int) -> bool:
+        return len(self._waiting[at]) < _AHEAD if at == self._turn else self._held + size <= self._limit
+
+    def _append(self, at: int, item: _Waiting) -> None:
+        self._waiting[at].append(item)
+        if isinstance(item, _InMemory):
+            self._held += len(item.data)
+        if at == self._turn:
             self._change.notify_all()
 
-    def _has_room(self, at: int) -> bool:
-        return len(self._pieces[at]) < _AHEAD and (at == self._turn or self._waiting < _WAITING_LIMIT)
+    def _draft(self, folder: Path) -> BinaryIO:
+        if self._file is None:
+            self._file = tempfile.TemporaryFile(dir=folder, prefix="tar-")  # noqa: SIM115 - closed at the end of the digest
+        return self._file
 
     def follow(self, at: int) -> None:
         """Hash a segment as its bytes come, until its end."""
         with self._change:
             self._turn = at
             self._change.notify_all()
-        while (data := self._next(at)) is not None:
-            self._hash.update(data)
-            self._size += len(data)
+        while (item := self._next(at)) is not None:
+            if isinstance(item, _InFile):
+                self._hash_file(item)
+                continue
+            size = len(item.data)
+            self._hash.update(item.data)
+            self._size += size
+            item.used()
+            with self._change:
+                self._held -= size
+                self._change.notify_all()
 
-    def _next(self, at: int) -> bytes | memoryview | None:
+    def _hash_file(self, item: _InFile) -> None:
+        if self._file is None:
+            raise AssertionError("bytes wait in a file that was not begun")
+        file = self._file
+        buffer = bytearray(min(_READ, item.size))
+        with memoryview(buffer) as view:
+            at, end = item.start, item.start + item.size
+            while at < end:
+                size = os.preadv(file.fileno(), [view[: min(len(view), end - at)]], at)
+                if not size:
+                    raise VerificationError("layer-malformed", "bytes that wait to be hashed were cut off")
+                self._hash.update(view[:size])
+                at += size
+        self._size += item.size
+
+    def _next(self, at: int) -> _Waiting:
         """Return the next bytes of a segment; None at its end, or if the work was abandoned."""
         with self._change:
-            self._change.wait_for(lambda: self._abandoned or self._pieces[at])
+            self._change.wait_for(lambda: self._abandoned or self._waiting[at])
             if self._abandoned:
                 return None
-            data = self._pieces[at].popleft()
-            self._waiting -= len(data or b"")
+            item = self._waiting[at].popleft()
             self._change.notify_all()
-            return data
+            return item
 
     def abandon(self) -> None:
         """Let everybody go who waits."""

@@ -51,6 +51,7 @@ class TreeWriter:
     `directories` are those of the layer, whose attributes are set by `finish`, after their content was created.
     `content` has each regular file's sha256, by path. Writers made by `beside` share both, so that several threads
     write one tree, each with a writer of its own. `open_folders`, at least 3, is how many directories each keeps open.
+    `new_owner` has the uid and gid of files that are created in the tree.
     """
 
     name: str
@@ -60,16 +61,25 @@ class TreeWriter:
     content: dict[str, str] = field(default_factory=dict)
     opaque: set[str] = field(default_factory=set)
     open_folders: int = OPEN_FOLDERS
+    new_owner: tuple[int, int] = (-1, -1)
 
     @classmethod
     def opened(cls, root: Path, name: str, open_folders: int = OPEN_FOLDERS) -> Self:
         """Return a writer into the empty directory `root`. `name` is the layer's, for errors."""
-        return cls(name, OrderedDict({"": os.open(root, _DIRECTORY)}), open_folders=open_folders)
+        handle = os.open(root, _DIRECTORY)
+        return cls(name, OrderedDict({"": handle}), open_folders=open_folders, new_owner=_new_owner(handle))
 
     def beside(self) -> Self:
         """Return another writer of the same tree, for another thread."""
         root = OrderedDict({"": os.dup(self.open[""])})
-        return type(self)(self.name, root, self.directories, content=self.content, open_folders=self.open_folders)
+        return type(self)(
+            self.name,
+            root,
+            self.directories,
+            content=self.content,
+            open_folders=self.open_folders,
+            new_owner=self.new_owner,
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -151,6 +161,8 @@ class TreeWriter:
             view = memoryview(buffer)
             while size := os.readv(handle, [buffer]):
                 yield view[:size]
+                if size < len(buffer):  # A regular file gives less than is asked for at its end only (read(2)).
+                    return
         finally:
             os.close(handle)
 
@@ -177,7 +189,7 @@ class TreeWriter:
             if entry.size:
                 _write_content(handle, entry.size, pieces, found)
             self.content[entry.path] = found.hexdigest() if found else digest
-            _attributes(handle, entry)
+            _attributes(handle, entry, self.new_owner)
         finally:
             os.close(handle)
 
@@ -196,9 +208,22 @@ class TreeWriter:
         return VerificationError("layer-malformed", f"layer '{self.name}' cannot be unpacked: {why}")
 
 
-def _attributes(handle: int, entry: Entry) -> None:
-    # Owners first: chown clears set-id bits and capabilities.
-    os.fchown(handle, entry.uid, entry.gid)
+def _new_owner(root: int) -> tuple[int, int]:
+    """Return the owner of files that are created below a new, empty directory.
+
+    It is (-1, -1) if that is not known. A new directory has the owner and, with the set-group-ID bit or the mount
+    option `grpid`, the group that its own files get (inode(7)).
+    """
+    status = os.fstat(root)
+    if status.st_uid != os.geteuid():
+        return -1, -1
+    return status.st_uid, status.st_gid
+
+
+def _attributes(handle: int, entry: Entry, owner: tuple[int, int] | None = None) -> None:
+    """Set an entry's attributes. `owner` is that of a file as it was created."""
+    if (entry.uid, entry.gid) != owner:  # Owners first: chown clears set-id bits and capabilities.
+        os.fchown(handle, entry.uid, entry.gid)
     os.fchmod(handle, entry.mode)
     for name, value in entry.xattrs:
         os.setxattr(handle, name, value)
@@ -214,14 +239,18 @@ def _make_opaque(handle: int) -> None:
 
 def _write_content(handle: int, size: int, pieces: Iterable[memoryview | bytes], found: hashlib._Hash | None) -> None:
     """Write content with holes for zeros, and hash it into `found`."""
+    written, hole = 0, False
     for piece in pieces:
         if found is not None:
             found.update(piece)
+        written += len(piece)
         for at in range(0, len(piece), _HOLE):
             part = memoryview(piece)[at : at + _HOLE]
-            if len(part) == _HOLE and not part[0] and not part[-1] and bytes(part) == _ZEROS:
+            hole = len(part) == _HOLE and not part[0] and not part[-1] and bytes(part) == _ZEROS
+            if hole:
                 os.lseek(handle, _HOLE, os.SEEK_CUR)
                 continue
             while part:
                 part = part[os.write(handle, part) :]
-    os.ftruncate(handle, size)
+    if hole or written != size:
+        os.ftruncate(handle, size)

@@ -7,6 +7,7 @@ header that says less than its payload has is refused when the first byte too ma
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import stat
 import weakref
@@ -65,7 +66,7 @@ def read_payload(path: Path) -> Iterator[PayloadFile]:
         archived = _archived(header, links)
     start = read_rpm_layout(path).payload
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    file = os.fdopen(handle, "rb", closefd=False)
+    file = io.FileIO(handle, "rb", closefd=False)
     # A file that was yielded can be read also when nobody holds the iterator any more.
     weakref.finalize(file, os.close, handle)
     file.seek(start)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from pipeline.compression import Compression
-from pipeline.digest import CHUNK, DiffId, Digest
+from pipeline.digest import CHUNK, Digest
 from pipeline.errors import EnvironmentLacking, VerificationError
 from pipeline.layers import (
     build_layer,
@@ -162,30 +162,6 @@ def test_a_damaged_package_ends_all_work_also_where_bytes_wait_for_their_turn(
     assert caught.value.code == "package-damaged"
 
 
-def test_bytes_that_wait_for_their_turn_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tar_digest, "_WAITING_LIMIT", 10)
-    digest = tar_digest.TarDigest(b"", 3)
-    put: list[int] = []
-
-    def ahead() -> None:
-        for at in (1, 1, 2, 2):
-            digest.put(at, b"12345678")
-            put.append(at)
-        digest.put(1, None)
-        digest.put(2, None)
-
-    other = threading.Thread(target=ahead)
-    other.start()
-    other.join(0.2)
-    assert put == [1, 1], "the third would be one more beyond the limit"
-    digest.put(0, b"first")
-    digest.put(0, None)
-    for at in range(3):
-        digest.follow(at)
-    other.join(30)
-    assert digest.finish(b"", 37) == DiffId(Digest.of(b"first" + b"12345678" * 4).hex)
-
-
 def test_many_layers_at_once_keep_few_files_open(store: Store, payloads: Payloads) -> None:
     plain = payloads.layer("bee")
     (usr,) = plain.directories
@@ -221,29 +197,52 @@ def test_a_store_that_may_not_be_written_is_not_taken_for_owners_that_may_not_be
         made(store, payloads.layer("bee"))
 
 
-def test_the_largest_package_comes_first_of_all_layers_and_the_layers_do_not_depend_on_it(
-    store: Store, payloads: Payloads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("compression", list(Compression))
+@pytest.mark.parametrize("unpack", [True, False])
+def test_layers_do_not_depend_on_the_number_of_threads(
+    store: Store,
+    payloads: Payloads,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    compression: Compression,
+    unpack: bool,
 ) -> None:
     wanted = payloads.layer("bee", "cow", label="lower"), payloads.layer("ant", label="upper")
-    first = made(store, *wanted)
+    first = made(store, *wanted, compression=compression, unpack=unpack)
     monkeypatch.setattr(layer_packing, "COMPRESSION_WORKERS", 1)
+    monkeypatch.setattr(layer_packing, "TAR_WAITING_LIMIT", 0)
     other = Store.open(tmp_path / "other")
     for name in CONTENT:
         other.put(name.encode())
     payloads.read.clear()
-    assert [one.layer for one in made(other, *wanted)] == [one.layer for one in first]
-    assert payloads.read == ["ant", "cow", "bee"]
+    again = made(other, *wanted, compression=compression, unpack=unpack)
+    assert [one.layer for one in again] == [one.layer for one in first]
+    assert payloads.read == ["ant", "bee", "cow"], "one thread keeps the order, and begins with the largest layer"
     assert [one.layer.name for one in first] == ["lower", "upper"]
 
 
-def test_without_trees_layers_go_on_side_by_side_each_in_its_order(
-    store: Store, payloads: Payloads, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("compression", list(Compression))
+def test_bytes_whose_turn_has_not_come_wait_in_a_file_and_leave_none(
+    store: Store, payloads: Payloads, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, compression: Compression
 ) -> None:
-    monkeypatch.setattr(layer_packing, "COMPRESSION_WORKERS", 1)
-    two = [payloads.layer("bee", "cow", label="first"), payloads.layer("ant", label="second")]
-    packed = made(store, *two, unpack=False)
-    assert payloads.read == ["bee", "ant", "cow"]
-    assert [one.layer.name for one in packed] == ["first", "second"]
+    (wanted,) = made(store, payloads.layer("bee", "ant"), compression=compression)
+    other = Store.open(tmp_path / "other")
+    for name in CONTENT:
+        other.put(name.encode())
+    real, ended = payloads._payload, threading.Event()
+
+    def later(rpm: Path) -> Iterator[PayloadFile]:
+        if payloads.checksums[Digest(rpm.name)] == "bee":
+            assert compression is Compression.GZIP or ended.wait(30), "the larger one waits for its turn"
+        yield from real(rpm)
+        if payloads.checksums[Digest(rpm.name)] == "ant":
+            ended.set()
+
+    monkeypatch.setattr(segments, "read_payload", later)
+    monkeypatch.setattr(layer_packing, "COMPRESSION_WORKERS", 2)
+    monkeypatch.setattr(layer_packing, "TAR_WAITING_LIMIT", 0)
+    assert made(other, payloads.layer("bee", "ant"), compression=compression, unpack=False)[0].layer == wanted.layer
+    assert list((other.root / "tmp").iterdir()) == []
 
 
 def test_segments_that_are_there_are_unpacked_and_not_made_again(store: Store, payloads: Payloads) -> None:
