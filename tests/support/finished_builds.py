@@ -82,7 +82,7 @@ def make_finished_build(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Finish
     monkeypatch.setattr(process, "SEARCH_PATH", f"{folder / 'bin'}:{folder / 'later'}")
     monkeypatch.setattr(sys, "path", [str(folder / "libraries"), *sys.path])
     libraries = [str(folder / "libraries" / "c.so")]
-    for source in ("_loaded_files", "_mapped_files", "_library_records"):
+    for source in ("loaded_files", "mapped_files", "library_records"):
         monkeypatch.setattr(build_snapshot, source, lambda: iter(libraries))
     builds.write_demo(folder / "recipes")
     (folder / "templates" / "demo.conf.j2").write_text("port {{ port }}")
