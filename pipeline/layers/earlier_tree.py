@@ -86,7 +86,7 @@ def find_earlier_tree(
     if not shared or 2 * kept < every:
         return None
     with store.locked(f"tree-{known.diff_id.hex}"):
-        folders = store.kept_trees(known.diff_id)
+        folders = store.trees.kept_stack(known.diff_id)
     if folders is None or len(folders) != 1:
         return None
     return EarlierTree(known.diff_id, folders[0] / TREE_ROOT, shared)

@@ -108,14 +108,14 @@ class LayerTree:
             raise VerificationError("layer-malformed", f"a layer's tree has {self.size} bytes of tar, not {size}")
         diff_id = DiffId(self._hash.hexdigest())
         with store.locked(f"tree-{diff_id.hex}"):
-            if store.kept_trees(diff_id) is None:
+            if store.trees.kept_stack(diff_id) is None:
                 with owners_required():
                     if self.earlier is not None:
                         for path in hidden_paths(self.earlier.root, present, self.writer.directories.keys()):
                             self.writer.place(Entry(path, EntryKind.WHITEOUT))
                     self.writer.finish()
                 over = self.earlier.diff_id if self.earlier is not None else None
-                store.keep_tree(self.folder, diff_id, self.writer.content, over)
+                store.trees.keep(self.folder, diff_id, self.writer.content, over)
         return diff_id
 
     def _update(self, data: bytes | memoryview) -> None:

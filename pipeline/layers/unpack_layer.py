@@ -38,7 +38,7 @@ def unpack_to_store(layer: Layer, *, store: Store, progress: Progress = QUIET) -
     `unsafe-path`; EnvironmentLacking `root-needed`.
     """
     with store.locked(f"tree-{layer.diff_id.hex}"):
-        kept = store.kept_tree(layer.diff_id)
+        kept = store.trees.kept(layer.diff_id)
         if kept is not None:
             return kept / TREE_ROOT
         with (
@@ -49,7 +49,7 @@ def unpack_to_store(layer: Layer, *, store: Store, progress: Progress = QUIET) -
             (made / TREE_ROOT).mkdir(parents=True)
             with owners_required():
                 content = _extract(_counted(verified_tar(layer, store), running), made / TREE_ROOT, layer.name)
-            return store.keep_tree(made, layer.diff_id, content) / TREE_ROOT
+            return store.trees.keep(made, layer.diff_id, content) / TREE_ROOT
 
 
 def lower_folders(layers: Sequence[Layer], *, store: Store, progress: Progress = QUIET) -> tuple[Path, ...]:
@@ -61,7 +61,7 @@ def lower_folders(layers: Sequence[Layer], *, store: Store, progress: Progress =
     for layer in layers:
         if len(layers) <= LAYERS_IN_TWO:
             with store.locked(f"tree-{layer.diff_id.hex}"):
-                kept = store.kept_trees(layer.diff_id)
+                kept = store.trees.kept_stack(layer.diff_id)
             if kept is not None:
                 found += (folder / TREE_ROOT for folder in kept)
                 continue

@@ -64,7 +64,7 @@ def lua_runtime(store: Store) -> Path:
     objects = {one.name: Path(one.path) for one in former.objects}
     known = f"lua-{former.name.hex[:24]}"
     with store.locked(known):
-        kept = store.kept_tree(known)
+        kept = store.trees.kept(known)
         if kept is not None:
             return kept / TREE_ROOT
         with store.temporary("lua") as folder:
@@ -79,7 +79,7 @@ def lua_runtime(store: Store) -> Path:
             (made / "etc" / "platform").mkdir()
             for path in [made, *made.rglob("*")]:
                 path.chmod(0o755)
-            return store.keep_tree(made.parent, known) / TREE_ROOT
+            return store.trees.keep(made.parent, known) / TREE_ROOT
 
 
 @dataclass(frozen=True, slots=True)

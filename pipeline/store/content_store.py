@@ -1,4 +1,4 @@
-"""Open the store; put, read and verify its blobs, cached results and trees; seals; locks.
+"""Open the store; put, read and verify its blobs and cached results; seals; locks.
 
 The package's docstring has the layout of its directory.
 """
@@ -11,16 +11,15 @@ import hashlib
 import hmac
 import json
 import os
-import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import field
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
-from pipeline.digest import DiffId, Digest, identity
+from pipeline.digest import Digest, identity
 from pipeline.errors import RelbuildError, VerificationError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.store.authenticated_values import SealFault, read_small
@@ -31,21 +30,14 @@ from pipeline.store.blobs import (
     stamp_of_whole,
 )
 from pipeline.store.durable_files import failing_at, sync_file, sync_folder
+from pipeline.store.last_use import record_use
 from pipeline.store.locks import hold_lock, sweep_temporary, temporary_folder
 from pipeline.store.store_folders import READ_ONLY_ERRNOS, make_store_folders, require_own_folders
 from pipeline.store.store_processes import register_process
 from pipeline.store.store_sealers import StoreSealers
-from pipeline.store.tree_seals import (
-    TREE_ROOT,
-    content_digest,
-    hash_tree_files,
-    read_seal,
-    tree_holds,
-    write_seal,
-)
 
-_USED_AGE = 3600.0
-"""Seconds after which a use is recorded again in the file's times: seldom enough to cost nothing."""
+if TYPE_CHECKING:
+    from pipeline.store.unpacked_trees import UnpackedTrees
 
 _T = TypeVar("_T")
 
@@ -235,7 +227,7 @@ class Store:
             return None
         value = data if isinstance(data, SealFault) else self.unseal(identity, data)
         if isinstance(value, bytes):
-            self._used(path)
+            record_use(path)
             known: object = json.loads(value)
             return known
         if value is SealFault.FOREIGN:
@@ -341,101 +333,14 @@ class Store:
                 f" they are ignored and recomputed; the first is {path}"
             )
 
-    def _used(self, path: Path) -> None:
-        """Update a file's times at most once an hour: `collect_garbage` goes by them."""
-        with contextlib.suppress(OSError):
-            now = time.time()
-            if now - path.stat().st_mtime > _USED_AGE:
-                os.utime(path, (now, now))
-
     # --- trees -------------------------------------------------------------------------------
 
-    def tree(self, name: DiffId | str) -> Path:
-        """Return the folder of an unpacked layer or other tree, whose root is `root/` in it.
+    @property
+    def trees(self) -> UnpackedTrees:
+        """The unpacked trees."""
+        from pipeline.store.unpacked_trees import UnpackedTrees  # here: an unchanged build uses no tree
 
-        The folder exists only when the tree is complete.
-        """
-        return self.root / "trees" / (name if isinstance(name, str) else name.hex)
-
-    def keep_tree(
-        self,
-        folder: Path,
-        name: DiffId | str,
-        content: Mapping[str, str] | None = None,
-        over: DiffId | None = None,
-    ) -> Path:
-        """Seal a complete tree (`folder`/root, in a temporary folder) and move it to its place.
-
-        The first to finish wins. `content`: path → sha256 of each of its files, where the caller knows them. `over`:
-        the whole tree, kept here too, that this one changes when it is mounted over it.
-        """
-        target = self.tree(name)
-        found = content if content is not None else hash_tree_files(folder / TREE_ROOT)
-        sealer = self._sealers.made("tree")
-        write_seal(folder, target.name, content_digest(found), sealer, over=over.hex if over else "")
-        try:
-            folder.rename(target)
-        except OSError:
-            if not target.exists():
-                raise
-            shutil.rmtree(folder)
-        return target
-
-    def kept_tree(self, name: DiffId | str) -> Path | None:
-        """Return the folder of an unchanged whole tree, or None.
-
-        A changed one is removed, and so is one over another tree.
-        """
-        folder = self.tree(name)
-        over = self._tree_over(folder)
-        if over is None:
-            return None
-        if not over:
-            return folder
-        self._remove_tree(folder)
-        return None
-
-    def kept_trees(self, name: DiffId) -> tuple[Path, ...] | None:
-        """Return the folders of an unchanged tree, the whole one first; None if missing.
-
-        A changed one is removed, and so is one whose lower tree is gone.
-        """
-        folder = self.tree(name)
-        over = self._tree_over(folder)
-        if not over:
-            return None if over is None else (folder,)
-        with self.locked(f"tree-{over}"):
-            below = self.tree(over)
-            if self._tree_over(below) == "":
-                return below, folder
-        self._remove_tree(folder)
-        return None
-
-    def _tree_over(self, folder: Path) -> str | None:
-        """Return the name of the tree below an unchanged one, "" for a whole one; None if missing.
-
-        A changed one is removed.
-        """
-        if not os.path.lexists(folder):
-            return None
-        if self.tree_holds(folder):
-            sealed = read_seal(folder, folder.name, self._sealers.known("tree"))
-            if sealed is not None:
-                return sealed.over
-        self.tell(f"an unpacked layer was changed after the store wrote it, and is unpacked again: {folder}")
-        self._remove_tree(folder)
-        return None
-
-    def _remove_tree(self, folder: Path) -> None:
-        with self.temporary("damaged") as aside:
-            folder.rename(aside / "tree")
-
-    def tree_holds(self, folder: Path, *, reading: bool = False) -> bool:
-        """Return whether a tree is unchanged since it was sealed; `reading`: hash every file."""
-        holds = tree_holds(folder, folder.name, self._sealers.known("tree"), reading=reading)
-        if holds and not reading:
-            self._used(folder / "seal")
-        return holds
+        return UnpackedTrees(self, self._sealers)
 
     # --- metadata, locks, temporary folders ----------------------------------------------------
 

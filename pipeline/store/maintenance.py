@@ -165,7 +165,7 @@ def check_store(store: Store) -> StoreChecked:
             case other:
                 assert_never(other)
     for path in sorted((store.root / "trees").iterdir()):
-        if path.is_dir() and not path.is_symlink() and store.tree_holds(path, reading=True):
+        if path.is_dir() and not path.is_symlink() and store.trees.holds(path, reading=True):
             read["trees"] += 1
         else:
             damaged.append(_put_aside(store, "tree", path, "it was changed after this store wrote it"))

@@ -213,11 +213,11 @@ def rewrite(path: Path) -> None:
 def test_a_tree_that_was_touched_is_unpacked_again(whole: Layer, store: Store, name: str) -> None:
     root = unpack_to_store(whole, store=store)
     fresh = Digest.of((root / "a/f").read_bytes())
-    assert store.tree_holds(root.parent)
+    assert store.trees.holds(root.parent)
     TAMPERINGS[name](root)
-    assert not store.tree_holds(root.parent)
+    assert not store.trees.holds(root.parent)
     assert unpack_to_store(whole, store=store) == root
-    assert store.tree_holds(root.parent)
+    assert store.trees.holds(root.parent)
     assert Digest.of((root / "a/f").read_bytes()) == fresh
     assert sorted(path.name for path in (root / "a").iterdir()) == ["f", "g", "gone", "s"]
 
@@ -226,4 +226,4 @@ def test_reading_a_tree_does_not_count_as_touching_it(whole: Layer, store: Store
     root = unpack_to_store(whole, store=store)
     (root / "a/f").read_bytes()
     list((root / "a").iterdir())
-    assert store.tree_holds(root.parent)
+    assert store.trees.holds(root.parent)

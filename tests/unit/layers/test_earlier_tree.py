@@ -116,7 +116,7 @@ def test_what_was_changed_or_pruned_afterwards_is_not_mounted(
     second = made(store, packages.layer(large=LARGE, tool=SECOND))
     lower, upper = lower_folders([second], store=store)
     if changed == "lower removed":
-        store.tree(first.diff_id).rename(tmp_path / "collected")
+        store.trees.path(first.diff_id).rename(tmp_path / "collected")
     else:
         (upper / "usr/tool" if changed == "upper" else lower / "usr/large").write_bytes(b"forged")
     assert mounted(store, second) == 1
@@ -128,8 +128,8 @@ def test_a_tree_over_one_that_is_not_whole_is_not_mounted(store: Store, packages
     second = made(store, packages.layer(large=LARGE, tool=SECOND))
     with store.temporary("other") as folder:
         (folder / "tree" / "root").mkdir(parents=True)
-        store.keep_tree(folder / "tree", Digest.of(b"third").hex, over=second.diff_id)
-    assert store.kept_trees(type(second.diff_id)(Digest.of(b"third").hex)) is None
+        store.trees.keep(folder / "tree", Digest.of(b"third").hex, over=second.diff_id)
+    assert store.trees.kept_stack(type(second.diff_id)(Digest.of(b"third").hex)) is None
 
 
 def test_a_record_that_this_store_did_not_seal_is_not_followed(store: Store, packages: Packages) -> None:
@@ -179,8 +179,8 @@ def test_a_tree_over_another_is_checked_with_the_store(store: Store, packages: P
     made(store, packages.layer(large=LARGE, tool=FIRST))
     second = made(store, packages.layer(large=LARGE, tool=SECOND))
     _, upper = lower_folders([second], store=store)
-    assert store.tree_holds(upper.parent, reading=True)
-    assert not store.tree_holds(upper.parent.rename(upper.parent.with_name("0" * 64)), reading=True)
+    assert store.trees.holds(upper.parent, reading=True)
+    assert not store.trees.holds(upper.parent.rename(upper.parent.with_name("0" * 64)), reading=True)
 
 
 def test_hard_links_and_directories_keep_their_attributes(store: Store, packages: Packages, tmp_path: Path) -> None:

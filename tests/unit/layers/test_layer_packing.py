@@ -114,8 +114,8 @@ def test_the_tree_that_is_made_beside_a_layer_is_what_its_blob_unpacks_to(
 ) -> None:
     payloads.hashed = hashed
     (built,) = made(store, payloads.layer("ant", "bee", "cow"), compression=compression)
-    kept = store.kept_tree(built.layer.diff_id)
-    assert kept is not None and store.tree_holds(kept, reading=True)
+    kept = store.trees.kept(built.layer.diff_id)
+    assert kept is not None and store.trees.holds(kept, reading=True)
     other = Store.open(tmp_path / "other")
     with store.reading(built.layer.blob.digest) as file, other.writer() as blob:
         blob.write(file.read())
@@ -250,7 +250,7 @@ def test_segments_that_are_there_are_unpacked_and_not_made_again(store: Store, p
     payloads.read.clear()
     (built,) = made(store, payloads.layer("ant", "bee", "cow"))
     assert payloads.read == ["cow"]
-    kept = store.kept_tree(built.layer.diff_id)
+    kept = store.trees.kept(built.layer.diff_id)
     assert kept is not None and (kept / "root/usr/big").read_bytes() == CONTENT["ant"]["usr/big"]
 
 

@@ -63,16 +63,6 @@ def test_a_bound_on_reading(store: Store) -> None:
     assert caught.value.code == "blob-too-large"
 
 
-def test_the_first_of_two_unpacked_trees_stays(store: Store) -> None:
-    diff_id = DiffId.of(b"tar")
-    for content in ("first", "second"):
-        with store.temporary("tree") as folder:
-            (folder / "made" / "root").mkdir(parents=True)
-            (folder / "made" / "root" / "file").write_text(content)
-            store.keep_tree(folder / "made", diff_id)
-    assert (store.tree(diff_id) / "root" / "file").read_text() == "first"
-
-
 def test_what_a_killed_process_left_is_swept_and_what_a_living_one_holds_is_not(store: Store) -> None:
     program = f"""
 import os, sys, time
@@ -111,20 +101,20 @@ def test_collecting_removes_what_was_not_used_and_keeps_what_is_named_or_young(s
     store.remember(Digest.of(b"old"), 1)
     with store.temporary("tree") as folder:
         (folder / "made" / "root").mkdir(parents=True)
-        store.keep_tree(folder / "made", DiffId.of(b"tar"))
+        store.trees.keep(folder / "made", DiffId.of(b"tar"))
     old = time.time() - 3600
     for path in (
         store.blob(named),
         store.blob(unused),
-        store.tree(DiffId.of(b"tar")),
-        store.tree(DiffId.of(b"tar")) / "seal",
+        store.trees.path(DiffId.of(b"tar")),
+        store.trees.path(DiffId.of(b"tar")) / "seal",
         *(store.root / "results").glob("*/*"),
     ):
         os.utime(path, (old, old))
     freed = collect_garbage(store, time.time() - 1800, [named]).freed
     assert store.has(named) and store.has(young) and not store.has(unused)
     assert store.recall(Digest.of(b"old")) is None
-    assert not store.tree(DiffId.of(b"tar")).exists()
+    assert not store.trees.path(DiffId.of(b"tar")).exists()
     assert freed["blobs"] > 0 and in_flight(store) == []
 
 

@@ -73,7 +73,7 @@ class StoreLaws(RuleBasedStateMachine):
 
     @rule(name=layers)
     def unpack(self, name: DiffId) -> None:
-        if self.store.kept_tree(name) is None:
+        if self.store.trees.kept(name) is None:
             self.trees[name] = f"{next(self.count)}"
             self.keep(self.store, name, self.trees[name])
 
@@ -81,7 +81,7 @@ class StoreLaws(RuleBasedStateMachine):
         with store.temporary("tree") as folder:
             (folder / "tree" / "root" / "bin").mkdir(parents=True)
             (folder / "tree" / "root" / "bin" / "sh").write_text(text)
-            return store.keep_tree(folder / "tree", name)
+            return store.trees.keep(folder / "tree", name)
 
     @rule()
     def another_process(self) -> None:
@@ -105,7 +105,7 @@ class StoreLaws(RuleBasedStateMachine):
     @rule(name=layers, seal=st.booleans(), how=st.integers(0, 9999))
     def spoil_tree(self, name: DiffId, seal: bool, how: int) -> None:
         if name in self.trees:
-            folder = self.store.tree(name)
+            folder = self.store.trees.path(name)
             spoil(folder / "seal" if seal else folder / "root" / "bin" / "sh", how)
             del self.trees[name]
 
@@ -137,8 +137,8 @@ class StoreLaws(RuleBasedStateMachine):
 
     @rule(name=layers)
     def plant_tree(self, name: DiffId) -> None:
-        if not os.path.lexists(self.store.tree(name)):
-            self.keep(self.other, name, "planted").rename(self.store.tree(name))
+        if not os.path.lexists(self.store.trees.path(name)):
+            self.keep(self.other, name, "planted").rename(self.store.trees.path(name))
 
     # --- looking after it ---------------------------------------------------------------------
 
@@ -179,7 +179,7 @@ class StoreLaws(RuleBasedStateMachine):
             if digest in self.blobs:
                 assert self.store.read(digest, limit=10_000) == data
         for layer in LAYERS:
-            kept = self.store.kept_tree(layer)
+            kept = self.store.trees.kept(layer)
             assert (kept is not None) == (layer in self.trees)
             if kept is not None:
                 assert (kept / "root" / "bin" / "sh").read_text() == self.trees[layer]

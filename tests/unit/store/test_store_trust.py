@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.digest import DiffId, Digest, digest_json
+from pipeline.digest import Digest, digest_json
 from pipeline.errors import EnvironmentLacking, UsageError, VerificationError
 from pipeline.store import (
     Store,
@@ -221,53 +221,6 @@ def test_a_blob_that_is_a_link_does_not_count_even_to_its_bytes(told: Told, tmp_
     store.blob(Digest.of(b"good")).symlink_to(tmp_path / "elsewhere")
     assert not store.sound(Digest.of(b"good"))
     assert (tmp_path / "elsewhere").exists() and not store.has(Digest.of(b"good"))
-
-
-# --- trees -----------------------------------------------------------------------------------------------
-
-
-def keep(store: Store, content: str = "of the layer") -> Path:
-    with store.temporary("tree") as folder:
-        (folder / "tree" / "root" / "bin").mkdir(parents=True)
-        (folder / "tree" / "root" / "bin" / "sh").write_text(content)
-        return store.keep_tree(folder / "tree", DiffId.of(b"tar"))
-
-
-def test_a_tree_that_others_made_does_not_count(told: Told, tmp_path: Path) -> None:
-    """Its seal is good for its inodes and times, as whoever has the folder can make it, and is not the store's own."""
-    store, other = told.open(), Told(tmp_path / "other").open()
-    keep(other, "planted").rename(store.tree(DiffId.of(b"tar")))
-    store.remember(NAME, 1)
-    assert store.kept_tree(DiffId.of(b"tar")) is None
-    assert not store.tree(DiffId.of(b"tar")).exists() and "unpacked again" in told.notes[0]
-
-
-def test_a_tree_of_one_layer_does_not_count_for_another(told: Told) -> None:
-    store = told.open()
-    keep(store).rename(store.tree(DiffId.of(b"another")))
-    assert store.kept_tree(DiffId.of(b"another")) is None
-
-
-def test_a_tree_made_before_the_machine_started_anew_is_read_once(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tree is not synced: of what was written last a power cut may leave names and sizes without the bytes."""
-    boots = ["before"]
-    monkeypatch.setattr("pipeline.store.tree_seals._boot", lambda: boots[0])
-    looks = ["same"]
-    monkeypatch.setattr("pipeline.store.tree_seals.tree_metadata_digest", lambda root: looks[0])
-    store = told.open()
-    folder = keep(store)
-    file = folder / "root" / "bin" / "sh"
-    good = file.read_text()
-    file.write_text("\0" * len(good))
-    assert store.kept_tree(DiffId.of(b"tar")) is not None, "in the same boot a look is enough"
-    boots[0] = "after"
-    assert store.kept_tree(DiffId.of(b"tar")) is None
-    keep(store)
-    boots[0] = "again"
-    assert store.kept_tree(DiffId.of(b"tar")) is not None
-    (store.tree(DiffId.of(b"tar")) / "root" / "bin" / "sh").write_text("\0" * len(good))
-    boots[0] = "and again"
-    assert store.kept_tree(DiffId.of(b"tar")) is not None, "it was read from the disk in between"
 
 
 # --- folders ---------------------------------------------------------------------------------------------

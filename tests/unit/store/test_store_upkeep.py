@@ -35,7 +35,7 @@ def keep_tree(store: Store, name: str = "tar") -> Path:
     with store.temporary("tree") as folder:
         (folder / "tree" / "root").mkdir(parents=True)
         (folder / "tree" / "root" / "file").write_text("content")
-        return store.keep_tree(folder / "tree", DiffId.of(name.encode()))
+        return store.trees.keep(folder / "tree", DiffId.of(name.encode()))
 
 
 def age(folder: Path) -> None:
@@ -264,7 +264,7 @@ def test_everything_is_read_and_what_is_damaged_is_told_by_file(store: Store) ->
     assert len(told) == len(found.damaged)
     assert store.recall(whole) == 1 and store.recall(torn) is None
     assert store.sound(good) and not store.has(bad)
-    assert store.kept_tree(kept.name) == kept and store.kept_tree(touched.name) is None
+    assert store.trees.kept(kept.name) == kept and store.trees.kept(touched.name) is None
     again = check_store(store)
     assert again.damaged == () and again.read["blobs"] == 1 and again.read["trees"] == 1
 
@@ -276,9 +276,9 @@ def test_rot_that_no_time_tells_of_is_found_in_blobs_and_trees(store: Store, mon
     monkeypatch.setattr("pipeline.store.content_store.blob_stamp", lambda path: [1])
     store.note_whole(digest)
     store.blob(digest).write_bytes(b"rots")
-    other = store.tree(DiffId.of(b"other"))
+    other = store.trees.path(DiffId.of(b"other"))
     (other / "root" / "file").write_text("CONTENT")
-    assert store.sound(digest) and store.tree_holds(other), "a look tells nothing"
+    assert store.sound(digest) and store.trees.holds(other), "a look tells nothing"
     assert {one.path.name for one in check_store(store).damaged} >= {digest.hex, other.name}
     assert tree.parent == other.parent
 
