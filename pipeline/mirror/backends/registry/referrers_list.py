@@ -18,6 +18,7 @@ from pipeline.digest import Digest
 from pipeline.errors import EnvironmentLacking, VerificationError
 from pipeline.mirror.backends.registry.fallback_index import merge_referrers
 from pipeline.mirror.backends.registry.registry_responses import error_code, next_page
+from pipeline.mirror.backends.registry.repository_requests import RepositoryRequests
 from pipeline.mirror.references import (
     fallback_tag,
     listed_referrers,
@@ -60,26 +61,23 @@ _NO_API = frozenset({404, 405, 501})
 class ReferrersRepository(Protocol):
     """The part of `RegistryRepository` that `ReferrersList` uses."""
 
-    @property
-    def url(self) -> str: ...
-
     def manifest(self, reference: Digest | str) -> Manifest | None: ...
 
     def has_manifest(self, digest: Digest) -> bool: ...
-
-    def ask(
-        self, method: str, target: str, *, accept: tuple[str, ...] = (), limit: int = REFERRER_PAGE_LIMIT
-    ) -> RegistryResponse: ...
-
-    def expect(self, response: RegistryResponse, statuses: set[int], what: str) -> None: ...
 
 
 class ReferrersList:
     """Referrers in one repository. Whether the registry has the referrers API is found out once."""
 
-    def __init__(self, repository: ReferrersRepository, put: Callable[[str, Manifest], RegistryResponse]) -> None:
+    def __init__(
+        self,
+        repository: ReferrersRepository,
+        requests: RepositoryRequests,
+        put: Callable[[str, Manifest], RegistryResponse],
+    ) -> None:
         """`put` puts a manifest under a digest or tag; not public, because it could move any tag."""
         self._repository = repository
+        self._requests = requests
         self._put = put
         self._native: bool | None = None
         self._writing: dict[Digest, threading.Lock] = {}
@@ -189,7 +187,7 @@ class ReferrersList:
             "referrers-contended",
             f"the referrers list of {subject.short} could not be updated in {LISTING_ATTEMPTS} attempts: "
             "others are writing it",
-            place=self._repository.url,
+            place=self._requests.url,
             hint="run the command again; registries with the referrers API maintain the list themselves",
         )
 
@@ -206,7 +204,7 @@ class ReferrersList:
 
     def _asked(self, subject: Digest) -> tuple[Referrer, ...] | None:
         """Request the referrers of `subject` from the API; None if the registry has none."""
-        place = f"{self._repository.url}: referrers of {subject.short}"
+        place = f"{self._requests.url}: referrers of {subject.short}"
         url: str | None = f"referrers/{subject}"
         seen: set[str] = set()
         found: dict[Digest, Referrer] = {}
@@ -215,13 +213,13 @@ class ReferrersList:
                 raise VerificationError(
                     "registry-pages", f"more than {REFERRER_PAGES_MOST} pages of referrers", place=place
                 )
-            response = self._repository.ask("GET", url, accept=(media_types.INDEX,), limit=REFERRER_PAGE_LIMIT)
+            response = self._requests.ask("GET", url, accept=(media_types.INDEX,), limit=REFERRER_PAGE_LIMIT)
             seen.add(response.url)
             if response.status in _NO_API and not found:
                 if self._native is None and error_code(response) != "NAME_UNKNOWN":
                     self._native = False
                 return None
-            self._repository.expect(response, {200}, "list referrers")
+            self._requests.expect(response, {200}, "list referrers")
             self._native = True
             found |= {
                 one.descriptor.digest: one for one in listed_referrers(Manifest(media_types.INDEX, response.body))

@@ -9,26 +9,24 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.digest import Digest, HashingWriter
-from pipeline.errors import EnvironmentLacking, RelbuildError, UsageError, VerificationError
-from pipeline.mirror.backends.registry.blob_upload import BlobUpload, UploadForms, check_content
+from pipeline.digest import Digest
+from pipeline.errors import UsageError, VerificationError
+from pipeline.mirror.backends.registry.blob_upload import UploadForms
 from pipeline.mirror.backends.registry.name_pages import NAME_PAGE_LIMIT, listed_names
 from pipeline.mirror.backends.registry.referrers_list import LISTING_PAUSE_LEAST, LISTING_PAUSE_MOST, ReferrersList
 from pipeline.mirror.backends.registry.registry_address_form import RegistryRoot
+from pipeline.mirror.backends.registry.registry_blobs import RegistryBlobs
 from pipeline.mirror.backends.registry.registry_responses import (
     MANIFEST_TYPES,
     keeps_tags,
     promised_digest,
-    registry_refused,
     require_digest,
     response_manifest,
-    response_words,
     tag_kept,
 )
 from pipeline.mirror.backends.registry.removal import Removal
+from pipeline.mirror.backends.registry.repository_requests import RepositoryRequests
 from pipeline.mirror.known_blobs import (
-    NO_STAMP,
-    HashedBy,
     KnownInRun,
     still_corrupt,
 )
@@ -44,27 +42,15 @@ from pipeline.mirror.references import manifest_subject
 from pipeline.model.image import Descriptor
 from pipeline.model.manifests import Manifest, Referrer
 from pipeline.oci.image_manifest import DOCUMENT_LIMIT
-from pipeline.progress import Progress, task
+from pipeline.progress import Progress
 from pipeline.store import Store
 from pipeline.transfer import (
-    REFUSAL_CODES,
-    Download,
-    Network,
     RegistryClient,
     RegistryResponse,
-    Scope,
-    fetch,
 )
-from pipeline.transfer.url_stream import ResponseStream, SourceFailed
 
 if TYPE_CHECKING:
     from pipeline.mirror.gate import Cleared
-
-BLOB_LIMIT = 64 << 20
-"""Bytes of a blob that is read into memory (`Repository.read_blob`)."""
-
-BLOB_CHECKS = 3
-"""Attempts to read a blob back when the connection breaks."""
 
 
 class RegistryRepository(Repository):
@@ -82,23 +68,13 @@ class RegistryRepository(Repository):
         forms: UploadForms | None = None,
     ) -> None:
         """`read_back`: believe bytes that were read alone, not the registry's answers on them."""
-        self._address = address
-        self._known = known
         self._read_back = read_back
-        self._forms = forms or UploadForms()
-        self._sent: set[Digest] = set()
-        """Blobs that this process has put here or found here."""
         self._tagged: set[Digest] = set()
         """Manifests to which this process found a tag to point: a registry that names one has it."""
-        self._name = name
-        self._full = address.full(name)
-        self._client = client
-        self._progress = progress
-        self._reading = (Scope.repository(self._full, "pull"),)
-        self._push = (Scope.repository(self._full, "pull", "push"),)
-        self._delete = (Scope.repository(self._full, "delete", "pull", "push"),)
-        self._listing = ReferrersList(self, self._put)
-        self._removal = Removal(self, self._put)
+        requests = self._requests = RepositoryRequests(client, address, name)
+        self._blobs = RegistryBlobs(requests, progress, known, read_back=read_back, forms=forms)
+        self._listing = ReferrersList(self, requests, self._put)
+        self._removal = Removal(self, requests, self._put)
         self._moved = 0.0
         """Time at which a tag was moved last, on the monotonic clock."""
         self._moving = 0.0
@@ -107,26 +83,28 @@ class RegistryRepository(Repository):
     @property
     def name(self) -> str:
         """The name below the mirror's namespace."""
-        return self._name
+        return self._requests.name
 
     @property
     def url(self) -> str:
         """The address, as a person writes it."""
-        return f"{self._address}/{self._name}"
+        return self._requests.url
 
     @property
     def identity(self) -> str:
         """The name by which clients pull: `HOST/NAMESPACE/NAME`."""
-        return f"{self._address.host}/{self._full}"
+        return f"{self._requests.address.host}/{self._requests.full}"
 
     # --- reading ---------------------------------------------------------------------------------
 
     def manifest(self, reference: Digest | str) -> Manifest | None:
         """Return the manifest or index with a digest or under a tag, verified; None if missing."""
-        response = self.ask("GET", f"manifests/{_reference(reference)}", accept=MANIFEST_TYPES, limit=DOCUMENT_LIMIT)
+        response = self._requests.ask(
+            "GET", f"manifests/{_reference(reference)}", accept=MANIFEST_TYPES, limit=DOCUMENT_LIMIT
+        )
         if response.status == 404:
             return None
-        self.expect(response, {200}, f"return manifest {reference}")
+        self._requests.expect(response, {200}, f"return manifest {reference}")
         return response_manifest(
             response, reference if isinstance(reference, Digest) else None, f"{self.url}: {reference}"
         )
@@ -143,7 +121,8 @@ class RegistryRepository(Repository):
 
     def tags(self) -> tuple[str, ...]:
         """Return all tags, sorted, auxiliary ones too."""
-        found = set(listed_names(self._client, f"/v2/{self._full}/tags/list", self._reading, "tags", self.url))
+        asked = self._requests
+        found = set(listed_names(asked.client, asked.path("tags/list"), asked.reading, "tags", self.url))
         strange = next((tag for tag in found if not TAG.fullmatch(tag)), None)
         if strange is not None:
             raise VerificationError(
@@ -153,95 +132,23 @@ class RegistryRepository(Repository):
 
     def has_blob(self, digest: Digest) -> bool:
         """Return whether the blob is here."""
-        return self._blob_size(digest) is not None
+        return self._blobs.has(digest)
 
     def holds_whole(self, descriptor: Descriptor) -> bool:
         """Return whether the blob is here and its bytes are known to match its digest."""
-        return self._is_whole(descriptor, self._blob_size(descriptor.digest))
-
-    def _is_whole(self, descriptor: Descriptor, size: int | None) -> bool:
-        if size not in {-1, descriptor.size}:
-            return False
-        if self._known.believes(descriptor.digest, NO_STAMP) or (size == descriptor.size and not self._read_back):
-            return True
-        try:
-            self.check_blob(descriptor)
-        except VerificationError:
-            return False
-        return True
+        return self._blobs.holds_whole(descriptor)
 
     def read_blob(self, descriptor: Descriptor) -> bytes:
         """Read a small blob, verified."""
-        if descriptor.size > BLOB_LIMIT:
-            raise VerificationError(
-                "blob-too-large",
-                f"{descriptor.digest} has {descriptor.size} bytes, more than {BLOB_LIMIT}",
-                place=self.url,
-            )
-        response = self.ask("GET", f"blobs/{descriptor.digest}", limit=descriptor.size)
-        if response.status == 404:
-            raise self._no_blob(descriptor.digest)
-        self.expect(response, {200}, f"return blob {descriptor.digest}")
-        if Digest.of(response.body) != descriptor.digest:
-            raise VerificationError(
-                "registry-digest",
-                f"the registry returned content that does not match {descriptor.digest}",
-                place=self.url,
-            )
-        return response.body
+        return self._blobs.read(descriptor)
 
     def fetch_blob(self, descriptor: Descriptor, store: Store) -> None:
         """Download a blob of any size into the store, verified; an interrupted download is resumed."""
-        url = f"{self._address.base}/v2/{self._full}/blobs/{descriptor.digest}"
-
-        def source(
-            url: str, network: Network, *, offset: int, validator: str
-        ) -> AbstractContextManager[ResponseStream]:
-            return self._client.stream(url, scopes=self._reading, offset=offset, validator=validator)
-
-        label = f"{self._name} {descriptor.digest.short}"
-        wanted = Download((url,), descriptor.digest, descriptor.size, label)
-        try:
-            fetch(store, [wanted], progress=self._progress, network=self._client.network, source=source, label=label)
-        except RelbuildError as error:
-            if error.code == "download-missing":
-                raise self._no_blob(descriptor.digest) from error
-            if error.code == "download-mismatch":
-                raise VerificationError("registry-digest", error.args[0], place=self.url) from error
-            if error.code == "network-unreachable" or error.code in REFUSAL_CODES:
-                raise EnvironmentLacking("registry-unreachable", error.args[0], place=self.url) from error
-            raise
+        self._blobs.fetch(descriptor, store)
 
     def check_blob(self, descriptor: Descriptor, advance: Callable[[int], None] = ignore_progress) -> None:
-        """Download a blob of any size and verify digest and size, keeping nothing.
-
-        An interrupted download is begun anew. Raises VerificationError `blob-missing`, `blob-damaged`.
-        """
-        for left in reversed(range(BLOB_CHECKS)):
-            try:
-                self._read_through(descriptor, advance)
-            except SourceFailed as failure:
-                if failure.missing:
-                    raise self._no_blob(descriptor.digest) from failure
-                if not failure.again or not left:
-                    what = f"{descriptor.digest} cannot be read back: {failure}"
-                    raise EnvironmentLacking("registry-unreachable", what, place=self.url) from failure
-            else:
-                self._known.note(descriptor.digest, NO_STAMP, HashedBy.PUBLISHER)
-                return
-
-    def _read_through(self, descriptor: Descriptor, advance: Callable[[int], None]) -> None:
-        seen = HashingWriter()
-        url = f"{self._address.base}/v2/{self._full}/blobs/{descriptor.digest}"
-        with self._client.stream(url, scopes=self._reading) as stream:
-            for piece in stream.pieces:
-                if seen.size + len(piece) > descriptor.size:
-                    break
-                seen.write(piece)
-                advance(len(piece))
-        if (seen.digest, seen.size) != (descriptor.digest, descriptor.size):
-            what = f"the registry stored other content for {descriptor.digest} than was uploaded"
-            raise VerificationError("blob-damaged", what, place=self.url)
+        """Download a blob and verify digest and size, keeping nothing (`RegistryBlobs.check`)."""
+        self._blobs.check(descriptor, advance)
 
     def file_path(self, digest: Digest) -> str:
         """Return an empty path: a registry serves blobs by its API only."""
@@ -256,42 +163,12 @@ class RegistryRepository(Repository):
     def put_blob(
         self, descriptor: Descriptor, content: bytes | Path, *, elsewhere: Sequence[str] = (), new: bool = False
     ) -> Arrival:
-        """Make sure that a blob is here: found, else mounted, else uploaded.
-
-        It is mounted from one of the repositories `elsewhere`.
-        """
-        check_content(content, descriptor)
-        self._write()
-        if descriptor.digest in self._sent and not self._read_back:
-            return Arrival.PRESENT
-        arrival = self._bring_blob(descriptor, content, elsewhere, new=new)
-        self._sent.add(descriptor.digest)
-        return arrival
-
-    def _bring_blob(
-        self, descriptor: Descriptor, content: bytes | Path, elsewhere: Sequence[str], *, new: bool
-    ) -> Arrival:
-        size = None if new else self._blob_size(descriptor.digest)
-        present = size is not None
-        if self._is_whole(descriptor, size):
-            return Arrival.PRESENT
-        upload = BlobUpload(self._client, self._full, descriptor, content, self._forms)
-        if not present and upload.mount([self._address.full(name) for name in elsewhere if name != self._name]):
-            size = descriptor.size if upload.confirmed else self._blob_size(descriptor.digest)
-            if self._is_whole(descriptor, size):
-                return Arrival.MOUNTED
-            present = True  # The mounted blob is corrupt: upload it as if it had been here.
-            upload = BlobUpload(self._client, self._full, descriptor, content, self._forms)
-        label = f"{self._name} {descriptor.digest.short}"
-        with task(self._progress, "publish", label, total=descriptor.size, unit="bytes") as running:
-            confirmed = upload.send(running)
-        if (present or not confirmed) and not self.holds_whole(descriptor):
-            raise still_corrupt(f"blob {descriptor.digest}", self.url)
-        return Arrival.UPLOADED
+        """Make sure that a blob is here: found, else mounted, else uploaded (`RegistryBlobs.put`)."""
+        return self._blobs.put(descriptor, content, elsewhere=elsewhere, new=new)
 
     def put_manifest(self, manifest: Manifest, *, new: bool = False) -> bool:
         """Put a manifest or index by its digest; return False if it was there intact."""
-        self._write()
+        self._requests.allow_push()
         known = manifest.digest in self._tagged and not self._read_back
         present = not new and (known or self.has_manifest(manifest.digest))
         if present and (not self._read_back or self._returns(manifest)):
@@ -310,12 +187,12 @@ class RegistryRepository(Repository):
 
     def attach(self, manifest: Manifest) -> bool:
         """Put a manifest that has a `subject`, and make sure that `referrers` lists it."""
-        self._write()
+        self._requests.allow_push()
         return self._listing.attach(manifest)
 
     def attach_all(self, manifests: Sequence[Manifest]) -> None:
         """Put manifests that have one `subject` and were not listed, and list them."""
-        self._write()
+        self._requests.allow_push()
         self._listing.attach_all(manifests)
 
     def put_auxiliary(self, tag: str, manifest: Manifest, expected: Digest | None) -> None:
@@ -377,50 +254,21 @@ class RegistryRepository(Repository):
         self._tagged.discard(digest)
         self._removal.manifest(digest)
 
-    # --- requests, also for ReferrersList and Removal --------------------------------------------
-
-    def ask(
-        self,
-        method: str,
-        target: str,
-        *,
-        limit: int = NAME_PAGE_LIMIT,
-        accept: Sequence[str] = (),
-    ) -> RegistryResponse:
-        """Send a GET, HEAD or DELETE to a path below `/v2/NAME/`, or to an absolute URL.
-
-        `limit`: bytes of the response's body.
-        """
-        headers = {"Accept": ", ".join(accept)} if accept else {}
-        scopes = {"GET": self._reading, "HEAD": self._reading, "DELETE": self._delete}[method]
-        return self._client.ask(method, self._below(target), scopes=scopes, limit=limit, headers=headers)
-
-    def _below(self, target: str) -> str:
-        return target if "://" in target else f"/v2/{self._full}/{target}"
-
-    def expect(self, response: RegistryResponse, statuses: set[int], what: str) -> None:
-        """Raise EnvironmentLacking `registry-denied` or `registry-refused` for any other status.
-
-        `what` completes "the registry refused to …".
-        """
-        if response.status in {401, 403}:
-            raise self._client.denied(self._reading, f"it refused to {what}: {response_words(response)}")
-        if response.status not in statuses:
-            raise registry_refused(response, what, self.url)
+    # --- requests --------------------------------------------------------------------------------
 
     def _put(self, reference: str, manifest: Manifest) -> RegistryResponse:
         """Put a manifest under a digest or tag; the caller has checked that the tag may be moved."""
-        response = self._client.ask(
+        response = self._requests.client.ask(
             "PUT",
-            self._below(f"manifests/{reference}"),
-            scopes=self._push,
+            self._requests.path(f"manifests/{reference}"),
+            scopes=self._requests.push,
             limit=NAME_PAGE_LIMIT,
             headers={"Content-Type": manifest.media_type},
             body=manifest.data,
         )
         if keeps_tags(response):
             raise tag_kept(response, reference, self.url)
-        self.expect(response, {200, 201, 202}, f"accept manifest {manifest.digest.short} as {reference}")
+        self._requests.expect(response, {200, 201, 202}, f"accept manifest {manifest.digest.short} as {reference}")
         require_digest(response, manifest.digest, self.url)
         if promised_digest(response) is None and not self.has_manifest(manifest.digest):
             raise VerificationError(
@@ -433,7 +281,7 @@ class RegistryRepository(Repository):
         return self._head(digest) is not None
 
     def _head(self, reference: Digest | str) -> Digest | None:
-        response = self.ask("HEAD", f"manifests/{_reference(reference)}", accept=MANIFEST_TYPES)
+        response = self._requests.ask("HEAD", f"manifests/{_reference(reference)}", accept=MANIFEST_TYPES)
         if response.status == 404:
             return None
         found = promised_digest(response) if response.status == 200 else None
@@ -444,15 +292,8 @@ class RegistryRepository(Repository):
             raise VerificationError("registry-digest", f"the registry returned {found} for {reference}", place=self.url)
         return found
 
-    def _write(self) -> None:
-        """From now on, request tokens that allow pull and push, also for reading.
-
-        One token serves all requests, and some registries deny read-only clients a repository that does not exist yet.
-        """
-        self._reading = self._push
-
     def _move(self, tag: str, manifest: Manifest, expected: Digest | None) -> None:
-        self._write()
+        self._requests.allow_push()
         began = time.monotonic()
         found = self.resolve(tag)
         if found != expected:
@@ -462,24 +303,6 @@ class RegistryRepository(Repository):
         self._put(tag, manifest)
         self._moved = time.monotonic()
         self._moving = max(self._moving, self._moved - began)
-
-    def _blob_size(self, digest: Digest) -> int | None:
-        """Return a blob's size, -1 if the registry does not send it, None if the blob is missing."""
-        response = self.ask("HEAD", f"blobs/{digest}")
-        if response.status == 404:
-            return None
-        self.expect(response, {200}, f"check for blob {digest}")
-        require_digest(response, digest, self.url)
-        size = response.header("content-length")
-        return int(size) if size.isascii() and size.isdecimal() and len(size) < 19 else -1
-
-    def _no_blob(self, digest: Digest) -> VerificationError:
-        return VerificationError(
-            "blob-missing",
-            f"the registry lacks blob {digest}",
-            place=self.url,
-            hint="the image there is incomplete: publish or copy it again",
-        )
 
 
 def _reference(reference: Digest | str) -> str:

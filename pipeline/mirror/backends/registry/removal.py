@@ -9,6 +9,7 @@ from typing import Protocol
 from pipeline.digest import Digest, canonical_json
 from pipeline.errors import EnvironmentLacking
 from pipeline.mirror.backends.registry.registry_responses import error_code, response_words
+from pipeline.mirror.backends.registry.repository_requests import RepositoryRequests
 from pipeline.mirror.protocol import DELETE_UNSUPPORTED, Arrival, TagConflict
 from pipeline.model.image import Descriptor
 from pipeline.model.manifests import Manifest
@@ -32,16 +33,9 @@ _DONE = frozenset({200, 202, 204})
 class RemovalRepository(Protocol):
     """The part of `RegistryRepository` that `Removal` uses."""
 
-    @property
-    def url(self) -> str: ...
-
     def resolve(self, tag: str) -> Digest | None: ...
 
     def manifest(self, reference: Digest | str) -> Manifest | None: ...
-
-    def ask(self, method: str, target: str, *, limit: int = REMOVAL_RESPONSE_LIMIT) -> RegistryResponse: ...
-
-    def expect(self, response: RegistryResponse, statuses: set[int], what: str) -> None: ...
 
     def put_blob(self, descriptor: Descriptor, content: bytes) -> Arrival: ...
 
@@ -49,9 +43,15 @@ class RemovalRepository(Protocol):
 class Removal:
     """Deletions in one repository. Whether the registry deletes tags by name is found out once."""
 
-    def __init__(self, repository: RemovalRepository, put: Callable[[str, Manifest], RegistryResponse]) -> None:
+    def __init__(
+        self,
+        repository: RemovalRepository,
+        requests: RepositoryRequests,
+        put: Callable[[str, Manifest], RegistryResponse],
+    ) -> None:
         """`put` puts a manifest under a digest or tag; not public, because it could move any tag."""
         self._repository = repository
+        self._requests = requests
         self._put = put
         self._by_tag = True
 
@@ -60,11 +60,11 @@ class Removal:
 
         Raises EnvironmentLacking `delete-unsupported`.
         """
-        response = self._repository.ask("DELETE", f"manifests/{digest}")
+        response = self._requests.ask("DELETE", f"manifests/{digest}")
         if response.status == 404:
             return
         self._unless_unsupported(response)
-        self._repository.expect(response, set(_DONE), f"remove manifest {digest}")
+        self._requests.expect(response, set(_DONE), f"remove manifest {digest}")
 
     def tag(self, tag: str, expected: Digest) -> None:
         """Delete a tag that points to `expected`, and nothing else.
@@ -80,9 +80,9 @@ class Removal:
         if found != expected:
             raise TagConflict(tag, found)
         if self._by_tag:
-            response = self._repository.ask("DELETE", f"manifests/{tag}")
+            response = self._requests.ask("DELETE", f"manifests/{tag}")
             if response.status in {401, 403}:
-                self._repository.expect(response, set(_DONE), f"remove tag {tag}")
+                self._requests.expect(response, set(_DONE), f"remove tag {tag}")
             self._by_tag = response.status in _DONE
         if not self._by_tag:
             self._with_its_manifest(tag, expected)
@@ -117,7 +117,7 @@ class Removal:
         return EnvironmentLacking(
             DELETE_UNSUPPORTED,
             f"this registry does not allow deletions: {text}",
-            place=self._repository.url,
+            place=self._requests.url,
             hint="its administrator must enable them (docker-registry: REGISTRY_STORAGE_DELETE_ENABLED=true), and run "
             "its garbage collection to free space",
         )

@@ -10,6 +10,7 @@ import pytest
 from pipeline.errors import EnvironmentLacking, PublicationRefused, UsageError, VerificationError
 from pipeline.mirror.backends.registry.registry_mirror import RegistryMirror, open_registry
 from pipeline.mirror.backends.registry.registry_repository import RegistryRepository
+from pipeline.mirror.backends.registry.repository_requests import RepositoryRequests
 from pipeline.mirror.protocol import TagConflict
 from pipeline.mirror.references import fallback_tag
 from pipeline.progress import QUIET
@@ -112,6 +113,16 @@ def test_the_loser_of_a_race_for_a_tag_finds_it_when_the_others_have_written(
     registry.faults = [Fault("PUT", "/manifests/latest", overtaken)]
     app.point("latest", stand_in(one), None)
     assert app.await_writers() and app.resolve("latest") == two.digest
+
+
+@pytest.mark.parametrize("method", ["PUT", "POST", "PATCH"])
+def test_requests_that_any_part_may_send_change_no_tag(
+    registry: FakeRegistry, mirror: RegistryMirror, method: str
+) -> None:
+    requests = RepositoryRequests(mirror._client, mirror._address, "app")
+    with pytest.raises(KeyError):
+        requests.ask(method, "manifests/latest")
+    assert registry.requests == []
 
 
 def test_an_answer_without_a_digest_proves_no_manifest(registry: FakeRegistry, app: RegistryRepository) -> None:
