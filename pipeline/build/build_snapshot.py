@@ -16,20 +16,7 @@ from pathlib import Path
 from pipeline import process
 from pipeline.beneath import ReadLog, logged_path
 from pipeline.build.build_result import BuildResult
-from pipeline.build.program_files import START, library_records, loaded_files, mapped_files
-from pipeline.build.remembered_build import (
-    CODE,
-    IGNORED_VARIABLES,
-    REPORT_FILE,
-    RememberedBuild,
-    file_stamp,
-    look_at_file,
-    look_at_names,
-    look_at_output,
-    look_at_path,
-    program_digest,
-    unchanged_report,
-)
+from pipeline.build.remembered_build import REPORT_FILE, RememberedBuild, unchanged_report
 from pipeline.digest import Digest
 from pipeline.errors import RelbuildError
 from pipeline.model.configuration import oci_architecture
@@ -43,6 +30,20 @@ from pipeline.repos.variables import environment_names, expand_repository, platf
 from pipeline.resolve import read_lock
 from pipeline.sandbox import native_architectures
 from pipeline.sandbox.runtime import RUNTIMES
+from pipeline.snapshots import (
+    CODE,
+    IGNORED_VARIABLES,
+    START,
+    file_stamp,
+    library_records,
+    loaded_files,
+    look_at_file,
+    look_at_names,
+    look_at_output,
+    look_at_path,
+    mapped_files,
+    program_digest,
+)
 
 TICK = 0.05
 """Seconds in which two changes of a file may have the same time: the kernel's clock of files has steps of up to 10 ms.

@@ -14,62 +14,32 @@ import contextlib
 import hashlib
 import json
 import os
-import stat
-import sys
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pipeline
-from pipeline.beneath.read_log import listing_digest
 from pipeline.digest import Digest, identity
 from pipeline.lazy_dataclasses import dataclass
+from pipeline.snapshots import (
+    LIFETIME,
+    file_stamp,
+    look_at_file,
+    look_at_names,
+    look_at_output,
+    look_at_path,
+    process_inputs,
+    program_digest,
+)
 from pipeline.store import Store
 
 FORMAT = 1
 """To be raised when what is compared or repeated changes its meaning."""
 
-LIFETIME = 86400.0
-"""Seconds for which a build is remembered. What depends on the date is looked at again once a day: a key that expires
-is warned of. So is the last use of what the store holds, which it records to a day too."""
-
-SMALL_FILE = 8 << 20
-"""Bytes up to which a file is compared by its content; a larger one by its stamp. Hashing this takes 5 ms."""
-
 REPORT_FILE = "report.json"
 
 TOOK = "\0took\0"
 """In the lines of a remembered answer: the seconds that the build took, which no path or name can contain."""
-
-IGNORED_VARIABLES = frozenset(
-    {
-        *("_", "OLDPWD", "PWD", "SHLVL"),
-        *(
-            "COLORTERM",
-            "COLUMNS",
-            "GPG_TTY",
-            "LINES",
-            "STY",
-            "TERM",
-            "TERM_SESSION_ID",
-            "TMUX",
-            "TMUX_PANE",
-            "WINDOWID",
-        ),
-        *("SSH_AUTH_SOCK", "SSH_CLIENT", "SSH_CONNECTION", "SSH_TTY", "XDG_SESSION_ID"),
-        *("INVOCATION_ID", "JOURNAL_STREAM", "SYSTEMD_EXEC_PID"),
-    }
-)
-"""Environment variables that name a terminal, a session, or the working directory, which is compared itself. All others
-count, whether anything reads them or not."""
-
-_INSTALLED = (".dist-info", ".egg-info", ".pth")
-"""Endings of names in a folder of modules that tell what is installed there."""
-
-_OWN_STATUS = Path("/proc/self/status")
-CODE = Path(pipeline.__file__).parent
-"""The folder of relbuild's own files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,28 +130,8 @@ def request_name(request: BuildRequest, store: Store, environment: Mapping[str, 
         full=request.full,
         offline=request.offline,
         runtime=request.runtime,
-        **process_inputs(store, environment),
+        **process_inputs(store.seal, environment),
     )
-
-
-def process_inputs(store: Store, environment: Mapping[str, str]) -> dict[str, object]:
-    """Return what a command depends on besides its options.
-
-    Folder, environment, user, machine, Python. Values of the environment may be secret, so that their seal by the
-    store stands in it. Raises OSError.
-    """
-    variables = {name: value for name, value in environment.items() if name not in IGNORED_VARIABLES}
-    system = os.uname()
-    own = [
-        line for line in _OWN_STATUS.read_text().splitlines() if line.startswith(("Uid:", "Gid:", "Cap", "Seccomp:"))
-    ]
-    return {
-        "folder": os.getcwd(),  # noqa: PTH109  a text, and not resolved
-        "environment": store.seal(json.dumps(sorted(variables.items())).encode()),
-        "user": own,
-        "machine": [system.sysname, system.release, system.version, system.machine],
-        "python": [sys.executable, sys.version, str(sys.flags), *sys.path],
-    }
 
 
 def recall_build(store: Store, name: Digest, now: float) -> RememberedBuild | None:
@@ -270,107 +220,6 @@ def _read(value: object) -> RememberedBuild:
     if not isinstance(value, dict):
         raise TypeError("a remembered build is an object")
     return RememberedBuild(**value)
-
-
-# --- looking -------------------------------------------------------------------------------------
-
-
-def look_at_file(path: str) -> tuple[str, int, str] | None:
-    """Return a small file's resolved path, mode and digest; None if there is none."""
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    except OSError:
-        return None
-    with os.fdopen(handle, "rb") as file:
-        found = os.fstat(handle)
-        if not stat.S_ISREG(found.st_mode) or found.st_size > SMALL_FILE:
-            return None
-        return os.path.realpath(path), found.st_mode, hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def look_at_path(path: str) -> tuple[int, str]:
-    """Return the type of what is at a path (0: nothing) and its resolved path, "" for nothing."""
-    if not os.path.lexists(path):
-        return 0, ""
-    try:
-        return stat.S_IFMT(os.stat(path).st_mode), os.path.realpath(path)  # noqa: PTH116  ten times as fast
-    except OSError:
-        return -1, ""
-
-
-def look_at_names(path: str) -> str:
-    """Return the digest of the names in a folder, "" if it cannot be read."""
-    try:
-        return listing_digest(sorted(os.listdir(path)))  # noqa: PTH208  names, not paths
-    except OSError:
-        return ""
-
-
-def file_stamp(found: os.stat_result) -> list[int]:
-    """Return device, inode, size, modification and change time of a file, and its mode.
-
-    The kernel sets the change time with every change, and nobody else can.
-    """
-    return [found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_mode]
-
-
-def program_digest(programs: Iterable[str], modules: Container[str]) -> tuple[str, int]:
-    """Return the digest of the stamps of relbuild and of `programs`, and their last change.
-
-    With them goes what would be imported in place of one of `modules` (names without a dot), and what is installed. The
-    change is in nanoseconds since the epoch. Raises OSError if one is missing.
-    """
-    seen = [f"{folder}\0{' '.join(_importable(folder, modules))}\n" for folder in sys.path]
-    newest = 0
-    for path, found in (*_own_files(CODE), *((path, os.stat(path)) for path in programs)):  # noqa: PTH116
-        seen.append(f"{path}\0{found.st_dev} {found.st_ino} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}\n")
-        newest = max(newest, found.st_ctime_ns)
-    return hashlib.sha256("".join(seen).encode(errors="surrogateescape")).hexdigest(), newest
-
-
-def _importable(folder: str, modules: Container[str]) -> list[str]:
-    """Return the names in a folder that are of modules, or tell what is installed."""
-    try:
-        names = os.listdir(folder or ".")  # noqa: PTH208
-    except OSError:
-        return []
-    return sorted(name for name in names if name.partition(".")[0] in modules or name.endswith(_INSTALLED))
-
-
-def _own_files(folder: str | Path) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield every file of relbuild with its status, sorted, without what Python compiles."""
-    with os.scandir(folder) as items:
-        listed = sorted(items, key=lambda item: item.name)
-    for item in listed:
-        if item.is_dir(follow_symlinks=False):
-            if item.name != "__pycache__":
-                yield from _own_files(item.path)
-        elif not item.name.endswith(".pyc"):
-            yield item.path, item.stat()
-
-
-def look_at_output(folder: str, stamped: Container[str]) -> dict[str, object]:
-    """Return what is below a folder that a build wrote, by name.
-
-    A file by its digest, or by its stamp if it is in `stamped`; a folder in it is None. What a build writes nowhere is
-    -1: symlinks and other kinds of files, large documents.
-    """
-    found: dict[str, object] = {}
-    waiting = [("", folder)]
-    while waiting:
-        above, place = waiting.pop()
-        with os.scandir(place) as items:
-            for item in items:
-                name, status = f"{above}{item.name}", item.stat(follow_symlinks=False)
-                if stat.S_ISDIR(status.st_mode):
-                    found[name] = None
-                    waiting.append((f"{name}/", item.path))
-                elif stat.S_ISREG(status.st_mode) and name in stamped:
-                    found[name] = file_stamp(status)
-                else:
-                    seen = look_at_file(item.path) if stat.S_ISREG(status.st_mode) else None
-                    found[name] = seen[2] if seen is not None else -1
-    return found
 
 
 # --- comparing, what is cheap first --------------------------------------------------------------

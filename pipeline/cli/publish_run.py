@@ -8,8 +8,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.build.program_files import START, library_records, loaded_files, mapped_files
-from pipeline.build.remembered_build import look_at_output, program_digest
 from pipeline.cli.app import CommandContext
 from pipeline.cli.key_files import PASSWORD_VARIABLES, open_signing_key
 from pipeline.cli.messages import print_lines
@@ -32,6 +30,7 @@ from pipeline.progress import QUIET
 from pipeline.release import PublishOptions, publish, rules_for
 from pipeline.release.publish import member_layouts
 from pipeline.reports import report_folder
+from pipeline.snapshots import START, library_records, loaded_files, look_at_output, mapped_files, program_digest
 from pipeline.transfer import KnownAnswer, QuestionLog
 
 STAMPED = 1 << 20

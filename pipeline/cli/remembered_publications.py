@@ -13,13 +13,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.build.remembered_build import LIFETIME, look_at_file, look_at_output, process_inputs, program_digest
 from pipeline.cli.messages import print_lines
 from pipeline.digest import Digest, identity
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.address import Address
 from pipeline.mirror.tag_memory import TagMemory
 from pipeline.progress import task
+from pipeline.snapshots import LIFETIME, look_at_file, look_at_output, process_inputs, program_digest
 from pipeline.transfer.question_log import FORMAT, KnownAnswer
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def name_of_publication(request: PublishRequest, store: Store, environment: Mapp
             rules=request.rules,
             tags=request.tags,
             known_as=request.known_as,
-            **process_inputs(store, environment),
+            **process_inputs(store.seal, environment),
         )
     return None
 

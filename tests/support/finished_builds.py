@@ -15,7 +15,7 @@ import pytest
 
 from pipeline import process
 from pipeline.beneath import GivenFolder, ReadLog, list_folder, logged_reads, read_file
-from pipeline.build import build_snapshot, remembered_build
+from pipeline.build import build_snapshot
 from pipeline.build.build_result import BuildResult
 from pipeline.build.build_snapshot import take_build_snapshot
 from pipeline.build.remembered_build import (
@@ -29,6 +29,7 @@ from pipeline.oci import make_image, write_layout
 from pipeline.prepare import BuildEnvironment, BuildOptions
 from pipeline.progress import QUIET
 from pipeline.resolve import write_lock
+from pipeline.snapshots import program_files
 from pipeline.store import Store
 from tests.support import builds
 
@@ -78,7 +79,7 @@ def make_finished_build(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Finish
     for name in ("code/a.py", "code/inner/b.py", "libraries/c.so", "bin/gpg", "later/runc"):
         (folder / name).write_text("x")
         (folder / name).chmod(0o755)
-    monkeypatch.setattr(remembered_build, "CODE", folder / "code")
+    monkeypatch.setattr(program_files, "CODE", folder / "code")
     monkeypatch.setattr(process, "SEARCH_PATH", f"{folder / 'bin'}:{folder / 'later'}")
     monkeypatch.setattr(sys, "path", [str(folder / "libraries"), *sys.path])
     libraries = [str(folder / "libraries" / "c.so")]

@@ -11,13 +11,12 @@ from typing import Any
 
 import pytest
 
-from pipeline.build import remembered_build
 from pipeline.build.remembered_build import (
-    LIFETIME,
     BuildRequest,
     recall_build,
     request_name,
 )
+from pipeline.snapshots import LIFETIME
 from pipeline.store import Store
 from tests.support.finished_builds import (
     NAME,
@@ -172,7 +171,7 @@ def test_a_process_with_other_rights_repeats_no_answer(
 ) -> None:
     """It may be one that cannot launch the image, of which the build itself says `root-needed`."""
     store, status = Store.open(tmp_path / "store"), tmp_path / "status"
-    monkeypatch.setattr(remembered_build, "_OWN_STATUS", status)
+    monkeypatch.setattr("pipeline.snapshots.process_snapshot._OWN_STATUS", status)
     status.write_text(RIGHTS)
     name = request_name(REQUEST, store, {})
     status.write_text(RIGHTS.replace("Threads:\t1", "Threads:\t8"))

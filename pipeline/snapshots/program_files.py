@@ -1,0 +1,92 @@
+"""Files of the program that runs: modules, mapped libraries, records of what is installed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Container, Iterable, Iterator
+from pathlib import Path
+
+import pipeline
+
+START = 2.0
+"""Seconds that a start may take, from the first module that is loaded to the command."""
+
+_LIBRARY_CACHE = Path("/etc/ld.so.cache")
+"""The places of shared libraries, by name (ld.so(8))."""
+
+_INSTALLED = (".dist-info", ".egg-info", ".pth")
+"""Endings of names in a folder of modules that tell what is installed there."""
+
+CODE = Path(pipeline.__file__).parent
+"""The folder of relbuild's own files."""
+
+
+def loaded_files() -> Iterator[str]:
+    """Yield the files of all modules that are loaded."""
+    for module in list(sys.modules.values()):
+        path = getattr(module, "__file__", None)
+        if path and os.path.isfile(path):  # noqa: PTH113
+            yield path
+
+
+def mapped_files() -> Iterator[str]:
+    """Yield the files that are mapped: Python and the shared libraries that it has loaded.
+
+    Raises LookupError if one was replaced.
+    """
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        fields = line.split(maxsplit=5)
+        if len(fields) == 6 and fields[5].startswith("/"):
+            if fields[5].endswith(" (deleted)") and ".so" in fields[5]:
+                raise LookupError("a library was replaced")
+            if os.path.isfile(fields[5]):  # noqa: PTH113
+                yield fields[5]
+    if _LIBRARY_CACHE.is_file():
+        yield str(_LIBRARY_CACHE)
+
+
+def library_records() -> Iterator[str]:
+    """Yield the RECORD of each installed distribution."""
+    for folder in sys.path:
+        if folder.rpartition("/")[2] in ("site-packages", "dist-packages") and os.path.isdir(folder):  # noqa: PTH112
+            for name in os.listdir(folder):  # noqa: PTH208
+                path = os.path.join(folder, name, "RECORD")  # noqa: PTH118
+                if name.endswith(".dist-info") and os.path.isfile(path):  # noqa: PTH113
+                    yield path
+
+
+def program_digest(programs: Iterable[str], modules: Container[str]) -> tuple[str, int]:
+    """Return the digest of the stamps of relbuild and of `programs`, and their last change.
+
+    With them goes what would be imported in place of one of `modules` (names without a dot), and what is installed. The
+    change is in nanoseconds since the epoch. Raises OSError if one is missing.
+    """
+    seen = [f"{folder}\0{' '.join(_importable(folder, modules))}\n" for folder in sys.path]
+    newest = 0
+    for path, found in (*_own_files(CODE), *((path, os.stat(path)) for path in programs)):  # noqa: PTH116
+        seen.append(f"{path}\0{found.st_dev} {found.st_ino} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}\n")
+        newest = max(newest, found.st_ctime_ns)
+    return hashlib.sha256("".join(seen).encode(errors="surrogateescape")).hexdigest(), newest
+
+
+def _importable(folder: str, modules: Container[str]) -> list[str]:
+    """Return the names in a folder that are of modules, or tell what is installed."""
+    try:
+        names = os.listdir(folder or ".")  # noqa: PTH208
+    except OSError:
+        return []
+    return sorted(name for name in names if name.partition(".")[0] in modules or name.endswith(_INSTALLED))
+
+
+def _own_files(folder: str | Path) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield every file of relbuild with its status, sorted, without what Python compiles."""
+    with os.scandir(folder) as items:
+        listed = sorted(items, key=lambda item: item.name)
+    for item in listed:
+        if item.is_dir(follow_symlinks=False):
+            if item.name != "__pycache__":
+                yield from _own_files(item.path)
+        elif not item.name.endswith(".pyc"):
+            yield item.path, item.stat()
