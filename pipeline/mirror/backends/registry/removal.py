@@ -60,7 +60,7 @@ class Removal:
 
         Raises EnvironmentLacking `delete-unsupported`.
         """
-        response = self._requests.ask("DELETE", f"manifests/{digest}")
+        response = self._requests.ask("DELETE", f"manifests/{digest}", limit=REMOVAL_RESPONSE_LIMIT)
         if response.status == 404:
             return
         self._unless_unsupported(response)
@@ -80,7 +80,7 @@ class Removal:
         if found != expected:
             raise TagConflict(tag, found)
         if self._by_tag:
-            response = self._requests.ask("DELETE", f"manifests/{tag}")
+            response = self._requests.ask("DELETE", f"manifests/{tag}", limit=REMOVAL_RESPONSE_LIMIT)
             if response.status in {401, 403}:
                 self._requests.expect(response, set(_DONE), f"remove tag {tag}")
             self._by_tag = response.status in _DONE

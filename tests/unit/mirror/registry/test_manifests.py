@@ -10,6 +10,7 @@ import pytest
 from pipeline.errors import EnvironmentLacking, PublicationRefused, UsageError, VerificationError
 from pipeline.mirror.backends.registry.registry_mirror import RegistryMirror, open_registry
 from pipeline.mirror.backends.registry.registry_repository import RegistryRepository
+from pipeline.mirror.backends.registry.removal import REMOVAL_RESPONSE_LIMIT
 from pipeline.mirror.backends.registry.repository_requests import RepositoryRequests
 from pipeline.mirror.protocol import TagConflict
 from pipeline.mirror.references import fallback_tag
@@ -123,6 +124,16 @@ def test_requests_that_any_part_may_send_change_no_tag(
     with pytest.raises(KeyError):
         requests.ask(method, "manifests/latest")
     assert registry.requests == []
+
+
+def test_a_deletion_that_is_answered_at_length_is_refused(registry: FakeRegistry, app: RegistryRepository) -> None:
+    one = put(registry.held(IMAGE), manifest("one"))
+    registry.faults = [
+        Fault("DELETE", "/manifests/", lambda request: request.answer(202, b"x" * (REMOVAL_RESPONSE_LIMIT + 1)))
+    ]
+    with pytest.raises(VerificationError) as caught:
+        app.remove_manifest(one.digest)
+    assert caught.value.code == "answer-too-large"
 
 
 def test_an_answer_without_a_digest_proves_no_manifest(registry: FakeRegistry, app: RegistryRepository) -> None:
