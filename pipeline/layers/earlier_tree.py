@@ -7,11 +7,15 @@ tree is under its seal; the content of every file, from wherever it will be moun
 
 The earlier tree is always a whole one, so a layer has two trees at most, and is written whole again when less than half
 of it is shared.
+
+A whiteout hides a path in every layer below. Where one of them has what is only gone from this layer, the two trees
+would show less than the layer's blob: that image is mounted with a whole tree of the layer (`hides_below`).
 """
 
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 
@@ -121,6 +125,45 @@ def hidden_paths(root: Path, present: Set[str], directories: Set[str]) -> Iterat
                     yield path
                 elif path in directories and item.is_dir(follow_symlinks=False):
                     folders.append(path)
+
+
+def hides_below(earlier: Path, upper: Path, below: Sequence[Path]) -> bool:
+    """Return whether mounting `upper` over `earlier` hides something of the trees below both.
+
+    That is what both together do and the layer by itself would not: whiteouts, and directories in the place of an
+    earlier file or symlink, which end the merging of directories.
+    """
+    folders = [""]
+    while below and folders:
+        folder = folders.pop()
+        with os.scandir(upper / folder) as found:
+            for item in found:
+                path = f"{folder}/{item.name}" if folder else item.name
+                if item.is_dir(follow_symlinks=False):
+                    folders.append(path)
+                    hides = not _is_directory(earlier / path) and os.path.lexists(earlier / path)
+                else:
+                    hides = stat.S_ISCHR(item.stat(follow_symlinks=False).st_mode)
+                if hides and any(_has(tree, path) for tree in below):
+                    return True
+    return False
+
+
+def _has(tree: Path, path: str) -> bool:
+    """Return whether a tree has a path, symlinks in it not followed."""
+    *folders, last = path.split("/")
+    for folder in folders:
+        tree /= folder
+        if not _is_directory(tree):
+            return False
+    return os.path.lexists(tree / last)
+
+
+def _is_directory(path: Path) -> bool:
+    try:
+        return stat.S_ISDIR(path.lstat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def _identity(composed: ComposedLayer, compression: Compression) -> Digest:

@@ -70,16 +70,10 @@ class UnpackedTrees:
     def kept(self, name: DiffId | str) -> Path | None:
         """Return the folder of an unchanged whole tree, or None.
 
-        A changed one is removed, and so is one over another tree.
+        A changed one is removed; one over another tree is left where it is.
         """
         folder = self.path(name)
-        over = self._over(folder)
-        if over is None:
-            return None
-        if not over:
-            return folder
-        self._remove(folder)
-        return None
+        return folder if self._over(folder) == "" else None
 
     def kept_stack(self, name: DiffId) -> tuple[Path, ...] | None:
         """Return the folders of an unchanged tree, the whole one first; None if missing.

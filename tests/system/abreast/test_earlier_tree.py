@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,3 +32,21 @@ def test_commands_see_the_changed_layer_and_nothing_of_the_earlier_one(
         seen = shown(read_tree(session.root))
     whole = shown(read_tree(unpack_to_store(layer, store=copied(store, layer, tmp_path / "other"))))
     assert {path: one for path, one in seen.items() if path.startswith("usr")} == whole
+
+
+@pytest.mark.parametrize("path", ["usr/old/other", "usr/grows/other"], ids=["gone above", "merged"])
+def test_commands_see_what_a_layer_below_has(
+    store: Store, sandboxes: SandboxRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    packages = Packages(store, monkeypatch)
+    moved = packages.layer(moved={path.rpartition("/")[0]: None, path: b"moved"})
+    below = made(store, replace(moved, name="below"))
+    made(store, packages.layer(large=LARGE, tool=FIRST))
+    layer = made(store, packages.layer(TIME + 9, large=LARGE, tool=SECOND))
+    elsewhere = [unpack_to_store(one, store=copied(store, one, tmp_path / one.name)) for one in (below, layer)]
+    seen = []
+    for lowers in (lower_folders([below, layer], store=store), elsewhere):
+        with build_session(lowers, sandboxes=sandboxes) as session:
+            seen.append(shown(read_tree(session.root)))
+    assert seen[0] == seen[1]
+    assert path in seen[0]

@@ -173,6 +173,33 @@ def test_an_image_of_many_layers_is_mounted_from_whole_trees(
     monkeypatch.setattr(unpack_layer, "LAYERS_IN_TWO", 0)
     assert mounted(store, second) == 1
     assert_shows(store, second, tmp_path / "other")
+    assert len(lower_folders([second], store=store)) == 1
+    monkeypatch.undo()
+    assert mounted(store, second) == 2, "who has mounted it already keeps it"
+
+
+@pytest.mark.parametrize(
+    "path", ["usr/gone", "usr/old/other", "usr/turns/other", "usr/grows/other"], ids=["file", "folder", "end", "merged"]
+)
+def test_what_a_layer_below_has_is_not_hidden(store: Store, packages: Packages, tmp_path: Path, path: str) -> None:
+    """A file that moved to a lower layer, or the last one of this layer in a directory that a lower one has too."""
+    folders = {path.rpartition("/")[0]: None} if path.count("/") > 1 else {}
+    below = made(store, replace(packages.layer(moved={**folders, path: b"moved"}), name="below"))
+    first = made(store, packages.layer(large=LARGE, tool=FIRST))
+    assert len(lower_folders([below, first], store=store)) == 2
+    second = made(store, packages.layer(large=LARGE, tool=SECOND))
+    shown = merged(lower_folders([below, second], store=store))
+    whole = [unpack_to_store(one, store=copied(store, one, tmp_path / one.name)) for one in (below, second)]
+    assert shown == merged(whole)
+    assert (path in shown) == (path != "usr/turns/other"), "a file in the place of the directory hides it in any case"
+    assert mounted(store, second) == 2, "by itself it hides nothing"
+
+
+def test_a_layer_over_others_that_have_nothing_of_it_keeps_two_trees(store: Store, packages: Packages) -> None:
+    below = made(store, replace(packages.layer(other={"usr/other": b"other", "usr/tool.d": None}), name="below"))
+    made(store, packages.layer(large=LARGE, tool=FIRST))
+    second = made(store, packages.layer(large=LARGE, tool=SECOND))
+    assert len(lower_folders([below, second], store=store)) == 3
 
 
 def test_a_tree_over_another_is_checked_with_the_store(store: Store, packages: Packages) -> None:
