@@ -1,6 +1,7 @@
 """Signed RPM repositories of any size: packages with the files of a distribution's, or one file of some gigabytes.
 
-The same numbers give the same files. Needs rpmbuild, rpmsign, gpg and createrepo_c.
+The same numbers give the same files. An update of a package that is there can be added too. Needs rpmbuild, rpmsign,
+gpg, createrepo_c, rpm2cpio and cpio.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import os
 import random
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 KEY = "bench@relbuild.invalid"
@@ -18,6 +19,8 @@ MEDIAN_FILES, SPREAD = 18, 1.3
 MOST_FILES = 1500
 MEAN_SIZE = 6 << 10
 """Bytes of a file in the mean, exponential."""
+COPIED_FLAGS = {"": "", "d": "%doc ", "l": "%license "}
+"""Kinds of files that an update of a package can have, as rpm prints them and as a spec says them."""
 _SOURCE = 8 << 20
 """Bytes that files are cut from, a quarter of them random: they compress to some 40 %, as programs do."""
 
@@ -69,13 +72,26 @@ class GeneratedRepository:
         lines += ["%install", "cp -al %{given}/. %{buildroot}", "%files", f"/usr/share/{name}.dat"]
         self._build(name, lines, given, "w1.zstdio")
 
+    def add_update(self, package: Path, change: Callable[[Path], object]) -> None:
+        """Add the next release of a package, whose tree `change` has changed; it must have the same paths.
+
+        The package must have no scripts and no configuration; all else that a solver or rpm looks at is as it was.
+        """
+        given = self.folder.parent / "given"
+        given.mkdir()
+        words = ["sh", "-euc", 'rpm2cpio "$1" | cpio -idm --quiet -D "$2"', "-", str(package), str(given)]
+        self._run(*words)
+        change(given)
+        self._build(query(package, "%{NAME}"), _update_spec(package), given, "w3.zstdio")
+
     def finish(self) -> None:
-        """Sign the packages and index them."""
+        """Sign the packages and index them; it may be done again after others were added."""
         packages = sorted(map(str, self.folder.glob("*.rpm")))
         defines = ("--define", f"_gpg_name {KEY}", "--define", f"__gpg {shutil.which('gpg')}")
-        self._run("rpmsign", *defines, "--define", "_gpg_digest_algo sha256", "--addsign", *packages)
+        if packages:
+            self._run("rpmsign", *defines, "--define", "_gpg_digest_algo sha256", "--addsign", *packages)
         self._run("createrepo_c", "--quiet", "--no-database", "--checksum=sha256", str(self.folder))
-        self._run("gpg", "--batch", "--armor", "--detach-sign", str(self.folder / "repodata/repomd.xml"))
+        self._run("gpg", "--batch", "--yes", "--armor", "--detach-sign", str(self.folder / "repodata/repomd.xml"))
         self._run("gpgconf", "--kill", "all")
 
     def _write(self, path: Path, chance: random.Random) -> None:
@@ -91,7 +107,7 @@ class GeneratedRepository:
         defines = {
             "_topdir": str(top), "given": str(given), "_rpmdir": str(self.folder), "_build_name_fmt": "%%{NAME}.rpm",
             "_binary_payload": payload, "__os_install_post": "%{nil}", "debug_package": "%{nil}",
-            "_dbpath": str(top / "rpmdb"), "_build_id_links": "none",
+            "_dbpath": str(top / "rpmdb"), "_build_id_links": "none", "__docdir_path": "/nowhere",
         }  # fmt: skip
         words = [word for key, value in defines.items() for word in ("--define", f"{key} {value}")]
         self._run("rpmbuild", "-bb", "--quiet", *words, str(spec))
@@ -108,6 +124,37 @@ class GeneratedRepository:
 
 
 _PREAMBLE = ("Version: 1", "Release: 1", "Summary: generated", "License: MIT", "BuildArch: noarch", "AutoReqProv: no")
+
+
+def query(package: Path, form: str) -> str:
+    """Return what rpm says of a package's file in a form of its query language."""
+    words = ("rpm", "-qp", "--nosignature", "--qf", form, str(package))
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout
+
+
+def _update_spec(package: Path) -> list[str]:
+    """Return the lines of a spec that makes the same package again, one release later."""
+    if query(package, "%{PREIN}%{POSTIN}%{PREUN}%{POSTUN}").replace("(none)", ""):
+        raise SystemExit(f"{package.name} has scripts, which an update of it would lose")
+    lines = query(
+        package,
+        "Name: %{NAME}\n%|EPOCH?{Epoch: %{EPOCH}\n}:{}|Version: %{VERSION}\nRelease: %{RELEASE}.1\n"
+        "License: %{LICENSE}\nSummary: %{SUMMARY}\nAutoReqProv: no\n"
+        "[Requires: %{REQUIRENAME} %{REQUIREFLAGS:depflags} %{REQUIREVERSION}\n]"
+        "[Provides: %{PROVIDENAME} %{PROVIDEFLAGS:depflags} %{PROVIDEVERSION}\n]",
+    ).splitlines()
+    # rpmbuild adds by itself what the payload's form needs, and the package's own name in its version.
+    own = ("Requires: rpmlib(", *(f"Provides: {query(package, '%{NAME}')}{end}" for end in (" ", "(")))
+    lines = [line for line in lines if not line.startswith(own)]
+    lines += ["%description", "An update.", "%install", "cp -al %{given}/. %{buildroot}", "%files"]
+    fields = ("MODES:perms", "MODES:octal", "USERNAME", "GROUPNAME")
+    columns = " ".join(f"%{{FILE{one}}}" for one in fields)
+    for line in query(package, f"[{columns} .%{{FILEFLAGS:fflags}} %{{FILENAMES}}\n]").splitlines():
+        kind, mode, user, group, flags, path = line.split(" ", 5)
+        permissions = "-" if kind.startswith("l") else mode[-4:]
+        folder = "%dir " if kind.startswith("d") else ""
+        lines.append(f'%attr({permissions}, {user}, {group}) {COPIED_FLAGS[flags[1:]]}{folder}"{path}"')
+    return lines
 
 
 def _content_source() -> bytes:

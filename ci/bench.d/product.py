@@ -11,12 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
 from turns import MIRROR, ROOT, BenchFailed, relbuild, run
 
 from pipeline.recipes import load_recipe
 
-UPDATED = "tzdata"
-"""The package that the build with one package changed changes: it is in every product's base and has an update."""
 DEFAULT = "mysql"
 CORES = len(os.sched_getaffinity(0))
 
@@ -45,7 +44,6 @@ class Relbuild:
         shutil.copytree(ROOT / "recipes", folder / "recipes", ignore=shutil.ignore_patterns("*.lock"))
         shutil.copytree(ROOT / "templates", folder / "templates")
         self.recipe = folder / "recipes" / f"{product}.yaml"
-        self.plain = self.recipe.read_text()
 
     def build(self, *options: str) -> dict[str, Any]:
         """Build the product and return what `--json` says."""
@@ -62,13 +60,14 @@ class Relbuild:
             shutil.rmtree(self.folder / name, ignore_errors=True)
         self.recipe.with_suffix(".lock").unlink(missing_ok=True)
 
-    def pin_old(self) -> None:
-        """Ask for the older version of one package."""
-        self.recipe.write_text(f'{self.plain}\npins: {{{UPDATED}: "{older_version()}"}}\n')
-
-    def unpin(self) -> None:
-        """Ask for the newest version of everything."""
-        self.recipe.write_text(self.plain)
+    def add_repository(self, name: str, folder: Path) -> None:
+        """Add a repository, with its key in `key.asc`, to the platform that the product is built for."""
+        file = self.recipe.with_name("repositories.yaml")
+        document = yaml.safe_load(file.read_text())
+        document["platforms"]["local"]["repositories"].append(
+            {"id": name, "baseurls": [f"file://{folder}"], "keys": [f"{folder}/key.asc"], "signed-metadata": True}
+        )
+        file.write_text(yaml.safe_dump(document, sort_keys=False))
 
     @property
     def packages(self) -> list[str]:
@@ -104,37 +103,35 @@ def package_file(nevra: str) -> Path:
     raise BenchFailed(f"the mirror has no file of {nevra}")
 
 
-def older_version() -> str:
-    """Return the version of the package that has an update, as it was before."""
-    return run(
-        "dnf", "repoquery", "--quiet", "--setopt=reposdir=/dev/null", f"--repofrompath=b,file://{MIRROR}/base",
-        "--repo=b", "--queryformat=%{version}-%{release}", UPDATED,
-    ).split()[-1]  # fmt: skip
-
-
-def dnf_words(folder: Path) -> list[str]:
+def dnf_words(folder: Path, more: Mapping[str, Path] | None = None) -> list[str]:
     """Options of dnf and of dnf5: both repositories of the mirror, signatures checked, nothing of the machine.
 
-    Neither documentation nor weak dependencies, as the products' recipes say.
+    `more` are repositories with their keys in `key.asc`, by name. Neither documentation nor weak dependencies, as the
+    products' recipes say.
     """
     words = ["-y", "--quiet", "--releasever=1", "--setopt=reposdir=/dev/null", f"--setopt=cachedir={folder}/cache",
              "--setopt=install_weak_deps=0", "--setopt=best=1", "--setopt=keepcache=1",
              "--setopt=tsflags=nodocs"]  # fmt: skip
-    for name in ("base", "updates"):
-        words += [f"--repofrompath={name},file://{MIRROR}/{name}", f"--setopt={name}.gpgcheck=1",
-                  f"--setopt={name}.gpgkey=file://{MIRROR}/RPM-GPG-KEY-local"]  # fmt: skip
+    folders = {name: (MIRROR / name, MIRROR / "RPM-GPG-KEY-local") for name in ("base", "updates")}
+    folders |= {name: (place, place / "key.asc") for name, place in (more or {}).items()}
+    for name, (place, key) in folders.items():
+        words += [f"--repofrompath={name},file://{place}", f"--setopt={name}.gpgcheck=1",
+                  f"--setopt={name}.gpgkey=file://{key}"]  # fmt: skip
     return words
 
 
-def into_buildah(folder: Path, install: Sequence[str | Path], packages: list[str]) -> None:
+def into_buildah(
+    folder: Path, install: Sequence[str | Path], packages: list[str], more: Mapping[str, Path] | None = None
+) -> None:
     """The peer: packages installed into a working container that is committed as an OCI layout, `folder`/layout.
 
-    Its layer is compressed with gzip, which buildah by itself leaves to the push.
+    `more` are repositories beside the mirror's, by name. The layer is compressed with gzip, which buildah by itself
+    leaves to the push.
     """
     storage = ["--root", str(folder / "containers"), "--runroot", str(folder / "run"), "--storage-driver", "vfs"]
     container = run("buildah", *storage, "from", "scratch").strip()
     mounted = run("buildah", *storage, "mount", container).strip()
-    run(*install, f"--installroot={mounted}", *dnf_words(folder), "install", *packages)
+    run(*install, f"--installroot={mounted}", *dnf_words(folder, more), "install", *packages)
     run("buildah", *storage, "umount", container)
     run("buildah", *storage, "commit", "--quiet", "--disable-compression=false", container, f"oci:{folder}/layout")
     run("buildah", *storage, "rm", container)

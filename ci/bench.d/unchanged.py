@@ -8,30 +8,38 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import limit
+from package_update import PackageUpdate
 from product import DEFAULT, Relbuild, emptied, into_buildah
-from turns import OURS, Goal, Section, Session, differences, run
+from turns import OURS, BenchFailed, Goal, Section, Session, differences, run
 
 DNF, PYTHON, LIMIT = "dnf + buildah", "python -c pass", "limit of the layers"
 NOTHING, ONE, STARTED = "nothing changed", "one package changed", "started"
+UPDATES = "newer"
+"""The repository in which the update appears, in relbuild's platform and among the peer's."""
 
 
 def measure(session: Session) -> None:
     """Build, again, and with one package updated; the peer starts anew whatever changed."""
     mine = Relbuild(session.folder / "relbuild", session.settings.get("product", DEFAULT))
+    update = PackageUpdate(session.folder / "update")
+    mine.add_repository(UPDATES, update.folder)
     changed: Changed | None = None
     for _ in session.turns():
         mine.forget()
-        mine.pin_old()
+        update.withdraw()
         mine.build("--no-smoke")
         former = [path.read_bytes() for path in mine.layers()] if changed is None else []
         session.take(OURS, NOTHING, lambda: mine.build("--no-smoke"))
         session.take(PYTHON, STARTED, lambda: run(sys.executable, "-c", "pass"))
-        mine.unpin()
-        session.take(OURS, ONE, lambda: mine.build("--no-smoke"))
-        changed = changed or Changed.between(former, [path.read_bytes() for path in mine.layers()])
+        update.publish()
+        session.take(OURS, ONE, lambda: mine.build("--no-smoke", "--upgrade"))
+        if changed is None:
+            blobs = [path.read_bytes() for path in mine.layers()]
+            require_one_changed(former, blobs)
+            changed = Changed.between(former, blobs)
         session.record(LIMIT, ONE, limit.seconds(changed.layers, mine.compression, changed.kept))
         with emptied(session.folder, "peer") as folder:
-            session.take(DNF, NOTHING, lambda: into_buildah(folder, ["dnf"], mine.packages))
+            session.take(DNF, NOTHING, lambda: into_buildah(folder, ["dnf"], mine.packages, {UPDATES: update.folder}))
     session.ratio("nothing changed: time of dnf + buildah's", (OURS, NOTHING), (DNF, NOTHING), Goal(1 / 25))
     processor = differences(session.of(OURS, f"{NOTHING}, CPU"), session.of(PYTHON, f"{STARTED}, CPU"))
     session.row("nothing changed: CPU beyond bare Python", processor, Goal(0.25), unit="CPU s")
@@ -43,6 +51,19 @@ def measure(session: Session) -> None:
         "At the limit, a build with one package changed compresses the members of the layers that the former image did "
         "not have, and hashes those layers; nothing else takes time."
     )
+
+
+def require_one_changed(former: Sequence[bytes], blobs: Sequence[bytes]) -> None:
+    """Hold that two images differ in one layer of packages. Raises BenchFailed if they do not.
+
+    Their last layers, with the state, differ whatever was updated: the RPM database is in them.
+    """
+    different = sum(old != new for old, new in zip(former[:-1], blobs[:-1], strict=False))
+    if len(former) != len(blobs) or different != 1:
+        raise BenchFailed(
+            f"the update changed {different} layers of packages, of {len(former) - 1} before and {len(blobs) - 1} now; "
+            "one is what is to be measured"
+        )
 
 
 @dataclass(frozen=True, slots=True)

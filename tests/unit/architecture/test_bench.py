@@ -268,3 +268,12 @@ def test_the_limit_compresses_what_a_layer_holds(codec: str) -> None:
     assert [len(unit) for unit in found] == sizes
     assert found == held
     assert limit.seconds([found, []], codec) > 0
+
+
+def test_an_update_that_changes_no_layer_of_packages_is_not_measured() -> None:
+    """Both images would have the same package layers, and what is to be measured would not happen."""
+    hold, failed = _module("unchanged").require_one_changed, _module("turns").BenchFailed
+    hold([b"base", b"product", b"state"], [b"newer", b"product", b"other"])
+    for now in ([b"base", b"product", b"other"], [b"newer", b"newer", b"other"], [b"newer", b"product", b"more", b"s"]):
+        with pytest.raises(failed, match="one is what is to be measured"):
+            hold([b"base", b"product", b"state"], now)
