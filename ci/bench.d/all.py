@@ -4,35 +4,18 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import machine
 import results
 import sections
+from product import DEFAULT
 from results import Results
+from solve import PACKAGES
 from turns import ROOT, BenchFailed, adopt_orphans, run
-
-
-def machine() -> dict[str, str]:
-    """Describe where it is measured."""
-    model = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if "model name" in line
-        ),
-        platform.machine(),
-    )
-    return {
-        "processor": model,
-        "cores": str(len(os.sched_getaffinity(0))),
-        "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / (1 << 30):.0f} GiB",
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-    }
 
 
 def revision() -> str:
@@ -48,8 +31,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="ci/bench all", description="Measures relbuild beside its peers, in turn.")
     parser.add_argument("sections", nargs="*", metavar="SECTION", help="which ones (default: all); see --list")
     parser.add_argument("--turns", type=int, default=5, help="that count, after one that warms up (default: 5)")
-    parser.add_argument("--product", default="", help="whose image is made (default: mysql)")
-    parser.add_argument("--packages", type=int, help="of the repository that is solved in (default: 69000)")
+    parser.add_argument("--product", default=DEFAULT, help=f"whose image is made (default: {DEFAULT})")
+    parser.add_argument(
+        "--packages", type=int, default=PACKAGES, help=f"of the repository that is solved in (default: {PACKAGES})"
+    )
     parser.add_argument(
         "--json",
         type=Path,
@@ -73,14 +58,13 @@ def main() -> int:
     adopt_orphans()
     base = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else None
     load, began = os.getloadavg()[0], time.monotonic()
-    settings = {"product": options.product} if options.product else {}
-    settings |= {"packages": str(options.packages)} if options.packages else {}
-    found = Results(machine(), ())
+    settings = {"product": options.product, "packages": str(options.packages)}
+    found = Results(machine.machine(), settings, ())
     if kept is not None:
         results.merged(kept, found)  # Refused now, and not when all is measured.
     for section in chosen:
         said = sections.measured(section, options.turns, base, settings, revision())
-        found = Results(found.machine, (*found.sections, said))
+        found = Results(found.machine, settings, (*found.sections, said))
         if options.json:  # After each: what was measured is not lost if the run is ended.
             results.write(results.merged(kept, found) if kept else found, options.json)
     print(f"{options.turns} turns, medians; {time.monotonic() - began:.0f} s in all; load before: {load:.2f}")

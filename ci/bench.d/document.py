@@ -40,7 +40,8 @@ def table(found: Results, known: Mapping[str, Section]) -> str:
         cells = (row.name, _shown(row.figure), spread(row.figure), str(row.goal), _verdict(row), at_limit(row))
         lines.append(f"| {' | '.join(cells)} |")
     lines += [f"| {title} | not measured{why} | | | | |" for title, why in _missing(found, known)]
-    lines += ["", "Compared without a goal:", ""]
+    lines += ["", *_failed_since(found)]
+    lines += ["Compared without a goal:", ""]
     lines += ["| what | median | least … greatest | at the machine's limit |", "|---|---|---|---|"]
     for row in found.rows():
         if row.goal is None:
@@ -64,21 +65,46 @@ def _missing(found: Results, known: Mapping[str, Section]) -> list[tuple[str, st
     return [*failed, *((one.title, "") for name, one in known.items() if name not in measured)]
 
 
+def _failed_since(found: Results) -> list[str]:
+    """Say of which sections the figures are those before a failure, as a list with an empty line behind it."""
+    lines = [
+        f"- {one.title}: the figures are those of relbuild {one.relbuild}; a later run failed: "
+        f"{_last_line(one.later_failure)}"
+        for one in found.sections
+        if one.later_failure
+    ]
+    return [*lines, ""] if lines else []
+
+
 def machine(found: Results) -> str:
-    """Where and in how many turns it was measured."""
-    said = ", ".join(f"{name} {value}" for name, value in found.machine.items())
-    lines = [f"Measured on: {said}."]
-    for (turns, revision), names in _runs(found.sections).items():
-        lines.append(f"relbuild {revision}, medians of {turns} turns: {', '.join(f'`{name}`' for name in names)}.")
+    """Where, with which settings, and in how many turns it was measured."""
+    lines = [
+        f"{title}: {_listed(values)}."
+        for title, values in (("Measured on", found.machine), ("Settings", found.settings))
+        if values
+    ]
+    for (revision, turns), names in _runs(found.sections).items():
+        lines.append(f"relbuild {revision}, {turns}: {', '.join(f'`{name}`' for name in names)}.")
     return "\n".join(lines)
 
 
-def _runs(measured: Sequence[SectionResult]) -> dict[tuple[int, str], list[str]]:
-    """Names of sections by turns and state of relbuild."""
-    runs: dict[tuple[int, str], list[str]] = {}
+def _listed(values: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())
+
+
+def _runs(measured: Sequence[SectionResult]) -> dict[tuple[str, str], list[str]]:
+    """Names of sections by state of relbuild and by turns; those of which nothing was measured are left out."""
+    runs: dict[tuple[str, str], list[str]] = {}
     for one in measured:
-        runs.setdefault((one.turns, one.relbuild), []).append(one.name)
+        if one.turns:
+            runs.setdefault((one.relbuild, _turns(one)), []).append(one.name)
     return runs
+
+
+def _turns(measured: SectionResult) -> str:
+    """Say how many turns count, and whether one came before them."""
+    many = "one turn" if measured.turns == 1 else f"medians of {measured.turns} turns"
+    return f"{many} after one that warms up" if measured.warmed_up else f"{many}, none of which warms up"
 
 
 def remarks(found: Results) -> str:
@@ -96,12 +122,13 @@ def figures(found: Results) -> str:
         lines += [
             f"**{section.title}** ({section.took:.0f} s in all)",
             "",
-            "| what | who | median | least … greatest |",
+            "| what | who | median | least … greatest | turns |",
         ]
-        lines.append("|---|---|---|---|")
+        lines.append("|---|---|---|---|---|")
         for what, by_whom in section.figures.items():
             for who, figure in by_whom.items():
-                lines.append(f"| {what} | {who} | {with_unit(figure.median, figure.unit)} | {spread(figure)} |")
+                shown = with_unit(figure.median, figure.unit)
+                lines.append(f"| {what} | {who} | {shown} | {spread(figure)} | {len(figure.values)} |")
         lines.append("")
     return "\n".join(lines).rstrip()
 
@@ -173,7 +200,7 @@ def _file_name(kind: str, name: str) -> str:
 
 
 def _last_line(text: str) -> str:
-    return text.strip().splitlines()[-1].replace("|", "\\|")
+    return results.last_line(text).replace("|", "\\|")
 
 
 def pictures(found: Results) -> str:
@@ -215,7 +242,7 @@ def main() -> None:
     found = functools.reduce(results.merged, [results.read(Path(name)) for name in sys.argv[1:]])
     known = sections.known()
     order = [*known, *(one.name for one in found.sections)]
-    found = Results(found.machine, sorted(found.sections, key=lambda one: order.index(one.name)))
+    found = Results(found.machine, found.settings, sorted(found.sections, key=lambda one: order.index(one.name)))
     text = written(DOCUMENT.read_text(encoding="utf-8"), parts(found, known))
     DOCUMENT.write_text(text, encoding="utf-8")
     PLOTS.mkdir(exist_ok=True)

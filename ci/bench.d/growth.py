@@ -92,19 +92,18 @@ def _recipe(folder: Path, packages: Path, name: str, layers: Sequence[Sequence[s
 def measure(session: Session) -> None:
     """Take all sizes in every turn, and draw a line through the fastest of each."""
     packages = made(session.folder)
-    short = Session(session.folder, min(session.count, TURNS), figures=session.figures)
-    for _ in short.turns(warm_up=False):
+    for _ in session.turns(warm_up=False, most=TURNS):
         for count in LAYERS:
-            _build(short, packages, "layers", count, [[f"part{number}"] for number in range(count)])
+            _build(session, packages, "layers", count, [[f"part{number}"] for number in range(count)])
         for count in RECIPES:
-            _night(short, packages, count)
-        _records(short, packages)
+            _night(session, packages, count)
+        _records(session, packages)
     for what, along, sizes in (
         ("a cold build", "layers", LAYERS),
         ("a night", "recipes", RECIPES),
         ("a publication", "records", RECORDS),
     ):
-        points = [(float(size), min(short.of(f"{size} {along}", f"{what}, {along}"))) for size in sizes]
+        points = [(float(size), min(session.of(f"{size} {along}", f"{what}, {along}"))) for size in sizes]
         session.curve(f"{what} in {along}", along, "s", points)
         line = straight(points)
         session.row(f"{what} in {along}: farthest from a straight line", [line.off], unit=SHARE)

@@ -4,41 +4,49 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from turns import RATIO, SHARE, BenchFailed, Curve, Figure, Goal, Row
 
-FORMAT = 2
+FORMAT = 3
 LEAST_CHANGE = 0.05
 """A median that differs by less is no news, however little the turns differed: a machine is not the same for long."""
 
 
 @dataclass(frozen=True, slots=True)
 class SectionResult:
-    """What a section found, in how many turns, of which state of relbuild.
+    """What a section found, of which state of relbuild, and whether a turn that did not count came first.
 
-    `failed` says why where it could not be measured.
+    `failed` says why where it could not be measured; `later_failure` why a later run of it could not, whose figures are
+    those of the run before.
     """
 
     name: str
     title: str
-    turns: int
     relbuild: str
     took: float
     figures: Mapping[str, Mapping[str, Figure]]
     rows: Sequence[Row]
     curves: Sequence[Curve]
     remarks: Sequence[str]
+    warmed_up: bool = True
     failed: str = ""
+    later_failure: str = ""
+
+    @property
+    def turns(self) -> int:
+        """The turns that count: the most values that one of its figures has."""
+        return max((len(one.values) for by_whom in self.figures.values() for one in by_whom.values()), default=0)
 
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """What one or several runs on one machine found: where, and each section's."""
+    """What one or several runs on one machine found: where, with which settings, and each section's."""
 
     machine: Mapping[str, str]
+    settings: Mapping[str, str]
     sections: Sequence[SectionResult]
 
     def rows(self) -> Iterator[Row]:
@@ -55,9 +63,11 @@ class Results:
 
 
 def write(results: Results, path: Path) -> None:
-    """Write results as JSON."""
+    """Write results as JSON, whole or not at all: a run that is ended leaves what it wrote before."""
     document = {"format": FORMAT, **asdict(results)}
-    path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    draft = path.with_name(f".{path.name}.draft")
+    draft.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    draft.replace(path)
 
 
 def read(path: Path) -> Results:
@@ -66,28 +76,42 @@ def read(path: Path) -> Results:
         document = json.loads(path.read_text(encoding="utf-8"))
         if document["format"] != FORMAT:
             raise BenchFailed(f"{path} has results of format {document['format']}, not {FORMAT}: measure again")
-        return Results(document["machine"], tuple(_section(section) for section in document["sections"]))
+        sections = tuple(_section(section) for section in document["sections"])
+        return Results(document["machine"], document["settings"], sections)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BenchFailed(f"{path} holds no results of ci/bench: {type(error).__name__}: {error}") from None
 
 
 def merged(earlier: Results, later: Results) -> Results:
-    """Put two runs on one machine together; what both measured, the later one says, unless it failed there.
+    """Put two runs on one machine together; what both measured, the later one says.
 
-    Raises BenchFailed if the machines differ, whose figures cannot stand side by side.
+    A section that failed in the later one keeps its earlier figures, with the text of the failure beside them. Raises
+    BenchFailed if the machines or the settings differ, whose figures cannot stand side by side.
     """
-    if differing := other_machine(earlier, later):
+    if differing := [*other_machine(earlier, later), *other_settings(earlier, later)]:
         raise BenchFailed(f"the runs cannot be put together: they were made with another {', '.join(differing)}")
     sections = {one.name: one for one in earlier.sections}
     for one in later.sections:
-        if not one.failed or one.name not in sections:
+        known = sections.get(one.name)
+        if one.failed and known is not None and not known.failed:
+            sections[one.name] = replace(known, later_failure=f"{one.failed.rstrip()} (relbuild {one.relbuild})")
+        else:
             sections[one.name] = one
-    return Results(later.machine, tuple(sections.values()))
+    return Results(later.machine, later.settings, tuple(sections.values()))
 
 
 def other_machine(before: Results, after: Results) -> list[str]:
     """Return in what the machines of two runs differ."""
-    return [name for name, value in after.machine.items() if before.machine.get(name) != value]
+    return _differing(before.machine, after.machine)
+
+
+def other_settings(before: Results, after: Results) -> list[str]:
+    """Return in what the settings of two runs differ."""
+    return _differing(before.settings, after.settings)
+
+
+def _differing(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    return [name for name in dict.fromkeys((*after, *before)) if before.get(name) != after.get(name)]
 
 
 def _section(value: Mapping[str, Any]) -> SectionResult:
@@ -108,14 +132,15 @@ def _section(value: Mapping[str, Any]) -> SectionResult:
     return SectionResult(
         value["name"],
         value["title"],
-        value["turns"],
         value["relbuild"],
         value["took"],
         figures,
         rows,
         curves,
         tuple(value["remarks"]),
+        value["warmed_up"],
         value["failed"],
+        value["later_failure"],
     )
 
 
@@ -165,8 +190,14 @@ def table(results: Results) -> list[str]:
     return [
         lines[0],
         *lines[1:],
-        *(f"NOT MEASURED  {one.name}: {one.failed.strip().splitlines()[-1]}" for one in results.sections if one.failed),
+        *(f"NOT MEASURED  {one.name}: {last_line(one.failed)}" for one in results.sections if one.failed),
+        *(f"FAILED SINCE  {one.name}: {last_line(one.later_failure)}" for one in results.sections if one.later_failure),
     ]
+
+
+def last_line(text: str) -> str:
+    """Return the last line of a failure's text, which names the error."""
+    return text.strip().splitlines()[-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,4 +251,6 @@ def comparison(before: Results, after: Results) -> list[str]:
             lines.append(f"  {change.name}: {before_} → {after_} ({change.factor:.2f} times)")
     if other := other_machine(before, after):
         lines.append(f"the runs were made with another {', '.join(other)}: only ratios can be compared")
+    if other := other_settings(before, after):
+        lines.append(f"the runs were made with another {', '.join(other)}: not even ratios can be compared")
     return lines

@@ -31,7 +31,7 @@ def measured(
     """Run one section in a folder of its own. What fails in it is said in its result."""
     print(f"  {section.name}: {section.title}", file=sys.stderr)
     began, failed = time.monotonic(), ""
-    with tempfile.TemporaryDirectory(dir=base, prefix="relbuild-bench-") as name:
+    with tempfile.TemporaryDirectory(dir=base, prefix="relbuild-bench-", ignore_cleanup_errors=True) as name:
         session = Session(Path(name), turns, settings)
         try:
             section.measure(session)
@@ -43,12 +43,12 @@ def measured(
     return SectionResult(
         section.name,
         section.title,
-        turns,
         revision,
         round(took, 1),
         session.figures,
         session.rows,
         session.curves,
         session.remarks,
+        session.warmed_up,
         failed,
     )

@@ -23,15 +23,14 @@ TURNS = 2
 
 def measure(session: Session) -> None:
     """One night over all, and eight over one each, in every turn."""
-    short = Session(session.folder, min(session.count, TURNS), figures=session.figures)
-    for _ in short.turns(warm_up=False):
-        short.take(TOGETHER, NIGHT, lambda: night(session.folder, RECIPES))
+    for _ in session.turns(warm_up=False, most=TURNS):
+        session.take(TOGETHER, NIGHT, lambda: night(session.folder, RECIPES))
         seconds, processor = 0.0, 0.0
         for name in RECIPES:
-            seconds += short.take(name, NIGHT, lambda: night(session.folder, (name,)))  # noqa: B023
-            processor += short.of(name, f"{NIGHT}, CPU")[-1]
-        short.record(ALONE, NIGHT, seconds)
-        short.record(ALONE, f"{NIGHT}, CPU", processor, "CPU s")
+            seconds += session.take(name, NIGHT, lambda: night(session.folder, (name,)))  # noqa: B023
+            processor += session.of(name, f"{NIGHT}, CPU")[-1]
+        session.record(ALONE, NIGHT, seconds)
+        session.record(ALONE, f"{NIGHT}, CPU", processor, "CPU s")
     most = Goal(0.55)
     session.ratio(
         "eight recipes that share layers: time of the sum of single builds", (TOGETHER, NIGHT), (ALONE, NIGHT), most

@@ -37,6 +37,8 @@ SAID = 1000
 """Characters of a failed command's output that are shown."""
 SHOWN = 5
 """Words of a failed command that are shown."""
+COMMAND_SECONDS = 1800.0
+"""That one command gets, so that a run that nobody watches ends: a cold mirror takes the longest, some minutes."""
 SECONDS, CPU_SECONDS, BYTES, MIB, RATIO, SHARE = "s", "CPU s", "bytes", "MiB", "×", "share"
 
 
@@ -114,11 +116,12 @@ class Curve:
     points: tuple[tuple[float, float], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Session:
     """One section's run: how many turns, where to work, and what was found.
 
-    `settings` are words that a section may look at, such as the product.
+    `settings` are words that a section may look at, such as the product. `warmed_up` says whether a turn that did not
+    count came first.
     """
 
     folder: Path
@@ -128,15 +131,17 @@ class Session:
     rows: list[Row] = field(default_factory=list)
     curves: list[Curve] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    warmed_up: bool = True
 
-    def turns(self, *, warm_up: bool = True) -> Iterator[int]:
-        """Yield 0 for a turn that warms up, whose figures are dropped, and then each turn that counts."""
-        began = time.monotonic()
-        for turn in range(0 if warm_up else 1, self.count + 1):
+    def turns(self, *, warm_up: bool = True, most: int | None = None) -> Iterator[int]:
+        """Yield 0 for a turn that warms up, whose figures are dropped, and then at most `most` turns that count."""
+        began, self.warmed_up = time.monotonic(), warm_up
+        count = self.count if most is None else min(self.count, most)
+        for turn in range(0 if warm_up else 1, count + 1):
             if turn == 1 and warm_up:
                 self.figures.clear()
             yield turn
-            print(f"    turn {turn} of {self.count}: {time.monotonic() - began:.1f} s", file=sys.stderr)
+            print(f"    turn {turn} of {count}: {time.monotonic() - began:.1f} s", file=sys.stderr)
             began = time.monotonic()
 
     def record(self, who: str, what: str, value: float, unit: str = SECONDS) -> float:
@@ -271,9 +276,11 @@ def run(*argv: str | Path, **more: object) -> str:
     """Run a command to its end and return its output. Raises BenchFailed with all that it said."""
     words = [str(word) for word in argv]
     try:
-        done = subprocess.run(words, capture_output=True, text=True, check=False, **more)  # type: ignore[call-overload]
+        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=COMMAND_SECONDS, **more)  # type: ignore[call-overload]
     except FileNotFoundError as error:
         raise BenchFailed(f"{words[0]} is not here: {error}") from None
+    except subprocess.TimeoutExpired:
+        raise BenchFailed(f"{Path(words[0]).name} did not end within {COMMAND_SECONDS:.0f} s") from None
     if done.returncode != 0:
         said = (done.stderr.strip() or done.stdout.strip())[-SAID:]
         shown = " ".join([Path(words[0]).name, *words[1:SHOWN]])

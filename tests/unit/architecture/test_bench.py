@@ -29,12 +29,18 @@ def _figure(*values: float, unit: str = "s") -> Any:
     return _module("turns").Figure(values, unit)
 
 
-def _results(rows: list[Any], figures: dict[str, Any] | None = None, machine: str = "one", failed: str = "") -> Any:
+def _results(
+    rows: list[Any],
+    figures: dict[str, Any] | None = None,
+    machine: str = "one",
+    failed: str = "",
+    product: str = "mysql",
+) -> Any:
     results = _module("results")
     section = results.SectionResult(
-        "cold", "Cold", 3, "r1", 1.5, {"build": figures or {}}, rows, [], ["a remark"], failed
+        "cold", "Cold", "r1", 1.5, {"build": figures or {}}, rows, [], ["a remark"], failed=failed
     )
-    return results.Results({"processor": machine}, [section])
+    return results.Results({"processor": machine}, {"product": product}, [section])
 
 
 def test_the_first_turn_warms_up_and_does_not_count(tmp_path: Path) -> None:
@@ -117,21 +123,23 @@ def test_results_come_back_as_they_were_written(tmp_path: Path) -> None:
     section = results.SectionResult(
         "cold",
         "Cold",
-        2,
         "r1",
         2.5,
         {"build": {"relbuild": _figure(1.0, 2.0)}},
         (row,),
         (turns.Curve("growth", "packages", "s", ((1.0, 2.0), (3.0, 4.0))),),
         ("said",),
+        False,
         "why",
+        "why since",
     )
-    whole = results.Results({"processor": "one"}, (section,))
+    whole = results.Results({"processor": "one"}, {"product": "mysql"}, (section,))
     results.write(whole, tmp_path / "it.json")
     assert results.read(tmp_path / "it.json") == whole
+    assert [path.name for path in tmp_path.iterdir()] == ["it.json"]
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 2}', '{"format": 2, "machine": {}, "sections": 3}'])
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 3}', '{"format": 3, "machine": {}, "sections": 3}'])
 def test_what_is_no_results_is_told(tmp_path: Path, text: str) -> None:
     """And no traceback."""
     (tmp_path / "it.json").write_text(text)
@@ -194,13 +202,27 @@ def test_the_table_says_what_is_met_and_what_was_not_measured() -> None:
 def test_runs_of_one_machine_are_put_together() -> None:
     """What both have is the later one's; what failed again does not take a figure away."""
     turns, results = _module("turns"), _module("results")
-    first = _results([turns.Row("speed", _figure(1.0, unit="×"))])
-    other = results.SectionResult("prune", "Prune", 5, "r2", 1.0, {}, (turns.Row("prune", _figure(2.0)),), (), ())
-    whole = results.merged(first, results.Results(first.machine, [other]))
-    assert [(one.name, one.turns, one.relbuild) for one in whole.sections] == [("cold", 3, "r1"), ("prune", 5, "r2")]
+    first = _results([turns.Row("speed", _figure(1.0, unit="×"))], {"relbuild": _figure(1.0, 2.0, 3.0)})
+    other = results.SectionResult("prune", "Prune", "r2", 1.0, {}, (turns.Row("prune", _figure(2.0)),), (), ())
+    whole = results.merged(first, results.Results(first.machine, first.settings, [other]))
+    assert [(one.name, one.turns, one.relbuild) for one in whole.sections] == [("cold", 3, "r1"), ("prune", 0, "r2")]
     again = _results([turns.Row("speed", _figure(3.0, unit="×"))])
     assert [row.figure.median for row in results.merged(whole, again).rows()] == [3.0, 2.0]
-    assert results.merged(whole, _results([], failed="no dnf here")) == whole
+    failed = results.merged(whole, _results([], failed="Traceback\nno dnf here"))
+    assert list(failed.rows()) == list(whole.rows())
+    assert [(one.failed, one.later_failure) for one in failed.sections] == [
+        ("", "Traceback\nno dnf here (relbuild r1)"),
+        ("", ""),
+    ]
+    assert results.table(failed)[-1] == "FAILED SINCE  cold: no dnf here (relbuild r1)"
+    assert results.merged(failed, again) == results.merged(whole, again)
+
+
+def test_a_second_failure_takes_the_place_of_the_first() -> None:
+    """Neither has figures to keep."""
+    results = _module("results")
+    twice = results.merged(_results([], failed="no dnf here"), _results([], failed="no disk here"))
+    assert [(one.failed, one.later_failure) for one in twice.sections] == [("no disk here", "")]
 
 
 def test_runs_of_two_machines_are_not_put_together() -> None:
@@ -208,6 +230,89 @@ def test_runs_of_two_machines_are_not_put_together() -> None:
     turns, results = _module("turns"), _module("results")
     with pytest.raises(turns.BenchFailed, match="another processor"):
         results.merged(_results([]), _results([], machine="another"))
+
+
+def test_runs_of_two_products_are_not_put_together() -> None:
+    """Each section's figures are of the one product that the page names; a comparison says that it is none."""
+    turns, results = _module("turns"), _module("results")
+    with pytest.raises(turns.BenchFailed, match="another product"):
+        results.merged(_results([]), _results([], product="nginx"))
+    said = results.comparison(_results([]), _results([], product="nginx"))
+    assert said[-1] == "the runs were made with another product: not even ratios can be compared"
+
+
+def test_a_version_that_one_run_does_not_name_is_another() -> None:
+    """Whichever of the two runs it is."""
+    results = _module("results")
+    one, two = (results.Results(machine, {}, ()) for machine in ({"dnf": "4"}, {"dnf": "4", "zstd": "1"}))
+    assert results.other_machine(one, two) == results.other_machine(two, one) == ["zstd"]
+
+
+@pytest.mark.parametrize(
+    ("said", "version"),
+    [
+        ("4.14.0\n  Installed: dnf-0:4.14.0-1", "4.14.0"),
+        ("buildah version 1.28.2 (image-spec 1.1.0-rc2)", "1.28.2"),
+        ("*** Zstandard CLI (64-bit) v1.5.4, by Yann Collet ***", "1.5.4"),
+        ("mkosi 14", "14"),
+        ("", "none"),
+    ],
+)
+def test_a_peers_version_is_the_number_that_it_prints(said: str, version: str) -> None:
+    """And not one of the words around it."""
+    assert _module("machine").read_version(said) == version
+
+
+def test_a_program_that_is_missing_has_no_version(tmp_path: Path) -> None:
+    """The run that has one is another."""
+    assert _module("machine").version(tmp_path / "dnf") == "none"
+
+
+def test_the_mode_of_huge_pages_is_the_one_in_brackets(tmp_path: Path) -> None:
+    """As in /sys/kernel/mm/transparent_hugepage/enabled."""
+    (tmp_path / "enabled").write_text("always [madvise] never\n")
+    assert _module("machine").huge_pages(tmp_path / "enabled") == "madvise"
+    assert _module("machine").huge_pages(tmp_path / "missing") == "none"
+
+
+def test_a_section_has_the_turns_of_its_figures_and_says_whether_it_warmed_up(tmp_path: Path) -> None:
+    """Whatever number was asked for."""
+    turns, sections = _module("turns"), _module("sections")
+
+    def measure(session: Any) -> None:
+        for _ in session.turns(warm_up=False, most=2):
+            session.record("relbuild", "night", 1.0)
+        session.record("relbuild", "size", 1.0)
+
+    found = sections.measured(turns.Section("short", "Short", measure), 5, tmp_path, {}, "r1")
+    assert (found.turns, found.warmed_up, found.failed) == (2, False, "")
+
+
+def test_a_section_that_fails_stops_no_other(tmp_path: Path) -> None:
+    """Its result has the error; what it found before, and the folder that it worked in, matter to nobody."""
+    turns, sections = _module("turns"), _module("sections")
+
+    def measure(session: Any) -> None:
+        session.record("relbuild", "build", 1.0)
+        raise ZeroDivisionError("no turns")
+
+    found = sections.measured(turns.Section("bad", "Bad", measure), 5, tmp_path, {}, "r1")
+    assert found.failed.endswith("ZeroDivisionError: no turns\n") and not found.rows
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_command_that_does_not_end_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a run that nobody watches goes on with the next section."""
+    turns = _module("turns")
+    monkeypatch.setattr(turns, "COMMAND_SECONDS", 0.05)
+    with pytest.raises(turns.BenchFailed, match="sleep did not end within"):
+        turns.run("sleep", "60")
+
+
+def test_a_payload_that_cannot_be_read_makes_no_shorter_limit() -> None:
+    """Else it would be faster than the work that it stands for."""
+    with pytest.raises(Exception, match="payload"):
+        _module("limit").seconds([[b"tar"]], "gzip", payloads=[b"\x28\xb5\x2f\xfd and no frame"])
 
 
 @pytest.mark.parametrize(

@@ -39,11 +39,12 @@ def _results() -> Any:
         turns.Row("size", turns.Figure((10.0, 10.0, 10.0), "bytes")),
     )
     curve = turns.Curve("a cold build in packages", "packages", "s", ((1.0, 0.5), (400.0, 2.5), (800.0, 4.5)))
-    cold = results.SectionResult(
-        "cold-gzip", "Cold", 3, "r1", 60.0, figures, rows, (curve,), ("dnf writes no lock.",), ""
-    )
-    lost = results.SectionResult("mkosi", "mkosi", 3, "r1", 1.0, {}, (), (), (), "Traceback\nno | here")
-    return results.Results({"cores": "2"}, (cold, lost))
+    cold = results.SectionResult("cold-gzip", "Cold", "r1", 60.0, figures, rows, (curve,), ("dnf writes no lock.",))
+    night = {"night": {"all": turns.Figure((3.0, 2.0), "s")}}
+    since = "Traceback\nno | disk (relbuild r2)"
+    shared = results.SectionResult("shared", "Nights", "r1", 9.0, night, (), (), (), False, later_failure=since)
+    lost = results.SectionResult("mkosi", "mkosi", "r1", 1.0, {}, (), (), (), failed="Traceback\nno | here")
+    return results.Results({"cores": "2", "dnf": "4.14.0"}, {"product": "mysql"}, (cold, shared, lost))
 
 
 def _known() -> Any:
@@ -63,8 +64,12 @@ def test_the_document_has_all_parts_and_keeps_the_rest() -> None:
     assert "1 of 2 goals are met." in once and "| size | 10 bytes | 10 … 10 |  |" in once
     assert "| mkosi | not measured: no \\| here | | | | |" in once
     assert "| Pruning of many tags | not measured | | | | |" in once
-    assert "- dnf writes no lock." in once and "Measured on: cores 2." in once
-    assert "relbuild r1, medians of 3 turns: `cold-gzip`, `mkosi`." in once
+    assert "- dnf writes no lock." in once and "Measured on: cores 2, dnf 4.14.0." in once
+    assert "Settings: product mysql." in once
+    assert "relbuild r1, medians of 3 turns after one that warms up: `cold-gzip`.\n" in once
+    assert "relbuild r1, medians of 2 turns, none of which warms up: `shared`.\n" in once
+    assert "- Nights: the figures are those of relbuild r1; a later run failed: no \\| disk (relbuild r2)" in once
+    assert "| night | all | 2.50 s | 2.00 … 3.00 | 2 |" in once
     assert "## What peers do less" in once
     assert document.written(once, parts) == once
 
