@@ -23,7 +23,8 @@ _SHOWN = 30
 
 @command(
     rank=170,
-    interrupted="what tags need is all there; the next pruning finishes what this one began",
+    interrupted="what tags need is all there; the next pruning finishes what this one began. "
+    "An interrupted --undo: run it again, and no pruning before",
 )
 def prune_command(
     context: CommandContext,

@@ -18,7 +18,8 @@ from pipeline.release import rollback, rules_for
 
 @command(
     rank=120,
-    interrupted="the tag has the former image or whole the new one (`relbuild history` tells): run it again",
+    interrupted="the tag has the former image or whole the new one: see `relbuild history`. Only if it has not moved, "
+    "run it again: a second rollback goes further back (with --to DIGEST it does not)",
 )
 def rollback_command(
     context: CommandContext,

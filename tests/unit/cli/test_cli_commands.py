@@ -67,8 +67,7 @@ def test_the_list_of_commands_is_that_of_the_commands() -> None:
 WRITING = ("build", "copy", "lock", "nightly", "promote", "prune", "publish", "pull", "rollback", "scrub", "smoke")
 
 
-@pytest.mark.parametrize("name", WRITING)
-def test_a_command_that_writes_says_after_an_interrupt_what_is_left(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def told_after_an_interrupt(name: str, monkeypatch: pytest.MonkeyPatch) -> str:
     told: list[str] = []
     monkeypatch.setattr(app_module, "perform", lambda act, context, interrupted: told.append(interrupted))
     monkeypatch.setattr(app_module, "_enter_user_namespace", lambda: None)
@@ -77,7 +76,24 @@ def test_a_command_that_writes_says_after_an_interrupt_what_is_left(name: str, m
     assert run is not None
     run()
     (said,) = told
+    return said
+
+
+@pytest.mark.parametrize("name", WRITING)
+def test_a_command_that_writes_says_after_an_interrupt_what_is_left(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = told_after_an_interrupt(name, monkeypatch)
     assert "again" in said or "next" in said
+
+
+def test_an_interrupted_rollback_is_repeated_only_if_the_tag_has_not_moved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tag's former image is another one after a rollback: a second one goes further back."""
+    said = told_after_an_interrupt("rollback", monkeypatch)
+    assert "`relbuild history`" in said and "Only if it has not moved, run it again" in said and "--to" in said
+
+
+def test_an_interrupted_undoing_is_not_ended_by_a_pruning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pruning would remove once more what was restored."""
+    assert "interrupted --undo: run it again" in told_after_an_interrupt("prune", monkeypatch)
 
 
 def test_a_command_loads_its_own_file_alone() -> None:
