@@ -368,21 +368,26 @@ class Planner:
         known = self._recalled(product.name)
         if known is not None and not _is_of(known, product):
             known = None
-        if known is not None and repository.resolve(known.immutable) == known.digest:
-            self.remembered[product.name] = known
-            return known
         try:
+            if known is not None and repository.resolve(known.immutable) == known.digest:
+                self.remembered[product.name] = known
+                return known
             return self._attested(repository, product)
         except (UsageError, VerificationError) as error:
-            self._warn(f"the attestations of '{product.name}' cannot be read, so it is rebuilt: {error}")
+            self._warn(f"what is published of '{product.name}' cannot be read, so it is rebuilt: {error}")
             return None
 
     def _why(self, product: Product, on_mirror: PublishedProduct | None, changed: frozenset[str]) -> str:
         if on_mirror is not None:
             return f"{in_words(sorted(changed))} changed" if changed else "requested"
-        # For example one that was published by hand, or for another platform.
-        there = self.mirror is not None and self.mirror.repository(product.name).resolve("latest") is not None
-        return "the published image has no record of a night to compare with" if there else "not published yet"
+        if self.mirror is None:
+            return "not published yet"
+        try:
+            published = self.mirror.repository(product.name).resolve("latest") is not None
+        except (UsageError, VerificationError):  # A tag that cannot be read is repaired by the new image.
+            published = True
+        # For example one that was published by hand, or for another platform; without a key none is verified.
+        return _UNVERIFIED if published else "not published yet"
 
     def _attested(self, repository: Repository, product: Product) -> PublishedProduct | None:
         last = self.last(product.name)
@@ -407,6 +412,9 @@ class Planner:
         tags = tuple(tag for tag in floating_tags(held.version) if repository.resolve(tag) == held.digest)
         published = replace(known.published, version=held.version, tags=tags)
         return PublishedProduct(record, held.digest, immutable, replace(known, published=published))
+
+
+_UNVERIFIED = "the published image has no record of a night that could be verified"
 
 
 def _only_tests(job: Job, on_mirror: PublishedProduct, changed: frozenset[str], nothing: str) -> Decision:

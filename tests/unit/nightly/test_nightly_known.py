@@ -27,7 +27,9 @@ from pipeline.resolve import write_lock
 from pipeline.store import Store
 from tests.support.builds import package, section
 from tests.support.journal import Journal
-from tests.support.planned_nights import CHILD, PLATFORMS, Nights
+from tests.support.planned_nights import CHILD, PLATFORMS, Nights, Tags
+
+UNVERIFIED = "the published image has no record of a night that could be verified"
 
 
 @pytest.fixture
@@ -146,8 +148,30 @@ def test_what_nothing_is_attested_of_is_built(lacking: str, attested: Attested) 
         del tags["base", attested.immutable if lacking == "immutable" else "latest"]
     decision = attested.decide()
     assert decision.on_mirror is None and decision.job is not None
-    by_hand = "the published image has no record of a night to compare with"
-    assert decision.job.why == ("not published yet" if lacking == "latest" else by_hand)
+    assert decision.job.why == ("not published yet" if lacking == "latest" else UNVERIFIED)
+
+
+def test_an_image_without_a_key_to_verify_it_is_not_called_unpublished(attested: Attested) -> None:
+    job = attested.nights.decide().job
+    assert job is not None and job.why == UNVERIFIED
+
+
+@pytest.mark.parametrize("remembered", [False, True])
+@pytest.mark.parametrize("key", [False, True])
+def test_a_product_whose_tags_cannot_be_read_is_rebuilt(
+    remembered: bool, key: bool, nights: Nights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if remembered:
+        nights.publish()
+
+    def refuse(*given: Any) -> None:
+        raise VerificationError("registry-digest", "another digest was sent")
+
+    monkeypatch.setattr(Tags, "resolve", refuse)
+    decision = nights.decide(key=absolute(nights.folder / "key") if key else None)
+    assert decision.on_mirror is None and decision.job is not None and decision.job.why == UNVERIFIED
+    (warning,) = nights.progress.warnings
+    assert "'base'" in warning and "another digest" in warning
 
 
 @pytest.mark.parametrize(
