@@ -57,8 +57,8 @@ _LAST_PORT = 65535
 def reserve_port(host_port: int, *, host: str = "127.0.0.1") -> Iterator[socket.socket]:
     """Listen on `host:host_port` (0: any free one), for an instance that is launched later.
 
-    Connections wait until `publish_port` accepts them. Raises EnvironmentLacking `port-unavailable`, UsageError
-    `port-too-high`.
+    Connections wait until `publish_port` accepts them, which closes it at its end. Raises EnvironmentLacking
+    `port-unavailable`, UsageError `port-too-high`.
     """
     if host_port > _LAST_PORT:
         raise UsageError(
@@ -78,10 +78,17 @@ def reserve_port(host_port: int, *, host: str = "127.0.0.1") -> Iterator[socket.
 def publish_port(instance: Instance, listening: socket.socket, container_port: int) -> Iterator[int]:
     """Forward a reserved port to the instance's port; yield the host's port.
 
-    Forwards for as long as the block lasts. Connections reach the instance over its link, under its bandwidth limit.
+    Forwards for as long as the block lasts, then closes the port: clients are refused while the instance is ended.
+    Connections reach the instance over its link, under its bandwidth limit.
 
     Raises UsageError `no-address` for an instance without a link.
     """
+    with listening, _forwarding(instance, listening, container_port):
+        yield int(listening.getsockname()[1])
+
+
+@contextlib.contextmanager
+def _forwarding(instance: Instance, listening: socket.socket, container_port: int) -> Iterator[None]:
     link = instance.link
     if link is None:
         raise UsageError(
@@ -93,7 +100,7 @@ def publish_port(instance: Instance, listening: socket.socket, container_port: i
     thread = threading.Thread(target=forwarder.run, name=f"publish-{container_port}", daemon=True)
     thread.start()
     try:
-        yield int(listening.getsockname()[1])
+        yield
     finally:
         forwarder.stop()
         thread.join(_STOP_TIMEOUT)
