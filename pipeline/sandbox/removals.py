@@ -62,9 +62,9 @@ def run_removals(folder: Path) -> None:
         if removed.status and process.run(exists, timeout=_TIMEOUT, check=False).status == 0:
             raise EnvironmentLacking(
                 "removal-failed",
-                f"`{' '.join(remove)}` failed: {removed.stderr.decode(errors='replace').strip()}",
+                f"`{_shown(remove)}` failed: {removed.stderr.decode(errors='replace').strip()}",
                 place=str(folder),
-                hint="it is tried again with relbuild's next sandbox; or execute it by hand",
+                hint=f"it is tried again with relbuild's next sandbox; or execute it by hand: {_FILE} there has it",
             )
 
 
@@ -95,6 +95,15 @@ def _words(value: object) -> list[str]:
     if not isinstance(value, list) or not value or not all(isinstance(word, str) for word in value):
         raise TypeError("a command is a list of words")
     return value
+
+
+def _shown(command: Sequence[str]) -> str:
+    """Return a command's program and last word, which names what it removes.
+
+    Between them may be a secret: earlier versions recorded such options. Before kubectl stand `env` and variables.
+    """
+    program = next((word for word in command if word != "env" and "=" not in word), command[0])
+    return program if program is command[-1] else f"{program} … {command[-1]}"
 
 
 def _end_clients(folder: Path) -> None:

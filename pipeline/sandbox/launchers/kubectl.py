@@ -104,4 +104,4 @@ class Kubectl:
     def remove(self, pod: str) -> list[str]:
         """Return the command that removes a pod, and waits until it is gone."""
         options = ("--ignore-not-found", "--grace-period", "1", "--timeout", _REMOVAL_TIMEOUT)
-        return [*self.command, "delete", "pod", pod, *options]
+        return [*self.command, "delete", "pod", *options, pod]

@@ -40,6 +40,9 @@ _PLACE = re.compile(r"(registry(\+http)?://)?[A-Za-z0-9.-]+(:[0-9]+)?(/[a-z0-9]+
 _UID = re.compile(r"[\w-]{8,64}")
 """UIDs of objects are UUIDs (kubernetes.io/docs/concepts/overview/working-with-objects/names)."""
 
+_END_OF_WORD = re.compile(r"[\s'\"\\=]")
+"""Ends the first word of a value that cannot be split."""
+
 _ANSWER_TIMEOUT = 10.0
 """Seconds for a program to print its version, or its runtime's."""
 
@@ -53,14 +56,15 @@ def parse_launcher(text: str) -> ContainerEngine:
     Raises UsageError `launcher-unknown`, `launcher-secret`, EnvironmentLacking `launcher-missing`.
     """
     try:
-        program, *options = shlex.split(text)
-    except ValueError:
-        program, options = "", []
+        program, *options = shlex.split(text) or [""]
+        why = ""
+    except ValueError:  # What follows the first word may be a secret.
+        program, options, why = _END_OF_WORD.split(text, 1)[0], [], " (a quote is not closed)"
     kind = LAUNCHER_KINDS.get(Path(program).name)
-    if kind is None:
+    if kind is None or why:
         raise UsageError(
             "launcher-unknown",
-            f"unknown launcher: '{shown_url(program or text)}'",
+            f"unknown launcher: '{shown_url(program)}'{why}",
             hint=f"use {', '.join(LAUNCHER_KINDS)} or kubernetes:HOST/NAME, with options of the program if it needs "
             "any, such as 'podman --cgroup-manager cgroupfs'; --runtime chooses the runtime of relbuild's own sandbox",
         )

@@ -123,9 +123,9 @@ def test_every_command_of_kubectl() -> None:
     executed = [*call, "exec", "--stdin", "p", "--container", "tested", "--", "id", "-u"]
     assert KUBECTL.execute("p", ("id", "-u")) == executed
     assert KUBECTL.forward("p", 80) == [*call, "port-forward", "--address", "127.0.0.1", "pod/p", ":80"]
-    delete = [*call, "delete", "pod", "p", "--ignore-not-found", "--grace-period"]
-    assert KUBECTL.delete("p", 50) == [*delete, "50", "--wait=false"]
-    assert KUBECTL.remove("p") == [*delete, "1", "--timeout", "50s"]
+    delete, options = [*call, "delete", "pod"], ["--ignore-not-found", "--grace-period"]
+    assert KUBECTL.delete("p", 50) == [*delete, "p", *options, "50", "--wait=false"]
+    assert KUBECTL.remove("p") == [*delete, *options, "1", "--timeout", "50s", "p"]
     assert KUBECTL.within(Path("/s")).create() == [*call, "--cache-dir", "/s/kubectl", "create", "--filename", "-"]
 
 

@@ -117,7 +117,7 @@ def test_a_smoke_test_of_a_pod_from_push_to_removal(launched: Launched) -> None:
     assert spec["containers"][0]["readinessProbe"]["tcpSocket"] == {"port": 80}
     assert (spec["securityContext"]["runAsUser"], spec["securityContext"]["supplementalGroups"]) == (27, [29])
     stopped, removed = cluster.calls("delete")
-    assert stopped[-3:] == ["--grace-period", "35", "--wait=false"] and removed[-1] == "50s"
+    assert stopped[-3:] == ["--grace-period", "35", "--wait=false"] and removed[-2] == "50s"
 
 
 def test_commands_have_their_own_exit_status_and_stderr(launched: Launched) -> None:

@@ -192,6 +192,14 @@ def test_an_unknown_launcher_is_refused_with_the_known_ones(text: str) -> None:
     assert "podman, docker, runsc" in refused.value.problems[0].hint
 
 
+@pytest.mark.parametrize("text", ["podman --token='abc", "lxc --token 'abc", "podman='abc", "'abc", "podman\\"])
+def test_a_launcher_with_a_quote_that_is_not_closed_is_shown_without_its_options(text: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        parse_launcher(text)
+    assert refused.value.code == "launcher-unknown" and "abc" not in str(refused.value)
+    assert "a quote is not closed" in str(refused.value)
+
+
 @pytest.mark.parametrize(
     "options",
     ["--token abc", "--token=abc", "--registry-password abc", "--url ssh://me:abc@host/s", "--Client-Secret=abc"],
@@ -428,6 +436,20 @@ def test_what_is_still_there_is_an_error_so_that_it_is_tried_again(tmp_path: Pat
     with pytest.raises(EnvironmentLacking) as refused:
         run_removals(tmp_path)
     assert refused.value.problems[0].code == "removal-failed"
+
+
+@pytest.mark.parametrize(
+    ("program", "shown"),
+    [(["sh"], "`sh … mark-1` failed"), (["env", "KUBECONFIG=abc", "sh"], "`sh … mark-1` failed")],
+    ids=["podman", "kubectl"],
+)
+def test_a_command_that_failed_is_shown_without_its_options(program: list[str], shown: str, tmp_path: Path) -> None:
+    remove = [*program, "-c", "exit 1", "--token", "abc", "mark-1"]
+    write_removals(tmp_path, RemovalCommand(remove, ["true"]))
+    with pytest.raises(EnvironmentLacking) as refused:
+        run_removals(tmp_path)
+    (problem,) = refused.value.problems
+    assert shown in problem.message and "removals.json" in problem.hint and "abc" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
