@@ -53,10 +53,22 @@ class Capture:
     a program in the container may open /dev/stdout again, which the kernel checks against that owner. `follow` gets
     every piece as it comes, also beyond the limit, in the reading thread, but not more than FOLLOW_RATE bytes per
     second; then it gets a line that says how much was left out. If it raises, it gets no more.
+
+    At its end, output is read until the last holder of the write end is gone, or for at most `last` seconds: a process
+    that outlives the command, such as a client's daemon, may keep it.
     """
 
-    def __init__(self, limit: int, *, uid: int, gid: int, follow: Callable[[bytes], None] | None = None) -> None:
+    def __init__(
+        self,
+        limit: int,
+        *,
+        uid: int,
+        gid: int,
+        follow: Callable[[bytes], None] | None = None,
+        last: float | None = None,
+    ) -> None:
         self._limit = limit
+        self._last = last
         self._follower = follow
         self._kept = bytearray()
         self._lock = threading.Lock()
@@ -76,7 +88,7 @@ class Capture:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.started()
-        self.finish()
+        self._thread.join(self._last)
 
     def started(self) -> None:
         """Close this process's copy of the write end, once the container has its own."""

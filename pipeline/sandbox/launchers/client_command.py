@@ -15,6 +15,13 @@ _OUTPUT_LIMIT = 1 << 20
 """Bytes kept of a command's stdout and of its stderr, as of one in relbuild's own sandbox."""
 
 
+CLIENT_OUTPUT_TIMEOUT = 5.0
+"""Seconds to read what a client that has ended left in its pipe, at most 1 MiB: more than a busy machine needs.
+
+Longer takes only a pipe that another process keeps open, such as a daemon that kubectl's credential plugin started.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class ClientResult:
     """The result of a client's command that has ended.
@@ -41,8 +48,8 @@ def run_client(command: Sequence[str], *, stdin: bytes, timeout: float) -> Clien
     uid, gid = os.geteuid(), os.getegid()
     with (
         tempfile.TemporaryFile() as source,
-        Capture(_OUTPUT_LIMIT, uid=uid, gid=gid) as out,
-        Capture(_OUTPUT_LIMIT, uid=uid, gid=gid) as err,
+        Capture(_OUTPUT_LIMIT, uid=uid, gid=gid, last=CLIENT_OUTPUT_TIMEOUT) as out,
+        Capture(_OUTPUT_LIMIT, uid=uid, gid=gid, last=CLIENT_OUTPUT_TIMEOUT) as err,
     ):
         source.write(stdin)
         source.seek(0)

@@ -21,7 +21,7 @@ from pipeline.model.limits import Limits
 from pipeline.model.smoke import Check, SmokePlan, Variant
 from pipeline.sandbox import seccomp
 from pipeline.sandbox.instance_launch import LOG_LIMIT
-from pipeline.sandbox.launchers.client_command import end_client
+from pipeline.sandbox.launchers.client_command import CLIENT_OUTPUT_TIMEOUT, end_client
 from pipeline.sandbox.launchers.container_engine import ContainerEngine, ContainerStart
 from pipeline.sandbox.launchers.engine_cgroup import EngineCgroup, engine_cgroup
 from pipeline.sandbox.launchers.engine_instance import EngineInstance
@@ -146,7 +146,7 @@ class EngineLauncher(Launcher):
                 volumes=self._named(volumes, image),
                 ports=() if self.engine.visible else image.config.tcp_ports,
             )
-            output = closing.enter_context(Capture(LOG_LIMIT, uid=0, gid=0))
+            output = closing.enter_context(Capture(LOG_LIMIT, uid=0, gid=0, last=CLIENT_OUTPUT_TIMEOUT))
             running = process.start(
                 self.engine.run(start), stdout=output.write_end, stderr=output.write_end, cwd=slot.folder
             )

@@ -26,7 +26,7 @@ from pipeline.model.smoke import Check, SmokePlan, Variant
 from pipeline.model.value_comparison import mismatch
 from pipeline.sandbox.container_user import resolve_user
 from pipeline.sandbox.instance_launch import LOG_LIMIT
-from pipeline.sandbox.launchers.client_command import end_client
+from pipeline.sandbox.launchers.client_command import CLIENT_OUTPUT_TIMEOUT, end_client
 from pipeline.sandbox.launchers.engine_launcher import asked_from_outside
 from pipeline.sandbox.launchers.kubectl import Kubectl
 from pipeline.sandbox.launchers.launcher import KeptVolumes, Launcher, launcher_lacks
@@ -160,7 +160,8 @@ class KubernetesLauncher(Launcher):
                 hint=f"check that the cluster may pull from {self.place} and has room for the pod, and that the "
                 "entrypoint and its interpreter are in the image and executable",
             )
-        output = closing.enter_context(Capture(LOG_LIMIT, uid=os.geteuid(), gid=os.getegid()))
+        uid, gid = os.geteuid(), os.getegid()
+        output = closing.enter_context(Capture(LOG_LIMIT, uid=uid, gid=gid, last=CLIENT_OUTPUT_TIMEOUT))
         following = process.start(kubectl.logs(pod), stdout=output.write_end, stderr=output.write_end)
         closing.callback(end_client, following)
         output.started()
