@@ -29,7 +29,7 @@ from pipeline.layers.segments import (
     recall_segment,
     segment_tar,
 )
-from pipeline.layers.tar_digest import TAR_WAITING_LIMIT, TarDigest
+from pipeline.layers.tar_digest import TAR_FILE_LIMIT, TAR_WAITING_LIMIT, TarDigest
 from pipeline.layers.tar_format import TAR_END
 from pipeline.layers.tree_writer import TreeWriter, owners_required
 from pipeline.lazy_dataclasses import dataclass
@@ -87,18 +87,29 @@ def pack_planned(
     # A package that is one stream is compressed by one thread, so the largest has to be begun early. One of many pieces
     # keeps all threads busy at any time, so that its bytes need not wait for their turn where there is no tree.
     largest_first = unpack or layer_codec(compression).stream is not None
+    sizes = [plan.content_size for plan, _ in plans]
     with contextlib.ExitStack() as closing:
         packings = [
             closing.enter_context(
-                _Packing.begun(plan, running, store, compression, open_folders=open_folders, layers=len(plans))
+                _Packing.begun(
+                    plan,
+                    running,
+                    store,
+                    compression,
+                    open_folders=open_folders,
+                    limit=TAR_WAITING_LIMIT // len(plans),
+                    file_limit=TAR_FILE_LIMIT * size // max(1, sum(sizes)),
+                )
             )
-            for plan, running in plans
+            for (plan, running), size in zip(plans, sizes, strict=True)
         ]
         pool = closing.enter_context(CompressionPool())
         workers = closing.enter_context(ThreadPoolExecutor(COMPRESSION_WORKERS, "relbuild-segment"))
         behind = closing.enter_context(ThreadPoolExecutor(max(1, len(plans)), "relbuild-layer"))
         tasks = [task for at, packing in enumerate(packings) for task in packing.tasks(at, pool)]
-        order = PackingOrder(tasks, [packing.plan.content_size for packing in packings], largest_first=largest_first)
+        order = PackingOrder(
+            tasks, sizes, largest_first=largest_first, stalled=lambda: any(packing.stalled for packing in packings)
+        )
         try:
             for _ in tasks:
                 workers.submit(order.run_one)
@@ -147,11 +158,12 @@ class _Packing:
         compression: Compression,
         *,
         open_folders: int,
-        layers: int,
+        limit: int,
+        file_limit: int,
     ) -> Iterator[Self]:
-        """Begin one of `layers` layers, in the store's temporary folder, for the time of the block.
+        """Begin a layer, in the store's temporary folder, for the time of the block.
 
-        Without `open_folders` it has no tree.
+        Without `open_folders` it has no tree; then `limit` and `file_limit` are those of `TarDigest`.
         """
         with store.temporary("layer") as folder:
             if not open_folders:
@@ -159,8 +171,9 @@ class _Packing:
                 with TarDigest(
                     plan.directories,
                     len(plan.segments),
-                    limit=TAR_WAITING_LIMIT // layers,
+                    limit=limit,
                     folder=folder if streams else None,
+                    file_limit=file_limit,
                 ) as tar:
                     yield cls(plan, running, store, compression, None, tar)
                 return
@@ -171,6 +184,11 @@ class _Packing:
                 )
             with tree:
                 yield cls(plan, running, store, compression, tree, None)
+
+    @property
+    def stalled(self) -> bool:
+        """True while there is no room for the tar of a segment that was begun early."""
+        return self.tar is not None and self.tar.stalled
 
     def tasks(self, number: int, pool: CompressionPool) -> list[SegmentTask]:
         """Return what has to be done for each segment. `number` is the layer's."""

@@ -7,6 +7,7 @@ import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Self, TypeAlias
 
@@ -23,6 +24,10 @@ _AHEAD = 3
 
 TAR_WAITING_LIMIT = 32 << 20
 """Bytes of all layers' segments that wait for their turn in memory; the others wait in a file."""
+
+TAR_FILE_LIMIT = 1 << 30
+"""Bytes of all layers' segments that wait in files: the store's temporary folder may be memory (tmpfs). Most
+images have less tar in all, so nothing of theirs waits for room."""
 
 _READ = 1 << 20
 """Bytes of that file that are read and hashed at once: they stay in the processor's cache."""
@@ -51,11 +56,21 @@ class TarDigest:
     """The digest over segments, whose bytes come from several threads in any order of segments.
 
     The bytes of a segment whose turn has not come wait in memory, up to `limit` bytes of all together. Beyond that they
-    wait in a file in `folder` that has no name; without a folder, who brings them waits, and segments are to be begun
-    in their order. To be closed, with `with`.
+    wait in a file in `folder` that has no name, up to `file_limit` bytes; beyond that, or without a folder, who brings
+    them waits for the segment's turn. One thread has to begin segments in their order then: it never waits for another,
+    because all before its own are begun, and the one whose turn it is waits for the hash alone. To be closed, with
+    `with`.
     """
 
-    def __init__(self, directories: bytes, segments: int, *, limit: int, folder: Path | None = None) -> None:
+    def __init__(
+        self,
+        directories: bytes,
+        segments: int,
+        *,
+        limit: int,
+        folder: Path | None = None,
+        file_limit: int = TAR_FILE_LIMIT,
+    ) -> None:
         import hashlib
 
         self._waiting: list[deque[_Waiting]] = [deque() for _ in range(segments)]
@@ -64,9 +79,12 @@ class TarDigest:
         self._held = 0
         self._limit = limit
         self._abandoned = False
+        self._stalled = 0
         self._folder = folder
         self._file: BinaryIO | None = None
+        self._file_limit = file_limit if folder is not None else 0
         self._file_size = 0
+        self._file_unread = 0
         self._hash: hashlib._Hash = hashlib.sha256(directories)
         self._size = len(directories)
 
@@ -80,33 +98,54 @@ class TarDigest:
     def put(self, at: int, data: bytes | memoryview, used: Callable[[], None] = lambda: None) -> None:
         """Take the next bytes of a segment, which must not change until `used` is called.
 
-        Waits while the segment whose turn it is is ahead of its hash.
+        Waits while the segment whose turn it is is ahead of its hash, and any other while it has no room. Raises
+        CancelledError once the work was abandoned: nobody takes the bytes.
         """
+        size = len(data)
         with self._change:
+            self._wait_for_room(at, size)
+            if self._abandoned:
+                used()
+                raise CancelledError("the layer was abandoned")
             folder = self._folder
-            if at == self._turn or folder is None:
-                self._change.wait_for(lambda: self._abandoned or self._has_room(at, len(data)))
-            if self._abandoned or folder is None or at == self._turn or self._held + len(data) <= self._limit:
+            if folder is None or at == self._turn or self._held + size <= self._limit:
                 self._append(at, _InMemory(data, used))
                 return
             file, start = self._draft(folder), self._file_size
-            self._file_size += len(data)
+            self._file_size += size
+            self._file_unread += size
         with failing_at(folder), memoryview(data) as view:
             written = 0
             while written < len(view):
                 written += os.pwrite(file.fileno(), view[written:], start + written)
-        size = len(data)
         used()
         with self._change:
             self._append(at, _InFile(start, size))
+
+    @property
+    def stalled(self) -> bool:
+        """True while bytes of a segment whose turn has not come find no room."""
+        return self._stalled > 0
 
     def end(self, at: int) -> None:
         """Note that a segment has no more bytes."""
         with self._change:
             self._append(at, None)
 
+    def _wait_for_room(self, at: int, size: int) -> None:
+        if self._abandoned or self._has_room(at, size):
+            return
+        ahead = at != self._turn
+        self._stalled += ahead
+        try:
+            self._change.wait_for(lambda: self._abandoned or self._has_room(at, size))
+        finally:
+            self._stalled -= ahead
+
     def _has_room(self, at: int, size: int) -> bool:
-        return len(self._waiting[at]) < _AHEAD if at == self._turn else self._held + size <= self._limit
+        if at == self._turn:
+            return len(self._waiting[at]) < _AHEAD
+        return self._held + size <= self._limit or self._file_size + size <= self._file_limit
 
     def _append(self, at: int, item: _Waiting) -> None:
         self._waiting[at].append(item)
@@ -151,6 +190,12 @@ class TarDigest:
                 self._hash.update(view[:size])
                 at += size
         self._size += item.size
+        with self._change:
+            self._file_unread -= item.size
+            if not self._file_unread:  # What is written next begins at its start again.
+                os.ftruncate(file.fileno(), 0)
+                self._file_size = 0
+                self._change.notify_all()
 
     def _next(self, at: int) -> _Waiting:
         """Return the next bytes of a segment; None at its end, or if the work was abandoned."""

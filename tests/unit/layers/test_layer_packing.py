@@ -245,6 +245,22 @@ def test_bytes_whose_turn_has_not_come_wait_in_a_file_and_leave_none(
     assert list((other.root / "tmp").iterdir()) == []
 
 
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_threads_without_any_room_for_what_waits_end_all_the_same(
+    store: Store, payloads: Payloads, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, workers: int
+) -> None:
+    wanted = payloads.layer("bee", "cow", "ant", label="lower"), payloads.layer("cow", "bee", label="upper")
+    first = made(store, *wanted, compression=Compression.ZSTD)
+    for limit in ("TAR_WAITING_LIMIT", "TAR_FILE_LIMIT"):
+        monkeypatch.setattr(layer_packing, limit, 0)
+    monkeypatch.setattr(layer_packing, "COMPRESSION_WORKERS", workers)
+    other = Store.open(tmp_path / "other")
+    for name in CONTENT:
+        other.put(name.encode())
+    again = made(other, *wanted, compression=Compression.ZSTD, unpack=False)
+    assert [one.layer for one in again] == [one.layer for one in first]
+
+
 def test_segments_that_are_there_are_unpacked_and_not_made_again(store: Store, payloads: Payloads) -> None:
     made(store, payloads.layer("ant", "bee"))
     payloads.read.clear()

@@ -13,7 +13,9 @@ from pipeline.layers.segments import Segment
 SEGMENT = Segment(Digest.of(b""), 0, 0)
 
 
-def order_of(sizes: dict[tuple[int, int], int], nested: set[tuple[int, int]], *, largest_first: bool) -> list[str]:
+def order_of(
+    sizes: dict[tuple[int, int], int], nested: set[tuple[int, int]], *, largest_first: bool, stalled: bool = False
+) -> list[str]:
     """Return in which order segments are begun if, while those of `nested` are made, another thread takes one more."""
     begun: list[str] = []
 
@@ -25,7 +27,7 @@ def order_of(sizes: dict[tuple[int, int], int], nested: set[tuple[int, int]], *,
 
     tasks = [SegmentTask(place, size, lambda place=place: make(place), Future()) for place, size in sizes.items()]  # type: ignore[misc]
     layers = [sum(size for (layer, _), size in sizes.items() if layer == number) for number in range(2)]
-    order = PackingOrder(tasks, layers, largest_first=largest_first)
+    order = PackingOrder(tasks, layers, largest_first=largest_first, stalled=lambda: stalled)
     while len(begun) < len(tasks):
         order.run_one()
     assert all(task.future.result() == SEGMENT for task in tasks)
@@ -41,6 +43,11 @@ def test_one_thread_keeps_the_order_from_the_largest_layer_on() -> None:
 
 def test_another_thread_takes_the_largest() -> None:
     assert order_of(SIZES, {(1, 0), (1, 1)}, largest_first=True) == ["1.0", "1.2", "1.1", "0.1", "0.0"]
+
+
+def test_all_threads_keep_the_order_while_one_that_was_begun_early_waits() -> None:
+    nested = {(1, 0), (1, 1)}
+    assert order_of(SIZES, nested, largest_first=True, stalled=True) == ["1.0", "1.1", "1.2", "0.0", "0.1"]
 
 
 def test_all_threads_keep_the_order_where_no_package_takes_long() -> None:
