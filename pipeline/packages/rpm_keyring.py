@@ -66,9 +66,24 @@ def _reads(armored: bytes) -> bool:
     return True
 
 
-@functools.lru_cache(maxsize=32)
+class _ThreadKeyrings(threading.local):
+    """The keyrings that the calling thread made before.
+
+    No two threads share one: a key of rpm's OpenSSL backend is completed without a lock when it first verifies
+    (rpmio/digest_openssl.c), and packages are verified side by side. A keyring takes less than 1 ms.
+    """
+
+    def __init__(self) -> None:
+        self.make = functools.lru_cache(maxsize=32)(_load_keyring)
+
+
 def make_keyring(certificates: tuple[bytes, ...]) -> rpm.keyring:
-    """Make a keyring with only these armored certificates and their subkeys.
+    """Make the calling thread's keyring with only these armored certificates and their subkeys."""
+    return _keyrings.make(certificates)
+
+
+def _load_keyring(certificates: tuple[bytes, ...]) -> rpm.keyring:
+    """Have rpm load a keyring.
 
     rpm loads them from files, because only then does it include subkeys (and check that they belong to their key).
     The folder is set by global macros, hence the lock.
@@ -85,3 +100,6 @@ def make_keyring(certificates: tuple[bytes, ...]) -> rpm.keyring:
         finally:
             rpm.delMacro("_keyring")
             rpm.delMacro("_keyringpath")
+
+
+_keyrings = _ThreadKeyrings()
