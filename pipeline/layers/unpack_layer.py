@@ -15,7 +15,6 @@ from typing import BinaryIO, cast
 from pipeline.digest import DiffId, Digest
 from pipeline.errors import VerificationError
 from pipeline.layers.chunk_writer import COMPRESSION_WORKERS
-from pipeline.layers.earlier_tree import hides_below
 from pipeline.layers.tar_format import TarMember, read_tar
 from pipeline.layers.tree_writer import TreeWriter, owners_required
 from pipeline.model.image import Layer
@@ -73,7 +72,12 @@ def lower_folders(layers: Sequence[Layer], *, store: Store, progress: Progress =
             with store.locked(f"tree-{layer.diff_id.hex}"):
                 kept = store.trees.kept_stack(layer.diff_id)
             roots = [folder / TREE_ROOT for folder in kept or ()]
-            if roots and not (len(roots) > 1 and hides_below(roots[0], roots[1], found)):
+            if len(roots) > 1:
+                # It loads what reads packages, which `pull` does without.
+                from pipeline.layers.earlier_tree import hides_below
+
+                roots = [] if hides_below(roots[0], roots[1], found) else roots
+            if roots:
                 found += roots
                 continue
         found.append(unpack_to_store(layer, store=store, progress=progress))
