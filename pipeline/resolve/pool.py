@@ -88,7 +88,7 @@ class PackagePool:
         self._asked: tuple[Sequence[str], solv.Dep | None] = ((), None)
         """Names of packages, and the dependency on any of them."""
         self._obsoleted: dict[str, bool] = {}
-        """Names of packages that were asked about, and if any package obsoletes one of this name."""
+        """Names of packages that were asked about, and if any package, disabled or not, obsoletes one of this name."""
         self.installed: frozenset[int] = frozenset()
         self.assumed: int | None = None
         self.has_filelists = False
@@ -302,7 +302,12 @@ class PackagePool:
         return names, reduce(lambda one, other: one.Rel(solv.REL_OR, other), parts) if names else None
 
     def _note_obsoleted(self, names: Sequence[str], any_of_them: solv.Dep | None) -> None:
+        """Ask about all packages, also disabled ones: the answer is kept, and the next recipe disables others."""
+        if self._disabled:
+            self.pool.set_disabled_list([])
         found = self.pool.whatmatchesdep(solv.SOLVABLE_OBSOLETES, any_of_them) if names else []
+        if self._disabled:
+            self.pool.set_disabled_list(sorted(self._disabled))
         for name in names:
             dependency = self.pool.Dep(name) if found else None
             self._obsoleted[name] = any(one.matchesdep(solv.SOLVABLE_OBSOLETES, dependency) for one in found)
