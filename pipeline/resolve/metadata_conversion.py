@@ -12,19 +12,17 @@ import contextlib
 import fcntl
 import itertools
 import sys
-import threading
 from collections.abc import Iterable, Iterator
-from functools import partial
 from pathlib import Path
-from typing import IO
 
 import solv
 
-from pipeline.digest import CHUNK, Digest
+from pipeline.digest import Digest
 from pipeline.errors import EnvironmentLacking, VerificationError
 from pipeline.process import PIPE, Process, start
 from pipeline.progress import Progress
 from pipeline.repos import OpenRepository, metadata_pieces
+from pipeline.resolve.conversion_pipes import ChildLate, ChildPipes
 from pipeline.resolve.listed_files import UnlistedDependencies
 from pipeline.resolve.metadata_tags import checked_tags
 from pipeline.resolve.solv_conversion import HEAD_SIZE, WRONG_DOCUMENT
@@ -32,7 +30,8 @@ from pipeline.resolve.solver_metadata import without_texts
 from pipeline.store import Store
 
 CHILD_LIFETIME = 3600.0
-"""Seconds for a document: four times the processor time that the child has, which an overloaded machine may need."""
+"""Seconds to wait for the child: four times the processor time that it has, which an overloaded machine may need. What
+relbuild itself takes, to fetch and to decompress, does not count."""
 
 SOLV_SIZE_FLOOR = 1 << 20
 """Bytes that a `.solv` file may have whatever the document's size. Above it, it may be as large as the document, whose
@@ -69,36 +68,27 @@ def _convert(opened: OpenRepository, kind: str, primary: str, document: Iterable
 
     Returns the digest of the `.solv` file. Nothing is kept of it unless all of the document was right.
     """
+    pieces = iter(document)
+    first = next(pieces, b"")  # No child waits while the document is fetched, here or by another process.
+    head = "\0".join((kind, primary, str(Path(solv.__file__).parents[1]))).encode(errors="surrogateescape")
+    begin = len(head).to_bytes(HEAD_SIZE, "big") + head
     process = _start()
-    assert process.stdin is not None and process.stdout is not None and process.stderr is not None
-    late = threading.Event()
-    alarm = threading.Timer(CHILD_LIFETIME, _end_late, (process, late))
-    alarm.daemon = True
     try:
-        alarm.start()
-        head = "\0".join((kind, primary, str(Path(solv.__file__).parents[1]))).encode(errors="surrogateescape")
-        begin = len(head).to_bytes(HEAD_SIZE, "big") + head
-        whole, size = _feed(process.stdin, itertools.chain((begin,), document))
-        with store.writer() as blob:
-            limit = max(size, SOLV_SIZE_FLOOR)
-            for piece in iter(partial(process.stdout.read, CHUNK), b""):
-                blob.write(piece)
-                if blob.size > limit:
-                    raise _malformed(opened, f"the conversion of '{kind}' makes more than {limit} bytes of {size}")
-            why = process.stderr.read(_WHY_LIMIT).decode(errors="replace").strip()
-            status = process.wait()
-            if late.is_set():
-                raise _malformed(opened, f"the conversion of '{kind}' did not end in {CHILD_LIFETIME:.0f} s")
-            if status or not whole:
-                raise _conversion_error(opened, kind, status, why)
-        return blob.digest
-    finally:
-        alarm.cancel()
-        process.kill()
-        process.wait()
-        for stream in (process.stdin, process.stdout, process.stderr):
-            with contextlib.suppress(OSError):
-                stream.close()
+        with ChildPipes(process, CHILD_LIFETIME) as child:
+            whole, size = child.write_all(itertools.chain((begin, first), pieces))
+            with store.writer() as blob:
+                limit = max(size, SOLV_SIZE_FLOOR)
+                for piece in iter(child.read, b""):
+                    blob.write(piece)
+                    if blob.size > limit:
+                        raise _malformed(opened, f"the conversion of '{kind}' makes more than {limit} bytes of {size}")
+                why = child.read_errors(_WHY_LIMIT).decode(errors="replace").strip()
+                status = child.wait()
+                if status or not whole:
+                    raise _conversion_error(opened, kind, status, why)
+            return blob.digest
+    except ChildLate:
+        raise _child_failed(opened, kind, f"did not end in {CHILD_LIFETIME:g} s") from None
 
 
 def _start() -> Process:
@@ -108,30 +98,6 @@ def _start() -> Process:
         with contextlib.suppress(OSError):  # Refused beyond what a user's pipes may have (pipe(7)): then it is slower.
             fcntl.fcntl(stream, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
     return process
-
-
-def _end_late(process: Process, late: threading.Event) -> None:
-    late.set()
-    process.kill()
-
-
-def _feed(stdin: IO[bytes], pieces: Iterable[bytes]) -> tuple[bool, int]:
-    """Write pieces to a child and close its input.
-
-    Returns whether it read all, or had ended before (why, it says itself), and the bytes written.
-    """
-    size = 0
-    for piece in pieces:  # An error of theirs is not one of the pipe.
-        size += len(piece)
-        try:
-            stdin.write(piece)
-        except BrokenPipeError:
-            return False, size
-    try:
-        stdin.close()
-    except BrokenPipeError:
-        return False, size
-    return True, size
 
 
 def _conversion_error(
@@ -147,15 +113,19 @@ def _conversion_error(
 
     names = {one.value: one.name for one in signal.Signals}
     how = names.get(-status, f"signal {-status}") if status < 0 else f"status {status}"
-    told = f"the conversion of '{kind}' ended with {how}" + (f": {why.splitlines()[-1]}" if why else "")
+    told = f"ended with {how}" + (f": {why.splitlines()[-1]}" if why else "")
     if status >= 0 or -status == signal.SIGKILL:
-        return EnvironmentLacking(
-            "child-failed",
-            told,
-            place=_place(opened),
-            hint="the cause is this machine (memory, processes) or this installation",
-        )
-    return _malformed(opened, told)
+        return _child_failed(opened, kind, told)
+    return _malformed(opened, f"the conversion of '{kind}' {told}")
+
+
+def _child_failed(opened: OpenRepository, kind: str, told: str) -> EnvironmentLacking:
+    return EnvironmentLacking(
+        "child-failed",
+        f"the conversion of '{kind}' of repository {opened.repository.id} {told}",
+        place="this machine",
+        hint="the cause is this machine (memory, processes, load) or this installation, not the repository",
+    )
 
 
 def _malformed(opened: OpenRepository, wrong: str) -> VerificationError:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import io
 import os
 import resource
 import threading
@@ -13,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import RelbuildError, VerificationError
+from pipeline.errors import EnvironmentLacking, RelbuildError, VerificationError
 from pipeline.progress import QUIET
-from pipeline.resolve import metadata_conversion, solv_cache, solv_conversion
+from pipeline.resolve import conversion_pipes, metadata_conversion, solv_cache, solv_conversion
+from pipeline.resolve.conversion_pipes import ChildPipes
 from pipeline.resolve.solv_cache import solv_file
 from pipeline.store import BlobWriter, Store
 from tests.support.resolve_world import World
@@ -35,20 +34,80 @@ def child(folder: Path, monkeypatch: pytest.MonkeyPatch, program: str) -> None:
 
 
 READ = "while os.read(0, 1 << 16): pass\n"
+LIMITED = "signal.alarm(20)\n"  # Where relbuild leaves it, the test does not.
 
 
-@pytest.mark.parametrize("program", ["signal.pause()", READ + "signal.pause()", READ + "os.close(1)\nsignal.pause()"])
+@pytest.fixture
+def no_descriptor_of_the_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(pid: int) -> int:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+
+
+@pytest.mark.parametrize(
+    "program", ["signal.pause()", READ + "signal.pause()", READ + "os.close(1)\nos.close(2)\nsignal.pause()"]
+)
+@pytest.mark.parametrize("grandchild", ["", "os.fork()\n", "if os.fork() == 0: os.setsid()\n"])
 def test_a_child_that_neither_reads_nor_writes_nor_ends_is_ended(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, grandchild: str
 ) -> None:
-    child(tmp_path, monkeypatch, program)
+    child(tmp_path, monkeypatch, grandchild + LIMITED + program)
     monkeypatch.setattr(metadata_conversion, "CHILD_LIFETIME", 0.3)
     world = World(tmp_path).add("r", *(Rpm(f"p{number}", files=(f"/usr/bin/{number:099}",)) for number in range(500)))
     monkeypatch.setattr(metadata_conversion, "_PIPE_SIZE", 4096)
-    with pytest.raises(VerificationError, match=r"did not end in") as caught:
+    with pytest.raises(EnvironmentLacking, match=r"of repository r did not end in") as caught:
         converted(world)
-    assert caught.value.code == "metadata-malformed"
+    assert caught.value.code == "child-failed" and caught.value.problems[0].place == "this machine"
     assert not list((world.store.root / "tmp").iterdir())
+
+
+@pytest.mark.parametrize("leaves", ["", "os.setsid()\n"])
+def test_a_child_that_ended_is_not_waited_for_because_of_what_it_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, leaves: str
+) -> None:
+    child(
+        tmp_path,
+        monkeypatch,
+        f"{READ}if os.fork():\n os.write(1, b'none')\n os._exit(0)\n{leaves}{LIMITED}signal.pause()",
+    )
+    with pytest.raises(VerificationError, match="libsolv cannot read what it made of"):
+        World(tmp_path).add("r", Rpm("a")).names(["a"])
+
+
+def test_what_a_download_takes_is_not_the_childs_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    happened: list[str] = []
+    real_pieces, real_start = metadata_conversion.metadata_pieces, metadata_conversion._start
+
+    def pieces(*given: object, **named: object) -> Iterator[bytes]:
+        happened.append("fetched")
+        yield from real_pieces(*given, **named)  # type: ignore[arg-type]
+
+    def start() -> metadata_conversion.Process:
+        happened.append("started")
+        return real_start()
+
+    monkeypatch.setattr(metadata_conversion, "metadata_pieces", pieces)
+    monkeypatch.setattr(metadata_conversion, "_start", start)
+    converted(World(tmp_path).add("r", Rpm("a")))
+    assert happened == ["fetched", "started"]
+
+    def slow() -> Iterator[bytes]:
+        yield b"a"
+        now[0] += 1000.0
+        yield b"b"
+
+    now = [0.0]
+    monkeypatch.setattr(conversion_pipes.time, "monotonic", lambda: now[0])
+    child(tmp_path, monkeypatch, READ)
+    with ChildPipes(real_start(), 60.0) as pipes:
+        assert pipes.write_all(slow()) == (True, 2)
+        assert pipes.read() == pipes.read_errors(1) == b"" and pipes.wait() == 0
+
+
+@pytest.mark.usefixtures("no_descriptor_of_the_child")
+def test_without_a_descriptor_of_the_child_metadata_is_converted_too(tmp_path: Path) -> None:
+    assert converted(World(tmp_path).add("r", Rpm("a"))).read_bytes()[:4] == b"SOLV"
 
 
 def test_a_child_that_writes_without_end_fills_no_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,19 +222,23 @@ def test_a_child_that_does_not_come_to_its_end_says_whose_fault_it_was(
 
 
 def test_a_child_that_ended_before_it_was_told_all_is_no_success_and_an_error_of_the_document_its_own(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read, write = os.pipe()
-    os.close(read)
-    with contextlib.suppress(BrokenPipeError), os.fdopen(write, "wb") as stdin:
-        assert metadata_conversion._feed(stdin, [b"x" * 100_000]) == (False, 100_000)
+    child(tmp_path, monkeypatch, "")
+    with ChildPipes(metadata_conversion._start(), 60.0) as pipes:
+        pipes._process.wait()
+        assert pipes.write_all([b"x" * 100_000]) == (False, 100_000)
 
     def broken() -> Iterator[bytes]:
         yield b"x"
         raise BrokenPipeError("of something else")
 
-    with pytest.raises(BrokenPipeError, match="of something else"):
-        metadata_conversion._feed(io.BytesIO(), broken())
+    child(tmp_path, monkeypatch, READ)
+    with (
+        pytest.raises(BrokenPipeError, match="of something else"),
+        ChildPipes(metadata_conversion._start(), 60.0) as pipes,
+    ):
+        pipes.write_all(broken())
     one = World(tmp_path).add("r", Rpm("a")).opened()[0]
     assert metadata_conversion._conversion_error(one, "primary", 0, "").code == "child-failed"
     assert "signal 40" in str(metadata_conversion._conversion_error(one, "primary", -40, ""))
@@ -196,4 +259,4 @@ def test_a_child_without_processor_time_is_told_so_before_it_is_killed(monkeypat
     solv_conversion._set_limits()
     soft, hard = limits[resource.RLIMIT_CPU]
     assert soft < hard, "at the hard limit the kernel sends SIGKILL alone, as where memory is short"
-    assert limits[resource.RLIMIT_FSIZE] == (0, 0)
+    assert limits[resource.RLIMIT_FSIZE] == limits[resource.RLIMIT_NPROC] == (0, 0)
