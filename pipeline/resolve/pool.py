@@ -302,7 +302,7 @@ class PackagePool:
         return names, reduce(lambda one, other: one.Rel(solv.REL_OR, other), parts) if names else None
 
     def _note_obsoleted(self, names: Sequence[str], any_of_them: solv.Dep | None) -> None:
-        """Ask about all packages, also disabled ones: the answer is kept, and the next recipe disables others."""
+        """Ask about all packages, also disabled ones: the next recipe disables others."""
         if self._disabled:
             self.pool.set_disabled_list([])
         found = self.pool.whatmatchesdep(solv.SOLVABLE_OBSOLETES, any_of_them) if names else []
