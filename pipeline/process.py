@@ -11,9 +11,11 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Self
 
 from pipeline.errors import EnvironmentLacking, RelbuildError
 from pipeline.lazy_dataclasses import dataclass
@@ -56,6 +58,68 @@ class Completed:
     stdout: bytes
     stderr: bytes
     timed_out: bool = False
+
+
+class CommandGroup:
+    """Commands of the threads that work for a block; all are killed when the block raises.
+
+    A thread joins it as the `initializer` of its pool. The block is within that of the pool, which waits for threads.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: set[Process] = set()
+        self._killed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            return
+        with self._lock:
+            self._killed = True
+            for process in self._running:
+                _kill_running(process)
+
+    def join(self) -> None:
+        """Add the commands that the calling thread runs from now on."""
+        _thread.group = self
+
+    def add(self, process: Process) -> None:
+        """Kill the process with the others, at once if they were killed."""
+        with self._lock:
+            self._running.add(process)
+            if self._killed:
+                _kill_running(process)
+
+    def discard(self, process: Process) -> None:
+        """Leave the process alone from now on."""
+        with self._lock:
+            self._running.discard(process)
+
+
+class _Thread(threading.local):
+    """The group that the calling thread's commands belong to."""
+
+    group: CommandGroup | None = None
+
+
+_thread = _Thread()
+
+
+@contextmanager
+def killed_with_group(process: Process) -> Iterator[None]:
+    """Have a process that works for the calling thread killed with the thread's group, if any."""
+    group = _thread.group
+    if group is None:
+        yield
+        return
+    group.add(process)
+    try:
+        yield
+    finally:
+        group.discard(process)
 
 
 def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -106,7 +170,8 @@ def run(
         )
         timed_out = False
         try:
-            status = process.wait(timeout)
+            with killed_with_group(process):
+                status = process.wait(timeout)
         except subprocess.TimeoutExpired:
             timed_out = True
             kill_group(process)
@@ -176,6 +241,11 @@ def kill_group(process: subprocess.Popen[bytes]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:
         process.kill()
+
+
+def _kill_running(process: Process) -> None:
+    if process.poll() is None:
+        kill_group(process)
 
 
 def _tail(file: IO[bytes], limit: int) -> bytes:

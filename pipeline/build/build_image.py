@@ -58,6 +58,7 @@ from pipeline.prepare import (
     retry_if_changed,
 )
 from pipeline.prepare.locked_recipe import choose_platform
+from pipeline.process import CommandGroup
 from pipeline.provenance_inputs import make_bill, make_build_record
 from pipeline.recipes import load_recipe, recipe_name
 from pipeline.reports import built_platform, report_folder, update_recorded_checks, write_evidence
@@ -102,13 +103,14 @@ def assemble(options: BuildOptions, build_env: BuildEnvironment) -> AssembledIma
     composition = compose_layers(locked)
     release_free_memory()  # That of the solver's pool and of the claims on paths.
     obtain_files(locked.recipe, build_env)
-    with ThreadPoolExecutor(1, "relbuild-beside") as beside:
+    commands = CommandGroup()
+    with ThreadPoolExecutor(1, "relbuild-beside", commands.join) as beside, commands:
         rendered = beside.submit(lambda: render_recipe_files(locked, build_env))
         planned = beside.submit(lambda: plan_state(locked, build_env))
         layers = pack_layers(composition, options, build_env)
-    release_free_memory()  # That of the buffers.
-    files, templates = rendered.result()
-    state = add_state(locked, composition, layers, files, planned.result(), options=options, build_env=build_env)
+        release_free_memory()  # That of the buffers.
+        (files, templates), plan = rendered.result(), planned.result()
+    state = add_state(locked, composition, layers, files, plan, options=options, build_env=build_env)
     failed, unused = judge_scriptlets(locked, state, build_env)
     image = make_config_and_manifest(locked, [*parent_layers(locked), *(made.layer for made in layers), state.layer])
     warn_of_oddities(image, locked, options, build_env)

@@ -39,6 +39,7 @@ from pipeline.model.rpm_database import DATABASE_LEFTOVERS, RpmDatabase
 from pipeline.model.scriptlets import ScriptletFailure, ScriptletRules
 from pipeline.model.tree import Tree
 from pipeline.packages.lua import runtime_digest
+from pipeline.process import CommandGroup
 from pipeline.progress import Progress, task
 from pipeline.sandbox import CommandSession, SandboxRegistry, require_tracing
 from pipeline.store import Store
@@ -241,7 +242,8 @@ def _make(
             store=store,
             progress=progress,
         )
-        with opened as state, ThreadPoolExecutor(1, "relbuild-rpmdb") as beside:
+        commands = CommandGroup()
+        with opened as state, ThreadPoolExecutor(1, "relbuild-rpmdb", commands.join) as beside, commands:
             session = state.session
             database = beside.submit(_write_database, inputs, states, store, folder)
             bound = session.share(SCRIPT_MOUNT)

@@ -17,7 +17,7 @@ from typing import Final
 
 from pipeline.errors import EnvironmentLacking
 from pipeline.limited.child import CHILD_MEMORY, FRAME
-from pipeline.process import PIPE, Process, start
+from pipeline.process import PIPE, Process, killed_with_group, start
 
 PROCESSOR_TIME: Final = 5
 """Seconds of processor time for one request: a template may run 500,000 steps, which takes one or two."""
@@ -71,6 +71,10 @@ class _Child:
             self._unread += 1
 
     def call(self, module: str, request: object, body: bytes, answer: AnswerQuestion | None) -> object:
+        with killed_with_group(self._process):
+            return self._call(module, request, body, answer)
+
+    def _call(self, module: str, request: object, body: bytes, answer: AnswerQuestion | None) -> object:
         until = time.monotonic() + CALL_DEADLINE
         if not self._started:
             self._start(until)

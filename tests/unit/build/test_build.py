@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from pipeline.model.report import SmokeReport
 from pipeline.model.smoke import SmokePlan
 from pipeline.model.tree import Tree
 from pipeline.prepare import LockedRecipe
+from pipeline.process import Completed, run
 from tests.support.builds import build_env, image, layer, locked, order, parent, recipe, section
 from tests.support.journal import Journal
 
@@ -182,6 +184,25 @@ def test_a_stage_that_fails_ends_the_build_there(stage: str, world: World) -> No
     whole = [*LOCK[1:], *IMAGE, *OUTPUT]
     assert caught.value is error
     assert world.stages() == whole[: whole.index("pack_layers" if stage in BESIDE else stage) + 1]
+
+
+def test_an_interrupt_while_layers_are_packed_ends_the_rendering_beside(world: World) -> None:
+    begun, ended = world.folder / "begun", list[Completed]()
+
+    def render(*_: object) -> tuple[tuple[()], tuple[()]]:
+        ended.append(run(["sh", "-c", f"touch {begun}; sleep 300"], timeout=300, check=False))
+        return (), ()
+
+    def interrupt(*_: object) -> None:
+        while not begun.exists():
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+
+    world.journal.stand_in(build_image, build_image.render_recipe_files, render)
+    world.journal.stand_in(build_image, build_image.pack_layers, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        build_image.assemble(order(world.folder), world.build_env)
+    assert [one.status for one in ended] == [-9]
 
 
 def test_layout_verdict_and_report_are_made_under_one_lock_that_an_error_gives_back(

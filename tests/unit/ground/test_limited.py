@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
 
@@ -16,7 +17,7 @@ from pipeline import limited
 from pipeline.errors import EnvironmentLacking
 from pipeline.limited import child_process
 from pipeline.limited.child_process import LimitMet, call_limited
-from pipeline.process import Process, start
+from pipeline.process import CommandGroup, Process, start
 from pipeline.render.templates import evaluate_template
 
 WORK = "tests.support.limited_work"
@@ -220,3 +221,16 @@ def test_the_child_ends_with_its_parent() -> None:
         for one in (reading, writing, *([handle] if handle is not None else [])):
             os.close(one)
     assert limited.call_limited is call_limited
+
+
+def test_a_request_of_a_thread_ends_when_the_block_that_it_works_for_raises() -> None:
+    commands = CommandGroup()
+    with pytest.raises(KeyboardInterrupt):  # noqa: SIM117 - the pool ends within.
+        with ThreadPoolExecutor(1, initializer=commands.join) as beside, commands:
+            asked = beside.submit(do, sleep=300)
+            while not commands._running:
+                time.sleep(0.01)
+            raise KeyboardInterrupt
+    with pytest.raises((LimitMet, EnvironmentLacking)):
+        asked.result()
+    assert do(plain=1) == [{"plain": 1}, 0], "the next one has another child"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from pipeline.errors import EnvironmentLacking
-from pipeline.process import CommandFailed, run
+from pipeline.process import CommandFailed, CommandGroup, run
 
 
 def test_nothing_of_the_callers_environment_reaches_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,3 +60,31 @@ def test_a_deadline_ends_the_command_with_all_that_it_started() -> None:
 def test_a_flood_of_output_is_cut_to_its_end() -> None:
     done = run(["sh", "-c", "yes x | head -c 5000000; echo end"], timeout=30, output_limit=1000)
     assert len(done.stdout) == 1000 and done.stdout.endswith(b"end\n")
+
+
+def test_the_commands_of_a_thread_are_killed_when_the_block_that_it_works_for_raises(tmp_path: Path) -> None:
+    begun, commands = tmp_path / "begun", CommandGroup()
+    with pytest.raises(KeyboardInterrupt):  # noqa: SIM117 - the pool ends within.
+        with ThreadPoolExecutor(1, initializer=commands.join) as beside, commands:
+            first = beside.submit(run, ["sh", "-c", f"touch {begun}; sleep 300 & wait"], timeout=300, check=False)
+            later = beside.submit(run, ["sleep", "300"], timeout=300, check=False)
+            while not begun.exists():
+                time.sleep(0.01)
+            raise KeyboardInterrupt
+    assert [one.result().status for one in (first, later)] == [-9, -9]
+
+
+def test_the_commands_of_a_thread_end_by_themselves_where_nothing_is_raised() -> None:
+    commands = CommandGroup()
+    with ThreadPoolExecutor(1, initializer=commands.join) as beside, commands:
+        done = beside.submit(run, ["sh", "-c", "sleep 0.1; echo done"], timeout=30)
+    assert done.result().stdout == b"done\n"
+
+
+def test_a_command_of_another_thread_is_left_alone() -> None:
+    commands = CommandGroup()
+    with ThreadPoolExecutor(1) as other:
+        done = other.submit(lambda: run(["sh", "-c", "sleep 0.2; echo done"], timeout=30))
+        with pytest.raises(ValueError, match="failed"), commands:
+            raise ValueError("failed")
+    assert done.result().stdout == b"done\n"
