@@ -22,6 +22,7 @@ from pipeline import process
 from pipeline.errors import BuildError, UsageError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.limits import Limits
+from pipeline.sandbox.cgroup_migration import wait_for_migration
 from pipeline.sandbox.disk_quota import DiskQuota, open_disk_quota
 from pipeline.sandbox.entry_program import require_entry_program
 from pipeline.sandbox.idmap import user_namespace
@@ -229,6 +230,8 @@ class BuildSession:
             err.started()
             timed_out = out_of_disk = False
             try:
+                if self.sandboxes.runtime.stays_in_group:
+                    wait_for_migration(running.pid, self.sandboxes.hierarchies)
                 while not wait_for_exit(running, min(self._quota.pause, begun + timeout - time.monotonic())):
                     timed_out = time.monotonic() >= begun + timeout
                     out_of_disk = self._quota.full()

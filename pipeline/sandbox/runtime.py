@@ -60,6 +60,11 @@ class Runtime:
         """True if `run --keep` keeps an ended container's control group, to read its usage."""
         return self.name == "runc"
 
+    @property
+    def stays_in_group(self) -> bool:
+        """True if the runtime itself stays in its control group: gVisor's joins the container's."""
+        return self.name == "runc"
+
 
 def find_runtime(name: str | None = None) -> Runtime:
     """Find the runtime `name` (or at that path), or the first of RUNTIMES that is installed.

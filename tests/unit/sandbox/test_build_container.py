@@ -41,7 +41,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Comman
         slot: Any = SimpleNamespace(
             folder=tmp_path, base=os.getuid(), name="slot", group=SimpleNamespace(below=lambda _: group)
         )
-        sandboxes: Any = SimpleNamespace(runtime=SimpleNamespace(command=["/bin/sh", runtime], keeps_ended=False))
+        runtime_of = SimpleNamespace(command=["/bin/sh", runtime], keeps_ended=False, stays_in_group=False)
+        sandboxes: Any = SimpleNamespace(runtime=runtime_of, hierarchies=None)
         files: Any = SimpleNamespace(require_mount_point=lambda _: None, require_working_directory=lambda _: None)
         mntns: Any = SimpleNamespace(call=lambda act, *args, **options: act(*args, **options))
         overlay: Any = SimpleNamespace(path=tmp_path)
