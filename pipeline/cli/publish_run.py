@@ -26,7 +26,6 @@ from pipeline.mirror.tag_memory import TagMemory
 from pipeline.model.enforcement import enforcement_lines
 from pipeline.model.publication import Publication
 from pipeline.prepare import BuildEnvironment
-from pipeline.progress import QUIET
 from pipeline.release import PublishOptions, publish, rules_for
 from pipeline.release.publish import member_layouts
 from pipeline.reports import report_folder
@@ -51,6 +50,8 @@ def run_publish(
     context = replace(context, progress=told)
     build_env = context.build_env()
     started = context.clock()
+    snapshot = _Snapshot(request, build_env, started)
+    before = snapshot.inputs() if name is not None else None  # Before key and rules are read.
     options = PublishOptions(
         layouts=request.layouts,
         to=request.to,
@@ -61,21 +62,13 @@ def run_publish(
         known_as=request.known_as,
         read_back=read_back,
     )
-    snapshot = _Snapshot(request, build_env, started)
-    before = snapshot.inputs() if name is not None else None
     log = QuestionLog()
     done = publish(options, build_env, log)
     for one in done:
         print_lines(*published_as_lines(one))
-    if name is not None and before is not None and len(done) == 1 and log.scopes and not told.warnings:
+    if name is not None and before is not None and len(done) == 1 and not told.warnings:
         with contextlib.suppress(OSError, ValueError, LookupError, RelbuildError):
-            last = done[0]
-            wrote = last.uploaded or last.moved or not last.settled_until
-            if wrote and not (log.answers() and last.settled_until):
-                # A list was read before something was added to it: look at all that is there now.
-                log = QuestionLog()
-                [last] = publish(options, replace(build_env, progress=QUIET), log)
-            remembered = snapshot.remembered(last.repeated(), log, before)
+            remembered = snapshot.remembered(done[0], log, before)
             if remembered is not None:
                 build_env.store.remember(name, remembered)
     return tuple(published_as_json(one) for one in done)
@@ -92,8 +85,8 @@ class _Snapshot:
     def inputs(self) -> dict[str, object] | None:
         """Return key, rules, layouts and reports as they are now; None if they cannot be told."""
         with contextlib.suppress(OSError, RelbuildError):
-            key = look_at_key(self._request.key, self._build_env.store)
-            if key is None or self._asks_for_password():
+            key, rules = look_at_key(self._request.key, self._build_env.store), look_at_rules(self._request.rules)
+            if key is None or (rules is None) != (self._request.rules is None) or self._asks_for_password():
                 return None
             folders = [
                 (str(folder.absolute()), _entries(folder))
@@ -104,7 +97,7 @@ class _Snapshot:
             ]
             if any(-1 in entries.values() for _, entries in folders):
                 return None
-            return {"key": key, "rules": look_at_rules(self._request.rules), "folders": folders}
+            return {"key": key, "rules": rules, "folders": folders}
         return None
 
     def _asks_for_password(self) -> bool:
@@ -113,12 +106,13 @@ class _Snapshot:
         return not given and _ENCRYPTED in self._request.key.read_bytes()
 
     def remembered(self, one: Publication, log: QuestionLog, before: Mapping[str, object]) -> dict[str, object] | None:
-        """Return the fields of a `RememberedPublication`; None if it could not be recognised.
+        """Return the fields of a `RememberedPublication`.
 
-        `one`: the result of the publication when it is repeated.
+        None if it changed something, or cannot be recognised.
         """
         answers = log.answers()
-        if not one.settled_until or not answers or self.inputs() != before:
+        changed = one.uploaded or one.mounted or one.moved or one.attached
+        if changed or not one.settled_until or not answers or self.inputs() != before:
             return None
         modules = sorted({name.partition(".")[0] for name in sys.modules})
         programs = sorted({*loaded_files(), *mapped_files(), *library_records()})

@@ -20,7 +20,7 @@ from pipeline.mirror.address import Address
 from pipeline.mirror.tag_memory import TagMemory
 from pipeline.progress import task
 from pipeline.snapshots import LIFETIME, look_at_file, look_at_output, process_inputs, program_digest
-from pipeline.transfer.question_log import FORMAT, KnownAnswer
+from pipeline.transfer.question_log import FORMAT, KnownAnswer, NotCompared
 
 if TYPE_CHECKING:
     from pipeline.cli.app import CommandContext
@@ -95,7 +95,11 @@ def repeat_publication(
         with task(context.progress, "compare", request.to.url) as running:
             answered = request.to.form.ask_again(request.to, answers, known.scopes, context.environment)
             same = _reads_the_same(known, request, store)  # While the registry answers.
-            asked = answered()
+            try:
+                asked = answered()
+            except NotCompared:
+                running.note("not compared" if same else "changed")
+                return None
             if asked is None or not same:
                 running.note("changed")
                 return None

@@ -65,6 +65,10 @@ class AddressForm(ABC):
         or the one that it has already). Raises UsageError.
         """
 
+    def can_ask_again(self, address: Address, environment: Mapping[str, str]) -> bool:
+        """Return whether `ask_again` can tell anything of this mirror."""
+        return False
+
     def ask_again(
         self,
         address: Address,
@@ -74,10 +78,10 @@ class AddressForm(ABC):
     ) -> Callable[[], TrafficCounts | None]:
         """Begin to ask a mirror what it was asked; return a function that awaits the answers.
 
-        `answers` and `scopes` are those of a `QuestionLog`. It returns the requests if all answers are the same; None
-        if one is another, or the mirror must be opened to know.
+        `answers` and `scopes` are those of a `QuestionLog`. It returns the requests if all answers are the same, None
+        if one is another, and raises NotCompared if they are not known.
         """
-        return lambda: None
+        raise NotImplementedError
 
     # --- only for mirrors that are folders on this machine
 

@@ -67,15 +67,6 @@ def image_manifests(images: Sequence[Image], top: Manifest) -> tuple[Manifest, .
     return (*own, *(() if any(one.digest == top.digest for one in own) else (top,)))
 
 
-def image_content(images: Sequence[Image], top: Manifest) -> tuple[Digest, ...]:
-    """Return the digests of all blobs and manifests of images, in the order of their uploads."""
-    return (*image_blobs(images, _no_file), *(one.digest for one in image_manifests(images, top)))
-
-
-def _no_file(digest: Digest) -> Path:
-    return Path(digest.hex)
-
-
 def attachment_blobs(plans: Sequence[LackingAttachments]) -> dict[Digest, tuple[Descriptor, bytes | Path, bool]]:
     """Return the blobs of attachments, and whether each is new to the repository.
 

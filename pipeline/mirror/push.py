@@ -22,7 +22,6 @@ from pipeline.mirror.blobs_to_push import (
     artifact_manifests,
     attachment_blobs,
     image_blobs,
-    image_content,
     image_manifests,
 )
 from pipeline.mirror.gate import Cleared
@@ -119,8 +118,6 @@ def push(
         present=tuple(pushing.present),
         attached=tuple(digest for _, digest in pushing.attached),
         limits=upload.cleared.limits,
-        tags=upload.floating,
-        content=image_content(upload.images, upload.cleared.manifest),
         settled_until=min((until.get(tag, 0) for tag in upload.floating), default=0),
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from enum import StrEnum
 
 from pipeline.digest import Digest
@@ -99,8 +98,7 @@ class Publication:
     Blobs and manifests by how they came there: `uploaded` (digest, bytes), `mounted` and `present` (digest).
     `attached`: the referrers that are new. `limits`: what the kernel held the tested instances to. `requests`: those
     that were sent to a registry, (method and endpoint, number). `settled_until`: milliseconds since the epoch until
-    which nothing has to be signed of any of the tags, which were found as they should be; 0 if one was not. `tags`: the
-    floating tags; `content`: the digests of the images' blobs and manifests.
+    which nothing has to be signed of any of the tags, which were found as they should be; 0 if one was not.
     """
 
     repository: str
@@ -115,12 +113,6 @@ class Publication:
     limits: tuple[LimitEnforcement, ...] = ()
     requests: tuple[tuple[str, int], ...] = ()
     settled_until: int = 0
-    tags: tuple[str, ...] = ()
-    content: tuple[Digest, ...] = ()
-
-    def repeated(self) -> Publication:
-        """Return the result of the same publication when nothing has changed since."""
-        return replace(self, moved=(), unmoved=self.tags, uploaded=(), mounted=(), present=self.content, attached=())
 
     @property
     def bytes_uploaded(self) -> int:

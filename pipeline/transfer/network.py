@@ -14,6 +14,7 @@ from pipeline.lazy_dataclasses import dataclass
 from pipeline.transfer.certificates import load_certificates
 from pipeline.transfer.server_access import ServerAccess
 from pipeline.urls import (
+    Url,
     is_http_url,
     join_url,
     parse_url,
@@ -50,6 +51,7 @@ downloads are kept, so that this costs nothing on a slow line."""
 
 _SECONDS = re.compile(r"[0-9]{1,5}")
 _RATE = re.compile(r"[0-9]{1,9}")
+_PLAIN_HOST = re.compile(r"[a-z0-9.-]+")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
@@ -102,6 +104,13 @@ class Network:
             ),
             minrate=_number(variables.get("RELBUILD_MINRATE", ""), "RELBUILD_MINRATE", _RATE, DEFAULT_MINRATE, least=0),
         )
+
+    def reaches_directly(self, place: Url) -> bool:
+        """Return whether requests to `place` certainly go through no proxy."""
+        if not (self.http_proxy if place.scheme == "http" else self.https_proxy) or "*" in self.no_proxy:
+            return True
+        names = (name.lower().lstrip(".") for name in self.no_proxy)
+        return any(f".{place.host}".endswith(f".{name}") for name in names if _PLAIN_HOST.fullmatch(name))
 
     def hurry(self) -> Network:
         """Return the settings for a URL with alternatives: one attempt, with tighter limits."""

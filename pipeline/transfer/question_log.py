@@ -1,16 +1,14 @@
-"""Log of what an operation asked of a registry and wrote there, with the answers at its end.
+"""Log of what an operation that writes nothing asked of a registry, with the answers.
 
-A question is a GET or HEAD. Of a manifest, its digest is the answer, whether it was read or only asked for, so that the
-next time it is only asked for. What was written answers with the digest that the registry has confirmed.
+A question is a GET or HEAD. Of a manifest, the digest in the header is the answer, whether it was read or only asked
+for, so that the next time it is only asked for.
 """
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qs
 
 from pipeline.digest import Digest
 from pipeline.lazy_dataclasses import dataclass
@@ -19,15 +17,13 @@ from pipeline.transfer.challenge import Scope
 if TYPE_CHECKING:
     from pipeline.transfer.registry_http import RegistryResponse
 
-FORMAT = 1
+FORMAT = 2
 """Of what is remembered of a publication: to be raised when what is compared, asked or repeated changes its meaning."""
 
 QUESTIONS_MOST = 2000
 """Questions that are logged: an image has some thirty. Of more, none is remembered."""
 
 _ANSWERED = frozenset({200, 404})
-_WRITTEN = frozenset({200, 201, 202})
-_UPLOAD = re.compile(r"(/v2/.+/blobs/)uploads/[^?]*(?:\?(.*))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +45,16 @@ class KnownAnswer:
     length: int = 0
 
 
+class NotCompared(Exception):
+    """A mirror cannot be asked again, or did not answer in time."""
+
+
 class QuestionLog:
     """Log of one operation; for use from several threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._answers: dict[str, KnownAnswer] = {}
-        self._outdated: set[str] = set()
-        """Lists of referrers that were read before a manifest was put."""
         self._scopes: dict[str, None] = {}
         self._repeatable = True
 
@@ -78,36 +76,19 @@ class QuestionLog:
         """
         with self._lock:
             self._scopes |= dict.fromkeys(map(str, scopes))
-            if method == "DELETE" and "/blobs/uploads/" in target:
-                return
-            if len(self._answers) >= QUESTIONS_MOST or method not in {"GET", "HEAD", "PUT", "POST", "PATCH"}:
+            if method not in {"GET", "HEAD"} or len(self._answers) >= QUESTIONS_MOST:
                 self._repeatable = False
-            elif method in {"GET", "HEAD"}:
+            else:
                 self._read(method, target, headers.get("Accept", ""), response)
-            elif method != "PATCH" and response.status in _WRITTEN:
-                self._wrote(target, response, headers.get("Content-Type", ""))
 
     def _read(self, method: str, target: str, accept: str, response: RegistryResponse) -> None:
-        if "/blobs/uploads/" in target:
-            return
-        if response.status not in _ANSWERED:
+        known, before = _known_answer(method, target, accept, response), self._answers.get(target)
+        if before is not None and (before.status, before.digest) != (known.status, known.digest):
+            self._repeatable = False  # Somebody else has changed it.
+        nameless = known.status == 200 and "/manifests/" in target and not known.digest
+        if known.status not in _ANSWERED or nameless:
             self._repeatable = False
-        self._outdated.discard(target)
-        self._answers[target] = _known_answer(method, target, accept, response)
-
-    def _wrote(self, target: str, response: RegistryResponse, kind: str) -> None:
-        upload = _UPLOAD.fullmatch(target)
-        if upload is None:
-            digest = response.header("docker-content-digest")
-            self._answers[target] = KnownAnswer("HEAD", target, kind, 200, digest)
-            self._repeatable = self._repeatable and bool(digest)
-            self._outdated |= {one for one, known in self._answers.items() if known.body}
-        elif response.status == 201:
-            named = parse_qs(upload[2] or "")
-            for digest in (*named.get("digest", ()), *named.get("mount", ())):
-                blob = f"{upload[1]}{digest}"
-                if blob in self._answers:  # Others are of what was new, which nobody asks for.
-                    self._answers[blob] = KnownAnswer("HEAD", blob, "", 200)
+        self._answers[target] = known
 
     @property
     def scopes(self) -> tuple[str, ...]:
@@ -115,14 +96,19 @@ class QuestionLog:
         return tuple(self._scopes)
 
     def answers(self) -> tuple[KnownAnswer, ...]:
-        """Return all questions with the answers that they have by now; none if one cannot be told."""
-        return tuple(self._answers.values()) if self._repeatable and not self._outdated else ()
+        """Return all questions with their answers.
+
+        None of them if something was written, or an answer cannot be told.
+        """
+        return tuple(self._answers.values()) if self._repeatable else ()
 
 
 def _known_answer(method: str, target: str, accept: str, response: RegistryResponse) -> KnownAnswer:
     status, good = response.status, response.status == 200
     if "/manifests/" in target:
-        digest = str(Digest.of(response.body)) if method == "GET" else response.header("docker-content-digest")
+        digest = response.header("docker-content-digest")
+        if method == "GET" and digest != str(Digest.of(response.body)):
+            digest = ""
         return KnownAnswer("HEAD", target, accept, status, digest=digest if good else "")
     if method == "HEAD":
         return KnownAnswer(method, target, accept, status, size=response.header("content-length") if good else "")

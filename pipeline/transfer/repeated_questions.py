@@ -11,11 +11,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import http.client
+import io
+import socket
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import Any, cast
 
 from pipeline.digest import Digest
 from pipeline.errors import RelbuildError
@@ -23,13 +25,11 @@ from pipeline.transfer.certificates import certificate_roots, host_certificates
 from pipeline.transfer.challenge import Scope, parse_challenges, parse_scopes
 from pipeline.transfer.counters import TrafficCounts, TrafficMeter, registry_endpoint
 from pipeline.transfer.credentials import CredentialStore
+from pipeline.transfer.machine_authorities import MachineAuthorities
 from pipeline.transfer.network import USER_AGENT, Network
-from pipeline.transfer.question_log import KnownAnswer
+from pipeline.transfer.question_log import KnownAnswer, NotCompared
 from pipeline.transfer.registry_auth import TOKEN_ANSWER_LIMIT, RegistryAuth, TokenRequest
 from pipeline.urls import Url, parse_url
-
-if TYPE_CHECKING:
-    import ssl
 
 CONNECTIONS = 4
 """Connections over which is asked: as many as a publication has, so that a distant registry takes no longer."""
@@ -44,6 +44,15 @@ ANSWER_SECONDS = 10.0
 """Seconds for all of it: then the ordinary way asks, with its own patience."""
 
 
+def can_be_asked(base: str, environment: Mapping[str, str]) -> bool:
+    """Return whether a server is reached without a proxy and certificates of its own."""
+    place = parse_url(base)
+    with contextlib.suppress(RelbuildError, OSError, ValueError):
+        if place is not None and Network.of(environment).reaches_directly(place):
+            return place.scheme != "https" or host_certificates(certificate_roots(environment), base) is None
+    return False
+
+
 def ask_again(
     base: str,
     answers: Sequence[KnownAnswer],
@@ -54,27 +63,57 @@ def ask_again(
 ) -> Callable[[], TrafficCounts | None]:
     """Begin to ask the registry at `base`; return a function that awaits the answers.
 
-    It returns the requests if the registry answers as it did; None if it does not, or may not. `scopes`: those of the
-    questions, as text; `environment` has the paths of credentials, and certificates.
+    It returns the requests if the registry answers as it did, None if it does not, and raises NotCompared if that is
+    not known. `scopes`: those of the questions, as text; `environment` has the paths of credentials, and certificates.
     """
     place = parse_url(base)
     with contextlib.suppress(RelbuildError, OSError, ValueError):
-        network = Network.of(environment)
-        if place is None or network.http_proxy or network.https_proxy:
-            return _not_asked
-        if place.scheme == "https" and host_certificates(certificate_roots(environment), base) is not None:
-            return _not_asked
-        wanted = tuple(scope for text in scopes for scope in parse_scopes(text))
-        return _Questions(base, place, namespace, wanted, environment).ask(answers)
+        if place is not None and can_be_asked(base, environment):
+            wanted = tuple(scope for text in scopes for scope in parse_scopes(text))
+            return _Questions(base, place, namespace, wanted, environment).ask(answers)
     return _not_asked
 
 
 def _not_asked() -> None:
-    return None
+    raise NotCompared
+
+
+class _TimedStream(io.RawIOBase):
+    """Bytes received on a socket until a time, however slowly they come."""
+
+    def __init__(self, received: io.RawIOBase, sock: socket.socket, until: float) -> None:
+        self._received = received
+        self._sock = sock
+        self._until = until
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:  # noqa: ANN401  as its base
+        """Receive once. Raises TimeoutError."""
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._sock.settimeout(left)
+        return self._received.readinto(buffer)
+
+    def close(self) -> None:
+        """Close what is received."""
+        self._received.close()
+        super().close()
+
+
+class _TimedResponse(http.client.HTTPResponse):
+    """A response whose headers and body are read until a time."""
+
+    def __init__(self, sock: socket.socket, *, until: float, method: str | None = None) -> None:
+        super().__init__(sock, method=method)
+        self.fp = io.BufferedReader(_TimedStream(self.fp.detach(), sock, until))
 
 
 class _Differs(Exception):
-    """An answer is another one, or cannot be had in the ordinary way."""
+    """An answer is another one."""
 
 
 class _Questions:
@@ -87,11 +126,11 @@ class _Questions:
         self._place = place
         self._scopes = scopes
         self._auth = RegistryAuth(place, host, namespace, CredentialStore.of(environment), self._token)
-        self._ca_file = Network.of(environment).ca_file
-        self._roots = certificate_roots(environment)
+        self._environment = environment
+        self._trust = MachineAuthorities(Network.of(environment).ca_file)  # One for all: it is read in 20 ms.
         self._meter = TrafficMeter()
         self._waiting: deque[KnownAnswer] = deque()
-        self._open: list[http.client.HTTPConnection] = []
+        self._differs = False
         self._failed = False
         self._until = time.monotonic() + ANSWER_SECONDS
 
@@ -109,21 +148,25 @@ class _Questions:
     def _await(self, threads: Sequence[threading.Thread]) -> TrafficCounts | None:
         for thread in threads:
             thread.join(max(0.0, self._until - time.monotonic()))
-        late = any(thread.is_alive() for thread in threads)
-        for connection in self._open:
-            connection.close()
-        return None if late or self._failed or self._waiting else self._meter.read()
+        if self._differs:
+            return None
+        if self._failed or self._waiting or any(thread.is_alive() for thread in threads):
+            self._failed = True  # Each closes its own connection: whoever reads from one must not be waited for.
+            raise NotCompared
+        return self._meter.read()
 
     def _work(self) -> None:
         try:
             with contextlib.closing(self._connect(self._place)) as connection:
-                while not self._failed:
+                while not self._failed and time.monotonic() < self._until:
                     try:
                         question = self._waiting.popleft()
                     except IndexError:
                         return
                     self._require_same(connection, question)
-        except (_Differs, RelbuildError, OSError, http.client.HTTPException, ValueError):
+        except _Differs:
+            self._differs = self._failed = True
+        except Exception:
             self._failed = True
 
     def _require_same(self, connection: http.client.HTTPConnection, known: KnownAnswer) -> None:
@@ -159,25 +202,20 @@ class _Questions:
     def _connect(self, place: Url) -> http.client.HTTPConnection:
         seconds = max(0.001, self._until - time.monotonic())
         host, port = place.origin[1:]
-        if place.scheme == "https":
-            made: http.client.HTTPConnection = http.client.HTTPSConnection(
-                host, port, timeout=seconds, context=self._authorities()
-            )
-        else:
-            made = http.client.HTTPConnection(host, port, timeout=seconds)
-        self._open.append(made)
+        made = (
+            http.client.HTTPSConnection(host, port, timeout=seconds, context=self._trust)
+            if place.scheme == "https"
+            else http.client.HTTPConnection(host, port, timeout=seconds)
+        )
+        timed = functools.partial(_TimedResponse, until=self._until)
+        made.response_class = cast("type[http.client.HTTPResponse]", timed)
         return made
 
-    def _authorities(self) -> ssl.SSLContext:
-        from pipeline.transfer.machine_authorities import MachineAuthorities
-
-        return MachineAuthorities(self._ca_file)
-
     def _token(self, wanted: TokenRequest) -> tuple[int, bytes]:
-        """Send a request to a token server; raise _Differs where it is out of the ordinary."""
+        """Send a request to a token server; raise NotCompared where it is out of the ordinary."""
         place = parse_url(wanted.url)
-        if place is None or (place.scheme == "https" and host_certificates(self._roots, wanted.url) is not None):
-            raise _Differs
+        if place is None or not can_be_asked(wanted.url, self._environment):
+            raise NotCompared
         headers = {"User-Agent": USER_AGENT}
         if wanted.authorization:
             headers["Authorization"] = wanted.authorization
@@ -190,6 +228,6 @@ class _Questions:
             response = connection.getresponse()
             body = response.read(TOKEN_ANSWER_LIMIT + 1)
         if response.status != 200 or len(body) > TOKEN_ANSWER_LIMIT:
-            raise _Differs
+            raise NotCompared
         self._meter.request(method, response.status, "other server")
         return response.status, body

@@ -67,7 +67,8 @@ def publish_command(
         known_as=known_as,
     )
     store = context.open_store()
-    name = None if with_sources or read_back else name_of_publication(request, store, context.environment)
+    repeatable = not with_sources and not read_back and request.to.form.can_ask_again(request.to, context.environment)
+    name = name_of_publication(request, store, context.environment) if repeatable else None
     answers = repeat_publication(name, request, context, store) if name is not None else None
     if answers is None:
         from pipeline.cli.publish_run import run_publish

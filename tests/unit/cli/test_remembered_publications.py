@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
@@ -109,13 +110,26 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
 
 
+@pytest.fixture
+def publisher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: None) -> Iterator[Publisher]:
+    """It has published twice, to a registry with the referrers API: the second publication changed nothing."""
+    with _published_twice(tmp_path, monkeypatch, referrers=True) as made:
+        yield made
+
+
 @pytest.fixture(params=[True, False], ids=["with the referrers API", "without it"])
-def publisher(
+def to_each(
     tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, environment: None
 ) -> Iterator[Publisher]:
-    """It has published once."""
-    with fake_registry(referrers=request.param) as registry:
-        made = Publisher(tmp_path / "all", registry)
+    """It has published twice, to either kind of registry."""
+    with _published_twice(tmp_path, monkeypatch, referrers=request.param) as made:
+        yield made
+
+
+@contextlib.contextmanager
+def _published_twice(folder: Path, monkeypatch: pytest.MonkeyPatch, *, referrers: bool) -> Iterator[Publisher]:
+    with fake_registry(referrers=referrers) as registry:
+        made = Publisher(folder / "all", registry)
         publish = publish_run.run_publish
 
         def counted(*given: Any, **options: Any) -> Any:
@@ -125,22 +139,25 @@ def publisher(
         monkeypatch.setattr(publish_run, "run_publish", counted)
         status, answer, said = made.publish()
         assert (status, len(made.ordinary)) == (0, 1) and answer["moved"], said
+        assert not made.recognised()
         yield made
 
 
-def test_an_unchanged_publication_is_recognised_and_says_what_an_ordinary_one_says(publisher: Publisher) -> None:
+def test_an_unchanged_publication_is_recognised_and_says_what_an_ordinary_one_says(to_each: Publisher) -> None:
+    publisher = to_each
     status, answer, said = publisher.publish()
-    assert (status, len(publisher.ordinary)) == (0, 1)
+    assert (status, len(publisher.ordinary)) == (0, 2)
     assert {method for method, _, _ in publisher.registry.requests} <= {"HEAD", "GET"}
     assert sum(answer.pop("requests").values()) == len(publisher.registry.requests)
     again, ordinary, told = publisher.publish("--read-back")
-    assert (again, len(publisher.ordinary)) == (0, 2)
+    assert (again, len(publisher.ordinary)) == (0, 3)
     ordinary.pop("requests")
     assert (answer, said) == (ordinary, told)
     assert publisher.recognised()
 
 
-def test_it_asks_all_that_an_ordinary_one_asks(publisher: Publisher, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_asks_all_that_an_ordinary_one_asks(to_each: Publisher, monkeypatch: pytest.MonkeyPatch) -> None:
+    publisher = to_each
     assert publisher.recognised()
     asked = publisher.asked()
     monkeypatch.setattr(remembered_publications, "LIFETIME", 0)
@@ -195,8 +212,9 @@ def _empty_registry(publisher: Publisher) -> None:
     [_move_tag, _drop_attestation, _drop_statement, _drop_signature, _drop_layer, _drop_image, _empty_registry],
 )
 def test_what_is_not_in_the_registry_any_more_is_put_there(
-    publisher: Publisher, change: Callable[[Publisher], None]
+    to_each: Publisher, change: Callable[[Publisher], None]
 ) -> None:
+    publisher = to_each
     assert publisher.recognised()
     held = publisher.held
     before = {*held.manifests}, {*held.blobs}, dict(held.tags)
@@ -210,6 +228,8 @@ def test_what_is_not_in_the_registry_any_more_is_put_there(
             _statement for _statement in before[0] if _is_list(publisher, _statement)
         }
     assert {*held.blobs} >= {str(layer.blob.digest) for layer in publisher.maker.image("1.0").layers}
+    as_before = change in {_drop_attestation, _drop_signature, _drop_layer, _drop_image}
+    assert publisher.recognised() is as_before  # Signing is deterministic.
     assert publisher.recognised()
 
 
@@ -249,6 +269,7 @@ def test_what_was_changed_here_is_published_anew(publisher: Publisher, change: C
     change(publisher)
     assert not publisher.recognised()
     assert len(publisher.held.manifests) > before or change is _alter_record
+    assert publisher.recognised() is (change is _alter_record)
     assert publisher.recognised()
 
 
@@ -258,6 +279,43 @@ def test_a_rule_that_was_tightened_refuses(publisher: Publisher) -> None:
     assert not publisher.recognised("--rules", str(rules))
     assert publisher.recognised("--rules", str(rules))
     rules.write_text("gate: [{size: 100MiB, labels: [no-such-label]}]\n")
+    status, _, said = publisher.publish("--rules", str(rules))
+    assert status == REFUSED and "gate-labels" in said
+
+
+def test_what_wrote_is_not_remembered_and_is_done_once(to_each: Publisher, monkeypatch: pytest.MonkeyPatch) -> None:
+    publisher, publish = to_each, publish_run.publish
+    calls, other = [], str(publisher.maker.image("0.9").digest)
+
+    def then_roll_back(*given: Any) -> Any:
+        done = publish(*given)
+        calls.append([move.tag for move in done[0].moved])
+        publisher.held.tags["latest"] = other
+        return done
+
+    _move_tag(publisher)
+    monkeypatch.setattr(publish_run, "publish", then_roll_back)
+    assert publisher.publish()[0] == 0
+    assert calls == [["1"]]
+    assert publisher.held.tags["latest"] == other
+    monkeypatch.setattr(publish_run, "publish", publish)
+    assert [move["tag"] for move in publisher.publish()[1]["moved"]] == ["latest"]
+
+
+def test_rules_that_were_tightened_while_it_published_refuse(
+    publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rules, read = publisher.folder / "rules.yaml", publish_run.rules_for
+    rules.write_text("gate: [{size: 100MiB}]\n")
+
+    def then_tighten(*given: Any) -> Any:
+        found = read(*given)
+        rules.write_text("gate: [{size: 100MiB, labels: [no-such-label]}]\n")
+        return found
+
+    monkeypatch.setattr(publish_run, "rules_for", then_tighten)
+    assert not publisher.recognised("--rules", str(rules))
+    monkeypatch.setattr(publish_run, "rules_for", read)
     status, _, said = publisher.publish("--rules", str(rules))
     assert status == REFUSED and "gate-labels" in said
 
@@ -280,7 +338,8 @@ def test_statements_are_renewed_when_they_are_due(publisher: Publisher, monkeypa
     rules = publisher.folder / "rules.yaml"
     rules.write_text("validity: 8h\n")
     _empty_registry(publisher)
-    assert not publisher.recognised("--rules", str(rules))
+    for _ in range(2):
+        assert not publisher.recognised("--rules", str(rules))
     assert publisher.recognised("--rules", str(rules))
     before, now = len(publisher.held.manifests), time.time
     monkeypatch.setattr(time, "time", lambda: now() + 1.9 * 3600)
@@ -350,6 +409,18 @@ def test_a_registry_that_answers_late_is_asked_in_the_ordinary_way(
     assert publisher.recognised()
     monkeypatch.setattr(repeated_questions, "ANSWER_SECONDS", 0.0)
     assert not publisher.recognised()
+
+
+def test_what_cannot_be_asked_again_is_not_remembered(publisher: Publisher, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    assert not publisher.recognised()
+    assert publisher.recognised()
+    monkeypatch.setenv("no_proxy", "example.org")
+    names: list[object] = []
+    monkeypatch.setattr(publish_run, "run_publish", lambda request, name, *_, **__: names.append(name) or ())
+    assert publisher.publish()[0] == 0
+    assert names == [None]
 
 
 def test_a_key_whose_password_a_person_types_is_not_remembered(

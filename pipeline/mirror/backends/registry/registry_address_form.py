@@ -106,6 +106,12 @@ class RegistryForm(AddressForm):
         ) as registry:
             yield registry
 
+    def can_ask_again(self, address: Address, environment: Mapping[str, str]) -> bool:
+        """See `AddressForm`."""
+        from pipeline.transfer.repeated_questions import can_be_asked
+
+        return can_be_asked(RegistryRoot.parse(address.url).base, environment)
+
     def ask_again(
         self,
         address: Address,
