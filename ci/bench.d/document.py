@@ -60,7 +60,7 @@ def _verdict(row: Row) -> str:
 
 def _missing(found: Results, known: Mapping[str, Section]) -> list[tuple[str, str]]:
     """Titles of the sections without results, and why, as far as it is known."""
-    failed = [(one.title, f": {_last_line(one.failed)}") for one in found.sections if one.failed]
+    failed = [(one.title, f": {_reason(one.failed)}") for one in found.sections if one.failed]
     measured = {one.name for one in found.sections}
     return [*failed, *((one.title, "") for name, one in known.items() if name not in measured)]
 
@@ -69,7 +69,7 @@ def _failed_since(found: Results) -> list[str]:
     """Say of which sections the figures are those before a failure, as a list with an empty line behind it."""
     lines = [
         f"- {one.title}: the figures are those of relbuild {one.relbuild}; a later run failed: "
-        f"{_last_line(one.later_failure)}"
+        f"{_reason(one.later_failure)}"
         for one in found.sections
         if one.later_failure
     ]
@@ -199,8 +199,8 @@ def _file_name(kind: str, name: str) -> str:
     return f"{kind}-{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')}.svg"
 
 
-def _last_line(text: str) -> str:
-    return results.last_line(text).replace("|", "\\|")
+def _reason(text: str) -> str:
+    return results.reason(text).replace("|", "\\|")
 
 
 def pictures(found: Results) -> str:

@@ -190,14 +190,15 @@ def table(results: Results) -> list[str]:
     return [
         lines[0],
         *lines[1:],
-        *(f"NOT MEASURED  {one.name}: {last_line(one.failed)}" for one in results.sections if one.failed),
-        *(f"FAILED SINCE  {one.name}: {last_line(one.later_failure)}" for one in results.sections if one.later_failure),
+        *(f"NOT MEASURED  {one.name}: {reason(one.failed)}" for one in results.sections if one.failed),
+        *(f"FAILED SINCE  {one.name}: {reason(one.later_failure)}" for one in results.sections if one.later_failure),
     ]
 
 
-def last_line(text: str) -> str:
-    """Return the last line of a failure's text, which names the error."""
-    return text.strip().splitlines()[-1]
+def reason(text: str) -> str:
+    """Return the line of a failure's text that names the error: the first, of a traceback the last."""
+    lines = text.strip().splitlines()
+    return lines[-1] if lines[0].startswith("Traceback") else lines[0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -199,6 +199,15 @@ def test_the_table_says_what_is_met_and_what_was_not_measured() -> None:
     ]
 
 
+def test_a_failure_is_told_by_the_line_that_names_the_error() -> None:
+    """A command's message ends with a hint, a traceback with the error."""
+    reason = _module("results").reason
+    assert reason("relbuild … ended with 1: no such recipe\n  → recipes: a.yaml\n") == (
+        "relbuild … ended with 1: no such recipe"
+    )
+    assert reason("Traceback (most recent call last):\n  …\nValueError: no\n") == "ValueError: no"
+
+
 def test_runs_of_one_machine_are_put_together() -> None:
     """What both have is the later one's; what failed again does not take a figure away."""
     turns, results = _module("turns"), _module("results")
