@@ -107,7 +107,7 @@ def assemble(options: BuildOptions, build_env: BuildEnvironment) -> AssembledIma
     with ThreadPoolExecutor(1, "relbuild-beside", commands.join) as beside, commands:
         rendered = beside.submit(lambda: render_recipe_files(locked, build_env))
         planned = beside.submit(lambda: plan_state(locked, build_env))
-        layers = pack_layers(composition, options, build_env)
+        layers = pack_layers(composition, options, build_env, others=len(parent_layers(locked)) + 1)
         release_free_memory()  # That of the buffers.
         (files, templates), plan = rendered.result(), planned.result()
     state = add_state(locked, composition, layers, files, plan, options=options, build_env=build_env)

@@ -63,16 +63,19 @@ def compose_layers(locked: LockedRecipe) -> Composition:
     )
 
 
-def pack_layers(composition: Composition, options: BuildOptions, build_env: BuildEnvironment) -> list[BuiltLayer]:
+def pack_layers(
+    composition: Composition, options: BuildOptions, build_env: BuildEnvironment, *, others: int
+) -> list[BuiltLayer]:
     """Pack the package layers into blobs, the lowest first.
 
-    Their trees are written too, where scriptlets run in containers.
+    Their trees are written too, where scriptlets run in containers. The image will have `others` layers besides.
     """
     return build_layers(
         composition.layers,
         store=build_env.store,
         compression=options.compression,
         unpack=may_make_containers(),
+        others=others,
         progress=build_env.progress,
     )
 

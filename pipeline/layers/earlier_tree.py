@@ -1,22 +1,22 @@
 """The tree of an earlier layer, over which that of a changed one is written.
 
 Where one package of a layer was updated, the files of the others stand in the store already. The changed layer's tree
-then has its directories, the entries of the changed packages, and whiteouts for what is gone; mounted over the earlier
-tree it shows what the layer has. Segments of equal identity have equal entries, attributes included, and the earlier
-tree is under its seal; the content of every file, from wherever it will be mounted, goes into the diff_id all the same.
+then has its directories and the entries of the changed packages; mounted over the earlier tree it shows what the layer
+has. Segments of equal identity have equal entries, attributes included, and the earlier tree is under its seal; the
+content of every file, from wherever it will be mounted, goes into the diff_id all the same.
 
 The earlier tree is always a whole one, so a layer has two trees at most, and is written whole again when less than half
 of it is shared.
 
-A whiteout hides a path in every layer below. Where one of them has what is only gone from this layer, the two trees
-would show less than the layer's blob: that image is mounted with a whole tree of the layer (`hides_below`).
+Such a tree only adds and replaces; it has no whiteouts. A whiteout hides its path in every layer of the image below,
+not in the earlier tree alone, and so does a directory in the place of an earlier file. A layer that lacks a path of the
+earlier tree, or has a directory where that has something else, or the reverse, is written whole.
 """
 
 from __future__ import annotations
 
 import os
-import stat
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
 from pipeline.compression import Compression
@@ -24,7 +24,7 @@ from pipeline.digest import DiffId, Digest, identity
 from pipeline.layers.segments import Segment, recall_segment
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.json_form import from_json, to_json
-from pipeline.model.tree import Entry
+from pipeline.model.tree import Entry, EntryKind
 from pipeline.store import Store
 from pipeline.store.tree_seals import TREE_ROOT
 from pipeline.trees import ComposedLayer, Part
@@ -75,7 +75,7 @@ def find_earlier_tree(
 ) -> EarlierTree | None:
     """Return the tree of an earlier layer of packages of the same names.
 
-    None if there is none, or none that has half of this layer's content.
+    None if there is none that has half of this layer's content, and nothing that would have to be hidden.
     """
     known = store.recall_as(_identity(composed, compression), lambda value: from_json(_Known, value))
     if known is None:
@@ -90,10 +90,10 @@ def find_earlier_tree(
     if not shared or 2 * kept < every:
         return None
     with store.locked(f"tree-{known.diff_id.hex}"):
-        folders = store.trees.kept_stack(known.diff_id)
-    if folders is None or len(folders) != 1:
-        return None
-    return EarlierTree(known.diff_id, folders[0] / TREE_ROOT, shared)
+        folder = store.trees.kept(known.diff_id)
+        if folder is None or not _keeps_every_path(folder / TREE_ROOT, *_paths(composed, segments)):
+            return None
+    return EarlierTree(known.diff_id, folder / TREE_ROOT, shared)
 
 
 def remember_tree(
@@ -110,10 +110,10 @@ def remember_tree(
     store.remember(_identity(composed, compression), to_json(known), sync=False)
 
 
-def hidden_paths(root: Path, present: Set[str], directories: Set[str]) -> Iterator[str]:
-    """Yield the paths of a tree that are not among `present`, without those below them.
+def _keeps_every_path(root: Path, paths: Set[str], directories: Set[str]) -> bool:
+    """Return whether `paths` have all that is below `root`, directories as directories.
 
-    Below what is not among `directories`, the directories of the new tree, everything is hidden without a whiteout.
+    `directories` are those of `paths` that are directories. A tree over `root` then only adds and replaces.
     """
     folders = [""]
     while folders:
@@ -121,54 +121,23 @@ def hidden_paths(root: Path, present: Set[str], directories: Set[str]) -> Iterat
         with os.scandir(root / folder) as found:
             for item in found:
                 path = f"{folder}/{item.name}" if folder else item.name
-                if path not in present:
-                    yield path
-                elif path in directories and item.is_dir(follow_symlinks=False):
+                is_directory = item.is_dir(follow_symlinks=False)
+                if path not in paths or is_directory != (path in directories):
+                    return False
+                if is_directory:
                     folders.append(path)
-
-
-def hides_below(earlier: Path, upper: Path, below: Sequence[Path]) -> bool:
-    """Return whether mounting `upper` over `earlier` hides something of the trees below both.
-
-    That is what both together do and the layer by itself would not: whiteouts, and directories in the place of an
-    earlier file or symlink, which end the merging of directories.
-    """
-    folders = [""]
-    while below and folders:
-        folder = folders.pop()
-        with os.scandir(upper / folder) as found:
-            for item in found:
-                path = f"{folder}/{item.name}" if folder else item.name
-                if item.is_dir(follow_symlinks=False):
-                    folders.append(path)
-                    hides = not _is_directory(earlier / path) and os.path.lexists(earlier / path)
-                else:
-                    hides = stat.S_ISCHR(item.stat(follow_symlinks=False).st_mode)
-                if hides and any(_has(tree, path) for tree in below):
-                    return True
-    return False
-
-
-def _has(tree: Path, path: str) -> bool:
-    """Return whether a tree has a path, symlinks in it not followed."""
-    *folders, last = path.split("/")
-    for folder in folders:
-        tree /= folder
-        if not _is_directory(tree):
-            return False
-    return os.path.lexists(tree / last)
-
-
-def _is_directory(path: Path) -> bool:
-    try:
-        return stat.S_ISDIR(path.lstat().st_mode)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
+    return True
 
 
 def _identity(composed: ComposedLayer, compression: Compression) -> Digest:
     names = sorted({f"{part.nevra.name}.{part.nevra.arch}" for part in composed.parts})
     return identity("earlier-tree", 1, layer=composed.name, packages=names, codec=compression.value)
+
+
+def _paths(composed: ComposedLayer, segments: Segments) -> tuple[Set[str], Set[str]]:
+    """Return the paths of a layer, and those of its directories."""
+    entries = [*composed.directories, *(entry for part, _ in segments for _, entry in part.entries)]
+    return {entry.path for entry in entries}, {one.path for one in entries if one.kind is EntryKind.DIRECTORY}
 
 
 def _shared(part: Part, name: Digest, order: tuple[int, ...], store: Store) -> SharedSegment | None:

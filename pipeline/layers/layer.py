@@ -21,7 +21,7 @@ from pipeline.layers.earlier_tree import remember_tree
 from pipeline.layers.layer_packing import PackedLayer, PlannedLayer, pack_planned
 from pipeline.layers.segments import segment_identity
 from pipeline.layers.tar_format import tar_header
-from pipeline.layers.unpack_layer import read_blob_back
+from pipeline.layers.unpack_layer import LAYERS_IN_TWO, read_blob_back
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.image import Descriptor, Layer
 from pipeline.model.json_form import from_json, to_json
@@ -73,13 +73,14 @@ def build_layers(
     store: Store,
     compression: Compression,
     unpack: bool,
+    others: int = 0,
     progress: Progress = QUIET,
 ) -> list[BuiltLayer]:
     """Build the layers, or recall them. Their packages must be in `store` and verified.
 
-    With `unpack`, the trees of those that are made are put into the store too. The blobs are read back after the
-    return: `BuiltLayer.confirm` waits for that. Raises VerificationError `package-damaged`, `blob-missing`,
-    `blob-damaged`, `layer-malformed`; EnvironmentLacking `root-needed`.
+    With `unpack`, the trees of those that are made are put into the store too; the image will have `others` layers
+    besides. The blobs are read back after the return: `BuiltLayer.confirm` waits for that. Raises VerificationError
+    `package-damaged`, `blob-missing`, `blob-damaged`, `layer-malformed`; EnvironmentLacking `root-needed`.
     """
     plans = [_plan(one, compression) for one in composed]
     locks = {name: contextlib.ExitStack() for name in sorted({plan.name for plan in plans})}
@@ -101,7 +102,8 @@ def build_layers(
                 progress.finish(running)
                 found[plan.name] = known, True, None
                 locks[plan.name].close()
-        found |= _make(missing, locks, store, compression, progress, unpack=unpack)
+        over_earlier = len(composed) + others <= LAYERS_IN_TWO
+        found |= _make(missing, locks, store, compression, progress, unpack=unpack, over_earlier=over_earlier)
     except BaseException:
         for lock in locks.values():
             lock.close()
@@ -151,11 +153,14 @@ def _make(
     progress: Progress,
     *,
     unpack: bool,
+    over_earlier: bool,
 ) -> dict[Digest, _Found]:
     """Make the layers that are missing, and begin to read their blobs back."""
     done = False
     try:
-        packed = pack_planned(list(missing.values()), store=store, compression=compression, unpack=unpack)
+        packed = pack_planned(
+            list(missing.values()), store=store, compression=compression, unpack=unpack, over_earlier=over_earlier
+        )
         done = True
     finally:
         for _, running in missing.values():
@@ -171,12 +176,28 @@ def _make(
     return made
 
 
+def _check_earlier(plan: PlannedLayer, packed: PackedLayer, store: Store) -> None:
+    """Read the earlier tree that has some of a layer's files; if damaged, remove it and raise."""
+    if packed.earlier is None:
+        return
+    with store.locked(f"tree-{packed.earlier.hex}"):
+        if store.trees.reads_back(packed.earlier):
+            return
+    raise VerificationError(
+        "diff-id-mismatch",
+        f"layer '{plan.composed.name}' was made over the tree of an earlier one, in which the disk has changed files;"
+        " that tree was removed",
+        hint="run the command again; check the store with 'relbuild store fsck', and the disk",
+    )
+
+
 def _read_back(
     plan: PlannedLayer, packed: PackedLayer, store: Store, compression: Compression, lock: contextlib.ExitStack
 ) -> DiffId:
     """Decompress a blob, compare it with its tree, remember the layer, and release its lock.
 
-    Of a blob that is not its tree's tar, nothing that it was made of counts any more.
+    Of a blob that is not its tree's tar, nothing that it was made of counts any more: the earlier tree if that is
+    damaged, and otherwise the segments.
     """
     with lock:
         try:
@@ -190,6 +211,7 @@ def _read_back(
                     hint="run the command again; if it happens again, the machine's memory may be faulty",
                 )
         except VerificationError:
+            _check_earlier(plan, packed, store)
             for segment in packed.segments:
                 store.verify(segment.digest)  # Moves a damaged one aside and raises.
             for _, name in plan.segments:

@@ -8,7 +8,7 @@ tree. The bytes do not depend on the order of work, nor on the number of threads
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import field
 from queue import SimpleQueue
@@ -77,12 +77,22 @@ class PackedLayer:
     segments: tuple[Segment, ...]
     orders: tuple[tuple[int, ...], ...] = ()
     """Of a whole tree: the places in its part of each segment's entries, in the order of the segment."""
+    earlier: DiffId | None = None
+    """The earlier layer whose tree has the files that are shared."""
 
 
 def pack_planned(
-    plans: Sequence[tuple[PlannedLayer, Task]], *, store: Store, compression: Compression, unpack: bool
+    plans: Sequence[tuple[PlannedLayer, Task]],
+    *,
+    store: Store,
+    compression: Compression,
+    unpack: bool,
+    over_earlier: bool = True,
 ) -> list[PackedLayer]:
-    """Make the layers' blobs, and with `unpack` their trees. Raises as `build_layers`."""
+    """Make the layers' blobs, and with `unpack` their trees.
+
+    With `over_earlier` these may be written over earlier ones. Raises as `build_layers`.
+    """
     open_folders = max(_OPEN_LEAST, _OPEN_FOLDERS // (len(plans) + COMPRESSION_WORKERS)) if unpack else 0
     # A package that is one stream is compressed by one thread, so the largest has to be begun early. One of many pieces
     # keeps all threads busy at any time, so that its bytes need not wait for their turn where there is no tree.
@@ -99,6 +109,7 @@ def pack_planned(
                     open_folders=open_folders,
                     limit=TAR_WAITING_LIMIT // len(plans),
                     file_limit=TAR_FILE_LIMIT * size // max(1, sum(sizes)),
+                    over_earlier=over_earlier,
                 )
             )
             for (plan, running), size in zip(plans, sizes, strict=True)
@@ -160,10 +171,12 @@ class _Packing:
         open_folders: int,
         limit: int,
         file_limit: int,
+        over_earlier: bool,
     ) -> Iterator[Self]:
         """Begin a layer, in the store's temporary folder, for the time of the block.
 
-        Without `open_folders` it has no tree; then `limit` and `file_limit` are those of `TarDigest`.
+        Without `open_folders` it has no tree; then `limit` and `file_limit` are those of `TarDigest`. With
+        `over_earlier` its tree may be written over an earlier one.
         """
         with store.temporary("layer") as folder:
             if not open_folders:
@@ -177,7 +190,9 @@ class _Packing:
                 ) as tar:
                     yield cls(plan, running, store, compression, None, tar)
                 return
-            earlier = find_earlier_tree(plan.composed, plan.segments, compression, store)
+            earlier = None
+            if over_earlier:
+                earlier = find_earlier_tree(plan.composed, plan.segments, compression, store)
             with owners_required():
                 tree = LayerTree.begun(
                     folder / "tree", plan.composed.name, plan.composed.directories, open_folders, earlier
@@ -298,13 +313,9 @@ class _Packing:
         size = len(self.plan.directories) + sum(segment.tar_size for segment in segments) + len(TAR_END)
         diff_id = self._diff_id(size)
         self.running.note(f"{len(self.plan.composed.contents)} packages, {blob.size / 1e6:.1f} MB")
-        whole = self.tree is not None and self.tree.earlier is None
-        orders = tuple(self.orders) if whole else ()
-        return PackedLayer(blob.digest, blob.size, size, diff_id, tuple(segments), orders)
-
-    def _paths(self) -> Set[str]:
-        directories = (entry.path for entry in self.plan.composed.directories)
-        return {*directories, *(entry.path for part, _ in self.plan.segments for _, entry in part.entries)}
+        earlier = self.tree.earlier.diff_id if self.tree is not None and self.tree.earlier is not None else None
+        orders = tuple(self.orders) if self.tree is not None and earlier is None else ()
+        return PackedLayer(blob.digest, blob.size, size, diff_id, tuple(segments), orders, earlier)
 
     def _count(self, at: int) -> None:
         """Hash the tar of a segment, as its entries are placed or as the earlier tree has them."""
@@ -322,7 +333,7 @@ class _Packing:
 
     def _diff_id(self, size: int) -> DiffId:
         if self.tree is not None:
-            return self.tree.keep(self.store, size, self._paths())
+            return self.tree.keep(self.store, size)
         assert self.tar is not None
         return self.tar.finish(TAR_END, size)
 

@@ -9,7 +9,7 @@ are mounted.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from dataclasses import field
 from pathlib import Path
 from queue import SimpleQueue
@@ -17,7 +17,7 @@ from typing import Self
 
 from pipeline.digest import DiffId
 from pipeline.errors import VerificationError
-from pipeline.layers.earlier_tree import EarlierTree, hidden_paths
+from pipeline.layers.earlier_tree import EarlierTree
 from pipeline.layers.tar_format import TAR_END, padding, tar_header
 from pipeline.layers.tree_writer import TreeWriter, owners_required
 from pipeline.lazy_dataclasses import dataclass
@@ -98,23 +98,17 @@ class LayerTree:
             counted.append(entry)
         return counted
 
-    def keep(self, store: Store, size: int, present: Set[str]) -> DiffId:
-        """End the tree, whose tar has `size` bytes; put it into the store and return its diff_id.
-
-        `present` are the paths of all its entries: others of the earlier tree are hidden.
-        """
+    def keep(self, store: Store, size: int) -> DiffId:
+        """End the tree, whose tar has `size` bytes; put it into the store and return its diff_id."""
         self._update(TAR_END)
         if self.size != size:
             raise VerificationError("layer-malformed", f"a layer's tree has {self.size} bytes of tar, not {size}")
         diff_id = DiffId(self._hash.hexdigest())
+        over = self.earlier.diff_id if self.earlier is not None else None
         with store.locked(f"tree-{diff_id.hex}"):
-            if store.trees.kept_stack(diff_id) is None:
+            if over != diff_id and store.trees.kept_stack(diff_id) is None:
                 with owners_required():
-                    if self.earlier is not None:
-                        for path in hidden_paths(self.earlier.root, present, self.writer.directories.keys()):
-                            self.writer.place(Entry(path, EntryKind.WHITEOUT))
                     self.writer.finish()
-                over = self.earlier.diff_id if self.earlier is not None else None
                 store.trees.keep(self.folder, diff_id, self.writer.content, over)
         return diff_id
 

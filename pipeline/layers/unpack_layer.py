@@ -7,7 +7,6 @@ match is the tree put in place. `tree_writer` creates its files.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -30,9 +29,6 @@ LAYER_ENTRIES_LIMIT = 4_000_000
 LAYERS_IN_TWO = 30
 """Layers of an image up to which each may have two trees: overlayfs mounts some 64."""
 
-_WHOLE = "-whole"
-"""End of the name of a layer's whole tree where a tree over an earlier one has the layer's name."""
-
 
 def unpack_to_store(layer: Layer, *, store: Store, progress: Progress = QUIET) -> Path:
     """Return the folder of the layer's whole tree, unpacked now or before and unchanged since.
@@ -41,14 +37,10 @@ def unpack_to_store(layer: Layer, *, store: Store, progress: Progress = QUIET) -
     `digest-mismatch`, `diff-id-mismatch`, `layer-malformed`, `stream-damaged`; BuildError `device-node`,
     `unsafe-path`; EnvironmentLacking `root-needed`.
     """
-    names = (layer.diff_id.hex, f"{layer.diff_id.hex}{_WHOLE}")
     with store.locked(f"tree-{layer.diff_id.hex}"):
-        for name in names:
-            kept = store.trees.kept(name)
-            if kept is not None:
-                return kept / TREE_ROOT
-        # The tree over an earlier one stays, because somebody may have mounted it.
-        free = next(name for name in names if not os.path.lexists(store.trees.path(name)))
+        kept = store.trees.kept(layer.diff_id)
+        if kept is not None:
+            return kept / TREE_ROOT
         with (
             task(progress, "unpack", layer.name, total=layer.tar_size, unit="bytes") as running,
             store.temporary("unpack") as place,
@@ -57,28 +49,21 @@ def unpack_to_store(layer: Layer, *, store: Store, progress: Progress = QUIET) -
             (made / TREE_ROOT).mkdir(parents=True)
             with owners_required():
                 content = _extract(_counted(verified_tar(layer, store), running), made / TREE_ROOT, layer.name)
-            return store.trees.keep(made, free, content) / TREE_ROOT
+            return store.trees.keep(made, layer.diff_id, content) / TREE_ROOT
 
 
 def lower_folders(layers: Sequence[Layer], *, store: Store, progress: Progress = QUIET) -> tuple[Path, ...]:
     """Return the folders of the layers' trees, which overlayfs mounts, the lowest first.
 
-    A layer that was made over an earlier one's tree has two, unless they would hide something of the layers below it.
-    Raises as `unpack_to_store`.
+    A layer that was made over an earlier one's tree has two. Raises as `unpack_to_store`.
     """
     found: list[Path] = []
     for layer in layers:
         if len(layers) <= LAYERS_IN_TWO:
             with store.locked(f"tree-{layer.diff_id.hex}"):
                 kept = store.trees.kept_stack(layer.diff_id)
-            roots = [folder / TREE_ROOT for folder in kept or ()]
-            if len(roots) > 1:
-                # It loads what reads packages, which `pull` does without.
-                from pipeline.layers.earlier_tree import hides_below
-
-                roots = [] if hides_below(roots[0], roots[1], found) else roots
-            if roots:
-                found += roots
+            if kept is not None:
+                found += [folder / TREE_ROOT for folder in kept]
                 continue
         found.append(unpack_to_store(layer, store=store, progress=progress))
     return tuple(found)

@@ -4,7 +4,7 @@ No other code reads or writes the directory.
 
     blobs/<hex>            any bytes by digest: RPMs, segments, layers, configs, manifests
     results/<xx>/<hex>     cached JSON results by the identity (digest) of their inputs, each with a seal (HMAC)
-    trees/<name>/          layers unpacked once per diff_id, and rpm's Lua (`root/` and the seal on it)
+    trees/<name>/          layers by diff_id (`-over`: one to mount over an earlier one), rpm's Lua; `root/`, seal
     metadata/              downloads in progress
     locks/                 one file per name that is locked
     sandbox/               running sandboxes (`pipeline.sandbox`)

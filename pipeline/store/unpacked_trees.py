@@ -26,11 +26,16 @@ if TYPE_CHECKING:
     from pipeline.store.content_store import Store
 
 
+OVER_EARLIER = "-over"
+"""End of the name of a layer's tree that is mounted over that of an earlier layer."""
+
+
 @dataclass(frozen=True, slots=True)
 class UnpackedTrees:
     """The unpacked trees of a store (`Store.trees`), each in a folder with its seal.
 
-    A layer's tree is named by its diff_id.
+    A layer's whole tree is named by its diff_id. One over an earlier layer's has another name, so that the whole one
+    can be made beside it while it is mounted.
     """
 
     store: Store
@@ -56,6 +61,8 @@ class UnpackedTrees:
         the whole tree, kept here too, that this one changes when it is mounted over it.
         """
         target = self.path(name)
+        if over is not None:
+            target = target.with_name(f"{target.name}{OVER_EARLIER}")
         found = content if content is not None else hash_tree_files(folder / TREE_ROOT)
         sealer = self.sealers.made("tree")
         write_seal(folder, target.name, content_digest(found), sealer, over=over.hex if over else "")
@@ -68,43 +75,54 @@ class UnpackedTrees:
         return target
 
     def kept(self, name: DiffId | str) -> Path | None:
-        """Return the folder of an unchanged whole tree, or None.
-
-        A changed one is removed; one over another tree is left where it is.
-        """
+        """Return the folder of an unchanged whole tree, or None. A changed one is removed."""
         folder = self.path(name)
-        return folder if self._over(folder) == "" else None
+        return folder if self._over(folder, whole=True) is not None else None
 
     def kept_stack(self, name: DiffId) -> tuple[Path, ...] | None:
-        """Return the folders of an unchanged tree, the whole one first; None if missing.
+        """Return the folders of a layer's unchanged tree, the lower first; None if missing.
 
-        A changed one is removed, and so is one whose lower tree is gone.
+        That is a whole one, or one over an earlier layer's. A changed one is removed, and so is one whose lower tree is
+        gone. The caller has the layer's lock.
         """
-        folder = self.path(name)
-        over = self._over(folder)
-        if not over:
-            return None if over is None else (folder,)
-        with self.store.locked(f"tree-{over}"):
-            below = self.path(over)
-            if self._over(below) == "":
+        whole = self.kept(name)
+        if whole is not None:
+            return (whole,)
+        folder = self.path(f"{name.hex}{OVER_EARLIER}")
+        over = self._over(folder, whole=False)
+        if over is None:
+            return None
+        # Its lock only if it is there, which the layer's own whole tree is not: nobody waits in a circle.
+        if os.path.lexists(self.path(over)):
+            with self.store.locked(f"tree-{over}"):
+                below = self.kept(over)
+            if below is not None:
                 return below, folder
         self._remove(folder)
         return None
 
-    def _over(self, folder: Path) -> str | None:
+    def _over(self, folder: Path, *, whole: bool) -> str | None:
         """Return the name of the tree below an unchanged one, "" for a whole one; None if missing.
 
-        A changed one is removed.
+        One that was changed, or is not `whole` as it should be, is removed.
         """
         if not os.path.lexists(folder):
             return None
         if self.holds(folder):
             sealed = read_seal(folder, folder.name, self.sealers.known("tree"))
-            if sealed is not None:
+            if sealed is not None and whole == (not sealed.over):
                 return sealed.over
         self.store.tell(f"an unpacked layer was changed after the store wrote it, and is unpacked again: {folder}")
         self._remove(folder)
         return None
+
+    def reads_back(self, name: DiffId) -> bool:
+        """Return whether all files of a whole tree are what was sealed; remove a damaged one."""
+        folder = self.path(name)
+        if not os.path.lexists(folder) or self.holds(folder, reading=True):
+            return True
+        self._remove(folder)
+        return False
 
     def _remove(self, folder: Path) -> None:
         with self.store.temporary("damaged") as aside:

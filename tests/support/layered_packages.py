@@ -22,21 +22,42 @@ ME, GROUP, TIME = os.getuid(), os.getgid(), 1_700_000_000
 LARGE: Mapping[str, bytes | str | None] = {"usr/large": b"large" * 1000, "usr/dir": None, "usr/dir/deep": b"deep"}
 FIRST: Mapping[str, bytes | str | None] = {
     "usr/tool": b"one",
-    "usr/gone": b"gone",
-    "usr/old": None,
-    "usr/old/below": b"below",
-    "usr/turns": None,
-    "usr/turns/file": b"file",
-    "usr/grows": b"a file",
+    "usr/shared": None,
+    "usr/shared/tool": b"tool",
+    "usr/turns": b"a file",
+    "usr/back": "tool",
     "usr/to": "tool",
 }
 SECOND: Mapping[str, bytes | str | None] = {
     "usr/tool": b"two",
-    "usr/turns": b"a file now",
+    "usr/shared": None,
+    "usr/shared/tool": b"tool",
+    "usr/turns": "tool",
+    "usr/back": b"a file now",
     "usr/grows": None,
     "usr/grows/new": b"new",
     "usr/to": "grows",
 }
+"""Nothing that `FIRST` has is missing, and directories are where they were."""
+
+DROPPED: Mapping[str, Mapping[str, bytes | str | None]] = {
+    "a file": {path: value for path, value in SECOND.items() if path != "usr/tool"},
+    "a directory": {path: value for path, value in SECOND.items() if not path.startswith("usr/shared")},
+    "a directory's last file": {path: value for path, value in SECOND.items() if path != "usr/shared/tool"},
+    "a directory for a file": {**SECOND, "usr/tool": None, "usr/tool/new": b"new"},
+    "a directory for a symlink": {**SECOND, "usr/to": None},
+    "a file for a directory": {
+        **{path: value for path, value in SECOND.items() if path != "usr/shared/tool"},
+        "usr/shared": b"a file",
+    },
+}
+"""Updates of `FIRST` that a tree over its own cannot show without hiding what layers below have."""
+
+BELOW: Mapping[str, Mapping[str, bytes | str | None]] = {
+    "files below": {"usr/shared": None, "usr/shared/base": b"base", "usr/shared/tool": b"moved", "usr/tool": b"moved"},
+    "directories below": {"usr/tool": None, "usr/tool/base": b"base", "usr/to": None, "usr/to/base": b"base"},
+}
+"""Packages of layers below, with what those updates drop."""
 
 
 class Packages:

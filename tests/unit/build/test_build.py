@@ -78,7 +78,7 @@ class World:
             build_image.keep_lock: self._locked,
             build_image.compose_layers: lambda made: SimpleNamespace(tree=TREE, states={}),
             build_image.begin_rendering: None,
-            build_image.pack_layers: lambda *given: PACKED,
+            build_image.pack_layers: lambda *given, **more: PACKED,
             build_image.obtain_files: None,
             build_image.render_recipe_files: lambda *given: (("a file",), (folder / "t.j2",)),
             build_image.plan_state: lambda *given: "plan",
@@ -193,7 +193,7 @@ def test_an_interrupt_while_layers_are_packed_ends_the_rendering_beside(world: W
         ended.append(run(["sh", "-c", f"touch {begun}; sleep 300"], timeout=300, check=False))
         return (), ()
 
-    def interrupt(*_: object) -> None:
+    def interrupt(*_: object, **more: object) -> None:
         while not begun.exists():
             time.sleep(0.01)
         raise KeyboardInterrupt
@@ -251,7 +251,7 @@ def test_a_parent_of_what_is_not_tested_is_only_assembled(world: World) -> None:
         SimpleNamespace(layer=layer(name), reused=False, confirm=partial(confirmed.append, name))
         for name in ("base", "product")
     ]
-    world.journal.stand_in(build_image, build_image.pack_layers, lambda *given: packed)
+    world.journal.stand_in(build_image, build_image.pack_layers, lambda *given, **more: packed)
     build_image.build(order(world.folder, smoke=False), world.build_env)
     assert confirmed == ["base", "product"], "its layers, before the child is locked"
     assert [call.options["target"].name for call in world.journal.of(build_image.write_layout)] == ["demo"]

@@ -81,10 +81,11 @@ def test_each_layer_is_packed_with_the_orders_codec(tmp_path: Path, journal: Jou
     journal.stand_in(build_stages, build_stages.may_make_containers, gives=True)
     here = build_env(tmp_path)
     composition: Any = SimpleNamespace(layers=("lower", "upper"))
-    packed = build_stages.pack_layers(composition, order(tmp_path, compression=Compression.ZSTD), here)
+    packed = build_stages.pack_layers(composition, order(tmp_path, compression=Compression.ZSTD), here, others=7)
     assert packed == ["LOWER", "UPPER"]
     given = journal.last(build_stages.build_layers).options
     assert given["compression"] is Compression.ZSTD and given["store"] is here.store
+    assert given["others"] == 7
     assert given["unpack"], "scriptlets run in containers on the trees"
 
 
