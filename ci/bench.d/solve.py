@@ -1,12 +1,15 @@
 """Resolving in a repository as large as Fedora's, against dnf5 and against libsolv alone.
 
 Cold: nothing is there but the repository, as on the first day or after a change of it. Warm: the same question again.
-Both once more with a path that only file lists have. Whole processes; all must choose the same number of packages.
+Both once more with a path that only file lists have. These rows are of relbuild's resolver alone, in a process of its
+own. A whole command, which also reads a recipe, is compared with dnf5 in rows of its own: `nightly --plan` of a recipe,
+since `lock` reads the headers of all packages, which the repository lacks. All must choose the same number of packages.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -23,12 +26,26 @@ PACKAGES = 69_000
 DNF5, LIBSOLV = "dnf5", "libsolv alone"
 QUESTIONS = ("names", "names and a path")
 _INSTALLING = re.compile(r"^ *Installing: +(\d+) package", re.MULTILINE)
+_RESOLVED = re.compile(r"resolve +bench: (\d+) packages")
+_COMMAND = "whole command, "
+_RECIPE = """name: bench
+version: "1"
+platform: large
+layers:
+  - {{name: all, packages: {requests}}}
+"""
+_PLATFORM = """platforms:
+  large:
+    repositories:
+      - {{id: large, baseurls: ["{url}"], keys: ["{key}"]}}
+"""
 _REMARK = (
     "Metadata is not signed here. dnf5 looks into an empty database of installed packages and prints a table; it "
     "verifies the checksum of compressed documents. relbuild also verifies that of the decompressed documents, looks "
     "for tags that exhaust libsolv's stack, parses in a process with limits, and finds out why each package is there "
-    "and when it is installed. It is measured from its start, with what a recipe says of packages given: "
-    "commands take a quarter of a second more to read a recipe. libsolv alone verifies nothing."
+    "and when it is installed. 'solver only' is relbuild from its start, with what a recipe says of packages given, as "
+    "no command runs it; 'whole command' is `relbuild nightly --plan` of one recipe, warm, against the same `dnf5 "
+    "install --assumeno`. libsolv alone has relbuild's settings of the pool and of memory, and verifies nothing."
 )
 
 
@@ -62,6 +79,32 @@ def solves_once(who: str, folder: Path, repository: Path, requests: list[str]) -
     return int(run(sys.executable, script, who, folder, repository, *requests, env=environment))
 
 
+def write_recipe(folder: Path, repository: Path, requests: list[str]) -> Path:
+    """Write a recipe that asks for these, and its platform; return the recipe's path."""
+    folder.mkdir()
+    key = ROOT / "recipes" / "keys" / "MICROSOFT-RPM-GPG-KEY"  # A platform must have one; nothing here is signed.
+    (folder / "repositories.yaml").write_text(_PLATFORM.format(url=repository.as_uri(), key=key))
+    (folder / "bench.yaml").write_text(_RECIPE.format(requests=json.dumps(requests)))
+    return folder / "bench.yaml"
+
+
+def command_solves(store: Path, recipe: Path) -> int:
+    """Have a whole command of relbuild resolve a recipe and do nothing more."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    words = ["nightly", "--plan", "--store", str(store), "--to", f"dir:{store.parent / 'mirror'}", str(recipe)]
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**environment, "PYTHONPATH": str(ROOT)},
+    )
+    told = _RESOLVED.search(done.stderr)
+    if told is None:
+        raise BenchFailed(f"relbuild nightly --plan ended with {done.returncode}: {done.stderr[-500:]}")
+    return int(told[1])
+
+
 def measure(session: Session) -> None:
     """Ask each of them twice for the same in a turn, the first time with nothing kept."""
     packages = int(session.settings.get("packages", PACKAGES))
@@ -79,15 +122,20 @@ def measure(session: Session) -> None:
             what = f"{question}, {when}"
             for more, goal in (("", Goal(1.0)), (", CPU", None)):
                 session.ratio(
-                    f"solve {packages:,}, {what}{more}: of dnf5's",
+                    f"solver only, {packages:,}, {what}{more}: of dnf5's",
                     (OURS, what + more),
                     (DNF5, what + more),
                     goal,
                     limit=(LIBSOLV, what + more),
                 )
                 session.ratio(
-                    f"solve {packages:,}, {what}{more}: of libsolv's", (OURS, what + more), (LIBSOLV, what + more)
+                    f"solver only, {packages:,}, {what}{more}: of libsolv's",
+                    (OURS, what + more),
+                    (LIBSOLV, what + more),
                 )
+        for more in ("", ", CPU"):
+            what = f"{question}, warm{more}"
+            session.ratio(f"whole command, {packages:,}, {what}: of dnf5's", (OURS, _COMMAND + what), (DNF5, what))
     for kind in ("primary", "filelists"):
         what = f"checksum of the decompressed {kind} alone, CPU"
         session.record(OURS, what, _checksum(repository, kind), CPU_SECONDS)
@@ -111,6 +159,17 @@ def _twice(session: Session, who: str, dnf5: Path, question: str, requests: list
 
     for when in ("cold", "warm"):
         session.take(who, f"{question}, {when}", act)
+    if who == OURS:
+        recipe = write_recipe(folder / "recipe", repository, requests)
+        counts = []
+        command_solves(folder / "store", recipe)  # What it keeps beside the metadata.
+        session.take(
+            who,
+            f"{_COMMAND}{question}, warm",
+            lambda: counts.append(command_solves(folder / "store", recipe)),
+        )
+        if counts != [chosen]:
+            raise BenchFailed(f"the command chooses {counts[0]} packages, and the resolver alone {chosen}")
     shutil.rmtree(folder)
     return chosen
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 
 def by_relbuild(store: Path, repository: Path, requests: list[str]) -> int:
-    """Open the repository and resolve, as a command does once it has read its recipe, and no more."""
+    """Open the repository and resolve: the part of a command between reading its recipe and writing the lock."""
     from pipeline.model.platform import PackageRepository, Platform
-    from pipeline.model.recipe import LayerPlan, PackagePlan, Request
+    from pipeline.model.recipe import LayerPlan, Recipe, Request
     from pipeline.repos import open_repositories
     from pipeline.resolve import solve
     from pipeline.store import Store
@@ -24,13 +24,13 @@ def by_relbuild(store: Path, repository: Path, requests: list[str]) -> int:
     kept = Store.open(store)
     platform = Platform("large", (PackageRepository("large", baseurls=(repository.as_uri(),)),))
     layer = LayerPlan("all", tuple(Request(text, "bench") for text in requests))
-    recipe = PackagePlan("bench", store / "bench.yaml", "1", "large", ("x86_64",), (layer,), weak_dependencies=False)
+    recipe = Recipe("bench", store / "bench.yaml", "1", "large", ("x86_64",), (layer,), weak_dependencies=False)
     opened = open_repositories(platform, "x86_64", variables={}, store=kept)
     return len(solve(recipe, platform, "x86_64", opened, store=kept).resolution.chosen)
 
 
 def by_libsolv(folder: Path, repository: Path, requests: list[str]) -> int:
-    """Do what libsolv must do in any case, one thing after the other and without a check: load, index, solve."""
+    """Load, index and solve with the settings that relbuild has, one thing after the other and without a check."""
     import subprocess
 
     import solv
@@ -38,6 +38,17 @@ def by_libsolv(folder: Path, repository: Path, requests: list[str]) -> int:
     pool = solv.Pool()
     pool.setdisttype(solv.Pool.DISTTYPE_RPM)
     pool.setarch("x86_64")
+    for flag in (
+        solv.Pool.POOL_FLAG_WHATPROVIDESWITHDISABLED,
+        solv.Pool.POOL_FLAG_NOWHATPROVIDESAUX,
+        solv.Pool.POOL_FLAG_IMPLICITOBSOLETEUSESCOLORS,
+    ):
+        pool.set_flag(flag, 1)
+    if (folder / "primary.solv").exists():
+        from pipeline.heap import reserve_huge_pages
+        from pipeline.resolve.solv_cache import SOLV_EXPANSION
+
+        reserve_huge_pages(SOLV_EXPANSION * (folder / "primary.solv").stat().st_size)
     repo = pool.add_repo("large")
     files = any(one.startswith("/") for one in requests)
     extending = solv.Repo.REPO_LOCALPOOL | solv.Repo.REPO_EXTEND_SOLVABLES

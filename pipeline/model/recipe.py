@@ -5,19 +5,15 @@ Made by `pipeline.recipes` from YAML; everything in it is already checked.
 
 from __future__ import annotations
 
-from dataclasses import field
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pipeline.digest import Digest
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.image_keys import ImageSettings
 from pipeline.model.payload_limits import PayloadLimits
 from pipeline.model.scriptlets import ScriptletRules
-
-if TYPE_CHECKING:
-    from pipeline.model.smoke import SmokePlan
+from pipeline.model.smoke import SmokePlan
 
 
 class Without(StrEnum):
@@ -136,11 +132,16 @@ class ImagePlan(ImageSettings):
 
 
 @dataclass(frozen=True, slots=True)
-class PackagePlan:
-    """The part of a recipe by which its packages are chosen.
+class Recipe:
+    """A product, ready to be resolved.
 
-    `path` is the recipe's file, `version` a template evaluated after the lock, `excludes` globs of packages that are
-    never chosen, `pins` name → required version text, `parent` the recipe whose image this one is built from.
+    `path` is the recipe's file, `version` a template evaluated after the lock, `values` what templates see,
+    `excludes` globs of packages that are never chosen, `pins` name → required version text, `sources` the recipe and
+    all its includes, in order, `template_folders` the folders to search for templates, `parent` the recipe whose image
+    this one is built from, `end_of_life` the last day (`2027-04-30`) on which the product is maintained, or "",
+    `scriptlets` the rules for failing scriptlets, `payload_limits` what a package may unpack to. `package_names`
+    are the names of packages that the chosen platform calls otherwise, `add_ons` the add-ons that it gets, and
+    `platform_entries` the entries that fit it, the most general first, for each of `sources` with `platforms`.
     """
 
     name: str
@@ -149,41 +150,22 @@ class PackagePlan:
     platform: str
     architectures: tuple[str, ...]
     layers: tuple[LayerPlan, ...]
-    weak_dependencies: bool = False
-    excludes: tuple[str, ...] = ()
-    pins: tuple[tuple[str, str], ...] = ()
-    assume_installed: tuple[str, ...] = ()
-    modules: tuple[str, ...] = ()
-    parent: Recipe | None = None
-
-
-def _no_smoke_test() -> SmokePlan:
-    from pipeline.model.smoke import SmokePlan  # With all kinds of checks and limits, which a resolution has none of.
-
-    return SmokePlan()
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe(PackagePlan):
-    """A product, ready to be resolved.
-
-    `values` are what templates see, `sources` the recipe and all its includes, in order, `template_folders` the folders
-    to search for templates, `end_of_life` the last day (`2027-04-30`) on which the product is maintained, or "",
-    `scriptlets` the rules for failing scriptlets, `payload_limits` what a package may unpack to. `package_names`
-    are the names of packages that the chosen platform calls otherwise, `add_ons` the add-ons that it gets, and
-    `platform_entries` the entries that fit it, the most general first, for each of `sources` with `platforms`.
-    """
-
     users: tuple[User, ...] = ()
     groups: tuple[Group, ...] = ()
     files: tuple[FilePlan, ...] = ()
     remove: tuple[str, ...] = ()
     values: tuple[tuple[str, object], ...] = ()
     image: ImagePlan = ImagePlan()
-    smoke: SmokePlan = field(default_factory=_no_smoke_test)
+    smoke: SmokePlan = SmokePlan()
+    weak_dependencies: bool = False
     languages: tuple[str, ...] = ()
+    excludes: tuple[str, ...] = ()
+    pins: tuple[tuple[str, str], ...] = ()
+    assume_installed: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
     sources: tuple[Path, ...] = ()
     template_folders: tuple[Path, ...] = ()
+    parent: Recipe | None = None
     end_of_life: str = ""
     scriptlets: ScriptletRules = ScriptletRules()
     payload_limits: PayloadLimits = PayloadLimits()

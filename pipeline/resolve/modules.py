@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from pipeline.errors import Problem, RecipeError, ResolutionError
 from pipeline.lazy_dataclasses import dataclass
-from pipeline.model.recipe import PackagePlan
+from pipeline.model.recipe import Recipe
 from pipeline.progress import QUIET, Progress
 from pipeline.repos import LOCAL_REPOSITORY, OpenRepository, metadata_file
 from pipeline.resolve.pool import HiddenPackage, PackagePool
@@ -52,7 +52,7 @@ class _Stream:
 
 def apply_modules(
     package_pool: PackagePool,
-    recipe: PackagePlan,
+    recipe: Recipe,
     repositories: Sequence[OpenRepository],
     *,
     store: Store,
@@ -215,7 +215,7 @@ def _requires(dependencies: object) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _activate(recipe: PackagePlan, streams: Sequence[_Stream], defaults: Mapping[str, str]) -> dict[str, _Stream]:
+def _activate(recipe: Recipe, streams: Sequence[_Stream], defaults: Mapping[str, str]) -> dict[str, _Stream]:
     """Map each module to the newest build of its enabled stream."""
     known = {one.name for one in streams}
     chosen: dict[str, str] = {}

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import solv
 
 from pipeline.lazy_dataclasses import dataclass
-from pipeline.model.recipe import PackagePlan, Request
+from pipeline.model.recipe import Recipe, Request
 from pipeline.model.resolution import Chosen, Resolution
 from pipeline.resolve.layer_assignment import (
     LayerRequests,
@@ -36,7 +36,7 @@ class MatchedRequest:
 class Solution:
     """A set of chosen solvables, from which a `Resolution` is made."""
 
-    def __init__(self, package_pool: PackagePool, recipe: PackagePlan, chosen: Sequence[int]) -> None:
+    def __init__(self, package_pool: PackagePool, recipe: Recipe, chosen: Sequence[int]) -> None:
         self._package_pool = package_pool
         self._recipe = recipe
         self._packages = {one: package_pool.package(one) for one in chosen}

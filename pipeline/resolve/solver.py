@@ -16,7 +16,7 @@ from pipeline.errors import ResolutionError
 from pipeline.model.lock import LockedParent, LockSection
 from pipeline.model.parent_image import ParentImage
 from pipeline.model.platform import PackageRepository, Platform, acceptance_warnings
-from pipeline.model.recipe import LocalPackage, PackagePlan, Request
+from pipeline.model.recipe import LocalPackage, Recipe, Request
 from pipeline.progress import QUIET, Progress
 from pipeline.repos import GroupPackage, OpenRepository, PackageGroups, read_groups
 from pipeline.resolve.library_versions import library_versions
@@ -58,7 +58,7 @@ _INSTALL = solv.Job.SOLVER_INSTALL | solv.Job.SOLVER_SOLVABLE_ONE_OF | solv.Job.
 
 
 def solve(
-    recipe: PackagePlan,
+    recipe: Recipe,
     platform: Platform,
     arch: str,
     repositories: Sequence[OpenRepository],
@@ -147,7 +147,7 @@ def _load_pool(arch: str, repositories: Sequence[OpenRepository], store: Store, 
 # --- candidates ----------------------------------------------------------------------------------
 
 
-def _add_local(package_pool: PackagePool, recipe: PackagePlan, store: Store, progress: Progress) -> dict[Digest, int]:
+def _add_local(package_pool: PackagePool, recipe: Recipe, store: Store, progress: Progress) -> dict[Digest, int]:
     """Add the recipe's local packages to the store and to the pool."""
     local: dict[Digest, int] = {}
     for layer in recipe.layers:
@@ -177,7 +177,7 @@ def _shown(item: LocalPackage, folder: Path) -> str:
 
 
 def _exclude(
-    package_pool: PackagePool, recipe: PackagePlan, repositories: Sequence[OpenRepository], local: dict[Digest, int]
+    package_pool: PackagePool, recipe: Recipe, repositories: Sequence[OpenRepository], local: dict[Digest, int]
 ) -> list[str]:
     """Disable the packages that recipe, repositories, pins and local packages exclude.
 
@@ -240,7 +240,7 @@ def _pinned(package_pool: PackagePool, name: str, version: str) -> tuple[set[int
 
 
 def _read_groups(
-    recipe: PackagePlan, repositories: Sequence[OpenRepository], store: Store, progress: Progress
+    recipe: Recipe, repositories: Sequence[OpenRepository], store: Store, progress: Progress
 ) -> PackageGroups:
     """Return the groups of the repositories, if the recipe asks for any."""
     wanted = any(is_group(request.text) for layer in recipe.layers for request in layer.requests)
@@ -255,7 +255,7 @@ def _match_group(package_pool: PackagePool, package: GroupPackage) -> RequestMat
     return found
 
 
-def _absent_of_groups(package_pool: PackagePool, recipe: PackagePlan, groups: PackageGroups) -> list[str]:
+def _absent_of_groups(package_pool: PackagePool, recipe: Recipe, groups: PackageGroups) -> list[str]:
     """Sentences on packages of groups that no repository has: they are left out, as by dnf."""
     texts = dict.fromkeys(request.text for layer in recipe.layers for request in layer.requests)
     return [
@@ -268,7 +268,7 @@ def _absent_of_groups(package_pool: PackagePool, recipe: PackagePlan, groups: Pa
 
 
 def _match_all(
-    package_pool: PackagePool, recipe: PackagePlan, local: dict[Digest, int], groups: PackageGroups
+    package_pool: PackagePool, recipe: Recipe, local: dict[Digest, int], groups: PackageGroups
 ) -> list[MatchedRequest]:
     """Return every request of a recipe with its candidates.
 
@@ -323,7 +323,7 @@ def _disabled_for(package_pool: PackagePool, request: Request) -> list[int]:
 
 
 def _solve(
-    package_pool: PackagePool, lines: Sequence[MatchedRequest], *, weak: bool, parent: PackagePlan | None
+    package_pool: PackagePool, lines: Sequence[MatchedRequest], *, weak: bool, parent: Recipe | None
 ) -> list[int]:
     """Run the solver; return the chosen solvables' numbers, sorted. Raises ResolutionError."""
     pool = package_pool.pool

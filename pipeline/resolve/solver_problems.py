@@ -12,7 +12,7 @@ import solv
 
 from pipeline.errors import Problem
 from pipeline.lazy_dataclasses import dataclass
-from pipeline.model.recipe import PackagePlan, Request
+from pipeline.model.recipe import Recipe, Request
 from pipeline.resolve.pool import PackagePool
 
 SENTENCES = 12
@@ -82,9 +82,7 @@ def unknown_group(request: Request, names: Sequence[str]) -> Problem:
     )
 
 
-def pin_conflict(
-    package_pool: PackagePool, name: str, version: str, has: Sequence[str], recipe: PackagePlan
-) -> Problem:
+def pin_conflict(package_pool: PackagePool, name: str, version: str, has: Sequence[str], recipe: Recipe) -> Problem:
     """Make the problem of a pin to another version than the parent image has."""
     below = recipe.parent.name if recipe.parent else ""
     return Problem(
@@ -97,7 +95,7 @@ def pin_conflict(
 
 
 def pin_unsatisfied(
-    package_pool: PackagePool, name: str, version: str, others: Collection[int], recipe: PackagePlan
+    package_pool: PackagePool, name: str, version: str, others: Collection[int], recipe: Recipe
 ) -> Problem:
     """Make the problem of a pin that no package fits; `others` are packages of its name."""
     have = ", ".join(sorted({package_pool.nevra(one).evr for one in others}))
@@ -121,7 +119,7 @@ def explain_problems(
     package_pool: PackagePool,
     problems: Sequence[solv.Problem],
     asked: Sequence[RequestJob],
-    parent: PackagePlan | None = None,
+    parent: Recipe | None = None,
 ) -> list[Problem]:
     """Return one Problem for each problem of the solver.
 
@@ -131,7 +129,7 @@ def explain_problems(
 
 
 def _explain(
-    package_pool: PackagePool, problem: solv.Problem, asked: Sequence[RequestJob], parent: PackagePlan | None
+    package_pool: PackagePool, problem: solv.Problem, asked: Sequence[RequestJob], parent: Recipe | None
 ) -> Problem:
     requests = _requests(problem, asked)
     infos = [info for rule in problem.findallproblemrules() for info in rule.allinfos()]
@@ -204,9 +202,7 @@ def _sentence(package_pool: PackagePool, info: solv.Ruleinfo) -> str:
     return ""
 
 
-def _fixed(
-    package_pool: PackagePool, infos: Sequence[solv.Ruleinfo], parent: PackagePlan | None
-) -> tuple[str, str] | None:
+def _fixed(package_pool: PackagePool, infos: Sequence[solv.Ruleinfo], parent: Recipe | None) -> tuple[str, str] | None:
     """Return code and way out of a conflict with the parent's packages; else None.
 
     It is one where one of the parent's packages would have to be changed or removed.
