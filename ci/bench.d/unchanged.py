@@ -48,8 +48,8 @@ def measure(session: Session) -> None:
     )
     session.remark("dnf and buildah make every image anew: they do not know what an image was made from.")
     session.remark(
-        "The update changes a file and drops none. One that drops or renames files, as most rebuilt programs do, has the "
-        "tree of its layer written whole, which takes some 0.2 s more."
+        "The update changes a file and drops none. One that drops or renames files, as most rebuilt programs do, has "
+        "the tree of its layer written whole, which takes some 0.2 s more."
     )
     session.remark(
         "At the limit, a build with one package changed compresses the members of the layers that the former image did "
