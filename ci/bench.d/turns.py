@@ -28,6 +28,7 @@ MIRROR = Path(
 )
 OURS = "relbuild"
 """Who it is whose figures are compared with peers' and with the machine's limit."""
+THREADS = Path("/proc/self/task")
 ORPHAN_SECONDS = 5.0
 """That a process gets to end after the command that started it has ended."""
 _PR_SET_CHILD_SUBREAPER = 36
@@ -230,10 +231,12 @@ def adopt_orphans() -> None:
 
 
 def children() -> frozenset[int]:
-    """Return the processes whose parent this is."""
-    return frozenset(
-        int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()
-    )
+    """Return the processes whose parent this is. A thread that ends meanwhile hands its own to another."""
+    found: set[int] = set()
+    for task in THREADS.iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):
+            found.update(int(pid) for pid in (task / "children").read_text().split())
+    return frozenset(found)
 
 
 def _reap(orphans: frozenset[int]) -> None:

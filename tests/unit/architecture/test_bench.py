@@ -391,3 +391,12 @@ def test_an_update_that_changes_no_layer_of_packages_is_not_measured() -> None:
     for now in ([b"base", b"product", b"other"], [b"newer", b"newer", b"other"], [b"newer", b"product", b"more", b"s"]):
         with pytest.raises(failed, match="one is what is to be measured"):
             hold([b"base", b"product", b"state"], now)
+
+
+def test_a_thread_that_ends_while_children_are_listed_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = _module("turns")
+    for thread in ("11", "12"):
+        (tmp_path / thread).mkdir()
+    (tmp_path / "12" / "children").write_text("13 14 ")
+    monkeypatch.setattr(turns, "THREADS", tmp_path)
+    assert turns.children() == {13, 14}
