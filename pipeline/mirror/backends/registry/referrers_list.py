@@ -42,9 +42,13 @@ LISTING_LOOKS = 4
 LISTING_REFUSALS = 3
 """Times that an index that the registry refused is read and written again."""
 
-LISTING_PAUSE_LEAST = 0.02
+LISTING_PAUSE_LEAST = 0.05
 """Seconds of the pause before an index is read back, which is also at least twice the time that reading and writing
 took here: a writer who read before us has written within a few round trips."""
+
+LISTING_PAUSE_CONTENDED = 0.2
+"""Seconds of that pause at least where others were seen to write: twenty on a busy machine stall for longer between
+reading and writing than the reading and the writing take."""
 
 LISTING_PAUSE_MOST = 2.0
 """Seconds of that pause at most, before a random share is added."""
@@ -180,7 +184,8 @@ class ReferrersList:
                         gone = self._gone(index)
                     else:
                         wrote = changed.digest
-                pause = min(LISTING_PAUSE_MOST, max(pause, 2 * (time.monotonic() - began)))
+                least = max(pause, LISTING_PAUSE_CONTENDED) if contended else pause
+                pause = min(LISTING_PAUSE_MOST, max(least, 2 * (time.monotonic() - began)))
                 time.sleep(pause * (1 + secrets.randbelow(1000) / 1000))
                 pause *= 1.3
         raise EnvironmentLacking(

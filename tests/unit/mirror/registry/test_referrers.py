@@ -120,6 +120,7 @@ def test_what_a_writer_took_away_unknowingly_is_put_back(old: FakeRegistry) -> N
 def test_a_list_that_others_never_leave_alone_is_given_up(old: FakeRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listing_module, "LISTING_ATTEMPTS", 5)
     monkeypatch.setattr(listing_module, "LISTING_PAUSE_LEAST", 0.001)
+    monkeypatch.setattr(listing_module, "LISTING_PAUSE_CONTENDED", 0.001)
     subject = manifest("subject")
     tag = fallback_tag(subject.digest)
 
