@@ -35,10 +35,16 @@ class EngineCgroup(Cgroup):
 
 
 def engine_cgroup(name: str, membership: str, hierarchies: Hierarchies) -> EngineCgroup:
-    """Return the group of the process whose /proc/PID/cgroup is `membership`."""
+    """Return the group of the process whose /proc/PID/cgroup is `membership`.
+
+    Hierarchies in whose root it is are left out: the kernel moves a process that has ended there, and no engine leaves
+    a container there, whose figures would be the whole machine's.
+    """
     folders: dict[str, Path] = {}
     for line in membership.splitlines():
         _, controllers, path = line.split(":", 2)
+        if path == "/":
+            continue
         if not controllers and hierarchies.unified is not None:
             folders[""] = hierarchies.unified / path.lstrip("/")
         for controller in controllers.split(","):

@@ -363,6 +363,8 @@ def test_a_group_is_found_by_the_first_process(tmp_path: Path) -> None:
     v1 = Hierarchies({name: tmp_path / name for name in ("memory", "cpu", "cpuacct")} | {"cpuacct": tmp_path / "cpu"})
     group = engine_cgroup("x", "5:memory:/pod/x\n3:cpu,cpuacct:/pod/x\n0::/pod/x\n", v1)
     assert group.number("memory", "memory.limit_in_bytes") == 4096 and group.processes() == {7, 8}
+    ended = engine_cgroup("x", "5:memory:/\n3:cpu,cpuacct:/\n0::/\n", v1)
+    assert ended.folders == {} and ended.usage().peak_memory is None and ended.usage().cpu_time is None
     v2 = engine_cgroup("x", "0::/pod/x\n", Hierarchies({}, tmp_path / "memory"))
     assert v2.folder("memory") == v2.folder("cpu") == tmp_path / "memory/pod/x"
 
