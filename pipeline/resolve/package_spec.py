@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 import solv
 
 from pipeline.lazy_dataclasses import dataclass
-from pipeline.resolve.listed_files import in_primary
+from pipeline.resolve.listed_files import in_primary, names_unlisted_path
 from pipeline.resolve.pool import PackagePool
 
 _NAME = r"([^:(/=<> ]+)"
@@ -30,6 +30,11 @@ _FORMS = (
     re.compile(f"{_NAME}-{_EPOCH}{_PART}{_NONE}{_NONE}"),
 )
 """NEVRA, name.arch, name, NEVR, NEV: HY_FORMS_MOST_SPEC."""
+
+_WILDCARD = re.compile(r"[*?[]")
+
+_SEVERAL = frozenset({"and", "if", "unless", "else"})
+"""Words of rich dependencies that no single package may satisfy; with `or`, `with` and `without` any provider does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +55,7 @@ class RequestMatch:
 
 def is_glob(text: str) -> bool:
     """Return True if the text holds a wildcard."""
-    return any(sign in text for sign in "*[?")
+    return bool(_WILDCARD.search(text))
 
 
 def is_group(text: str) -> bool:
@@ -62,15 +67,21 @@ def _is_path(text: str) -> bool:
     return text.startswith(("/", "*/"))
 
 
-def is_unlisted_path(text: str) -> bool:
-    """Return True if `text` is a path, without wildcards, that primary metadata leaves out."""
-    return _is_path(text) and not is_glob(text) and not in_primary(text)
+def names_unlisted_file(text: str) -> bool:
+    """Return True if a request, rich or not, may be for files that only file lists have.
+
+    The text alone decides, and no answer of a pool: with file lists loaded for an earlier recipe it would be another.
+    """
+    if text.startswith("("):
+        return names_unlisted_path(text)
+    wildcard = _WILDCARD.search(text)
+    known = text if wildcard is None else f"{text[: wildcard.start()]}…"
+    return _is_path(text) and not in_primary(known)
 
 
-def names_unlisted_file(package_pool: PackagePool, text: str) -> bool:
-    """Return True if `text` is for files that only file lists have, so that they must be loaded."""
-    unlisted = is_unlisted_path(text) or (_is_path(text) and is_glob(text))
-    return unlisted and not _by_provides(package_pool, text)
+def asks_for_any_provide(package_pool: PackagePool, text: str) -> bool:
+    """Return True if `text` is a glob that fits no package's name, but perhaps a file's path."""
+    return bool(_WILDCARD.match(text)) and not _is_path(text) and not _by_nevra(package_pool, text)[0]
 
 
 def named_in(text: str) -> Iterator[str]:
@@ -84,7 +95,10 @@ def match_request(package_pool: PackagePool, text: str) -> RequestMatch:
     """Return the packages that match `text`; no groups when there are none."""
     if text.startswith("("):
         rich = package_pool.dependency(text)
-        return RequestMatch((tuple(package_pool.providers(rich)),), rich)
+        found = package_pool.providers(rich)
+        if not _SEVERAL.isdisjoint(re.split(r"[\s()]+", text)):
+            return RequestMatch((tuple(found),), rich)
+        return RequestMatch((tuple(found),) if found else ())
     found, just_name = _by_nevra(package_pool, text)
     if not found:
         found = _by_provides(package_pool, text)

@@ -206,10 +206,6 @@ class PackagePool:
         self.pool.createwhatprovides()
         self._obsoleted.clear()
 
-    def has_string(self, text: str) -> bool:
-        """Return True if packages have this name, provide or requirement. No index is needed."""
-        return bool(self.pool.str2id(text, False))
-
     def look_up(self, texts: Iterable[str]) -> None:
         """Look up dependencies that will be asked about, before there is an index.
 

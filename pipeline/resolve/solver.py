@@ -20,11 +20,12 @@ from pipeline.model.recipe import LocalPackage, Recipe, Request
 from pipeline.progress import QUIET, Progress
 from pipeline.repos import GroupPackage, OpenRepository, PackageGroups, read_groups
 from pipeline.resolve.library_versions import library_versions
+from pipeline.resolve.listed_files import names_unlisted_path
 from pipeline.resolve.package_spec import (
     RequestMatch,
+    asks_for_any_provide,
     is_glob,
     is_group,
-    is_unlisted_path,
     match_name,
     match_nevra,
     match_request,
@@ -90,10 +91,10 @@ def solve(
     if recipe.assume_installed:
         package_pool.assume(recipe.assume_installed)
     texts = [request.text for layer in recipe.layers for request in layer.requests]
+    unlisted = any(map(names_unlisted_file, texts))
     if fresh:
-        needed = any(is_unlisted_path(text) and not package_pool.has_string(text) for text in texts)
         package_pool.look_up([*INSTALLONLY, *(name for text in texts for name in named_in(text))])
-        if needed:
+        if unlisted:
             package_pool.load_filelists()  # Also makes the index: after a first one it would be made twice.
         else:
             package_pool.index()
@@ -103,7 +104,8 @@ def solve(
         apply_modules(package_pool, recipe, repositories, store=store, progress=progress)
     warnings = [*_exclude(package_pool, recipe, repositories, local), *acceptance_warnings(platform.repositories)]
     groups = _read_groups(recipe, repositories, store, progress)
-    if any(names_unlisted_file(package_pool, text) for text in texts):
+    unlisted = unlisted or any(asks_for_any_provide(package_pool, text) for text in texts)
+    if unlisted or any(map(names_unlisted_path, _conditions(recipe, groups))):
         package_pool.load_filelists()
     lines = _match_all(package_pool, recipe, local, groups)
     reachable = [one for line in lines for one in line.found.everything]
@@ -245,6 +247,12 @@ def _read_groups(
     """Return the groups of the repositories, if the recipe asks for any."""
     wanted = any(is_group(request.text) for layer in recipe.layers for request in layer.requests)
     return read_groups(repositories if wanted else (), store=store, progress=progress)
+
+
+def _conditions(recipe: Recipe, groups: PackageGroups) -> set[str]:
+    """Return the requirements on which packages of the requested groups depend."""
+    texts = {request.text for layer in recipe.layers for request in layer.requests if is_group(request.text)}
+    return {one.requires for text in texts for one in groups.find(text) or ()}
 
 
 def _match_group(package_pool: PackagePool, package: GroupPackage) -> RequestMatch:

@@ -201,7 +201,7 @@ PATHS = ["/usr/bin/tool", "/usr/share/x/data", "/opt/file", "/etc/conf"]
 VIRTUAL = ["virt", "web", "lib(64)"]
 REQUESTS = [
     *NAMES, *VIRTUAL, *PATHS, "p1*", "p?", "p2-1", "p3.i686", "p4 >= 1", "lib(64) = 1", "/usr/share/*/data",
-    "p5-1-1.x86_64", "p6-1:1",
+    "p5-1-1.x86_64", "p6-1:1", "(p7 or /opt/file)", "(no or /usr/share/x/data)", "/opt/*", "/usr/share/*", "*share/x*",
 ]  # fmt: skip
 
 

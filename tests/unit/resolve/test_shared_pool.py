@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
+import pytest
+
 from pipeline.errors import ResolutionError
 from pipeline.resolve import PackagePool, open_pool, solve
 from tests.support.resolve_world import World
@@ -28,6 +30,66 @@ data:
     rpms: [mod-0:{version}-1.noarch]
 ...
 """
+
+
+COMPS = """<?xml version="1.0"?><comps><group><id>g</id><name>G</name><packagelist>
+<packagereq type="conditional" requires="/opt/tool">plain</packagereq>
+<packagereq type="mandatory">tool</packagereq></packagelist></group></comps>"""
+
+
+def test_files_that_only_lists_have_are_found_whatever_was_loaded_before(tmp_path: Path) -> None:
+    world = World(tmp_path).add(
+        "r",
+        Rpm("plain"),
+        Rpm("tool", files=("/opt/tool", "/usr/bin/tool")),
+        Rpm("tools", provides=("/opt/tools",)),
+        Rpm("also", provides=("/opt/tool",)),
+        Rpm("user", requires=("/opt/tool", "/opt/deep", "/usr/bin/tool")),  # So the index of provides has them.
+        Rpm("deep", files=("/opt/deep",)),
+        Rpm("deeper", requires=("/opt/deep",)),
+        comps=COMPS,
+    )
+    wanted: dict[tuple[str, ...], list[str]] = {
+        ("(no or /opt/tool)",): ["also"],  # As of dnf: a package that provides it comes before one that has it.
+        ("(/opt/tool without also)",): ["tool"],
+        ("(plain if /opt/deep)", "deep"): ["deep", "plain"],
+        ("(plain and deeper)",): ["deep", "deeper", "plain"],
+        ("/opt/to*",): ["also"],
+        ("/opt/tools",): ["tools"],
+        ("/opt/d*",): ["deep"],
+        ("*/deep",): ["deep"],
+        ("*opt/t*",): ["also", "tool", "tools"],
+        ("?opt/deep",): ["deep"],
+        ("@g",): ["plain", "tool"],
+        ("/usr/bin/t*",): ["tool"],
+        ("*lain",): ["plain"],
+    }
+    opened = world.opened()
+
+    def solved(pool: PackagePool | None, texts: tuple[str, ...]) -> object:
+        recipe = world.recipe(list(texts))
+        try:
+            section = solve(recipe, world.platform, "x86_64", opened, store=world.store, package_pool=pool)
+        except ResolutionError as error:
+            return str(error)
+        return [one.package.nevra.name for one in section.resolution.chosen]
+
+    assert {texts: solved(None, texts) for texts in wanted} == wanted
+    for texts, names in wanted.items():
+        pool = open_pool("x86_64", opened, store=world.store)
+        assert solved(pool, texts) == names, texts
+        loaded = open_pool("x86_64", opened, store=world.store)
+        assert [solved(loaded, ("/opt/deep",)), solved(loaded, texts)] == [["deep"], names], texts
+        assert loaded.has_filelists
+
+
+@pytest.mark.parametrize("text", ["plain", "*lain", "/usr/bin/t*", "/etc/*", "(plain or /usr/bin/tool)", "plain = 1"])
+def test_file_lists_are_not_loaded_for_what_primary_metadata_answers(tmp_path: Path, text: str) -> None:
+    world = World(tmp_path).add("r", Rpm("plain", files=("/etc/conf",)), Rpm("tool", files=("/usr/bin/tool",)))
+    opened = world.opened()
+    pool = open_pool("x86_64", opened, store=world.store)
+    solve(world.recipe([text]), world.platform, "x86_64", opened, store=world.store, package_pool=pool)
+    assert not pool.has_filelists
 
 
 def test_in_one_pool_no_recipe_finds_what_another_left(tmp_path: Path) -> None:
