@@ -13,7 +13,7 @@ from pathlib import Path
 from pipeline.digest import digest_file
 from pipeline.errors import RelbuildError, UsageError, VerificationError
 from pipeline.lazy_dataclasses import dataclass
-from pipeline.mirror.image_tags import floating_tags, immutable_tag
+from pipeline.mirror.image_tags import LATEST, floating_tags, immutable_tag
 from pipeline.mirror.protocol import Mirror, Repository
 from pipeline.mirror.published import read_published
 from pipeline.mirror.signed_identity import require_identity
@@ -47,6 +47,7 @@ from pipeline.nightly.no_change import NOTHING_CHANGED
 from pipeline.nightly.platform_state import PlatformState
 from pipeline.nightly.product_result import why_built
 from pipeline.nightly.published_parent import parent_digests
+from pipeline.nightly.published_tags import read_tag, require_readable_tags
 from pipeline.oci import VerifyingKey, load_verifying_key
 from pipeline.prepare import BuildEnvironment, BuildOptions
 from pipeline.prepare.locked_recipe import choose_architecture, choose_platform
@@ -188,8 +189,19 @@ class Planner:
         """Decide what is to be done about a product.
 
         `parent` is what became tonight of what it is built from, `locks` the texts of the locks of all that was decided
-        before. Raises RelbuildError.
+        before. Raises RelbuildError; PublicationRefused `tag-unreadable` where an image is to be published under a tag
+        that cannot be read.
         """
+        decision = self._decision(entry, product, parent, locks)
+        if self.mirror is not None and decision.job is not None and not decision.job.test_only:
+            last = self.last(product.name)
+            known = last.published.tags if last is not None else ()
+            require_readable_tags(self.mirror.repository(product.name), (LATEST, *known))
+        return decision
+
+    def _decision(
+        self, entry: CatalogueEntry, product: Product, parent: Product | None, locks: Mapping[str, str]
+    ) -> Decision:
         recipe = entry.recipe
         assert recipe is not None
         states = tuple(self._platform_state(entry, product, arch) for arch in product.architectures)
@@ -369,7 +381,7 @@ class Planner:
         if known is not None and not _is_of(known, product):
             known = None
         try:
-            if known is not None and repository.resolve(known.immutable) == known.digest:
+            if known is not None and read_tag(repository, known.immutable) == known.digest:
                 self.remembered[product.name] = known
                 return known
             return self._attested(repository, product)
@@ -382,17 +394,14 @@ class Planner:
             return f"{in_words(sorted(changed))} changed" if changed else "requested"
         if self.mirror is None:
             return "not published yet"
-        try:
-            published = self.mirror.repository(product.name).resolve("latest") is not None
-        except (UsageError, VerificationError):  # A tag that cannot be read is repaired by the new image.
-            published = True
+        published = read_tag(self.mirror.repository(product.name), LATEST) is not None
         # For example one that was published by hand, or for another platform; without a key none is verified.
         return _UNVERIFIED if published else "not published yet"
 
     def _attested(self, repository: Repository, product: Product) -> PublishedProduct | None:
         last = self.last(product.name)
         digest = last.published.digest if last else None
-        reference = digest or repository.resolve("latest")
+        reference = digest or read_tag(repository, LATEST)
         if reference is None or self.settings.key is None:
             return None
         held = read_published(repository, reference)
@@ -401,15 +410,15 @@ class Planner:
         require_identity(repository, held.manifest, self._public(self.settings.key))
         if digest is None:  # else an older image of the product would be taken for the newest
             key, now = self._public(self.settings.key), int(self.build_env.clock() * 1000)
-            check_tag(repository, "latest", reference, key, (repository.identity,), now=now, allow_stale=True)
+            check_tag(repository, LATEST, reference, key, (repository.identity,), now=now, allow_stale=True)
         # Of an index, it is attested of each image.
         attested = held.digest if len(held.images) == 1 else held.images[0].digest
         record = attested_inputs(repository, attested, self._public(self.settings.key), self._warn)
         immutable = immutable_tag(held.version, held.created, held.digest)
-        if record is None or repository.resolve(immutable) != held.digest:
+        if record is None or read_tag(repository, immutable) != held.digest:
             return None
         known = last if last and last.published.digest == held.digest else product
-        tags = tuple(tag for tag in floating_tags(held.version) if repository.resolve(tag) == held.digest)
+        tags = tuple(tag for tag in floating_tags(held.version) if read_tag(repository, tag) == held.digest)
         published = replace(known.published, version=held.version, tags=tags)
         return PublishedProduct(record, held.digest, immutable, replace(known, published=published))
 

@@ -132,13 +132,15 @@ class Nights:
             )  # type: ignore[union-attr]
         return planner.decide(entry, planner.plan(entry), parent, locks)
 
-    def publish(self, name: str = "base", digest: Digest | None = None, **more: Any) -> PublishedProduct:
+    def publish(
+        self, name: str = "base", digest: Digest | None = None, *, tags: tuple[str, ...] = (), **more: Any
+    ) -> PublishedProduct:
         """Do what was decided: the product stands on the mirror, and the store remembers it."""
         job = self.decide(name, **more).job
         assert job is not None
-        return self.settle(job, digest or Digest.of(name.encode()))
+        return self.settle(job, digest or Digest.of(name.encode()), tags=tags)
 
-    def settle(self, job: Job, digest: Digest, lock: str = "") -> PublishedProduct:
+    def settle(self, job: Job, digest: Digest, lock: str = "", *, tags: tuple[str, ...] = ()) -> PublishedProduct:
         entry = load_catalogue([self.folder / "recipes"]).find(job.product.name)
         assert entry is not None and entry.recipe is not None
         names = (PAGE,) if entry.recipe.files else ()
@@ -146,10 +148,11 @@ class Nights:
         text = lock or dict(job.locks).get(job.product.name, "") or self.lock()
         immutable = immutable_tag("1", 1_700_000_000, digest)
         on_mirror = PublishedProduct(InputsRecord(tuple(sorted(facts.items())), names, text), digest, immutable)
-        product = replace(job.product, published=replace(job.product.published, digest=digest, immutable=immutable))
+        published = replace(job.product.published, digest=digest, immutable=immutable, tags=tags)
+        product = replace(job.product, published=published)
         remember_published(self.store, str(job.settings.to), product, replace(on_mirror, product=product))
         assert self.mirror is not None
-        self.mirror.tags[job.product.name, immutable] = digest
+        self.mirror.tags.update({(job.product.name, tag): digest for tag in (immutable, *tags)})
         return on_mirror
 
     def lock(self, **more: Any) -> str:

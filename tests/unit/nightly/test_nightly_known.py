@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,14 @@ from typing import Any
 import pytest
 
 from pipeline.digest import Digest
-from pipeline.errors import RecipeError, UsageError, VerificationError
+from pipeline.errors import (
+    EnvironmentLacking,
+    PublicationRefused,
+    RecipeError,
+    RelbuildError,
+    UsageError,
+    VerificationError,
+)
 from pipeline.mirror.image_tags import immutable_tag
 from pipeline.model.absolute_path import absolute
 from pipeline.model.lock import Lock
@@ -156,22 +164,63 @@ def test_an_image_without_a_key_to_verify_it_is_not_called_unpublished(attested:
     assert job is not None and job.why == UNVERIFIED
 
 
-@pytest.mark.parametrize("remembered", [False, True])
-@pytest.mark.parametrize("key", [False, True])
-def test_a_product_whose_tags_cannot_be_read_is_rebuilt(
-    remembered: bool, key: bool, nights: Nights, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if remembered:
-        nights.publish()
+FAULTS = [
+    VerificationError("registry-digest", "another digest was sent"),
+    EnvironmentLacking("registry-failing", "status 500"),
+    EnvironmentLacking("registry-denied", "status 403"),
+]
 
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.code)
+@pytest.mark.parametrize("unreadable", ["latest", "1", "immutable"])
+@pytest.mark.parametrize("key", [False, True])
+def test_a_product_with_a_tag_that_cannot_be_read_is_refused_before_it_is_built(
+    unreadable: str, key: bool, fault: RelbuildError, nights: Nights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_mirror = nights.publish(tags=("1", "latest"))
+    nights.change("base.yaml", "[/a]", "[/b]")
+    bad = on_mirror.immutable if unreadable == "immutable" else unreadable
+
+    def resolve(tags: Tags, tag: str) -> Digest | None:
+        if tag == bad:
+            raise fault
+        return tags.tags.get((tags.name, tag))
+
+    monkeypatch.setattr(Tags, "resolve", resolve)
+    with pytest.raises(PublicationRefused, match=re.escape(f"tag '{bad}' cannot be read")) as refused:
+        nights.decide(key=absolute(nights.folder / "key") if key else None)
+    assert refused.value.code == "tag-unreadable" and str(fault) in str(refused.value)
+    assert refused.value.problems[0].hint and nights.progress.warnings == []
+
+
+def test_a_tag_that_was_never_published_and_cannot_be_read_is_not_called_missing(
+    nights: Nights, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*given: Any) -> None:
-        raise VerificationError("registry-digest", "another digest was sent")
+        raise EnvironmentLacking("registry-failing", "status 500")
 
     monkeypatch.setattr(Tags, "resolve", refuse)
-    decision = nights.decide(key=absolute(nights.folder / "key") if key else None)
-    assert decision.on_mirror is None and decision.job is not None and decision.job.why == UNVERIFIED
-    (warning,) = nights.progress.warnings
-    assert "'base'" in warning and "another digest" in warning
+    with pytest.raises(PublicationRefused, match="tag 'latest' cannot be read"):
+        nights.decide()
+    assert nights.journal.of(night_planner.solve) == []
+
+
+def test_a_product_that_stays_as_it_is_or_is_only_tested_needs_no_other_tag(
+    nights: Nights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_mirror = nights.publish(tags=("1", "latest"))
+    asked: list[str] = []
+
+    def resolve(tags: Tags, tag: str) -> Digest | None:
+        asked.append(tag)
+        return tags.tags.get((tags.name, tag))
+
+    monkeypatch.setattr(Tags, "resolve", resolve)
+    assert nights.decide().job is None
+    nights.runtime = "crun 1.8"
+    job = nights.decide().job
+    assert job is not None and job.test_only
+    assert set(asked) == {on_mirror.immutable}
 
 
 @pytest.mark.parametrize(
