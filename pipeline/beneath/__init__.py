@@ -26,8 +26,16 @@ with imported_when_used(__name__):
         escape_error,
     )
     from pipeline.beneath.path_resolution import kernel_resolves
-    from pipeline.beneath.read_cache import ReadCache
-    from pipeline.beneath.read_log import ReadLog, is_there, list_folder, logged_path, logged_reads, note_read
+    from pipeline.beneath.read_cache import ReadCache, ReadSnapshot
+    from pipeline.beneath.read_log import (
+        ReadLog,
+        is_there,
+        list_folder,
+        logged_path,
+        logged_reads,
+        note_program,
+        note_read,
+    )
 
 __all__ = [
     "Folder",
@@ -37,6 +45,7 @@ __all__ = [
     "PathEscape",
     "ReadCache",
     "ReadLog",
+    "ReadSnapshot",
     "TooLarge",
     "escape_error",
     "is_there",
@@ -44,6 +53,7 @@ __all__ = [
     "list_folder",
     "logged_path",
     "logged_reads",
+    "note_program",
     "note_read",
     "open_file",
     "read_file",

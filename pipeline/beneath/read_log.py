@@ -18,7 +18,8 @@ class ReadLog:
 
     `contents`: digests of files that were read whole. `opened`: the status of a file at each time it was opened to be
     read piece by piece, with the time in seconds. `looked`: the types of what was at a path (as in st_mode, 0 if
-    nothing was there). `listed`: digests of the names in a folder.
+    nothing was there). `listed`: digests of the names in a folder. `programs` and `modules`: files and modules by which
+    another process made what this one took over.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -27,6 +28,8 @@ class ReadLog:
         self.opened: dict[str, list[tuple[os.stat_result, float]]] = {}
         self.looked: dict[str, set[int]] = {}
         self.listed: dict[str, set[str]] = {}
+        self.programs: set[str] = set()
+        self.modules: set[str] = set()
 
     def note_opened(self, path: str, status: os.stat_result) -> None:
         """Note that a file was opened, to be read piece by piece."""
@@ -40,6 +43,8 @@ class ReadLog:
                 own.setdefault(path, set()).update(values)
         for path, times in other.opened.items():
             self.opened.setdefault(path, []).extend(times)
+        self.programs |= other.programs
+        self.modules |= other.modules
 
 
 _logs: list[ReadLog] = []
@@ -92,6 +97,13 @@ def note_again(log: ReadLog) -> None:
     """Note in all logs what was read before, and need not be read again."""
     for one in tuple(_logs):
         one.add(log)
+
+
+def note_program(programs: Iterable[str], modules: Iterable[str]) -> None:
+    """Note in all logs by which files and modules something was made that another process made."""
+    for log in tuple(_logs):
+        log.programs.update(programs)
+        log.modules.update(modules)
 
 
 def is_there(path: Path) -> bool:

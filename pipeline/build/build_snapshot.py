@@ -72,10 +72,10 @@ def take_build_snapshot(
         own_lock = logged_path(built.locked.path)
         looked = [*_looked(log, own_lock), *_runtime_places(options, build_env)]
         own = {*loaded_files(), *mapped_files(), *library_records()}
-        programs = tuple(sorted({*own, *_child_files(), *_program_files(build_env)}))
+        programs = tuple(sorted({*own, *log.programs, *_child_files(), *_program_files(build_env)}))
         files, large = _files(log, own_lock, set(programs))
         _require_lock(built)  # Read after it was hashed: what changes it later is seen the next time.
-        modules = sorted({name.partition(".")[0] for name in sys.modules} | {*_CHILD_LIBRARIES})
+        modules = sorted({name.partition(".")[0] for name in sys.modules} | log.modules | {*_CHILD_LIBRARIES})
         code, newest = program_digest(programs, frozenset(modules))
         if newest >= (started - START) * 1e9:
             return None

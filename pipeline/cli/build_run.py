@@ -19,6 +19,7 @@ from pipeline.model.archive_kind import ArchiveKind
 from pipeline.model.lock import LockMode
 from pipeline.oci import write_archive
 from pipeline.prepare import BuildOptions
+from pipeline.recipes import load_documents
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ def run_build(
     build_env = replace(build_env, progress=warned)
     options = _options(request, retest=retest, sources=sources)
     with logged_reads(context.clock) as log:
+        load_documents(options.recipe, options.target, build_env.store, started=started)
         made = build_architectures(options, build_env)
     for built in made.members:
         if archive is not None:

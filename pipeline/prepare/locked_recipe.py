@@ -27,7 +27,7 @@ from pipeline.prepare.build_options import BuildEnvironment, BuildOptions, Repos
 from pipeline.prepare.payload_check import check_payload_sizes
 from pipeline.prepare.verified_packages import obtain_verified
 from pipeline.progress import task
-from pipeline.recipes import load_platforms, load_recipe
+from pipeline.recipes import find_platform, load_recipe
 from pipeline.repos import RepositoryKey, load_keys, still_changing_error
 from pipeline.resolve import (
     FormerLayers,
@@ -286,7 +286,7 @@ def choose_platform(recipe: Recipe, options: BuildOptions) -> Platform:
     """
     name = options.platform or recipe.platform
     place = str(options.repositories) if options.platform else str(options.recipe)
-    return load_platforms(options.repositories).find(name, add_ons=recipe.add_ons, place=place)
+    return find_platform(options.repositories, name, add_ons=recipe.add_ons, place=place)
 
 
 def choose_architecture(recipe: Recipe, platform: Platform, options: BuildOptions) -> str:

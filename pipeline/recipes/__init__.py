@@ -9,14 +9,19 @@ from pipeline.lazy_names import imported_when_used
 
 with imported_when_used(__name__):
     from pipeline.recipes.checks_reference import checks_reference
+    from pipeline.recipes.document_loading import (
+        find_platform,
+        included_digest,
+        load_documents,
+        load_recipe,
+        recipe_name,
+    )
     from pipeline.recipes.limits_reference import limits_reference
-    from pipeline.recipes.merge import PLATFORMS_FILE, load_recipe, template_scope
     from pipeline.recipes.mirror_rules import load_rules
     from pipeline.recipes.new_catalogue import STARTER, CiSystem, NewCatalogue, write_catalogue
     from pipeline.recipes.platform_lookup import Platforms
-    from pipeline.recipes.platform_target import PlatformTarget
+    from pipeline.recipes.platform_target import PLATFORMS_FILE, PlatformTarget
     from pipeline.recipes.platforms import load_platforms
-    from pipeline.recipes.recipe_lookup import recipe_name
     from pipeline.recipes.recipe_search import find_recipe
     from pipeline.recipes.reference import (
         json_schema,
@@ -27,6 +32,7 @@ with imported_when_used(__name__):
     )
     from pipeline.recipes.repo_file_options import repo_file_reference
     from pipeline.recipes.scaffold import Scaffold, scaffold_text, write_scaffold
+    from pipeline.recipes.template_scope import template_scope
     from pipeline.recipes.value_changes import changed_values
 
 __all__ = [
@@ -39,9 +45,12 @@ __all__ = [
     "Scaffold",
     "changed_values",
     "checks_reference",
+    "find_platform",
     "find_recipe",
+    "included_digest",
     "json_schema",
     "limits_reference",
+    "load_documents",
     "load_platforms",
     "load_recipe",
     "load_rules",

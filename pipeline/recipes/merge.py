@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from pipeline.beneath import GivenFolder, PathEscape, ReadCache
+from pipeline.beneath import GivenFolder, PathEscape
 from pipeline.errors import RecipeError
 from pipeline.model.payload_limits import PayloadLimits
 from pipeline.model.recipe import LayerPlan, Recipe
@@ -44,11 +44,9 @@ from pipeline.recipes.requests import (
 from pipeline.recipes.schema import is_given
 from pipeline.recipes.scriptlet_plan import plan_scriptlets
 from pipeline.recipes.smoke_plan import plan_smoke
+from pipeline.recipes.template_scope import scope_of
 from pipeline.render import Templates
 from pipeline.yaml_documents import DocumentPath
-
-PLATFORMS_FILE = "repositories.yaml"
-"""The file beside recipes that defines platforms."""
 
 RESERVED = frozenset({"arch", "name", "packages", "platform", "values", "range", "dict", "namespace", "loop"})
 """Names of templates' variables and functions besides the recipe's values."""
@@ -64,21 +62,9 @@ FROM_DEPTH = 8
 _Value = TypeVar("_Value")
 
 
-_RECIPES_KEPT = 64
-"""Recipes that are kept in memory while they are unchanged. A build asks for its recipe and parents several times."""
-
-_kept: ReadCache[Recipe] = ReadCache(_RECIPES_KEPT)
-
-
-def load_recipe(path: Path, target: PlatformTarget | None = None) -> Recipe:
-    """Load the recipe at `path` with its includes, and its parents, for one platform.
-
-    It is loaded once while all that was read is unchanged. `target` names the platform; without one it is the recipe's
-    own, of the `repositories.yaml` beside it. Raises RecipeError with every problem at once.
-    """
-    top = Path(os.path.abspath(path))  # noqa: PTH100  not resolved: a link to a recipe stands where it stands
-    wanted = target or PlatformTarget(top.parent / PLATFORMS_FILE)
-    return _kept.get((top, wanted.definitions, wanted.name, Path.cwd()), lambda: _load(top, None, (), wanted))
+def merge_recipe(top: Path, target: PlatformTarget) -> Recipe:
+    """Read and merge the recipe at the absolute path `top`, as `load_recipe` does."""
+    return _load(top, None, (), target)
 
 
 def _load(top: Path, shown: str | None, stack: tuple[Path, ...], target: PlatformTarget) -> Recipe:
@@ -132,24 +118,6 @@ def _runs_something(recipe: Recipe) -> bool:
     return recipe.parent is not None and _runs_something(recipe.parent)
 
 
-def template_scope(recipe: Recipe, packages: Mapping[str, object] | None = None) -> dict[str, object]:
-    """Return the variables of the recipe's templates.
-
-    Each value by its name, all as `values`, the recipe's `name`, and the image's `packages`: one that the platform
-    calls otherwise is known by the recipe's name too.
-    """
-    scope = _scope(dict(recipe.values), recipe.name)
-    if packages is None:
-        return scope
-    names = [(name, there[0]) for name, there in recipe.package_names if there]
-    renamed = {name: packages[there] for name, there in names if there in packages}
-    return {**scope, "packages": {**packages, **renamed}}
-
-
-def _scope(values: Mapping[str, object], name: str) -> dict[str, object]:
-    return {**values, "values": dict(values), "name": name}
-
-
 def _assemble(
     sources: Sequence[RecipeFile], top: Path, stack: tuple[Path, ...], target: PlatformTarget, problems: Problems
 ) -> Recipe:
@@ -172,7 +140,7 @@ def _assemble(
     check_text(own.recipe.version or "", own, ("version",), problems)
     folders = _template_folders(sources, problems)
     values = _values(full, problems)
-    seen = _scope(values, name)
+    seen = scope_of(values, name)
     users, groups = plan_accounts(full, problems)
     image = plan_image(full, seen, problems)
     tested = next((source for source in reversed(sources) if source.recipe.smoke is not None), own)

@@ -17,7 +17,7 @@ from pipeline.errors import UsageError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.platform import Platform, is_relative_key, most_specific
 from pipeline.model.recipe import FileKind, Recipe
-from pipeline.recipes.merge import load_recipe
+from pipeline.recipes.document_loading import load_recipe
 from pipeline.recipes.platform_lookup import Platforms
 from pipeline.recipes.platform_target import PlatformTarget
 from pipeline.recipes.platforms import load_platforms

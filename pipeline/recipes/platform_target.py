@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from pipeline.recipes import Platforms
 
 
+PLATFORMS_FILE = "repositories.yaml"
+"""The file beside recipes that defines platforms."""
+
+
 @dataclass(frozen=True, slots=True)
 class PlatformTarget:
     """The platform that recipes are loaded for.

@@ -95,13 +95,9 @@ def read_sources(
     return tuple(reader.sources)
 
 
-def recipe_name(path: Path) -> str | None:
-    """Return the name of the product of the recipe at `path`, for whichever platform.
-
-    None if nothing names it. Raises RecipeError if the recipe cannot be read.
-    """
-    given = Path(os.path.abspath(path))  # noqa: PTH100  not resolved, as a recipe is loaded
-    sources = read_sources(given, Problems(), GivenFolder(given.parent))
+def product_name(path: Path) -> str | None:
+    """Read the name of the product of the recipe at the absolute `path`, as `recipe_name` does."""
+    sources = read_sources(path, Problems(), GivenFolder(path.parent))
     return next((one.recipe.name for one in reversed(sources) if one.recipe.name), None)
 
 

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from pipeline.errors import RecipeError, UsageError
 from pipeline.lazy_dataclasses import dataclass
-from pipeline.recipes.merge import DEFAULT_ARCHITECTURES, load_recipe
+from pipeline.recipes.document_loading import load_recipe
+from pipeline.recipes.merge import DEFAULT_ARCHITECTURES
 
 _NAME = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)*")
 _PACKAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")

@@ -7,17 +7,16 @@ from collections.abc import Mapping, Sequence
 from enum import Enum, StrEnum
 from pathlib import Path
 
-from pipeline.beneath import GivenFolder, PathEscape, escape_error
 from pipeline.digest import Digest, canonical_json
-from pipeline.errors import RecipeError, ResolutionError
+from pipeline.errors import ResolutionError
 from pipeline.model.lock import LockedParent, LockMode, LockSection
 from pipeline.model.package import Nevra
 from pipeline.model.platform import PackageRepository, Platform
 from pipeline.model.recipe import Recipe
 from pipeline.packages import compare_evr
+from pipeline.recipes import included_digest
 from pipeline.repos import RepositoryKey
 from pipeline.resolve.library_versions import library_versions
-from pipeline.yaml_documents import YAML_SIZE_LIMIT, load_yaml
 
 
 class LockState(StrEnum):
@@ -110,34 +109,9 @@ def _included(recipe: Recipe) -> list[list[str]]:
     for path in recipe.sources:
         if path.resolve() == own:
             continue
-        try:
-            content = Digest.of(GivenFolder(recipe.path.parent).read(path, YAML_SIZE_LIMIT))
-            if path in entries:
-                content = _digest(_without_other_entries(path, recipe.path.parent, entries[path]))
-        except PathEscape as error:
-            raise escape_error(error, str(path)) from None
-        except OSError as error:
-            raise RecipeError("recipe-unreadable", f"{path} cannot be read: {error}", place=str(path)) from error
+        content = included_digest(path, recipe.path.parent, entries.get(path))
         found.append([os.path.relpath(path.resolve(), own.parent), str(content)])
     return sorted(found)
-
-
-def _without_other_entries(path: Path, folder: Path, entries: Sequence[str]) -> object:
-    """Return the values of an included recipe; of its `platforms`, those of `entries` alone."""
-    document = load_yaml(path, given=GivenFolder(folder)).value
-    if not isinstance(document, Mapping) or not isinstance(document.get("platforms"), Mapping):
-        return _without_floats(document)
-    chosen = [[name, document["platforms"].get(name)] for name in entries]
-    return _without_floats([{key: value for key, value in document.items() if key != "platforms"}, chosen])
-
-
-def _without_floats(value: object) -> object:
-    """Return a document's value with its floats as text, which canonical JSON takes."""
-    if isinstance(value, Mapping):
-        return {key: _without_floats(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_without_floats(inner) for inner in value]
-    return repr(value) if isinstance(value, float) else value
 
 
 def _definition(repository: PackageRepository) -> list[object]:

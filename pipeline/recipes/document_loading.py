@@ -1,0 +1,205 @@
+"""Load recipes and platforms once while all that was read for them is the same.
+
+What reads YAML and validates it is imported when something has to be read. A command that loads a recipe which a former
+run of the same program has loaded takes it from the store (docs/decisions/0067-a-recipe-read-once.md).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.beneath import ReadCache, ReadSnapshot, logged_reads, note_program
+from pipeline.digest import Digest, identity
+from pipeline.lazy_dataclasses import dataclass
+from pipeline.model.platform import Platform
+from pipeline.model.recipe import Recipe
+from pipeline.model.whole_json import from_whole_json, to_whole_json
+from pipeline.recipes.platform_target import PLATFORMS_FILE, PlatformTarget
+from pipeline.snapshots import START, library_records, loaded_files, mapped_files, program_digest
+from pipeline.store import Store
+
+_RECIPES_KEPT = 64
+"""Recipes that are kept in memory while they are unchanged. A build asks for its recipe and parents several times."""
+_PLATFORMS_KEPT = 16
+"""Platforms that are kept in memory while they are unchanged: a command builds for one, or few."""
+
+_RecipeKey = tuple[Path, Path, str | None, Path]
+_PlatformKey = tuple[Path, str, tuple[str, ...], Path]
+_IncludedKey = tuple[Path, Path, tuple[str, ...] | None, Path]
+
+_recipes: ReadCache[Recipe] = ReadCache(_RECIPES_KEPT)
+_platforms: ReadCache[Platform] = ReadCache(_PLATFORMS_KEPT)
+_included: ReadCache[Digest] = ReadCache(_RECIPES_KEPT)
+
+
+def load_recipe(path: Path, target: PlatformTarget | None = None) -> Recipe:
+    """Load the recipe at `path` with its includes, and its parents, for one platform.
+
+    It is loaded once while all that was read is unchanged. `target` names the platform; without one it is the recipe's
+    own, of the `repositories.yaml` beside it. Raises RecipeError with every problem at once.
+    """
+    top = Path(os.path.abspath(path))  # noqa: PTH100  not resolved: a link to a recipe stands where it stands
+    wanted = target or PlatformTarget(top.parent / PLATFORMS_FILE)
+
+    def merged() -> Recipe:
+        # Here and not above, as below: importing it takes longer than all of an unchanged recipe's use.
+        from pipeline.recipes.merge import merge_recipe
+
+        return merge_recipe(top, wanted)
+
+    return _recipes.get((top, wanted.definitions, wanted.name, Path.cwd()), merged)
+
+
+def recipe_name(path: Path) -> str | None:
+    """Return the name of the product of the recipe at `path`, for whichever platform.
+
+    None if nothing names it. Raises RecipeError if the recipe cannot be read.
+    """
+    from pipeline.recipes.recipe_lookup import product_name
+
+    return product_name(Path(os.path.abspath(path)))  # noqa: PTH100  not resolved, as a recipe is loaded
+
+
+def find_platform(definitions: Path, name: str, *, add_ons: Sequence[str] = (), place: str | None = None) -> Platform:
+    """Return a platform of the file `definitions`, with `add_ons` on top.
+
+    `place` is the place of the name, for errors. Raises RecipeError as `load_platforms` and `Platforms.find`.
+    """
+
+    def found() -> Platform:
+        from pipeline.recipes.platforms import load_platforms
+
+        return load_platforms(definitions).find(name, add_ons=add_ons, place=place)
+
+    return _platforms.get((definitions, name, tuple(add_ons), Path.cwd()), found)
+
+
+def included_digest(path: Path, folder: Path, entries: Sequence[str] | None) -> Digest:
+    """Return the digest of the recipe at `path`, which one in `folder` includes.
+
+    With `entries`, what is under its `platforms` counts for these alone. Raises RecipeError `recipe-unreadable`,
+    `path-escapes`, and as `load_yaml`.
+    """
+
+    def read() -> Digest:
+        from pipeline.recipes.included_file import digest_included
+
+        return digest_included(path, folder, entries)
+
+    return _included.get((path, folder, None if entries is None else tuple(entries), Path.cwd()), read)
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """Recipes, platforms and digests of included files, each with its key in the cache."""
+
+    recipes: Sequence[tuple[_RecipeKey, Recipe]]
+    platforms: Sequence[tuple[_PlatformKey, Platform]]
+    included: Sequence[tuple[_IncludedKey, Digest]]
+
+    def keep(self, read: ReadSnapshot) -> None:
+        """Put them into the caches of this process."""
+        for recipe_key, recipe in self.recipes:
+            _recipes.put(recipe_key, recipe, read)
+        for platform_key, platform in self.platforms:
+            _platforms.put(platform_key, platform, read)
+        for included_key, digest in self.included:
+            _included.put(included_key, digest, read)
+
+
+def load_documents(path: Path, target: PlatformTarget, store: Store, *, started: float) -> None:
+    """Load a recipe, its parents and their platform, from the store if nothing has changed.
+
+    `load_recipe`, `find_platform` and `included_digest` have them afterwards. `started`: when this process began, in
+    seconds since the epoch. It must be a short-lived one: what is remembered counts as the work of the program's files
+    as they are now. Raises RecipeError as `load_recipe` and `find_platform` do.
+    """
+    name = identity(
+        "documents",
+        1,  # What is read was written by the same program: it has no format.
+        recipe=path,
+        definitions=target.definitions,
+        platform=target.name,
+        folder=Path.cwd(),
+        python=[sys.executable, sys.version, str(sys.flags)],
+    )
+    if store.recall_as(name, _recall):
+        return
+    with logged_reads() as log:
+        loaded = _load_all(path, target)
+    read = ReadSnapshot.of(log)
+    if read is not None:
+        with contextlib.suppress(OSError, LookupError):  # A full disk is no error of a command that has what it wanted.
+            _remember(store, name, loaded, read, started)
+
+
+def _load_all(path: Path, target: PlatformTarget) -> _Loaded:
+    """Load a recipe, its platform and what it includes, and the same of its parents."""
+    recipes: list[tuple[_RecipeKey, Recipe]] = []
+    platforms: list[tuple[_PlatformKey, Platform]] = []
+    included: list[tuple[_IncludedKey, Digest]] = []
+    folder, below, wanted = Path.cwd(), path, target
+    while True:
+        recipe = load_recipe(below, wanted)
+        recipes.append(((recipe.path, wanted.definitions, wanted.name, folder), recipe))
+        name, place = wanted.name or recipe.platform, str(wanted.definitions if wanted.name else below)
+        platform = find_platform(wanted.definitions, name, add_ons=recipe.add_ons, place=place)
+        platforms.append(((wanted.definitions, name, recipe.add_ons, folder), platform))
+        entries = dict(recipe.platform_entries)
+        for source in recipe.sources:
+            if source.resolve() != recipe.path.resolve():
+                key = (source, recipe.path.parent, entries.get(source), folder)
+                included.append((key, included_digest(*key[:3])))
+        if recipe.parent is None:
+            return _Loaded(recipes, platforms, included)
+        below, wanted = recipe.parent.path, PlatformTarget(target.definitions, name)
+
+
+def _remember(store: Store, name: Digest, loaded: _Loaded, read: ReadSnapshot, started: float) -> None:
+    """Remember loaded documents, unless the program may have changed since it was loaded.
+
+    Raises OSError, LookupError.
+    """
+    programs = sorted({*loaded_files(), *mapped_files(), *library_records()})
+    modules = sorted({module.partition(".")[0] for module in sys.modules})
+    code, newest = program_digest(programs, frozenset(modules))
+    if newest >= (started - START) * 1e9:
+        return
+    value = {
+        "loaded": to_whole_json(tuple(tuple(getattr(loaded, field)) for field in _Loaded.__slots__)),
+        "read": {field: dict(getattr(read, field)) for field in ReadSnapshot.__slots__},
+        "programs": programs,
+        "modules": modules,
+        "code": code,
+    }
+    store.remember(name, value, sync=False)
+
+
+def _recall(value: object) -> bool:
+    """Load remembered documents into this process.
+
+    Returns False if the program, or what it would read, has changed. Raises ValueError, TypeError, LookupError for what
+    the same program did not write.
+    """
+    if not isinstance(value, dict):
+        raise TypeError("remembered documents are an object")
+    try:
+        # First of all: another program's values may have another form.
+        if program_digest(value["programs"], frozenset(value["modules"]))[0] != value["code"]:
+            return False
+        read = ReadSnapshot(**value["read"])
+        if not read.holds():
+            return False
+    except OSError:
+        return False
+    loaded = from_whole_json(value["loaded"])
+    if not isinstance(loaded, tuple):
+        raise TypeError("loaded documents are an array")
+    _Loaded(*loaded).keep(read)
+    note_program(value["programs"], value["modules"])
+    read.note()
+    return True
