@@ -17,7 +17,7 @@ from pipeline.transfer.challenge import Scope
 if TYPE_CHECKING:
     from pipeline.transfer.registry_http import RegistryResponse
 
-FORMAT = 2
+FORMAT = 3
 """Of what is remembered of a publication: to be raised when what is compared, asked or repeated changes its meaning."""
 
 QUESTIONS_MOST = 2000
@@ -32,7 +32,7 @@ class KnownAnswer:
 
     `target`: the path; `accept`: header of the question. `digest`: of a manifest, in the header that names it; `size`:
     the header Content-Length of a blob. `body`: digest of the body of another document, `length` its bytes. "" and 0:
-    not compared.
+    not compared. `link`: with a body, the header that leads to the next page of a list; "" if there is none.
     """
 
     method: str
@@ -43,6 +43,19 @@ class KnownAnswer:
     size: str = ""
     body: str = ""
     length: int = 0
+    link: str = ""
+
+    def agrees_with(self, other: KnownAnswer) -> bool:
+        """Return whether both may be answers to one question, of which nothing changed between them.
+
+        One may have been asked with HEAD and tell less.
+        """
+        alone = self.method != other.method
+        return self.status == other.status and (alone or self._told == other._told)
+
+    @property
+    def _told(self) -> tuple[str, str, str, int, str]:
+        return self.digest, self.size, self.body, self.length, self.link
 
 
 class NotCompared(Exception):
@@ -83,8 +96,10 @@ class QuestionLog:
 
     def _read(self, method: str, target: str, accept: str, response: RegistryResponse) -> None:
         known, before = _known_answer(method, target, accept, response), self._answers.get(target)
-        if before is not None and (before.status, before.digest) != (known.status, known.digest):
+        if before is not None and not known.agrees_with(before):
             self._repeatable = False  # Somebody else has changed it.
+        if before is not None and before.method == "GET":
+            known = before  # It tells more than the answer to a HEAD.
         nameless = known.status == 200 and "/manifests/" in target and not known.digest
         if known.status not in _ANSWERED or nameless:
             self._repeatable = False
@@ -114,4 +129,5 @@ def _known_answer(method: str, target: str, accept: str, response: RegistryRespo
         return KnownAnswer(method, target, accept, status, size=response.header("content-length") if good else "")
     if not good:
         return KnownAnswer(method, target, accept, status)
-    return KnownAnswer(method, target, accept, status, body=str(Digest.of(response.body)), length=len(response.body))
+    body, link = response.body, response.header("link")
+    return KnownAnswer(method, target, accept, status, body=str(Digest.of(body)), length=len(body), link=link)

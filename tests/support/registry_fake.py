@@ -133,7 +133,7 @@ class FakeRegistry:
         self.takes_posts = False
         self.lock = threading.RLock()
         self.lists_referrers = referrers
-        self._page = page
+        self.page = page
         self._tag_deletion = tag_deletion
         self._requires_content = requires_content
         self._sessions = itertools.count(1)
@@ -176,7 +176,7 @@ class FakeRegistry:
 
     def _names(self, request: Request, names: list[str], key: str, query: dict[str, str]) -> None:
         rest = [name for name in names if name > query.get("last", "")]
-        page = rest[: self._page]
+        page = rest[: self.page]
         more = {"Link": f'<{urlsplit(request.path).path}?last={page[-1]}>; rel="next"'} if len(rest) > len(page) else {}
         request.answer(200, json.dumps({key: page}).encode(), **more)
 
@@ -197,7 +197,7 @@ class FakeRegistry:
                 entry = {"mediaType": kind, "digest": digest, "size": len(data)}
                 entry["artifactType"] = document.get("artifactType") or document["config"]["mediaType"]
                 found.append({**entry, "annotations": document.get("annotations", {})})
-        page = found[: self._page]
+        page = found[: self.page]
         path = urlsplit(request.path).path
         more = {"Link": f'<{path}?last={page[-1]["digest"]}>; rel="next"'} if len(found) > len(page) else {}
         body = json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": page}).encode()

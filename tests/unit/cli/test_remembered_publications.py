@@ -28,7 +28,7 @@ from pipeline.reports import report_documents, report_folder, write_report
 from pipeline.transfer import repeated_questions
 from tests.support.bills import AWKWARD
 from tests.support.published_images import ImagePublisher
-from tests.support.registry_fake import FakeRegistry, Request, fake_registry
+from tests.support.registry_fake import FakeRegistry, Request, digest_of, fake_registry
 from tests.support.signing_examples import PRIVATE, PROVENANCE_VALUE
 from tests.support.tested_images import simple_evidence
 
@@ -271,6 +271,22 @@ def test_what_was_changed_here_is_published_anew(publisher: Publisher, change: C
     assert len(publisher.held.manifests) > before or change is _alter_record
     assert publisher.recognised() is (change is _alter_record)
     assert publisher.recognised()
+
+
+def test_a_list_of_referrers_that_goes_on_where_it_ended_is_another_one(publisher: Publisher) -> None:
+    manifests, image = publisher.held.manifests, str(publisher.digest)
+    listed = sorted(digest for digest, (_, data) in manifests.items() if image.encode() in _subject(data))
+    publisher.registry.page = len(listed)
+    assert publisher.recognised()
+    kind, data = manifests[listed[-1]]
+    others = (data[:-1] + b',"annotations":{"other":"%d"}}' % number for number in range(10_000))
+    foreign = next(one for one in others if digest_of(one) > listed[-1])
+    manifests[digest_of(foreign)] = (kind, foreign)
+    assert not publisher.recognised(), "the first page is the same, and a Link leads on"
+
+
+def _subject(manifest: bytes) -> bytes:
+    return json.dumps(json.loads(manifest).get("subject")).encode()
 
 
 def test_a_rule_that_was_tightened_refuses(publisher: Publisher) -> None:
