@@ -97,8 +97,8 @@ def repeat_publication(
             same = _reads_the_same(known, request, store)  # While the registry answers.
             try:
                 asked = answered()
-            except NotCompared:
-                running.note("not compared" if same else "changed")
+            except NotCompared as why:
+                running.note(f"not compared: {why}; it is published in the ordinary way" if same else "changed")
                 return None
             if asked is None or not same:
                 running.note("changed")

@@ -23,7 +23,8 @@ FORMAT = 3
 QUESTIONS_MOST = 2000
 """Questions that are logged: an image has some thirty. Of more, none is remembered."""
 
-_ANSWERED = frozenset({200, 404})
+ANSWERED = frozenset({200, 404})
+"""Statuses that tell whether a thing is there; any other tells of the request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class KnownAnswer:
 
 
 class NotCompared(Exception):
-    """A mirror cannot be asked again, or did not answer in time."""
+    """The reason why it is not known whether a mirror still answers as it did."""
 
 
 class QuestionLog:
@@ -101,7 +102,7 @@ class QuestionLog:
         if before is not None and before.method == "GET":
             known = before  # It tells more than the answer to a HEAD.
         nameless = known.status == 200 and "/manifests/" in target and not known.digest
-        if known.status not in _ANSWERED or nameless:
+        if known.status not in ANSWERED or nameless:
             self._repeatable = False
         self._answers[target] = known
 

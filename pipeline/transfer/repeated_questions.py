@@ -27,7 +27,7 @@ from pipeline.transfer.counters import TrafficCounts, TrafficMeter, registry_end
 from pipeline.transfer.credentials import CredentialStore
 from pipeline.transfer.machine_authorities import MachineAuthorities
 from pipeline.transfer.network import USER_AGENT, Network
-from pipeline.transfer.question_log import KnownAnswer, NotCompared
+from pipeline.transfer.question_log import ANSWERED, KnownAnswer, NotCompared
 from pipeline.transfer.registry_auth import TOKEN_ANSWER_LIMIT, RegistryAuth, TokenRequest
 from pipeline.urls import Url, parse_url
 
@@ -67,15 +67,31 @@ def ask_again(
     not known. `scopes`: those of the questions, as text; `environment` has the paths of credentials, and certificates.
     """
     place = parse_url(base)
-    with contextlib.suppress(RelbuildError, OSError, ValueError):
+    why = "the registry is reached through a proxy, or has certificates of its own"
+    try:
         if place is not None and can_be_asked(base, environment):
             wanted = tuple(scope for text in scopes for scope in parse_scopes(text))
             return _Questions(base, place, namespace, wanted, environment).ask(answers)
-    return _not_asked
+    except (RelbuildError, OSError, ValueError) as error:
+        why = _words(error)
+    return functools.partial(_refuse, why)
 
 
-def _not_asked() -> None:
-    raise NotCompared
+def _refuse(why: str) -> None:
+    raise NotCompared(why)
+
+
+def _late() -> str:
+    return f"the registry did not answer all questions within {ANSWER_SECONDS:.0f} s"
+
+
+def _status(response: http.client.HTTPResponse) -> str:
+    """Return a status with its standard words: a server's own are not shown."""
+    return f"status {response.status} {http.client.responses.get(response.status, '')}".rstrip()
+
+
+def _words(error: Exception) -> str:
+    return str(error) or type(error).__name__
 
 
 class _TimedStream(io.RawIOBase):
@@ -131,7 +147,7 @@ class _Questions:
         self._meter = TrafficMeter()
         self._waiting: deque[KnownAnswer] = deque()
         self._differs = False
-        self._failed = False
+        self._failure = ""
         self._until = time.monotonic() + ANSWER_SECONDS
 
     def ask(self, answers: Sequence[KnownAnswer]) -> Callable[[], TrafficCounts | None]:
@@ -150,27 +166,31 @@ class _Questions:
             thread.join(max(0.0, self._until - time.monotonic()))
         if self._differs:
             return None
-        if self._failed or self._waiting or any(thread.is_alive() for thread in threads):
-            self._failed = True  # Each closes its own connection: whoever reads from one must not be waited for.
-            raise NotCompared
+        if not self._failure and (self._waiting or any(thread.is_alive() for thread in threads)):
+            # Each closes its own connection: whoever reads from one must not be waited for.
+            self._failure = _late()
+        if self._failure:
+            raise NotCompared(self._failure)
         return self._meter.read()
 
     def _work(self) -> None:
         try:
             with contextlib.closing(self._connect(self._place)) as connection:
-                while not self._failed and time.monotonic() < self._until:
+                while not (self._failure or self._differs) and time.monotonic() < self._until:
                     try:
                         question = self._waiting.popleft()
                     except IndexError:
                         return
                     self._require_same(connection, question)
         except _Differs:
-            self._differs = self._failed = True
-        except Exception:
-            self._failed = True
+            self._differs = True
+        except TimeoutError:
+            self._failure = self._failure or _late()
+        except Exception as error:
+            self._failure = self._failure or _words(error)
 
     def _require_same(self, connection: http.client.HTTPConnection, known: KnownAnswer) -> None:
-        """Ask a question; raise _Differs if its answer is another one."""
+        """Ask a question. Raises _Differs for another answer, NotCompared if it tells nothing."""
         shown = self._auth.header(self._scopes)
         response = self._send(connection, known, shown)
         if response.status == 401:
@@ -179,6 +199,8 @@ class _Questions:
             shown = self._auth.answer(challenges, self._scopes, shown)
             response = self._send(connection, known, shown)
         body = response.read((known.length if response.status == 200 else REFUSAL_LIMIT) + 1)
+        if response.status not in ANSWERED:
+            raise NotCompared(f"the registry answered with {_status(response)}")
         if not response.isclosed() or response.status != known.status:
             raise _Differs
         if known.digest and response.getheader("docker-content-digest") != known.digest:
@@ -215,7 +237,7 @@ class _Questions:
         """Send a request to a token server; raise NotCompared where it is out of the ordinary."""
         place = parse_url(wanted.url)
         if place is None or not can_be_asked(wanted.url, self._environment):
-            raise NotCompared
+            raise NotCompared("the token server is reached through a proxy, or has certificates of its own")
         headers = {"User-Agent": USER_AGENT}
         if wanted.authorization:
             headers["Authorization"] = wanted.authorization
@@ -228,6 +250,6 @@ class _Questions:
             response = connection.getresponse()
             body = response.read(TOKEN_ANSWER_LIMIT + 1)
         if response.status != 200 or len(body) > TOKEN_ANSWER_LIMIT:
-            raise NotCompared
+            raise NotCompared(f"the token server answered with {_status(response)}")
         self._meter.request(method, response.status, "other server")
         return response.status, body

@@ -28,7 +28,7 @@ from pipeline.reports import report_documents, report_folder, write_report
 from pipeline.transfer import repeated_questions
 from tests.support.bills import AWKWARD
 from tests.support.published_images import ImagePublisher
-from tests.support.registry_fake import FakeRegistry, Request, digest_of, fake_registry
+from tests.support.registry_fake import FakeRegistry, Fault, Request, digest_of, fake_registry
 from tests.support.signing_examples import PRIVATE, PROVENANCE_VALUE
 from tests.support.tested_images import simple_evidence
 
@@ -419,12 +419,39 @@ def test_credentials_are_those_of_the_ordinary_way(publisher: Publisher, monkeyp
     assert publisher.publish()[0] == DENIED
 
 
+def _comparison(publisher: Publisher) -> str:
+    """What the comparison of a publication that is made in the ordinary way told."""
+    before = len(publisher.ordinary)
+    status, _, said = publisher.publish("--progress", "plain")
+    assert status == 0 and len(publisher.ordinary) == before + 1, said
+    return next(line for line in said.splitlines() if "compare" in line)
+
+
 def test_a_registry_that_answers_late_is_asked_in_the_ordinary_way(
     publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert publisher.recognised()
     monkeypatch.setattr(repeated_questions, "ANSWER_SECONDS", 0.0)
-    assert not publisher.recognised()
+    said = _comparison(publisher)
+    assert "not compared: the registry did not answer all questions within 0 s; it is published in the" in said
+
+
+@pytest.mark.parametrize("status", [307, 403, 429, 503])
+def test_an_answer_that_tells_nothing_of_what_is_there_is_not_called_a_change(
+    status: int, publisher: Publisher
+) -> None:
+    assert publisher.recognised()
+    again = f"http://{publisher.registry.host}/v2/ns/small/manifests/latest"
+    fault = Fault("HEAD", "/manifests/latest", lambda request: request.answer(status, Location=again))
+    publisher.registry.faults.append(fault)
+    said = _comparison(publisher)
+    assert f"not compared: the registry answered with status {status} " in said and "changed" not in said
+
+
+def test_what_differs_is_called_a_change(publisher: Publisher) -> None:
+    assert publisher.recognised()
+    _drop_signature(publisher)
+    assert "changed" in _comparison(publisher)
 
 
 def test_what_cannot_be_asked_again_is_not_remembered(publisher: Publisher, monkeypatch: pytest.MonkeyPatch) -> None:
