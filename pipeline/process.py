@@ -6,14 +6,16 @@ unless given, and a deadline. Output is captured up to a bound.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
 import shutil
 import signal
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Self
 
@@ -31,6 +33,9 @@ DeadlinePassed = subprocess.TimeoutExpired
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 OUTPUT_LIMIT = 8 << 20
 """Bytes kept of a command's stdout and of its stderr: more than people read."""
+
+_PAUSE_LEAST, _PAUSE_MOST = 0.001, 0.05
+"""Seconds between looks at a process whose end the kernel does not tell."""
 
 
 class CommandFailed(RelbuildError):
@@ -80,7 +85,7 @@ class CommandGroup:
         with self._lock:
             self._killed = True
             for process in self._running:
-                _kill_running(process)
+                kill_group(process)
 
     def join(self) -> None:
         """Add the commands that the calling thread runs from now on."""
@@ -91,7 +96,7 @@ class CommandGroup:
         with self._lock:
             self._running.add(process)
             if self._killed:
-                _kill_running(process)
+                kill_group(process)
 
     def discard(self, process: Process) -> None:
         """Leave the process alone from now on."""
@@ -108,9 +113,12 @@ class _Thread(threading.local):
 _thread = _Thread()
 
 
-@contextmanager
+@contextlib.contextmanager
 def killed_with_group(process: Process) -> Iterator[None]:
-    """Have a process that works for the calling thread killed with the thread's group, if any."""
+    """Have a process that works for the calling thread killed with the thread's group, if any.
+
+    It must not be waited for within the block but by `wait_unreaped`: the group is killed by its number.
+    """
     group = _thread.group
     if group is None:
         yield
@@ -171,7 +179,8 @@ def run(
         timed_out = False
         try:
             with killed_with_group(process):
-                status = process.wait(timeout)
+                wait_unreaped(process, timeout)
+            status = process.wait()
         except subprocess.TimeoutExpired:
             timed_out = True
             kill_group(process)
@@ -221,6 +230,39 @@ def start(
     )
 
 
+def wait_unreaped(process: Process, timeout: float) -> None:
+    """Wait for the end of a process, and leave its number to it.
+
+    Until somebody waits for it in the ordinary way, its group can be killed. Raises DeadlinePassed after `timeout`
+    seconds.
+    """
+    if process.returncode is not None:
+        return
+    try:
+        handle = os.pidfd_open(process.pid)
+    except OSError:  # Linux before 5.3, or no more files can be opened.
+        _poll_unreaped(process, timeout)
+        return
+    try:
+        poll = select.poll()
+        poll.register(handle, select.POLLIN)
+        if not poll.poll(max(0.0, timeout) * 1000):
+            raise DeadlinePassed(process.args, timeout)
+    finally:
+        os.close(handle)
+
+
+def _poll_unreaped(process: Process, timeout: float) -> None:
+    until, pause = time.monotonic() + timeout, _PAUSE_LEAST
+    with contextlib.suppress(ChildProcessError):  # Somebody else has waited for it.
+        while os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            left = until - time.monotonic()
+            if left <= 0:
+                raise DeadlinePassed(process.args, timeout)
+            time.sleep(min(pause, left))
+            pause = min(2 * pause, _PAUSE_MOST)
+
+
 def run_in_terminal(argv: Sequence[str], environment: Mapping[str, str]) -> int:
     """Run a program that a person uses, such as an editor, and return its exit status.
 
@@ -236,16 +278,16 @@ def run_in_terminal(argv: Sequence[str], environment: Mapping[str, str]) -> int:
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:
-    """Kill the process and all that it started in its session."""
+    """Kill the process and all that it started in its session, also if it has ended.
+
+    Nothing is killed once it was waited for: its number may be another's.
+    """
+    if process.returncode is not None:
+        return
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:
         process.kill()
-
-
-def _kill_running(process: Process) -> None:
-    if process.poll() is None:
-        kill_group(process)
 
 
 def _tail(file: IO[bytes], limit: int) -> bytes:

@@ -17,7 +17,7 @@ from typing import Final
 
 from pipeline.errors import EnvironmentLacking
 from pipeline.limited.child import CHILD_MEMORY, FRAME
-from pipeline.process import PIPE, Process, killed_with_group, start
+from pipeline.process import PIPE, DeadlinePassed, Process, kill_group, killed_with_group, start, wait_unreaped
 
 PROCESSOR_TIME: Final = 5
 """Seconds of processor time for one request: a template may run 500,000 steps, which takes one or two."""
@@ -112,14 +112,10 @@ class _Child:
 
     def stop(self) -> str:
         """Kill it, and describe how it ended: by a limit, a signal or a status."""
-        with contextlib.suppress(OSError):
-            handle = os.pidfd_open(self._process.pid)
-            try:
-                # If its output has ended, it may be exiting: wait, so that its own status is seen.
-                select.select([handle], [], [], 1.0 if self._ended() else 0.0)
-                signal.pidfd_send_signal(handle, signal.SIGKILL)
-            finally:
-                os.close(handle)
+        with contextlib.suppress(DeadlinePassed):
+            # If its output has ended, it may be exiting: wait, so that its own status is seen.
+            wait_unreaped(self._process, 1.0 if self._ended() else 0.0)
+        kill_group(self._process)
         status = self._process.wait()
         self.forget()
         if status == -signal.SIGXCPU:

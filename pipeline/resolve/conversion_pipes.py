@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from types import TracebackType
 
 from pipeline.digest import CHUNK
-from pipeline.process import DeadlinePassed, Process, kill_group
+from pipeline.process import DeadlinePassed, Process, kill_group, wait_unreaped
 
 
 class ChildLate(Exception):
@@ -111,7 +111,7 @@ class ChildPipes:
             self._wait_for(self._child, select.POLLIN)
         else:
             try:
-                self._process.wait(max(0.0, self._seconds))
+                wait_unreaped(self._process, self._seconds)
             except DeadlinePassed:
                 raise ChildLate from None
         kill_group(self._process)  # Before the number of the group can be another's.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import threading
@@ -221,6 +222,27 @@ def test_the_child_ends_with_its_parent() -> None:
         for one in (reading, writing, *([handle] if handle is not None else [])):
             os.close(one)
     assert limited.call_limited is call_limited
+
+
+def test_a_child_that_was_waited_for_is_not_killed_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    child = child_process._Child()
+    child._process.kill()
+    child._process.wait()
+    for name in ("pidfd_open", "kill", "killpg"):
+        monkeypatch.setattr(os, name, lambda *_: pytest.fail("it may be another's"))
+    assert child.stop() == "crashed its process with SIGKILL"
+
+
+def test_a_child_is_killed_where_a_process_has_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(pid: int) -> int:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+    child = child_process._Child()
+    giving_up = threading.Timer(20, child._process.terminate)
+    giving_up.start()
+    assert child.stop() == "crashed its process with SIGKILL"
+    giving_up.cancel()
 
 
 def test_a_request_of_a_thread_ends_when_the_block_that_it_works_for_raises() -> None:

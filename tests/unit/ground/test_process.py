@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,17 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import EnvironmentLacking
-from pipeline.process import CommandFailed, CommandGroup, run
+from pipeline.process import (
+    PIPE,
+    CommandFailed,
+    CommandGroup,
+    DeadlinePassed,
+    Process,
+    kill_group,
+    run,
+    start,
+    wait_unreaped,
+)
 
 
 def test_nothing_of_the_callers_environment_reaches_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,20 +52,88 @@ def test_a_missing_program_is_named() -> None:
         run(["no-such-program"], timeout=10)
 
 
+def ends(pid: int) -> bool:
+    """Whether a process ends, or has ended and nobody waits for it."""
+    for _ in range(100):
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z":
+                return True
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        time.sleep(0.02)
+    return False
+
+
 def test_a_deadline_ends_the_command_with_all_that_it_started() -> None:
     done = run(["sh", "-c", "sleep 61 & echo $!; wait"], timeout=0.3, check=False)
     assert done.timed_out
-    child = int(done.stdout)
-    for _ in range(100):
-        try:
-            os.kill(child, 0)
-        except ProcessLookupError:
-            break
-        if Path(f"/proc/{child}/stat").read_text().split()[2] == "Z":
-            break
-        time.sleep(0.02)
-    else:
-        pytest.fail("the child outlived the deadline")
+    assert ends(int(done.stdout)), "the child outlived the deadline"
+
+
+@pytest.fixture(params=[True, False], ids=["by its descriptor", "on a kernel without them"])
+def descriptors(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end of a process is told by its descriptor, or there are none."""
+
+    def refuse(pid: int) -> int:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    if not request.param:
+        monkeypatch.setattr(os, "pidfd_open", refuse)
+
+
+@pytest.mark.usefixtures("descriptors")
+def test_a_process_that_is_waited_for_unreaped_keeps_its_number() -> None:
+    process = start(["sh", "-c", "sleep 0.1; exit 3"])
+    with pytest.raises(DeadlinePassed):
+        wait_unreaped(process, 0)
+    wait_unreaped(process, 30)
+    wait_unreaped(process, 0)
+    assert process.returncode is None and ends(process.pid)
+    assert Path(f"/proc/{process.pid}").exists()
+    assert process.wait() == 3
+    wait_unreaped(process, 0)
+
+
+@pytest.mark.usefixtures("descriptors")
+def test_what_a_process_has_started_is_killed_with_its_group_also_after_its_end() -> None:
+    process = start(["sh", "-c", "sleep 300 & echo $!"], stdout=PIPE)
+    assert process.stdout is not None
+    with process.stdout as told:
+        child = int(told.readline())
+    wait_unreaped(process, 30)
+    commands = CommandGroup()
+    with pytest.raises(ValueError, match="failed"), commands:
+        commands.add(process)
+        raise ValueError("failed")
+    assert ends(child)
+    assert process.wait() == 0, "it had ended by itself"
+
+
+def test_no_group_is_killed_by_the_number_of_a_process_that_was_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    process = start(["true"])
+    assert process.wait() == 0
+    monkeypatch.setattr(os, "killpg", lambda *_: pytest.fail("it may be another's"))
+    monkeypatch.setattr(os, "kill", lambda *_: pytest.fail("it may be another's"))
+    kill_group(process)
+    commands = CommandGroup()
+    with pytest.raises(ValueError, match="failed"), commands:
+        commands.add(process)
+        raise ValueError("failed")
+
+
+@pytest.mark.usefixtures("descriptors")
+def test_a_command_that_was_run_keeps_its_number_as_long_as_its_group_may_be_killed() -> None:
+    seen: list[bool] = []
+
+    class Watching(CommandGroup):
+        def discard(self, process: Process) -> None:
+            seen.append(process.returncode is None and Path(f"/proc/{process.pid}").exists())
+            super().discard(process)
+
+    commands = Watching()
+    with ThreadPoolExecutor(1, initializer=commands.join) as beside, commands:
+        done = beside.submit(run, ["echo", "done"], timeout=30)
+    assert done.result().stdout == b"done\n" and seen == [True]
 
 
 def test_a_flood_of_output_is_cut_to_its_end() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import EnvironmentLacking, RelbuildError, VerificationError
+from pipeline.process import PIPE, start
 from pipeline.progress import QUIET
 from pipeline.resolve import conversion_pipes, metadata_conversion, solv_cache, solv_conversion
 from pipeline.resolve.conversion_pipes import ChildPipes
@@ -43,6 +44,20 @@ def no_descriptor_of_the_child(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
     monkeypatch.setattr(os, "pidfd_open", refuse)
+
+
+@pytest.mark.parametrize("descriptor", [True, False])
+def test_a_childs_group_is_killed_before_its_number_can_be_anothers(
+    descriptor: bool, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not descriptor:
+        request.getfixturevalue("no_descriptor_of_the_child")
+    statuses: list[int | None] = []
+    monkeypatch.setattr(conversion_pipes, "kill_group", lambda process: statuses.append(process.returncode))
+    process = start(["sh", "-c", "exit 3"], stdin=PIPE, stdout=PIPE, stderr=PIPE)
+    with ChildPipes(process, 60.0) as pipes:
+        assert pipes.wait() == 3
+    assert statuses == [None]
 
 
 @pytest.mark.parametrize(
