@@ -25,8 +25,8 @@ def wait_for_migration(pid: int, hierarchies: Hierarchies) -> None:
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
             _, controllers, path = line.split(":", 2)
-            if controller in controllers.split(","):
-                members = root / path.lstrip("/") / "cgroup.procs"
+            if controller in controllers.split(",") and f"{path}/".startswith(f"{hierarchies.prefix}/"):
+                members = root / path.removeprefix(hierarchies.prefix).lstrip("/") / "cgroup.procs"
                 # What is mounted may be another part of the hierarchy than the path belongs to.
                 if str(pid) in members.read_text().split():
                     members.write_text(str(pid))

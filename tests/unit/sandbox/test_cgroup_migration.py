@@ -37,6 +37,20 @@ def test_a_process_is_moved_into_its_own_group(moves: Path, group: str, unified:
     assert members.read_text() == str(os.getpid())
 
 
+@pytest.mark.parametrize(
+    ("prefix", "group"), [("/v2", "."), ("/v", None), ("/v2/user", None)], ids=["its own", "a name's part", "below it"]
+)
+def test_below_a_delegated_group_its_path_is_not_there_twice(moves: Path, prefix: str, group: str | None) -> None:
+    delegated = moves / prefix.lstrip("/")
+    for folder in ("", "2", "v2", "user"):
+        members = delegated / folder / "cgroup.procs"
+        members.parent.mkdir(parents=True, exist_ok=True)
+        members.write_text(f"1\n{os.getpid()}\n")
+    cgroup_migration.wait_for_migration(os.getpid(), Hierarchies({}, delegated, prefix=prefix))
+    written = {path for path in delegated.rglob("cgroup.procs") if path.read_text() == str(os.getpid())}
+    assert written == (set() if group is None else {delegated / group / "cgroup.procs"})
+
+
 def test_a_process_is_not_moved_into_a_group_that_it_is_not_in(moves: Path) -> None:
     members = moves / "v2" / "cgroup.procs"
     members.parent.mkdir()
