@@ -10,7 +10,8 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import field, replace
 from pathlib import Path
 
@@ -263,26 +264,29 @@ def run_image(
     sandboxes: sandbox.SandboxRegistry,
     progress: Progress,
     follow: Callable[[str, bytes], None],
+    configured: Callable[[RunOptions], RunOptions] = lambda options: options,
 ) -> Iterator[ImageRun]:
     """Run instances of `image` for as long as the block lasts, in one network.
 
     They can connect to one another. `follow` is called with an instance's name and a piece of its output, in a thread
-    of its own. Ports are reserved before anything else. Raises SmokeError,
-    UsageError, EnvironmentLacking.
+    of its own. Ports are reserved before anything else, also before `configured`, in which a person may edit files. It
+    returns the options with other mounts, names and variables. Raises SmokeError, UsageError, EnvironmentLacking.
     """
     with contextlib.ExitStack() as closing:
         # First, so that a port that is taken is told before anything was done for it.
-        reserved = [
-            [closing.enter_context(_reserved(port, number)) for port in options.publish]
+        reserved = deque(
+            closing.enter_context(_reserved(port, number))
             for number in range(options.instances)
-        ]
-        lowers = unpack_layers(image, store, progress)
-        network = closing.enter_context(sandbox.open_network(talk=True))
-        instances, ports = [], []
-        for number in range(options.instances):
-            name = options.name or f"{image.name}-{number + 1}"
-            instance = closing.enter_context(
-                sandbox.launch(
+            for port in options.publish
+        )
+        try:
+            options = configured(options)
+            lowers = unpack_layers(image, store, progress)
+            network = closing.enter_context(sandbox.open_network(talk=True))
+            instances, ports = [], []
+            for number in range(options.instances):
+                name = options.name or f"{image.name}-{number + 1}"
+                launched = sandbox.launch(
                     image.config,
                     lowers,
                     options.limits,
@@ -293,14 +297,25 @@ def run_image(
                     bindings=[_binding(mount, number, store) for mount in options.mounts],
                     follow=_follower(name, follow),
                 )
-            )
-            instances.append(instance)
-            published = [
-                (closing.enter_context(sandbox.publish_port(instance, listening, port.container)), port.container)
-                for port, listening in zip(options.publish, reserved[number], strict=True)
-            ]
-            ports.append(tuple(published))
+                instances.append(closing.enter_context(launched))
+                ports.append(tuple(_publish(closing, instances[-1], reserved, options.publish)))
+        except BaseException:
+            for listening in reserved:  # Before instances are ended: nothing will answer who connects.
+                listening.close()
+            raise
         yield ImageRun(tuple(instances), tuple(ports), image.config.stop_signal)
+
+
+def _publish(
+    closing: contextlib.ExitStack,
+    instance: sandbox.Instance,
+    reserved: deque[socket.socket],
+    ports: Sequence[PublishedPort],
+) -> Iterator[tuple[int, int]]:
+    """Forward the next reserved ports to an instance; yield (host, container) of each."""
+    for port in ports:
+        yield closing.enter_context(sandbox.publish_port(instance, reserved[0], port.container)), port.container
+        reserved.popleft()
 
 
 def _follower(name: str, follow: Callable[[str, bytes], None]) -> Callable[[bytes], None]:

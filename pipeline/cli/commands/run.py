@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import pty
 import sys
@@ -140,10 +141,12 @@ def run_command(
     within = stop_within(plan)
     record = _record(image, subject, within, now=context.clock(), detached=detach)
 
-    def configure(hosted: HostedInstance) -> RunOptions:
+    def configured(hosted: HostedInstance | None, plain: RunOptions) -> RunOptions:
+        if hosted is None:
+            return plain
         if edit:
             close(build_env.progress)  # The terminal is the editor's.
-        return with_changes(wanted, hosted, image, changed, edited=edit or (), build_env=build_env)
+        return with_changes(plain, hosted, image, changed, edited=edit or (), build_env=build_env)
 
     with (
         stopped_by_signals() as stopping,
@@ -151,11 +154,12 @@ def run_command(
         contextlib.closing(Follower(shown=not (context.as_json or shell or detach), told=stopping.arm)) as follower,
         run_image(
             image,
-            wanted if hosted is None else configure(hosted),
+            wanted,
             store=build_env.store,
             sandboxes=build_env.sandboxes(),
             progress=build_env.progress,
             follow=_logging(hosted, follower),
+            configured=functools.partial(configured, hosted),
         ) as run,
         hosted.serving(run, stopping.ask) if hosted is not None else contextlib.nullcontext(),
     ):

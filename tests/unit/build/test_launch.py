@@ -288,14 +288,14 @@ def started(bench: Bench, journal: Journal) -> list[Running]:
             yield instances[-1]
 
     @contextmanager
-    def reserved(host: int) -> Iterator[int]:
+    def reserved(host: int) -> Iterator[Any]:
         with journal.held(f"port {host}"):
-            yield host
+            yield SimpleNamespace(host=host, close=lambda: journal.note(f"close {host}"))
 
     @contextmanager
-    def forwarded(instance: Running, host: int, container: int) -> Iterator[int]:
-        with journal.held(f"port {host} of {instance.name}"):
-            yield host or 40_000
+    def forwarded(instance: Running, listening: Any, container: int) -> Iterator[int]:
+        with journal.held(f"port {listening.host} of {instance.name}"):
+            yield listening.host or 40_000
 
     journal.stand_in(sandbox, sandbox.open_network, opened)
     journal.stand_in(sandbox, sandbox.launch, begun)
@@ -337,7 +337,62 @@ def test_what_was_launched_ends_when_a_later_one_cannot_be(
     journal.stand_in(sandbox, sandbox.publish_port, taken)
     with pytest.raises(UsageError), run(bench, RunOptions(2, publish=(PublishedPort(80, 80),))):
         pytest.fail("it runs")
-    assert journal.names[-5:] == ["publish_port", "give tiny-1", "give network", "give port 81", "give port 80"]
+    assert journal.names[-7:] == [
+        *("publish_port", "close 80", "close 81", "give tiny-1"),
+        *("give network", "give port 81", "give port 80"),
+    ]
+
+
+def test_ports_that_wait_for_an_instance_are_closed_before_others_are_ended_where_it_cannot_be_launched(
+    bench: Bench, journal: Journal, started: list[Running]
+) -> None:
+    launched = sandbox.launch
+
+    def second_fails(*given: Any, **more: Any) -> Any:
+        if len(started) == 1:
+            raise EnvironmentLacking("runtime-missing", "there is none")
+        return launched(*given, **more)
+
+    journal.stand_in(sandbox, sandbox.launch, second_fails)
+    publish = (PublishedPort(80, 80), PublishedPort(90, 90))
+    with pytest.raises(EnvironmentLacking), run(bench, RunOptions(3, publish=publish)):
+        pytest.fail("it runs")
+    ends = [name for name in journal.names if name.startswith(("close", "give"))]
+    assert ends[:4] == ["close 81", "close 91", "close 82", "close 92"], "not those of the first, which is alive"
+    assert ends.index("give port 80 of tiny-1") < ends.index("give tiny-1")
+
+
+def test_a_run_is_configured_when_its_ports_are_reserved_and_before_anything_is_unpacked(
+    bench: Bench, journal: Journal, started: list[Running]
+) -> None:
+    def edited(plain: RunOptions) -> RunOptions:
+        journal.note("edit")
+        return replace(plain, name="mine", environment={"A": "b"})
+
+    sandboxes: Any = SimpleNamespace(runtime=RUNTIME)
+    given: dict[str, Any] = {"sandboxes": sandboxes, "progress": QUIET, "follow": lambda name, text: None}
+    order = RunOptions(publish=(PublishedPort(80, 80),))
+    with launch.run_image(image(), order, store=bench.store, **given, configured=edited) as running:
+        assert [one.name for one in running.instances] == ["mine"]
+        assert journal.last(sandbox.launch).options["environment"] == {"A": "b"}
+    names = journal.names
+    assert names.index("take port 80") < names.index("edit") < names.index("lower_folders")
+
+
+def test_a_port_that_is_taken_is_told_before_an_editor_is_opened(
+    bench: Bench, journal: Journal, started: list[Running]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        journal.stand_in(sandbox, sandbox.reserve_port, reserve_port)
+        order = RunOptions(publish=(PublishedPort(taken.getsockname()[1], 80),))
+        given: dict[str, Any] = {"sandboxes": None, "progress": QUIET, "follow": lambda name, text: None}
+        opened: Any = lambda plain: pytest.fail("the editor is opened")  # noqa: E731
+        with (
+            pytest.raises(EnvironmentLacking) as refused,
+            launch.run_image(image(), order, store=bench.store, **given, configured=opened),
+        ):
+            pytest.fail("it runs")
+    assert refused.value.code == "port-unavailable"
 
 
 def test_a_port_that_is_taken_is_told_before_anything_is_unpacked_or_launched(
