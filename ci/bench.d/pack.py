@@ -15,9 +15,9 @@ from pathlib import Path
 from turns import used
 
 from pipeline.build.build_image import lock
-from pipeline.build.build_stages import compose_layers, confirm_layers
+from pipeline.build.build_stages import compose_layers
 from pipeline.compression import Compression
-from pipeline.layers import build_layers
+from pipeline.layers import building_layers
 from pipeline.prepare import BuildEnvironment, BuildOptions
 from pipeline.progress import QUIET
 from pipeline.store import Store
@@ -33,16 +33,17 @@ def main() -> None:
     if what == "prepare":
         return
     processor, began = used(), time.monotonic()
-    built = build_layers(
+    with building_layers(
         composition.layers,
         store=build_env.store,
         compression=compression,
         unpack=what == "unpack",
         progress=build_env.progress,
-    )
-    if what == "unpack":
-        confirm_layers(built)
-    took, processor = time.monotonic() - began, used() - processor
+    ) as built:
+        if what == "unpack":
+            for layer in built:
+                layer.blob.result()
+        took, processor = time.monotonic() - began, used() - processor
     print(
         json.dumps(
             {

@@ -19,10 +19,9 @@ from pipeline.build.build_stages import (
     begin_rendering,
     build_inputs,
     compose_layers,
-    confirm_layers,
     judge_scriptlets,
     make_config_and_manifest,
-    pack_layers,
+    packing_layers,
     parent_layers,
     plan_state,
     render_recipe_files,
@@ -83,7 +82,6 @@ def build(options: BuildOptions, build_env: BuildEnvironment) -> BuildResult:
     bill = make_bill(image, locked.all_chosen, locked.all_headers, made.composition.tree, store=build_env.store)
     record = make_build_record(image, build_inputs(locked, made.templates, options, made.failed_scriptlets))
     documents = make_documents(bill, record, locked, options, build_env)
-    confirm_layers(made.layers)
     # Children that are built in parallel build the same parent: the second one finds it tested.
     with build_env.store.locked(output_lock(layout)):
         write_layout(image, store=build_env.store, target=layout)
@@ -96,7 +94,7 @@ def build(options: BuildOptions, build_env: BuildEnvironment) -> BuildResult:
 def assemble(options: BuildOptions, build_env: BuildEnvironment) -> AssembledImage:
     """Make a recipe's image in the store, without writing a layout.
 
-    Its layers are still read back: `confirm_layers` must be called before the image is tested, written or built upon.
+    Scriptlets run on the layers' trees while their blobs are packed, which were all read back when this returns.
     """
     begin_rendering(load_recipe(options.recipe, options.target))
     locked = lock(options, build_env)
@@ -107,11 +105,11 @@ def assemble(options: BuildOptions, build_env: BuildEnvironment) -> AssembledIma
     with ThreadPoolExecutor(1, "relbuild-beside", commands.join) as beside, commands:
         rendered = beside.submit(lambda: render_recipe_files(locked, build_env))
         planned = beside.submit(lambda: plan_state(locked, build_env))
-        layers = pack_layers(composition, options, build_env, others=len(parent_layers(locked)) + 1)
-        release_free_memory()  # That of the buffers.
-        (files, templates), plan = rendered.result(), planned.result()
-    state = add_state(locked, composition, layers, files, plan, options=options, build_env=build_env)
-    failed, unused = judge_scriptlets(locked, state, build_env)
+        with packing_layers(composition, options, build_env, others=len(parent_layers(locked)) + 1) as layers:
+            (files, templates), plan = rendered.result(), planned.result()
+            state = add_state(locked, composition, layers, files, plan, options=options, build_env=build_env)
+            failed, unused = judge_scriptlets(locked, state, build_env)
+    release_free_memory()  # That of the buffers.
     image = make_config_and_manifest(locked, [*parent_layers(locked), *(made.layer for made in layers), state.layer])
     warn_of_oddities(image, locked, options, build_env)
     return AssembledImage(
@@ -166,8 +164,6 @@ def build_parent(options: BuildOptions, build_env: BuildEnvironment) -> ParentIm
     )
     if not options.smoke:
         made = assemble(below, build_env)
-        for layer in made.layers:
-            layer.confirm()
     else:
         built = build(below, build_env)
         made = built.assembled

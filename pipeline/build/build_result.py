@@ -25,7 +25,7 @@ from pipeline.trees import Composition
 class AssembledImage:
     """An image whose layers are in the store.
 
-    `composition` is that of all layers but the last, and `layers` are its own package layers, maybe still read back.
+    `composition` is that of all layers but the last, and `layers` are its own package layers.
     `states` are rpm's states of all files, by NEVRA, as in its database. `reused` names the layers that were recalled;
     `changes` is package content that scriptlets or recipes changed, in the parent too; `templates` are the template
     files that were read. `failed_scriptlets` were let through, in the parent too; `unused_waivers` are warnings about

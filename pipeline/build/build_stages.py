@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import EnvironmentLacking, Problem, RecipeError
 from pipeline.launch import SmokeResult, plan_to_test, run_tests
-from pipeline.layers import BuiltLayer, build_layers
+from pipeline.layers import BuiltLayer, building_layers
 from pipeline.layers.recipe_files import RECIPE_FILE_LIMIT, ImageFile, render_files
 from pipeline.layers.scriptlet_failures import judge_failure, unused_waivers
 from pipeline.layers.state_layer import StateInputs, StateLayer, build_state_layer
@@ -63,14 +64,15 @@ def compose_layers(locked: LockedRecipe) -> Composition:
     )
 
 
-def pack_layers(
+def packing_layers(
     composition: Composition, options: BuildOptions, build_env: BuildEnvironment, *, others: int
-) -> list[BuiltLayer]:
-    """Pack the package layers into blobs, the lowest first.
+) -> AbstractContextManager[list[BuiltLayer]]:
+    """Pack the package layers into blobs, the lowest first, beside the block and until its end.
 
-    Their trees are written too, where scriptlets run in containers. The image will have `others` layers besides.
+    Where scriptlets run in containers, their trees are there when the block begins. The image will have `others` layers
+    besides.
     """
-    return build_layers(
+    return building_layers(
         composition.layers,
         store=build_env.store,
         compression=options.compression,
@@ -84,15 +86,6 @@ def begin_rendering(recipe: Recipe) -> None:
     """Start the process that renders a recipe's templates before it is needed."""
     if any(file.kind is FileKind.TEMPLATE for file in recipe.files):
         start_renderer()
-
-
-def confirm_layers(layers: Sequence[BuiltLayer]) -> None:
-    """Wait until the layers' blobs were read back.
-
-    Raises VerificationError for one that is not its tree's tar.
-    """
-    for made in layers:
-        made.confirm()
 
 
 def template_variables(locked: LockedRecipe) -> dict[str, object]:
@@ -148,7 +141,7 @@ def add_state(
     """
     return build_state_layer(
         StateInputs(
-            layers=(*parent_layers(locked), *(made.layer for made in layers)),
+            layers=(*parent_layers(locked), *layers),
             paths=_canonical_paths(locked, composition) if locked.recipe.remove else {},
             headers=locked.headers,
             states=composition.states,
@@ -323,7 +316,7 @@ def all_changes(locked: LockedRecipe, own: Sequence[Change]) -> tuple[Change, ..
 
 def reused_layers(locked: LockedRecipe, layers: Sequence[BuiltLayer], state: StateLayer) -> tuple[str, ...]:
     """Return the names of the layers that were recalled, the parent's included."""
-    own = (made.layer.name for made in layers if made.reused)
+    own = (made.name for made in layers if made.reused)
     return (*(layer.name for layer in parent_layers(locked)), *own, *((STATE_LAYER,) if state.reused else ()))
 
 

@@ -7,9 +7,10 @@ and their trees in one pass; `unpack_to_store` unpacks a layer from its publishe
 from pipeline.lazy_names import imported_when_used
 
 with imported_when_used(__name__):
+    from pipeline.layers.built_layer import BuiltLayer
     from pipeline.layers.image_contents import read_contents
     from pipeline.layers.image_files import ImageFiles
-    from pipeline.layers.layer import BuiltLayer, build_layer, build_layers
+    from pipeline.layers.layer import build_layer, build_layers, building_layers
     from pipeline.layers.pack_layer import (
         layer_from_json,
         layer_to_json,
@@ -24,6 +25,7 @@ __all__ = [
     "ImageFiles",
     "build_layer",
     "build_layers",
+    "building_layers",
     "layer_entries",
     "layer_from_json",
     "layer_to_json",

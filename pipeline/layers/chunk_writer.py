@@ -7,7 +7,7 @@ import hashlib
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeAlias
 
@@ -84,39 +84,61 @@ class ChunkWriter:
 
     def entry(self, entry: Entry, content: Iterable[bytes | memoryview] = ()) -> None:
         """Write an entry with exactly `entry.size` bytes of content, if it is a file."""
-        for _ in self.passing(entry, content):
-            pass
-
-    def passing(self, entry: Entry, content: Iterable[bytes | memoryview] = ()) -> Iterator[bytes | memoryview]:
-        """Write an entry as `entry` does, and yield each piece of its content once it is taken."""
         self.write(tar_header(entry))
         if entry.kind is EntryKind.FILE and entry.size:
             before = self.size
             for data in content:
                 self.write(data)
-                yield data
-            if self.size - before != entry.size:
-                raise ValueError(
-                    f"{entry.path}: the header announced {entry.size} bytes, {self.size - before} followed"
-                )
+            self._require(entry, self.size - before)
             self.write(padding(entry.size))
+
+    def file(self, entry: Entry, read: Callable[[memoryview], int]) -> None:
+        """Write a file with content, which `read` reads into the pieces themselves.
+
+        It returns how many bytes it has read, at the end none.
+        """
+        self.write(tar_header(entry))
+        rest = entry.size
+        while rest:
+            piece = self._piece or self._begin_piece()
+            with memoryview(piece) as view, view[self._filled : min(PIECE, self._filled + rest)] as room:
+                size = read(room)
+                if self._hash is not None:
+                    self._hash.update(room[:size])
+            if not size:
+                break
+            self._grow(piece, size)
+            rest -= size
+        self._require(entry, entry.size - rest)
+        self.write(padding(entry.size))
+
+    def _require(self, entry: Entry, size: int) -> None:
+        if size != entry.size:
+            raise ValueError(f"{entry.path}: the header announced {entry.size} bytes, {size} followed")
 
     def write(self, data: bytes | memoryview) -> None:
         """Write any bytes of tar."""
-        self.size += len(data)
         if self._hash is not None:
             self._hash.update(data)
         rest = memoryview(data)
         while rest:
-            if self._piece is None:
-                self._piece, self._filled = self._pool.take(), 0
+            piece = self._piece or self._begin_piece()
             part = rest[: PIECE - self._filled]
             end = self._filled + len(part)
-            memoryview(self._piece)[self._filled : end] = part  # A slice of the bytearray itself would be copied twice.
-            self._filled, rest = end, rest[len(part) :]
-            if end == PIECE:
-                self._begin_stream()
-                self._submit(self._piece)
+            memoryview(piece)[self._filled : end] = part  # A slice of the bytearray itself would be copied twice.
+            self._grow(piece, len(part))
+            rest = rest[len(part) :]
+
+    def _begin_piece(self) -> bytearray:
+        self._piece, self._filled = self._pool.take(), 0
+        return self._piece
+
+    def _grow(self, piece: bytearray, size: int) -> None:
+        self.size += size
+        self._filled += size
+        if self._filled == PIECE:
+            self._begin_stream()
+            self._submit(piece)
 
     def end(self) -> None:
         """Write the end marker, and finish."""

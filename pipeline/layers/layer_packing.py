@@ -1,8 +1,8 @@
-"""Pack layers: all their packages together, by several threads (`packing_order`).
+"""Pack layers without their trees: all their packages together, by several threads (`packing_order`).
 
-Behind them, in the order of each layer, the segments are copied into its blob and the tree's files are hashed.
-A package's payload is read once: each piece of it is compressed into the package's segment and written into the layer's
-tree. The bytes do not depend on the order of work, nor on the number of threads.
+A package's payload is read once, and its pieces are compressed and hashed. Behind the threads, in the order of each
+layer, the segments are copied into its blob. The bytes do not depend on the order of work, nor on the number of
+threads.
 """
 
 from __future__ import annotations
@@ -11,92 +11,109 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import field
-from queue import SimpleQueue
 from typing import Any, Self
 
 from pipeline.compression import Compression, layer_codec
-from pipeline.digest import CHUNK, DiffId, Digest
-from pipeline.errors import VerificationError
-from pipeline.layers.chunk_writer import COMPRESSION_WORKERS, ChunkWriter, CompressionPool, PieceTaker
-from pipeline.layers.earlier_tree import SharedSegment, find_earlier_tree
-from pipeline.layers.layer_tree import LayerTree
+from pipeline.digest import CHUNK, Digest
+from pipeline.errors import RelbuildError, VerificationError
+from pipeline.layers.built_layer import BuiltLayer
+from pipeline.layers.chunk_writer import COMPRESSION_WORKERS, ChunkWriter, CompressionPool
+from pipeline.layers.damaged_layer import discard_damage
 from pipeline.layers.packing_order import PackingOrder, SegmentTask
-from pipeline.layers.segments import (
-    EntryWriter,
-    Segment,
-    make_segment,
-    read_segment,
-    recall_segment,
-    segment_tar,
-)
+from pipeline.layers.planned_layer import Confirmed, PackedLayer, PlannedLayer, content_size
+from pipeline.layers.segments import Segment, make_segment, recall_segment, segment_tar
 from pipeline.layers.tar_digest import TAR_FILE_LIMIT, TAR_WAITING_LIMIT, TarDigest
 from pipeline.layers.tar_format import TAR_END
-from pipeline.layers.tree_writer import TreeWriter, owners_required
+from pipeline.layers.unpack_layer import read_blob_back
 from pipeline.lazy_dataclasses import dataclass
-from pipeline.model.tree import Entry
-from pipeline.progress import Task
+from pipeline.model.image import Descriptor
+from pipeline.oci.media_types import LAYERS
+from pipeline.progress import Progress, Task
 from pipeline.store import BlobWriter, Store
-from pipeline.trees import ComposedLayer, Part
-
-_OPEN_FOLDERS = 256
-"""Directories that all layers and threads together keep open: a process may have 1024 files (RLIMIT_NOFILE), and 64
-layers are begun together."""
-_OPEN_LEAST = 4
+from pipeline.trees import Part
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedLayer:
-    """A layer before it is made.
+class OnePassPacking:
+    """The packing of layers that are missing, in a `with` block.
 
-    `name` is its identity, `directories` are the tar headers of its directories, `segments` its packages' parts with
-    the identities of their segments.
+    At its beginning the blobs are in the store; they are read back beside the block. At its end that was done, also
+    where the block raises a RelbuildError; if it raises anything else, it is not.
     """
 
-    name: Digest
-    composed: ComposedLayer
-    directories: bytes
-    segments: tuple[tuple[Part, Digest], ...]
+    def __init__(
+        self,
+        plans: Sequence[tuple[PlannedLayer, Task]],
+        store: Store,
+        compression: Compression,
+        progress: Progress,
+        confirmed: Confirmed,
+    ) -> None:
+        """Plan the packing; `confirmed` is called for each layer once it was read back, by a thread."""
+        self._plans = plans
+        self._store = store
+        self._compression = compression
+        self._progress = progress
+        self._confirmed = confirmed
+        self._packed: list[PackedLayer] = []
+        self._blobs: list[Future[Descriptor]] = []
+        self._reading = ThreadPoolExecutor(1, "relbuild-read-back")
 
-    @property
-    def content_size(self) -> int:
-        """Bytes of all files' content."""
-        return sum(_content_size(part) for part, _ in self.segments)
+    def __enter__(self) -> Self:
+        done = False
+        try:
+            self._packed = _pack(self._plans, self._store, self._compression) if self._plans else []
+            done = True
+        finally:
+            for _, running in self._plans:
+                self._progress.finish(running, failed=not done)
+        self._blobs = [
+            self._reading.submit(self._read_back, plan, one)
+            for (plan, _), one in zip(self._plans, self._packed, strict=True)
+        ]
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: object) -> None:
+        try:
+            if error is None or isinstance(error, RelbuildError):
+                for blob in self._blobs:
+                    blob.result()
+        finally:
+            self._reading.shutdown(cancel_futures=True)
+
+    def built(self) -> list[BuiltLayer]:
+        """Return the layers in the order of their plans."""
+        return [
+            BuiltLayer(plan.composed.name, one.diff_id, one.tar_size, plan.composed.contents, reused=False, blob=blob)
+            for (plan, _), one, blob in zip(self._plans, self._packed, self._blobs, strict=True)
+        ]
+
+    def _read_back(self, plan: PlannedLayer, packed: PackedLayer) -> Descriptor:
+        """Decompress a blob, and compare it with the tar that was compressed.
+
+        Of a blob that is another, nothing that it was made of counts any more.
+        """
+        name = plan.composed.name
+        try:
+            diff_id = read_blob_back(
+                packed.digest, size=packed.size, tar_size=packed.tar_size, name=name, store=self._store
+            )
+            if packed.diff_id != diff_id:
+                raise VerificationError(
+                    "diff-id-mismatch",
+                    f"layer '{name}' decompresses to {diff_id}, but was made of {packed.diff_id}",
+                    hint="run the command again; if it happens again, the machine's memory may be faulty",
+                )
+        except VerificationError:
+            discard_damage(plan, packed.segments, self._store)
+            raise
+        self._confirmed(plan, packed)
+        return Descriptor(LAYERS[self._compression], packed.digest, packed.size)
 
 
-@dataclass(frozen=True, slots=True)
-class PackedLayer:
-    """A layer's blob.
-
-    `diff_id` is that of the tree that was written, or of the bytes that were compressed.
-    """
-
-    digest: Digest
-    size: int
-    tar_size: int
-    diff_id: DiffId
-    segments: tuple[Segment, ...]
-    orders: tuple[tuple[int, ...], ...] = ()
-    """Of a whole tree: the places in its part of each segment's entries, in the order of the segment."""
-    earlier: DiffId | None = None
-    """The earlier layer whose tree has the files that are shared."""
-
-
-def pack_planned(
-    plans: Sequence[tuple[PlannedLayer, Task]],
-    *,
-    store: Store,
-    compression: Compression,
-    unpack: bool,
-    over_earlier: bool = True,
-) -> list[PackedLayer]:
-    """Make the layers' blobs, and with `unpack` their trees.
-
-    With `over_earlier` these may be written over earlier ones. Raises as `build_layers`.
-    """
-    open_folders = max(_OPEN_LEAST, _OPEN_FOLDERS // (len(plans) + COMPRESSION_WORKERS)) if unpack else 0
+def _pack(plans: Sequence[tuple[PlannedLayer, Task]], store: Store, compression: Compression) -> list[PackedLayer]:
     # A package that is one stream is compressed by one thread, so the largest has to be begun early. One of many pieces
-    # keeps all threads busy at any time, so that its bytes need not wait for their turn where there is no tree.
-    largest_first = unpack or layer_codec(compression).stream is not None
+    # keeps all threads busy at any time, so that its bytes need not wait for their turn.
+    largest_first = layer_codec(compression).stream is not None
     sizes = [plan.content_size for plan, _ in plans]
     with contextlib.ExitStack() as closing:
         packings = [
@@ -106,10 +123,8 @@ def pack_planned(
                     running,
                     store,
                     compression,
-                    open_folders=open_folders,
                     limit=TAR_WAITING_LIMIT // len(plans),
                     file_limit=TAR_FILE_LIMIT * size // max(1, sum(sizes)),
-                    over_earlier=over_earlier,
                 )
             )
             for (plan, running), size in zip(plans, sizes, strict=True)
@@ -137,26 +152,15 @@ def pack_planned(
             raise
 
 
-def _content_size(part: Part) -> int:
-    return sum(entry.size for _, entry in part.entries)
-
-
 @dataclass(slots=True)
 class _Packing:
-    """One layer being made.
-
-    With a `tree`, `entries` has the entries of each segment as they are placed, and None at its end. Without one, `tar`
-    hashes the bytes that are compressed.
-    """
+    """One layer being made. `tar` hashes the bytes that are compressed."""
 
     plan: PlannedLayer
     running: Task
     store: Store
     compression: Compression
-    tree: LayerTree | None
-    tar: TarDigest | None
-    entries: list[SimpleQueue[Entry | None]] = field(default_factory=list)
-    orders: list[tuple[int, ...]] = field(default_factory=list)
+    tar: TarDigest
     futures: list[Future[Segment]] = field(default_factory=list)
 
     @classmethod
@@ -168,185 +172,91 @@ class _Packing:
         store: Store,
         compression: Compression,
         *,
-        open_folders: int,
         limit: int,
         file_limit: int,
-        over_earlier: bool,
     ) -> Iterator[Self]:
-        """Begin a layer, in the store's temporary folder, for the time of the block.
-
-        Without `open_folders` it has no tree; then `limit` and `file_limit` are those of `TarDigest`. With
-        `over_earlier` its tree may be written over an earlier one.
-        """
-        with store.temporary("layer") as folder:
-            if not open_folders:
-                streams = layer_codec(compression).stream is not None
-                with TarDigest(
-                    plan.directories,
-                    len(plan.segments),
-                    limit=limit,
-                    folder=folder if streams else None,
-                    file_limit=file_limit,
-                ) as tar:
-                    yield cls(plan, running, store, compression, None, tar)
-                return
-            earlier = None
-            if over_earlier:
-                earlier = find_earlier_tree(plan.composed, plan.segments, compression, store)
-            with owners_required():
-                tree = LayerTree.begun(
-                    folder / "tree", plan.composed.name, plan.composed.directories, open_folders, earlier
-                )
-            with tree:
-                yield cls(plan, running, store, compression, tree, None)
+        """Begin a layer, for the time of the block. `limit` and `file_limit` are those of `TarDigest`."""
+        streams = layer_codec(compression).stream is not None
+        with (
+            store.temporary("layer") as folder,
+            TarDigest(
+                plan.directories,
+                len(plan.segments),
+                limit=limit,
+                folder=folder if streams else None,
+                file_limit=file_limit,
+            ) as tar,
+        ):
+            yield cls(plan, running, store, compression, tar)
 
     @property
     def stalled(self) -> bool:
         """True while there is no room for the tar of a segment that was begun early."""
-        return self.tar is not None and self.tar.stalled
+        return self.tar.stalled
 
     def tasks(self, number: int, pool: CompressionPool) -> list[SegmentTask]:
         """Return what has to be done for each segment. `number` is the layer's."""
-        self.entries = [SimpleQueue() for _ in self.plan.segments]
         self.futures = [Future() for _ in self.plan.segments]
         return [
-            SegmentTask((number, at), _content_size(part), lambda at=at: self._make(at, pool), self.futures[at])  # type: ignore[misc]
+            SegmentTask((number, at), content_size(part), lambda at=at: self._make(at, pool), self.futures[at])  # type: ignore[misc]
             for at, (part, _) in enumerate(self.plan.segments)
         ]
 
     def _make(self, at: int, pool: CompressionPool) -> Segment:
-        """Make or recall a segment, and write its entries into the tree."""
+        """Make or recall a segment, and have its tar hashed."""
         part, name = self.plan.segments[at]
-        shared = self._shared(at)
-        if shared is not None:
-            self.running.advance(_content_size(part))
-            return shared.segment
         segment = recall_segment(name, self.store)
-        if self.tar is not None:
-            tar = self.tar
-            try:
-                if segment is None:
-                    found = self._segment(part, name, pool, taker=lambda piece, used: tar.put(at, piece, used))
-                else:
-                    self._hash(part, segment, at, tar)
-                    found = segment
-            finally:
-                tar.end(at)
-        else:
-            try:
-                found = self._unpack(part, name, segment, at, pool)
-            finally:
-                self.entries[at].put(None)
-        self.running.advance(_content_size(part))
-        return found
+        try:
+            if segment is None:
+                segment = make_segment(
+                    part,
+                    name=name,
+                    store=self.store,
+                    compression=self.compression,
+                    pool=pool,
+                    taker=lambda piece, used: self.tar.put(at, piece, used),
+                )
+            else:
+                self._hash(part, segment, at)
+        finally:
+            self.tar.end(at)
+        self.running.advance(content_size(part))
+        return segment
 
-    def _shared(self, at: int) -> SharedSegment | None:
-        """Return what the earlier tree has of a segment; None if its entries are to be written."""
-        earlier = self.tree.earlier if self.tree is not None else None
-        return earlier.shared.get(at) if earlier is not None else None
-
-    def _unpack(self, part: Part, name: Digest, segment: Segment | None, at: int, pool: CompressionPool) -> Segment:
-        assert self.tree is not None
-        with self.tree.writer.beside() as writer:
-            if segment is not None:
-                self._read(part, segment, writer, at)
-                return segment
-            return self._segment(
-                part,
-                name,
-                pool,
-                place=lambda entry, content, digest: self._place(entry, content, digest, writer, at),
-            )
-
-    def _hash(self, part: Part, segment: Segment, at: int, tar: TarDigest) -> None:
+    def _hash(self, part: Part, segment: Segment, at: int) -> None:
         try:
             for piece in segment_tar(segment, store=self.store, name=str(part.nevra)):
-                tar.put(at, piece)
+                self.tar.put(at, piece)
         except VerificationError:
             self.store.verify(segment.digest)  # Moves a damaged one aside and raises.
             raise
-
-    def _segment(
-        self,
-        part: Part,
-        name: Digest,
-        pool: CompressionPool,
-        *,
-        place: EntryWriter | None = None,
-        taker: PieceTaker | None = None,
-    ) -> Segment:
-        return make_segment(
-            part, name=name, store=self.store, compression=self.compression, pool=pool, place=place, taker=taker
-        )
-
-    def _read(self, part: Part, segment: Segment, tree: TreeWriter, at: int) -> None:
-        try:
-            read_segment(
-                part,
-                segment,
-                store=self.store,
-                place=lambda entry, content, digest: self._place(entry, content, digest, tree, at),
-            )
-        except VerificationError:
-            self.store.verify(segment.digest)  # Moves a damaged one aside and raises.
-            raise
-
-    def _place(
-        self, entry: Entry, content: Iterator[memoryview | bytes], digest: str, tree: TreeWriter, at: int
-    ) -> None:
-        with owners_required():
-            tree.place(entry, content, digest)
-        self.entries[at].put(entry)
 
     def assemble(self, pool: CompressionPool) -> PackedLayer:
-        """Copy the segments into the layer's blob, and hash the tree, in the order of the layer."""
+        """Copy the segments into the layer's blob, and hash their tar, in the order of the layer."""
         segments = []
         with self.store.writer() as blob:
             start = ChunkWriter(blob, self.compression, pool, hashed=False)
             start.write(self.plan.directories)
             start.finish()
             for at in range(len(self.plan.segments)):
-                self._count(at)
+                self.tar.follow(at)
                 segments.append(self.futures[at].result())
-                _copy(segments[-1].digest, blob, self.store)
+                append_blob(segments[-1].digest, blob, self.store)
             blob.write(layer_codec(self.compression).compress(TAR_END))
         size = len(self.plan.directories) + sum(segment.tar_size for segment in segments) + len(TAR_END)
-        diff_id = self._diff_id(size)
+        diff_id = self.tar.finish(TAR_END, size)
         self.running.note(f"{len(self.plan.composed.contents)} packages, {blob.size / 1e6:.1f} MB")
-        earlier = self.tree.earlier.diff_id if self.tree is not None and self.tree.earlier is not None else None
-        orders = tuple(self.orders) if self.tree is not None and earlier is None else ()
-        return PackedLayer(blob.digest, blob.size, size, diff_id, tuple(segments), orders, earlier)
-
-    def _count(self, at: int) -> None:
-        """Hash the tar of a segment, as its entries are placed or as the earlier tree has them."""
-        if self.tree is None:
-            if self.tar is not None:
-                self.tar.follow(at)
-            return
-        shared = self._shared(at)
-        if shared is not None:
-            for entry in shared.entries:
-                self.tree.count(entry, shared=True)
-            return
-        places = {entry.path: place for place, (_, entry) in enumerate(self.plan.segments[at][0].entries)}
-        self.orders.append(tuple(places[entry.path] for entry in self.tree.follow(self.entries[at])))
-
-    def _diff_id(self, size: int) -> DiffId:
-        if self.tree is not None:
-            return self.tree.keep(self.store, size)
-        assert self.tar is not None
-        return self.tar.finish(TAR_END, size)
+        return PackedLayer(blob.digest, blob.size, size, diff_id, tuple(segments))
 
     def abandon(self) -> None:
         """Let `assemble` end where it waits for what does not come."""
-        if self.tar is not None:
-            self.tar.abandon()
-        for entries, future in zip(self.entries, self.futures, strict=True):
-            entries.put(None)
+        self.tar.abandon()
+        for future in self.futures:
             future.cancel()
 
 
-def _copy(digest: Digest, blob: BlobWriter, store: Store) -> None:
+def append_blob(digest: Digest, blob: BlobWriter, store: Store) -> None:
+    """Copy a blob of the store to the end of one that is written."""
     buffer = bytearray(CHUNK)
     view = memoryview(buffer)
     with store.reading(digest) as file:

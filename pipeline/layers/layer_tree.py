@@ -9,7 +9,7 @@ are mounted.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import field
 from pathlib import Path
 from queue import SimpleQueue
@@ -25,8 +25,74 @@ from pipeline.model.tree import Entry, EntryKind
 from pipeline.store import Store
 from pipeline.store.tree_seals import TREE_ROOT
 
+
+def crc32(data: bytes | memoryview, before: int = 0) -> int:
+    """Return the CRC-32 of `data` after what has the checksum `before`: five times as fast as zlib's."""
+    import deflate
+
+    return deflate.crc32(data, before)
+
+
 _READ = 1 << 20
 """Bytes of a file that are read and hashed at once: they stay in the processor's cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedEntry:
+    """An entry that was written into a tree; `checksum` is the CRC-32 of its content."""
+
+    entry: Entry
+    checksum: int
+
+
+@dataclass(frozen=True, slots=True)
+class TarMark:
+    """The first `size` bytes of a tar, by their sha256."""
+
+    size: int
+    digest: str
+
+
+class MarkedTar:
+    """A tar that is compared with its marks as its bytes come."""
+
+    def __init__(self, marks: Sequence[TarMark]) -> None:
+        self._marks = marks
+        self._next = 0
+        self._hash = hashlib.sha256()
+        self._size = 0
+
+    def update(self, piece: bytes | memoryview) -> Iterator[tuple[int, bool]]:
+        """Take the next bytes; yield the number of each mark that they reach, and whether all is the same up to it."""
+        rest = memoryview(piece)
+        while self._next < len(self._marks) and self._size + len(rest) >= (mark := self._marks[self._next]).size:
+            part, rest = rest[: mark.size - self._size], rest[mark.size - self._size :]
+            self._take(part)
+            yield self._next, self._hash.copy().hexdigest() == mark.digest
+            self._next += 1
+        self._take(rest)
+
+    def _take(self, data: memoryview) -> None:
+        self._hash.update(data)
+        self._size += len(data)
+
+    @property
+    def diff_id(self) -> DiffId:
+        """The digest of all bytes so far."""
+        return DiffId(self._hash.hexdigest())
+
+
+class Checksum:
+    """The CRC-32 of pieces that pass."""
+
+    def __init__(self) -> None:
+        self.value = 0
+
+    def passing(self, pieces: Iterable[memoryview | bytes]) -> Iterator[memoryview | bytes]:
+        """Yield the pieces."""
+        for piece in pieces:
+            self.value = crc32(piece, self.value)
+            yield piece
 
 
 @dataclass(slots=True)
@@ -77,32 +143,43 @@ class LayerTree:
         if self.shared is not None:
             self.shared.__exit__()
 
-    def count(self, entry: Entry, *, shared: bool = False) -> None:
-        """Hash the next entry of the layer, its content read from the tree, or from the earlier one."""
+    def count(self, entry: Entry, *, checksum: int | None = None, shared: bool = False) -> None:
+        """Hash the next entry of the layer, its content read from the tree, or from the earlier one.
+
+        `checksum` is the CRC-32 of what was written. Raises VerificationError `layer-malformed` if the file has
+        anything else.
+        """
         self._update(tar_header(entry))
         if entry.kind is not EntryKind.FILE or not entry.size:
             return
-        before = self.size
+        before, found = self.size, 0
         source = self.shared if shared and self.shared is not None else self.writer
         for piece in source.content_of(entry, self._buffer):
             self._update(piece)
+            if checksum is not None:
+                found = crc32(piece, found)
         if self.size - before != entry.size:
             raise VerificationError("layer-malformed", f"/{entry.path} has {self.size - before} bytes in its tree")
+        if checksum is not None and found != checksum:
+            raise VerificationError(
+                "layer-malformed",
+                f"/{entry.path} has other bytes in its tree than were written",
+                hint="run the command again; if it happens again, the disk or the machine's memory may be faulty",
+            )
         self._update(padding(entry.size))
 
-    def follow(self, entries: SimpleQueue[Entry | None]) -> list[Entry]:
-        """Count entries as another thread places them, until None; return them."""
-        counted = []
-        while (entry := entries.get()) is not None:
-            self.count(entry)
-            counted.append(entry)
-        return counted
+    def follow(self, entries: SimpleQueue[PlacedEntry | None]) -> None:
+        """Count entries as another thread places them, until None."""
+        while (placed := entries.get()) is not None:
+            self.count(placed.entry, checksum=placed.checksum)
 
-    def keep(self, store: Store, size: int) -> DiffId:
-        """End the tree, whose tar has `size` bytes; put it into the store and return its diff_id."""
+    def mark(self) -> TarMark:
+        """Return what the tar is up to here."""
+        return TarMark(self.size, self._hash.copy().hexdigest())
+
+    def keep(self, store: Store) -> DiffId:
+        """End the tree; put it into the store and return its diff_id. What was opened of it can be read further."""
         self._update(TAR_END)
-        if self.size != size:
-            raise VerificationError("layer-malformed", f"a layer's tree has {self.size} bytes of tar, not {size}")
         diff_id = DiffId(self._hash.hexdigest())
         over = self.earlier.diff_id if self.earlier is not None else None
         with store.locked(f"tree-{diff_id.hex}"):

@@ -1,4 +1,4 @@
-"""The order in which threads make segments.
+"""The order in which threads do something for each segment: write its tree, or compress it.
 
 One thread makes them in the layers' order, the others the largest first. Behind the threads each layer's tar is hashed
 in the order of the layer. Whatever is hashed after the last segment was made keeps one processor busy alone, so a
@@ -13,27 +13,33 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import Any
 
-from pipeline.layers.segments import Segment
 from pipeline.lazy_dataclasses import dataclass
+
+
+def _always() -> bool:
+    return True
 
 
 @dataclass(frozen=True, slots=True)
 class SegmentTask:
-    """A segment to be made.
+    """What is to be done for a segment.
 
-    `place` is the numbers of its layer and in it, `size` its bytes of content; `future` gets what `make` returns.
+    `place` is the numbers of its layer and in it, `size` its bytes of content; `future` gets what `make` returns. One
+    that is not `ready` would wait, so others go before it.
     """
 
     place: tuple[int, int]
     size: int
-    make: Callable[[], Segment]
-    future: Future[Segment]
+    make: Callable[[], Any]
+    future: Future[Any]
+    ready: Callable[[], bool] = _always
 
 
 class PackingOrder:
     """Tasks that threads take one after the other. `layer_sizes` are the bytes of each layer.
 
-    The largest layer comes first, because hashing it takes longest. Without `largest_first`, and while `stalled` (a
+    `fulfil` gives a future what a function returns or raises. The largest layer comes first, because hashing it takes
+    longest. Without `largest_first`, and while `stalled` (a
     segment that was begun early waits for its turn), all threads keep the order.
     """
 
@@ -44,33 +50,42 @@ class PackingOrder:
         *,
         largest_first: bool,
         stalled: Callable[[], bool] = lambda: False,
+        fulfil: Callable[[Future[Any], Callable[[], Any]], None] | None = None,
     ) -> None:
         found = list(tasks)
         self._ordered = sorted(found, key=lambda task: (-layer_sizes[task.place[0]], task.place), reverse=True)
         self._by_size = sorted(found, key=lambda task: (task.size, *(-number for number in task.place)))
         if not largest_first:
             self._by_size = self._ordered
+        self._left = len(found)
         self._taken: set[tuple[int, int]] = set()
         self._lock = threading.Lock()
         self._following = False
         self._stalled = stalled
+        self._fulfil = fulfil or _fulfil
 
-    def run_one(self) -> None:
-        """Take a task and do it; its future gets what comes of it. Raises nothing."""
+    def run_one(self) -> bool:
+        """Take a task and do it; its future gets what comes of it. Return False if none is left."""
         with self._lock:
+            if not self._left:
+                return False
+            self._left -= 1
             in_order = not self._following
             self._following = True
             task = self._next(self._ordered if in_order or self._stalled() else self._by_size)
         try:
-            _fulfil(task.future, task.make)
+            self._fulfil(task.future, task.make)
         finally:
             if in_order:
                 with self._lock:
                     self._following = False
+        return True
 
     def _next(self, tasks: list[SegmentTask]) -> SegmentTask:
-        while (task := tasks.pop()).place in self._taken:
-            pass
+        while tasks[-1].place in self._taken:
+            tasks.pop()
+        left = (task for task in reversed(tasks) if task.place not in self._taken)
+        task = next((task for task in left if task.ready()), tasks[-1])
         self._taken.add(task.place)
         return task
 

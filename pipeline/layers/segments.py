@@ -7,7 +7,7 @@ remembered. It has no directories: those are the layer's own.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeAlias
 
@@ -20,7 +20,7 @@ from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.json_form import from_json, to_json
 from pipeline.model.tree import Entry, EntryKind
 from pipeline.packages import errors_about, read_payload
-from pipeline.store import Store
+from pipeline.store import BlobWriter, Store
 from pipeline.streams import decompressed
 from pipeline.trees import Part
 
@@ -75,31 +75,72 @@ def make_segment(
     store: Store,
     compression: Compression,
     pool: CompressionPool,
-    place: EntryWriter | None = None,
     taker: PieceTaker | None = None,
 ) -> Segment:
-    """Stream the package's payload into compressed tar; give each entry to `place` on the way.
+    """Stream the package's payload into compressed tar, and remember the segment.
 
     The package must have been verified; each file's content is compared with the header's digest again.
     `pool` compresses; `taker` is given the tar's pieces.
 
     Raises VerificationError `package-damaged`, `blob-missing`.
     """
+    rpm = _rpm(part, store)
+    with store.writer() as blob, errors_about(part.nevra, rpm):
+        writer = ChunkWriter(blob, compression, pool, hashed=False, taker=taker)
+        for entry, content, _ in _emitted(part, rpm):
+            writer.entry(entry, content)
+        writer.finish()
+    segment = Segment(blob.digest, blob.size, writer.size)
+    remember_segment(name, segment, store)
+    return segment
+
+
+def read_package(part: Part, *, store: Store, place: EntryWriter) -> None:
+    """Give each entry of a package to `place`, in the order of its segment, the content from the payload.
+
+    Conditions and errors are those of `make_segment`.
+    """
+    rpm = _rpm(part, store)
+    with errors_about(part.nevra, rpm):
+        for entry, content, digest in _emitted(part, rpm):
+            place(entry, content, digest)
+
+
+def compress_entries(
+    entries: Iterable[tuple[Entry, Callable[[memoryview], int]]],
+    *,
+    store: Store,
+    compression: Compression,
+    pool: CompressionPool,
+    begun: Callable[[BlobWriter], None],
+) -> Segment:
+    """Compress entries, in the order of their segment, whose content stands elsewhere; see `ChunkWriter.file`.
+
+    The segment is not remembered: nothing proves yet that the content is the package's. `begun` is given its writer,
+    whom others may follow.
+    """
+    with store.writer() as blob:
+        begun(blob)
+        writer = ChunkWriter(blob, compression, pool, hashed=False)
+        for entry, read in entries:
+            if _content_size(entry):
+                writer.file(entry, read)
+            else:
+                writer.entry(entry)
+        writer.finish()
+    return Segment(blob.digest, blob.size, writer.size)
+
+
+def remember_segment(name: Digest, segment: Segment, store: Store) -> None:
+    """Remember a segment that has what its package has."""
+    store.remember(name, to_json(segment))
+
+
+def _rpm(part: Part, store: Store) -> Path:
     rpm = store.blob(part.checksum)
     if not rpm.exists():
         raise VerificationError("blob-missing", f"{part.nevra} is not in the store", place=str(part.nevra))
-    with store.writer() as blob, errors_about(part.nevra, rpm):
-        writer = ChunkWriter(blob, compression, pool, hashed=False, taker=taker)
-        for entry, content, digest in _emitted(part, rpm):
-            passing = writer.passing(entry, content)
-            if place is not None:
-                place(entry, passing, digest)
-            for _ in passing:  # Of an entry without content nothing is asked for.
-                pass
-        writer.finish()
-    segment = Segment(blob.digest, blob.size, writer.size)
-    store.remember(name, to_json(segment))
-    return segment
+    return rpm
 
 
 def read_segment(part: Part, segment: Segment, *, store: Store, place: EntryWriter) -> None:

@@ -16,6 +16,7 @@ from pipeline.compression import Compression, layer_versions
 from pipeline.digest import Digest, identity
 from pipeline.errors import BuildError
 from pipeline.layers.archive_files import place_archive
+from pipeline.layers.built_layer import BuiltLayer
 from pipeline.layers.change_tracker import ChangeTracker
 from pipeline.layers.installed_packages import final_file_states, matching_paths, write_package_records
 from pipeline.layers.other_databases import remove_other_databases
@@ -75,7 +76,8 @@ LOG_FOLDER = "var/log"
 class StateInputs:
     """All inputs of the state layer.
 
-    `layers` are those of the parent image and the package layers, lowest first, `tree` is their tree together.
+    `layers` are those of the parent image and the package layers, lowest first, `tree` is their tree together. Blobs of
+    the package layers may still be packed.
     `headers` are in the order of the transaction, and `below` are the parent's packages; by NEVRA, in the header's
     order of files, `states` holds rpm's file states of both; so does `paths` the canonical paths, where `remove` has
     patterns. `install_color` is rpm's transaction colour. `build_time` is seconds since the epoch. `scripted` are the
@@ -83,7 +85,7 @@ class StateInputs:
     programs must be for it.
     """
 
-    layers: tuple[Layer, ...]
+    layers: tuple[Layer | BuiltLayer, ...]
     headers: tuple[PackageHeader, ...]
     states: Mapping[str, tuple[int, ...]]
     paths: Mapping[str, tuple[str, ...]]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pipeline.compression import Compression
+from pipeline.layers.built_layer import BuiltLayer, packed_layer
 from pipeline.layers.pack_layer import pack_directory
 from pipeline.layers.unpack_layer import lower_folders
 from pipeline.lazy_dataclasses import dataclass
@@ -56,7 +57,7 @@ class StateSession(Protocol):
 
 @contextlib.contextmanager
 def open_state_session(
-    layers: Sequence[Layer],
+    layers: Sequence[Layer | BuiltLayer],
     lower: Tree,
     folder: Path,
     *,
@@ -65,7 +66,7 @@ def open_state_session(
     progress: Progress,
     architecture: str = "",
 ) -> Iterator[StateSession]:
-    """Open a session on `layers`, whose tree is `lower`.
+    """Open a session on `layers`, whose tree is `lower`; blobs that are still packed are waited for only if needed.
 
     Commands run in containers, or traced where `sandboxes` is None. `folder` is an empty one of the build's own.
     Raises as `lower_folders`, `build_session` and `traced_session` do.
@@ -79,8 +80,9 @@ def open_state_session(
         return
     from pipeline.layers.recorded_state_session import open_recorded_session  # It brings the tracer with it.
 
+    packed = [packed_layer(layer) for layer in layers]
     with open_recorded_session(
-        layers, lower, folder, store=store, progress=progress, architecture=architecture
+        packed, lower, folder, store=store, progress=progress, architecture=architecture
     ) as recorded:
         yield recorded
 

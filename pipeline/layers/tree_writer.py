@@ -155,8 +155,7 @@ class TreeWriter:
 
     def content_of(self, entry: Entry, buffer: bytearray) -> Iterator[memoryview]:
         """Yield the content of a file that was written, read again into `buffer` piece by piece."""
-        parent, _, last = entry.path.rpartition("/")
-        handle = os.open(last, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._folder(parent))
+        handle = self.open_file(entry)
         try:
             view = memoryview(buffer)
             while size := os.readv(handle, [buffer]):
@@ -165,6 +164,11 @@ class TreeWriter:
                     return
         finally:
             os.close(handle)
+
+    def open_file(self, entry: Entry) -> int:
+        """Open a file that was written, to be read; return the descriptor, which the caller closes."""
+        parent, _, last = entry.path.rpartition("/")
+        return os.open(last, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._folder(parent))
 
     def _folder(self, path: str) -> int:
         """Return an open descriptor of a directory of this layer."""

@@ -13,13 +13,14 @@ from typing import BinaryIO, cast
 
 from pipeline.digest import DiffId, Digest
 from pipeline.errors import VerificationError
+from pipeline.layers.built_layer import BuiltLayer
 from pipeline.layers.chunk_writer import COMPRESSION_WORKERS
 from pipeline.layers.tar_format import TarMember, read_tar
 from pipeline.layers.tree_writer import TreeWriter, owners_required
 from pipeline.model.image import Layer
 from pipeline.model.tree import Entry
 from pipeline.progress import QUIET, Progress, Task, task
-from pipeline.store import Store
+from pipeline.store import BlobFollower, Store
 from pipeline.store.tree_seals import TREE_ROOT
 from pipeline.streams import decompressed, prefetch
 
@@ -30,13 +31,19 @@ LAYERS_IN_TWO = 30
 """Layers of an image up to which each may have two trees: overlayfs mounts some 64."""
 
 
-def unpack_to_store(layer: Layer, *, store: Store, progress: Progress = QUIET) -> Path:
+def unpack_to_store(layer: Layer | BuiltLayer, *, store: Store, progress: Progress = QUIET) -> Path:
     """Return the folder of the layer's whole tree, unpacked now or before and unchanged since.
 
-    Owners are the image's IDs; whiteouts are overlayfs's. Raises VerificationError `blob-missing`,
-    `digest-mismatch`, `diff-id-mismatch`, `layer-malformed`, `stream-damaged`; BuildError `device-node`,
-    `unsafe-path`; EnvironmentLacking `root-needed`.
+    Where it has to be unpacked, its blob is waited for. Owners are the image's IDs; whiteouts are overlayfs's. Raises
+    VerificationError `blob-missing`, `digest-mismatch`, `diff-id-mismatch`, `layer-malformed`, `stream-damaged`;
+    BuildError `device-node`, `unsafe-path`; EnvironmentLacking `root-needed`; of a layer in packing, what that raises.
     """
+    if isinstance(layer, BuiltLayer):
+        with store.locked(f"tree-{layer.diff_id.hex}"):
+            kept = store.trees.kept(layer.diff_id)
+        if kept is not None:
+            return kept / TREE_ROOT
+        layer = layer.layer  # Without the lock, which its packing may need.
     with store.locked(f"tree-{layer.diff_id.hex}"):
         kept = store.trees.kept(layer.diff_id)
         if kept is not None:
@@ -52,7 +59,9 @@ def unpack_to_store(layer: Layer, *, store: Store, progress: Progress = QUIET) -
             return store.trees.keep(made, layer.diff_id, content) / TREE_ROOT
 
 
-def lower_folders(layers: Sequence[Layer], *, store: Store, progress: Progress = QUIET) -> tuple[Path, ...]:
+def lower_folders(
+    layers: Sequence[Layer | BuiltLayer], *, store: Store, progress: Progress = QUIET
+) -> tuple[Path, ...]:
     """Return the folders of the layers' trees, which overlayfs mounts, the lowest first.
 
     A layer that was made over an earlier one's tree has two. Raises as `unpack_to_store`.
@@ -117,7 +126,7 @@ def _tar_of_blob(
     Raises at the end if the blob has another digest.
     """
     with store.reading(digest) as file:
-        compressed = _Hashing(file)
+        compressed = HashingReader(file)
         for piece in decompressed(cast("BinaryIO", compressed), limit=tar_size, name=name, workers=COMPRESSION_WORKERS):
             found.update(piece)
             yield piece
@@ -137,10 +146,10 @@ def _counted(pieces: Iterator[bytes], running: Task) -> Iterator[bytes]:
         running.advance(len(piece))
 
 
-class _Hashing:
+class HashingReader:
     """A file that computes the digest of the bytes read."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO | BlobFollower) -> None:
         self._file = file
         self.hash = hashlib.sha256()
         self.size = 0

@@ -24,6 +24,7 @@ docs/decisions/0017.
 from pipeline.lazy_names import imported_when_used
 
 with imported_when_used(__name__):
+    from pipeline.store.blob_follower import BlobFollower
     from pipeline.store.blobs import BlobWriter, copy_into
     from pipeline.store.content_store import Store
     from pipeline.store.durable_files import (
@@ -46,6 +47,7 @@ with imported_when_used(__name__):
 __all__ = [
     "KEY_FILE_VARIABLE",
     "KEY_VARIABLE",
+    "BlobFollower",
     "BlobWriter",
     "Damage",
     "GarbageCollected",

@@ -9,6 +9,7 @@ import hashlib
 import os
 import stat
 import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +17,7 @@ from typing import BinaryIO, Self
 
 from pipeline.digest import CHUNK, Digest
 from pipeline.errors import VerificationError
+from pipeline.store.blob_follower import BlobFollower, WrittenSize
 from pipeline.store.durable_files import failing_at, sync_file
 
 Stamp = list[int]
@@ -27,7 +29,8 @@ class BlobWriter:
     """Writer of one blob: `write` its bytes in a `with` block, whose end puts it, synced.
 
     Nothing is kept if the block raises. With `expected`, other content raises VerificationError `digest-mismatch`.
-    `place` returns the path of a digest; `kept` is called with the digest afterwards.
+    `place` returns the path of a digest; `kept` is called with the digest afterwards. What is written can be read at
+    once by who `follow`s.
     """
 
     def __init__(
@@ -38,6 +41,9 @@ class BlobWriter:
         self._kept = kept
         self._expected = expected
         self._hash = hashlib.sha256()
+        self._guard = threading.Lock()
+        self._written: WrittenSize | None = None
+        self._ended = False
         self.size = 0
 
     def __enter__(self) -> Self:
@@ -52,8 +58,34 @@ class BlobWriter:
         self._hash.update(data)
         with failing_at(self._path):
             self._file.write(data)
-        self.size += len(data)
+            self.size += len(data)
+            if self._written is not None:
+                self._file.flush()
+                self._written.grow(self.size)
         return len(data)
+
+    def follow(self) -> BlobFollower | None:
+        """Return a reader of the file that is written, from any thread; None if all is written already."""
+        with self._guard:
+            if self._ended:
+                return None
+            self._written = self._written or WrittenSize()
+            return BlobFollower(os.dup(self._file.fileno()), self._written)
+
+    def _end(self, *, whole: bool) -> None:
+        with self._guard:
+            self._ended = True
+            if self._written is None:
+                return
+            try:
+                with failing_at(self._path):
+                    self._file.flush()
+                self._written.grow(self.size)
+            except BaseException:
+                whole = False
+                raise
+            finally:
+                self._written.end(whole=whole)
 
     @property
     def digest(self) -> Digest:
@@ -64,6 +96,7 @@ class BlobWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
+            self._end(whole=error is None)
             if error is None:
                 if self._expected is not None and self.digest != self._expected:
                     raise VerificationError(

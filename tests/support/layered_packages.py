@@ -105,7 +105,6 @@ class Packages:
 def made(store: Store, composed: ComposedLayer) -> Layer:
     """The layer, built with its tree and confirmed."""
     (built,) = build_layers([composed], store=store, compression=Compression.GZIP, unpack=True)
-    built.confirm()
     return built.layer
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +13,7 @@ import pytest
 
 from pipeline.build import build_image, build_index
 from pipeline.errors import BuildError, EnvironmentLacking, RelbuildError, SmokeError, UsageError
+from pipeline.layers import BuiltLayer
 from pipeline.model.recipe import Recipe
 from pipeline.model.report import SmokeReport
 from pipeline.model.smoke import SmokePlan
@@ -33,10 +34,10 @@ LOCK = [
     "keep_lock",
 ]
 IMAGE = [
-    *("compose_layers", "obtain_files", "pack_layers", "add_state", "make_config_and_manifest"),
+    *("compose_layers", "obtain_files", "packing_layers", "add_state", "make_config_and_manifest"),
 ]
 OUTPUT = [
-    *("make_bill", "make_build_record", "make_documents", "confirm_layers", "write_layout", "smoke_test"),
+    *("make_bill", "make_build_record", "make_documents", "write_layout", "smoke_test"),
     "write_build_report",
 ]
 BESIDE = ("plan_state", "render_recipe_files")
@@ -46,8 +47,8 @@ READING = ("load_recipe", "begin_rendering", "recipe_name", "read_layout_images"
 
 TREE = Tree.of({})
 PACKED = [
-    SimpleNamespace(layer=layer("base"), reused=True, confirm=lambda: None),
-    SimpleNamespace(layer=layer("product"), reused=False, confirm=lambda: None),
+    BuiltLayer.packed(layer("base"), reused=True),
+    BuiltLayer.packed(layer("product"), reused=False),
 ]
 STATE = SimpleNamespace(layer=layer("state"), changes=(), failures=(), states={"a": (0,)}, reused=False)
 
@@ -78,11 +79,10 @@ class World:
             build_image.keep_lock: self._locked,
             build_image.compose_layers: lambda made: SimpleNamespace(tree=TREE, states={}),
             build_image.begin_rendering: None,
-            build_image.pack_layers: lambda *given, **more: PACKED,
+            build_image.packing_layers: lambda *given, **more: nullcontext(PACKED),
             build_image.obtain_files: None,
             build_image.render_recipe_files: lambda *given: (("a file",), (folder / "t.j2",)),
             build_image.plan_state: lambda *given: "plan",
-            build_image.confirm_layers: None,
             build_image.add_state: lambda *given, **more: STATE,
             build_image.make_config_and_manifest: lambda made, layers: image(made.recipe.name),
             build_image.write_layout: None,
@@ -183,7 +183,7 @@ def test_a_stage_that_fails_ends_the_build_there(stage: str, world: World) -> No
         build_image.build(order(world.folder), world.build_env)
     whole = [*LOCK[1:], *IMAGE, *OUTPUT]
     assert caught.value is error
-    assert world.stages() == whole[: whole.index("pack_layers" if stage in BESIDE else stage) + 1]
+    assert world.stages() == whole[: whole.index("packing_layers" if stage in BESIDE else stage) + 1]
 
 
 def test_an_interrupt_while_layers_are_packed_ends_the_rendering_beside(world: World) -> None:
@@ -199,7 +199,7 @@ def test_an_interrupt_while_layers_are_packed_ends_the_rendering_beside(world: W
         raise KeyboardInterrupt
 
     world.journal.stand_in(build_image, build_image.render_recipe_files, render)
-    world.journal.stand_in(build_image, build_image.pack_layers, interrupt)
+    world.journal.stand_in(build_image, build_image.packing_layers, interrupt)
     with pytest.raises(KeyboardInterrupt):
         build_image.assemble(order(world.folder), world.build_env)
     assert [one.status for one in ended] == [-9]
@@ -246,14 +246,7 @@ def test_the_parent_is_built_tested_and_reported_before_the_child_is_locked(worl
 
 def test_a_parent_of_what_is_not_tested_is_only_assembled(world: World) -> None:
     world.child()
-    confirmed: list[str] = []
-    packed = [
-        SimpleNamespace(layer=layer(name), reused=False, confirm=partial(confirmed.append, name))
-        for name in ("base", "product")
-    ]
-    world.journal.stand_in(build_image, build_image.pack_layers, lambda *given, **more: packed)
     build_image.build(order(world.folder, smoke=False), world.build_env)
-    assert confirmed == ["base", "product"], "its layers, before the child is locked"
     assert [call.options["target"].name for call in world.journal.of(build_image.write_layout)] == ["demo"]
     assert world.journal.of(build_image.smoke_test) == []
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +13,7 @@ import pytest
 from pipeline.build import build_stages
 from pipeline.compression import Compression
 from pipeline.digest import Digest
-from pipeline.errors import BuildError, RecipeError, VerificationError
+from pipeline.errors import BuildError, RecipeError
 from pipeline.layers import BuiltLayer
 from pipeline.layers.state_plan import StatePlan
 from pipeline.model.accounts import AccountTable
@@ -77,25 +76,18 @@ def test_what_packages_disagree_about_is_refused_before_anything_is_packed(tmp_p
 
 
 def test_each_layer_is_packed_with_the_orders_codec(tmp_path: Path, journal: Journal) -> None:
-    journal.stand_in(build_stages, build_stages.build_layers, lambda composed, **more: [c.upper() for c in composed])
+    journal.stand_in(build_stages, build_stages.building_layers, lambda composed, **more: [c.upper() for c in composed])
     journal.stand_in(build_stages, build_stages.may_make_containers, gives=True)
     here = build_env(tmp_path)
     composition: Any = SimpleNamespace(layers=("lower", "upper"))
-    packed = build_stages.pack_layers(composition, order(tmp_path, compression=Compression.ZSTD), here, others=7)
+    packed: Any = build_stages.packing_layers(
+        composition, order(tmp_path, compression=Compression.ZSTD), here, others=7
+    )
     assert packed == ["LOWER", "UPPER"]
-    given = journal.last(build_stages.build_layers).options
+    given = journal.last(build_stages.building_layers).options
     assert given["compression"] is Compression.ZSTD and given["store"] is here.store
     assert given["others"] == 7
     assert given["unpack"], "scriptlets run in containers on the trees"
-
-
-def test_layers_count_when_their_blobs_were_read_back(tmp_path: Path) -> None:
-    failed: Future[Any] = Future()
-    failed.set_exception(VerificationError("diff-id-mismatch", "not the tree's"))
-    whole = BuiltLayer(layer("base"), reused=True)
-    build_stages.confirm_layers([whole])
-    with pytest.raises(VerificationError, match="not the tree's"):
-        build_stages.confirm_layers([whole, BuiltLayer(layer("product"), reused=False, reading=failed)])
 
 
 def test_templates_know_packages_by_the_recipes_names_where_the_platform_has_others(tmp_path: Path) -> None:
@@ -108,7 +100,7 @@ def test_templates_know_packages_by_the_recipes_names_where_the_platform_has_oth
 
 def test_the_layers_that_were_not_made_anew_are_named_with_those_of_the_parent(tmp_path: Path) -> None:
     made = replace(locked(recipe(tmp_path)), parent=parent("base"))
-    layers = [BuiltLayer(layer("base"), reused=False), BuiltLayer(layer("product"), reused=True)]
+    layers = [BuiltLayer.packed(layer("base"), reused=False), BuiltLayer.packed(layer("product"), reused=True)]
     state: Any = SimpleNamespace(reused=True)
     assert build_stages.reused_layers(made, layers, state) == ("base/base", "base/state", "product", "state")
     fresh: Any = SimpleNamespace(reused=False)
@@ -161,7 +153,7 @@ def test_the_state_is_made_above_all_layers_from_paths_as_they_are_in_the_tree(
     composition: Any = SimpleNamespace(tree=below.tree, states={"a-1-1.x86_64": (0, 1)})
     here = build_env(tmp_path)
     files: Any = ("a file",)
-    packed = [BuiltLayer(layer("product"), reused=False)]
+    packed = [BuiltLayer.packed(layer("product"), reused=False)]
     plan = StatePlan((), None)
     state = build_stages.add_state(
         made, composition, packed, files, plan, options=order(tmp_path, compression=Compression.ZSTD), build_env=here

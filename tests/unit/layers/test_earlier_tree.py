@@ -269,7 +269,6 @@ def test_layers_of_an_image_of_many_are_written_whole(store: Store, packages: Pa
     (built,) = build_layers(
         [second], store=store, compression=Compression.GZIP, unpack=True, others=unpack_layer.LAYERS_IN_TWO
     )
-    built.confirm()
     assert store.trees.kept(built.layer.diff_id) is not None
 
 
@@ -289,7 +288,7 @@ def test_an_earlier_tree_that_the_disk_has_changed_is_removed_and_nothing_else(
     assert not root.exists() and list((store.root / "quarantine").iterdir()) == []
     packages.read.clear()
     second = made(store, changed)
-    assert packages.read == []
+    assert len(packages.read) == 1, "that which changed: its segment was not compared with its tree yet"
     assert_shows(store, second, tmp_path / "other")
 
 

@@ -19,11 +19,13 @@ from pipeline.errors import EnvironmentLacking, VerificationError
 from pipeline.layers import (
     build_layer,
     build_layers,
+    building_layers,
     chunk_writer,
-    layer,
     layer_packing,
     segments,
     tar_digest,
+    tree_packing,
+    two_step_layer,
     unpack_to_store,
 )
 from pipeline.layers.layer import BuiltLayer
@@ -97,10 +99,19 @@ def payloads(store: Store, monkeypatch: pytest.MonkeyPatch) -> Payloads:
 def made(
     store: Store, *layers: ComposedLayer, compression: Compression = Compression.GZIP, unpack: bool = True
 ) -> list[BuiltLayer]:
-    found = build_layers(layers, store=store, compression=compression, unpack=unpack)
-    for one in found:
-        one.confirm()
-    return found
+    return build_layers(layers, store=store, compression=compression, unpack=unpack)
+
+
+def held_back(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Blobs are not read back until the event is set."""
+    go, real = threading.Event(), two_step_layer.TwoStepLayer.read_back
+
+    def waiting(self: two_step_layer.TwoStepLayer) -> Any:
+        assert go.wait(30)
+        return real(self)
+
+    monkeypatch.setattr(two_step_layer.TwoStepLayer, "read_back", waiting)
+    return go
 
 
 def trees(store: Store) -> int:
@@ -192,7 +203,7 @@ def test_a_store_that_may_not_be_written_is_not_taken_for_owners_that_may_not_be
     def refuse(*given: Any, **more: Any) -> None:
         raise PermissionError(13, "Permission denied", "blobs")
 
-    monkeypatch.setattr(layer_packing, "make_segment", refuse)
+    monkeypatch.setattr(two_step_layer, "compress_entries", refuse)
     with pytest.raises(PermissionError):
         made(store, payloads.layer("bee"))
 
@@ -209,7 +220,8 @@ def test_layers_do_not_depend_on_the_number_of_threads(
 ) -> None:
     wanted = payloads.layer("bee", "cow", label="lower"), payloads.layer("ant", label="upper")
     first = made(store, *wanted, compression=compression, unpack=unpack)
-    monkeypatch.setattr(layer_packing, "COMPRESSION_WORKERS", 1)
+    for packing in (layer_packing, tree_packing):
+        monkeypatch.setattr(packing, "COMPRESSION_WORKERS", 1)
     monkeypatch.setattr(layer_packing, "TAR_WAITING_LIMIT", 0)
     other = Store.open(tmp_path / "other")
     for name in CONTENT:
@@ -290,36 +302,32 @@ def test_a_blob_that_is_not_its_trees_tar_is_refused_and_nothing_of_it_is_used_a
 
     monkeypatch.setattr(chunk_writer, "layer_codec", wrong)
     wanted = payloads.layer("bee", "cow")
-    (built,) = build_layers([wanted], store=store, compression=Compression.ZSTD, unpack=True)
-    with pytest.raises(VerificationError) as caught:
-        built.confirm()
-    assert caught.value.code == "diff-id-mismatch"
+    with (
+        pytest.raises(VerificationError) as caught,
+        building_layers([wanted], store=store, compression=Compression.ZSTD, unpack=True) as (built,),
+    ):
+        pass
+    assert caught.value.code == "diff-id-mismatch" and "bee-1-1" in str(caught.value)
     monkeypatch.setattr(chunk_writer, "layer_codec", compressing)
     payloads.read.clear()
     (again,) = made(store, wanted, compression=Compression.ZSTD)
     assert not again.reused and sorted(payloads.read) == ["bee", "cow"]
-    assert again.layer.diff_id == built.layer.diff_id and again.layer.blob != built.layer.blob
+    assert again.layer.diff_id == built.diff_id
 
 
 def test_a_layer_is_remembered_and_released_when_it_was_read_back(
     store: Store, payloads: Payloads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    go, real = threading.Event(), layer.read_blob_back
-
-    def waiting(*given: Any, **more: Any) -> Any:
-        assert go.wait(30)
-        return real(*given, **more)
-
-    monkeypatch.setattr(layer, "read_blob_back", waiting)
+    go = held_back(monkeypatch)
     wanted = payloads.layer("bee")
-    (first,) = build_layers([wanted], store=store, compression=Compression.GZIP, unpack=True)
     second: list[BuiltLayer] = []
     other = threading.Thread(target=lambda: second.extend(made(store, wanted)))
-    other.start()
-    other.join(0.2)
-    assert other.is_alive() and not second, "it waits for the layer's lock"
-    go.set()
-    first.confirm()
+    with building_layers([wanted], store=store, compression=Compression.GZIP, unpack=True) as (first,):
+        other.start()
+        other.join(0.2)
+        assert other.is_alive() and not second, "it waits for the layer's lock"
+        assert store.trees.kept(first.diff_id) is not None and not first.blob.done(), "its tree is there"
+        go.set()
     other.join(30)
     assert second[0].reused and second[0].layer == first.layer
 

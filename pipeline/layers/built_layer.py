@@ -1,0 +1,42 @@
+"""A layer of an image that is being built: its tree is known at once, its blob when it was packed."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from typing import Self
+
+from pipeline.digest import DiffId
+from pipeline.lazy_dataclasses import dataclass
+from pipeline.model.image import Descriptor, Layer
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltLayer:
+    """A layer by its tree; `reused`: it was in the store.
+
+    `blob` is what it is packed into. `contents` and `tar_size` as in `Layer`.
+    """
+
+    name: str
+    diff_id: DiffId
+    tar_size: int
+    contents: tuple[str, ...]
+    reused: bool
+    blob: Future[Descriptor]
+
+    @classmethod
+    def packed(cls, layer: Layer, *, reused: bool) -> Self:
+        """Return a layer whose blob is known."""
+        blob: Future[Descriptor] = Future()
+        blob.set_result(layer.blob)
+        return cls(layer.name, layer.diff_id, layer.tar_size, layer.contents, reused, blob)
+
+    @property
+    def layer(self) -> Layer:
+        """The layer with its blob. Waits until that was read back; raises what its packing raised."""
+        return Layer(self.name, self.diff_id, self.blob.result(), self.tar_size, self.contents)
+
+
+def packed_layer(layer: Layer | BuiltLayer) -> Layer:
+    """Return a layer with its blob; of one that is being built, wait for that."""
+    return layer.layer if isinstance(layer, BuiltLayer) else layer

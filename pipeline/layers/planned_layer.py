@@ -1,0 +1,57 @@
+"""A layer before it is made, and its packed blob."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from pipeline.digest import DiffId, Digest
+from pipeline.layers.segments import Segment
+from pipeline.lazy_dataclasses import dataclass
+from pipeline.trees import ComposedLayer, Part
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedLayer:
+    """A layer before it is made.
+
+    `name` is its identity, `directories` are the tar headers of its directories, `segments` its packages' parts with
+    the identities of their segments.
+    """
+
+    name: Digest
+    composed: ComposedLayer
+    directories: bytes
+    segments: tuple[tuple[Part, Digest], ...]
+
+    @property
+    def content_size(self) -> int:
+        """Bytes of all files' content."""
+        return sum(content_size(part) for part, _ in self.segments)
+
+
+@dataclass(frozen=True, slots=True)
+class PackedLayer:
+    """A layer's blob.
+
+    `diff_id` is that of the tree that was written, or of the bytes that were compressed.
+    """
+
+    digest: Digest
+    size: int
+    tar_size: int
+    diff_id: DiffId
+    segments: tuple[Segment, ...]
+    orders: tuple[tuple[int, ...], ...] = ()
+    """Of a whole tree: the places in its part of each segment's entries, in the order of the segment."""
+    earlier: DiffId | None = None
+    """The earlier layer whose tree has the files that are shared."""
+
+
+def content_size(part: Part) -> int:
+    """Bytes of content of a package's files."""
+    return sum(entry.size for _, entry in part.entries)
+
+
+Confirmed: TypeAlias = "Callable[[PlannedLayer, PackedLayer], None]"
+"""Called for a layer that was read back."""

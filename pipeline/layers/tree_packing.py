@@ -1,0 +1,200 @@
+"""Make several layers in two steps: all their trees, then their blobs, beside what the caller does with the trees.
+
+The threads write trees, of any layer, before they compress anything. What they take next is in `packing_order`. One
+thread assembles the blobs, the largest layer first, and another reads them back, so that however many layers there are,
+few pieces are in memory. The bytes depend neither on the order of work nor on the number of threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, CancelledError, Future, ThreadPoolExecutor, wait
+from functools import partial
+from types import TracebackType
+from typing import Any, Self
+
+from pipeline.compression import Compression, layer_codec
+from pipeline.errors import RelbuildError, VerificationError
+from pipeline.layers.built_layer import BuiltLayer
+from pipeline.layers.chunk_writer import COMPRESSION_WORKERS, CompressionPool
+from pipeline.layers.packing_order import PackingOrder, SegmentTask
+from pipeline.layers.planned_layer import Confirmed, PackedLayer, PlannedLayer, content_size
+from pipeline.layers.two_step_layer import TwoStepLayer
+from pipeline.model.image import Descriptor
+from pipeline.oci.media_types import LAYERS
+from pipeline.progress import Progress, Task
+from pipeline.store import Store
+
+_OPEN_FOLDERS = 256
+"""Directories that all layers and threads together keep open: a process may have 1024 files (RLIMIT_NOFILE), and 64
+layers are begun together."""
+_OPEN_LEAST = 4
+
+
+class TreePacking:
+    """The packing of layers that are missing, in a `with` block.
+
+    At its beginning the trees are in the store, and the blobs follow. At its end all blobs were read back; where the
+    block raises a RelbuildError too, so that the next build has them, and where it raises anything else they are
+    abandoned. What goes wrong in packing is raised at the end, whatever the block raised on account of that.
+    """
+
+    def __init__(
+        self,
+        plans: Sequence[tuple[PlannedLayer, Task]],
+        store: Store,
+        compression: Compression,
+        progress: Progress,
+        confirmed: Confirmed,
+        *,
+        over_earlier: bool,
+    ) -> None:
+        """Plan the packing; `confirmed` is called for each layer once it was read back, by a thread."""
+        self._plans = plans
+        self._store = store
+        self._compression = compression
+        self._over_earlier = over_earlier
+        self._progress = progress
+        self._confirmed = confirmed
+        self._layers: list[TwoStepLayer] = []
+        self._blobs: list[Future[Descriptor]] = [Future() for _ in plans]
+        self._guard = threading.Lock()
+        self._ending = threading.Event()
+        self._failure: BaseException | None = None
+        self._closing = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        if not self._plans:
+            return self
+        try:
+            self._begin()
+            self._require([layer.kept for layer in self._layers])
+        except BaseException:
+            self._abandon()
+            self._closing.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None or isinstance(error, RelbuildError):
+                self._require(self._blobs)
+        finally:
+            self._abandon()
+            self._closing.close()
+        if self._failure is not None and isinstance(error, Exception) and error is not self._failure:
+            raise self._failure
+
+    def built(self) -> list[BuiltLayer]:
+        """Return the layers in the order of their plans."""
+        trees = [layer.kept.result() for layer in self._layers]
+        return [
+            BuiltLayer(plan.composed.name, tree.diff_id, tree.tar_size, plan.composed.contents, reused=False, blob=blob)
+            for (plan, _), tree, blob in zip(self._plans, trees, self._blobs, strict=True)
+        ]
+
+    def _begin(self) -> None:
+        open_folders = max(_OPEN_LEAST, _OPEN_FOLDERS // (len(self._plans) + COMPRESSION_WORKERS))
+        for plan, running in self._plans:
+            begun = TwoStepLayer.begun(
+                plan,
+                running,
+                store=self._store,
+                compression=self._compression,
+                progress=self._progress,
+                abandoned=self._ending,
+                open_folders=open_folders,
+                over_earlier=self._over_earlier,
+            )
+            self._layers.append(self._closing.enter_context(begun))
+        pool = self._closing.enter_context(CompressionPool())
+        self._submit_segments(pool)
+        keeping = self._threads(max(1, len(self._layers)), "relbuild-layer")
+        assembling, reading = self._threads(1, "relbuild-blob"), self._threads(1, "relbuild-read-back")
+        sizes = [plan.content_size for plan, _ in self._plans]
+        for at in sorted(range(len(sizes)), key=lambda at: (-sizes[at], at)):
+            layer = self._layers[at]
+            keeping.submit(self._fulfil, layer.kept, layer.keep)
+            assembling.submit(self._fulfil, layer.written, partial(layer.assemble, pool))
+            reading.submit(self._read_back, layer, self._blobs[at])
+
+    def _threads(self, count: int, name: str) -> ThreadPoolExecutor:
+        return self._closing.enter_context(ThreadPoolExecutor(count, name))
+
+    def _submit_segments(self, pool: CompressionPool) -> None:
+        """Have the segments unpacked, and then compressed, by threads that take one after the other."""
+        sizes = [plan.content_size for plan, _ in self._plans]
+        trees, blobs = [], []
+        for number, layer in enumerate(self._layers):
+            for at, (part, _) in enumerate(layer.plan.segments):
+                size, place = content_size(part), (number, at)
+                placed, compress = layer.placed[at], partial(layer.compress, at, pool)
+                trees.append(SegmentTask(place, size, partial(layer.place, at), placed))
+                blobs.append(SegmentTask(place, size, compress, layer.segments[at], placed.done))
+        # A package that is one stream is compressed by one thread, so the largest has to be begun early. One of many
+        # pieces keeps all threads busy at any time, so that its bytes need not wait for their turn.
+        largest_first = layer_codec(self._compression).stream is not None
+        first = PackingOrder(trees, sizes, largest_first=True, fulfil=self._fulfil)
+        then = PackingOrder(blobs, sizes, largest_first=largest_first, fulfil=self._fulfil)
+        workers = self._threads(COMPRESSION_WORKERS, "relbuild-segment")
+        for _ in range(len(trees) + len(blobs)):
+            workers.submit(lambda: first.run_one() or then.run_one())
+
+    def _read_back(self, layer: TwoStepLayer, blob: Future[Descriptor]) -> None:
+        self._fulfil(layer.packed, lambda: self._confirm(layer))
+        if layer.packed.cancelled() or layer.packed.exception() is not None:
+            return
+        packed = layer.packed.result()
+        with self._guard:
+            if not blob.done():
+                blob.set_result(Descriptor(LAYERS[self._compression], packed.digest, packed.size))
+
+    def _confirm(self, layer: TwoStepLayer) -> PackedLayer:
+        try:
+            packed = layer.read_back()
+        except VerificationError:
+            layer.discard_damage()
+            raise
+        self._confirmed(layer.plan, packed)
+        return packed
+
+    # --- errors ------------------------------------------------------------------------------
+
+    def _fulfil(self, future: Future[Any], make: Callable[[], Any]) -> None:
+        """Give a future what `make` returns or raises; the first error ends everything."""
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            future.set_result(make())
+        except CancelledError:
+            self._ending.wait()  # It is told of what went wrong elsewhere, maybe before that was noted.
+            future.set_exception(self._failure or CancelledError())
+        except BaseException as error:
+            self._abandon(error)
+            future.set_exception(error)
+
+    def _abandon(self, failure: BaseException | None = None) -> None:
+        """End everything, on account of a failure or because nobody wants it. The first call counts."""
+        with self._guard:
+            if self._ending.is_set():
+                return
+            self._failure = failure
+            for blob in self._blobs:
+                if failure is not None and not blob.done():
+                    blob.set_exception(failure)
+                blob.cancel()
+            self._ending.set()
+        for layer in self._layers:
+            layer.abandon()
+
+    def _require(self, futures: Sequence[Future[Any]]) -> None:
+        """Wait for futures. Raises the failure that ended everything, if any did."""
+        wait(futures, return_when=FIRST_EXCEPTION)
+        if self._failure is not None:
+            raise self._failure
+        for future in futures:
+            future.result()

@@ -1,0 +1,381 @@
+"""One layer that is made in two steps: its tree, and beside what others do with that, its blob.
+
+The packages' entries are written into the tree, which is hashed behind in the order of the layer: its diff_id. Then the
+segments that the store lacks are compressed from the files of the tree, and assembled to the blob; who reads that back
+follows it while it is written. Whatever the blob decompresses to is compared with the tree's tar up to the end of each
+segment, and the segment is remembered only then: its content stood on the disk in between.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, Future
+from dataclasses import field
+from functools import partial
+from queue import SimpleQueue
+from typing import Any, Self, TypeVar, cast
+
+from pipeline.compression import Compression, layer_codec
+from pipeline.digest import CHUNK, DiffId, Digest
+from pipeline.errors import VerificationError
+from pipeline.layers.chunk_writer import ChunkWriter, CompressionPool
+from pipeline.layers.damaged_layer import discard_damage
+from pipeline.layers.earlier_tree import SharedSegment, find_earlier_tree
+from pipeline.layers.layer_packing import append_blob
+from pipeline.layers.layer_tree import Checksum, LayerTree, MarkedTar, PlacedEntry, TarMark
+from pipeline.layers.planned_layer import PackedLayer, PlannedLayer, content_size
+from pipeline.layers.segments import (
+    Segment,
+    compress_entries,
+    read_package,
+    read_segment,
+    recall_segment,
+    remember_segment,
+)
+from pipeline.layers.tar_format import TAR_END
+from pipeline.layers.tree_writer import TreeWriter, owners_required
+from pipeline.layers.unpack_layer import HashingReader
+from pipeline.lazy_dataclasses import dataclass
+from pipeline.model.tree import Entry, EntryKind
+from pipeline.progress import Progress, Task
+from pipeline.store import BlobFollower, BlobWriter, Store
+from pipeline.streams import decompressed
+from pipeline.trees import Part
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A package whose entries are in the tree, in the order of its segment.
+
+    `segment` is its own if the store had it.
+    """
+
+    entries: tuple[Entry, ...]
+    segment: Segment | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Placing:
+    """A package whose entries are written with `tree`: `placed` so far, and `entries` for who hashes them."""
+
+    tree: TreeWriter
+    placed: list[Entry]
+    entries: SimpleQueue[PlacedEntry | None]
+
+
+@dataclass(frozen=True, slots=True)
+class KeptTree:
+    """A layer's tree in the store.
+
+    `tar_size` is bytes of its tar, `marks` are the ends of its segments in that.
+    """
+
+    diff_id: DiffId
+    tar_size: int
+    marks: tuple[TarMark, ...]
+    orders: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """A blob that was written."""
+
+    digest: Digest
+    size: int
+
+
+@dataclass(slots=True)
+class TwoStepLayer:
+    """A layer being made. Each of its methods but `begun` and `abandon` is called by a thread, some for each segment.
+
+    The futures have what a thread has made for others; those of segments are in the order of the layer. `writers` has
+    the writer of each segment that is compressed, None for one that is in the store.
+    """
+
+    plan: PlannedLayer
+    store: Store
+    compression: Compression
+    progress: Progress
+    tree: LayerTree
+    running: Task | None
+    abandoned: threading.Event
+    entries: list[SimpleQueue[PlacedEntry | None]]
+    placed: list[Future[Placed]]
+    writers: list[Future[BlobWriter | None]]
+    segments: list[Future[Segment]]
+    kept: Future[KeptTree] = field(default_factory=Future)
+    draft: Future[BlobFollower] = field(default_factory=Future)
+    written: Future[Blob] = field(default_factory=Future)
+    packed: Future[PackedLayer] = field(default_factory=Future)
+
+    @classmethod
+    @contextlib.contextmanager
+    def begun(
+        cls,
+        plan: PlannedLayer,
+        running: Task,
+        *,
+        store: Store,
+        compression: Compression,
+        progress: Progress,
+        abandoned: threading.Event,
+        open_folders: int,
+        over_earlier: bool,
+    ) -> Iterator[Self]:
+        """Begin a layer, in the store's temporary folder, for the time of the block.
+
+        With `over_earlier` its tree may be written over an earlier one. `running` is ended in any case.
+        """
+        made: Self | None = None
+        try:
+            with store.temporary("layer") as folder:
+                earlier = find_earlier_tree(plan.composed, plan.segments, compression, store) if over_earlier else None
+                with owners_required():
+                    tree = LayerTree.begun(
+                        folder / "tree", plan.composed.name, plan.composed.directories, open_folders, earlier
+                    )
+                count = len(plan.segments)
+                with tree:
+                    made = cls(
+                        plan,
+                        store,
+                        compression,
+                        progress,
+                        tree,
+                        running,
+                        abandoned,
+                        [SimpleQueue() for _ in range(count)],
+                        [Future() for _ in range(count)],
+                        [Future() for _ in range(count)],
+                        [Future() for _ in range(count)],
+                    )
+                    yield made
+        finally:
+            left = running if made is None else made.running
+            if left is not None:
+                progress.finish(left, failed=True)
+            if made is not None and made.draft.done() and not made.draft.cancelled():
+                made.draft.result().close()
+
+    # --- the tree ----------------------------------------------------------------------------
+
+    def place(self, at: int) -> Placed:
+        """Write a package's entries into the tree, from its payload, or from its segment if the store has it."""
+        part, name = self.plan.segments[at]
+        shared = self._shared(at)
+        if shared is not None:
+            self._advance(part)
+            return Placed(shared.entries, shared.segment)
+        segment = recall_segment(name, self.store)
+        placed: list[Entry] = []
+        try:
+            with self.tree.writer.beside() as tree:
+                self._unpack(part, segment, partial(self._place, _Placing(tree, placed, self.entries[at])))
+        finally:
+            self.entries[at].put(None)
+        self._advance(part)
+        return Placed(tuple(placed), segment)
+
+    def _unpack(self, part: Part, segment: Segment | None, place: Callable[..., None]) -> None:
+        if segment is None:
+            read_package(part, store=self.store, place=place)
+            return
+        try:
+            read_segment(part, segment, store=self.store, place=place)
+        except VerificationError:
+            self.store.verify(segment.digest)  # Moves a damaged one aside and raises.
+            raise
+
+    def _place(self, placing: _Placing, entry: Entry, content: Iterator[memoryview | bytes], digest: str) -> None:
+        self._go_on()
+        checksum = Checksum()
+        with owners_required():
+            placing.tree.place(entry, checksum.passing(content), digest)
+        placing.placed.append(entry)
+        placing.entries.put(PlacedEntry(entry, checksum.value))
+
+    def _shared(self, at: int) -> SharedSegment | None:
+        """Return what the earlier tree has of a segment; None if its entries are to be written."""
+        return self.tree.earlier.shared.get(at) if self.tree.earlier is not None else None
+
+    def keep(self) -> KeptTree:
+        """Hash the tree in the order of the layer, behind those who write it, and put it into the store."""
+        marks, orders = [], []
+        for at, (part, _) in enumerate(self.plan.segments):
+            shared = self._shared(at)
+            if shared is None:
+                self.tree.follow(self.entries[at])
+                self._go_on()
+            else:
+                for entry in shared.entries:
+                    self.tree.count(entry, shared=True)
+            marks.append(self.tree.mark())
+            places = {entry.path: place for place, (_, entry) in enumerate(part.entries)}
+            orders.append(tuple(places[entry.path] for entry in self.placed[at].result().entries))
+        diff_id = self.tree.keep(self.store)
+        self._finish(f"{len(self.plan.composed.contents)} packages, {self.tree.size / 1e6:.1f} MB")
+        self.running = self.progress.start(
+            "compress", self.plan.composed.name, total=self.plan.content_size, unit="bytes"
+        )
+        return KeptTree(diff_id, self.tree.size, tuple(marks), tuple(orders) if self.tree.earlier is None else ())
+
+    # --- the blob ----------------------------------------------------------------------------
+
+    def compress(self, at: int, pool: CompressionPool) -> Segment:
+        """Compress a segment from the tree, once it is there; return it, or the one that the store had."""
+        placed = self.placed[at].result()
+        if placed.segment is not None:
+            _give(self.writers[at], None)
+            return placed.segment
+        with self.tree.writer.beside() as tree:
+            return compress_entries(
+                self._contents(placed.entries, tree),
+                store=self.store,
+                compression=self.compression,
+                pool=pool,
+                begun=partial(_give, self.writers[at]),
+            )
+
+    def _contents(
+        self, entries: tuple[Entry, ...], tree: TreeWriter
+    ) -> Iterator[tuple[Entry, Callable[[memoryview], int]]]:
+        for entry in entries:
+            self._go_on()
+            if entry.kind is not EntryKind.FILE or not entry.size:
+                yield entry, lambda room: 0
+                continue
+            handle = tree.open_file(entry)
+            try:
+                yield entry, partial(self._read, handle, entry)
+            finally:
+                os.close(handle)
+
+    def _read(self, handle: int, entry: Entry, room: memoryview) -> int:
+        self._go_on()
+        size = os.readv(handle, [room])
+        if not size:
+            raise VerificationError("layer-malformed", f"/{entry.path} was cut off in its tree")
+        return size
+
+    def assemble(self, pool: CompressionPool) -> Blob:
+        """Write the layer's blob, in the order of the layer, as the segments come."""
+        with self.store.writer() as blob:
+            follower = blob.follow()
+            assert follower is not None
+            _give(self.draft, follower)
+            start = ChunkWriter(blob, self.compression, pool, hashed=False)
+            start.write(self.plan.directories)
+            start.finish()
+            for at in range(len(self.plan.segments)):
+                self._append(at, blob)
+                self._advance(self.plan.segments[at][0])
+            blob.write(layer_codec(self.compression).compress(TAR_END))
+        return Blob(blob.digest, blob.size)
+
+    def _append(self, at: int, blob: BlobWriter) -> None:
+        """Copy a segment into the blob, also while it is still written."""
+        writer = self.writers[at].result()
+        follower = writer.follow() if writer is not None else None
+        if follower is not None:
+            with follower:
+                while data := follower.read(CHUNK):
+                    blob.write(data)
+            return
+        append_blob(self.segments[at].result().digest, blob, self.store)
+
+    # --- read back ---------------------------------------------------------------------------
+
+    def read_back(self) -> PackedLayer:
+        """Decompress the blob while it is written, and compare it with the tree.
+
+        Raises VerificationError `diff-id-mismatch`, `digest-mismatch`, `layer-malformed`, `stream-damaged`.
+        """
+        kept, name = self.kept.result(), self.plan.composed.name
+        with self.draft.result() as follower:
+            compressed = HashingReader(follower)
+            self._compare(decompressed(cast("Any", compressed), limit=kept.tar_size, name=name), kept)
+            compressed.drain()
+        blob = self.written.result()
+        if (compressed.hash.hexdigest(), compressed.size) != (blob.digest.hex, blob.size):
+            self.store.verify(blob.digest)  # Removes it and raises, if the store's copy is damaged.
+            raise VerificationError(
+                "digest-mismatch",
+                f"layer '{name}' is {compressed.size} bytes of sha256:{compressed.hash.hexdigest()},"
+                f" not {blob.size} of {blob.digest}",
+            )
+        self._finish(f"{blob.size / 1e6:.1f} MB")
+        segments = tuple(one.result() for one in self.segments)
+        earlier = self.tree.earlier.diff_id if self.tree.earlier is not None else None
+        return PackedLayer(blob.digest, blob.size, kept.tar_size, kept.diff_id, segments, kept.orders, earlier)
+
+    def _compare(self, pieces: Iterator[bytes], kept: KeptTree) -> None:
+        """Compare a blob's tar with the tree's; remember each segment once its end is reached."""
+        tar = MarkedTar(kept.marks)
+        for piece in pieces:
+            self._go_on()
+            for at, same in tar.update(piece):
+                part, name = self.plan.segments[at]
+                if not same:
+                    raise VerificationError(
+                        "diff-id-mismatch",
+                        f"layer '{self.plan.composed.name}' decompresses to other bytes than its tree has,"
+                        f" in what it has of {part.nevra}",
+                        hint="run the command again; if it happens again, the machine's disk or memory may be faulty",
+                    )
+                if self.placed[at].result().segment is None:
+                    remember_segment(name, self.segments[at].result(), self.store)
+        if tar.diff_id != kept.diff_id:
+            raise VerificationError(
+                "diff-id-mismatch",
+                f"layer '{self.plan.composed.name}' decompresses to {tar.diff_id}, but was made of {kept.diff_id}",
+                hint="run the command again; if it happens again, the machine's memory may be faulty",
+            )
+
+    def discard_damage(self) -> None:
+        """Have nothing count any more that the layer was made of, where its blob is not its tree's tar."""
+        made = [one for one in self.segments if one.done() and not one.cancelled() and one.exception() is None]
+        discard_damage(
+            self.plan,
+            [one.result() for one in made],
+            self.store,
+            tree=self.kept.result().diff_id,
+            earlier=self.tree.earlier.diff_id if self.tree.earlier is not None else None,
+        )
+
+    # --- progress ----------------------------------------------------------------------------
+
+    def _advance(self, part: Part) -> None:
+        if self.running is not None:
+            self.running.advance(content_size(part))
+
+    def _finish(self, result: str) -> None:
+        if self.running is not None:
+            self.running.note(result)
+            self.progress.finish(self.running)
+            self.running = None
+
+    # --- errors ------------------------------------------------------------------------------
+
+    def _go_on(self) -> None:
+        if self.abandoned.is_set():
+            raise CancelledError("the layer was abandoned")
+
+    def abandon(self) -> None:
+        """Let everybody end who waits for what does not come."""
+        for entries in self.entries:
+            entries.put(None)
+        waiting: list[Future[Any]] = [*self.placed, *self.writers, *self.segments, self.kept, self.draft, self.written]
+        for future in waiting:
+            future.cancel()
+
+
+def _give(future: Future[_T], value: _T) -> None:
+    """Give a value to who waits for it. Raises CancelledError if nobody does any more."""
+    if not future.set_running_or_notify_cancel():
+        raise CancelledError("the layer was abandoned")
+    future.set_result(value)
