@@ -1,0 +1,401 @@
+"""Layers whose trees come first, and whose blobs are packed beside the caller: errors, damage, two at once."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.compression import Compression
+from pipeline.errors import BuildError, VerificationError
+from pipeline.layers import BuiltLayer, building_layers, lower_folders, tree_packing, two_step_layer
+from pipeline.layers.layer_tree import MarkedTar, TarMark
+from pipeline.layers.segments import recall_segment, segment_identity
+from pipeline.layers.tree_writer import TreeWriter
+from pipeline.layers.two_step_layer import TwoStepLayer
+from pipeline.progress import Task
+from pipeline.store import Store
+from pipeline.trees import ComposedLayer
+from tests.support.layered_packages import Packages, copied, made
+from tests.support.trees import read_tree
+
+FIRST, SECOND, THIRD = {"usr/a": b"a" * 5000}, {"usr/b": b"b" * 70_000}, {"usr/c": os.urandom(9 << 20)}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.open(tmp_path / "store")
+
+
+@pytest.fixture
+def packages(store: Store, monkeypatch: pytest.MonkeyPatch) -> Packages:
+    return Packages(store, monkeypatch)
+
+
+@pytest.fixture
+def three(packages: Packages) -> ComposedLayer:
+    return packages.layer(a=FIRST, b=SECOND, c=THIRD)
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left() -> Iterator[None]:
+    before = set(threading.enumerate())
+    yield
+    assert set(threading.enumerate()) <= before
+
+
+def building(store: Store, *layers: ComposedLayer, **more: Any) -> Any:
+    return building_layers(layers, store=store, compression=Compression.GZIP, unpack=True, **more)
+
+
+def before(monkeypatch: pytest.MonkeyPatch, step: str, does: Callable[[TwoStepLayer, Any], None]) -> None:
+    """Have something done before a step of a layer; it is given the layer and the step's first argument."""
+    real = getattr(TwoStepLayer, step)
+
+    def first(self: TwoStepLayer, *given: Any) -> Any:
+        does(self, given[0] if given else None)
+        return real(self, *given)
+
+    monkeypatch.setattr(TwoStepLayer, step, first)
+
+
+def held(monkeypatch: pytest.MonkeyPatch, step: str) -> threading.Event:
+    """A step of all layers waits for the event."""
+    go = threading.Event()
+    before(monkeypatch, step, lambda *_: _wait(go))
+    return go
+
+
+def _wait(event: threading.Event) -> None:
+    assert event.wait(30)
+
+
+def remembered(store: Store, layer: ComposedLayer) -> list[bool]:
+    """Which segments of a layer the store remembers."""
+    return [recall_segment(segment_identity(part, Compression.GZIP), store) is not None for part in layer.parts]
+
+
+def drafts(store: Store) -> list[Path]:
+    return list((store.root / "tmp").iterdir())
+
+
+# --- the order of things -----------------------------------------------------------------------------------
+
+
+def test_all_trees_are_there_before_anything_is_compressed(
+    store: Store, packages: Packages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = held(monkeypatch, "compress")
+    lower, upper = packages.layer(a=FIRST), packages.layer(b=SECOND, c=THIRD)
+    with building(store, lower, upper) as layers:
+        assert not any(one.blob.done() for one in layers) and [one.reused for one in layers] == [False, False]
+        folders = lower_folders(layers, store=store)
+        assert [(folder / "usr").is_dir() for folder in folders] == [True, True]
+        assert (folders[1] / "usr/c").read_bytes() == THIRD["usr/c"]
+        go.set()
+        assert [store.has(one.layer.blob.digest) for one in layers] == [True, True], "whoever asks waits"
+
+
+def test_a_worker_compresses_nothing_while_there_is_a_tree_to_be_written(
+    store: Store, packages: Packages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+    for step in ("place", "compress"):
+        before(monkeypatch, step, lambda *_, step=step: steps.append(step))  # type: ignore[misc]
+    monkeypatch.setattr(tree_packing, "COMPRESSION_WORKERS", 1)
+    with building(store, packages.layer(a=FIRST), packages.layer(b=SECOND, c=THIRD)):
+        pass
+    assert steps == ["place"] * 3 + ["compress"] * 3
+
+
+def test_each_segment_is_remembered_when_the_blob_was_read_back_so_far(
+    store: Store, three: ComposedLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[list[bool]] = []
+    real = two_step_layer.remember_segment
+
+    def remember(*given: Any) -> None:
+        found.append(remembered(store, three))
+        real(*given)
+
+    monkeypatch.setattr(two_step_layer, "remember_segment", remember)
+    with building(store, three):
+        pass
+    assert found == [[False] * 3, [True, False, False], [True, True, False]]
+    assert remembered(store, three) == [True] * 3
+
+
+def test_a_blob_is_read_back_while_it_is_written(
+    store: Store, three: ComposedLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = threading.Event()
+    real = two_step_layer.remember_segment
+    monkeypatch.setattr(two_step_layer, "remember_segment", lambda *given: (real(*given), first.set()))
+    before(monkeypatch, "compress", lambda layer, at: _wait(first) if at else None)
+    with building(store, three) as (layer,):
+        assert layer.layer.blob.size
+
+
+class Told:
+    """Progress that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def start(self, stage: str, label: str, **more: Any) -> Task:
+        self.said.append(f"{stage} {label}")
+        return _Told(f"{stage} {label}")
+
+    def finish(self, task: Any, *, failed: bool = False) -> None:
+        self.said.append(f"{task.name}: {'failed' if failed else task.text}")
+
+    def warn(self, text: str) -> None:
+        self.said.append(text)
+
+
+class _Told:
+    def __init__(self, name: str) -> None:
+        self.name, self.text = name, ""
+
+    def advance(self, amount: int) -> None: ...
+
+    def note(self, text: str) -> None:
+        self.text = text
+
+
+def test_the_tree_and_the_blob_are_two_tasks_of_the_same_layer(store: Store, packages: Packages) -> None:
+    told = Told()
+    wanted = packages.layer(a=FIRST)
+    with building(store, wanted, progress=told):
+        pass
+    assert told.said == ["layer base", "layer base: 1 packages, 0.0 MB", "compress base", "compress base: 0.0 MB"]
+    told.said.clear()
+    with building(store, wanted, progress=told):
+        pass
+    assert told.said == ["layer base", "layer base: reused"]
+
+
+# --- errors ------------------------------------------------------------------------------------------------
+
+
+def test_layers_are_there_for_the_next_build_where_a_scriptlet_fails(
+    store: Store, three: ComposedLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go, failed = held(monkeypatch, "compress"), BuildError("scriptlet-failed", "%post of a failed")
+    with pytest.raises(BuildError) as caught, building(store, three):
+        go.set()
+        raise failed
+    assert caught.value is failed
+    with building(store, three) as (again,):
+        assert again.reused
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.EIO, "no disk"), SystemExit(1)])
+def test_a_packing_that_nobody_waits_for_ends_soon_and_leaves_nothing(
+    store: Store, three: ComposedLayer, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    go, begun = threading.Event(), threading.Event()
+
+    def slow(room: memoryview) -> None:
+        begun.set()
+        assert go.wait(30)
+
+    real = TwoStepLayer._read
+    monkeypatch.setattr(TwoStepLayer, "_read", lambda self, *given: (slow(given[-1]), real(self, *given))[1])
+    told = Told()
+    with pytest.raises(type(error)) as caught, building(store, three, progress=told) as (layer,):
+        _wait(begun)
+        threading.Timer(0.1, go.set).start()
+        raise error
+    assert caught.value is error
+    assert drafts(store) == [] and remembered(store, three) == [False] * 3
+    assert told.said[-1] == "compress base: failed"
+    with pytest.raises(CancelledError):
+        layer.blob.result()
+    with building(store, three) as (again,):
+        assert not again.reused and again.diff_id == layer.diff_id
+
+
+@pytest.mark.parametrize("noticed", ["at the end", "where the blob is needed", "behind an error that it caused"])
+def test_what_goes_wrong_in_packing_is_raised_wherever_it_is_noticed_first(
+    store: Store, three: ComposedLayer, monkeypatch: pytest.MonkeyPatch, noticed: str
+) -> None:
+    full = OSError(errno.ENOSPC, "No space left on device", "blob-x")
+
+    go = threading.Event()
+
+    def fail(layer: TwoStepLayer, at: int) -> None:
+        _wait(go)
+        if at == 1:
+            raise full
+
+    before(monkeypatch, "compress", fail)
+    told = Told()
+    with pytest.raises(OSError, match="No space left") as caught, building(store, three, progress=told) as (layer,):
+        go.set()
+        if noticed == "where the blob is needed":
+            assert layer.layer
+        elif noticed != "at the end":
+            layer.blob.exception()
+            raise BuildError("scriptlet-failed", "%post of a could not write")
+    assert caught.value is full
+    assert drafts(store) == [] and told.said[-1] == "compress base: failed"
+
+
+def test_an_error_of_the_tree_is_raised_before_the_block(
+    store: Store, packages: Packages, three: ComposedLayer
+) -> None:
+    store.blob(three.parts[1].checksum).unlink()
+    with pytest.raises(VerificationError) as caught, building(store, three):
+        pytest.fail("there is no tree")
+    assert caught.value.code == "blob-missing" and drafts(store) == []
+    packages.layer(b=SECOND)  # Puts it again.
+    with building(store, three) as (layer,):
+        assert not layer.reused
+
+
+def test_a_layer_that_cannot_be_remembered_fails_and_its_lock_is_free(
+    store: Store, three: ComposedLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("pipeline.layers.layer._remember", refuse)
+    with pytest.raises(OSError, match="No space"), building(store, three):
+        pass
+    monkeypatch.undo()
+
+
+# --- damage ------------------------------------------------------------------------------------------------
+
+
+def test_a_file_that_the_disk_changes_before_it_is_compressed_is_no_layer(
+    store: Store, packages: Packages, three: ComposedLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = held(monkeypatch, "compress")
+    with (
+        pytest.raises(VerificationError, match="its tree, in which the disk") as caught,
+        building(store, three) as (one,),
+    ):
+        (folder,) = lower_folders([one], store=store)
+        with (folder / "usr/b").open("r+b") as file:
+            file.write(b"x")
+        go.set()
+    assert caught.value.code == "diff-id-mismatch"
+    assert remembered(store, three) == [True, False, False] or remembered(store, three) == [False] * 3
+    assert not folder.exists() and drafts(store) == []
+    packages.read.clear()
+    again = made(store, three)
+    assert again.diff_id == one.diff_id and packages.read, "from the payloads"
+
+
+def test_a_file_that_the_disk_changes_before_it_is_hashed_is_no_layer(
+    store: Store, three: ComposedLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = TreeWriter.place
+
+    def change(self: TreeWriter, entry: Any, pieces: Any = (), digest: str = "") -> None:
+        real(self, entry, pieces, digest)
+        if entry.path == "usr/b":
+            handle = os.open("b", os.O_WRONLY, dir_fd=self._folder("usr"))
+            os.write(handle, b"x")
+            os.close(handle)
+
+    monkeypatch.setattr(TreeWriter, "place", change)
+    with pytest.raises(VerificationError, match="/usr/b has other bytes in its tree than were written"):
+        made(store, three)
+    monkeypatch.undo()
+
+
+def test_a_file_that_was_cut_off_before_it_is_compressed_is_no_layer(
+    store: Store, three: ComposedLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = held(monkeypatch, "compress")
+    with pytest.raises(VerificationError, match="/usr/b was cut off"), building(store, three) as (one,):
+        (folder,) = lower_folders([one], store=store)
+        os.truncate(folder / "usr/b", 10)
+        go.set()
+
+
+def test_a_tree_that_is_lost_is_unpacked_from_the_blob_when_that_is_there(
+    store: Store, three: ComposedLayer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = held(monkeypatch, "read_back")
+    with building(store, three) as (one,):
+        store.trees.path(one.diff_id).rename(tmp_path / "lost")
+        threading.Timer(0.2, go.set).start()
+        (folder,) = lower_folders([one], store=store)
+        assert go.is_set() and read_tree(folder) == read_tree(tmp_path / "lost/root")
+
+
+def test_the_end_of_each_segment_is_compared_wherever_the_pieces_are_cut() -> None:
+    import hashlib
+
+    data = bytes(range(200))
+    marks = [TarMark(size, hashlib.sha256(data[:size]).hexdigest()) for size in (10, 10, 64, 200)]
+    for step in (1, 7, 64, 200):
+        tar = MarkedTar(marks)
+        found = [one for at in range(0, 200, step) for one in tar.update(data[at : at + step])]
+        assert found == [(number, True) for number in range(4)]
+        assert tar.diff_id.hex == hashlib.sha256(data).hexdigest()
+    wrong = bytes([*data[:20], 0, *data[21:]])
+    assert list(MarkedTar(marks).update(wrong))[:3] == [(0, True), (1, True), (2, False)]
+
+
+# --- two at once -------------------------------------------------------------------------------------------
+
+
+def test_builds_at_once_that_share_layers_make_each_once_and_end(
+    store: Store, packages: Packages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b, c = packages.layer(a=FIRST), packages.layer(b=SECOND), packages.layer(c=THIRD)
+    before(monkeypatch, "read_back", lambda *_: time.sleep(0.05))
+    found: list[list[BuiltLayer]] = []
+
+    def build(*layers: ComposedLayer) -> None:
+        with building(store, *layers) as built:
+            lower_folders(built, store=store)
+            found.append(built)
+
+    threads = [threading.Thread(target=build, args=layers) for layers in ((a, b), (b, c), (c, a), (c, b, a))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not any(thread.is_alive() for thread in threads) and len(found) == 4
+    assert len({one.layer.blob.digest for built in found for one in built}) == 3
+    assert sum(not one.reused for built in found for one in built) == 3 and len(packages.read) == 3
+
+
+def test_a_build_whose_error_waits_for_its_packing_can_be_interrupted_all_the_same(
+    store: Store, three: ComposedLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = held(monkeypatch, "compress")
+    waiting = tree_packing.TreePacking._require
+
+    def interrupted(self: Any, futures: Any) -> None:
+        if futures is self._blobs:
+            threading.Timer(0.1, go.set).start()
+            raise KeyboardInterrupt
+        waiting(self, futures)
+
+    monkeypatch.setattr(tree_packing.TreePacking, "_require", interrupted)
+    with pytest.raises(KeyboardInterrupt), building(store, three):
+        raise BuildError("scriptlet-failed", "%post of a failed")
+    assert drafts(store) == []
+
+
+def test_the_layer_of_a_copied_blob_unpacks_to_the_tree_that_came_first(
+    store: Store, three: ComposedLayer, tmp_path: Path
+) -> None:
+    with building(store, three) as (one,):
+        (folder,) = lower_folders([one], store=store)
+    other = copied(store, one.layer, tmp_path / "other")
+    assert read_tree(folder) == read_tree(lower_folders([one.layer], store=other)[0])

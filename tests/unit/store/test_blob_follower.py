@@ -1,0 +1,78 @@
+"""Reading a blob while it is written."""
+
+from __future__ import annotations
+
+import os
+import threading
+from concurrent.futures import CancelledError
+from pathlib import Path
+
+import pytest
+
+from pipeline.digest import Digest
+from pipeline.store import BlobFollower, Store
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.open(tmp_path / "store")
+
+
+def read_all(follower: BlobFollower, found: list[bytes]) -> None:
+    with follower:
+        while data := follower.read(1000):
+            found.append(data)
+
+
+def test_what_is_written_is_read_at_once_and_its_end_is_seen(store: Store) -> None:
+    found: list[bytes] = []
+    content = os.urandom(5000)
+    with store.writer() as blob:
+        follower = blob.follow()
+        assert follower is not None
+        reader = threading.Thread(target=read_all, args=(follower, found))
+        reader.start()
+        blob.write(content[:10])
+        while not found:
+            reader.join(0.01)
+        assert found == [content[:10]], "although the writer has more room in its buffer"
+        blob.write(content[10:])
+    reader.join(30)
+    assert not reader.is_alive() and b"".join(found) == content and max(map(len, found)) <= 1000
+    assert store.read(Digest.of(content), limit=5000) == content
+
+
+def test_who_begins_late_reads_from_the_beginning_and_what_no_write_follows(store: Store) -> None:
+    found: list[bytes] = []
+    with store.writer() as blob:
+        blob.write(b"first")
+        follower = blob.follow()
+        assert follower is not None
+    read_all(follower, found)
+    assert found == [b"first"]
+
+
+def test_there_is_nothing_to_follow_once_all_is_written(store: Store) -> None:
+    with store.writer() as blob:
+        blob.write(b"all")
+    assert blob.follow() is None
+
+
+def test_a_reader_of_what_is_given_up_ends_with_an_error(store: Store) -> None:
+    with pytest.raises(ValueError, match="given up"), store.writer() as blob:
+        follower = blob.follow()
+        assert follower is not None
+        blob.write(b"part")
+        raise ValueError("given up")
+    with follower, pytest.raises(CancelledError):
+        follower.read(10)
+
+
+def test_the_file_is_read_and_not_what_the_writer_was_given(store: Store) -> None:
+    with store.writer(Digest.of(b"written")) as blob:
+        follower = blob.follow()
+        assert follower is not None
+        blob.write(b"written")
+        os.pwrite(blob._file.fileno(), b"DAMAGED", 0)
+        with follower:
+            assert follower.read(100) == b"DAMAGED"
