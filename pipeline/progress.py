@@ -26,7 +26,7 @@ class Progress(Protocol):
     def start(self, stage: str, label: str, *, total: int | None = None, unit: str = "items") -> Task:
         """Report that a task begins.
 
-        `stage` is a verb of the pipeline (`resolve`, `fetch`, `layer`, `state`, `image`, `smoke`), `unit` is `items`
+        `stage` is a verb of the pipeline (`resolve`, `fetch`, `layer`, `compress`, `state`, `smoke`), `unit` is `items`
         or `bytes`, `total` is in that unit.
         """
 

@@ -1,7 +1,7 @@
 """Layers: packed from composed packages into blobs, and unpacked from blobs to folders.
 
-A layer is concatenated from segments, one per package, which are compressed once and kept. `build_layers` makes layers
-and their trees in one pass; `unpack_to_store` unpacks a layer from its published blob.
+A layer is concatenated from segments, one per package, which are compressed once and kept. `building_layers` makes the
+layers' trees, and their blobs beside its block; `unpack_to_store` unpacks a layer from its published blob.
 """
 
 from pipeline.lazy_names import imported_when_used
