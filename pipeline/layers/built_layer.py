@@ -1,4 +1,4 @@
-"""A layer of an image that is being built: its tree is known at once, its blob when it was packed."""
+"""A layer that is being built: its tree is known at once, its blob when it was packed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What of a store is damaged where a layer's blob is not its tree's tar."""
+"""Find what is damaged in a store where a layer's blob is not its tree's tar."""
 
 from __future__ import annotations
 

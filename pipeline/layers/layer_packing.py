@@ -1,8 +1,8 @@
-"""Pack layers without their trees: all their packages together, by several threads (`packing_order`).
+"""Pack layers without their trees, all their packages together.
 
-A package's payload is read once, and its pieces are compressed and hashed. Behind the threads, in the order of each
-layer, the segments are copied into its blob. The bytes do not depend on the order of work, nor on the number of
-threads.
+Several threads do it (`packing_order`). A package's payload is read once, and its pieces are compressed and hashed.
+Behind the threads, in the order of each layer, the segments are copied into its blob. The bytes do not depend on the
+order of work, nor on the number of threads.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pipeline.layers.built_layer import BuiltLayer
 from pipeline.layers.chunk_writer import COMPRESSION_WORKERS, ChunkWriter, CompressionPool
 from pipeline.layers.damaged_layer import discard_damage
 from pipeline.layers.packing_order import PackingOrder, SegmentTask
-from pipeline.layers.planned_layer import Confirmed, PackedLayer, PlannedLayer, content_size
+from pipeline.layers.planned_layer import Confirmed, PackedLayer, PlannedLayer, part_size
 from pipeline.layers.segments import Segment, make_segment, recall_segment, segment_tar
 from pipeline.layers.tar_digest import TAR_FILE_LIMIT, TAR_WAITING_LIMIT, TarDigest
 from pipeline.layers.tar_format import TAR_END
@@ -175,7 +175,7 @@ class _Packing:
         limit: int,
         file_limit: int,
     ) -> Iterator[Self]:
-        """Begin a layer, for the time of the block. `limit` and `file_limit` are those of `TarDigest`."""
+        """Begin a layer, for the time of the block; `limit` and `file_limit`: see `TarDigest`."""
         streams = layer_codec(compression).stream is not None
         with (
             store.temporary("layer") as folder,
@@ -198,9 +198,8 @@ class _Packing:
         """Return what has to be done for each segment. `number` is the layer's."""
         self.futures = [Future() for _ in self.plan.segments]
         return [
-            SegmentTask((number, at), content_size(part), lambda at=at: self._make(at, pool), self.futures[at])  # type: ignore[misc]
-            for at, (part, _) in enumerate(self.plan.segments)
-        ]
+            SegmentTask((number, at), part_size(part), lambda at=at: self._make(at, pool), self.futures[at])  # type:
+            ignore[misc] for at, (part, _) in enumerate(self.plan.segments) ]
 
     def _make(self, at: int, pool: CompressionPool) -> Segment:
         """Make or recall a segment, and have its tar hashed."""
@@ -220,7 +219,7 @@ class _Packing:
                 self._hash(part, segment, at)
         finally:
             self.tar.end(at)
-        self.running.advance(content_size(part))
+        self.running.advance(part_size(part))
         return segment
 
     def _hash(self, part: Part, segment: Segment, at: int) -> None:

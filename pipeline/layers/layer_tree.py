@@ -15,6 +15,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Self
 
+from pipeline.compression import crc32
 from pipeline.digest import DiffId
 from pipeline.errors import VerificationError
 from pipeline.layers.earlier_tree import EarlierTree
@@ -24,14 +25,6 @@ from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.tree import Entry, EntryKind
 from pipeline.store import Store
 from pipeline.store.tree_seals import TREE_ROOT
-
-
-def crc32(data: bytes | memoryview, before: int = 0) -> int:
-    """Return the CRC-32 of `data` after what has the checksum `before`: five times as fast as zlib's."""
-    import deflate
-
-    return deflate.crc32(data, before)
-
 
 _READ = 1 << 20
 """Bytes of a file that are read and hashed at once: they stay in the processor's cache."""
@@ -63,7 +56,10 @@ class MarkedTar:
         self._size = 0
 
     def update(self, piece: bytes | memoryview) -> Iterator[tuple[int, bool]]:
-        """Take the next bytes; yield the number of each mark that they reach, and whether all is the same up to it."""
+        """Take the next bytes; yield the number of each mark that they reach.
+
+        With it comes whether all is the same up to there.
+        """
         rest = memoryview(piece)
         while self._next < len(self._marks) and self._size + len(rest) >= (mark := self._marks[self._next]).size:
             part, rest = rest[: mark.size - self._size], rest[mark.size - self._size :]
@@ -82,7 +78,7 @@ class MarkedTar:
         return DiffId(self._hash.hexdigest())
 
 
-class Checksum:
+class PassingChecksum:
     """The CRC-32 of pieces that pass."""
 
     def __init__(self) -> None:
@@ -178,7 +174,10 @@ class LayerTree:
         return TarMark(self.size, self._hash.copy().hexdigest())
 
     def keep(self, store: Store) -> DiffId:
-        """End the tree; put it into the store and return its diff_id. What was opened of it can be read further."""
+        """End the tree, put it into the store and return its diff_id.
+
+        What was opened of it can be read further.
+        """
         self._update(TAR_END)
         diff_id = DiffId(self._hash.hexdigest())
         over = self.earlier.diff_id if self.earlier is not None else None

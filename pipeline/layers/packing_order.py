@@ -22,7 +22,7 @@ def _always() -> bool:
 
 @dataclass(frozen=True, slots=True)
 class SegmentTask:
-    """What is to be done for a segment.
+    """The work that a segment asks for.
 
     `place` is the numbers of its layer and in it, `size` its bytes of content; `future` gets what `make` returns. One
     that is not `ready` would wait, so others go before it.

@@ -27,7 +27,7 @@ class PlannedLayer:
     @property
     def content_size(self) -> int:
         """Bytes of all files' content."""
-        return sum(content_size(part) for part, _ in self.segments)
+        return sum(part_size(part) for part, _ in self.segments)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class PackedLayer:
     """The earlier layer whose tree has the files that are shared."""
 
 
-def content_size(part: Part) -> int:
+def part_size(part: Part) -> int:
     """Bytes of content of a package's files."""
     return sum(entry.size for _, entry in part.entries)
 

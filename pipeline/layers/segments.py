@@ -96,7 +96,7 @@ def make_segment(
 
 
 def read_package(part: Part, *, store: Store, place: EntryWriter) -> None:
-    """Give each entry of a package to `place`, in the order of its segment, the content from the payload.
+    """Give each entry of a package's payload to `place`, in the order of its segment.
 
     Conditions and errors are those of `make_segment`.
     """
@@ -114,10 +114,10 @@ def compress_entries(
     pool: CompressionPool,
     begun: Callable[[BlobWriter], None],
 ) -> Segment:
-    """Compress entries, in the order of their segment, whose content stands elsewhere; see `ChunkWriter.file`.
+    """Compress entries in the order of their segment.
 
-    The segment is not remembered: nothing proves yet that the content is the package's. `begun` is given its writer,
-    whom others may follow.
+    Their content is read as by `ChunkWriter.file`. The segment is not remembered: nothing proves yet that the content
+    is the package's. `begun` is given its writer, whom others may follow.
     """
     with store.writer() as blob:
         begun(blob)

@@ -66,10 +66,11 @@ def open_state_session(
     progress: Progress,
     architecture: str = "",
 ) -> Iterator[StateSession]:
-    """Open a session on `layers`, whose tree is `lower`; blobs that are still packed are waited for only if needed.
+    """Open a session on `layers`, whose tree is `lower`.
 
-    Commands run in containers, or traced where `sandboxes` is None. `folder` is an empty one of the build's own.
-    Raises as `lower_folders`, `build_session` and `traced_session` do.
+    Blobs that are still packed are waited for only if needed. Commands run in containers, or traced where `sandboxes`
+    is None. `folder` is an empty one of the build's own. Raises as `lower_folders`, `build_session` and
+    `traced_session` do.
     """
     if sandboxes is not None:
         lowers = lower_folders(layers, store=store, progress=progress)

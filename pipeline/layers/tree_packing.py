@@ -1,8 +1,9 @@
-"""Make several layers in two steps: all their trees, then their blobs, beside what the caller does with the trees.
+"""Make several layers in two steps: all their trees, then their blobs.
 
-The threads write trees, of any layer, before they compress anything. What they take next is in `packing_order`. One
-thread assembles the blobs, the largest layer first, and another reads them back, so that however many layers there are,
-few pieces are in memory. The bytes depend neither on the order of work nor on the number of threads.
+The second is done beside what the caller does with the trees. The threads write trees, of any layer, before they
+compress anything. What they take next is in `packing_order`. One thread assembles the blobs, the largest layer first,
+and another reads them back, so that however many layers there are, few pieces are in memory. The bytes depend neither
+on the order of work nor on the number of threads.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pipeline.errors import RelbuildError, VerificationError
 from pipeline.layers.built_layer import BuiltLayer
 from pipeline.layers.chunk_writer import COMPRESSION_WORKERS, CompressionPool
 from pipeline.layers.packing_order import PackingOrder, SegmentTask
-from pipeline.layers.planned_layer import Confirmed, PackedLayer, PlannedLayer, content_size
+from pipeline.layers.planned_layer import Confirmed, PackedLayer, PlannedLayer, part_size
 from pipeline.layers.two_step_layer import TwoStepLayer
 from pipeline.model.image import Descriptor
 from pipeline.oci.media_types import LAYERS
@@ -131,7 +132,7 @@ class TreePacking:
         trees, blobs = [], []
         for number, layer in enumerate(self._layers):
             for at, (part, _) in enumerate(layer.plan.segments):
-                size, place = content_size(part), (number, at)
+                size, place = part_size(part), (number, at)
                 placed, compress = layer.placed[at], partial(layer.compress, at, pool)
                 trees.append(SegmentTask(place, size, partial(layer.place, at), placed))
                 blobs.append(SegmentTask(place, size, compress, layer.segments[at], placed.done))

@@ -1,4 +1,4 @@
-"""One layer that is made in two steps: its tree, and beside what others do with that, its blob.
+"""One layer that is made in two steps: its tree, and from that its blob.
 
 The packages' entries are written into the tree, which is hashed behind in the order of the layer: its diff_id. Then the
 segments that the store lacks are compressed from the files of the tree, and assembled to the blob; who reads that back
@@ -25,8 +25,8 @@ from pipeline.layers.chunk_writer import ChunkWriter, CompressionPool
 from pipeline.layers.damaged_layer import discard_damage
 from pipeline.layers.earlier_tree import SharedSegment, find_earlier_tree
 from pipeline.layers.layer_packing import append_blob
-from pipeline.layers.layer_tree import Checksum, LayerTree, MarkedTar, PlacedEntry, TarMark
-from pipeline.layers.planned_layer import PackedLayer, PlannedLayer, content_size
+from pipeline.layers.layer_tree import LayerTree, MarkedTar, PassingChecksum, PlacedEntry, TarMark
+from pipeline.layers.planned_layer import PackedLayer, PlannedLayer, part_size
 from pipeline.layers.segments import (
     Segment,
     compress_entries,
@@ -61,7 +61,10 @@ class Placed:
 
 @dataclass(frozen=True, slots=True)
 class _Placing:
-    """A package whose entries are written with `tree`: `placed` so far, and `entries` for who hashes them."""
+    """A package whose entries are written with `tree`.
+
+    `placed` are those so far, and `entries` takes them for who hashes them.
+    """
 
     tree: TreeWriter
     placed: list[Entry]
@@ -91,10 +94,11 @@ class Blob:
 
 @dataclass(slots=True)
 class TwoStepLayer:
-    """A layer being made. Each of its methods but `begun` and `abandon` is called by a thread, some for each segment.
+    """A layer being made.
 
-    The futures have what a thread has made for others; those of segments are in the order of the layer. `writers` has
-    the writer of each segment that is compressed, None for one that is in the store.
+    Each of its methods but `begun` and `abandon` is called by a thread, some for each segment. The futures have what a
+    thread has made for others; those of segments are in the order of the layer. `writers` has the writer of each
+    segment that is compressed, None for one that is in the store.
     """
 
     plan: PlannedLayer
@@ -165,7 +169,7 @@ class TwoStepLayer:
     # --- the tree ----------------------------------------------------------------------------
 
     def place(self, at: int) -> Placed:
-        """Write a package's entries into the tree, from its payload, or from its segment if the store has it."""
+        """Write a package's entries into the tree, from its segment if the store has that."""
         part, name = self.plan.segments[at]
         shared = self._shared(at)
         if shared is not None:
@@ -193,7 +197,7 @@ class TwoStepLayer:
 
     def _place(self, placing: _Placing, entry: Entry, content: Iterator[memoryview | bytes], digest: str) -> None:
         self._go_on()
-        checksum = Checksum()
+        checksum = PassingChecksum()
         with owners_required():
             placing.tree.place(entry, checksum.passing(content), digest)
         placing.placed.append(entry)
@@ -204,7 +208,7 @@ class TwoStepLayer:
         return self.tree.earlier.shared.get(at) if self.tree.earlier is not None else None
 
     def keep(self) -> KeptTree:
-        """Hash the tree in the order of the layer, behind those who write it, and put it into the store."""
+        """Hash the tree behind those who write it, and put it into the store."""
         marks, orders = [], []
         for at, (part, _) in enumerate(self.plan.segments):
             shared = self._shared(at)
@@ -227,7 +231,7 @@ class TwoStepLayer:
     # --- the blob ----------------------------------------------------------------------------
 
     def compress(self, at: int, pool: CompressionPool) -> Segment:
-        """Compress a segment from the tree, once it is there; return it, or the one that the store had."""
+        """Compress a segment from the tree, once it is there, unless the store had it; return it."""
         placed = self.placed[at].result()
         if placed.segment is not None:
             _give(self.writers[at], None)
@@ -337,7 +341,7 @@ class TwoStepLayer:
             )
 
     def discard_damage(self) -> None:
-        """Have nothing count any more that the layer was made of, where its blob is not its tree's tar."""
+        """Have nothing count any more that the layer was made of."""
         made = [one for one in self.segments if one.done() and not one.cancelled() and one.exception() is None]
         discard_damage(
             self.plan,
@@ -351,7 +355,7 @@ class TwoStepLayer:
 
     def _advance(self, part: Part) -> None:
         if self.running is not None:
-            self.running.advance(content_size(part))
+            self.running.advance(part_size(part))
 
     def _finish(self, result: str) -> None:
         if self.running is not None:

@@ -9,7 +9,7 @@ from typing import Self
 
 
 class WrittenSize:
-    """How much of a file was written so far, and whether that is all."""
+    """The size of a file so far, and whether that is all."""
 
     def __init__(self) -> None:
         self._change = threading.Condition()

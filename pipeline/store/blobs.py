@@ -65,7 +65,7 @@ class BlobWriter:
         return len(data)
 
     def follow(self) -> BlobFollower | None:
-        """Return a reader of the file that is written, from any thread; None if all is written already."""
+        """Return a reader of the file that is written; None if all is written. For any thread."""
         with self._guard:
             if self._ended:
                 return None

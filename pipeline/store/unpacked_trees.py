@@ -117,7 +117,7 @@ class UnpackedTrees:
         return None
 
     def reads_back(self, name: DiffId | str) -> bool:
-        """Return whether all files of a tree are what was sealed, if it is there; remove a damaged one."""
+        """Return whether all files of a tree, if any, are what was sealed; remove a damaged one."""
         folder = self.path(name)
         if not os.path.lexists(folder) or self.holds(folder, reading=True):
             return True
