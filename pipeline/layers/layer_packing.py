@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import field
+from functools import partial
 from typing import Any, Self
 
 from pipeline.compression import Compression, layer_codec
@@ -198,8 +199,9 @@ class _Packing:
         """Return what has to be done for each segment. `number` is the layer's."""
         self.futures = [Future() for _ in self.plan.segments]
         return [
-            SegmentTask((number, at), part_size(part), lambda at=at: self._make(at, pool), self.futures[at])  # type:
-            ignore[misc] for at, (part, _) in enumerate(self.plan.segments) ]
+            SegmentTask((number, at), part_size(part), partial(self._make, at, pool), self.futures[at])
+            for at, (part, _) in enumerate(self.plan.segments)
+        ]
 
     def _make(self, at: int, pool: CompressionPool) -> Segment:
         """Make or recall a segment, and have its tar hashed."""
