@@ -1,0 +1,84 @@
+"""A publisher that has published twice to a registry in memory, and is put back as it was for each test."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.registry_fake import FakeRegistry, Held
+from tests.support.repeated_publisher import VARIABLES, KeptFolder, RepeatedPublisher
+
+NOBODY = Path(__file__).with_name("nobody.pem")
+
+
+@dataclass
+class Publisher(RepeatedPublisher):
+    """It publishes to a registry in memory."""
+
+    registry: FakeRegistry = field(kw_only=True)
+
+    @property
+    def held(self) -> Any:
+        return self.registry.held("ns/small")
+
+    def asked(self) -> set[str]:
+        """The paths of the requests; where there is no referrers API, whichever thread is first finds that out."""
+        paths = [path for _, path, _ in self.registry.requests]
+        return {
+            path if self.registry.lists_referrers else re.sub("/referrers/.*", "/referrers/", path) for path in paths
+        }
+
+    def of(self, text: bytes) -> str:
+        """The digest of a manifest that has this text."""
+        return next(digest for digest, (_, data) in self.held.manifests.items() if text in data)
+
+    def drop_signature(self) -> None:
+        del self.held.tags[next(tag for tag in self.held.tags if tag.endswith(".sig"))]
+
+    def empty_registry(self) -> None:
+        self.registry.repositories.clear()
+
+
+@dataclass(frozen=True)
+class PublishedTwice:
+    """What two publications left, here and in a registry."""
+
+    folder: Path
+    registry: FakeRegistry
+    kept: KeptFolder
+    repositories: dict[str, Held]
+
+    @contextlib.contextmanager
+    def publisher(self) -> Iterator[Publisher]:
+        """A publisher that has published twice, and nothing since."""
+        registry = self.registry
+        self.kept.restore()
+        registry.repositories = copy.deepcopy(self.repositories)
+        registry.faults, registry.guard, registry.page = [], None, 1000
+        made = new_publisher(self.folder, registry)
+        with made.counting():
+            yield made
+
+
+def new_publisher(folder: Path, registry: FakeRegistry) -> Publisher:
+    """Return a publisher that has no image yet."""
+    to = f"registry+http://{registry.host}/ns"
+    return Publisher(folder / "all", to, began=registry.requests.clear, registry=registry)
+
+
+@contextlib.contextmanager
+def surroundings(home: Path) -> Iterator[None]:
+    """Have the same environment whenever something is published."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in VARIABLES:
+            patch.delenv(name, raising=False)
+        patch.setenv("HOME", str(home))
+        patch.setenv("SSL_CERT_FILE", str(NOBODY))
+        yield
