@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import subprocess
+import warnings
 from pathlib import Path
 
 from pipeline.digest import Digest, canonical_json
@@ -57,3 +60,22 @@ def clients(*argv: str | Path, **environment: str) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def login(folder: Path, host: str, user: str = "user", password: str = "secret") -> str:
+    """Write a file of logins as `podman login` does; returns its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    entry = {"auth": base64.b64encode(f"{user}:{password}".encode()).decode()}
+    (folder / "auth.json").write_text(json.dumps({"auths": {host: entry}}))
+    return str(folder / "auth.json")
+
+
+def htpasswd(folder: Path, password: str) -> Path:
+    """Write a file that lets `user` in with a password."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import crypt
+
+        hashed = crypt.crypt(password, crypt.mksalt(crypt.METHOD_BLOWFISH, rounds=1 << 5))
+    (folder / "htpasswd").write_text(f"user:{hashed}\n")
+    return folder / "htpasswd"

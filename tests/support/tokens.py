@@ -9,6 +9,7 @@ import datetime
 import ipaddress
 import json
 import secrets
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -94,16 +95,18 @@ class TokenServer:
 
 
 @contextlib.contextmanager
-def token_server() -> Iterator[TokenServer]:
-    """A TokenServer on the loopback for as long as the block lasts."""
+def token_server(tls: tuple[Path, Path] | None = None) -> Iterator[TokenServer]:
+    """A TokenServer on the loopback for as long as the block lasts. `tls`: its certificate and key."""
     tokens = TokenServer(Identity.make())
-    basic = "Basic " + base64.b64encode(f"{tokens.user}:{tokens.password}".encode()).decode()
+
+    def basic() -> str:
+        return "Basic " + base64.b64encode(f"{tokens.user}:{tokens.password}".encode()).decode()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             scopes = parse_qs(urlsplit(self.path).query).get("scope", [])
             tokens.asked.append(scopes)
-            allowed = self.headers.get("Authorization") == basic
+            allowed = self.headers.get("Authorization") == basic()
             body = json.dumps({"token": tokens.issue(scopes), "expires_in": tokens.lasts} if allowed else {}).encode()
             self.send_response(200 if allowed else 401)
             self.send_header("Content-Length", str(len(body)))
@@ -116,7 +119,11 @@ def token_server() -> Iterator[TokenServer]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     tokens.host = f"127.0.0.1:{server.server_port}"
-    tokens.realm = f"http://{tokens.host}/token"
+    if tls is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*tls)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    tokens.realm = f"http{'s' if tls else ''}://{tokens.host}/token"
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     try:
         yield tokens

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import time
-import warnings
 from pathlib import Path
 
 import pytest
@@ -21,7 +18,7 @@ from pipeline.oci import media_types
 from pipeline.progress import QUIET
 from pipeline.store import Store
 from tests.support import foreign_programs
-from tests.support.opened_registry import EMPTY, clients, note, opened, push
+from tests.support.opened_registry import EMPTY, clients, htpasswd, login, note, opened, push
 from tests.support.tiny_image import tiny
 from tests.support.tokens import Identity, token_server
 
@@ -31,24 +28,8 @@ def store(tmp_path: Path) -> Store:
     return Store.open(tmp_path / "store")
 
 
-def login(folder: Path, host: str, user: str = "user", password: str = "secret") -> str:
-    folder.mkdir(parents=True, exist_ok=True)
-    entry = {"auth": base64.b64encode(f"{user}:{password}".encode()).decode()}
-    (folder / "auth.json").write_text(json.dumps({"auths": {host: entry}}))
-    return str(folder / "auth.json")
-
-
-def bcrypt(password: str) -> str:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import crypt
-
-        return crypt.crypt(password, crypt.mksalt(crypt.METHOD_BLOWFISH, rounds=1 << 5))
-
-
 def test_basic_authentication_with_podmans_file(tmp_path: Path, store: Store) -> None:
-    (tmp_path / "htpasswd").write_text(f"user:{bcrypt('secret')}\n")
-    guard = {"htpasswd": {"realm": "it", "path": str(tmp_path / "htpasswd")}}
+    guard = {"htpasswd": {"realm": "it", "path": str(htpasswd(tmp_path, "secret"))}}
     with foreign_programs.docker_registry(tmp_path / "registry", auth=guard) as host:
         image = tiny(store)
         file = login(tmp_path, f"{host}/ns")
