@@ -1,4 +1,4 @@
-"""The C library's heap: one arena for all threads, huge pages, free memory given back.
+"""The C library's heap: one arena for all threads, freed buffers used again, huge pages, free memory given back.
 
 glibc gives each thread an arena of its own. What one thread freed, a buffer of megabytes, no other can have, and what
 small object lies above it keeps it from going back to the system. Threads that pack layers ask the heap for a few large
@@ -20,15 +20,24 @@ _MADV_HUGEPAGE: Final = 14
 _HUGE_PAGE: Final = 2 << 20
 _LARGE_OBJECT: Final = 32 << 20
 """Bytes from which on an object is mapped by itself: the most that glibc takes, and comes to by itself."""
+_FREE_MEMORY: Final = 2 * _LARGE_OBJECT
+"""Bytes of free memory at the heap's end from which on it is given back: twice the largest object in the heap, as glibc
+itself has it."""
 _TOP_PAD: Final = 128 << 10
 """Bytes by which glibc lets the heap grow."""
 
 
 def use_one_arena() -> None:
-    """Have all threads allocate from the same arena; to be called before there are many threads."""
+    """Have all threads allocate from the same arena; to be called before there are many threads.
+
+    Buffers of megabytes come from it too, and up to 64 MiB that were freed are kept for the next ones until
+    `release_free_memory`: the system gives zeroed pages, which takes longer than many a use of them.
+    """
     found = getattr(ctypes.CDLL(None), "mallopt", None)
     if found is not None:
         found(_M_ARENA_MAX, 1)
+        found(_M_MMAP_THRESHOLD, _LARGE_OBJECT)
+        found(_M_TRIM_THRESHOLD, _FREE_MEMORY)
 
 
 def reserve_huge_pages(size: int) -> None:
@@ -45,11 +54,11 @@ def reserve_huge_pages(size: int) -> None:
     library.sbrk.restype, library.malloc.restype = ctypes.c_void_p, ctypes.c_void_p
     begin = library.sbrk(ctypes.c_ssize_t(0))
     library.mallopt(_M_MMAP_THRESHOLD, _LARGE_OBJECT)
-    library.mallopt(_M_TRIM_THRESHOLD, size + 2 * _LARGE_OBJECT)
+    library.mallopt(_M_TRIM_THRESHOLD, size + _FREE_MEMORY)
     library.mallopt(_M_TOP_PAD, size)
     library.free(ctypes.c_void_p(library.malloc(ctypes.c_size_t(_HUGE_PAGE))))  # The heap grows by this, and `size`.
     library.mallopt(_M_TOP_PAD, _TOP_PAD)
-    library.mallopt(_M_TRIM_THRESHOLD, 2 * _LARGE_OBJECT)
+    library.mallopt(_M_TRIM_THRESHOLD, _FREE_MEMORY)
     start = begin + -begin % _HUGE_PAGE
     length = library.sbrk(ctypes.c_ssize_t(0)) - start
     if length > 0:

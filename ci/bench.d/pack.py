@@ -17,6 +17,7 @@ from turns import used
 from pipeline.build.build_image import lock
 from pipeline.build.build_stages import compose_layers
 from pipeline.compression import Compression
+from pipeline.heap import use_one_arena
 from pipeline.layers import building_layers
 from pipeline.prepare import BuildEnvironment, BuildOptions
 from pipeline.progress import QUIET
@@ -25,6 +26,7 @@ from pipeline.store import Store
 
 def main() -> None:
     """Lock, compose, and pack if that is asked for."""
+    use_one_arena()  # As the command line does.
     what = sys.argv[4]
     recipe, store, compression = Path(sys.argv[1]), Path(sys.argv[2]), Compression(sys.argv[3])
     build_env = BuildEnvironment(Store.open(store), QUIET, dict(os.environ), time.time)

@@ -56,6 +56,37 @@ def test_threads_share_one_arena_where_that_is_asked_for(tmp_path: Path) -> None
     assert arenas["as it comes"] > 1
 
 
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="this C library's heap has no settings")
+def test_freed_buffers_are_used_again() -> None:
+    program = """
+import resource, sys
+from pipeline.heap import use_one_arena
+
+def faults() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+if sys.argv[1] == "one":
+    use_one_arena()
+buffers = [bytearray(4 << 20) for _ in range(6)]
+del buffers
+before = faults()
+for _ in range(8):
+    buffers = [bytearray(4 << 20) for _ in range(6)]
+    del buffers
+print(faults() - before)
+"""
+    new_pages = {
+        asked: int(
+            subprocess.run(
+                [sys.executable, "-c", program, asked], cwd=ROOT, capture_output=True, text=True, check=True
+            ).stdout
+        )
+        for asked in ("one", "as it comes")
+    }
+    assert new_pages["one"] < 8 * 6 * (4 << 20) // 4096 // 20
+    assert new_pages["as it comes"] > 4 * new_pages["one"]
+
+
 def test_huge_pages_are_reserved_and_not_yet_taken() -> None:
     program = """
 import os, re
