@@ -10,11 +10,20 @@ from pipeline.build.remembered_build import (
     TOOK,
     remember_build,
 )
+from pipeline.store import Store
 from tests.support.finished_builds import (
     NAME,
     FinishedBuild,
     make_finished_build,
 )
+from tests.support.journal import Journal
+from tests.support.launch_stand_ins import Bench
+
+
+@pytest.fixture
+def bench(store: Store, journal: Journal) -> Bench:
+    """Return a store in which images are launched by stand-ins."""
+    return Bench(store, journal)
 
 
 @pytest.fixture
