@@ -21,6 +21,7 @@ from enum import Enum
 from types import ModuleType
 from typing import BinaryIO, NamedTuple
 
+from pipeline.compression import Piece
 from pipeline.errors import EnvironmentLacking
 
 ARCHIVE_HEADER_LIMIT = 16 << 20
@@ -91,7 +92,7 @@ def libarchive_version() -> str:
 
 
 def read_archive(
-    pieces: Iterator[bytes], *formats: ArchiveFormat, packed: ArchiveFilter | None = None
+    pieces: Iterator[Piece], *formats: ArchiveFormat, packed: ArchiveFilter | None = None
 ) -> Iterator[ArchiveMember]:
     """Yield the members of an archive of one of the `formats`, in its order.
 
@@ -113,16 +114,22 @@ def read_zip(file: BinaryIO) -> Iterator[ArchiveMember]:
             yield ArchiveMember(header, stream.blocks)
 
 
+def _address(piece: Piece) -> int:
+    if isinstance(piece, bytes):
+        return ctypes.cast(ctypes.c_char_p(piece), ctypes.c_void_p).value or 0
+    return ctypes.addressof(ctypes.c_char.from_buffer(piece))
+
+
 class _Stream:
     """An open archive: libarchive's handle, its callbacks, and the piece that it reads from."""
 
     def __init__(
-        self, pieces: Iterator[bytes], library: ModuleType, seek: Callable[[int, int], int] | None = None
+        self, pieces: Iterator[Piece], library: ModuleType, seek: Callable[[int, int], int] | None = None
     ) -> None:
         self._pieces = pieces
         self._seek = seek
         self._library = library
-        self._piece = b""
+        self._piece: Piece = b""
         self._start = 0
         self._header_left: int | None = None
         self._left = 0
@@ -187,7 +194,7 @@ class _Stream:
                         if self._header_left < 0:
                             raise MalformedArchive(f"the headers of an entry exceed {ARCHIVE_HEADER_LIMIT >> 20} MiB")
                     self._piece = piece
-                    self._start = ctypes.cast(ctypes.c_char_p(piece), ctypes.c_void_p).value or 0
+                    self._start = _address(piece)
                     where[0] = self._start
                     return len(piece)
         except BaseException as error:

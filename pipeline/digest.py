@@ -92,12 +92,12 @@ class HashingWriter:
         self._hash = hashlib.sha256()
         self.size = 0
 
-    def write(self, data: bytes | memoryview, /) -> int:
+    def write(self, data: bytes | bytearray | memoryview, /) -> int:
         """Write all of `data`; returns its length."""
         self._hash.update(data)
         self.size += len(data)
         if self._target is not None:
-            self._target.write(bytes(data) if isinstance(data, memoryview) else data)
+            self._target.write(data if isinstance(data, bytes) else bytes(data))
         return len(data)
 
     @property

@@ -1,4 +1,4 @@
-"""The C library's heap: one arena for all threads, freed buffers used again, huge pages, free memory given back.
+"""The C library's heap: one arena for all threads, huge pages, free memory given back.
 
 glibc gives each thread an arena of its own. What one thread freed, a buffer of megabytes, no other can have, and what
 small object lies above it keeps it from going back to the system. Threads that pack layers ask the heap for a few large

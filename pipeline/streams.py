@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-from pipeline.compression import READ_SIZE, START_SIZE, Buffered, Codec, codec_of, damages
+from pipeline.compression import READ_SIZE, START_SIZE, Buffered, Codec, Piece, codec_of, damages
 from pipeline.errors import VerificationError
 
 _T = TypeVar("_T")
@@ -27,7 +27,7 @@ decompression bomb's."""
 
 def decompressed(
     file: BinaryIO, *, limit: int, name: str, workers: int = 0, codec: Codec | None = None
-) -> Iterator[bytes]:
+) -> Iterator[Piece]:
     """Decompress `file`, and yield pieces of at most `PIECE` bytes.
 
     gzip, zstd, xz, bzip2 (each of any number of concatenated streams) are detected by their first bytes; other
@@ -37,7 +37,7 @@ def decompressed(
     """
     reader: Buffered = io.BufferedReader(_raw(file), READ_SIZE)
     codec = codec or codec_of(reader.peek(START_SIZE)[:START_SIZE])
-    pieces = codec.decompress(reader, workers) if codec else iter(lambda: reader.read(READ_SIZE), b"")
+    pieces: Iterator[Piece] = codec.decompress(reader, workers) if codec else iter(lambda: reader.read(READ_SIZE), b"")
     size = 0
     try:
         for piece in pieces:
@@ -104,7 +104,7 @@ def prefetch(pieces: Iterator[_T], *, depth: int = 4) -> Iterator[_T]:
 class PieceReader:
     """A reader of an iterator of pieces that hands out views of them, without copying content."""
 
-    def __init__(self, pieces: Iterator[bytes]) -> None:
+    def __init__(self, pieces: Iterator[Piece]) -> None:
         self._pieces = pieces
         self._rest = memoryview(b"")
 
@@ -130,7 +130,7 @@ class PieceReader:
 class IteratorFile(io.RawIOBase):
     """A raw file that reads from an iterator of pieces. Closing it calls `at_end`."""
 
-    def __init__(self, pieces: Iterator[bytes], at_end: Callable[[], object] | None = None) -> None:
+    def __init__(self, pieces: Iterator[Piece], at_end: Callable[[], object] | None = None) -> None:
         self._pieces = pieces
         self._at_end = at_end
         self._rest = memoryview(b"")

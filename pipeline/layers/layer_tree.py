@@ -15,7 +15,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Self
 
-from pipeline.compression import crc32
+from pipeline.compression import Piece, crc32
 from pipeline.digest import DiffId
 from pipeline.errors import VerificationError
 from pipeline.layers.earlier_tree import EarlierTree
@@ -55,7 +55,7 @@ class MarkedTar:
         self._hash = hashlib.sha256()
         self._size = 0
 
-    def update(self, piece: bytes | memoryview) -> Iterator[tuple[int, bool]]:
+    def update(self, piece: Piece | memoryview) -> Iterator[tuple[int, bool]]:
         """Take the next bytes; yield the number of each mark that they reach.
 
         With it comes whether all is the same up to there.

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeAlias
 
-from pipeline.compression import Compression, layer_versions
+from pipeline.compression import Compression, Piece, layer_versions
 from pipeline.digest import Digest, identity
 from pipeline.errors import VerificationError
 from pipeline.layers.chunk_writer import ChunkWriter, CompressionPool, PieceTaker
@@ -169,7 +169,7 @@ def _content_size(entry: Entry) -> int:
     return entry.size if entry.kind is EntryKind.FILE else 0
 
 
-def segment_tar(segment: Segment, *, store: Store, name: str) -> Iterator[bytes]:
+def segment_tar(segment: Segment, *, store: Store, name: str) -> Iterator[Piece]:
     """Yield the tar bytes of a segment that was recalled.
 
     Raises VerificationError `stream-damaged`.

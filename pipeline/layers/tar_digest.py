@@ -11,6 +11,7 @@ from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Self, TypeAlias
 
+from pipeline.compression import Piece
 from pipeline.digest import DiffId
 from pipeline.errors import VerificationError
 from pipeline.lazy_dataclasses import dataclass
@@ -37,7 +38,7 @@ _READ = 1 << 20
 class _InMemory:
     """Bytes of a segment; `used` is called when they were hashed."""
 
-    data: bytes | memoryview
+    data: Piece | memoryview
     used: Callable[[], None]
 
 
@@ -95,7 +96,7 @@ class TarDigest:
         if self._file is not None:
             self._file.close()
 
-    def put(self, at: int, data: bytes | memoryview, used: Callable[[], None] = lambda: None) -> None:
+    def put(self, at: int, data: Piece | memoryview, used: Callable[[], None] = lambda: None) -> None:
         """Take the next bytes of a segment, which must not change until `used` is called.
 
         Waits while the segment whose turn it is is ahead of its hash, and any other while it has no room. Raises

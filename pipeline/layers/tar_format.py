@@ -14,6 +14,7 @@ import struct
 from collections.abc import Callable, Iterator
 
 from pipeline.archives import ArchiveFormat, ArchiveHeader, ArchiveMember, MalformedArchive, read_archive
+from pipeline.compression import Piece
 from pipeline.errors import VerificationError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.tree import Entry, EntryKind
@@ -187,7 +188,7 @@ class TarMember:
     pieces: Callable[[], Iterator[memoryview]]
 
 
-def read_tar(pieces: Iterator[bytes], name: str) -> Iterator[TarMember]:
+def read_tar(pieces: Iterator[Piece], name: str) -> Iterator[TarMember]:
     """Yield the members of a tar stream; data after the end marker is read and dropped.
 
     Paths are canonical in form; whether one is beneath a symlink is for the caller to check. Whiteouts become entries

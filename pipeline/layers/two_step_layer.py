@@ -18,7 +18,7 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Any, Self, TypeVar, cast
 
-from pipeline.compression import Compression, layer_codec
+from pipeline.compression import Compression, Piece, layer_codec
 from pipeline.digest import CHUNK, DiffId, Digest
 from pipeline.errors import VerificationError
 from pipeline.layers.chunk_writer import ChunkWriter, CompressionPool
@@ -317,7 +317,7 @@ class TwoStepLayer:
         earlier = self.tree.earlier.diff_id if self.tree.earlier is not None else None
         return PackedLayer(blob.digest, blob.size, kept.tar_size, kept.diff_id, segments, kept.orders, earlier)
 
-    def _compare(self, pieces: Iterator[bytes], kept: KeptTree) -> None:
+    def _compare(self, pieces: Iterator[Piece], kept: KeptTree) -> None:
         """Compare a blob's tar with the tree's; remember each segment once its end is reached."""
         tar = MarkedTar(kept.marks)
         for piece in pieces:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from pipeline.compression import Piece
 from pipeline.digest import DiffId, Digest
 from pipeline.errors import VerificationError
 from pipeline.layers.built_layer import BuiltLayer
@@ -93,7 +94,7 @@ def layer_members(layer: Layer, *, store: Store) -> Iterator[TarMember]:
     return read_tar(verified_tar(layer, store), layer.name)
 
 
-def verified_tar(layer: Layer, store: Store) -> Iterator[bytes]:
+def verified_tar(layer: Layer, store: Store) -> Iterator[Piece]:
     """Yield the layer's tar bytes; raise at the end if digest or diff_id do not match."""
     found = hashlib.sha256()
     yield from prefetch(
@@ -120,7 +121,7 @@ def read_blob_back(digest: Digest, *, size: int, tar_size: int, name: str, store
 
 def _tar_of_blob(
     digest: Digest, size: int, tar_size: int, *, name: str, store: Store, found: hashlib._Hash
-) -> Iterator[bytes]:
+) -> Iterator[Piece]:
     """Yield a blob's tar bytes and hash them into `found`.
 
     Raises at the end if the blob has another digest.
@@ -140,7 +141,7 @@ def _tar_of_blob(
         )
 
 
-def _counted(pieces: Iterator[bytes], running: Task) -> Iterator[bytes]:
+def _counted(pieces: Iterator[Piece], running: Task) -> Iterator[Piece]:
     for piece in pieces:
         yield piece
         running.advance(len(piece))
@@ -165,7 +166,7 @@ class HashingReader:
             pass
 
 
-def _extract(pieces: Iterator[bytes], root: Path, name: str) -> dict[str, str]:
+def _extract(pieces: Iterator[Piece], root: Path, name: str) -> dict[str, str]:
     """Unpack a tar stream into `root`; return each regular file's sha256, by path."""
     with TreeWriter.opened(root, name) as tree:
         for count, member in enumerate(read_tar(pieces, name)):

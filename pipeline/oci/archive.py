@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, BinaryIO
 
+from pipeline.compression import Piece
 from pipeline.digest import HashingWriter, canonical_json
 from pipeline.errors import VerificationError
 from pipeline.model.archive_kind import ArchiveKind
@@ -78,7 +79,7 @@ class _LayerTar(IteratorFile):
         file = blob_path(layout, layer.blob.digest).open("rb")
         super().__init__(self._counted(_pieces(file, layer)), file.close)
 
-    def _counted(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    def _counted(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
         for piece in pieces:
             self._seen.write(piece)
             yield piece
@@ -90,7 +91,7 @@ class _LayerTar(IteratorFile):
             raise VerificationError("diff-id-mismatch", f"layer '{name}' does not match its diff_id {diff_id}")
 
 
-def _pieces(file: BinaryIO, layer: Layer) -> Iterator[bytes]:
+def _pieces(file: BinaryIO, layer: Layer) -> Iterator[Piece]:
     return decompressed(file, limit=layer.tar_size or LAYER_SIZE_LIMIT, name=f"layer {layer.name}")
 
 

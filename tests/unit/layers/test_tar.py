@@ -70,15 +70,19 @@ def written(items: Sequence[tuple[Entry, bytes]]) -> bytes:
     return b"".join(tar_header(entry) + content + padding(len(content)) for entry, content in items) + TAR_END
 
 
-def read(data: bytes, size: int = 1000) -> list[tuple[Entry, bytes]]:
-    pieces = (data[at : at + size] for at in range(0, len(data), size))
+def read(data: bytes, size: int = 1000, form: type[bytes | bytearray] = bytes) -> list[tuple[Entry, bytes]]:
+    pieces = (form(data[at : at + size]) for at in range(0, len(data), size))
     return [(member.entry, b"".join(map(bytes, member.pieces()))) for member in read_tar(pieces, "it")]
 
 
 @settings(max_examples=examples(300))
-@given(st.lists(entries(), max_size=4), st.sampled_from([1, 511, 512, 4096, 1 << 20]))
-def test_what_is_written_is_read_back(items: list[tuple[Entry, bytes]], size: int) -> None:
-    assert read(written(items), size) == items
+@given(
+    st.lists(entries(), max_size=4), st.sampled_from([1, 511, 512, 4096, 1 << 20]), st.sampled_from([bytes, bytearray])
+)
+def test_what_is_written_is_read_back(
+    items: list[tuple[Entry, bytes]], size: int, form: type[bytes | bytearray]
+) -> None:
+    assert read(written(items), size, form) == items
 
 
 @settings(max_examples=examples(200))
