@@ -30,7 +30,7 @@ SIZE = 128 << 20
 """Bytes of files in each layer: some seconds of reading for ten rounds."""
 KINDS = {"small files": (1, 4 << 10), "files of a system": (1, 64 << 20), "large files": (8 << 20, 512 << 20)}
 
-Read = Callable[[Iterator[bytes], str], Iterator[Any]]
+Read = Callable[[Iterator[bytes | bytearray], str], Iterator[Any]]
 
 
 def former_reader() -> Read:
@@ -60,7 +60,7 @@ def layer(least: int, most: int) -> bytes:
     ).stdout  # fmt: skip
 
 
-def content(read: Read, pieces: Iterator[bytes]) -> int:
+def content(read: Read, pieces: Iterator[bytes | bytearray]) -> int:
     return sum(len(piece) for member in read(pieces, "layer") for piece in member.pieces())
 
 
@@ -72,7 +72,7 @@ def unpacked(read: Read, blob: bytes) -> int:
     digest = hashlib.sha256()
     whole = hashlib.sha256(blob)
 
-    def hashed() -> Iterator[bytes]:
+    def hashed() -> Iterator[bytes | bytearray]:
         for piece in decompressed(io.BytesIO(blob), limit=1 << 40, name="layer"):
             digest.update(piece)
             yield piece
