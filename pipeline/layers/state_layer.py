@@ -251,12 +251,15 @@ def _make(
             bound = session.share(SCRIPT_MOUNT)
             if plan.lua is not None:
                 session.bind(plan.lua, f"{SCRIPT_MOUNT}-lua")
+            if plan.steps:
+                session.begin_commands(bound, SCRIPT_MOUNT)
             watch = ChangeTracker(state)
             for failure in _run_scripts(inputs, plan.steps, session, bound=bound, watch=watch):
                 if failure is not None:
                     judge_failure(failure, rules)
                     failures.append(failure)
                 running.advance(1)
+            session.end_commands()
             running.note(f"{len(plan.steps)} scripts")
             table = check_accounts(session, inputs.accounts)
             _clean(state, inputs)

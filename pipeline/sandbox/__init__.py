@@ -12,9 +12,9 @@ with imported_when_used(__name__):
     from pipeline.sandbox.build_container import (
         BuildLimits,
         BuildSession,
-        CommandResult,
         build_session,
     )
+    from pipeline.sandbox.command_container import CommandResult
     from pipeline.sandbox.command_session import CommandSession
     from pipeline.sandbox.emulation import (
         EMULATION_SLOWDOWN,

@@ -1,8 +1,8 @@
 """Run commands in containers on an overlay over the layers of an image being built.
 
-Every command gets a new container on the same overlay, so that no process that it started outlives it. /run and /tmp
-are scratch file systems of the session: files that scriptlets create there are seen by later commands and do not come
-into the image.
+Every command gets a new container on the same overlay, or one that earlier commands left as it was, so that no process
+that it started outlives it. /run and /tmp are scratch file systems of the session: files that scriptlets create there
+are seen by later commands and do not come into the image.
 """
 
 from __future__ import annotations
@@ -10,29 +10,30 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import shutil
-import signal
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import field
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from pipeline import process
 from pipeline.errors import BuildError, UsageError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.limits import Limits
 from pipeline.sandbox.cgroup_migration import wait_for_migration
+from pipeline.sandbox.command_container import CommandContainer, CommandResult
+from pipeline.sandbox.command_shell import CommandShell
 from pipeline.sandbox.disk_quota import DiskQuota, open_disk_quota
+from pipeline.sandbox.emulation import native_architectures
 from pipeline.sandbox.entry_program import require_entry_program
 from pipeline.sandbox.idmap import user_namespace
-from pipeline.sandbox.kill import kill_and_wait
 from pipeline.sandbox.limit_readings import resources_of
 from pipeline.sandbox.mount_namespace import MountNamespace, open_mount_namespace
 from pipeline.sandbox.output import Capture, wait_for_exit
 from pipeline.sandbox.overlay import Overlay, mount_overlay, mount_without_path
 from pipeline.sandbox.rootfs import RootFs
-from pipeline.sandbox.runtime import last_message
 from pipeline.sandbox.runtime_bundle import (
     BUILD_CAPABILITIES,
     DEFAULT_PATH,
@@ -62,38 +63,6 @@ class BuildLimits:
     open_files: int = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class CommandResult:
-    """The result of a command that has ended.
-
-    `status` is its exit status, 128 + n when signal n ended it. `dropped` are the bytes of output beyond the limit.
-    `took` is seconds. `pids_refused`: the kernel refused it a process beyond the limit of their number.
-    `unsupported` is what it asked for that a container does and a traced command cannot, or "".
-    """
-
-    argv: tuple[str, ...]
-    status: int
-    stdout: bytes
-    stderr: bytes
-    took: float
-    timed_out: bool = False
-    out_of_memory: bool = False
-    out_of_disk: bool = False
-    dropped: int = 0
-    pids_refused: bool = False
-    unsupported: str = ""
-
-    @property
-    def ok(self) -> bool:
-        """True if it ended by itself, with status 0, within its memory, and the disk is not full."""
-        return self.status == 0 and not (self.timed_out or self.out_of_memory or self.out_of_disk)
-
-    @property
-    def too_large(self) -> bool:
-        """True if its status is that of a command killed for writing beyond a file's limit."""
-        return self.status == 128 + signal.SIGXFSZ
-
-
 @dataclass(slots=True)
 class BuildSession:
     """A session of commands on an overlay over an image's layers, made by `build_session`.
@@ -115,6 +84,7 @@ class BuildSession:
     _closing: contextlib.ExitStack
     architecture: str = ""
     _numbers: Iterator[int] = field(default_factory=itertools.count)
+    _shell: CommandShell | None = None
 
     @property
     def root(self) -> Path:
@@ -160,6 +130,8 @@ class BuildSession:
         point = self._mounts[_SCRATCH.index(place.parts[1])].source.joinpath(*place.parts[2:])
         self._mntns.call(lambda: point.mkdir(parents=True, exist_ok=True))
         self._mounts.append(Mount(seen, target, read_only=True))
+        if self._shell is not None:  # Its container has not got the mount; the next one has.
+            self._shell.close()
 
     def run(
         self,
@@ -178,23 +150,73 @@ class BuildSession:
         LANG=C.UTF-8. Raises BuildError `command-not-started` if the runtime could not start it (a missing
         program, for one), SmokeError `program-foreign` if its program is for another architecture than the session's.
         """
-        for point in ("/proc", "/dev", *(f"/{name}" for name in _SCRATCH)):
-            self.files.require_mount_point(point)
         self.files.require_working_directory(directory)
         variables = {"PATH": DEFAULT_PATH, "HOME": "/root", "LANG": "C.UTF-8", **(environment or {})}
-        plan = ProcessPlan(
-            tuple(argv),
+        plan = self.process_plan(tuple(argv), variables, directory)
+        if self.architecture:
+            require_entry_program(self.files, plan, self.architecture)
+        ended = None if self._shell is None else self._shell.run(plan, stdin, timeout)
+        return self._run_alone(plan, stdin, timeout) if ended is None else ended
+
+    def process_plan(self, argv: tuple[str, ...], variables: Mapping[str, str], directory: str = "/") -> ProcessPlan:
+        """Return the process of a command with these variables, and the session's rights and limits."""
+        return ProcessPlan(
+            argv,
             tuple(f"{name}={value}" for name, value in variables.items()),
             directory,
             capabilities=BUILD_CAPABILITIES,
             rlimits=(("RLIMIT_NOFILE", self.limits.open_files), ("RLIMIT_FSIZE", self.limits.disk)),
         )
-        if self.architecture:
-            require_entry_program(self.files, plan, self.architecture)
+
+    def begin_commands(self, folder: Path, target: str) -> None:
+        """Run commands one after the other in one container, where that is the same for them.
+
+        `folder` is what `share` returned for `target`. The container is started at once, and its start not waited for:
+        `bind` and `share` had better come before. See `pipeline.sandbox.command_shell`.
+        """
+        started = self.sandboxes.runtime.shares_kernel and bool(self.slot.group.version) and not self.emulated
+        if started and self._shell is None:
+            self._shell = CommandShell(self, folder, target)
+            self._closing.callback(self._shell.close)
+            self._shell.start()
+
+    def end_commands(self) -> None:
+        """Let the container of `begin_commands` end; what is run later gets a container of its own."""
+        if self._shell is not None:
+            self._shell.finish()
+            self._shell = None
+
+    @property
+    def bound(self) -> tuple[str, ...]:
+        """Targets of `bind` and `share`: programs there are relbuild's, and not in `files`."""
+        return tuple(mount.target for mount in self._mounts if mount.read_only)
+
+    @property
+    def emulated(self) -> bool:
+        """True if the image's programs are run by an emulator."""
+        return self.architecture not in ("", *native_architectures())
+
+    def full(self) -> bool:
+        """Return whether next to no space is left for changes."""
+        return self._quota.full()
+
+    @property
+    def pause(self) -> float:
+        """Seconds until `full` is to be asked again."""
+        return self._quota.pause
+
+    def start(
+        self, plan: ProcessPlan, *, stdin: IO[bytes] | int, stdout: int, stderr: int, pids: int
+    ) -> CommandContainer:
+        """Start a container of at most `pids` processes on the tree, without waiting for it."""
+        for point in ("/proc", "/dev", *(f"/{name}" for name in _SCRATCH)):
+            self.files.require_mount_point(point)
         number = f"c{next(self._numbers)}"
         group = self.slot.group.below(number)
+        name, bundle = f"{self.slot.name}-{number}", self.slot.folder / number
+        bundle.mkdir(mode=0o700)
         write_bundle(
-            self.slot.folder,
+            bundle,
             ContainerPlan(
                 process=plan,
                 root=self._overlay.path,
@@ -205,16 +227,24 @@ class BuildSession:
                 shm=self.limits.scratch,
                 mounts=self._mounts,
                 # Nobody reads these back: without its limits a scriptlet is not started.
-                resources=resources_of(
-                    Limits(memory=self.limits.memory, pids=self.limits.pids), group, all_of_them=True
-                ),
+                resources=resources_of(Limits(memory=self.limits.memory, pids=pids), group, all_of_them=True),
             ),
         )
-        files = {name: self.slot.folder / f"{number}.{name}" for name in ("pid", "log")}
-        command: list[str | Path] = [*self.sandboxes.runtime.command, "--root", self.slot.folder / "runtime"]
-        command += ["--log", files["log"], "--log-format", "json", "run", "--bundle", self.slot.folder]
+        files = {kind: self.slot.folder / f"{number}.{kind}" for kind in ("pid", "log")}
+        states = self.slot.folder / "runtime"
+        command: list[str | Path] = [*self.sandboxes.runtime.command, "--root", states]
+        command += ["--log", files["log"], "--log-format", "json", "run", "--bundle", bundle]
         command += ["--keep"] if self.sandboxes.runtime.keeps_ended else []
-        command += ["--pid-file", files["pid"], f"{self.slot.name}-{number}"]
+        command += ["--pid-file", files["pid"], name]
+        running = self._mntns.call(process.start, command, stdin=stdin, stdout=stdout, stderr=stderr)
+        if self.sandboxes.runtime.stays_in_group:
+            # It waits for the kernel, and nothing here has to.
+            target = wait_for_migration
+            threading.Thread(target=target, args=(running.pid, self.sandboxes.hierarchies), daemon=True).start()
+        return CommandContainer(running, group, bundle, states / name, files["pid"], files["log"])
+
+    def _run_alone(self, plan: ProcessPlan, stdin: bytes, timeout: float) -> CommandResult:
+        """Run a command in a container of its own."""
         begun = time.monotonic()
         owner = self.slot.base
         with (
@@ -224,30 +254,27 @@ class BuildSession:
         ):
             source.write(stdin)
             source.seek(0)
-            os.fchown(source.fileno(), self.slot.base, self.slot.base)
-            running = self._mntns.call(process.start, command, stdin=source, stdout=out.write_end, stderr=err.write_end)
-            out.started()
-            err.started()
+            os.fchown(source.fileno(), owner, owner)
+            ended = self.start(plan, stdin=source, stdout=out.write_end, stderr=err.write_end, pids=self.limits.pids)
             timed_out = out_of_disk = False
             try:
-                if self.sandboxes.runtime.stays_in_group:
-                    wait_for_migration(running.pid, self.sandboxes.hierarchies)
-                while not wait_for_exit(running, min(self._quota.pause, begun + timeout - time.monotonic())):
+                out.started()
+                err.started()
+                while not wait_for_exit(ended.running, min(self._quota.pause, begun + timeout - time.monotonic())):
                     timed_out = time.monotonic() >= begun + timeout
                     out_of_disk = self._quota.full()
                     if timed_out or out_of_disk:
                         break
                 # Also at status 0: a script may go on after a command that found the disk full.
                 out_of_disk = out_of_disk or self._quota.full()
-                usage = group.usage()
+                usage = ended.group.usage()
             finally:
-                # Also when the command has ended by itself: a runtime that was killed leaves processes running.
-                kill_and_wait(running, group)
-                group.remove()
-        started = files["pid"].exists()
+                ended.end()
+        started, reason = ended.started, ended.reason
+        ended.remove_files()
         outcome = CommandResult(
-            tuple(argv),
-            running.returncode,
+            plan.argv,
+            ended.running.returncode,
             out.kept,
             err.kept,
             time.monotonic() - begun,
@@ -257,14 +284,11 @@ class BuildSession:
             out.dropped + err.dropped,
             bool(usage.pids_refused),
         )
-        reason = last_message(files["log"])
-        for file in files.values():
-            file.unlink(missing_ok=True)
-        shutil.rmtree(self.slot.folder / "runtime", ignore_errors=True)
         if not started and not timed_out:
             raise BuildError(
                 "command-not-started",
-                f"cannot start '{' '.join(argv)[:200]}': {reason or err.kept.decode(errors='replace').strip()[-1000:]}",
+                f"cannot start '{' '.join(plan.argv)[:200]}': "
+                f"{reason or err.kept.decode(errors='replace').strip()[-1000:]}",
                 hint="check that the program is in the image; `relbuild doctor` shows what the machine lacks",
             )
         return outcome

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from pipeline.sandbox.build_container import CommandResult
+from pipeline.sandbox.command_container import CommandResult
 from pipeline.sandbox.rootfs import RootFs
 
 
@@ -21,6 +21,8 @@ class CommandSession(Protocol):
     def architecture(self) -> str: ...
     def bind(self, source: Path, target: str) -> None: ...
     def share(self, target: str) -> Path: ...
+    def begin_commands(self, folder: Path, target: str) -> None: ...
+    def end_commands(self) -> None: ...
     def run(
         self,
         argv: Sequence[str],

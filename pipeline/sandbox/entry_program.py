@@ -11,6 +11,7 @@ import posixpath
 import re
 import shlex
 import stat
+import struct
 from collections.abc import Iterator, Sequence
 
 from pipeline.errors import SmokeError
@@ -28,6 +29,9 @@ _ENV_OPTION = re.compile(r"-|-[iv0]+|--ignore-environment|--null|--debug|-u.+|--
 _ENV_OPTIONS_WITH_WORD = frozenset({"-u", "--unset", "-C", "--chdir"})
 """Options of env(1): those that take the next word, and all others but -S."""
 
+_ELF_HEADER_SIZE, _ELF_HEADERS_LIMIT, _PT_INTERP = 64, 4096, 3
+"""Sizes of an ELF file's header and of its first bytes, where linkers put the program headers and the name (elf(5))."""
+
 _INTERPRETERS_LIMIT = 5
 """Scripts whose interpreter is a script: the kernel's own bound is 5 (execve(2), ELOOP)."""
 
@@ -43,6 +47,43 @@ def require_entry_program(files: RootFs, plan: ProcessPlan, architecture: str) -
         found = program_architecture(head)
         if found and not is_program_for(head, architecture):
             raise foreign_program(os.fsencode(path).decode(errors="replace"), found, architecture)
+
+
+def is_startable(files: RootFs, plan: ProcessPlan, architecture: str) -> bool:
+    """Return whether the kernel can start the command of `plan`, for all that its files show.
+
+    They end with a program of `architecture` (any, if that is ""), whose dynamic linker is there.
+    """
+    head = b""
+    for path, head in _programs(files, plan):  # noqa: B007 - the last one
+        if not architecture or not program_architecture(head) or is_program_for(head, architecture):
+            continue
+        return False
+    if not program_architecture(head):
+        return False
+    linker = program_linker(files.read_head(path, _ELF_HEADERS_LIMIT) or b"")
+    return linker == "" or (linker is not None and _is_program(files, linker))
+
+
+def program_linker(head: bytes) -> str | None:
+    """Return the dynamic linker that an ELF file names by its first bytes, "" if none.
+
+    It is None if these bytes do not tell. See elf(5), PT_INTERP.
+    """
+    if len(head) < _ELF_HEADER_SIZE:
+        return None
+    wide, order = head[4] == 2, ">" if head[5] == 2 else "<"
+    (start,) = struct.unpack_from(f"{order}{'Q' if wide else 'I'}", head, 32 if wide else 28)
+    size, count = struct.unpack_from(f"{order}HH", head, 54 if wide else 42)
+    if size < (56 if wide else 32) or start + size * count > len(head):
+        return None
+    for at in range(start, start + size * count, size):
+        (kind,) = struct.unpack_from(f"{order}I", head, at)
+        if kind == _PT_INTERP:
+            (offset,) = struct.unpack_from(f"{order}{'Q' if wide else 'I'}", head, at + (8 if wide else 4))
+            name, ended, _ = head[offset:].partition(b"\0")
+            return os.fsdecode(name) if name and ended else None
+    return ""
 
 
 def foreign_program(path: str, found: str, architecture: str) -> SmokeError:
@@ -75,13 +116,18 @@ def _find(files: RootFs, name: str, plan: ProcessPlan) -> str | None:
     paths = next((line[5:] for line in plan.environment if line.startswith("PATH=")), "")
     for folder in [""] if "/" in name else paths.split(":"):
         path = posixpath.join("/", plan.directory, folder, name)
-        try:
-            status = files.stat(path)
-        except ValueError:
-            continue  # No path of a file: it has a lone surrogate.
-        if status is not None and stat.S_ISREG(status.st_mode) and status.st_mode & 0o111:
+        if _is_program(files, path):
             return path
     return None
+
+
+def _is_program(files: RootFs, path: str) -> bool:
+    """Return whether there is a regular file that somebody may execute."""
+    try:
+        status = files.stat(path)
+    except ValueError:
+        return False  # No path of a file: it has a lone surrogate.
+    return status is not None and stat.S_ISREG(status.st_mode) and bool(status.st_mode & 0o111)
 
 
 def _given_to_env(path: str, argv: Sequence[str]) -> Sequence[str]:

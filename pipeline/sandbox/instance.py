@@ -27,7 +27,7 @@ from pipeline.model.limits import Limits
 from pipeline.model.limits.bandwidth import LIMIT as BANDWIDTH
 from pipeline.model.limits.io_bandwidth import LIMIT as IO_BANDWIDTH
 from pipeline.model.usage import Usage
-from pipeline.sandbox.build_container import CommandResult
+from pipeline.sandbox.command_container import CommandResult
 from pipeline.sandbox.container_user import Identity, resolve_user
 from pipeline.sandbox.entry_program import require_entry_program
 from pipeline.sandbox.exec_command import AttachedCommand, ExecCommand, prepare_exec

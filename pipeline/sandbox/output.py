@@ -46,13 +46,123 @@ class RunningCommand(Protocol):
     def wait(self, timeout: float | None = None) -> int: ...
 
 
-class Capture:
+class BoundedOutput:
+    """Output read from a pipe, up to `limit` bytes; the rest is counted and dropped.
+
+    `follow` gets every piece as it comes, also beyond the limit, but not more than FOLLOW_RATE bytes per second; then
+    it gets a line that says how much was left out. If it raises, it gets no more.
+    """
+
+    def __init__(self, limit: int, read_end: int, follow: Callable[[bytes], None] | None = None) -> None:
+        self.read_end = read_end
+        self._limit = limit
+        self._follower = follow
+        self._kept = bytearray()
+        self._lock = threading.Lock()
+        self._dropped = 0
+        self._missed = 0
+        self._allowed = _Bucket(FOLLOW_RATE, FOLLOW_RATE)
+        self._reads = _Bucket(_READS, _READS)
+        self._null = -1
+
+    def read_once(self) -> float | None:
+        """Read a piece; return the seconds until the next may be read, or None at the end.
+
+        Waits for one, unless the read end does not block.
+        """
+        try:
+            count = self._take() if self._wanted() else self._drop()
+        except BlockingIOError:
+            return 0.0
+        if not count:
+            self._report_missed()
+            return None
+        if self._reads.take(1):
+            return 0.0
+        self._enlarge()
+        return _PAUSE
+
+    def close(self) -> None:
+        """Close the read end."""
+        os.close(self.read_end)
+        if self._null >= 0:
+            os.close(self._null)
+
+    @property
+    def kept(self) -> bytes:
+        """The output so far, up to the limit."""
+        with self._lock:
+            return bytes(self._kept)
+
+    @property
+    def log(self) -> bytes:
+        """The kept bytes, and a last line that says how much was dropped, if anything was."""
+        kept, dropped = self.kept, self.dropped
+        return kept + f"\n[relbuild: output limit reached, {dropped} bytes dropped]\n".encode() if dropped else kept
+
+    @property
+    def dropped(self) -> int:
+        """Bytes beyond the limit."""
+        with self._lock:
+            return self._dropped
+
+    def _wanted(self) -> bool:
+        return len(self._kept) < self._limit or (self._follower is not None and self._allowed.left() > 0)
+
+    def _take(self) -> int:
+        piece = os.read(self.read_end, _PIECE)
+        with self._lock:
+            room = self._limit - len(self._kept)
+            self._kept += piece[: max(0, room)]
+            self._dropped += len(piece) - max(0, min(room, len(piece)))
+        if piece and self._follower is not None:
+            if self._allowed.take(_cost(piece)):
+                self._report_missed()
+                self._tell(piece)
+            else:
+                self._missed += len(piece)
+        return len(piece)
+
+    def _drop(self) -> int:
+        if self._null < 0:
+            self._null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            flags = 0 if os.get_blocking(self.read_end) else os.SPLICE_F_NONBLOCK
+            count = os.splice(self.read_end, self._null, _LARGE_PIPE, None, None, flags)
+        except OSError:
+            # A kernel without splice (gVisor's): read instead, so that the writer does not block.
+            count = len(os.read(self.read_end, _PIECE))
+        with self._lock:
+            self._dropped += count
+        self._missed += count
+        return count
+
+    def _enlarge(self) -> None:
+        """Enlarge the pipe, so that fewer reads are enough. The kernel limits large pipes per user."""
+        with contextlib.suppress(OSError):
+            if fcntl.fcntl(self.read_end, fcntl.F_GETPIPE_SZ) < _LARGE_PIPE:
+                fcntl.fcntl(self.read_end, fcntl.F_SETPIPE_SZ, _LARGE_PIPE)
+
+    def _report_missed(self) -> None:
+        if self._missed and self._follower is not None:
+            missed, self._missed = self._missed, 0
+            self._tell(f"\n[relbuild: {missed} bytes not shown: output exceeds {FOLLOW_RATE} bytes/s]\n".encode())
+
+    def _tell(self, piece: bytes) -> None:
+        if self._follower is None:
+            return
+        try:
+            self._follower(piece)
+        except Exception:
+            # The follower's terminal may be closed; the container must not block for that.
+            self._follower = None
+
+
+class Capture(BoundedOutput):
     """A pipe's write end for a container, and a thread that reads the other end.
 
-    The first `limit` bytes are kept; the rest is counted and dropped. `uid` and `gid` are the pipe's owner on the host:
-    a program in the container may open /dev/stdout again, which the kernel checks against that owner. `follow` gets
-    every piece as it comes, also beyond the limit, in the reading thread, but not more than FOLLOW_RATE bytes per
-    second; then it gets a line that says how much was left out. If it raises, it gets no more.
+    `uid` and `gid` are the pipe's owner on the host: a program in the container may open /dev/stdout again, which the
+    kernel checks against that owner. `follow` is called in the reading thread.
 
     At its end, output is read until the last holder of the write end is gone, or for at most `last` seconds: a process
     that outlives the command, such as a client's daemon, may keep it.
@@ -67,16 +177,10 @@ class Capture:
         follow: Callable[[bytes], None] | None = None,
         last: float | None = None,
     ) -> None:
-        self._limit = limit
+        read_end, self.write_end = os.pipe()
+        super().__init__(limit, read_end, follow)
         self._last = last
-        self._follower = follow
-        self._kept = bytearray()
-        self._lock = threading.Lock()
-        self._dropped = 0
-        self._missed = 0
-        self._allowed = _Bucket(FOLLOW_RATE, FOLLOW_RATE)
-        self._read, self.write_end = os.pipe()
-        os.fchown(self._read, uid, gid)
+        os.fchown(read_end, uid, gid)
         os.fchown(self.write_end, uid, gid)
         self._thread = threading.Thread(target=self._follow, name="capture", daemon=True)
 
@@ -107,84 +211,13 @@ class Capture:
         """Wait like `finish` for at most `within` seconds: a process may still hold the write end."""
         self._thread.join(within)
 
-    @property
-    def kept(self) -> bytes:
-        """The output so far, up to the limit."""
-        with self._lock:
-            return bytes(self._kept)
-
-    @property
-    def log(self) -> bytes:
-        """The kept bytes, and a last line that says how much was dropped, if anything was."""
-        kept, dropped = self.kept, self.dropped
-        return kept + f"\n[relbuild: output limit reached, {dropped} bytes dropped]\n".encode() if dropped else kept
-
-    @property
-    def dropped(self) -> int:
-        """Bytes beyond the limit."""
-        with self._lock:
-            return self._dropped
-
     def _follow(self) -> None:
-        reads = _Bucket(_READS, _READS)
-        null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
         try:
-            while self._take() if self._wanted() else self._drop(null):
-                if not reads.take(1):
-                    self._enlarge()
-                    time.sleep(_PAUSE)
-            self._report_missed()
+            while (pause := self.read_once()) is not None:
+                if pause:
+                    time.sleep(pause)
         finally:
-            os.close(self._read)
-            os.close(null)
-
-    def _wanted(self) -> bool:
-        return len(self._kept) < self._limit or (self._follower is not None and self._allowed.left() > 0)
-
-    def _take(self) -> int:
-        piece = os.read(self._read, _PIECE)
-        with self._lock:
-            room = self._limit - len(self._kept)
-            self._kept += piece[: max(0, room)]
-            self._dropped += len(piece) - max(0, min(room, len(piece)))
-        if piece and self._follower is not None:
-            if self._allowed.take(_cost(piece)):
-                self._report_missed()
-                self._tell(piece)
-            else:
-                self._missed += len(piece)
-        return len(piece)
-
-    def _drop(self, null: int) -> int:
-        try:
-            count = os.splice(self._read, null, _LARGE_PIPE)
-        except OSError:
-            # A kernel without splice (gVisor's): read instead, so that the writer does not block.
-            count = len(os.read(self._read, _PIECE))
-        with self._lock:
-            self._dropped += count
-        self._missed += count
-        return count
-
-    def _enlarge(self) -> None:
-        """Enlarge the pipe, so that fewer reads are enough. The kernel limits large pipes per user."""
-        with contextlib.suppress(OSError):
-            if fcntl.fcntl(self._read, fcntl.F_GETPIPE_SZ) < _LARGE_PIPE:
-                fcntl.fcntl(self._read, fcntl.F_SETPIPE_SZ, _LARGE_PIPE)
-
-    def _report_missed(self) -> None:
-        if self._missed and self._follower is not None:
-            missed, self._missed = self._missed, 0
-            self._tell(f"\n[relbuild: {missed} bytes not shown: output exceeds {FOLLOW_RATE} bytes/s]\n".encode())
-
-    def _tell(self, piece: bytes) -> None:
-        if self._follower is None:
-            return
-        try:
-            self._follower(piece)
-        except Exception:
-            # The follower's terminal may be closed; the container must not block for that.
-            self._follower = None
+            self.close()
 
 
 def _cost(piece: bytes) -> int:

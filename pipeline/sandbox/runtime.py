@@ -48,6 +48,11 @@ class Runtime:
         return _ISOLATION.get(self.name, "unknown isolation")
 
     @property
+    def shares_kernel(self) -> bool:
+        """True if its containers run on the host's kernel, whose named pipes they can open."""
+        return _ISOLATION.get(self.name) == _KERNEL
+
+    @property
     def command(self) -> tuple[str | Path, ...]:
         """The command line that calls the runtime.
 

@@ -28,6 +28,7 @@ _PROBE = r"""
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/shm.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -94,6 +95,7 @@ int main(int count, char **words) {
         return 0;
     }
     if (!strcmp(words[1], "spin")) for (;;) ;
+    if (!strcmp(words[1], "segment")) return shmget(7, 4096, 01600) < 0;
     return 2;
 }
 """
@@ -174,3 +176,17 @@ def _process_namespace(path: Path) -> str:
         return str((path / "ns" / "pid").readlink())
     except OSError:
         return ""
+
+
+def add_program(root: Path, program: str) -> None:
+    """Copy a program of the machine into a root, with its dynamic linker and libraries."""
+    found = shutil.which(program)
+    assert found is not None, f"{program} is missing"
+    place = root / "bin" / Path(found).name
+    place.unlink(missing_ok=True)
+    shutil.copy(found, place)
+    listed = subprocess.run(["ldd", found], capture_output=True, text=True, check=True).stdout
+    for library in {word for word in listed.split() if word.startswith("/")}:
+        place = root / library.lstrip("/")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(library, place)

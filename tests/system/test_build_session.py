@@ -40,9 +40,12 @@ def root(closed: Path) -> Path:
     return make_root(closed / "root")
 
 
-@pytest.fixture
-def session(root: Path, sandboxes: SandboxRegistry) -> Iterator[BuildSession]:
+@pytest.fixture(params=["alone", "in turn"])
+def session(root: Path, sandboxes: SandboxRegistry, request: pytest.FixtureRequest) -> Iterator[BuildSession]:
+    """A session whose commands have containers of their own, and one whose commands have one in turn."""
     with build_session([root], sandboxes=sandboxes, label="test") as opened:
+        if request.param == "in turn":
+            opened.begin_commands(opened.share("/run/relbuild-commands"), "/run/relbuild-commands")
         yield opened
 
 

@@ -20,7 +20,7 @@ from pipeline.model.limits.io_bandwidth import LIMIT as IO_BANDWIDTH
 from pipeline.model.limits.tmpfs import LIMIT as TMPFS
 from pipeline.model.limits.volume import LIMIT as VOLUME
 from pipeline.model.usage import Usage
-from pipeline.sandbox.build_container import CommandResult
+from pipeline.sandbox.command_container import CommandResult
 from pipeline.sandbox.container_user import Identity
 from pipeline.sandbox.instance import resolve_identity, signal_number
 from pipeline.sandbox.instance_network import dial, dial_loopback

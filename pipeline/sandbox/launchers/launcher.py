@@ -17,7 +17,7 @@ from pipeline.model.limit import LimitReading
 from pipeline.model.limits import Limits
 from pipeline.model.smoke import SmokePlan
 from pipeline.model.usage import Usage
-from pipeline.sandbox.build_container import CommandResult
+from pipeline.sandbox.command_container import CommandResult
 from pipeline.sandbox.container_user import Identity
 from pipeline.sandbox.instance_launch import launch
 from pipeline.sandbox.rootfs import RootFs

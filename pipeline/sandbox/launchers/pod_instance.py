@@ -22,7 +22,7 @@ from pipeline.model.limits.pids import LIMIT as PIDS
 from pipeline.model.limits.tmpfs import LIMIT as TMPFS
 from pipeline.model.limits.volume import LIMIT as VOLUME
 from pipeline.model.usage import Usage
-from pipeline.sandbox.build_container import CommandResult
+from pipeline.sandbox.command_container import CommandResult
 from pipeline.sandbox.container_user import Identity, resolve_user
 from pipeline.sandbox.launchers.client_command import run_client
 from pipeline.sandbox.launchers.container_engine import UNENFORCED

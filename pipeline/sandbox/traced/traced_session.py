@@ -18,7 +18,8 @@ from pathlib import Path, PurePosixPath
 
 from pipeline.errors import BuildError, EnvironmentLacking, UsageError
 from pipeline.lazy_dataclasses import dataclass
-from pipeline.sandbox.build_container import BuildLimits, CommandResult
+from pipeline.sandbox.build_container import BuildLimits
+from pipeline.sandbox.command_container import CommandResult
 from pipeline.sandbox.entry_program import require_entry_program
 from pipeline.sandbox.output import Capture
 from pipeline.sandbox.runtime_bundle import DEFAULT_PATH, ProcessPlan
@@ -65,6 +66,12 @@ class TracedSession:
         place = self._scratch(target)
         place.mkdir(parents=True)
         return place
+
+    def begin_commands(self, folder: Path, target: str) -> None:
+        """Accept that commands follow one another: a traced one needs no container."""
+
+    def end_commands(self) -> None:
+        """Accept the end of what `begin_commands` began."""
 
     def _scratch(self, target: str) -> Path:
         place = PurePosixPath(target)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from pipeline.errors import SmokeError
 from pipeline.sandbox.emulation import is_program_for, program_architecture
-from pipeline.sandbox.entry_program import require_entry_program
+from pipeline.sandbox.entry_program import is_startable, program_linker, require_entry_program
 from pipeline.sandbox.rootfs import RootFs
 from pipeline.sandbox.runtime_bundle import ProcessPlan
 from tests.support.static_programs import server
@@ -142,3 +143,50 @@ def test_a_header_names_its_architecture_and_the_images_it_may_be_in(header: str
 @pytest.mark.parametrize("data", [b"", b"#!/bin/sh\n", b"\x7fELF" + bytes(15), b"\x7fELF" + bytes(16)])
 def test_other_files_have_no_architecture(data: bytes) -> None:
     assert program_architecture(data) == ""
+
+
+def elf(linker: bytes, *, wide: bool = True, order: str = "<", machine: int = 183) -> bytes:
+    """The first bytes of a program for `machine` (arm64) that names a dynamic linker."""
+    ident = b"\x7fELF" + bytes([2 if wide else 1, 1 if order == "<" else 2, 1]) + bytes(9)
+    form, at, size = ("HHIQQQIHHHHHH", 64, 56) if wide else ("HHIIIIIHHHHHH", 52, 32)
+    head = ident + struct.pack(f"{order}{form}", 2, machine, 1, 0, at, 0, 0, at, size, 2, 0, 0, 0)
+    place = at + 2 * size
+    first = struct.pack(f"{order}I", 6).ljust(size, b"\0")
+    second = struct.pack(f"{order}IIQ" if wide else f"{order}II", *((3, 0, place) if wide else (3, place)))
+    return head + first + second.ljust(size, b"\0") + linker
+
+
+def test_a_programs_linker_is_read_in_either_class_and_order() -> None:
+    for wide in (True, False):
+        for order in "<>":
+            assert program_linker(elf(b"/lib/ld.so\0", wide=wide, order=order).ljust(100, b"\0")) == "/lib/ld.so"
+    assert program_linker(NATIVE) == ""
+
+
+def test_a_damaged_header_tells_no_linker() -> None:
+    whole = elf(b"/lib/ld.so\0")
+    for damaged in (whole[:60], whole[:100], whole[:-1], elf(b"\0"), whole[:54] + b"\xff\xff\xff\xff" + whole[58:]):
+        assert program_linker(damaged) is None
+    assert program_linker(whole[:54] + b"\1\0" + whole[56:]) is None
+    assert program_linker(whole[:32] + b"\xff" * 8 + whole[40:]) is None
+
+
+def test_what_the_kernel_would_not_start_is_not_startable(root: Path, files: RootFs) -> None:
+    def startable(program: str, architecture: str = "arm64") -> bool:
+        return is_startable(files, ProcessPlan((program,), ("PATH=/usr/bin",)), architecture)
+
+    put(root, "usr/bin/static", NATIVE)
+    put(root, "usr/bin/foreign", FOREIGN)
+    put(root, "usr/bin/text", b"echo no interpreter\n")
+    put(root, "usr/bin/script", b"#!/bin/static -x\n")
+    put(root, "usr/bin/broken", b"#!/bin/nowhere\n")
+    put(root, "usr/bin/dynamic", elf(b"/usr/bin/linker\0"))
+    put(root, "usr/bin/closed", NATIVE, 0o644)
+    assert startable("/bin/static") and startable("/bin/script") and startable("static")
+    for program in ("/bin/foreign", "/bin/text", "/bin/broken", "/bin/dynamic", "/bin/closed", "/bin/nowhere", "/srv"):
+        assert not startable(program), program
+    assert startable("/bin/foreign", "") and startable("/bin/foreign", "amd64")
+    put(root, "usr/bin/linker", NATIVE, 0o644)
+    assert not startable("/bin/dynamic")
+    (root / "usr/bin/linker").chmod(0o755)
+    assert startable("/bin/dynamic")

@@ -7,10 +7,12 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from pipeline.sandbox import output
+from pipeline.sandbox.named_output import NamedOutput
 from pipeline.sandbox.output import Capture, _Bucket, _cost
 
 IDS = {"uid": os.getuid(), "gid": os.getgid()}
@@ -131,3 +133,38 @@ def test_a_bucket_lets_one_large_take_through_and_then_none_until_it_is_paid() -
     assert bucket.take(1000)
     assert not bucket.take(1)
     assert bucket.left() < 0
+
+
+class TestNamedOutput:
+    def test_it_is_read_to_the_end_by_who_waits(self, tmp_path: Path) -> None:
+        path = tmp_path / "out"
+        with NamedOutput(path, 10, os.getuid()) as out:
+            assert path.is_fifo() and path.stat().st_mode & 0o777 == 0o600
+            with path.open("wb") as file:
+                file.write(b"x" * 1000)
+            assert out.finish(5)
+        assert (out.kept, out.dropped) == (b"x" * 10, 990)
+        assert not path.exists()
+
+    def test_a_flood_is_counted_to_the_byte(self, tmp_path: Path) -> None:
+        with NamedOutput(tmp_path / "out", 100, os.getuid()) as out:
+            writer = threading.Thread(target=(tmp_path / "out").write_bytes, args=(b"x" * (10 << 20),))
+            writer.start()
+            while not out.kept:
+                out.read_once()
+            assert out.finish(20)
+            writer.join()
+        assert out.dropped == (10 << 20) - 100
+
+    def test_a_holder_of_the_other_end_does_not_keep_it(self, tmp_path: Path) -> None:
+        with NamedOutput(tmp_path / "out", 100, os.getuid()) as out:
+            holder = os.open(tmp_path / "out", os.O_WRONLY)
+            assert not out.finish(0.05)
+            os.close(holder)
+            assert out.finish(5)
+
+    def test_what_another_reader_takes_away_is_not_waited_for(self, tmp_path: Path) -> None:
+        for limit in (100, 0):
+            with NamedOutput(tmp_path / "out", limit, os.getuid()) as out:
+                assert out.read_once() == 0.0, "nothing is there, and it does not wait"
+                assert (out.kept, out.dropped) == (b"", 0)
