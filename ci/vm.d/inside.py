@@ -44,7 +44,7 @@ def tree() -> Path:
         (root / folder).mkdir(parents=True)
     shutil.copy("/bin/busybox", root / "bin/busybox")
     shutil.copy("/lab/probes", root / "bin/probes")
-    for applet in ("sh", "cat", "dd", "echo", "head", "sleep", "tail", "true"):
+    for applet in ("sh", "cat", "dd", "echo", "env", "head", "readlink", "sleep", "tail", "true"):
         (root / "bin" / applet).symlink_to("busybox")
     (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
     (root / "etc/group").write_text("root:x:0:\n")
@@ -108,12 +108,30 @@ def main() -> dict[str, object]:
             ).out_of_memory,
         }
 
+    said["in_turn"] = in_turn(root, sandboxes)
     said["throughput"] = throughput(root, sandboxes)
     said["probes"] = probes(root, sandboxes)
     said["crun"] = with_crun(root)
     said["rootless"] = rootless_act(root)
     said["left_groups"] = list(list_cgroups(hierarchies, sandboxes.mark))
     said["left_files"] = [path.name for path in (sandboxes.state / "live").iterdir()]
+    return said
+
+
+def in_turn(root: Path, sandboxes: SandboxRegistry) -> list[tuple[int, bool, bool, str]]:
+    """Scriptlets one after the other: status, out of memory, whether it was in turn, and what else was said."""
+    said = []
+    with build_session([root], sandboxes=sandboxes, limits=BuildLimits(memory=48 << 20)) as session:
+        session.begin_commands(session.share("/run/relbuild"), "/run/relbuild")
+        for script in (
+            "echo one; exit 3",
+            "head -c 200m /dev/zero | tail; exit 4",
+            "sleep 1000 & echo two",
+            "echo three",
+        ):
+            ended = session.run(["/bin/sh", "-c", f"readlink /proc/self/fd/1; {script}"], timeout=90)
+            place, _, rest = ended.stdout.decode().partition("\n")
+            said.append((ended.status, ended.out_of_memory, place.startswith("/run/relbuild/"), rest))
     return said
 
 
@@ -173,6 +191,7 @@ def with_crun(root: Path) -> dict[str, object]:
         }
     with build_session([root], sandboxes=sandboxes) as session:
         said["built"] = session.run(["/bin/echo", "built"], timeout=60).stdout.decode()
+    said["in_turn"] = in_turn(root, sandboxes)
     return said
 
 

@@ -114,6 +114,10 @@ def test_the_other_runtime_gives_the_same_limits(said: dict[str, object]) -> Non
 def test_commands_and_scriptlets_run_there_and_nothing_is_left(said: dict[str, object]) -> None:
     assert said["execute"] == "answer\n"
     assert said["build_session"] == {"status": 0, "seccomp": 2, "memory_bomb_out_of_memory": True}
+    in_turn = [[3, False, True, "one\n"], [4, True, True, ""], [0, False, True, "two\n"], [0, False, True, "three\n"]]
+    assert said["in_turn"] == in_turn
+    crun = said["crun"]
+    assert isinstance(crun, dict) and crun["in_turn"] == in_turn
     assert (said["left_groups"], said["left_files"]) == ([], [])
 
 
