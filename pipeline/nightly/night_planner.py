@@ -8,16 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import field, replace
-from pathlib import Path
 
 from pipeline.digest import digest_file
-from pipeline.errors import RelbuildError, UsageError, VerificationError
+from pipeline.errors import RelbuildError
 from pipeline.lazy_dataclasses import dataclass
-from pipeline.mirror.image_tags import LATEST, floating_tags, immutable_tag
-from pipeline.mirror.protocol import Mirror, Repository
-from pipeline.mirror.published import read_published
-from pipeline.mirror.signed_identity import require_identity
-from pipeline.mirror.tag_check import check_tag
 from pipeline.model.absolute_path import absolute
 from pipeline.model.lock import Lock, LockSection
 from pipeline.model.night_record import (
@@ -39,16 +33,14 @@ from pipeline.nightly.inputs import (
     templates_digest,
     test_inputs,
 )
-from pipeline.nightly.inputs_record import PublishedProduct, attested_inputs, recall_published
+from pipeline.nightly.inputs_record import PublishedProduct
 from pipeline.nightly.job import Job, RunSettings
 from pipeline.nightly.lock_comparison import same_packages
-from pipeline.nightly.night_key import password_from_environment
 from pipeline.nightly.no_change import NOTHING_CHANGED
 from pipeline.nightly.platform_state import PlatformState
 from pipeline.nightly.product_result import why_built
 from pipeline.nightly.published_parent import parent_digests
-from pipeline.nightly.published_tags import read_tag, require_readable_tags
-from pipeline.oci import VerifyingKey, load_verifying_key
+from pipeline.nightly.published_products import PublishedProducts
 from pipeline.prepare import BuildEnvironment, BuildOptions
 from pipeline.prepare.locked_recipe import choose_architecture, choose_platform
 from pipeline.progress import task
@@ -80,22 +72,14 @@ class Decision:
 
 @dataclass(slots=True)
 class Planner:
-    """The planner of a night, which decides about one product after the other.
-
-    `previous` is what the last night said, by product; `mirror` is None where there is none yet; `remembered` is
-    what the store knew, by product.
-    """
+    """The planner of a night, which decides about one product after the other."""
 
     catalogue: Catalogue
     settings: RunSettings
     build_env: BuildEnvironment
-    mirror: Mirror | None
-    previous: Mapping[str, Product]
-    remembered: dict[str, PublishedProduct] = field(default_factory=dict)
+    published: PublishedProducts
     _platform_states: dict[tuple[str, tuple[str, ...], str], PlatformState] = field(default_factory=dict)
-    _key: VerifyingKey | None = None
     _runtime: str = ""
-    _told: set[str] = field(default_factory=set)
 
     @property
     def platform_states(self) -> tuple[PlatformState, ...]:
@@ -140,26 +124,12 @@ class Planner:
             parent=entry.parent,
         )
 
-    def last(self, name: str) -> Product | None:
-        """Return the product as the night before reported it."""
-        known = self._recalled(name) if self.mirror else None
-        return known.product if known is not None and known.product is not None else self.previous.get(name)
-
-    def _recalled(self, name: str) -> PublishedProduct | None:
-        return recall_published(self.build_env.store, str(self.settings.to), name, self._warn)
-
-    def _warn(self, text: str) -> None:
-        """Warn once: the same document may be read several times."""
-        if text not in self._told:
-            self._told.add(text)
-            self.build_env.progress.warn(text)
-
     def packages(self, entry: CatalogueEntry) -> Collection[str] | None:
         """Return the names of the packages of an entry's image, None if nobody knows.
 
         They are those of the last night's record, else of its lock and its ancestors' locks.
         """
-        known = self.last(entry.name)
+        known = self.published.last(entry.name)
         if known is not None and known.published.packages:
             return {package.name for package in known.published.packages}
         names: set[str] = set()
@@ -175,7 +145,7 @@ class Planner:
 
         What is known is what stands there. `product` is None where not even its platform is known.
         """
-        last = self.last(entry.name)
+        last = self.published.last(entry.name)
         if product is None:
             run = ProductRun(Outcome.FAILED, "")
             return replace(last, run=run) if last else Product(entry.name, str(entry.path), "", "", run)
@@ -193,10 +163,8 @@ class Planner:
         that cannot be read.
         """
         decision = self._decision(entry, product, parent, locks)
-        if self.mirror is not None and decision.job is not None and not decision.job.test_only:
-            last = self.last(product.name)
-            known = last.published.tags if last is not None else ()
-            require_readable_tags(self.mirror.repository(product.name), (LATEST, *known))
+        if decision.job is not None and not decision.job.test_only:
+            self.published.require_readable(product)
         return decision
 
     def _decision(
@@ -206,7 +174,7 @@ class Planner:
         assert recipe is not None
         states = tuple(self._platform_state(entry, product, arch) for arch in product.architectures)
         facts = self._facts(entry, recipe, states, parent)
-        on_mirror = self._on_mirror(product)
+        on_mirror = self.published.find(product)
         changed: frozenset[str] = frozenset()
         if on_mirror is not None:
             facts["templates"] = templates_digest(recipe, on_mirror.record.templates)
@@ -248,7 +216,7 @@ class Planner:
         """Return the decision with the parent's images in its job, unless that only tests."""
         if decision.job is None or decision.job.test_only:
             return decision
-        return replace(decision, job=replace(decision.job, parents=parent_digests(parent, self.mirror)))
+        return replace(decision, job=replace(decision.job, parents=parent_digests(parent, self.published.mirror)))
 
     def _locks(
         self, entry: CatalogueEntry, on_mirror: PublishedProduct | None, locks: Mapping[str, str]
@@ -298,13 +266,6 @@ class Planner:
         """Return the digest of its lock and its ancestors' locks, which --locked builds from."""
         paths = [entry.path, *(one.path for one in self.catalogue.below(entry.name))]
         return " ".join(str(digest_file(lock_path(path))) if lock_path(path).exists() else "none" for path in paths)
-
-    def _public(self, path: Path) -> VerifyingKey:
-        if self._key is None:
-            self._key = load_verifying_key(
-                path, password_from_environment(self.settings), progress=self.build_env.progress
-            )
-        return self._key
 
     def _tested_with(self) -> str:
         if not self._runtime:
@@ -366,61 +327,11 @@ class Planner:
             section = replace(section, accounts=before.accounts)
         return format_lock(Lock(recipe.name, (section,)))
 
-    # --- the published image ----------------------------------------------------------------------
-
-    def _on_mirror(self, product: Product) -> PublishedProduct | None:
-        """Return the product as it is published on the mirror.
-
-        It comes from the store's memory if the mirror still has it, else from what is attested there. None: nothing, or
-        nothing that can be compared with.
-        """
-        if self.mirror is None:
-            return None
-        repository = self.mirror.repository(product.name)
-        known = self._recalled(product.name)
-        if known is not None and not _is_of(known, product):
-            known = None
-        try:
-            if known is not None and read_tag(repository, known.immutable) == known.digest:
-                self.remembered[product.name] = known
-                return known
-            return self._attested(repository, product)
-        except (UsageError, VerificationError) as error:
-            self._warn(f"what is published of '{product.name}' cannot be read, so it is rebuilt: {error}")
-            return None
-
     def _why(self, product: Product, on_mirror: PublishedProduct | None, changed: frozenset[str]) -> str:
         if on_mirror is not None:
             return f"{in_words(sorted(changed))} changed" if changed else "requested"
-        if self.mirror is None:
-            return "not published yet"
-        published = read_tag(self.mirror.repository(product.name), LATEST) is not None
         # For example one that was published by hand, or for another platform; without a key none is verified.
-        return _UNVERIFIED if published else "not published yet"
-
-    def _attested(self, repository: Repository, product: Product) -> PublishedProduct | None:
-        last = self.last(product.name)
-        digest = last.published.digest if last else None
-        reference = digest or read_tag(repository, LATEST)
-        if reference is None or self.settings.key is None:
-            return None
-        held = read_published(repository, reference)
-        if len(held.images) != len(product.architectures):
-            return None
-        require_identity(repository, held.manifest, self._public(self.settings.key))
-        if digest is None:  # else an older image of the product would be taken for the newest
-            key, now = self._public(self.settings.key), int(self.build_env.clock() * 1000)
-            check_tag(repository, LATEST, reference, key, (repository.identity,), now=now, allow_stale=True)
-        # Of an index, it is attested of each image.
-        attested = held.digest if len(held.images) == 1 else held.images[0].digest
-        record = attested_inputs(repository, attested, self._public(self.settings.key), self._warn)
-        immutable = immutable_tag(held.version, held.created, held.digest)
-        if record is None or read_tag(repository, immutable) != held.digest:
-            return None
-        known = last if last and last.published.digest == held.digest else product
-        tags = tuple(tag for tag in floating_tags(held.version) if read_tag(repository, tag) == held.digest)
-        published = replace(known.published, version=held.version, tags=tags)
-        return PublishedProduct(record, held.digest, immutable, replace(known, published=published))
+        return _UNVERIFIED if self.published.has_latest(product) else "not published yet"
 
 
 _UNVERIFIED = "the published image has no record of a night that could be verified"
@@ -439,11 +350,6 @@ def _only_tests(job: Job, on_mirror: PublishedProduct, changed: frozenset[str], 
     if on_mirror.record.facts != job.facts:
         on_mirror = replace(on_mirror, record=replace(on_mirror.record, facts=job.facts))
     return Decision(replace(job.product, run=replace(job.product.run, why=nothing)), None, on_mirror)
-
-
-def _is_of(on_mirror: PublishedProduct, product: Product) -> bool:
-    known = on_mirror.product
-    return known is not None and (known.platform, known.arch) == (product.platform, product.arch)
 
 
 def _section(on_mirror: PublishedProduct | None, platform_state: PlatformState) -> LockSection | None:

@@ -44,6 +44,7 @@ from pipeline.nightly.night_planner import Planner
 from pipeline.nightly.no_change import RUN_BYTES
 from pipeline.nightly.product_job import run_job
 from pipeline.nightly.product_order import order_by_longest_path
+from pipeline.nightly.published_products import PublishedProducts
 from pipeline.nightly.renewal import renew_tags
 from pipeline.nightly.security_fixes import read_bulletins, with_security_fixes
 from pipeline.prepare import BuildEnvironment
@@ -137,7 +138,8 @@ def plan_catalogue(
     It is the first step of a night and of `--plan`.
     """
     target = PlatformTarget(options.settings.repositories, options.settings.platform)
-    planner = Planner(load_catalogue(options.catalogue, target), options.settings, build_env, mirror, previous)
+    published = PublishedProducts(options.settings, build_env, mirror, previous)
+    planner = Planner(load_catalogue(options.catalogue, target), options.settings, build_env, published)
     planner.catalogue = select_products(planner.catalogue, options.wanted, planner.packages)
     return planner
 
@@ -235,7 +237,7 @@ class _CatalogueRun:
 
     def _times(self) -> dict[str, int]:
         """Return the milliseconds that products took when they were built last."""
-        known = ((entry.name, self.planner.previous.get(entry.name)) for entry in self.catalogue.entries)
+        known = ((entry.name, self.planner.published.previous.get(entry.name)) for entry in self.catalogue.entries)
         return {name: one.published.build_took for name, one in known if one is not None and one.published.build_took}
 
     def remember(self, products: Sequence[Product]) -> None:
@@ -346,10 +348,10 @@ class _CatalogueRun:
 
     def _confirmed(self, job: Job, job_result: JobResult) -> JobResult:
         """Check a worker's report against the mirror itself; return it, or the failure."""
-        assert self.planner.mirror is not None
+        assert self.planner.published.mirror is not None
         try:
             require_same_product(job_result.product, job.product)
-            require_published(job_result.product, self.planner.mirror, str(self.options.settings.to))
+            require_published(job_result.product, self.planner.published.mirror, str(self.options.settings.to))
         except RelbuildError as error:
             run = replace(job.product.run, worker=job_result.product.run.worker, took=job_result.product.run.took)
             before = replace(job.product, run=run)
@@ -362,7 +364,7 @@ class _CatalogueRun:
         if job_result.on_mirror is None:
             return
         self._locks[name] = job_result.lock or job_result.on_mirror.record.lock
-        if job_result.on_mirror is not self.planner.remembered.get(name):
+        if job_result.on_mirror is not self.planner.published.remembered.get(name):
             self._kept[name] = replace(job_result.on_mirror, product=job_result.product)
             remember_published(
                 self.build_env.store, str(self.options.settings.to), job_result.product, self._kept[name]

@@ -19,6 +19,7 @@ from pipeline.nightly.inputs import templates_digest
 from pipeline.nightly.inputs_record import InputsRecord, PublishedProduct, remember_published
 from pipeline.nightly.job import Job, RunSettings
 from pipeline.nightly.night_planner import Decision, Planner
+from pipeline.nightly.published_products import PublishedProducts
 from pipeline.recipes import PlatformTarget
 from pipeline.resolve import format_lock
 from pipeline.store import Store
@@ -115,7 +116,8 @@ class Nights:
         here = build_env(self.folder, store=self.store, progress=self.progress)
         mirror: Any = self.mirror
         target = PlatformTarget(settings.repositories, settings.platform)
-        return Planner(load_catalogue([self.folder / "recipes"], target), settings, here, mirror, self.previous)
+        published = PublishedProducts(settings, here, mirror, self.previous)
+        return Planner(load_catalogue([self.folder / "recipes"], target), settings, here, published)
 
     def decide(self, name: str = "base", planner: Planner | None = None, **more: Any) -> Decision:
         """What a night decides about one product, whose parent stands as it was published."""

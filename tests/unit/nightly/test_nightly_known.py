@@ -25,7 +25,7 @@ from pipeline.model.absolute_path import absolute
 from pipeline.model.lock import Lock
 from pipeline.model.night_record import Outcome, Product
 from pipeline.model.published_image import PackageSize
-from pipeline.nightly import night_planner
+from pipeline.nightly import night_planner, published_products
 from pipeline.nightly.catalogue import CatalogueEntry
 from pipeline.nightly.inputs import templates_digest
 from pipeline.nightly.inputs_record import InputsRecord
@@ -98,11 +98,13 @@ class Attested:
         self.images = 1
         for tag in ("latest", "1", self.immutable):
             nights.mirror.tags["base", tag] = self.digest
-        nights.journal.stand_in(night_planner, night_planner.load_verifying_key, gives="public")
-        nights.journal.stand_in(night_planner, night_planner.read_published, lambda repository, reference: self._held())
-        for check in (night_planner.require_identity, night_planner.check_tag):
-            nights.journal.stand_in(night_planner, check)
-        nights.journal.stand_in(night_planner, night_planner.attested_inputs, lambda *given: self.record)
+        nights.journal.stand_in(published_products, published_products.load_verifying_key, gives="public")
+        nights.journal.stand_in(
+            published_products, published_products.read_published, lambda repository, reference: self._held()
+        )
+        for check in (published_products.require_identity, published_products.check_tag):
+            nights.journal.stand_in(published_products, check)
+        nights.journal.stand_in(published_products, published_products.attested_inputs, lambda *given: self.record)
 
     def _facts(self, nights: Nights) -> tuple[tuple[str, str], ...]:
         job = nights.decide(key=self.key).job
@@ -140,8 +142,8 @@ def test_the_image_that_the_last_night_told_of_is_asked_for_by_digest(attested: 
     attested.nights.previous["base"] = product
     decision = attested.decide()
     assert decision.job is None and decision.product.published.build_took == 7
-    assert attested.nights.journal.of(night_planner.check_tag) == [], "no tag is believed"
-    assert attested.nights.journal.last(night_planner.read_published).args[1] == attested.digest
+    assert attested.nights.journal.of(published_products.check_tag) == [], "no tag is believed"
+    assert attested.nights.journal.last(published_products.read_published).args[1] == attested.digest
 
 
 @pytest.mark.parametrize("lacking", ["record", "one-image", "immutable", "latest"])
@@ -224,13 +226,13 @@ def test_a_product_that_stays_as_it_is_or_is_only_tested_needs_no_other_tag(
 
 
 @pytest.mark.parametrize(
-    "check", [night_planner.require_identity, night_planner.check_tag, night_planner.attested_inputs]
+    "check", [published_products.require_identity, published_products.check_tag, published_products.attested_inputs]
 )
 def test_what_is_attested_and_is_not_genuine_is_told_and_built_anew(check: Any, attested: Attested) -> None:
     def refuse(*given: Any, **more: Any) -> None:
         raise VerificationError("signature-bad", "another key")
 
-    attested.nights.journal.stand_in(night_planner, check, refuse)
+    attested.nights.journal.stand_in(published_products, check, refuse)
     decision = attested.decide()
     assert decision.on_mirror is None and decision.job is not None
     (warning,) = attested.nights.progress.warnings
@@ -286,5 +288,5 @@ def test_the_packages_of_an_image_are_as_the_last_night_said_else_as_locks_say_e
     assert planner.packages(entries["base"]) == {"a"}
     nights.mirror = None
     planner = nights.planner()
-    planner.previous = {"child": _sized(planner.plan(entries["child"]), "c", "d")}
+    planner.published.previous = {"child": _sized(planner.plan(entries["child"]), "c", "d")}
     assert planner.packages(entries["child"]) == {"c", "d"}
