@@ -8,7 +8,8 @@ import re
 
 from pipeline.digest import Digest
 from pipeline.errors import VerificationError
-from pipeline.mirror.backends.directory.mirror_paths import MirrorPaths, RepositoryPaths, parse_manifest_path
+from pipeline.mirror.backends.directory.manifest_names import parse_manifest_path
+from pipeline.mirror.backends.directory.mirror_paths import MirrorPaths, RepositoryPaths
 from pipeline.mirror.inventory import (
     inventory_manifest,
     known_times,

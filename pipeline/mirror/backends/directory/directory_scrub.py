@@ -3,16 +3,12 @@
 Order: manifests, then blobs (read without a lock, by digest), then tags, referrers indexes and the lists of tags and
 repositories. Corrupt files are moved to quarantine. Publishing and pruning continue meanwhile: before anything is
 changed it is checked again under the locks that they take, so files that they added or removed are not reported. A
-scrub that was killed and is run again continues after the last blob that it recorded.
-
-    .scrub/run.json     start time of the scrub in progress
-    .scrub/blobs/AB     blobs known to be intact (`pipeline.mirror.known_blobs`)
+scrub that was killed and is run again continues after the last blob that it recorded (`scrub_record`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -20,22 +16,20 @@ from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.digest import Digest, canonical_json
+from pipeline.digest import Digest
 from pipeline.errors import RelbuildError, VerificationError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.atomic_files import (
-    make_drafts_folder,
     mirror_errors,
     open_without_links,
     replace_file,
     sync_names,
     write_blob,
 )
-from pipeline.mirror.backends.directory.mirror_paths import RepositoryPaths, parse_manifest_path
+from pipeline.mirror.backends.directory.manifest_names import parse_manifest_path
+from pipeline.mirror.backends.directory.mirror_paths import RepositoryPaths
+from pipeline.mirror.backends.directory.scrub_record import ScrubRecord
 from pipeline.mirror.known_blobs import (
-    SCRUB_KNOWN_SECONDS,
-    FileStamp,
-    HashedBy,
     hash_file,
     regular_file,
     set_aside,
@@ -63,12 +57,6 @@ if TYPE_CHECKING:
 SCRUBBED_MIRROR = "what is there"
 """Source that is reported for a list made anew from the mirror's own content."""
 
-_NOTED = 256 << 20
-"""Bytes read until the verified blobs are recorded: a killed scrub reads at most so many again."""
-
-_RUN_LIMIT = 4096
-"""Bytes of run.json."""
-
 _BLOB_NAME = re.compile(r"[0-9a-f]{64}")
 
 
@@ -83,7 +71,8 @@ def scrub_directory(mirror: DirectoryMirror, healing: RepairSources, *, rate: in
         _warn_of_configuration(mirror, progress)
         total = sum(found.st_size for path in _blob_files(mirror) if (found := regular_file(path)))
         with task(progress, "scrub", mirror.url, total=total, unit="bytes") as running:
-            return _DirectoryScrub(mirror, healing, ReadThrottle(rate), running, drafts).run()
+            record = ScrubRecord.begin(mirror.place)
+            return _DirectoryScrub(mirror, healing, ReadThrottle(rate), running, drafts, record).run()
 
 
 def _warn_of_configuration(mirror: DirectoryMirror, progress: Progress) -> None:
@@ -110,15 +99,13 @@ class _DirectoryScrub:
     throttle: ReadThrottle
     task: Task
     drafts: int
+    record: ScrubRecord
     held: dict[tuple[str, Digest], References] = field(default_factory=dict)
     needed: dict[Digest, tuple[Descriptor, list[str]]] = field(default_factory=dict)
     """Blob → its descriptor in a manifest, and the repositories that need it."""
     lists: dict[tuple[str, Digest], Digest] = field(default_factory=dict)
     """Referrers indexes: (repository, digest) → subject."""
     findings: list[Finding] = field(default_factory=list)
-    known: dict[Digest, FileStamp] = field(default_factory=dict)
-    """Blobs found intact and not recorded yet."""
-    unnoted: int = 0
     blobs: int = 0
     read: int = 0
     earlier: int = 0
@@ -127,21 +114,20 @@ class _DirectoryScrub:
     def run(self) -> ScrubResult:
         """Scrub everything, in the order of the module's docstring."""
         place = self.mirror.place
-        began = self._begin()
         all_paths = [place.paths(name) for name in place.names()]
         for paths in all_paths:
             self._find_lists(paths)
         for paths in all_paths:
             self._manifests(paths)
         for path in _blob_files(self.mirror):
-            self._blob(path, began)
-        self._note()
+            self._blob(path)
+        self.record.note()
         for paths in all_paths:
             self._tags(paths)
             self._referrers(paths)
         self._missing()
         self._tag_and_repository_lists(all_paths)
-        (place.root / ".scrub" / "run.json").unlink(missing_ok=True)
+        self.record.end()
         return ScrubResult(
             self.mirror.url,
             self.blobs,
@@ -152,21 +138,6 @@ class _DirectoryScrub:
             self.drafts,
             tuple(self.findings),
         )
-
-    def _begin(self) -> float:
-        """Return when this scrub, or the one that it continues, began (seconds since the epoch)."""
-        place = self.mirror.place
-        with contextlib.suppress(ValueError, TypeError, LookupError, RecursionError, OverflowError):
-            file = open_without_links(place.root, place.root / ".scrub" / "run.json")
-            if file is not None:
-                with file:
-                    began = float(json.loads(file.read(_RUN_LIMIT))["began"])
-                if 0 <= place.clock() - began < SCRUB_KNOWN_SECONDS:
-                    return began
-        began = place.clock()
-        make_drafts_folder(place.root / ".scrub")
-        replace_file(canonical_json({"began": str(began)}), place.root / ".scrub" / "run.json", place.drafts)
-        return began
 
     @contextlib.contextmanager
     def _changing(self, paths: RepositoryPaths) -> Iterator[None]:
@@ -241,11 +212,11 @@ class _DirectoryScrub:
 
     # --- blobs
 
-    def _blob(self, path: Path, began: float) -> None:
+    def _blob(self, path: Path) -> None:
         place = self.mirror.place
         digest = Digest(path.name)
         found = regular_file(path)
-        if found is not None and self._was_read(digest, stamp_of(found), began):
+        if found is not None and self.record.was_read(digest, stamp_of(found)):
             self.earlier += 1
             self.task.advance(found.st_size)
             return
@@ -255,29 +226,15 @@ class _DirectoryScrub:
         except OSError:  # the disk cannot read it
             seen = None
         if seen is not None and seen.digest == digest:
-            if seen.settled:
-                self.known[digest] = seen.stamp
-            if self.unnoted >= _NOTED:
-                self._note()
+            self.record.add(digest, seen)
             return
         self._restore_blob(digest, DamageKind.ROTTEN)
 
     def _advance(self, size: int) -> None:
         self.read += size
-        self.unnoted += size
+        self.record.unnoted += size
         self.task.advance(size)
         self.throttle.wait(size)
-
-    def _was_read(self, digest: Digest, stamp: FileStamp, began: float) -> bool:
-        known = self.mirror.place.known.read(digest.hex[:2]).get(digest.hex)
-        if known is None or known[0] != stamp or known[2] is not HashedBy.SCRUB:
-            return False
-        return began <= known[1] <= self.mirror.place.clock()  # no time in the future: written when the clock was ahead
-
-    def _note(self) -> None:
-        self.mirror.place.known.note_all(self.known, HashedBy.SCRUB)
-        self.known.clear()
-        self.unnoted = 0
 
     def _restore_blob(self, digest: Digest, wrong: DamageKind) -> None:
         place = self.mirror.place

@@ -24,15 +24,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import MappingProxyType
 
 from pipeline.digest import Digest
-from pipeline.errors import UsageError, VerificationError
+from pipeline.errors import VerificationError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.atomic_files import (
     file_locked,
@@ -45,10 +43,15 @@ from pipeline.mirror.atomic_files import (
     sync_names,
 )
 from pipeline.mirror.backends.directory import write_lock
+from pipeline.mirror.backends.directory.manifest_names import (
+    manifest_file_name,
+    manifest_file_names,
+    named_digest,
+    named_media_type,
+)
 from pipeline.mirror.known_blobs import KnownInFolder, set_aside
 from pipeline.mirror.protocol import TAG
 from pipeline.mirror.references import (
-    MANIFEST_KINDS,
     fallback_tag,
     listed_referrers,
     listed_repositories,
@@ -61,9 +64,6 @@ from pipeline.mirror.references import (
 from pipeline.model.image import Descriptor
 from pipeline.model.manifests import Manifest, Referrer
 from pipeline.oci.image_manifest import DOCUMENT_LIMIT
-
-_MEDIA_TYPES = MappingProxyType({kind: media_type for media_type, kind in MANIFEST_KINDS.items()})
-_FILE = re.compile(r"([0-9a-f]{64})\.([a-z-]+)")
 
 _moving: Counter[Path] = Counter()
 """Folder of a repository → times that this process moves its tags."""
@@ -208,15 +208,12 @@ class RepositoryPaths:
 
     def manifest_file(self, descriptor: Descriptor) -> Path:
         """Return the path of a manifest, which need not exist."""
-        return self.manifests / _file_name(descriptor)
+        return self.manifests / manifest_file_name(descriptor)
 
     def find(self, digest: Digest) -> Path | None:
         """Return the path of a manifest's file; None if missing."""
-        for kind in _MEDIA_TYPES:
-            path = self.manifests / f"{digest.hex}.{kind}"
-            if path.exists():
-                return path
-        return None
+        paths = (self.manifests / name for name in manifest_file_names(digest))
+        return next((path for path in paths if path.exists()), None)
 
     def read(self, digest: Digest) -> Manifest | None:
         """Read a manifest, verified; None if missing. Raises VerificationError `digest-mismatch`."""
@@ -228,7 +225,7 @@ class RepositoryPaths:
             return None
         with file:
             data = file.read(DOCUMENT_LIMIT + 1)
-        manifest = Manifest(_MEDIA_TYPES[path.suffix[1:]], data)
+        manifest = Manifest(named_media_type(path), data)
         if manifest.digest != digest:
             raise VerificationError(
                 "digest-mismatch",
@@ -289,10 +286,9 @@ class RepositoryPaths:
     def target(self, tag: str) -> Digest | None:
         """Return the digest that a tag points to; None if it does not exist."""
         try:
-            found = _FILE.fullmatch((self.tags / tag).readlink().name)
+            return named_digest((self.tags / tag).readlink().name)
         except FileNotFoundError:
             return None
-        return Digest(found[1]) if found else None
 
     def tagged(self, tag: str) -> Manifest | None:
         """Return the manifest that a tag points to; None if there is none.
@@ -319,7 +315,7 @@ class RepositoryPaths:
         Blobs and manifests are synced to disk before. A tag that points there already is not touched. Without `listing`
         the caller lists the tags, after several moves.
         """
-        destination = f"../_manifests/{_file_name(descriptor)}"
+        destination = f"../_manifests/{manifest_file_name(descriptor)}"
         path = self.tags / tag
         if not path.is_symlink() or str(path.readlink()) != destination:
             sync_names(self.place.blobs)
@@ -396,21 +392,3 @@ def _count_moving(folder: Path, change: int) -> None:
         _moving[folder] += change
         if not _moving[folder]:
             del _moving[folder]
-
-
-def parse_manifest_path(path: Path) -> tuple[Digest, str] | None:
-    """Return digest and media type from the name of a manifest's file; None if it is not one."""
-    found = _FILE.fullmatch(path.name)
-    if found is None or found[2] not in _MEDIA_TYPES:
-        return None
-    return Digest(found[1]), _MEDIA_TYPES[found[2]]
-
-
-def _file_name(descriptor: Descriptor) -> str:
-    if descriptor.media_type not in MANIFEST_KINDS:
-        raise UsageError(
-            "media-type-unservable",
-            f"a directory mirror cannot serve {descriptor.digest} of type {descriptor.media_type[:100]}",
-            hint="publish OCI images and indexes; convert others first",
-        )
-    return f"{descriptor.digest.hex}.{MANIFEST_KINDS[descriptor.media_type]}"

@@ -20,7 +20,7 @@ from pipeline.errors import VerificationError
 from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror, open_directory
 from pipeline.mirror.backends.directory.directory_prune import prune_directory, undo_prunings
 from pipeline.mirror.backends.directory.directory_scrub import scrub_directory
-from pipeline.mirror.backends.directory.mirror_paths import parse_manifest_path
+from pipeline.mirror.backends.directory.manifest_names import parse_manifest_path
 from pipeline.mirror.protocol import is_auxiliary
 from pipeline.mirror.repair_sources import RepairSources
 from pipeline.model.manifests import Manifest

@@ -13,6 +13,7 @@ import pytest
 
 from pipeline.digest import Digest
 from pipeline.mirror.backends.directory import directory_scrub as scrubbing
+from pipeline.mirror.backends.directory import scrub_record
 from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror, open_directory
 from pipeline.mirror.backends.directory.directory_scrub import scrub_directory
 from pipeline.mirror.references import fallback_tag
@@ -191,7 +192,7 @@ def test_a_scrub_that_was_killed_goes_on_where_it_was(
     for path in mirror.place.blobs.iterdir():
         os.utime(path, (1, 1))
     monkeypatch.setattr("pipeline.mirror.known_blobs.SETTLED_NANOSECONDS", 0)
-    monkeypatch.setattr(scrubbing, "_NOTED", 1)
+    monkeypatch.setattr(scrub_record, "_NOTED", 1)
     seen: list[Path] = []
     real = scrubbing.hash_file
 
