@@ -6,6 +6,7 @@ import contextlib
 import os
 import stat
 import sys
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -80,7 +81,7 @@ def _read(header: rpm.hdr, checksum: Digest) -> PackageHeader:
     return PackageHeader(
         nevra=_nevra(header),
         checksum=checksum,
-        files=tuple(_files(header, [FileFlag(value) for value in flags])),
+        files=tuple(_files(header, flags)),
         scriptlets=tuple(_scriptlets(header)),
         triggers=tuple(_triggers(header)),
         provides=_dependencies(header, "PROVIDE"),
@@ -138,7 +139,7 @@ def _nevra(header: rpm.hdr) -> Nevra:
     )
 
 
-def _files(header: rpm.hdr, flags: Sequence[FileFlag]) -> Iterator[FileRecord]:
+def _files(header: rpm.hdr, flags: Sequence[int]) -> Iterator[FileRecord]:
     names = file_names(header)
     count = len(names)
     modes = header[rpm.RPMTAG_FILEMODES]
@@ -152,7 +153,12 @@ def _files(header: rpm.hdr, flags: Sequence[FileFlag]) -> Iterator[FileRecord]:
     languages = header[rpm.RPMTAG_FILELANGS] or [""] * count
     verify = header[rpm.RPMTAG_FILEVERIFYFLAGS]
     inodes = inode_numbers(header)
-    names_of = {inodes[index]: len(places) for index, places in hard_links(header).items()}
+    names_of: dict[int, int] = {}
+    if len(set(inodes)) < len(inodes):
+        names_of = {inodes[index]: len(places) for index, places in hard_links(header).items()}
+    else:
+        deque(zip(inodes, modes, flags, strict=True), maxlen=0)  # Demands equal lengths, as `hard_links` does.
+    said = {value: FileFlag(value) for value in {*flags}}
     # Some hundred thousand records are kept while an image is built: what files have in common is one object.
     same: dict[object, Any] = {}
     for i in range(count):
@@ -167,13 +173,13 @@ def _files(header: rpm.hdr, flags: Sequence[FileFlag]) -> Iterator[FileRecord]:
             mtime=same.setdefault(times[i], times[i]),
             digest=Digest(digests[i]) if regular and digests[i] else None,
             link=links[i] if stat.S_ISLNK(mode) else "",
-            flags=flags[i],
+            flags=said[flags[i]],
             color=colors[i],
             inode=inodes[i],
             nlink=names_of.get(inodes[i], 1) if regular else 1,
             rdev=(os.major(devices[i]), os.minor(devices[i])) if devices[i] else _NO_DEVICE,
             capabilities=capabilities[i],
-            languages=tuple(part for part in languages[i].split("|") if part),
+            languages=tuple(part for part in languages[i].split("|") if part) if languages[i] else (),
             verify=same.setdefault(verify[i], verify[i]),
         )
 
@@ -209,8 +215,9 @@ def hard_links(header: rpm.hdr) -> dict[int, tuple[int, ...]]:
     """
     by_inode: dict[int, list[int]] = {}
     modes, flags = header[rpm.RPMTAG_FILEMODES], header[rpm.RPMTAG_FILEFLAGS]
+    ghost = int(FileFlag.GHOST)  # Integers are compared with integers: flags of enumerations take ten times as long.
     for index, (inode, mode, flag) in enumerate(zip(inode_numbers(header), modes, flags, strict=True)):
-        if stat.S_ISREG(mode & 0xFFFF) and not flag & FileFlag.GHOST:
+        if stat.S_ISREG(mode & 0xFFFF) and not flag & ghost:
             by_inode.setdefault(inode, []).append(index)
     names, sizes = file_names(header), header[rpm.RPMTAG_LONGFILESIZES]
     for first, *others in by_inode.values():

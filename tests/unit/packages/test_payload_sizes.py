@@ -71,3 +71,18 @@ def test_a_symbolic_link_has_no_more_content_than_its_target() -> None:
         ArchivedFile(frozenset({3, 0}), 3),
     ]
     assert _most_bytes(file_names(lying), archived) < 1 << 20
+
+
+@pytest.mark.parametrize("tag", [rpm.RPMTAG_FILEMODES, rpm.RPMTAG_FILEFLAGS, rpm.RPMTAG_FILEINODES])
+@pytest.mark.parametrize("inodes", [(1, 2), (1, 1)])
+def test_lists_of_unequal_lengths_are_refused_with_and_without_hard_links(
+    tag: int, inodes: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lying = header(*((f"/{number}", REGULAR, 1, inode, "") for number, inode in enumerate(inodes)))
+    longer = [*lying[tag], 3]
+    del lying[tag]
+    lying[tag] = longer
+    monkeypatch.setattr("pipeline.packages.rpm_header.open_header", lambda path: lying)
+    with pytest.raises(VerificationError, match="inconsistent: zip") as caught:
+        read_header(tmp_path / "a.rpm", Digest.of(b"a"))
+    assert caught.value.code == "package-damaged"
