@@ -6,7 +6,6 @@ depends only on the image and its inputs.
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -35,6 +34,7 @@ from pipeline.oci.purl import package_url
 from pipeline.packages import named_fixes, read_changelog
 from pipeline.repos import RepositoryKey
 from pipeline.resolve import library_versions
+from pipeline.resolve.library_versions import distribution_version
 from pipeline.store import Store
 from pipeline.trees import CAPABILITY_XATTR, apply_layer_entries, capability_text
 from pipeline.urls import public_url
@@ -46,12 +46,12 @@ _SET_ID = 0o6000
 # --- the bill --------------------------------------------------------------------------------------------
 
 
-def make_bill(
-    image: Image, every: Sequence[Chosen], headers: Sequence[PackageHeader], tree: Tree, *, store: Store
-) -> Bill:
-    """Make the bill of `image` from `every` package in it, the parent's too, with its header.
+def bill_packages(
+    every: Sequence[Chosen], headers: Sequence[PackageHeader], *, store: Store
+) -> tuple[BilledPackage, ...]:
+    """Return what the bill of an image says of its packages.
 
-    `tree` is the tree of its layers but the last; the last layer and the packages' changelogs are read from the store.
+    `every` are all of them, the parent's too, and `headers` theirs. The packages' changelogs are read from the store.
     Raises VerificationError for damaged content there.
     """
     by_nevra = {str(header.nevra): header for header in headers}
@@ -73,6 +73,15 @@ def make_bill(
                 fixes=_fixes(header.checksum, store),
             )
         )
+    return tuple(sorted(packages, key=lambda one: (one.nevra, one.checksum)))
+
+
+def make_bill(image: Image, packages: tuple[BilledPackage, ...], tree: Tree, *, store: Store) -> Bill:
+    """Make the bill of `image` with these packages in it.
+
+    `tree` is the tree of its layers but the last, which is read from the store. Raises VerificationError if it is
+    damaged there.
+    """
     return Bill(
         name=image.name,
         version=dict(image.config.labels).get(media_types.VERSION, image.reference),
@@ -83,7 +92,7 @@ def make_bill(
         layers=tuple(
             BilledLayer(layer.name, layer.diff_id, layer.blob.digest, layer.blob.size) for layer in image.layers
         ),
-        packages=tuple(sorted(packages, key=lambda one: (one.nevra, one.checksum))),
+        packages=packages,
         privileged=_privileged(image.layers, tree, store),
     )
 
@@ -192,7 +201,7 @@ def make_build_record(image: Image, inputs: BuildInputs) -> BuildRecord:
         *_keys(inputs.keys),
         *_packages(section, inputs.headers),
         *([_parent(inputs.parent)] if inputs.parent else []),
-        _own_code(),
+        own_code(),
     ]
     told = Provenance(
         recipe=_file(recipe.path, folder, MaterialKind.RECIPE),
@@ -201,7 +210,7 @@ def make_build_record(image: Image, inputs: BuildInputs) -> BuildRecord:
         architecture=section.resolution.arch,
         builder_version=pipeline.__version__,
         options=(("compression", str(inputs.compression)),),
-        versions=tuple(sorted([*library_versions(), ("Jinja2", importlib.metadata.version("Jinja2"))])),
+        versions=tuple(sorted([*library_versions(), ("Jinja2", distribution_version("Jinja2"))])),
         # What a script printed may be another at each run of the same inputs.
         failed_scriptlets=tuple(replace(one, message="") for one in inputs.failed_scriptlets),
     )
@@ -267,7 +276,7 @@ def _parent(parent: ParentImage) -> Material:
 
 
 @cache
-def _own_code() -> Material:
+def own_code() -> Material:
     """Return relbuild's own source as a material: a digest of its files' names and digests."""
     folder = Path(pipeline.__file__).parent
     files = sorted(path for path in folder.rglob("*") if path.suffix in _CODE and path.is_file())

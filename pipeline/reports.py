@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +17,7 @@ from pathlib import Path
 from pipeline.atomic_folders import folder_draft, put_folder, sweep_folder_drafts
 from pipeline.digest import Digest, canonical_json, digest_json, identity
 from pipeline.errors import PublicationRefused, RelbuildError, UsageError, VerificationError
-from pipeline.model.bill import Bill, BuildRecord
+from pipeline.model.bill import Bill, BilledPackage, BuildRecord
 from pipeline.model.evidence import EVIDENCE_FILE, EVIDENCE_SEAL, Evidence, evidence_json
 from pipeline.model.image import Image
 from pipeline.model.package import Package
@@ -25,7 +25,7 @@ from pipeline.model.report import SmokeReport
 from pipeline.oci.bill_json import BILL_LIMIT, bill_bytes, parse_bill
 from pipeline.oci.image_manifest import JsonReader
 from pipeline.oci.record_json import RECORD_LIMIT, parse_record, record_bytes
-from pipeline.oci.sbom import SbomForm, sbom_bytes, sbom_versions
+from pipeline.oci.sbom import SbomForm, bill_digest, sbom_bytes, sbom_versions
 from pipeline.oci.sources_artifact import SourceFile
 from pipeline.store import Store
 
@@ -104,8 +104,18 @@ def report_documents(bill: Bill, record: BuildRecord, *, store: Store) -> tuple[
     return ((BILL_FILE, bill_bytes(bill)), (RECORD_FILE, record_bytes(record)), *sboms)
 
 
+def prepare_sboms(packages: Iterable[BilledPackage]) -> None:
+    """Make what the SBOMs say of packages, and keep it in memory for `report_documents`."""
+    sbom_versions()
+    # Here and not above: who reads a report makes no SBOM.
+    from pipeline.oci.spdx import describe_package
+
+    for package in packages:
+        describe_package(package)
+
+
 def _sbom(bill: Bill, form: SbomForm, store: Store) -> bytes:
-    name = identity("sbom", 1, form=form, bill=Digest.of(bill_bytes(bill)), versions=sbom_versions())
+    name = identity("sbom", 1, form=form, bill=bill_digest(bill), versions=sbom_versions())
     known = store.recall_as(name, digest_json)
     if known is not None and store.sound(known):
         return store.read(known, limit=SBOM_LIMIT)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.build.build_report import make_documents, write_build_report
+from pipeline.build.build_report import begin_documents, make_documents, write_build_report
 from pipeline.build.build_result import AssembledImage, BuildResult
 from pipeline.build.build_stages import (
     add_state,
@@ -79,7 +79,7 @@ def build(options: BuildOptions, build_env: BuildEnvironment) -> BuildResult:
     made = assemble(options, build_env)
     release_free_memory()
     image, locked, layout = made.image, made.locked, options.layout(made.image.name)
-    bill = make_bill(image, locked.all_chosen, locked.all_headers, made.composition.tree, store=build_env.store)
+    bill = make_bill(image, made.billed, made.composition.tree, store=build_env.store)
     record = make_build_record(image, build_inputs(locked, made.templates, options, made.failed_scriptlets))
     documents = make_documents(bill, record, locked, options, build_env)
     # Children that are built in parallel build the same parent: the second one finds it tested.
@@ -105,6 +105,7 @@ def assemble(options: BuildOptions, build_env: BuildEnvironment) -> AssembledIma
     with ThreadPoolExecutor(1, "relbuild-beside", commands.join) as beside, commands:
         rendered = beside.submit(lambda: render_recipe_files(locked, build_env))
         planned = beside.submit(lambda: plan_state(locked, build_env))
+        billed = beside.submit(lambda: begin_documents(locked, build_env))
         with packing_layers(composition, options, build_env, others=len(parent_layers(locked)) + 1) as layers:
             (files, templates), plan = rendered.result(), planned.result()
             state = add_state(locked, composition, layers, files, plan, options=options, build_env=build_env)
@@ -116,6 +117,7 @@ def assemble(options: BuildOptions, build_env: BuildEnvironment) -> AssembledIma
         image=image,
         locked=locked,
         composition=composition,
+        billed=billed.result(),
         layers=tuple(layers),
         states=state.states,
         changes=all_changes(locked, state.changes),

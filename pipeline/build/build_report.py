@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.build.build_result import BuildResult
-from pipeline.model.bill import Bill, BuildRecord
+from pipeline.model.bill import Bill, BilledPackage, BuildRecord
 from pipeline.model.json_form import to_json
 from pipeline.prepare import (
     BuildEnvironment,
@@ -11,13 +11,28 @@ from pipeline.prepare import (
     LockedRecipe,
     obtain_sources,
 )
+from pipeline.provenance_inputs import bill_packages, own_code
 from pipeline.reports import (
+    prepare_sboms,
     report_documents,
     sources_document,
     write_report,
 )
 from pipeline.smoke import failures_json, report_json
 from pipeline.store import Store
+
+
+def begin_documents(locked: LockedRecipe, build_env: BuildEnvironment) -> tuple[BilledPackage, ...]:
+    """Make what the documents of an image say of its packages, before there is an image.
+
+    Returns it for its bill; what its SBOMs say and the digest of relbuild's code are kept in memory. Raises
+    VerificationError for damaged packages in the store.
+    """
+    packages = bill_packages(locked.all_chosen, locked.all_headers, store=build_env.store)
+    if locked.wrote:  # The same packages as before are in the SBOMs of an image that the store has, most likely.
+        prepare_sboms(packages)
+    own_code()
+    return packages
 
 
 def make_documents(

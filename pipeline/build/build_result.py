@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline.launch import SmokeResult
 from pipeline.layers import BuiltLayer
 from pipeline.lazy_dataclasses import dataclass
-from pipeline.model.bill import Bill, BuildRecord
+from pipeline.model.bill import Bill, BilledPackage, BuildRecord
 from pipeline.model.change import Change
 from pipeline.model.evidence import Evidence
 from pipeline.model.image import Image
@@ -25,16 +25,17 @@ from pipeline.trees import Composition
 class AssembledImage:
     """An image whose layers are in the store.
 
-    `composition` is that of all layers but the last, and `layers` are its own package layers.
-    `states` are rpm's states of all files, by NEVRA, as in its database. `reused` names the layers that were recalled;
-    `changes` is package content that scriptlets or recipes changed, in the parent too; `templates` are the template
-    files that were read. `failed_scriptlets` were let through, in the parent too; `unused_waivers` are warnings about
-    waivers that matched none.
+    `composition` is that of all layers but the last, `billed` what its bill says of each package, and `layers` are its
+    own package layers. `states` are rpm's states of all files, by NEVRA, as in its database. `reused` names the layers
+    that were recalled; `changes` is package content that scriptlets or recipes changed, in the parent too; `templates`
+    are the template files that were read. `failed_scriptlets` were let through, in the parent too; `unused_waivers` are
+    warnings about waivers that matched none.
     """
 
     image: Image
     locked: LockedRecipe
     composition: Composition
+    billed: tuple[BilledPackage, ...]
     layers: tuple[BuiltLayer, ...]
     states: Mapping[str, tuple[int, ...]]
     changes: tuple[Change, ...]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from enum import StrEnum
+from functools import cache, lru_cache
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 from pipeline import __version__
@@ -64,11 +65,18 @@ def sbom_problems(data: bytes, form: SbomForm) -> list[str]:
         raise VerificationError("sbom-malformed", f"the document is not JSON: {error}") from error
 
 
+@cache
 def sbom_versions() -> tuple[tuple[str, str], ...]:
     """Return (library, version) of the software on which a document's bytes depend."""
     from importlib.metadata import version
 
     return (*((name, version(name)) for name in _LIBRARIES), (_TOOL, __version__))
+
+
+@lru_cache(maxsize=2)
+def bill_digest(bill: Bill) -> Digest:
+    """Return the digest of a bill's document."""
+    return Digest.of(bill_bytes(bill))
 
 
 def _serial(bill: Bill, form: SbomForm) -> UUID:
@@ -78,4 +86,4 @@ def _serial(bill: Bill, form: SbomForm) -> UUID:
     repository).
     """
     image = uuid5(NAMESPACE_URL, f"https://relbuild.org/image/{bill.digest}")
-    return uuid5(image, f"{form} {Digest.of(bill_bytes(bill))} {dict(sbom_versions())}")
+    return uuid5(image, f"{form} {bill_digest(bill)} {dict(sbom_versions())}")

@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from packageurl import PackageURL
 
@@ -31,6 +32,9 @@ _WEB = re.compile(r"https?://[A-Za-z0-9]+([.-][A-Za-z0-9]+)*\.[A-Za-z]{2,}(:[0-9
 
 
 _Value = dict[str, object]
+
+_PACKAGES_KEPT = 4096
+"""Packages that are kept in memory: a few kilobytes each."""
 
 
 def spdx_value(bill: Bill, namespace: str, tool: str) -> object:
@@ -52,7 +56,7 @@ def spdx_value(bill: Bill, namespace: str, tool: str) -> object:
         "packages": [
             _image(bill),
             *(_layer(number, layer) for number, layer in enumerate(bill.layers)),
-            *(_package(package) for package in bill.packages),
+            *(describe_package(package) for package in bill.packages),
             *(_source(name, vendor) for name, vendor in _sources(bill)),
         ],
         "relationships": [
@@ -118,7 +122,9 @@ def _layer(number: int, layer: BilledLayer) -> _Value:
     )
 
 
-def _package(package: BilledPackage) -> _Value:
+@lru_cache(maxsize=_PACKAGES_KEPT)
+def describe_package(package: BilledPackage) -> _Value:
+    """Return what the document says of a package, which nobody may change."""
     nevra = package.nevra
     fixes = f" Its changelog names {', '.join(package.fixes)}." if package.fixes else ""
     return _described(

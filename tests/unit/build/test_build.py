@@ -42,6 +42,8 @@ OUTPUT = [
 ]
 BESIDE = ("plan_state", "render_recipe_files")
 """What goes on while the layers are packed."""
+BESIDE_SCRIPTS = ("begin_documents",)
+"""What may go on until the image is made."""
 
 READING = ("load_recipe", "begin_rendering", "recipe_name", "read_layout_images", "built_platform", "choose_platform")
 
@@ -50,6 +52,7 @@ PACKED = [
     BuiltLayer.packed(layer("base"), reused=True),
     BuiltLayer.packed(layer("product"), reused=False),
 ]
+BILLED = ("billed",)
 STATE = SimpleNamespace(layer=layer("state"), changes=(), failures=(), states={"a": (0,)}, reused=False)
 
 
@@ -83,6 +86,7 @@ class World:
             build_image.obtain_files: None,
             build_image.render_recipe_files: lambda *given: (("a file",), (folder / "t.j2",)),
             build_image.plan_state: lambda *given: "plan",
+            build_image.begin_documents: lambda *given: BILLED,
             build_image.add_state: lambda *given, **more: STATE,
             build_image.make_config_and_manifest: lambda made, layers: image(made.recipe.name),
             build_image.write_layout: None,
@@ -110,7 +114,7 @@ class World:
 
     def stages(self) -> list[str]:
         """What was called, but for reading recipes and what goes on beside."""
-        return [name for name in self.journal.names if name not in (*READING, *BESIDE)]
+        return [name for name in self.journal.names if name not in (*READING, *BESIDE, *BESIDE_SCRIPTS)]
 
     def child(self) -> None:
         """The recipe `demo` is built from `base` from now on."""
@@ -148,7 +152,8 @@ def test_each_stage_works_on_what_the_one_before_it_gave(world: World) -> None:
     assert plan == "plan"
     assert made.section.build_time == 2 and composition.tree is TREE and layers is PACKED and files == ("a file",)
     assert given(build_image.write_layout).args == (image(),)
-    assert given(build_image.make_bill).args[3] is TREE
+    assert given(build_image.begin_documents).args[0] is made
+    assert given(build_image.make_bill).args == (image(), BILLED, TREE)
     assert given(build_image.smoke_test).args[0] == image()
     (built, store) = given(build_image.write_build_report).args
     assert built.tested.report is world.verdict and store is world.build_env.store

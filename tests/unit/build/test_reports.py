@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import reports
+from pipeline.build import build_report
 from pipeline.digest import Digest
 from pipeline.errors import PublicationRefused, RelbuildError, UsageError, VerificationError
 from pipeline.model.bill import Bill, BuildRecord
@@ -16,7 +17,10 @@ from pipeline.model.evidence import EVIDENCE_FILE, EVIDENCE_SEAL, read_evidence
 from pipeline.model.image import Image
 from pipeline.model.provenance import Material, MaterialKind, Provenance
 from pipeline.oci.sbom import SbomForm
+from pipeline.oci.spdx import describe_package
+from pipeline.provenance_inputs import bill_packages
 from pipeline.store import Store
+from tests.support import builds
 from tests.support.bills import AWKWARD
 from tests.support.builds import package
 from tests.support.journal import Journal
@@ -108,6 +112,32 @@ def test_sboms_are_made_once_for_a_bill_and_anew_for_another_or_when_the_store_l
     assert [call.args[1] for call in journal.calls[2:]] == [SbomForm.SPDX]
     reports.report_documents(replace(BILL, version="2"), record(), store=store)
     assert len(journal.calls) == 5
+
+
+def test_documents_are_the_same_whether_or_not_their_packages_were_prepared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    describe_package.cache_clear()
+    plain = reports.report_documents(BILL, record(), store=Store.open(tmp_path / "a"))
+    describe_package.cache_clear()
+    reports.prepare_sboms(BILL.packages)
+    made = describe_package.cache_info().misses
+    assert made == len(set(BILL.packages)) > 0
+    for name in ("b", "c"):  # Twice: what is kept in memory was not changed by who used it.
+        assert reports.report_documents(BILL, record(), store=Store.open(tmp_path / name)) == plain
+    assert describe_package.cache_info().misses == made
+
+
+@pytest.mark.parametrize("wrote", [True, False])
+def test_what_sboms_say_of_packages_is_made_beforehand_where_the_lock_changed(
+    wrote: bool, tmp_path: Path, journal: Journal
+) -> None:
+    """Where it did not, the SBOMs are in the store, most likely."""
+    locked = builds.locked(builds.recipe(tmp_path), "a-1-1.x86_64", wrote=wrote)
+    journal.stand_in(build_report, reports.prepare_sboms, None)
+    journal.stand_in(build_report, bill_packages, lambda *given, **more: BILL.packages)
+    assert build_report.begin_documents(locked, builds.build_env(tmp_path)) == BILL.packages
+    assert journal.names.count("prepare_sboms") == wrote
 
 
 def test_evidence_is_taken_away_where_there_is_none(tmp_path: Path, store: Store) -> None:
