@@ -115,6 +115,22 @@ def test_a_build_leaves_launching_for_later() -> None:
     assert not modules & {"http", "ssl", "pipeline.smoke.run", "pipeline.sandbox.instance", "pipeline.smoke.lifecycle"}
 
 
+def test_a_build_leaves_reading_recipes_for_those_that_have_changed() -> None:
+    """What it loads when one has not: `tests/unit/recipes/test_document_loading.py`."""
+    modules = _modules_of(("build",), "pipeline.cli.build_run")
+    assert not modules & {
+        "pydantic",
+        "pydantic_core",
+        "yaml",
+        "cryptography",
+        "httpx",
+        "spdx_tools",
+        "license_expression",
+    }
+    rooms = {"recipes.merge", "recipes.platforms", "recipes.problems", "recipes.schema", "yaml_documents"}
+    assert not modules & {f"pipeline.{name}" for name in rooms}
+
+
 def test_a_build_in_containers_leaves_the_tracer_for_others() -> None:
     modules = _modules_of(("build",), "pipeline.cli.build_run")
     traced = {name for name in modules if name.startswith("pipeline.sandbox.traced.")}
