@@ -8,7 +8,7 @@ order of work, nor on the number of threads.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import field
 from functools import partial
@@ -258,8 +258,12 @@ class _Packing:
 
 def append_blob(digest: Digest, blob: BlobWriter, store: Store) -> None:
     """Copy a blob of the store to the end of one that is written."""
-    buffer = bytearray(CHUNK)
-    view = memoryview(buffer)
     with store.reading(digest) as file:
-        while size := file.readinto(buffer):  # type: ignore[attr-defined]
-            blob.write(view[:size])
+        copy_rest(file.readinto, blob)  # type: ignore[attr-defined]
+
+
+def copy_rest(readinto: Callable[[memoryview], int], blob: BlobWriter) -> None:
+    """Copy what is left of a file to the end of a blob that is written."""
+    view = memoryview(bytearray(CHUNK))
+    while size := readinto(view):
+        blob.write(view[:size])

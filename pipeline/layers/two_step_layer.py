@@ -19,12 +19,12 @@ from queue import SimpleQueue
 from typing import Any, Self, TypeVar, cast
 
 from pipeline.compression import Compression, Piece, layer_codec
-from pipeline.digest import CHUNK, DiffId, Digest
+from pipeline.digest import DiffId, Digest
 from pipeline.errors import VerificationError
 from pipeline.layers.chunk_writer import ChunkWriter, CompressionPool
 from pipeline.layers.damaged_layer import discard_damage
 from pipeline.layers.earlier_tree import SharedSegment, find_earlier_tree
-from pipeline.layers.layer_packing import append_blob
+from pipeline.layers.layer_packing import append_blob, copy_rest
 from pipeline.layers.layer_tree import LayerTree, MarkedTar, PassingChecksum, PlacedEntry, TarMark
 from pipeline.layers.planned_layer import PackedLayer, PlannedLayer, part_size
 from pipeline.layers.segments import (
@@ -287,8 +287,7 @@ class TwoStepLayer:
         follower = writer.follow() if writer is not None else None
         if follower is not None:
             with follower:
-                while data := follower.read(CHUNK):
-                    blob.write(data)
+                copy_rest(follower.readinto, blob)
             return
         append_blob(self.segments[at].result().digest, blob, self.store)
 
@@ -301,7 +300,7 @@ class TwoStepLayer:
         """
         kept, name = self.kept.result(), self.plan.composed.name
         with self.draft.result() as follower:
-            compressed = HashingReader(follower)
+            compressed = HashingReader(follower.readinto)
             self._compare(decompressed(cast("Any", compressed), limit=kept.tar_size, name=name), kept)
             compressed.drain()
         blob = self.written.result()

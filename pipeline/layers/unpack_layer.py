@@ -7,12 +7,13 @@ match is the tree put in place. `tree_writer` creates its files.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import io
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from pipeline.compression import Piece
-from pipeline.digest import DiffId, Digest
+from pipeline.digest import CHUNK, DiffId, Digest
 from pipeline.errors import VerificationError
 from pipeline.layers.built_layer import BuiltLayer
 from pipeline.layers.chunk_writer import COMPRESSION_WORKERS
@@ -21,7 +22,7 @@ from pipeline.layers.tree_writer import TreeWriter, owners_required
 from pipeline.model.image import Layer
 from pipeline.model.tree import Entry
 from pipeline.progress import QUIET, Progress, Task, task
-from pipeline.store import BlobFollower, Store
+from pipeline.store import Store
 from pipeline.store.tree_seals import TREE_ROOT
 from pipeline.streams import decompressed, prefetch
 
@@ -127,7 +128,7 @@ def _tar_of_blob(
     Raises at the end if the blob has another digest.
     """
     with store.reading(digest) as file:
-        compressed = HashingReader(file)
+        compressed = HashingReader(file.readinto)  # type: ignore[attr-defined]
         for piece in decompressed(cast("BinaryIO", compressed), limit=tar_size, name=name, workers=COMPRESSION_WORKERS):
             found.update(piece)
             yield piece
@@ -147,22 +148,31 @@ def _counted(pieces: Iterator[Piece], running: Task) -> Iterator[Piece]:
         running.advance(len(piece))
 
 
-class HashingReader:
-    """A file that computes the digest of the bytes read."""
+class HashingReader(io.RawIOBase):
+    """A raw file that computes the digest of the bytes read."""
 
-    def __init__(self, file: BinaryIO | BlobFollower) -> None:
-        self._file = file
+    def __init__(self, readinto: Callable[[memoryview], int]) -> None:
+        """Read by `readinto`, which returns 0 at the end only."""
+        self._readinto = readinto
         self.hash = hashlib.sha256()
         self.size = 0
 
-    def read(self, size: int = -1, /) -> bytes:
-        data = self._file.read(size)
-        self.hash.update(data)
-        self.size += len(data)
-        return data
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override]
+        """Read as many bytes as fit."""
+        with memoryview(buffer).cast("B") as view:
+            size = self._readinto(view)
+            self.hash.update(view[:size])
+        self.size += size
+        return size
 
     def drain(self) -> None:
-        while self.read(1 << 20):
+        """Read what is left."""
+        buffer = bytearray(CHUNK)
+        while self.readinto(buffer):
             pass
 
 

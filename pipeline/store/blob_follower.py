@@ -58,15 +58,15 @@ class BlobFollower:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def read(self, size: int, /) -> bytes:
-        """Return up to `size` bytes as soon as there are some; none at the end only.
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Read as many bytes as fit as soon as there are some; return their number, 0 at the end only.
 
         Raises CancelledError if the writer fails.
         """
         there = self._written.beyond(self._at)
-        data = os.pread(self._handle, min(size, there), self._at) if there else b""
-        self._at += len(data)
-        return data
+        size = os.preadv(self._handle, [buffer[:there]], self._at) if there else 0
+        self._at += size
+        return size
 
     def close(self) -> None:
         """Close the file. May be called twice."""
