@@ -53,7 +53,7 @@ PieceTaker: TypeAlias = "Callable[[memoryview, Callable[[], None]], None]"
 class ChunkWriter:
     """A writer that takes tar bytes and writes whole compressed pieces to a blob.
 
-    `size` is bytes of tar so far. Up to twice `COMPRESSION_WORKERS` pieces are in memory, however large the files are.
+    `size` is bytes of tar so far. Some more pieces than `ahead` are in memory, however large the files are.
     Pieces are members of their own, or with a codec that has streams, and more than one piece, one member together:
     then they are compressed one after the other, by one thread at a time, while one waits and the next one is filled.
     `taker` is given each piece too.
@@ -67,6 +67,7 @@ class ChunkWriter:
         *,
         hashed: bool = True,
         taker: PieceTaker | None = None,
+        ahead: int = 2 * COMPRESSION_WORKERS,
     ) -> None:
         self._blob = blob
         self._codec = layer_codec(compression)
@@ -79,6 +80,7 @@ class ChunkWriter:
         self._queue_lock = threading.Lock()
         self._queue_served = False
         self._taker = taker
+        self._ahead = ahead
         self._hash = hashlib.sha256() if hashed else None
         self.size = 0
 
@@ -167,7 +169,7 @@ class ChunkWriter:
             self._stream = self._codec.stream()
 
     def _submit(self, piece: bytearray) -> None:
-        ahead = 2 * COMPRESSION_WORKERS if self._stream is None else 1
+        ahead = self._ahead if self._stream is None else 1
         while len(self._running) > ahead or (self._running and self._running[0].done()):
             self._blob.write(self._running.popleft().result())
         size, self._piece = self._filled, None

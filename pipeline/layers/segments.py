@@ -14,7 +14,7 @@ from typing import TypeAlias
 from pipeline.compression import Compression, Piece, layer_versions
 from pipeline.digest import Digest, identity
 from pipeline.errors import VerificationError
-from pipeline.layers.chunk_writer import ChunkWriter, CompressionPool, PieceTaker
+from pipeline.layers.chunk_writer import COMPRESSION_WORKERS, ChunkWriter, CompressionPool, PieceTaker
 from pipeline.layers.tar_format import read_tar, tar_header
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.json_form import from_json, to_json
@@ -121,7 +121,8 @@ def compress_entries(
     """
     with store.writer() as blob:
         begun(blob)
-        writer = ChunkWriter(blob, compression, pool, hashed=False)
+        # Files are read faster than pieces are compressed, so no more have to lie ready than there are threads.
+        writer = ChunkWriter(blob, compression, pool, hashed=False, ahead=COMPRESSION_WORKERS)
         for entry, read in entries:
             if _content_size(entry):
                 writer.file(entry, read)
