@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import CancelledError, Future
 from dataclasses import field
 from functools import partial
@@ -42,7 +42,7 @@ from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.tree import Entry, EntryKind
 from pipeline.progress import Progress, Task
 from pipeline.store import BlobFollower, BlobWriter, Store
-from pipeline.streams import decompressed
+from pipeline.streams import decompressed, prefetch
 from pipeline.trees import Part
 
 _T = TypeVar("_T")
@@ -301,7 +301,13 @@ class TwoStepLayer:
         kept, name = self.kept.result(), self.plan.composed.name
         with self.draft.result() as follower:
             compressed = HashingReader(follower.readinto)
-            self._compare(decompressed(cast("Any", compressed), limit=kept.tar_size, name=name), kept)
+            pieces = decompressed(cast("Any", compressed), limit=kept.tar_size, name=name)
+            if layer_codec(self.compression).stream is not None:
+                # The last segment of a layer may be large, and whole streams are compressed at once: what is left then
+                # is decompressed by one thread and hashed by another.
+                pieces = prefetch(pieces)
+            with contextlib.closing(cast("Generator[Piece]", pieces)):
+                self._compare(pieces, kept)
             compressed.drain()
         blob = self.written.result()
         if (compressed.hash.hexdigest(), compressed.size) != (blob.digest.hex, blob.size):

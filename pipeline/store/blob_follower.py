@@ -59,7 +59,7 @@ class BlobFollower:
         self.close()
 
     def readinto(self, buffer: memoryview, /) -> int:
-        """Read as many bytes as fit as soon as there are some; return their number, 0 at the end only.
+        """Read what fits as soon as there is some; return its size, 0 at the end only.
 
         Raises CancelledError if the writer fails.
         """
