@@ -41,7 +41,7 @@ from pipeline.model.parent_image import ParentImage
 from pipeline.model.recipe import Recipe
 from pipeline.model.report import SmokeReport
 from pipeline.model.smoke import SmokePlan
-from pipeline.oci import image_architecture, load_layout_image, read_layout_images, write_layout
+from pipeline.oci import image_architecture, load_layout_image, read_layout_images, writing_layout
 from pipeline.prepare import (
     BuildEnvironment,
     BuildOptions,
@@ -79,12 +79,12 @@ def build(options: BuildOptions, build_env: BuildEnvironment) -> BuildResult:
     made = assemble(options, build_env)
     release_free_memory()
     image, locked, layout = made.image, made.locked, options.layout(made.image.name)
-    bill = make_bill(image, made.billed, made.composition.tree, store=build_env.store)
-    record = make_build_record(image, build_inputs(locked, made.templates, options, made.failed_scriptlets))
-    documents = make_documents(bill, record, locked, options, build_env)
     # Children that are built in parallel build the same parent: the second one finds it tested.
     with build_env.store.locked(output_lock(layout)):
-        write_layout(image, store=build_env.store, target=layout)
+        with writing_layout(image, store=build_env.store, target=layout):
+            bill = make_bill(image, made.billed, made.composition.tree, store=build_env.store)
+            record = make_build_record(image, build_inputs(locked, made.templates, options, made.failed_scriptlets))
+            documents = make_documents(bill, record, locked, options, build_env)
         tested = smoke_test(image, locked.recipe, options, build_env) if options.smoke else None
         built = BuildResult(made, layout, tested, bill, record, documents, took=build_env.clock() - started)
         write_build_report(built, build_env.store)

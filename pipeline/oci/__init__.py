@@ -20,6 +20,7 @@ with imported_when_used(__name__):
         read_layout_index,
         write_index_layout,
         write_layout,
+        writing_layout,
     )
     from pipeline.oci.image_manifest import (
         end_of_life,
@@ -104,4 +105,5 @@ __all__ = [
     "write_archive",
     "write_index_layout",
     "write_layout",
+    "writing_layout",
 ]

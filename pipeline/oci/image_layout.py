@@ -11,7 +11,9 @@ replaced hands the files of layers that stay on to the new one.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.atomic_folders import folder_draft, put_folder, sweep_folder_drafts
@@ -57,7 +59,28 @@ def write_layout(image: Image, *, store: Store, target: Path) -> None:
     Raises VerificationError `blob-missing` or `blob-damaged` for a layer, UsageError `not-a-layout` if `target` is
     neither empty nor a layout.
     """
-    _write([image], index_bytes(image), (), store, target)
+    _write([image], index_bytes(image), (), store=store, target=target)
+
+
+@contextmanager
+def writing_layout(image: Image, *, store: Store, target: Path) -> Iterator[None]:
+    """Write a layout as `write_layout` does, its blobs copied beside the block.
+
+    It is put in place at the end of the block; an error in the block leaves the former layout as it was. Raises as
+    `write_layout`, when the block has ended.
+    """
+    ended: Future[None] = Future()
+    with ThreadPoolExecutor(1, "relbuild-layout") as beside:
+        written = beside.submit(
+            lambda: _write([image], index_bytes(image), (), store=store, target=target, ready=ended.result)
+        )
+        try:
+            yield
+        except BaseException as error:
+            ended.set_exception(error)
+            raise
+        ended.set_result(None)
+        written.result()
 
 
 def write_index_layout(images: Sequence[Image], *, store: Store, target: Path) -> Manifest:
@@ -69,17 +92,30 @@ def write_index_layout(images: Sequence[Image], *, store: Store, target: Path) -
     entry = descriptor_json(index.descriptor)
     entry["annotations"] = {media_types.REF_NAME: images[0].reference}
     outer = canonical_json({"schemaVersion": 2, "mediaType": media_types.INDEX, "manifests": [entry]})
-    _write(images, outer, (index,), store, target)
+    _write(images, outer, (index,), store=store, target=target)
     return index
 
 
-def _write(images: Sequence[Image], index_json: bytes, indexes: Sequence[Manifest], store: Store, target: Path) -> None:
+def _write(
+    images: Sequence[Image],
+    index_json: bytes,
+    indexes: Sequence[Manifest],
+    *,
+    store: Store,
+    target: Path,
+    ready: Callable[[], object] = lambda: None,
+) -> None:
+    """Copy the blobs of a layout, call `ready`, and put it in place.
+
+    What `ready` raises leaves the former layout as it was.
+    """
     documents = {image.config_descriptor.digest: image.config_bytes for image in images}
     documents |= {image.manifest_descriptor.digest: image.manifest_bytes for image in images}
     documents |= {index.descriptor.digest: index.data for index in indexes}
     layers = {layer.blob.digest: layer.blob.size for image in images for layer in image.layers}
     sweep_folder_drafts(target)
     if _stands(index_json, documents, layers, store, target):
+        ready()
         return
     if target.exists() and not (target / "oci-layout").exists() and any(target.iterdir()):
         raise UsageError(
@@ -104,6 +140,7 @@ def _write(images: Sequence[Image], index_json: bytes, indexes: Sequence[Manifes
         (draft / "index.json").write_bytes(index_json)
         draft.chmod(0o755)
         store.settle()
+        ready()
         with failing_at(target):
             put_folder(draft, target)
     for digest, stamp in placed.items():

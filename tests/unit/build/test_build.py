@@ -37,7 +37,7 @@ IMAGE = [
     *("compose_layers", "obtain_files", "packing_layers", "add_state", "make_config_and_manifest"),
 ]
 OUTPUT = [
-    *("make_bill", "make_build_record", "make_documents", "write_layout", "smoke_test"),
+    *("writing_layout", "make_bill", "make_build_record", "make_documents", "smoke_test"),
     "write_build_report",
 ]
 BESIDE = ("plan_state", "render_recipe_files")
@@ -89,7 +89,7 @@ class World:
             build_image.begin_documents: lambda *given: BILLED,
             build_image.add_state: lambda *given, **more: STATE,
             build_image.make_config_and_manifest: lambda made, layers: image(made.recipe.name),
-            build_image.write_layout: None,
+            build_image.writing_layout: lambda *given, **more: nullcontext(),
             build_image.make_bill: lambda *given, **more: "bill",
             build_image.make_build_record: lambda *given: "record",
             build_image.make_documents: lambda *given: (("bill.json", b"{}"),),
@@ -151,7 +151,7 @@ def test_each_stage_works_on_what_the_one_before_it_gave(world: World) -> None:
     made, composition, layers, files, plan = given(build_image.add_state).args
     assert plan == "plan"
     assert made.section.build_time == 2 and composition.tree is TREE and layers is PACKED and files == ("a file",)
-    assert given(build_image.write_layout).args == (image(),)
+    assert given(build_image.writing_layout).args == (image(),)
     assert given(build_image.begin_documents).args[0] is made
     assert given(build_image.make_bill).args == (image(), BILLED, TREE)
     assert given(build_image.smoke_test).args[0] == image()
@@ -216,7 +216,7 @@ def test_layout_verdict_and_report_are_made_under_one_lock_that_an_error_gives_b
     monkeypatch.setattr(type(world.build_env.store), "locked", lambda store, name: world.journal.held(name))
     lock = f"output-{(world.folder / 'output' / 'demo').resolve()}"
     build_image.build(order(world.folder), world.build_env)
-    assert world.stages()[-5:] == [f"take {lock}", *OUTPUT[-3:], f"give {lock}"]
+    assert world.stages()[-len(OUTPUT) - 2 :] == [f"take {lock}", *OUTPUT, f"give {lock}"]
     world.failing(build_image.smoke_test, EnvironmentLacking("runtime-missing", "there is none"))
     with pytest.raises(EnvironmentLacking):
         build_image.build(order(world.folder), world.build_env)
@@ -246,13 +246,13 @@ def test_the_parent_is_built_tested_and_reported_before_the_child_is_locked(worl
     one = [*LOCK[1:], *IMAGE, *OUTPUT]
     assert world.stages() == [*one, "as_parent", *one]
     assert built.locked.parent is not None and built.locked.parent.name == "base"
-    assert [call.options["target"].name for call in world.journal.of(build_image.write_layout)] == ["base", "demo"]
+    assert [call.options["target"].name for call in world.journal.of(build_image.writing_layout)] == ["base", "demo"]
 
 
 def test_a_parent_of_what_is_not_tested_is_only_assembled(world: World) -> None:
     world.child()
     build_image.build(order(world.folder, smoke=False), world.build_env)
-    assert [call.options["target"].name for call in world.journal.of(build_image.write_layout)] == ["demo"]
+    assert [call.options["target"].name for call in world.journal.of(build_image.writing_layout)] == ["demo"]
     assert world.journal.of(build_image.smoke_test) == []
 
 
@@ -293,7 +293,7 @@ def test_a_package_is_explained_from_a_lock_for_which_nothing_is_launched(
     journal.stand_in(build_index, build_index._for_each, lambda options: [options])
     told = build_index.explain_package(order(world.folder), world.build_env, "bash")
     assert list(told.values()) == ["bash is there"]
-    assert journal.of(build_image.smoke_test) == [] and journal.of(build_image.write_layout) == []
+    assert journal.of(build_image.smoke_test) == [] and journal.of(build_image.writing_layout) == []
     assert "compose_layers" in world.stages(), "the parent's, which has to be there to be built upon"
 
 

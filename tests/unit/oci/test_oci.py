@@ -26,6 +26,7 @@ from pipeline.oci import (
     validate_layout,
     write_archive,
     write_layout,
+    writing_layout,
 )
 from pipeline.oci import image_layout as layout_module
 from pipeline.store import Store
@@ -102,6 +103,10 @@ class TestDocuments:
         manifest["layers"] *= 2
         with pytest.raises(VerificationError, match="2 layers, the config 1"):
             parse_image("tiny", "1.0", canonical_json(manifest), image.config_bytes)
+
+
+def _other(store: Store) -> Image:
+    return make_image("tiny", "2.0", CONFIG, [layer(store, "only", {"x": b"y"})])
 
 
 class TestLayout:
@@ -214,6 +219,33 @@ class TestLayout:
         damaged.write_bytes(b"x" * size)
         write_layout(image, store=store, target=layout)
         assert validate_layout(layout) == ()
+
+    def test_it_is_written_beside_the_block_and_put_in_place_at_its_end(self, store: Store, layout: Path) -> None:
+        other = _other(store)
+        with writing_layout(other, store=store, target=layout):
+            assert read_layout(layout) != other
+        assert read_layout(layout) == other and not validate_layout(layout)
+        with writing_layout(other, store=store, target=layout):
+            pass
+        assert [path.name for path in layout.parent.iterdir() if path.name.startswith(".")] == []
+
+    @pytest.mark.parametrize("error", [ValueError("its documents"), KeyboardInterrupt()])
+    def test_an_error_in_the_block_leaves_the_former_one(
+        self, error: BaseException, store: Store, layout: Path
+    ) -> None:
+        before = read_layout(layout)
+        for made in (_other(store), before):
+            with pytest.raises(type(error)), writing_layout(made, store=store, target=layout):
+                raise error
+            assert read_layout(layout) == before and not validate_layout(layout)
+        assert [path.name for path in layout.parent.iterdir() if path.name.startswith(".")] == []
+
+    def test_what_cannot_be_copied_is_told_when_the_block_has_ended(self, store: Store, layout: Path) -> None:
+        before, other, ended = read_layout(layout), _other(store), False
+        store.blob(other.layers[0].blob.digest).unlink()
+        with pytest.raises(VerificationError) as caught, writing_layout(other, store=store, target=layout):
+            ended = True
+        assert ended and caught.value.code == "blob-missing" and read_layout(layout) == before
 
     def test_without_its_layers_nothing_is_written(self, store: Store, layout: Path, tmp_path: Path) -> None:
         before = state(layout)
