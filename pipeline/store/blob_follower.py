@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from concurrent.futures import CancelledError
 from typing import Self
 
 
@@ -37,6 +36,9 @@ class WrittenSize:
         with self._change:
             self._change.wait_for(lambda: self._size > size or self._ended)
             if self._ended and not self._whole:
+                # Here and not above: whoever opens a store loads this module.
+                from concurrent.futures import CancelledError
+
                 raise CancelledError("what is read is not written any more")
             return self._size - size
 
