@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 Buffered: TypeAlias = "io.BufferedReader[io.RawIOBase]"
 
 Piece: TypeAlias = bytes | bytearray
-"""Decompressed bytes, as the library gives them: making others of a layer's would copy all of it."""
+"""Bytes, compressed or not, as the library gives them: making others of a layer's would copy all of it."""
 
 PIECE = 4 << 20
 """Bytes of tar per member or frame: large enough to cost next to nothing in size, small enough that the dozen
@@ -89,7 +89,8 @@ class LayerCodec:
 
     `media_suffix` is that of a layer's media type, `compress` makes a whole member of one piece, the same for the same
     bytes, and `version` names the library and the form that the bytes depend on. `stream`, where there is one, begins a
-    member of several pieces; else each is a member of its own.
+    member of several pieces; else each is a member of its own. `parts`, where there is one, makes what `compress` does
+    in parts, which need not be joined.
     """
 
     reads: Codec
@@ -97,6 +98,7 @@ class LayerCodec:
     compress: Callable[[bytes | memoryview], bytes]
     version: Callable[[], str]
     stream: Callable[[], PieceStream] | None = None
+    parts: Callable[[bytes | memoryview], tuple[Piece, ...]] | None = None
 
 
 class PieceStream(Protocol):
@@ -118,7 +120,7 @@ def layer_codec(compression: Compression) -> LayerCodec:
     """Return the codec of a compression."""
     match compression:
         case Compression.GZIP:
-            return LayerCodec(GZIP, "+gzip", gzip_member, _deflate_version)
+            return LayerCodec(GZIP, "+gzip", gzip_member, _deflate_version, parts=gzip_parts)
         case Compression.ZSTD:
             return LayerCodec(ZSTD, "+zstd", zstd_frame, _zstd_version, _zstd_stream)
         case _:
@@ -138,7 +140,7 @@ def codec_of(start: bytes) -> Codec | None:
     return next((codec for codec in CODECS if codec.starts(start)), None)
 
 
-def crc32(data: bytes | memoryview, before: int = 0) -> int:
+def crc32(data: bytes | bytearray | memoryview, before: int = 0) -> int:
     """Return the CRC-32 of `data` that follows on what has the checksum `before`.
 
     libdeflate computes it several times as fast as zlib.
@@ -174,12 +176,17 @@ def gzip_member(piece: bytes | memoryview) -> bytes:
 
     The same bytes always give the same member.
     """
+    return b"".join(gzip_parts(piece))
+
+
+def gzip_parts(piece: bytes | memoryview) -> tuple[Piece, ...]:
+    """Return the header, body and trailer of `gzip_member`: joining them would copy all of it."""
     import deflate
 
     body = deflate.deflate_compress(piece, GZIP_LEVEL)
     length = _MEMBER.size + len(body) + _TRAILER.size
     header = _MEMBER.pack(_MEMBER_START, 0, 0, _UNKNOWN_SYSTEM, 8, _FIELD, 4, length)
-    return b"".join((header, body, _TRAILER.pack(deflate.crc32(piece), len(piece))))
+    return header, body, _TRAILER.pack(deflate.crc32(piece), len(piece))
 
 
 def _deflate_version() -> str:
@@ -189,22 +196,23 @@ def _deflate_version() -> str:
 
 
 def _gunzip(reader: Buffered, workers: int) -> Iterator[Piece]:
-    return _members(reader, workers) if reader.peek(4)[:4] == _MEMBER_START else _zlib(reader)
-
-
-def _members(reader: Buffered, workers: int) -> Iterator[Piece]:
     """Decompress relbuild's gzip members in `workers` threads; from another one on, by zlib."""
     from concurrent.futures import ThreadPoolExecutor
 
+    members = _OwnMembers(reader)
     if workers <= 1:
-        for member in _own_members(reader):
-            yield _whole_member(member)
+        buffer = bytearray()
+        while length := members.next_length():
+            if len(buffer) < length:
+                buffer = bytearray(length)
+            with memoryview(buffer) as view:
+                yield _whole_member(members.read(view[:length]))
     else:
         running: deque[Future[Piece]] = deque()
         with ThreadPoolExecutor(workers, "relbuild-gunzip") as pool:
             try:
-                for member in _own_members(reader):
-                    running.append(pool.submit(_whole_member, member))
+                while length := members.next_length():
+                    running.append(pool.submit(_whole_member, members.read(memoryview(bytearray(length)))))
                     if len(running) > workers:
                         yield running.popleft().result()
                 while running:
@@ -212,36 +220,51 @@ def _members(reader: Buffered, workers: int) -> Iterator[Piece]:
             finally:
                 for future in running:
                     future.cancel()
-    yield from _zlib(reader)
+    yield from _zlib(reader, members.start)
 
 
-def _own_members(reader: Buffered) -> Iterator[bytes]:
-    while reader.peek(4)[:4] == _MEMBER_START:
-        header = reader.peek(_MEMBER.size)[: _MEMBER.size]
-        if len(header) < _MEMBER.size:
-            return
-        *_, extra, field, size, length = _MEMBER.unpack(header)
+class _OwnMembers:
+    """Reader of relbuild's gzip members. `start` is what was read of another one."""
+
+    def __init__(self, reader: Buffered) -> None:
+        self._reader = reader
+        self.start = b""
+
+    def next_length(self) -> int:
+        """Read the next member's header; return the bytes after it, 0 if it is another's."""
+        self.start = self._reader.read(_MEMBER.size)
+        if len(self.start) < _MEMBER.size or not self.start.startswith(_MEMBER_START):
+            return 0
+        *_, extra, field, size, length = _MEMBER.unpack(self.start)
         if (extra, field, size) != (8, _FIELD, 4) or not _MEMBER.size < length <= _MEMBER_LIMIT:
-            return
-        yield reader.read(length)
+            return 0
+        return int(length) - _MEMBER.size
+
+    def read(self, room: memoryview) -> memoryview:
+        """Read the rest of the member into `room`, which is as large; return that."""
+        if self._reader.readinto(room) < len(room):
+            raise EOFError("it ends too early")
+        return room
 
 
-def _whole_member(member: bytes) -> Piece:
+def _whole_member(rest: memoryview) -> Piece:
+    """Decompress a member, of which `rest` is what follows the header."""
     import deflate
 
-    checksum, size = _TRAILER.unpack(member[-_TRAILER.size :])
+    if len(rest) < _TRAILER.size:
+        raise EOFError("it ends too early")
+    checksum, size = _TRAILER.unpack(rest[-_TRAILER.size :])
     if size > PIECE:
         raise EOFError("a member is larger than any that relbuild makes")
-    with memoryview(member) as view:
-        piece: bytearray = deflate.deflate_decompress(view[_MEMBER.size : -_TRAILER.size], size)
+    piece: bytearray = deflate.deflate_decompress(rest[: -_TRAILER.size], size)
     if len(piece) != size or deflate.crc32(piece) != checksum:
         raise EOFError("a member's checksum does not match")
     return piece
 
 
-def _zlib(reader: Buffered) -> Iterator[bytes]:
-    """Decompress any gzip members."""
-    data = reader.read(READ_SIZE)
+def _zlib(reader: Buffered, start: bytes) -> Iterator[bytes]:
+    """Decompress any gzip members; `start` was read of them already."""
+    data = start + reader.read(READ_SIZE)
     while data:
         stream = zlib.decompressobj(wbits=31)
         while not stream.eof:

@@ -20,6 +20,9 @@ _T = TypeVar("_T")
 METADATA_SIZE_LIMIT = 4 << 30
 """Bytes of decompressed repository metadata: ten times the largest file lists known."""
 
+BUFFER_SIZE = 64 << 10
+"""Bytes that are read ahead of a stream's decompression."""
+
 LAYER_SIZE_LIMIT = 256 << 30
 """Bytes of tar that a layer may have if its size is not declared: far more than any image's, far less than a
 decompression bomb's."""
@@ -35,7 +38,8 @@ def decompressed(
     decompressed in as many threads. `name` is for errors. Raises VerificationError `stream-damaged`, or
     `stream-too-large` beyond `limit` decompressed bytes; truncation of a zstd stream is detected only by its digest.
     """
-    reader: Buffered = io.BufferedReader(_raw(file), READ_SIZE)
+    # Larger reads go past a small buffer; what is in it is copied.
+    reader: Buffered = io.BufferedReader(_raw(file), BUFFER_SIZE)
     codec = codec or codec_of(reader.peek(START_SIZE)[:START_SIZE])
     pieces: Iterator[Piece] = codec.decompress(reader, workers) if codec else iter(lambda: reader.read(READ_SIZE), b"")
     size = 0

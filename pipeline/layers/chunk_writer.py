@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeAlias
 
-from pipeline.compression import PIECE, Compression, PieceStream, layer_codec
+from pipeline.compression import PIECE, Compression, Piece, PieceStream, layer_codec
 from pipeline.digest import DiffId
 from pipeline.layers.tar_format import TAR_END, padding, tar_header
 from pipeline.model.tree import Entry, EntryKind
@@ -71,12 +71,13 @@ class ChunkWriter:
     ) -> None:
         self._blob = blob
         self._codec = layer_codec(compression)
+        self._member = self._codec.parts or _in_one_part(self._codec.compress)
         self._stream: PieceStream | None = None
         self._pool = pool
         self._piece: bytearray | None = None
         self._filled = 0
-        self._running: deque[Future[bytes]] = deque()
-        self._queued: deque[tuple[Future[bytes], Callable[[], bytes]]] = deque()
+        self._running: deque[Future[tuple[Piece, ...]]] = deque()
+        self._queued: deque[tuple[Future[tuple[Piece, ...]], Callable[[], tuple[Piece, ...]]]] = deque()
         self._queue_lock = threading.Lock()
         self._queue_served = False
         self._taker = taker
@@ -152,7 +153,7 @@ class ChunkWriter:
         if self._piece is not None:
             self._submit(self._piece)
         while self._running:
-            self._blob.write(self._running.popleft().result())
+            self._blob.write(*self._running.popleft().result())
         if self._stream is not None:
             self._blob.write(self._stream.flush())
             self._stream = None
@@ -171,19 +172,19 @@ class ChunkWriter:
     def _submit(self, piece: bytearray) -> None:
         ahead = self._ahead if self._stream is None else 1
         while len(self._running) > ahead or (self._running and self._running[0].done()):
-            self._blob.write(self._running.popleft().result())
+            self._blob.write(*self._running.popleft().result())
         size, self._piece = self._filled, None
         used = self._pool.shared(piece, 1 if self._taker is None else 2)
         if self._stream is None:
-            self._running.append(self._pool.submit(_compressed, self._codec.compress, piece, size, used))
+            self._running.append(self._pool.submit(_compressed, self._member, piece, size, used))
         else:
-            self._queue(functools.partial(_compressed, self._stream.compress, piece, size, used))
+            self._queue(functools.partial(_compressed, _in_one_part(self._stream.compress), piece, size, used))
         if self._taker is not None:
             self._taker(memoryview(piece)[:size], used)
 
-    def _queue(self, work: Callable[[], bytes]) -> None:
+    def _queue(self, work: Callable[[], tuple[Piece, ...]]) -> None:
         """Have a piece of a stream compressed after those before it."""
-        future: Future[bytes] = Future()
+        future: Future[tuple[Piece, ...]] = Future()
         self._running.append(future)
         with self._queue_lock:
             self._queued.append((future, work))
@@ -205,9 +206,13 @@ class ChunkWriter:
                 future.set_exception(error)
 
 
+def _in_one_part(compress: Callable[[memoryview], bytes]) -> Callable[[memoryview], tuple[Piece, ...]]:
+    return lambda piece: (compress(piece),)
+
+
 def _compressed(
-    compress: Callable[[memoryview], bytes], piece: bytearray, size: int, used: Callable[[], None]
-) -> bytes:
+    compress: Callable[[memoryview], tuple[Piece, ...]], piece: bytearray, size: int, used: Callable[[], None]
+) -> tuple[Piece, ...]:
     with memoryview(piece) as view, view[:size] as content:
         found = compress(content)
     used()

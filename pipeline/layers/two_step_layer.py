@@ -85,11 +85,12 @@ class KeptTree:
 
 
 @dataclass(frozen=True, slots=True)
-class Blob:
-    """A blob that was written."""
+class ReadBlob:
+    """A blob that was read to its end; `checksum` is the CRC-32 of its `size` bytes."""
 
     digest: Digest
     size: int
+    checksum: int
 
 
 @dataclass(slots=True)
@@ -114,7 +115,8 @@ class TwoStepLayer:
     segments: list[Future[Segment]]
     kept: Future[KeptTree] = field(default_factory=Future)
     draft: Future[BlobFollower] = field(default_factory=Future)
-    written: Future[Blob] = field(default_factory=Future)
+    read: Future[ReadBlob] = field(default_factory=Future)
+    written: Future[None] = field(default_factory=Future)
     packed: Future[PackedLayer] = field(default_factory=Future)
 
     @classmethod
@@ -266,9 +268,13 @@ class TwoStepLayer:
             raise VerificationError("layer-malformed", f"/{entry.path} was cut off in its tree")
         return size
 
-    def assemble(self, pool: CompressionPool) -> Blob:
-        """Write the layer's blob, in the order of the layer, as the segments come."""
-        with self.store.writer() as blob:
+    def assemble(self, pool: CompressionPool) -> None:
+        """Write the layer's blob, in the order of the layer, as the segments come.
+
+        It is kept under the digest of what was read back. Raises VerificationError `digest-mismatch` if that is other
+        bytes than were written.
+        """
+        with self.store.writer(hashed=False) as blob:
             follower = blob.follow()
             assert follower is not None
             _give(self.draft, follower)
@@ -279,7 +285,9 @@ class TwoStepLayer:
                 self._append(at, blob)
                 self._advance(self.plan.segments[at][0])
             blob.write(layer_codec(self.compression).compress(TAR_END))
-        return Blob(blob.digest, blob.size)
+            blob.finish()
+            read = self.read.result()
+            blob.identify(read.digest, size=read.size, checksum=read.checksum)
 
     def _append(self, at: int, blob: BlobWriter) -> None:
         """Copy a segment into the blob, also while it is still written."""
@@ -309,14 +317,9 @@ class TwoStepLayer:
             with contextlib.closing(cast("Generator[Piece]", pieces)):
                 self._compare(pieces, kept)
             compressed.drain()
-        blob = self.written.result()
-        if (compressed.hash.hexdigest(), compressed.size) != (blob.digest.hex, blob.size):
-            self.store.verify(blob.digest)  # Removes it and raises, if the store's copy is damaged.
-            raise VerificationError(
-                "digest-mismatch",
-                f"layer '{name}' is {compressed.size} bytes of sha256:{compressed.hash.hexdigest()},"
-                f" not {blob.size} of {blob.digest}",
-            )
+        blob = ReadBlob(Digest(compressed.hash.hexdigest()), compressed.size, compressed.checksum)
+        _give(self.read, blob)
+        self.written.result()
         self._finish(f"{blob.size / 1e6:.1f} MB")
         segments = tuple(one.result() for one in self.segments)
         earlier = self.tree.earlier.diff_id if self.tree.earlier is not None else None
@@ -378,7 +381,8 @@ class TwoStepLayer:
         """Let everybody end who waits for what does not come."""
         for entries in self.entries:
             entries.put(None)
-        waiting: list[Future[Any]] = [*self.placed, *self.writers, *self.segments, self.kept, self.draft, self.written]
+        waiting: list[Future[Any]] = [*self.placed, *self.writers, *self.segments, self.kept, self.draft]
+        waiting += [self.read, self.written]
         for future in waiting:
             future.cancel()
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from pipeline.compression import Piece
+from pipeline.compression import Piece, crc32
 from pipeline.digest import CHUNK, DiffId, Digest
 from pipeline.errors import VerificationError
 from pipeline.layers.built_layer import BuiltLayer
@@ -149,12 +149,13 @@ def _counted(pieces: Iterator[Piece], running: Task) -> Iterator[Piece]:
 
 
 class HashingReader(io.RawIOBase):
-    """A raw file that computes the digest of the bytes read."""
+    """A raw file that computes the digest of the bytes read, and their CRC-32 (`checksum`)."""
 
     def __init__(self, readinto: Callable[[memoryview], int]) -> None:
         """Read by `readinto`, which returns 0 at the end only."""
         self._readinto = readinto
         self.hash = hashlib.sha256()
+        self.checksum = 0
         self.size = 0
 
     def readable(self) -> bool:
@@ -166,6 +167,7 @@ class HashingReader(io.RawIOBase):
         with memoryview(buffer).cast("B") as view:
             size = self._readinto(view)
             self.hash.update(view[:size])
+            self.checksum = crc32(view[:size], self.checksum)
         self.size += size
         return size
 

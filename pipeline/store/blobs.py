@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
+from pipeline.compression import crc32
 from pipeline.digest import CHUNK, Digest
 from pipeline.errors import VerificationError
 from pipeline.store.blob_follower import BlobFollower, WrittenSize
@@ -30,20 +31,29 @@ class BlobWriter:
 
     Nothing is kept if the block raises. With `expected`, other content raises VerificationError `digest-mismatch`.
     `place` returns the path of a digest; `kept` is called with the digest afterwards. What is written can be read at
-    once by who `follow`s.
+    once by who `follow`s. Without `hashed` one of these hashes what stands in the file, and tells by `identify`.
     """
 
     def __init__(
-        self, drafts: Path, place: Callable[[Digest], Path], kept: Callable[[Digest], None], expected: Digest | None
+        self,
+        drafts: Path,
+        place: Callable[[Digest], Path],
+        kept: Callable[[Digest], None],
+        expected: Digest | None,
+        *,
+        hashed: bool = True,
     ) -> None:
         self._drafts = drafts
         self._place = place
         self._kept = kept
         self._expected = expected
-        self._hash = hashlib.sha256()
+        self._hash = hashlib.sha256() if hashed else None
+        self._checksum = 0
+        self._found: Digest | None = None
         self._guard = threading.Lock()
         self._written: WrittenSize | None = None
         self._ended = False
+        self._synced = False
         self.size = 0
 
     def __enter__(self) -> Self:
@@ -53,16 +63,23 @@ class BlobWriter:
         fcntl.flock(self._file, fcntl.LOCK_EX)
         return self
 
-    def write(self, data: bytes | memoryview, /) -> int:
-        """Write all of `data`; return its length."""
-        self._hash.update(data)
+    def write(self, *parts: bytes | bytearray | memoryview) -> int:
+        """Write all bytes of the parts; return their number."""
+        size = 0
+        for data in parts:
+            size += len(data)
+            if self._hash is not None:
+                self._hash.update(data)
+            else:
+                self._checksum = crc32(data, self._checksum)
         with failing_at(self._path):
-            self._file.write(data)
-            self.size += len(data)
+            for data in parts:
+                self._file.write(data)
+            self.size += size
             if self._written is not None:
                 self._file.flush()
                 self._written.grow(self.size)
-        return len(data)
+        return size
 
     def follow(self) -> BlobFollower | None:
         """Return a reader of the file that is written; None if all is written. For any thread."""
@@ -87,9 +104,39 @@ class BlobWriter:
             finally:
                 self._written.end(whole=whole)
 
+    def finish(self) -> None:
+        """Sync the file, and have those who follow read its end; nothing is written any more."""
+        self._end(whole=True)
+        self._sync()
+
+    def _sync(self) -> None:
+        with failing_at(self._path):
+            os.fchmod(self._file.fileno(), 0o644)
+            sync_file(self._file)
+        self._synced = True
+
+    def identify(self, digest: Digest, *, size: int, checksum: int) -> None:
+        """Take the digest of a blob that is not hashed from who followed it to its end.
+
+        `checksum` is the CRC-32 of what was read with that digest. Raises VerificationError `digest-mismatch` if other
+        bytes were written.
+        """
+        if (size, checksum) != (self.size, self._checksum):
+            raise VerificationError(
+                "digest-mismatch",
+                f"{size} bytes with the checksum {checksum:08x} were read from {self._path},"
+                f" {self.size} with {self._checksum:08x} were written",
+                hint="run the command again; if it happens again, the disk or the machine's memory may be faulty",
+            )
+        self._found = digest
+
     @property
     def digest(self) -> Digest:
         """The digest of what was written so far."""
+        if self._found is not None:
+            return self._found
+        if self._hash is None:
+            raise ValueError("nobody has hashed this blob")
         return Digest(self._hash.hexdigest())
 
     def __exit__(
@@ -102,9 +149,8 @@ class BlobWriter:
                     raise VerificationError(
                         "digest-mismatch", f"expected {self._expected}, got {self.digest} ({self.size} bytes)"
                     )
-                with failing_at(self._path):
-                    os.fchmod(self._file.fileno(), 0o644)
-                    sync_file(self._file)
+                if not self._synced:
+                    self._sync()
                 self._path.replace(self._place(self.digest))
                 self._kept(self.digest)
         finally:

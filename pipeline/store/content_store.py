@@ -133,9 +133,9 @@ class Store:
         """Return the stamp of the blob's file, another after every change of it; None if missing."""
         return blob_stamp(self.blob(digest))
 
-    def writer(self, expected: Digest | None = None) -> BlobWriter:
+    def writer(self, expected: Digest | None = None, *, hashed: bool = True) -> BlobWriter:
         """Return the writer of a new blob, to be used in a `with` block."""
-        return BlobWriter(self.root / "tmp", self.blob, self.note_whole, expected)
+        return BlobWriter(self.root / "tmp", self.blob, self.note_whole, expected, hashed=hashed)
 
     def note_whole(self, digest: Digest) -> None:
         """Record that a blob is `sound` with its present stamp: its writer has just hashed it."""

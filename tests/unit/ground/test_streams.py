@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
@@ -174,6 +175,29 @@ def test_a_member_that_claims_to_be_huge_is_not_believed() -> None:
     with pytest.raises(VerificationError) as caught:
         read(bytes(member))
     assert caught.value.code == "stream-damaged"
+
+
+class _InSmallReads(io.RawIOBase):
+    """A file that gives at most 13 bytes at once, as one may that is being written."""
+
+    def __init__(self, data: bytes) -> None:
+        self._rest = memoryview(data)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        size = min(13, len(buffer), len(self._rest))
+        buffer[:size], self._rest = self._rest[:size], self._rest[size:]
+        return size
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_members_of_ours_are_decompressed_whole_however_little_is_read_at_once(workers: int) -> None:
+    parts = [b"first" * 100, b"", b"third" * 50_000]
+    file: Any = _InSmallReads(b"".join(map(gzip_member, parts)))
+    pieces = list(decompressed(file, limit=1 << 20, name="it", workers=workers))
+    assert pieces == parts and all(isinstance(piece, bytearray) for piece in pieces), "by libdeflate"
 
 
 @settings(max_examples=examples(300))

@@ -21,7 +21,7 @@ from pipeline.layers.segments import recall_segment, segment_identity
 from pipeline.layers.tree_writer import TreeWriter
 from pipeline.layers.two_step_layer import TwoStepLayer
 from pipeline.progress import Task
-from pipeline.store import Store
+from pipeline.store import BlobWriter, Store
 from pipeline.trees import ComposedLayer
 from tests.support.layered_packages import Packages, copied, made
 from tests.support.trees import read_tree
@@ -322,6 +322,28 @@ def test_a_file_that_was_cut_off_before_it_is_compressed_is_no_layer(
         (folder,) = lower_folders([one], store=store)
         os.truncate(folder / "usr/b", 10)
         go.set()
+
+
+def test_a_byte_of_the_blob_that_the_disk_changes_where_gzip_ignores_it_is_no_layer(
+    store: Store, three: ComposedLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished = held(monkeypatch, "read_back")
+    finish = BlobWriter.finish
+
+    def change(self: BlobWriter) -> None:
+        with self._path.open("r+b") as file:
+            file.seek(9)  # The operating system, in the header of the first member (RFC 1952, 2.3).
+            file.write(b"\x03")
+        finished.set()
+        finish(self)
+
+    monkeypatch.setattr(BlobWriter, "finish", change)
+    with pytest.raises(VerificationError, match="were written") as caught:
+        made(store, three)
+    assert caught.value.code == "digest-mismatch" and drafts(store) == []
+    assert remembered(store, three) == [False] * 3
+    monkeypatch.setattr(BlobWriter, "finish", finish)
+    assert made(store, three)
 
 
 def test_a_tree_that_is_lost_is_unpacked_from_the_blob_when_that_is_there(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
+import zlib
 from concurrent.futures import CancelledError
 from pathlib import Path
 
 import pytest
 
 from pipeline.digest import Digest
+from pipeline.errors import VerificationError
 from pipeline.store import BlobFollower, Store
 
 
@@ -81,3 +83,37 @@ def test_the_file_is_read_and_not_what_the_writer_was_given(store: Store) -> Non
         os.pwrite(blob._file.fileno(), b"DAMAGED", 0)
         with follower:
             assert read(follower, 100) == b"DAMAGED"
+
+
+# --- who follows it hashes it ------------------------------------------------------------------------------
+
+
+def test_a_blob_that_is_not_hashed_is_kept_under_what_was_read_of_it(store: Store) -> None:
+    content = os.urandom(5000)
+    found: list[bytes] = []
+    with store.writer(hashed=False) as blob:
+        follower = blob.follow()
+        assert follower is not None
+        blob.write(content[:10], content[10:20])
+        blob.write(content[20:])
+        blob.finish()
+        read_all(follower, found)
+        data = b"".join(found)
+        blob.identify(Digest.of(data), size=len(data), checksum=zlib.crc32(data))
+    assert blob.digest == Digest.of(content) and store.read(blob.digest, limit=5000) == content
+
+
+@pytest.mark.parametrize("read_back", [b"contenT", b"conten", b"content "])
+def test_a_blob_of_which_other_bytes_were_read_is_not_kept(store: Store, read_back: bytes) -> None:
+    with pytest.raises(VerificationError, match="were written") as caught, store.writer(hashed=False) as blob:
+        blob.write(b"content")
+        blob.finish()
+        blob.identify(Digest.of(read_back), size=len(read_back), checksum=zlib.crc32(read_back))
+    assert caught.value.code == "digest-mismatch"
+    assert not store.has(Digest.of(read_back)) and not list((store.root / "tmp").iterdir())
+
+
+def test_a_blob_that_nobody_has_hashed_is_not_kept(store: Store) -> None:
+    with pytest.raises(ValueError, match="nobody has hashed"), store.writer(hashed=False) as blob:
+        blob.write(b"content")
+    assert not list((store.root / "tmp").iterdir())
