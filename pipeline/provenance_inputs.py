@@ -146,6 +146,8 @@ def privileged_paths(lower: Tree, upper: Iterator[Entry]) -> tuple[Privileged, .
     found = []
     for path, entry in entries.items():
         file = entries.get(entry.link, entry) if entry.kind is EntryKind.HARDLINK else entry
+        if not (file.mode & _SET_ID or file.xattrs):  # Nearly all are nothing of the kind.
+            continue
         attribute = dict(file.xattrs).get(CAPABILITY_XATTR)
         if file.kind is EntryKind.FILE and (file.mode & _SET_ID or attribute is not None):
             below = lower.get(path)

@@ -24,6 +24,7 @@ from pipeline.build.build_stages import (
     packing_layers,
     parent_layers,
     plan_state,
+    preparing_last_layer,
     render_recipe_files,
     reused_layers,
     smoke_test,
@@ -102,13 +103,20 @@ def assemble(options: BuildOptions, build_env: BuildEnvironment) -> AssembledIma
     release_free_memory()  # That of the solver's pool and of the claims on paths.
     obtain_files(locked.recipe, build_env)
     commands = CommandGroup()
-    with ThreadPoolExecutor(1, "relbuild-beside", commands.join) as beside, commands:
+    with (
+        ThreadPoolExecutor(1, "relbuild-beside", commands.join) as beside,
+        commands,
+        preparing_last_layer(locked, composition, build_env) as prepared,
+    ):
         rendered = beside.submit(lambda: render_recipe_files(locked, build_env))
         planned = beside.submit(lambda: plan_state(locked, build_env))
         billed = beside.submit(lambda: begin_documents(locked, build_env))
-        with packing_layers(composition, options, build_env, others=len(parent_layers(locked)) + 1) as layers:
+        others = len(parent_layers(locked)) + 1
+        with packing_layers(composition, options, build_env, others=others, making=prepared.begin) as layers:
             (files, templates), plan = rendered.result(), planned.result()
-            state = add_state(locked, composition, layers, files, plan, options=options, build_env=build_env)
+            state = add_state(
+                locked, composition, layers, files, plan, prepared=prepared, options=options, build_env=build_env
+            )
             failed, unused = judge_scriptlets(locked, state, build_env)
     release_free_memory()  # That of the buffers.
     image = make_config_and_manifest(locked, [*parent_layers(locked), *(made.layer for made in layers), state.layer])

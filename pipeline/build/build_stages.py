@@ -7,13 +7,16 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline import render
 from pipeline.errors import EnvironmentLacking, Problem, RecipeError
 from pipeline.launch import SmokeResult, plan_to_test, run_tests
 from pipeline.layers import BuiltLayer, building_layers
+from pipeline.layers.installed_packages import final_file_states, write_package_records
 from pipeline.layers.recipe_files import RECIPE_FILE_LIMIT, ImageFile, render_files
 from pipeline.layers.scriptlet_failures import judge_failure, unused_waivers
 from pipeline.layers.state_layer import StateInputs, StateLayer, build_state_layer
 from pipeline.layers.state_plan import StatePlan, plan_state_layer
+from pipeline.layers.state_preparation import StatePreparation, preparing_state
 from pipeline.mirror.image_tags import version_tag
 from pipeline.model.change import Change
 from pipeline.model.configuration import BASE_DIGEST, image_config, inherited, oci_architecture
@@ -25,7 +28,6 @@ from pipeline.oci import make_image, media_types
 from pipeline.prepare import BuildEnvironment, BuildOptions, LockedRecipe
 from pipeline.provenance_inputs import BuildInputs
 from pipeline.recipes import template_scope
-from pipeline.render import evaluate_template, start_renderer
 from pipeline.resolve import image_layers
 from pipeline.sandbox import SandboxRegistry, find_emulator, may_make_containers
 from pipeline.smoke import plan_digest
@@ -65,12 +67,17 @@ def compose_layers(locked: LockedRecipe) -> Composition:
 
 
 def packing_layers(
-    composition: Composition, options: BuildOptions, build_env: BuildEnvironment, *, others: int
+    composition: Composition,
+    options: BuildOptions,
+    build_env: BuildEnvironment,
+    *,
+    others: int,
+    making: Callable[[], None],
 ) -> AbstractContextManager[list[BuiltLayer]]:
     """Pack the package layers into blobs, the lowest first, beside the block and until its end.
 
     Where scriptlets run in containers, their trees are there when the block begins. The image will have `others` layers
-    besides.
+    besides. `making` is called if a layer has to be made.
     """
     return building_layers(
         composition.layers,
@@ -78,6 +85,7 @@ def packing_layers(
         compression=options.compression,
         unpack=may_make_containers(),
         others=others,
+        making=making,
         progress=build_env.progress,
     )
 
@@ -85,7 +93,7 @@ def packing_layers(
 def begin_rendering(recipe: Recipe) -> None:
     """Start the process that renders a recipe's templates before it is needed."""
     if any(file.kind is FileKind.TEMPLATE for file in recipe.files):
-        start_renderer()
+        render.start_renderer()
 
 
 def template_variables(locked: LockedRecipe) -> dict[str, object]:
@@ -125,6 +133,30 @@ def plan_state(locked: LockedRecipe, build_env: BuildEnvironment) -> StatePlan:
     return plan_state_layer(locked.headers, [one.header for one in below], build_env.store)
 
 
+def preparing_last_layer(
+    locked: LockedRecipe, composition: Composition, build_env: BuildEnvironment
+) -> AbstractContextManager[StatePreparation]:
+    """Prepare the last layer beside the block: what it needs that no layer below it changes."""
+
+    def write_database(folder: Path) -> Path:
+        below = locked.parent.packages if locked.parent else ()
+        installed = [(one.header, one.install_time) for one in below]
+        installed += [(header, locked.section.build_time) for header in locked.headers]
+        remove = locked.recipe.remove
+        paths = _canonical_paths(locked, composition) if remove else {}
+        return write_package_records(
+            installed,
+            final_file_states(composition.states, paths, remove, composition.tree),
+            install_color(locked.section.resolution.arch),
+            form=locked.platform.rpm_database.format,
+            store=build_env.store,
+            folder=folder,
+        )
+
+    arch = locked.section.resolution.arch
+    return preparing_state(write_database, sandboxes=lambda: _sandboxes_for(arch, build_env), store=build_env.store)
+
+
 def add_state(
     locked: LockedRecipe,
     composition: Composition,
@@ -132,6 +164,7 @@ def add_state(
     files: tuple[ImageFile, ...],
     plan: StatePlan,
     *,
+    prepared: StatePreparation,
     options: BuildOptions,
     build_env: BuildEnvironment,
 ) -> StateLayer:
@@ -158,8 +191,8 @@ def add_state(
         ),
         locked.recipe.scriptlets,
         plan,
+        prepared=prepared,
         store=build_env.store,
-        sandboxes=lambda: _sandboxes_for(locked.section.resolution.arch, build_env),
         compression=options.compression,
         progress=build_env.progress,
     )
@@ -212,7 +245,7 @@ def make_config_and_manifest(locked: LockedRecipe, layers: Sequence[Layer]) -> I
 
     def said(text: str) -> str:
         try:
-            return evaluate_template(text, seen, place=str(recipe.path))
+            return render.evaluate_template(text, seen, place=str(recipe.path))
         except RecipeError as error:
             place = _place_of(text, recipe)
             raise RecipeError.of([Problem(one.code, one.message, place, one.hint) for one in error.problems]) from error

@@ -10,7 +10,7 @@ remembered, and other processes that wait for it go on, only then.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from pipeline.compression import Compression, layer_versions
@@ -78,6 +78,7 @@ def building_layers(
     unpack: bool,
     others: int = 0,
     progress: Progress = QUIET,
+    making: Callable[[], None] = lambda: None,
 ) -> Iterator[list[BuiltLayer]]:
     """Build the layers, or recall them; have the rest of their packing done beside the block.
 
@@ -86,7 +87,8 @@ def building_layers(
     the block all blobs were read back. A RelbuildError of the block waits for that too, so that the layers are there
     for the next build; whatever else it raises ends the packing.
 
-    The image will have `others` layers besides. Raises VerificationError `package-damaged`, `blob-missing`,
+    The image will have `others` layers besides. `making` is called once if a layer has to be made, before it is. Raises
+    VerificationError `package-damaged`, `blob-missing`,
     `blob-damaged`, `diff-id-mismatch`, `layer-malformed`; EnvironmentLacking `root-needed`. Of a packing that failed
     that is raised, whatever the block raised on its account.
     """
@@ -115,6 +117,8 @@ def building_layers(
             with locks[plan.name]:
                 _remember(plan, packed, compression, store)
 
+        if missing:
+            making()
         given = list(missing.values()), store, compression, progress, confirmed
         over_earlier = len(composed) + others <= LAYERS_IN_TWO
         with TreePacking(*given, over_earlier=over_earlier) if unpack else OnePassPacking(*given) as packing:

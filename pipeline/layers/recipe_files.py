@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import assert_never
 
+from pipeline import render
 from pipeline.beneath import (
     GivenFolder,
     NotRegular,
@@ -17,7 +18,6 @@ from pipeline.digest import Digest
 from pipeline.errors import RecipeError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.recipe import FileKind, FilePlan, Recipe
-from pipeline.render import Rendered, RenderMemory, Templates
 from pipeline.transfer import Download
 from pipeline.urls import public_url
 
@@ -58,7 +58,10 @@ class ImageFile:
 
 
 def render_files(
-    recipe: Recipe, seen: Mapping[str, object], get: Callable[[Download], bytes], memory: RenderMemory | None = None
+    recipe: Recipe,
+    seen: Mapping[str, object],
+    get: Callable[[Download], bytes],
+    memory: render.RenderMemory | None = None,
 ) -> tuple[tuple[ImageFile, ...], tuple[Path, ...]]:
     """Return the final files of `recipe`, and every template file that took part.
 
@@ -68,10 +71,10 @@ def render_files(
     Raises RecipeError `source-missing`, `source-too-large`, `path-escapes`, and what templates raise.
     """
     given = GivenFolder(recipe.path.parent)
-    templates = Templates(recipe.template_folders, given)
-    texts: dict[str, Rendered] = {}
+    texts: dict[str, render.Rendered] = {}
     for plan in recipe.files:
         if plan.kind is FileKind.TEMPLATE and plan.origin not in texts:
+            templates = render.Templates(recipe.template_folders, given)  # It brings Jinja with it.
             texts[plan.origin] = templates.render(plan.origin, seen, place=plan.place, memory=memory)
     made = [_render(plan, given, texts, get) for plan in recipe.files]
     return tuple(file for file, _ in made), tuple(path for _, paths in made for path in paths)
@@ -80,7 +83,7 @@ def render_files(
 def _render(
     plan: FilePlan,
     given: GivenFolder,
-    texts: Mapping[str, Rendered],
+    texts: Mapping[str, render.Rendered],
     get: Callable[[Download], bytes],
 ) -> tuple[ImageFile, tuple[Path, ...]]:
     content: bytes | None = None

@@ -18,7 +18,8 @@ from pipeline.compression import Compression
 from pipeline.layers.layer_changes import LayerChanges, parents_of
 from pipeline.layers.pack_layer import image_kind, require_depth, require_no_whiteout, write_layer_entries
 from pipeline.layers.recorded_layers import UnpackedState, unpack_recorded
-from pipeline.layers.state_session import STATE_LAYER_NAME, StateSession, empty_file, opened_folder
+from pipeline.layers.state_preparation import STATE_LAYER_NAME
+from pipeline.layers.state_session import StateSession, empty_file, opened_folder
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.image import Layer
 from pipeline.model.tree import Entry, EntryKind, Tree

@@ -7,8 +7,7 @@ overlay's upper directory, cleaned of everything that does not depend on the inp
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import assert_never
 
@@ -18,7 +17,7 @@ from pipeline.errors import BuildError
 from pipeline.layers.archive_files import place_archive
 from pipeline.layers.built_layer import BuiltLayer
 from pipeline.layers.change_tracker import ChangeTracker
-from pipeline.layers.installed_packages import final_file_states, matching_paths, write_package_records
+from pipeline.layers.installed_packages import final_file_states, matching_paths
 from pipeline.layers.other_databases import remove_other_databases
 from pipeline.layers.passwd_files import is_number
 from pipeline.layers.recipe_files import ImageFile
@@ -26,6 +25,7 @@ from pipeline.layers.scriptlet_failures import judge_failure
 from pipeline.layers.scripts import SCRIPT_MOUNT, run_script
 from pipeline.layers.state_accounts import check_accounts, scripted_accounts, still_expected, write_accounts
 from pipeline.layers.state_plan import StatePlan
+from pipeline.layers.state_preparation import StatePreparation
 from pipeline.layers.state_session import StateSession, open_state_session
 from pipeline.layers.transaction import ScriptStep
 from pipeline.lazy_dataclasses import dataclass
@@ -40,9 +40,8 @@ from pipeline.model.rpm_database import DATABASE_LEFTOVERS, RpmDatabase
 from pipeline.model.scriptlets import ScriptletFailure, ScriptletRules
 from pipeline.model.tree import Tree
 from pipeline.packages.lua import runtime_digest
-from pipeline.process import CommandGroup
 from pipeline.progress import Progress, task
-from pipeline.sandbox import CommandSession, SandboxRegistry, require_tracing
+from pipeline.sandbox import CommandSession, require_tracing
 from pipeline.store import Store
 
 FORMAT = 1
@@ -130,8 +129,8 @@ def build_state_layer(
     rules: ScriptletRules,
     plan: StatePlan,
     *,
+    prepared: StatePreparation,
     store: Store,
-    sandboxes: Callable[[], SandboxRegistry | None],
     compression: Compression,
     progress: Progress,
 ) -> StateLayer:
@@ -140,8 +139,8 @@ def build_state_layer(
     `plan` is of the inputs' packages. A layer with a failure that the rules do not tolerate is made again: the failure
     may have passed. One with a script that a limit of the sandbox ended is not remembered.
 
-    `rules` are the recipe's for scripts that fail; the layer is the same whatever they say, if it is made. `sandboxes`
-    is asked for only when commands are to be run; where it returns None, they are traced instead of run in containers.
+    `rules` are the recipe's for scripts that fail; the layer is the same whatever they say, if it is made. `prepared`
+    is of the same packages, and begun only when the layer is made.
 
     Raises BuildError: `scriptlet-failed`, `scriptlet-timed-out`, `command-not-started`, `scriptlet-renumbers`,
     `owner-unknown`, `remove-missing`; EnvironmentLacking when the machine cannot run the sandbox, or trace
@@ -157,9 +156,8 @@ def build_state_layer(
             inputs,
             rules,
             plan,
-            states,
+            prepared=prepared,
             store=store,
-            sandboxes=sandboxes(),
             compression=compression,
             progress=progress,
         )
@@ -221,10 +219,9 @@ def _make(
     inputs: StateInputs,
     rules: ScriptletRules,
     plan: StatePlan,
-    states: Mapping[str, tuple[int, ...]],
     *,
+    prepared: StatePreparation,
     store: Store,
-    sandboxes: SandboxRegistry | None,
     compression: Compression,
     progress: Progress,
 ) -> _Known:
@@ -233,21 +230,20 @@ def _make(
         store.temporary("state") as folder,
         task(progress, "state", "scriptlets", total=len(plan.steps)) as running,
     ):
-        if sandboxes is None and plan.steps:
+        container = prepared.session()
+        if container is None and plan.steps:
             require_tracing(folder)
         opened = open_state_session(
             inputs.layers,
             inputs.tree,
             folder,
-            sandboxes=sandboxes,
+            prepared=container,
             architecture=inputs.architecture,
             store=store,
             progress=progress,
         )
-        commands = CommandGroup()
-        with opened as state, ThreadPoolExecutor(1, "relbuild-rpmdb", commands.join) as beside, commands:
+        with opened as state:
             session = state.session
-            database = beside.submit(_write_database, inputs, states, store, folder)
             bound = session.share(SCRIPT_MOUNT)
             if plan.lua is not None:
                 session.bind(plan.lua, f"{SCRIPT_MOUNT}-lua")
@@ -269,7 +265,7 @@ def _make(
             watch.record_step("files of the recipe")
             _remove(inputs.remove, session, inputs.tree)
             watch.record_step("remove in the recipe")
-            _place_database(database.result(), inputs.rpm_database.folder.strip("/"), state, inputs.build_time)
+            _place_database(prepared.database(), inputs.rpm_database.folder.strip("/"), state, inputs.build_time)
             changes = watch.changes(inputs.tree)
             layer = state.pack(inputs.tree, build_time=inputs.build_time, store=store, compression=compression)
     return _Known(layer, changes, tuple(failures))
@@ -386,14 +382,6 @@ def _clean(state: StateSession, inputs: StateInputs) -> None:
         return owned is None or not owned.owner
 
     state.empty_files(LOG_FOLDER, unowned)
-
-
-def _write_database(inputs: StateInputs, states: Mapping[str, tuple[int, ...]], store: Store, folder: Path) -> Path:
-    """Write rpm's database of the whole image; it depends on nothing that scripts do."""
-    installed = [(one.header, one.install_time) for one in inputs.below]
-    installed += [(header, inputs.build_time) for header in inputs.headers]
-    form = inputs.rpm_database.format
-    return write_package_records(installed, states, inputs.install_color, form=form, store=store, folder=folder)
 
 
 def _place_database(made: Path, target: str, state: StateSession, build_time: int) -> None:

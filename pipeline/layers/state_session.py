@@ -16,15 +16,14 @@ from typing import Protocol
 from pipeline.compression import Compression
 from pipeline.layers.built_layer import BuiltLayer, packed_layer
 from pipeline.layers.pack_layer import pack_directory
+from pipeline.layers.state_preparation import STATE_LAYER_NAME
 from pipeline.layers.unpack_layer import lower_folders
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.image import Layer
 from pipeline.model.tree import Tree
 from pipeline.progress import Progress
-from pipeline.sandbox import BuildLimits, BuildSession, CommandSession, RootFs, SandboxRegistry, build_session
+from pipeline.sandbox import BuildSession, CommandSession, PreparedSession, RootFs, session_on
 from pipeline.store import Store
-
-STATE_LAYER_NAME = "state"
 
 
 class StateSession(Protocol):
@@ -61,22 +60,20 @@ def open_state_session(
     lower: Tree,
     folder: Path,
     *,
-    sandboxes: SandboxRegistry | None,
+    prepared: PreparedSession | None,
     store: Store,
     progress: Progress,
     architecture: str = "",
 ) -> Iterator[StateSession]:
     """Open a session on `layers`, whose tree is `lower`.
 
-    Blobs that are still packed are waited for only if needed. Commands run in containers, or traced where `sandboxes`
-    is None. `folder` is an empty one of the build's own. Raises as `lower_folders`, `build_session` and
-    `traced_session` do.
+    Blobs that are still packed are waited for only if needed. Commands run in containers of the session
+    that was prepared, or traced where that is None. `folder` is an empty one of the build's own. Raises as
+    `lower_folders`, `session_on` and `traced_session` do.
     """
-    if sandboxes is not None:
+    if prepared is not None:
         lowers = lower_folders(layers, store=store, progress=progress)
-        with build_session(
-            lowers, sandboxes=sandboxes, label=STATE_LAYER_NAME, limits=BuildLimits(), architecture=architecture
-        ) as session:
+        with session_on(prepared, lowers, architecture=architecture) as session:
             yield OverlayStateSession(session)
         return
     from pipeline.layers.recorded_state_session import open_recorded_session  # It brings the tracer with it.

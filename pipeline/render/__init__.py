@@ -10,6 +10,7 @@ from pipeline.lazy_names import imported_when_used
 
 with imported_when_used(__name__):
     from pipeline.render.bounded_environment import FILTERS
+    from pipeline.render.renderer_process import start_renderer
     from pipeline.render.template_loaders import TEMPLATE_LIMIT
     from pipeline.render.templates import (
         Rendered,
@@ -18,7 +19,6 @@ with imported_when_used(__name__):
         check_template,
         evaluate_template,
         is_template,
-        start_renderer,
     )
 
 __all__ = [

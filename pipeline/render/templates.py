@@ -20,12 +20,10 @@ from pipeline.digest import Digest, identity
 from pipeline.errors import Problem, RecipeError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.render.bounded_environment import BoundedEnvironment
+from pipeline.render.renderer_process import RENDERER
 from pipeline.render.step_limit import generate_bounded
 from pipeline.render.template_errors import template_errors_explained
 from pipeline.render.template_loaders import FileLoader, TemplateRefused
-
-_CHILD = "pipeline.render.template_child"
-"""Module whose `serve` runs in the child."""
 
 _SIMPLE = (
     nodes.Template,
@@ -138,11 +136,6 @@ def _recalled(value: object, loader: FileLoader) -> str | None:
     return text if isinstance(text, str) and loader.contents() == value["read"] else None
 
 
-def start_renderer() -> None:
-    """Start the child process that renders, while this one does something else first."""
-    limited.load_early(_CHILD)
-
-
 def is_template(text: str) -> bool:
     """Return True if `text` has anything that `evaluate_template` would replace."""
     return "{{" in text or "{%" in text or "{#" in text
@@ -219,7 +212,7 @@ def _in_child(request: Mapping[str, object], loader: FileLoader | None, place: s
         return [found.text, found.path, found.shown]
 
     try:
-        told = limited.call_limited(_CHILD, request, answer=answer if loader is not None else None)
+        told = limited.call_limited(RENDERER, request, answer=answer if loader is not None else None)
     except limited.LimitMet as error:
         raise RecipeError(
             "template-runaway",

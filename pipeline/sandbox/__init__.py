@@ -12,7 +12,10 @@ with imported_when_used(__name__):
     from pipeline.sandbox.build_container import (
         BuildLimits,
         BuildSession,
+        PreparedSession,
         build_session,
+        prepare_session,
+        session_on,
     )
     from pipeline.sandbox.command_container import CommandResult
     from pipeline.sandbox.command_session import CommandSession
@@ -71,6 +74,7 @@ __all__ = [
     "KeptVolumes",
     "LaunchedInstance",
     "Launcher",
+    "PreparedSession",
     "RecordedTree",
     "RootFs",
     "Runtime",
@@ -96,11 +100,13 @@ __all__ = [
     "open_network",
     "open_sandbox_registry",
     "open_volumes",
+    "prepare_session",
     "publish_port",
     "real_mode",
     "require_own_sandboxes",
     "require_running_programs",
     "require_tracing",
     "reserve_port",
+    "session_on",
     "traced_session",
 ]

@@ -294,6 +294,38 @@ class BuildSession:
         return outcome
 
 
+@dataclass(frozen=True, slots=True)
+class PreparedSession:
+    """All of a session that is the same whatever layers it is on, made by `prepare_session`."""
+
+    sandboxes: SandboxRegistry
+    slot: SandboxSlot
+    limits: BuildLimits
+    mntns: MountNamespace
+    quota: DiskQuota
+    userns: int
+
+
+@contextlib.contextmanager
+def prepare_session(
+    *, sandboxes: SandboxRegistry, label: str = "build", limits: BuildLimits | None = None
+) -> Iterator[PreparedSession]:
+    """Prepare a session whose layers need not be there yet.
+
+    It is opened once, by `session_on`, in any thread.
+
+    Raises EnvironmentLacking if the host lacks idmapped mounts, namespaces or control groups.
+    """
+    limits = limits or BuildLimits()
+    with (
+        sandboxes.slot(label) as slot,
+        user_namespace(slot.base) as userns,
+        open_mount_namespace() as mntns,
+        open_disk_quota(slot.folder, limits.disk, mntns) as quota,
+    ):
+        yield PreparedSession(sandboxes, slot, limits, mntns, quota, userns)
+
+
 @contextlib.contextmanager
 def build_session(
     lowers: Sequence[Path],
@@ -311,19 +343,26 @@ def build_session(
     `upper` must be used before the block ends; then everything of the session is removed. Raises
     EnvironmentLacking if the host lacks overlayfs, idmapped mounts, namespaces or control groups.
     """
-    limits = limits or BuildLimits()
     with (
-        sandboxes.slot(label) as slot,
-        user_namespace(slot.base) as userns,
-        open_mount_namespace() as mntns,
-        open_disk_quota(slot.folder, limits.disk, mntns) as quota,
-        contextlib.ExitStack() as closing,
+        prepare_session(sandboxes=sandboxes, label=label, limits=limits) as prepared,
+        session_on(prepared, lowers, architecture=architecture) as session,
     ):
+        yield session
+
+
+@contextlib.contextmanager
+def session_on(prepared: PreparedSession, lowers: Sequence[Path], *, architecture: str = "") -> Iterator[BuildSession]:
+    """Open the session that was prepared on `lowers`, the only one. See `build_session`.
+
+    Raises EnvironmentLacking `no-overlay`, `no-idmapped-mounts`, UsageError `too-many-layers`.
+    """
+    slot, limits, mntns = prepared.slot, prepared.limits, prepared.mntns
+    with contextlib.ExitStack() as closing:
         overlay = mount_overlay(
             mntns,
             lowers,
-            folder=quota.folder,
-            userns=userns,
+            folder=prepared.quota.folder,
+            userns=prepared.userns,
             base=slot.base,
             mount_points=("/proc", "/dev", *(f"/{name}" for name in _SCRATCH)),
         )
@@ -336,4 +375,16 @@ def build_session(
             for name, mode in zip(_SCRATCH, (0o755, 0o1777), strict=True)
         ]
         files = RootFs(overlay.handle, slot.base)
-        yield BuildSession(sandboxes, slot, limits, files, mntns, overlay, quota, userns, mounts, closing, architecture)
+        yield BuildSession(
+            prepared.sandboxes,
+            slot,
+            limits,
+            files,
+            mntns,
+            overlay,
+            prepared.quota,
+            prepared.userns,
+            mounts,
+            closing,
+            architecture,
+        )

@@ -5,6 +5,7 @@ Root runs both here. `test_without_privileges.py` builds whole images as somebod
 
 from __future__ import annotations
 
+import contextlib
 import posixpath
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +22,7 @@ from pipeline.model.change import Change
 from pipeline.model.image import Layer
 from pipeline.prepare import BuildEnvironment, BuildOptions
 from pipeline.progress import QUIET
-from pipeline.sandbox import SandboxRegistry
+from pipeline.sandbox import SandboxRegistry, prepare_session
 
 TIME = 1_700_000_000
 
@@ -102,10 +103,11 @@ def run(
         folder = tmp_path / ("traced" if sandboxes is None else "container")
         folder.mkdir()
         tree, store = base.assembled.composition.tree, build_env.store
-        opened = open_state_session(
-            base.image.layers[:-1], tree, folder, sandboxes=sandboxes, store=store, progress=QUIET
-        )
-        with opened as state:
+        with contextlib.ExitStack() as closing:
+            prepared = sandboxes and closing.enter_context(prepare_session(sandboxes=sandboxes))
+            state = closing.enter_context(
+                open_state_session(base.image.layers[:-1], tree, folder, prepared=prepared, store=store, progress=QUIET)
+            )
             bound, watch = state.session.share("/run/relbuild"), ChangeTracker(state)
             (bound / "script").write_text(script)
             (bound / "script").chmod(0o644)

@@ -34,7 +34,8 @@ LOCK = [
     "keep_lock",
 ]
 IMAGE = [
-    *("compose_layers", "obtain_files", "packing_layers", "add_state", "make_config_and_manifest"),
+    *("compose_layers", "obtain_files", "preparing_last_layer", "packing_layers"),
+    *("add_state", "make_config_and_manifest"),
 ]
 OUTPUT = [
     *("writing_layout", "make_bill", "make_build_record", "make_documents", "smoke_test"),
@@ -53,6 +54,7 @@ PACKED = [
     BuiltLayer.packed(layer("product"), reused=False),
 ]
 BILLED = ("billed",)
+PREPARED = SimpleNamespace(begin=lambda: None)
 STATE = SimpleNamespace(layer=layer("state"), changes=(), failures=(), states={"a": (0,)}, reused=False)
 
 
@@ -83,6 +85,7 @@ class World:
             build_image.compose_layers: lambda made: SimpleNamespace(tree=TREE, states={}),
             build_image.begin_rendering: None,
             build_image.packing_layers: lambda *given, **more: nullcontext(PACKED),
+            build_image.preparing_last_layer: lambda *given: nullcontext(PREPARED),
             build_image.obtain_files: None,
             build_image.render_recipe_files: lambda *given: (("a file",), (folder / "t.j2",)),
             build_image.plan_state: lambda *given: "plan",
@@ -151,6 +154,8 @@ def test_each_stage_works_on_what_the_one_before_it_gave(world: World) -> None:
     made, composition, layers, files, plan = given(build_image.add_state).args
     assert plan == "plan"
     assert made.section.build_time == 2 and composition.tree is TREE and layers is PACKED and files == ("a file",)
+    assert given(build_image.packing_layers).options["making"] is PREPARED.begin
+    assert given(build_image.add_state).options["prepared"] is PREPARED
     assert given(build_image.writing_layout).args == (image(),)
     assert given(build_image.begin_documents).args[0] is made
     assert given(build_image.make_bill).args == (image(), BILLED, TREE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from pipeline.digest import Digest
 from pipeline.errors import BuildError, RecipeError
 from pipeline.layers import BuiltLayer
 from pipeline.layers.state_plan import StatePlan
+from pipeline.layers.state_preparation import StatePreparation
 from pipeline.model.accounts import AccountTable
 from pipeline.model.change import Change
 from pipeline.model.configuration import BASE_DIGEST
@@ -26,9 +28,11 @@ from pipeline.model.recipe import Group, ImagePlan, LayerPlan, Request, User
 from pipeline.model.resolution import Chosen, Resolution
 from pipeline.model.scriptlets import ScriptletFailure, ScriptletName, ScriptletRules, ToleratedFailure, Waiver
 from pipeline.model.smoke import Neighbours, SmokePlan
+from pipeline.model.tree import Entry, EntryKind, Tree
 from pipeline.oci import media_types
 from pipeline.smoke import plan_digest
 from pipeline.transfer import Download
+from pipeline.trees import STATE_NOT_INSTALLED
 from tests.support.builds import NOBODY, build_env, header, image, layer, locked, order, package, parent, recipe
 from tests.support.journal import Journal, Told
 
@@ -81,12 +85,12 @@ def test_each_layer_is_packed_with_the_orders_codec(tmp_path: Path, journal: Jou
     here = build_env(tmp_path)
     composition: Any = SimpleNamespace(layers=("lower", "upper"))
     packed: Any = build_stages.packing_layers(
-        composition, order(tmp_path, compression=Compression.ZSTD), here, others=7
+        composition, order(tmp_path, compression=Compression.ZSTD), here, others=7, making=print
     )
     assert packed == ["LOWER", "UPPER"]
     given = journal.last(build_stages.building_layers).options
     assert given["compression"] is Compression.ZSTD and given["store"] is here.store
-    assert given["others"] == 7
+    assert given["others"] == 7 and given["making"] is print
     assert given["unpack"], "scriptlets run in containers on the trees"
 
 
@@ -154,9 +158,10 @@ def test_the_state_is_made_above_all_layers_from_paths_as_they_are_in_the_tree(
     here = build_env(tmp_path)
     files: Any = ("a file",)
     packed = [BuiltLayer.packed(layer("product"), reused=False)]
-    plan = StatePlan((), None)
+    plan, prepared = StatePlan((), None), StatePreparation(Path, lambda: None, ThreadPoolExecutor(1))
+    options = order(tmp_path, compression=Compression.ZSTD)
     state = build_stages.add_state(
-        made, composition, packed, files, plan, options=order(tmp_path, compression=Compression.ZSTD), build_env=here
+        made, composition, packed, files, plan, prepared=prepared, options=options, build_env=here
     )
     (inputs, rules, given), options = (
         journal.last(build_stages.build_state_layer).args,
@@ -169,7 +174,32 @@ def test_the_state_is_made_above_all_layers_from_paths_as_they_are_in_the_tree(
     assert inputs.headers == made.headers and inputs.below == below.packages, "the parent's scripts ran already"
     assert (inputs.files, inputs.remove, inputs.build_time) == (files, ("/tmp/*",), made.section.build_time)
     assert options["compression"] is Compression.ZSTD and options["store"] is here.store
-    assert callable(options["sandboxes"]), "which is opened only if a script has to run"
+    assert options["prepared"] is prepared
+
+
+def test_the_last_layer_is_prepared_for_the_files_that_stay_and_nothing_is_opened_before(
+    tmp_path: Path, journal: Journal
+) -> None:
+    journal.stand_in(build_stages, build_stages.write_package_records, gives=tmp_path)
+    below = parent("base", "z-1-1.noarch")
+    made = locked(recipe(tmp_path, remove=("/etc/*",)), "a-1-1.x86_64")
+    made = replace(made, headers=(header("a-1-1.x86_64", file("/usr/bin/a"), file("/etc/a")),), parent=below)
+    tree = Tree.of({"etc/a": Entry("etc/a", EntryKind.FILE, 0o644)})
+    composition: Any = SimpleNamespace(tree=tree, states={"a-1-1.x86_64": (0, 0), "z-1-1.noarch": ()})
+    here = build_env(tmp_path)
+    with build_stages.preparing_last_layer(made, composition, here) as prepared:
+        assert "write_package_records" not in journal.names
+        assert prepared.database() == tmp_path
+    (installed, states, _), options = (
+        journal.last(build_stages.write_package_records).args,
+        journal.last(build_stages.write_package_records).options,
+    )
+    assert [(one.nevra.name, when) for one, when in installed] == [
+        ("z", below.packages[0].install_time),
+        ("a", made.section.build_time),
+    ]
+    assert states["a-1-1.x86_64"] == (0, STATE_NOT_INSTALLED)
+    assert options["form"] is made.platform.rpm_database.format and options["store"] is here.store
 
 
 def test_a_change_of_the_parents_that_is_changed_again_is_told_once(tmp_path: Path) -> None:

@@ -332,6 +332,23 @@ def test_a_layer_is_remembered_and_released_when_it_was_read_back(
     assert second[0].reused and second[0].layer == first.layer
 
 
+def test_who_builds_on_layers_is_told_once_that_some_are_made_and_not_when_all_are_recalled(
+    store: Store, payloads: Payloads
+) -> None:
+    wanted, told = [payloads.layer("bee"), payloads.layer("cow")], list[str]()
+    for _ in range(2):
+        with building_layers(
+            wanted,
+            store=store,
+            compression=Compression.GZIP,
+            unpack=True,
+            making=lambda: told.append("making"),
+        ) as built:
+            told.append("built")
+        assert len(built) == 2
+    assert told == ["making", "built", "built"]
+
+
 def test_a_damaged_package_ends_all_work_and_leaves_no_draft(
     store: Store, payloads: Payloads, monkeypatch: pytest.MonkeyPatch
 ) -> None:

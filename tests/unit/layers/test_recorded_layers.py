@@ -48,7 +48,7 @@ def changes(store: Store, folder: Path, change: Callable[[StateSession], None]) 
     lower = packed(store, *LOWER)
     tree = with_contents(store, lower)
     folder.mkdir()
-    with open_state_session([lower], tree, folder, sandboxes=None, store=store, progress=QUIET) as state:
+    with open_state_session([lower], tree, folder, prepared=None, store=store, progress=QUIET) as state:
         change(state)
         layer = state.pack(tree, build_time=TIME, store=store, compression=Compression.GZIP)
     return {entry.path: entry for entry in layer_entries(layer, store=store)}
@@ -200,7 +200,7 @@ def test_layers_hide_what_is_below_them(store: Store, tmp_path: Path) -> None:
     )
     tree = Tree.of({})
     (tmp_path / "work").mkdir()
-    session = open_state_session([lower, upper], tree, tmp_path / "work", sandboxes=None, store=store, progress=QUIET)
+    session = open_state_session([lower, upper], tree, tmp_path / "work", prepared=None, store=store, progress=QUIET)
     with session as state:
         root = tmp_path / "work/tree"
         assert sorted(str(path.relative_to(root)) for path in root.rglob("*")) == [
@@ -222,7 +222,7 @@ def test_layers_that_are_refused(
 ) -> None:
     (tmp_path / "work").mkdir()
     opened = open_state_session(
-        [packed(store, *entries)], Tree.of({}), tmp_path / "work", sandboxes=None, store=store, progress=QUIET
+        [packed(store, *entries)], Tree.of({}), tmp_path / "work", prepared=None, store=store, progress=QUIET
     )
     with pytest.raises(error), opened:
         pass

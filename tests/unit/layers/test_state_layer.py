@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
-import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,7 +28,6 @@ from pipeline.model.rpm_database import DatabaseFormat, RpmDatabase
 from pipeline.model.scriptlets import ScriptletFailure, ScriptletMode, ScriptletName, ScriptletRules, Waiver
 from pipeline.model.tree import Entry, EntryKind, Tree
 from pipeline.packages import database_file_names
-from pipeline.process import Completed, run
 from pipeline.progress import QUIET
 from pipeline.sandbox import RootFs
 from pipeline.store import Store
@@ -65,7 +62,7 @@ class Machine:
             rules,
             StatePlan((), None),
             store=self.store,
-            sandboxes=lambda: unused,
+            prepared=unused,
             compression=Compression.GZIP,
             progress=QUIET,
         )
@@ -234,37 +231,3 @@ def test_files_that_only_have_an_index_s_name_are_kept(tmp_path: Path) -> None:
     (root / "usr/share/rpm/Name").write_bytes(b"")
     place(made, root)
     assert tree_of(root) == ["usr/share/rpm/Name", "var/lib/rpm/rpmdb.sqlite"]
-
-
-def test_an_interrupt_among_the_scripts_ends_what_writes_the_database(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    begun, ended = tmp_path / "begun", list[Completed]()
-
-    def write(*_: object) -> Path:
-        ended.append(run(["sh", "-c", f"touch {begun}; sleep 300"], timeout=300, check=False))
-        return tmp_path
-
-    def interrupt(*_: object, **__: object) -> None:
-        while not begun.exists():
-            time.sleep(0.01)
-        raise KeyboardInterrupt
-
-    session = SimpleNamespace(share=lambda _: tmp_path)
-    opened = contextlib.nullcontext(SimpleNamespace(session=session))
-    monkeypatch.setattr(state_layer, "open_state_session", lambda *_, **__: opened)
-    monkeypatch.setattr(state_layer, "ChangeTracker", lambda _: None)
-    monkeypatch.setattr(state_layer, "_write_database", write)
-    monkeypatch.setattr(state_layer, "_run_scripts", interrupt)
-    unused: Any = None
-    with pytest.raises(KeyboardInterrupt):
-        build_state_layer(
-            INPUTS,
-            STRICT,
-            StatePlan((), None),
-            store=Store.open(tmp_path / "store"),
-            sandboxes=lambda: unused,
-            compression=Compression.GZIP,
-            progress=QUIET,
-        )
-    assert [one.status for one in ended] == [-9]
