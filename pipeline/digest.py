@@ -131,8 +131,12 @@ def canonical_json(value: object) -> bytes:
 
     Floats are refused, because their text depends on the writer.
     """
+    return _canonical_text(value).encode()
+
+
+def _canonical_text(value: object) -> str:
     _refuse_floats(value)
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def _refuse_floats(value: object) -> None:
@@ -153,7 +157,8 @@ def identity(step: str, version: int, **inputs: object) -> Digest:
 
     `inputs` are JSON values, or values whose `str` is canonical (`Digest`, `DiffId`, `Nevra` …).
     """
-    return Digest.of(canonical_json({"step": step, "version": version, "inputs": _plain(inputs)}))
+    text = _canonical_text({"step": step, "version": version, "inputs": _plain(inputs)})
+    return Digest.of(text.encode(errors="surrogateescape"))  # A path need not be UTF-8.
 
 
 def _plain(value: object) -> object:

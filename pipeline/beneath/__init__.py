@@ -33,7 +33,6 @@ with imported_when_used(__name__):
         list_folder,
         logged_path,
         logged_reads,
-        note_program,
         note_read,
     )
 
@@ -53,7 +52,6 @@ __all__ = [
     "list_folder",
     "logged_path",
     "logged_reads",
-    "note_program",
     "note_read",
     "open_file",
     "read_file",

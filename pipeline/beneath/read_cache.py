@@ -6,7 +6,7 @@ import hashlib
 import os
 import stat
 import threading
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -25,13 +25,16 @@ class ReadSnapshot:
     """All that was read for a value, to be compared later.
 
     Members are as in `ReadLog`, by absolute path.
-    `places` are the resolved paths of those that were read or looked for.
+    `places` are the resolved paths of those that were read, listed or looked for. `programs` and `modules`, which are not
+    compared here, are those by which another process read it.
     """
 
     contents: Mapping[str, str]
     looked: Mapping[str, int]
     listed: Mapping[str, str]
     places: Mapping[str, str]
+    programs: Collection[str] = ()
+    modules: Collection[str] = ()
 
     @classmethod
     def of(cls, log: ReadLog) -> ReadSnapshot | None:
@@ -44,7 +47,9 @@ class ReadSnapshot:
             {path: digest for path, (digest,) in log.contents.items()},
             {path: kind for path, (kind,) in log.looked.items()},
             {path: names for path, (names,) in log.listed.items()},
-            {path: os.path.realpath(path) for path in (*log.contents, *log.looked)},
+            {path: os.path.realpath(path) for path in (*log.contents, *log.looked, *log.listed)},
+            tuple(sorted(log.programs)),
+            tuple(sorted(log.modules)),
         )
         return taken if taken.holds() else None
 
@@ -63,6 +68,7 @@ class ReadSnapshot:
         log.contents = {path: {digest} for path, digest in self.contents.items()}
         log.looked = {path: {kind} for path, kind in self.looked.items()}
         log.listed = {path: {names} for path, names in self.listed.items()}
+        log.programs, log.modules = set(self.programs), set(self.modules)
         note_again(log)
 
 

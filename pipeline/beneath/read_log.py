@@ -99,13 +99,6 @@ def note_again(log: ReadLog) -> None:
         one.add(log)
 
 
-def note_program(programs: Iterable[str], modules: Iterable[str]) -> None:
-    """Note in all logs by which files and modules something was made that another process made."""
-    for log in tuple(_logs):
-        log.programs.update(programs)
-        log.modules.update(modules)
-
-
 def is_there(path: Path) -> bool:
     """Return whether something is at a path that a person named."""
     try:

@@ -65,7 +65,7 @@ def take_build_snapshot(
 ) -> RememberedBuild | None:
     """Return what a build read and wrote, without what it said.
 
-    None if it cannot be recognised the next time. `started`: when its command was, in seconds since the epoch.
+    None if it cannot be recognised the next time. `started`: when this process was, in seconds since the epoch.
     """
     try:
         _refuse(built, options, build_env)
@@ -207,6 +207,8 @@ def _looked(log: ReadLog, own_lock: str) -> Iterator[tuple[str, int, str]]:
         if kinds != {kind}:
             raise _Unremembered(f"{path} was changed")
         yield path, kind, real
+    # A folder that was listed may become a link to another one with the same names, or with none as well.
+    yield from ((path, *look_at_path(path)) for path in sorted(log.listed.keys() - log.looked.keys()))
 
 
 def _folders(log: ReadLog) -> Iterator[tuple[str, str]]:

@@ -20,6 +20,7 @@ from pipeline.model.lock import LockMode
 from pipeline.oci import write_archive
 from pipeline.prepare import BuildOptions
 from pipeline.recipes import load_documents
+from pipeline.snapshots import process_started
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,9 @@ def run_build(
 
     Raises RelbuildError.
     """
-    started = context.clock()
+    started = process_started(
+        context.clock()
+    )  # Not the request's: a command builds several, by the code that it began with.
     build_env = context.build_env(offline=request.offline, runtime=request.runtime, launcher=launcher)
     warned = WarningLog(build_env.progress)
     build_env = replace(build_env, progress=warned)

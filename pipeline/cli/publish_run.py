@@ -29,7 +29,15 @@ from pipeline.prepare import BuildEnvironment
 from pipeline.release import PublishOptions, publish, rules_for
 from pipeline.release.publish import member_layouts
 from pipeline.reports import report_folder
-from pipeline.snapshots import START, library_records, loaded_files, look_at_output, mapped_files, program_digest
+from pipeline.snapshots import (
+    START,
+    library_records,
+    loaded_files,
+    look_at_output,
+    mapped_files,
+    process_started,
+    program_digest,
+)
 from pipeline.transfer import KnownAnswer, QuestionLog
 
 STAMPED = 1 << 20
@@ -117,7 +125,7 @@ class _Snapshot:
         modules = sorted({name.partition(".")[0] for name in sys.modules})
         programs = sorted({*loaded_files(), *mapped_files(), *library_records()})
         code, newest = program_digest(programs, frozenset(modules))
-        if newest >= (self._started - START) * 1e9:
+        if newest >= (process_started(self._build_env.clock()) - START) * 1e9:
             return None
         memory = TagMemory(self._build_env.store)
         made = RememberedPublication(

@@ -7,18 +7,21 @@ run of the same program has loaded takes it from the store (docs/decisions/0067-
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from pipeline.beneath import ReadCache, ReadSnapshot, logged_reads, note_program
+from pipeline.beneath import ReadCache, ReadSnapshot, logged_reads
 from pipeline.digest import Digest, identity
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.platform import Platform
 from pipeline.model.recipe import Recipe
 from pipeline.model.whole_json import from_whole_json, to_whole_json
 from pipeline.recipes.platform_target import PLATFORMS_FILE, PlatformTarget
+from pipeline.recipes.possible_secrets import may_hold_secret, platform_may_hold_secret
 from pipeline.snapshots import START, library_records, loaded_files, mapped_files, program_digest
 from pipeline.store import Store
 
@@ -26,6 +29,12 @@ _RECIPES_KEPT = 64
 """Recipes that are kept in memory while they are unchanged. A build asks for its recipe and parents several times."""
 _PLATFORMS_KEPT = 16
 """Platforms that are kept in memory while they are unchanged: a command builds for one, or few."""
+
+_MOST_REMEMBERED = 4 << 20
+"""Bytes of recipes and platforms that are remembered. Reading more than that is rare, and takes its time from the store."""
+
+_COMPARED = ("contents", "looked", "listed", "places")
+"""Members of a snapshot of what was read that are written as they are."""
 
 _RecipeKey = tuple[Path, Path, str | None, Path]
 _PlatformKey = tuple[Path, str, tuple[str, ...], Path]
@@ -115,8 +124,7 @@ def load_documents(path: Path, target: PlatformTarget, store: Store, *, started:
     """Load a recipe, its parents and their platform, from the store if nothing has changed.
 
     `load_recipe`, `find_platform` and `included_digest` have them afterwards. `started`: when this process began, in
-    seconds since the epoch. It must be a short-lived one: what is remembered counts as the work of the program's files
-    as they are now. Raises RecipeError as `load_recipe` and `find_platform` do.
+    seconds since the epoch. What is remembered counts as the work of the program's files as they are now. Raises RecipeError as `load_recipe` and `find_platform` do.
     """
     name = identity(
         "documents",
@@ -127,13 +135,14 @@ def load_documents(path: Path, target: PlatformTarget, store: Store, *, started:
         folder=Path.cwd(),
         python=[sys.executable, sys.version, str(sys.flags)],
     )
-    if store.recall_as(name, _recall):
+    if store.recall_as(name, lambda value: _recall(value, started)):
         return
     with logged_reads() as log:
         loaded = _load_all(path, target)
     read = ReadSnapshot.of(log)
     if read is not None:
-        with contextlib.suppress(OSError, LookupError):  # A full disk is no error of a command that has what it wanted.
+        # A full disk, or a value without JSON form, is no error of a command that has what it wanted.
+        with contextlib.suppress(OSError, LookupError, TypeError, ValueError):
             _remember(store, name, loaded, read, started)
 
 
@@ -162,16 +171,21 @@ def _load_all(path: Path, target: PlatformTarget) -> _Loaded:
 def _remember(store: Store, name: Digest, loaded: _Loaded, read: ReadSnapshot, started: float) -> None:
     """Remember loaded documents, unless the program may have changed since it was loaded.
 
-    Raises OSError, LookupError.
+    Nor if they may hold a secret, or are large. Raises OSError, LookupError, TypeError, ValueError.
     """
-    programs = sorted({*loaded_files(), *mapped_files(), *library_records()})
-    modules = sorted({module.partition(".")[0] for module in sys.modules})
+    programs = sorted({*loaded_files(), *mapped_files(), *library_records(), *read.programs})
+    modules = sorted({module.partition(".")[0] for module in sys.modules} | {*read.modules})
     code, newest = program_digest(programs, frozenset(modules))
     if newest >= (started - START) * 1e9:
         return
+    written = _written(loaded)
+    recipes = (recipe for _, recipe in loaded.recipes)
+    platforms = (platform for _, platform in loaded.platforms)
+    if any(map(may_hold_secret, recipes)) or any(map(platform_may_hold_secret, platforms)):
+        return
     value = {
-        "loaded": to_whole_json(tuple(tuple(getattr(loaded, field)) for field in _Loaded.__slots__)),
-        "read": {field: dict(getattr(read, field)) for field in ReadSnapshot.__slots__},
+        "loaded": written,
+        "read": {field: dict(getattr(read, field)) for field in _COMPARED},
         "programs": programs,
         "modules": modules,
         "code": code,
@@ -179,7 +193,7 @@ def _remember(store: Store, name: Digest, loaded: _Loaded, read: ReadSnapshot, s
     store.remember(name, value, sync=False)
 
 
-def _recall(value: object) -> bool:
+def _recall(value: object, started: float) -> bool:
     """Load remembered documents into this process.
 
     Returns False if the program, or what it would read, has changed. Raises ValueError, TypeError, LookupError for what
@@ -188,18 +202,71 @@ def _recall(value: object) -> bool:
     if not isinstance(value, dict):
         raise TypeError("remembered documents are an object")
     try:
-        # First of all: another program's values may have another form.
-        if program_digest(value["programs"], frozenset(value["modules"]))[0] != value["code"]:
+        # First of all: another program's values may have another form. So may those of the program that has taken the
+        # place of this one since it started.
+        code, newest = program_digest(value["programs"], frozenset(value["modules"]))
+        if code != value["code"] or newest >= (started - START) * 1e9:
             return False
-        read = ReadSnapshot(**value["read"])
+        read = ReadSnapshot(**value["read"], programs=value["programs"], modules=value["modules"])
         if not read.holds():
             return False
+        loaded = _read(value["loaded"])
     except OSError:
         return False
-    loaded = from_whole_json(value["loaded"])
-    if not isinstance(loaded, tuple):
-        raise TypeError("loaded documents are an array")
-    _Loaded(*loaded).keep(read)
-    note_program(value["programs"], value["modules"])
+    except (ImportError, AttributeError) as error:
+        raise LookupError(str(error)) from error
+    loaded.keep(read)
     read.note()
     return True
+
+
+def _written(loaded: _Loaded) -> object:
+    """Return loaded documents as JSON values, each recipe once, however many are built from it.
+
+    Raises ValueError if they are large, TypeError if one has no JSON form.
+    """
+    numbers: dict[str, int] = {}  # By all of it: equal recipes may have other places for messages.
+    alone: list[Recipe] = []
+    lines: list[tuple[_RecipeKey, tuple[int, ...]]] = []
+    for key, recipe in loaded.recipes:
+        line: list[int] = []
+        for one in _line(recipe):
+            text = json.dumps(to_whole_json(one))
+            if text not in numbers:
+                numbers[text] = len(alone)
+                alone.append(one)
+            line.append(numbers[text])
+        lines.append((key, tuple(line)))
+        if sum(map(len, numbers)) > _MOST_REMEMBERED:
+            raise ValueError("large recipes are not remembered")
+    written = to_whole_json((tuple(alone), tuple(lines), tuple(loaded.platforms), tuple(loaded.included)))
+    if len(json.dumps(written)) > _MOST_REMEMBERED:
+        raise ValueError("large platforms are not remembered")
+    return written
+
+
+def _line(recipe: Recipe | None) -> Iterator[Recipe]:
+    """Yield a recipe and those that it is built from, each without its parent."""
+    while recipe is not None:
+        yield replace(recipe, parent=None)
+        recipe = recipe.parent
+
+
+def _read(written: object) -> _Loaded:
+    """Return what was written.
+
+    Raises ValueError, TypeError, LookupError, ImportError, AttributeError.
+    """
+    value = from_whole_json(written)
+    if not isinstance(value, tuple):
+        raise TypeError("loaded documents are an array")
+    alone, lines, platforms, included = value
+    recipes: list[tuple[_RecipeKey, Recipe]] = []
+    for key, line in lines:
+        recipe: Recipe | None = None
+        for number in reversed(line):
+            recipe = replace(alone[number], parent=recipe)
+        if recipe is None:
+            raise ValueError("a line of recipes is empty")
+        recipes.append((key, recipe))
+    return _Loaded(recipes, platforms, included)

@@ -21,6 +21,7 @@ with imported_when_used(__name__):
         library_records,
         loaded_files,
         mapped_files,
+        process_started,
         program_digest,
     )
 
@@ -38,5 +39,6 @@ __all__ = [
     "look_at_path",
     "mapped_files",
     "process_inputs",
+    "process_started",
     "program_digest",
 ]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import sys
+import time
 from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 
@@ -12,6 +14,13 @@ import pipeline
 
 START = 2.0
 """Seconds that a start may take, from the first module that is loaded to the command."""
+
+_IMPORTED = time.clock_gettime(time.CLOCK_BOOTTIME)
+"""Seconds from the boot to the import of this module: what a forked process runs was loaded by its parent."""
+
+_OWN_STAT = Path("/proc/self/stat")
+_START_FIELD = 22
+"""Number of the field `starttime` in /proc/PID/stat (proc(5)): clock ticks from the boot to the process's start."""
 
 _LIBRARY_CACHE = Path("/etc/ld.so.cache")
 """The places of shared libraries, by name (ld.so(8))."""
@@ -21,6 +30,19 @@ _INSTALLED = (".dist-info", ".egg-info", ".pth")
 
 CODE = Path(pipeline.__file__).parent
 """The folder of relbuild's own files."""
+
+
+def process_started(now: float) -> float:
+    """Return when this process began, in seconds since the epoch, of which there are `now`.
+
+    Of a forked one, when this module was imported. What a process does later is done by its files as they were then.
+    """
+    began = _IMPORTED
+    with contextlib.suppress(OSError, ValueError, LookupError):
+        # The name of the program, in parentheses, may hold spaces and parentheses.
+        ticks = int(_OWN_STAT.read_text(errors="replace").rpartition(")")[2].split()[_START_FIELD - 3])
+        began = min(began, ticks / os.sysconf("SC_CLK_TCK"))
+    return now - (time.clock_gettime(time.CLOCK_BOOTTIME) - began)
 
 
 def loaded_files() -> Iterator[str]:

@@ -355,7 +355,7 @@ class Store:
 
         A store that is not writable needs no lock, because nobody makes anything in it.
         """
-        path = self.root / "locks" / hashlib.sha256(name.encode()).hexdigest()[:32]
+        path = self.root / "locks" / hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:32]
         try:
             handle = hold_lock(path)
         except OSError as error:

@@ -11,15 +11,18 @@ from typing import Any, cast
 
 import pytest
 
+from pipeline.beneath import ReadSnapshot, list_folder, logged_reads
 from pipeline.build import build_snapshot
 from pipeline.build.build_result import BuildResult
 from pipeline.build.build_snapshot import repeated_warnings, take_build_snapshot
+from pipeline.build.remembered_build import remember_build
 from pipeline.model.lock import Lock, LockMode
 from pipeline.oci import write_layout
 from pipeline.prepare import LockedRecipe
 from pipeline.resolve import write_lock
 from tests.support import builds
 from tests.support.finished_builds import (
+    NAME,
     NEVRA,
     FinishedBuild,
     make_finished_build,
@@ -168,3 +171,31 @@ def test_warnings_of_what_was_made_are_not_repeated(tmp_path: Path, monkeypatch:
     assert repeated_warnings(_result(locked), ["tried again"]) is None
     monkeypatch.setattr(build_snapshot, "unchanged_result", lambda built: built)
     assert repeated_warnings(_result(locked), ["the key expired"]) == ("the key expired",)
+
+
+def test_a_listed_folder_that_becomes_a_link_is_a_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one with no names in it: nothing in it is read."""
+    made = make_finished_build(tmp_path, monkeypatch)
+    (tmp_path / "listed").mkdir()
+    with logged_reads() as log:
+        list_folder(tmp_path / "listed")
+    made.log.add(log)
+    known = made.snapshot()
+    assert known is not None
+    remember_build(made.env.store, NAME, known)
+    assert made.recalled() is not None
+    (tmp_path / "listed").rename(tmp_path / "elsewhere")
+    (tmp_path / "listed").symlink_to("elsewhere")
+    assert made.recalled() is None
+
+
+def test_a_program_that_read_recalled_recipes_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = make_finished_build(tmp_path, monkeypatch)
+    reader = tmp_path / "libraries" / "reader.py"
+    reader.write_text("x")
+    with logged_reads() as log:
+        ReadSnapshot({}, {}, {}, {}, [str(reader)], ["reader"]).note()
+    made.log.add(log)
+    known = made.snapshot()
+    assert known is not None
+    assert str(reader) in known.programs and "reader" in known.modules

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -94,3 +95,16 @@ def test_digest_of_a_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"content")
     assert digest_file(path) == Digest.of(b"content")
+
+
+def test_an_identity_takes_paths_that_are_not_utf8_and_keeps_those_that_are() -> None:
+    odd, other = (Path(os.fsdecode(b"/a/" + byte)) for byte in (b"\xff", b"\xfe"))
+    assert len({identity("step", 1, path=one) for one in (odd, other, Path("/a/\u00ff"))}) == 3
+    assert str(identity("step", 1, path="/a/é")) == str(
+        Digest.of('{"inputs":{"path":"/a/é"},"step":"step","version":1}'.encode())
+    )
+
+
+def test_a_document_is_utf8() -> None:
+    with pytest.raises(UnicodeEncodeError):
+        canonical_json({"path": os.fsdecode(b"\xff")})

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from pipeline.beneath import ReadCache, logged_reads
+from pipeline.digest import Digest
 from pipeline.errors import RecipeError
 from pipeline.model.platform import Platform
 from pipeline.model.recipe import Recipe
@@ -43,7 +44,7 @@ platforms:
   local:
     description: for tests
     families: []
-    dnf-vars: [vars]
+    dnf-vars: [vars, none]
     repositories: [{id: own, baseurls: ["file:///own"], keys: [key]}, {file: repos.d/more.repo}]
 """
 REPO_FILE = "[more]\nname=more\nbaseurl=file:///more\ngpgkey=file:///key\n"
@@ -59,6 +60,7 @@ class Folder:
         (place / "recipes/templates").mkdir(parents=True)
         (place / "recipes/repos.d").mkdir()
         (place / "recipes/vars").mkdir()
+        (place / "recipes/none").mkdir()
         texts = {
             "top.yaml": TOP,
             "more.yaml": MORE,
@@ -183,6 +185,7 @@ def _behind_link(path: Path) -> None:
         lambda of: _behind_link(of("top.yaml")),
         lambda of: _behind_link(of("given.yaml")),
         lambda of: _behind_link(of("templates")),
+        lambda of: _behind_link(of("none")),
     ],
 )
 def test_whatever_changes_is_read_again(folder: Folder, change: Callable[[Callable[[str], Path]], object]) -> None:
@@ -192,6 +195,18 @@ def test_whatever_changes_is_read_again(folder: Folder, change: Callable[[Callab
     assert read
     assert folder.load() == (*after, False)
     assert before is not None
+
+
+def test_a_folder_whose_name_is_not_utf8_is_one_as_any(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LOADING, "START", -3600.0)
+    place = tmp_path / os.fsdecode(b"n\xff")
+    place.mkdir()
+    monkeypatch.chdir(place)
+    odd = Folder(place, monkeypatch)
+    before = odd.load()
+    assert odd.load() == (*before[:2], False)
+    with odd.store.locked(f"output-{place}"):
+        pass
 
 
 def test_an_error_is_told_each_time_and_not_remembered(folder: Folder) -> None:
@@ -251,6 +266,89 @@ def test_a_program_that_changed_while_it_started_is_not_remembered(
     monkeypatch.setattr(LOADING, "loaded_files", lambda: [str(changed)])
     folder.load(started=changed.stat().st_ctime + 1)
     assert folder.results() == []
+
+
+def test_what_the_successor_of_a_running_program_wrote_is_not_taken(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = folder.place / "library.py"
+    changed.touch()
+    monkeypatch.setattr(LOADING, "loaded_files", lambda: [str(changed)])
+    folder.load()
+    monkeypatch.setattr(LOADING, "START", 2.0)
+    assert folder.load(started=changed.stat().st_ctime + 1)[2]
+
+
+def test_what_is_made_of_recalled_recipes_names_the_program_that_read_them(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = folder.place / "library.py"
+    library.touch()
+    monkeypatch.setattr(LOADING, "loaded_files", lambda: [str(library)])
+    folder.load()
+    (first,) = folder.results()
+    monkeypatch.setattr(LOADING, "loaded_files", list)
+    assert not folder.load()[2]
+    target = PlatformTarget(folder.path("repositories.yaml"), "local")  # As that of `below` in memory.
+    load_documents(folder.path("below.yaml"), target, folder.store, started=time.time())
+    (second,) = set(folder.results()) - {first}
+    value = folder.store.recall(Digest(second.name))
+    assert isinstance(value, dict)
+    assert str(library) in value["programs"]
+    assert {"pydantic", "yaml"} <= set(value["modules"])
+
+
+def test_each_recipe_of_a_line_is_written_once(folder: Folder) -> None:
+    folder.path("sub").mkdir()  # A parent in another folder has other places for messages when it is loaded alone.
+    for number in range(5):
+        above = f"from: {'sub/' if number == 4 else ''}r{number - 1}.yaml\n" if number else ""
+        text = f'name: r{number}\nversion: "1"\nplatform: local\nlayers: [{{name: l{number}, packages: [sed]}}]\n'
+        text += f"values: {{marker: a-marker-{number}}}\n{above}"
+        folder.path(f"r{number}.yaml" if number == 4 else f"sub/r{number}.yaml").write_text(text)
+    target = PlatformTarget(folder.path("repositories.yaml"))
+    whole = []
+    for _ in range(2):
+        folder.forget()
+        load_documents(folder.path("r4.yaml"), target, folder.store, started=time.time())
+        whole.append(repr(load_recipe(folder.path("r4.yaml"), target)))
+    assert whole[0] == whole[1]
+    (kept,) = folder.results()
+    for number in range(5):
+        assert 1 <= kept.read_bytes().count(b"a-marker-%d" % number) <= 2
+
+
+def test_large_recipes_are_not_remembered(folder: Folder) -> None:
+    folder.path("given.yaml").write_text(f"values: {{given: {'é' * (400 << 10)}}}\n")
+    folder.path("more.yaml").write_text(MORE + f"values: {{more: {'é' * (400 << 10)}}}\n")
+    folder.load()
+    assert folder.results() == []
+
+
+@pytest.mark.parametrize("error", [TypeError, ValueError, LookupError, OSError])
+def test_what_cannot_be_remembered_is_no_error(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def refuse(_: object) -> None:
+        raise error("no form")
+
+    monkeypatch.setattr(LOADING, "to_whole_json", refuse)
+    assert folder.load()[0].name == "top"
+    assert folder.results() == []
+
+
+@pytest.mark.parametrize("error", [ImportError, AttributeError, TypeError, ValueError, KeyError])
+def test_what_cannot_be_read_from_the_store_is_read_anew(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    folder.load()
+
+    def refuse(_: object) -> None:
+        raise error("no noun")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LOADING, "from_whole_json", refuse)
+        assert folder.load()[2]
+    assert any("another format" in text for text in folder.told)
 
 
 def test_a_source_file_that_is_opened_is_not_remembered(folder: Folder) -> None:
