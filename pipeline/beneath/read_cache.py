@@ -25,8 +25,8 @@ class ReadSnapshot:
     """All that was read for a value, to be compared later.
 
     Members are as in `ReadLog`, by absolute path.
-    `places` are the resolved paths of those that were read, listed or looked for. `programs` and `modules`, which are not
-    compared here, are those by which another process read it.
+    `places` are the resolved paths of those that were read, listed or looked for. `programs` and `modules` are those by
+    which another process read it; they are not compared here.
     """
 
     contents: Mapping[str, str]

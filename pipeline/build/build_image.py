@@ -5,7 +5,8 @@ Start reading at `build`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -112,7 +113,11 @@ def assemble(options: BuildOptions, build_env: BuildEnvironment) -> AssembledIma
         planned = beside.submit(lambda: plan_state(locked, build_env))
         billed = beside.submit(lambda: begin_documents(locked, build_env))
         others = len(parent_layers(locked)) + 1
-        with packing_layers(composition, options, build_env, others=others, making=prepared.begin) as layers:
+        with (
+            _ended(beside),
+            packing_layers(composition, options, build_env, others=others, making=prepared.begin) as layers,
+            _ended(beside),  # Before packing ends, too, which may take a while.
+        ):
             (files, templates), plan = rendered.result(), planned.result()
             state = add_state(
                 locked, composition, layers, files, plan, prepared=prepared, options=options, build_env=build_env
@@ -134,6 +139,16 @@ def assemble(options: BuildOptions, build_env: BuildEnvironment) -> AssembledIma
         failed_scriptlets=failed,
         unused_waivers=unused,
     )
+
+
+@contextlib.contextmanager
+def _ended(beside: ThreadPoolExecutor) -> Iterator[None]:
+    """Begin nothing more of what waits for a thread after an error, or Ctrl-C, in the block."""
+    try:
+        yield
+    except BaseException:
+        beside.shutdown(wait=False, cancel_futures=True)
+        raise
 
 
 def lock(options: BuildOptions, build_env: BuildEnvironment) -> LockedRecipe:

@@ -31,7 +31,7 @@ _PLATFORMS_KEPT = 16
 """Platforms that are kept in memory while they are unchanged: a command builds for one, or few."""
 
 _MOST_REMEMBERED = 4 << 20
-"""Bytes of recipes and platforms that are remembered. Reading more than that is rare, and takes its time from the store."""
+"""Bytes of recipes and platforms that are remembered: larger ones are rare, and take their time from the store too."""
 
 _COMPARED = ("contents", "looked", "listed", "places")
 """Members of a snapshot of what was read that are written as they are."""
@@ -124,7 +124,8 @@ def load_documents(path: Path, target: PlatformTarget, store: Store, *, started:
     """Load a recipe, its parents and their platform, from the store if nothing has changed.
 
     `load_recipe`, `find_platform` and `included_digest` have them afterwards. `started`: when this process began, in
-    seconds since the epoch. What is remembered counts as the work of the program's files as they are now. Raises RecipeError as `load_recipe` and `find_platform` do.
+    seconds since the epoch. What is remembered counts as the work of the program's files as they are now. Raises
+    RecipeError as `load_recipe` and `find_platform` do.
     """
     name = identity(
         "documents",

@@ -213,6 +213,18 @@ def test_an_interrupt_while_layers_are_packed_ends_the_rendering_beside(world: W
     with pytest.raises(KeyboardInterrupt):
         build_image.assemble(order(world.folder), world.build_env)
     assert [one.status for one in ended] == [-9]
+    assert not {"plan_state", "begin_documents"} & {*world.journal.names}
+
+
+def test_an_error_while_layers_are_packed_begins_nothing_more_beside(world: World) -> None:
+    """Also what waited for the thread; what it does is waited for."""
+    error = BuildError("it-failed", "it failed")
+    world.failing(build_image.render_recipe_files, error)
+    world.journal.stand_in(build_image, build_image.plan_state, lambda *_: time.sleep(0.5))
+    with pytest.raises(BuildError) as caught:
+        build_image.assemble(order(world.folder), world.build_env)
+    assert caught.value is error
+    assert "begin_documents" not in world.journal.names
 
 
 def test_layout_verdict_and_report_are_made_under_one_lock_that_an_error_gives_back(
