@@ -21,7 +21,6 @@ from pipeline.model.platform import Platform
 from pipeline.model.recipe import Recipe
 from pipeline.model.whole_json import from_whole_json, to_whole_json
 from pipeline.recipes.platform_target import PLATFORMS_FILE, PlatformTarget
-from pipeline.recipes.possible_secrets import may_hold_secret, platform_may_hold_secret
 from pipeline.snapshots import START, library_records, loaded_files, mapped_files, program_digest
 from pipeline.store import Store
 
@@ -179,6 +178,8 @@ def _remember(store: Store, name: Digest, loaded: _Loaded, read: ReadSnapshot, s
     code, newest = program_digest(programs, frozenset(modules))
     if newest >= (started - START) * 1e9:
         return
+    from pipeline.recipes.possible_secrets import may_hold_secret, platform_may_hold_secret
+
     written = _written(loaded)
     recipes = (recipe for _, recipe in loaded.recipes)
     platforms = (platform for _, platform in loaded.platforms)

@@ -140,3 +140,14 @@ def test_other_options_and_another_program_are_no_repetition(
     assert publisher.recognised()
     monkeypatch.setattr(remembered_publications, "program_digest", lambda *_: ("another", 0))
     assert not publisher.recognised()
+
+
+def test_what_a_program_did_that_was_changed_since_it_started_is_not_remembered(
+    publisher: Publisher,
+) -> None:
+    publisher.age = 100 * 365 * 86400.0
+    for _ in range(2):
+        assert not publisher.recognised("--tag", "latest")
+    publisher.age = 0.0
+    assert not publisher.recognised("--tag", "latest")
+    assert publisher.recognised("--tag", "latest")
