@@ -66,7 +66,6 @@ def preparing_state(
     commands = CommandGroup()
 
     with (
-        store.temporary("rpmdb") as folder,
         contextlib.ExitStack() as closing,
         ThreadPoolExecutor(2, "relbuild-state", commands.join) as threads,
         commands,
@@ -80,4 +79,8 @@ def preparing_state(
                 prepare_session(sandboxes=opened, label=STATE_LAYER_NAME, limits=BuildLimits())
             )
 
-        yield StatePreparation(lambda: write_database(folder), open_session, threads)
+        def written() -> Path:
+            # Not before it is asked for: a store that is not writable serves a build in which nothing changed.
+            return write_database(closing.enter_context(store.temporary("rpmdb")))
+
+        yield StatePreparation(written, open_session, threads)
