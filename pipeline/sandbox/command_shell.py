@@ -30,6 +30,7 @@ from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.usage import Usage
 from pipeline.process import DEVNULL
 from pipeline.sandbox.command_container import CommandContainer, CommandResult
+from pipeline.sandbox.container_leftovers import LeftState, left_state
 from pipeline.sandbox.entry_program import is_startable
 from pipeline.sandbox.named_output import NamedOutput
 from pipeline.sandbox.runtime_bundle import DEFAULT_PATH, ProcessPlan
@@ -44,8 +45,7 @@ _ENV_PROGRAMS = ("/usr/bin/env", "/bin/env")
 _DRIVER = """\
 trap : INT
 look() {
-  set -- /dev/* /dev/.[!.]* /dev/..?* /dev/shm/* /dev/shm/.[!.]* /dev/shm/..?*
-  seen="$*"
+  seen=
   for kind in msg sem shm; do
     { read -r line && read -r line && seen="$seen $kind"; } </proc/sysvipc/$kind
   done
@@ -58,11 +58,15 @@ while read -r token; do
   if [ ! -e "$folder/command.$token" ]; then echo "$token"; continue; fi
   ( . "$folder/command.$token" )
   status=$?
+  if kill -0 -1 2>/dev/null; then echo "$token $status changed"; exit; fi
   look
   if [ "$seen" = "$clean" ]; then echo "$token $status same"; else echo "$token $status changed"; fi
 done
 """
-"""The shell's script, in POSIX's language. `look` lists what a command could leave in /dev and of System V's objects.
+"""The shell's script, in POSIX's language. `look` lists what a command could leave of System V's objects.
+
+If a command has left a process, the shell ends at once, and the kernel all others with it: until relbuild knew, they
+would write to the image.
 
 A shell may handle SIGINT, and would end by one that a command sends to its whole group: the trap keeps it. Commands
 get the signal's default, since it is not ignored.
@@ -108,6 +112,7 @@ class _Driver:
     output: int
     programs: tuple[object, ...]
     met: _Met = _Met()
+    state: LeftState | None = None
     used: bool = False
     awaited: bytes = b"ready"
     received: bytes = b""
@@ -183,13 +188,13 @@ class CommandShell:
         Returns None where it needs a container of its own: nothing was started then.
         """
         env = self._env()
-        if env is None or not self._fits(plan):
+        if env is None or stdin or not self._fits(plan):
             return None
         try:
             driver = self._begin(self._programs(env), timeout)
             if driver is None:
                 return None
-            return self._exchange(driver, env, plan, stdin, timeout)
+            return self._exchange(driver, env, plan, timeout)
         except BaseException:
             self.close()
             raise
@@ -222,6 +227,7 @@ class CommandShell:
             answered = self._wait(driver, deadline).line == driver.awaited
             if answered and not driver.used:
                 self._let_settle(driver)
+                driver.state = left_state(driver.container.pid)
             if answered and driver.programs == programs and self._is_idle(driver) and _is_silent(driver):
                 return driver
             self.close()
@@ -250,6 +256,12 @@ class CommandShell:
         kept = group.entry("memory", "memory.stat", "shmem")
         return kept is not None and kept <= _KEPT_MEMORY
 
+    def _is_clean(self, driver: _Driver) -> bool:
+        """Return whether a command has left nothing."""
+        if not self._is_idle(driver):
+            return False
+        return driver.state is not None and left_state(driver.container.pid, driver.state) == driver.state
+
     def _wait(self, driver: _Driver, deadline: float, outputs: Sequence[NamedOutput] = ()) -> _Ending:
         """Wait for one line of the shell, and read a command's output meanwhile."""
         poll, readers = select.poll(), {output.read_end: output for output in outputs}
@@ -263,7 +275,10 @@ class CommandShell:
                 if end in readers:
                     time.sleep(readers[end].read_once() or 0.0)
                     continue
-                data = os.read(end, _LINE_LIMIT)
+                try:
+                    data = os.read(end, _LINE_LIMIT)
+                except BlockingIOError:  # A command has read it.
+                    continue
                 driver.received += data
                 line, ended, rest = driver.received.partition(b"\n")
                 if not data or rest or len(driver.received) > _LINE_LIMIT:
@@ -280,23 +295,23 @@ class CommandShell:
 
     # --- one command -----------------------------------------------------------------------------
 
-    def _exchange(self, driver: _Driver, env: str, plan: ProcessPlan, stdin: bytes, timeout: float) -> CommandResult:
+    def _exchange(self, driver: _Driver, env: str, plan: ProcessPlan, timeout: float) -> CommandResult:
         begun = time.monotonic()
         token, owner, limit = secrets.token_hex(8), self.session.slot.base, self.session.limits.output
-        files = {name: self.folder / f"{name}.{token}" for name in ("command", "input")}
+        file = self.folder / f"command.{token}"
         with (
-            _removed(files),
+            _removed(file),
             NamedOutput(self.folder / f"out.{token}", limit, owner) as out,
             NamedOutput(self.folder / f"err.{token}", limit, owner) as err,
         ):
-            _write(files["input"], stdin)
-            _write(files["command"], self._command(token, env, plan).encode())
+            file.write_text(self._command(token, env, plan), encoding="ascii")
+            file.chmod(0o644)  # It is nobody's that the container knows.
             driver.used = True
             ending = self._wait(driver, begun + timeout, (out, err)) if driver.send(token) else _Ending()
             told = re.fullmatch(rf"{token} (\d{{1,3}}) (same|changed)".encode(), ending.line or b"")
             full = ending.full or self.session.full()
             before, driver.met = driver.met, _limits_met(driver.container.group.usage())
-            if not (told and told[2] == b"same" and self._is_idle(driver) and driver.ask()):
+            if not (told and told[2] == b"same" and self._is_clean(driver) and driver.ask()):
                 self.close()
             # The shell could hold the other end, if a command changed its memory: it has the same user.
             if not (out.finish(_OUTPUT_SECONDS) and err.finish(_OUTPUT_SECONDS)):
@@ -305,7 +320,7 @@ class CommandShell:
                 err.finish(_OUTPUT_SECONDS)
         return CommandResult(
             plan.argv,
-            int(told[1]) if told else driver.container.running.returncode or _KILLED,
+            _exit_status(int(told[1])) if told else driver.container.running.returncode or _KILLED,
             out.kept,
             err.kept,
             time.monotonic() - begun,
@@ -319,8 +334,8 @@ class CommandShell:
     def _command(self, token: str, env: str, plan: ProcessPlan) -> str:
         """Return the shell's command that becomes the process of `plan`."""
         words = " ".join(shlex.quote(word) for word in (env, "-i", *plan.environment, *plan.argv))
-        places = {name: shlex.quote(f"{self.target}/{name}.{token}") for name in ("input", "out", "err")}
-        return f"exec {words} <{places['input']} >{places['out']} 2>{places['err']}\n"
+        places = {name: shlex.quote(f"{self.target}/{name}.{token}") for name in ("out", "err")}
+        return f"exec {words} </dev/null >{places['out']} 2>{places['err']}\n"
 
     def _fits(self, plan: ProcessPlan) -> bool:
         """Return whether a command means the same in the shell, and can be started."""
@@ -358,19 +373,21 @@ def _is_silent(driver: _Driver) -> bool:
     return not poll.poll(0)
 
 
+def _exit_status(status: int) -> int:
+    """Return a status as most shells have it, 128 + n after signal n.
+
+    ksh93's is 256 + n, and yash's 384 + n.
+    """
+    return status if status < 256 else 128 + (status & 127)
+
+
 def _limits_met(usage: Usage) -> _Met:
     return _Met(usage.oom_kills or 0, usage.pids_refused or 0)
 
 
-def _write(path: Path, data: bytes) -> None:
-    path.write_bytes(data)
-    path.chmod(0o644)  # It is nobody's that the container knows.
-
-
 @contextlib.contextmanager
-def _removed(paths: dict[str, Path]) -> Iterator[None]:
+def _removed(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        for path in paths.values():
-            path.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)

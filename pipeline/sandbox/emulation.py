@@ -62,6 +62,9 @@ _FAMILY: Mapping[str, frozenset[str]] = MappingProxyType({"amd64": frozenset({"3
 _ELF_HEADER_SIZE = 20
 """Bytes at the beginning of a program that tell its architecture: up to the end of `e_machine` (elf(5))."""
 
+_FIXED = 2
+"""ET_EXEC: a program for fixed addresses."""
+
 _POSITION_INDEPENDENT = 3
 """ET_DYN: what programs of today's distributions are."""
 
@@ -171,12 +174,24 @@ def is_program_for(header: bytes, architecture: str) -> bool:
     return architecture not in _ELF or any(_ELF[name][1:] == _machine(header) for name in allowed)
 
 
+def is_executable_of(header: bytes, architecture: str) -> bool:
+    """Return whether an ELF file is an executable of `architecture` itself.
+
+    "" is the machine's. Class and type are compared as well (ET_EXEC, ET_DYN).
+    """
+    kind = _machine(header)
+    names = (architecture,) if architecture else native_architectures()
+    if kind is None or not any(_ELF.get(name) == (header[4], *kind) for name in names):
+        return False
+    return int.from_bytes(header[16:18], kind[0]) in (_FIXED, _POSITION_INDEPENDENT)
+
+
 def may_have(architecture: str, program: str) -> bool:
     """Return whether an image of `architecture` may have programs of the architecture `program`."""
     return program == architecture or program in _FAMILY.get(architecture, ())
 
 
-def _machine(header: bytes) -> tuple[str, int] | None:
+def _machine(header: bytes) -> tuple[Literal["big", "little"], int] | None:
     """Return byte order and `e_machine` of an ELF header; None if it is none."""
     if len(header) < _ELF_HEADER_SIZE or not header.startswith(b"\x7fELF") or header[5] not in (1, 2):
         return None

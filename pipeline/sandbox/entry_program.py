@@ -15,7 +15,7 @@ import struct
 from collections.abc import Iterator, Sequence
 
 from pipeline.errors import SmokeError
-from pipeline.sandbox.emulation import is_program_for, program_architecture
+from pipeline.sandbox.emulation import is_executable_of, is_program_for, program_architecture
 from pipeline.sandbox.rootfs import RootFs
 from pipeline.sandbox.runtime_bundle import ProcessPlan
 
@@ -52,13 +52,13 @@ def require_entry_program(files: RootFs, plan: ProcessPlan, architecture: str) -
 def is_startable(files: RootFs, plan: ProcessPlan, architecture: str) -> bool:
     """Return whether the kernel can start the command of `plan`, for all that its files show.
 
-    They end with a program of `architecture` (any, if that is ""), whose dynamic linker is there.
+    They end with a program of `architecture` itself (the machine's, if that is ""), whose dynamic linker is there. A
+    program of the same family is not enough: where the kernel refuses it, execvp(3) has a shell read it.
     """
     head = b""
     for path, head in _programs(files, plan):  # noqa: B007 - the last one
-        if not architecture or not program_architecture(head) or is_program_for(head, architecture):
-            continue
-        return False
+        if program_architecture(head) and not is_executable_of(head, architecture):
+            return False
     if not program_architecture(head):
         return False
     linker = program_linker(files.read_head(path, _ELF_HEADERS_LIMIT) or b"")
@@ -75,7 +75,7 @@ def program_linker(head: bytes) -> str | None:
     wide, order = head[4] == 2, ">" if head[5] == 2 else "<"
     (start,) = struct.unpack_from(f"{order}{'Q' if wide else 'I'}", head, 32 if wide else 28)
     size, count = struct.unpack_from(f"{order}HH", head, 54 if wide else 42)
-    if size < (56 if wide else 32) or start + size * count > len(head):
+    if size != (56 if wide else 32) or start + size * count > len(head):
         return None
     for at in range(start, start + size * count, size):
         (kind,) = struct.unpack_from(f"{order}I", head, at)

@@ -14,7 +14,7 @@ from pipeline.sandbox.cgroups import usable_hierarchies
 from pipeline.sandbox.rootless import in_user_namespace
 
 _APPLETS = """
-sh cat chmod chown dd echo env fallocate false grep head httpd id kill ls mkdir mount nc ps readlink rm sed seq sleep
+sh cat chmod chown dd echo env fallocate false grep head httpd id kill ln ls mkdir mount nc ps readlink rm sed seq sleep
 stat tail tar test touch true umount unshare wget yes
 """
 
@@ -24,6 +24,8 @@ _GROUP = "root:x:0:\nserver:x:28:\nreaders:x:40:server\nwriters:x:41:server,othe
 _PROBE = r"""
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -93,6 +95,26 @@ int main(int count, char **words) {
         printf("made %ld\n", made);
         fflush(stdout);
         return 0;
+    }
+    if (!strcmp(words[1], "stray")) {
+        int file = open(words[2], O_CREAT | O_WRONLY, 0644);
+        if (file < 0) return 3;
+        if (fork() == 0) {
+            if (setuid(atoi(words[3]))) _exit(1);
+            usleep(200000);
+            _exit(write(file, "late", 4) != 4);
+        }
+        return 0;
+    }
+    if (!strcmp(words[1], "connection")) {
+        struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(3306), .sin_addr = {htonl(INADDR_LOOPBACK)}};
+        int server = socket(AF_INET, SOCK_STREAM, 0), client = socket(AF_INET, SOCK_STREAM, 0);
+        if (bind(server, (void *)&at, sizeof at) || listen(server, 1)) return errno;
+        if (connect(client, (void *)&at, sizeof at)) return 3;
+        int served = accept(server, 0, 0);
+        char byte;
+        close(served);
+        return read(client, &byte, 1) != 0;
     }
     if (!strcmp(words[1], "spin")) for (;;) ;
     if (!strcmp(words[1], "segment")) return shmget(7, 4096, 01600) < 0;

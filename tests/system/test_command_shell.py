@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipeline.errors import BuildError
 from pipeline.sandbox import BuildLimits, BuildSession, CommandResult, SandboxRegistry, build_session
+from pipeline.sandbox.command_shell import CommandShell
 from tests.support.sandbox_images import left_behind
 from tests.support.tiny_root import add_program, make_root, processes_of, require_groups
 
@@ -92,10 +95,10 @@ def _comparable(ended: CommandResult) -> tuple[int, str, bytes]:
 class TestTheSame:
     def test_a_script_sees_the_same_process_in_either_way(self, turn: InTurn) -> None:
         first = turn.container()
-        in_turn = [_comparable(turn.script(PROBE, "x", "y 'z'", stdin=b"fed\n")) for _ in range(2)]
+        in_turn = [_comparable(turn.script(PROBE, "x", "y 'z'")) for _ in range(2)]
         assert turn.container() == first != "", "it was not run in turn"
         turn.session.end_commands()
-        alone = _comparable(turn.script(PROBE, "x", "y 'z'", stdin=b"fed\n"))
+        alone = _comparable(turn.script(PROBE, "x", "y 'z'"))
         assert in_turn[0] == in_turn[1]
         assert in_turn[0][1].splitlines() == alone[1].splitlines()
         assert in_turn[0] == alone
@@ -121,10 +124,59 @@ class TestTheSame:
             assert turn.script(f"kill -{number} $$").status == 128 + number
         assert turn.container() == first != ""
 
-    def test_standard_input_reaches_its_end(self, turn: InTurn) -> None:
-        assert turn.script("cat; cat /dev/stdin", stdin=b"one\n").stdout == b"one\none\n"
+    def test_standard_input_is_at_its_end_and_stays_there(self, turn: InTurn) -> None:
+        first = turn.container()
+        look = "cat; echo more >/dev/stdin; cat /dev/stdin; cat; read -r word || echo end"
+        for _ in range(2):
+            assert turn.script(look).stdout == b"end\n"
+        assert turn.container() == first != ""
+
+    def test_what_has_input_gets_a_container_of_its_own(self, turn: InTurn) -> None:
+        first = turn.container()
+        fed = bytes(range(256)) * 1000
+        assert turn.script("wc() { cat; }; wc; kill -0 1 && echo $$", stdin=fed).stdout == fed + b"1\n"
         assert turn.script("cat").stdout == b""
-        assert turn.script("wc() { cat; }; wc", stdin=bytes(range(256)) * 1000).stdout == bytes(range(256)) * 1000
+        assert turn.container() == first != ""
+
+    @pytest.mark.parametrize("streams", ["", ">&2", "; yes | head -c 10000000 >&2"])
+    def test_floods_of_output_are_counted(self, turn: InTurn, streams: str) -> None:
+        first = turn.container()
+        ended = turn.script(f"yes | head -c 10000000 {streams}; exit 6")
+        limit, written = turn.session.limits.output, 10_000_000 * (1 + streams.startswith(";"))
+        assert ended.status == 6 and len(ended.stdout) + len(ended.stderr) + ended.dropped == written
+        assert max(len(ended.stdout), len(ended.stderr)) == limit
+        assert turn.container() == first != ""
+
+    def test_a_wait_whose_line_is_taken_away_goes_on(self, turn: InTurn, monkeypatch: pytest.MonkeyPatch) -> None:
+        from pipeline.sandbox import command_shell
+
+        read, taken = os.read, []
+
+        def taken_once(end: int, size: int) -> bytes:
+            if size == command_shell._LINE_LIMIT and not taken:
+                taken.append(end)
+                raise BlockingIOError
+            return read(end, size)
+
+        monkeypatch.setattr(os, "read", taken_once)
+        assert turn.script("echo on; exit 3").status == 3
+        assert taken
+
+    def test_a_shells_own_numbers_for_signals_are_told_alike(
+        self, turn: InTurn, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from pipeline.sandbox import command_shell
+
+        turn.session.end_commands()
+        told = "[ $status -lt 128 ] || status=$((status + OFFSET))"
+        for offset, number in ((128, 9), (256, 15)):  # ksh93's and yash's
+            changed = command_shell._DRIVER.replace("  status=$?\n", f"  status=$?\n  {told}\n")
+            monkeypatch.setattr(command_shell, "_DRIVER", changed.replace("OFFSET", str(offset)))
+            turn.begin()
+            assert turn.script(f"kill -{number} $$").status == 128 + number
+            assert turn.script("exit 5").status == 5
+            turn.session.end_commands()
+            monkeypatch.undo()
 
     def test_what_the_shell_would_not_do_alike_gets_a_container_of_its_own(self, turn: InTurn) -> None:
         first = turn.container()
@@ -197,6 +249,12 @@ LEFT = {
     "a hidden file in /dev/shm": "touch /dev/shm/.x",
     "a file in /dev": "touch /dev/left",
     "a link less in /dev": "rm /dev/stdin",
+    "a link of another in /dev": "rm /dev/stdin && ln -s null /dev/stdin",
+    "a link's owner in /dev": "chown -h 5 /dev/stdin",
+    "a mode of /dev": "chmod 700 /dev",
+    "a mode of /dev/shm": "chmod 700 /dev/shm",
+    "a file named as a pattern": "touch '/dev/shm/*'",
+    "a closed connection": "/bin/probe connection",
     "a segment": "/bin/probe segment",
     "a filled /tmp": "dd if=/dev/zero of=/tmp/brim bs=1M count=100 2>/dev/null; true",
     "another shell": "copy() { rm -f $2; dd if=$1 of=$2 2>/dev/null; chmod 755 $2; }; copy /bin/sh /bin/new; "
@@ -210,12 +268,32 @@ class TestNothingOutlivesACommand:
         first = turn.container()
         ended = turn.script(LEFT[left])
         assert ended.ok and ended.took < 10, ended
-        look = "ls -A /dev/shm; ls -A /dev; cat /proc/sysvipc/shm; kill -0 -1 2>/dev/null && echo others; true"
+        look = "ls -ld /dev /dev/shm; ls -A /dev/shm; ls -A /dev; cat /proc/sysvipc/shm; "
+        look += "kill -0 -1 2>/dev/null && echo others; true"
         seen = turn.script(look)
         assert turn.container() != first, "the container was used again"
         assert seen.ok and not re.search(rb"brim|left|\.x|others", seen.stdout), seen
+        assert seen.stdout.count(b"drwxr-xr-x") == 1 and seen.stdout.count(b"drwxrwxrwt") == 1, seen
         assert b"stdin" in seen.stdout and seen.stdout.rstrip().endswith(b"swap")
         assert turn.script("echo again").stdout == b"again\n"
+
+    @pytest.mark.parametrize("user", ["", "27"])
+    def test_a_process_left_behind_ends_with_its_command(
+        self, turn: InTurn, monkeypatch: pytest.MonkeyPatch, user: str
+    ) -> None:
+        """It does not wait until relbuild gets to it."""
+        wait = CommandShell._wait
+
+        def late(*words: Any) -> object:
+            ending = wait(*words)
+            time.sleep(0.5)
+            return ending
+
+        monkeypatch.setattr(CommandShell, "_wait", late)
+        ended = turn.session.run(["/bin/probe", "stray", "/srv/late", user or "0"])
+        assert ended.ok, ended
+        assert turn.session.files.stat("/srv/late") is not None
+        assert turn.session.files.read("/srv/late", limit=10) == b""
 
     def test_processes_that_have_ended_leave_nothing(self, turn: InTurn) -> None:
         for _ in range(3):

@@ -182,8 +182,14 @@ def test_what_the_kernel_would_not_start_is_not_startable(root: Path, files: Roo
     put(root, "usr/bin/broken", b"#!/bin/nowhere\n")
     put(root, "usr/bin/dynamic", elf(b"/usr/bin/linker\0"))
     put(root, "usr/bin/closed", NATIVE, 0o644)
+    put(root, "usr/bin/family", elf(b"/usr/bin/static\0", wide=False, machine=40))
+    put(root, "usr/bin/narrow", elf(b"/usr/bin/static\0", wide=False))
+    put(root, "usr/bin/object", NATIVE[:16] + b"\1\0" + NATIVE[18:])
+    put(root, "usr/bin/sizes", elf(b"/usr/bin/static\0")[:54] + b"\x40\0" + elf(b"/usr/bin/static\0")[56:])
     assert startable("/bin/static") and startable("/bin/script") and startable("static")
     for program in ("/bin/foreign", "/bin/text", "/bin/broken", "/bin/dynamic", "/bin/closed", "/bin/nowhere", "/srv"):
+        assert not startable(program), program
+    for program in ("/bin/family", "/bin/narrow", "/bin/object", "/bin/sizes"):
         assert not startable(program), program
     assert startable("/bin/foreign", "") and startable("/bin/foreign", "amd64")
     put(root, "usr/bin/linker", NATIVE, 0o644)
