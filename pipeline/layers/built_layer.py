@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import field
 from typing import Self
 
 from pipeline.digest import DiffId
@@ -14,7 +16,8 @@ from pipeline.model.image import Descriptor, Layer
 class BuiltLayer:
     """A layer by its tree; `reused`: it was in the store.
 
-    `blob` is what it is packed into. `contents` and `tar_size` as in `Layer`.
+    `blob` is what it is packed into. `contents` and `tar_size` as in `Layer`. What is in `after` is called when the
+    packing has ended, and all its blobs were read back and are what their trees are.
     """
 
     name: str
@@ -23,6 +26,7 @@ class BuiltLayer:
     contents: tuple[str, ...]
     reused: bool
     blob: Future[Descriptor]
+    after: list[Callable[[], None]] = field(default_factory=list)
 
     @classmethod
     def packed(cls, layer: Layer, *, reused: bool) -> Self:
@@ -35,6 +39,11 @@ class BuiltLayer:
     def layer(self) -> Layer:
         """The layer with its blob. Waits until that was read back; raises what its packing raised."""
         return Layer(self.name, self.diff_id, self.blob.result(), self.tar_size, self.contents)
+
+    @property
+    def confirmed(self) -> bool:
+        """Whether its blob was read back, without an error."""
+        return self.blob.done() and not self.blob.cancelled() and self.blob.exception() is None
 
 
 def packed_layer(layer: Layer | BuiltLayer) -> Layer:

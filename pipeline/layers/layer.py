@@ -121,11 +121,20 @@ def building_layers(
             making()
         given = list(missing.values()), store, compression, progress, confirmed
         over_earlier = len(composed) + others <= LAYERS_IN_TWO
-        with TreePacking(*given, over_earlier=over_earlier) if unpack else OnePassPacking(*given) as packing:
-            found |= dict(zip(missing, packing.built(), strict=True))
-            yield [
-                replace(found[plan.name], name=plan.composed.name, contents=plan.composed.contents) for plan in plans
-            ]
+        made: list[BuiltLayer] = []
+        after: list[Callable[[], None]] = []
+        try:
+            with TreePacking(*given, over_earlier=over_earlier) if unpack else OnePassPacking(*given) as packing:
+                found |= dict(zip(missing, packing.built(), strict=True))
+                made += [
+                    replace(found[one.name], name=one.composed.name, contents=one.composed.contents, after=after)
+                    for one in plans
+                ]
+                yield made
+        finally:
+            if all(one.confirmed for one in made):
+                for call in after:
+                    call()
 
 
 def _plan(composed: ComposedLayer, compression: Compression) -> PlannedLayer:

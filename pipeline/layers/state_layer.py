@@ -137,7 +137,8 @@ def build_state_layer(
     """Make the state layer, or recall it when nothing that it depends on changed.
 
     `plan` is of the inputs' packages. A layer with a failure that the rules do not tolerate is made again: the failure
-    may have passed. One with a script that a limit of the sandbox ended is not remembered.
+    may have passed. One with a script that a limit of the sandbox ended is not remembered, nor one on a tree that was
+    damaged: it is remembered when the packing of `inputs.layers` has ended.
 
     `rules` are the recipe's for scripts that fail; the layer is the same whatever they say, if it is made. `prepared`
     is of the same packages, and begun only when the layer is made.
@@ -163,8 +164,20 @@ def build_state_layer(
         )
         # A limit that ended a script may have been met on this machine, at this load, alone.
         if not any(failure.bound for failure in made.failures):
-            store.remember(name, to_json(made))
+            _remember_when_packed(inputs.layers, lambda: store.remember(name, to_json(made)))
     return StateLayer(made.layer, made.changes, made.failures, states, reused=False)
+
+
+def _remember_when_packed(layers: Sequence[Layer | BuiltLayer], remember: Callable[[], None]) -> None:
+    """Call `remember` once all layers' blobs were read back; not at all if the packing finds a damaged tree.
+
+    What a scriptlet read of a damaged tree is in the state layer, whose identity does not show it.
+    """
+    packing = [one for one in layers if isinstance(one, BuiltLayer) and not one.confirmed]
+    if packing:
+        packing[0].after.append(remember)
+    else:
+        remember()
 
 
 def _tolerable(failures: Sequence[ScriptletFailure], rules: ScriptletRules) -> bool:

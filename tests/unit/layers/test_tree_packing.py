@@ -6,27 +6,23 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipeline.compression import Compression
 from pipeline.errors import BuildError, VerificationError
-from pipeline.layers import BuiltLayer, building_layers, lower_folders, tree_packing, two_step_layer
+from pipeline.layers import BuiltLayer, lower_folders, tree_packing, two_step_layer
 from pipeline.layers.layer_tree import MarkedTar, TarMark
-from pipeline.layers.segments import recall_segment, segment_identity
 from pipeline.layers.tree_writer import TreeWriter
 from pipeline.layers.two_step_layer import TwoStepLayer
-from pipeline.progress import Task
 from pipeline.store import BlobWriter, Store
 from pipeline.trees import ComposedLayer
 from tests.support.layered_packages import Packages, copied, made
+from tests.support.packing_steps import FIRST, SECOND, THIRD, Told, before, building, drafts, held, remembered, wait_for
 from tests.support.trees import read_tree
-
-FIRST, SECOND, THIRD = {"usr/a": b"a" * 5000}, {"usr/b": b"b" * 70_000}, {"usr/c": os.urandom(9 << 20)}
 
 
 @pytest.fixture
@@ -49,41 +45,6 @@ def no_thread_is_left() -> Iterator[None]:
     before = set(threading.enumerate())
     yield
     assert set(threading.enumerate()) <= before
-
-
-def building(store: Store, *layers: ComposedLayer, **more: Any) -> Any:
-    return building_layers(layers, store=store, compression=Compression.GZIP, unpack=True, **more)
-
-
-def before(monkeypatch: pytest.MonkeyPatch, step: str, does: Callable[[TwoStepLayer, Any], None]) -> None:
-    """Have something done before a step of a layer; it is given the layer and the step's first argument."""
-    real = getattr(TwoStepLayer, step)
-
-    def first(self: TwoStepLayer, *given: Any) -> Any:
-        does(self, given[0] if given else None)
-        return real(self, *given)
-
-    monkeypatch.setattr(TwoStepLayer, step, first)
-
-
-def held(monkeypatch: pytest.MonkeyPatch, step: str) -> threading.Event:
-    """A step of all layers waits for the event."""
-    go = threading.Event()
-    before(monkeypatch, step, lambda *_: _wait(go))
-    return go
-
-
-def _wait(event: threading.Event) -> None:
-    assert event.wait(30)
-
-
-def remembered(store: Store, layer: ComposedLayer) -> list[bool]:
-    """Which segments of a layer the store remembers."""
-    return [recall_segment(segment_identity(part, Compression.GZIP), store) is not None for part in layer.parts]
-
-
-def drafts(store: Store) -> list[Path]:
-    return list((store.root / "tmp").iterdir())
 
 
 # --- the order of things -----------------------------------------------------------------------------------
@@ -138,36 +99,9 @@ def test_a_blob_is_read_back_while_it_is_written(
     first = threading.Event()
     real = two_step_layer.remember_segment
     monkeypatch.setattr(two_step_layer, "remember_segment", lambda *given: (real(*given), first.set()))
-    before(monkeypatch, "compress", lambda layer, at: _wait(first) if at else None)
+    before(monkeypatch, "compress", lambda layer, at: wait_for(first) if at else None)
     with building(store, three) as (layer,):
         assert layer.layer.blob.size
-
-
-class Told:
-    """Progress that keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def start(self, stage: str, label: str, **more: Any) -> Task:
-        self.said.append(f"{stage} {label}")
-        return _Told(f"{stage} {label}")
-
-    def finish(self, task: Any, *, failed: bool = False) -> None:
-        self.said.append(f"{task.name}: {'failed' if failed else task.text}")
-
-    def warn(self, text: str) -> None:
-        self.said.append(text)
-
-
-class _Told:
-    def __init__(self, name: str) -> None:
-        self.name, self.text = name, ""
-
-    def advance(self, amount: int) -> None: ...
-
-    def note(self, text: str) -> None:
-        self.text = text
 
 
 def test_the_tree_and_the_blob_are_two_tasks_of_the_same_layer(store: Store, packages: Packages) -> None:
@@ -211,7 +145,7 @@ def test_a_packing_that_nobody_waits_for_ends_soon_and_leaves_nothing(
     monkeypatch.setattr(TwoStepLayer, "_read", lambda self, *given: (slow(given[-1]), real(self, *given))[1])
     told = Told()
     with pytest.raises(type(error)) as caught, building(store, three, progress=told) as (layer,):
-        _wait(begun)
+        wait_for(begun)
         threading.Timer(0.1, go.set).start()
         raise error
     assert caught.value is error
@@ -232,7 +166,7 @@ def test_what_goes_wrong_in_packing_is_raised_wherever_it_is_noticed_first(
     go = threading.Event()
 
     def fail(layer: TwoStepLayer, at: int) -> None:
-        _wait(go)
+        wait_for(go)
         if at == 1:
             raise full
 
