@@ -27,6 +27,8 @@ class BuiltLayer:
     reused: bool
     blob: Future[Descriptor]
     after: list[Callable[[], None]] = field(default_factory=list)
+    written: Descriptor | None = None
+    """The blob, if it was there before it is read back."""
 
     @classmethod
     def packed(cls, layer: Layer, *, reused: bool) -> Self:
@@ -47,5 +49,12 @@ class BuiltLayer:
 
 
 def packed_layer(layer: Layer | BuiltLayer) -> Layer:
-    """Return a layer with its blob; of one that is being built, wait for that."""
-    return layer.layer if isinstance(layer, BuiltLayer) else layer
+    """Return a layer with its blob, for who compares that with its digest and diff_id.
+
+    A blob that was written is not waited for until it was read back too; one that is still packed is.
+    """
+    if not isinstance(layer, BuiltLayer):
+        return layer
+    if layer.written is None or layer.blob.done():
+        return layer.layer
+    return Layer(layer.name, layer.diff_id, layer.written, layer.tar_size, layer.contents)

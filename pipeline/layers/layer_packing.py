@@ -8,8 +8,9 @@ order of work, nor on the number of threads.
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import field
 from functools import partial
 from typing import Any, Self
@@ -58,6 +59,7 @@ class OnePassPacking:
         self._packed: list[PackedLayer] = []
         self._blobs: list[Future[Descriptor]] = []
         self._reading = ThreadPoolExecutor(1, "relbuild-read-back")
+        self._ending = threading.Event()
 
     def __enter__(self) -> Self:
         done = False
@@ -74,19 +76,40 @@ class OnePassPacking:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: object) -> None:
+        failed = next((one for one in self._blobs if one.done() and one.exception() is not None), None)
         try:
-            if error is None or isinstance(error, RelbuildError):
+            if error is not None and failed is None:
+                if isinstance(error, RelbuildError):
+                    wait(self._blobs)
+            elif error is None or isinstance(error, RelbuildError):
+                wait(self._blobs)
                 for blob in self._blobs:
                     blob.result()
         finally:
+            self._ending.set()
             self._reading.shutdown(cancel_futures=True)
 
     def built(self) -> list[BuiltLayer]:
         """Return the layers in the order of their plans."""
         return [
-            BuiltLayer(plan.composed.name, one.diff_id, one.tar_size, plan.composed.contents, reused=False, blob=blob)
+            BuiltLayer(
+                plan.composed.name,
+                one.diff_id,
+                one.tar_size,
+                plan.composed.contents,
+                reused=False,
+                blob=blob,
+                written=self._descriptor(one),
+            )
             for (plan, _), one, blob in zip(self._plans, self._packed, self._blobs, strict=True)
         ]
+
+    def _descriptor(self, packed: PackedLayer) -> Descriptor:
+        return Descriptor(LAYERS[self._compression], packed.digest, packed.size)
+
+    def _require_wanted(self) -> None:
+        if self._ending.is_set():
+            raise CancelledError("the layers were abandoned")
 
     def _read_back(self, plan: PlannedLayer, packed: PackedLayer) -> Descriptor:
         """Decompress a blob, and compare it with the tar that was compressed.
@@ -96,7 +119,12 @@ class OnePassPacking:
         name = plan.composed.name
         try:
             diff_id = read_blob_back(
-                packed.digest, size=packed.size, tar_size=packed.tar_size, name=name, store=self._store
+                packed.digest,
+                size=packed.size,
+                tar_size=packed.tar_size,
+                name=name,
+                store=self._store,
+                go_on=self._require_wanted,
             )
             if packed.diff_id != diff_id:
                 raise VerificationError(
@@ -108,7 +136,7 @@ class OnePassPacking:
             discard_damage(plan, packed.segments, self._store)
             raise
         self._confirmed(plan, packed)
-        return Descriptor(LAYERS[self._compression], packed.digest, packed.size)
+        return self._descriptor(packed)
 
 
 def _pack(plans: Sequence[tuple[PlannedLayer, Task]], store: Store, compression: Compression) -> list[PackedLayer]:
@@ -256,14 +284,18 @@ class _Packing:
             future.cancel()
 
 
-def append_blob(digest: Digest, blob: BlobWriter, store: Store) -> None:
-    """Copy a blob of the store to the end of one that is written."""
+def append_blob(digest: Digest, blob: BlobWriter, store: Store, go_on: Callable[[], None] = lambda: None) -> None:
+    """Copy a blob of the store to the end of one that is written; see `copy_rest`."""
     with store.reading(digest) as file:
-        copy_rest(file.readinto, blob)  # type: ignore[attr-defined]
+        copy_rest(file.readinto, blob, go_on)  # type: ignore[attr-defined]
 
 
-def copy_rest(readinto: Callable[[memoryview], int], blob: BlobWriter) -> None:
-    """Copy what is left of a file to the end of a blob that is written."""
+def copy_rest(readinto: Callable[[memoryview], int], blob: BlobWriter, go_on: Callable[[], None]) -> None:
+    """Copy what is left of a file to the end of a blob that is written.
+
+    `go_on` is called before each piece, and raises if no more is wanted.
+    """
     view = memoryview(bytearray(CHUNK))
     while size := readinto(view):
+        go_on()
         blob.write(view[:size])

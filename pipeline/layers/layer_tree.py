@@ -8,8 +8,9 @@ are mounted.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import field
 from pathlib import Path
 from queue import SimpleQueue
@@ -79,14 +80,16 @@ class MarkedTar:
 
 
 class PassingChecksum:
-    """The CRC-32 of pieces that pass."""
+    """The CRC-32 of pieces that pass; `go_on` is called before each, and raises if no more is wanted."""
 
-    def __init__(self) -> None:
+    def __init__(self, go_on: Callable[[], None]) -> None:
         self.value = 0
+        self._go_on = go_on
 
     def passing(self, pieces: Iterable[memoryview | bytes]) -> Iterator[memoryview | bytes]:
         """Yield the pieces."""
         for piece in pieces:
+            self._go_on()
             self.value = crc32(piece, self.value)
             yield piece
 
@@ -95,7 +98,8 @@ class PassingChecksum:
 class LayerTree:
     """The tree of one layer. `size` is the bytes of its tar so far.
 
-    `earlier` is the tree over which it is written, if any, and `shared` reads from that.
+    `earlier` is the tree over which it is written, if any, and `shared` reads from that. `go_on` is called before each
+    piece that is hashed, and raises if no more is wanted.
     """
 
     folder: Path
@@ -103,6 +107,7 @@ class LayerTree:
     earlier: EarlierTree | None = None
     shared: TreeWriter | None = None
     size: int = 0
+    go_on: Callable[[], None] = lambda: None
     _hash: hashlib._Hash = field(default_factory=hashlib.sha256)
     _buffer: bytearray = field(default_factory=lambda: bytearray(_READ))
 
@@ -114,11 +119,13 @@ class LayerTree:
         directories: Sequence[Entry],
         open_folders: int,
         earlier: EarlierTree | None = None,
+        *,
+        go_on: Callable[[], None] = lambda: None,
     ) -> Self:
         """Begin a layer's tree in `folder`, with its directories, parents first; see `TreeWriter`."""
         root = folder / TREE_ROOT
         root.mkdir(parents=True)
-        tree = cls(folder, TreeWriter.opened(root, name, open_folders), earlier)
+        tree = cls(folder, TreeWriter.opened(root, name, open_folders), earlier, go_on=go_on)
         try:
             if earlier is not None:
                 tree.shared = TreeWriter.opened(earlier.root, name, open_folders)
@@ -145,15 +152,18 @@ class LayerTree:
         `checksum` is the CRC-32 of what was written. Raises VerificationError `layer-malformed` if the file has
         anything else.
         """
+        self.go_on()
         self._update(tar_header(entry))
         if entry.kind is not EntryKind.FILE or not entry.size:
             return
         before, found = self.size, 0
         source = self.shared if shared and self.shared is not None else self.writer
-        for piece in source.content_of(entry, self._buffer):
-            self._update(piece)
-            if checksum is not None:
-                found = crc32(piece, found)
+        with contextlib.closing(source.content_of(entry, self._buffer)) as pieces:
+            for piece in pieces:
+                self.go_on()
+                self._update(piece)
+                if checksum is not None:
+                    found = crc32(piece, found)
         if self.size - before != entry.size:
             raise VerificationError("layer-malformed", f"/{entry.path} has {self.size - before} bytes in its tree")
         if checksum is not None and found != checksum:

@@ -7,7 +7,7 @@ remembered. It has no directories: those are the layer's own.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import TypeAlias
 
@@ -104,6 +104,17 @@ def read_package(part: Part, *, store: Store, place: EntryWriter) -> None:
     with errors_about(part.nevra, rpm):
         for entry, content, digest in _emitted(part, rpm):
             place(entry, content, digest)
+
+
+def package_entries(part: Part, *, store: Store) -> Generator[tuple[Entry, Iterator[memoryview]]]:
+    """Yield each entry of a package's payload with its content, in the order of its segment.
+
+    Content need not be taken. Conditions and errors are those of `make_segment`.
+    """
+    rpm = _rpm(part, store)
+    with errors_about(part.nevra, rpm):
+        for entry, content, _ in _emitted(part, rpm):
+            yield entry, content
 
 
 def compress_entries(

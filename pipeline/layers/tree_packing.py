@@ -32,6 +32,8 @@ _OPEN_FOLDERS = 256
 """Directories that all layers and threads together keep open: a process may have 1024 files (RLIMIT_NOFILE), and 64
 layers are begun together."""
 _OPEN_LEAST = 4
+_LONG = 1.0
+"""Seconds that somebody waits without being told of an error."""
 
 
 class TreePacking:
@@ -39,7 +41,7 @@ class TreePacking:
 
     At its beginning the trees are in the store, and the blobs follow. At its end all blobs were read back; where the
     block raises a RelbuildError too, so that the next build has them, and where it raises anything else they are
-    abandoned. What goes wrong in packing is raised at the end, whatever the block raised on account of that.
+    abandoned. What goes wrong in packing is raised at the end, unless the block has raised an error before that.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class TreePacking:
         self._ending = threading.Event()
         self._failure: BaseException | None = None
         self._closing = contextlib.ExitStack()
+        self._begun = 0
 
     def __enter__(self) -> Self:
         if not self._plans:
@@ -75,20 +78,31 @@ class TreePacking:
         except BaseException:
             self._abandon()
             self._closing.close()
+            for _, running in self._plans[self._begun :]:
+                self._progress.finish(running, failed=True)
             raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        failure = self._failure  # A later one did not cause the block's error.
         try:
-            if error is None or isinstance(error, RelbuildError):
+            if error is None:
                 self._require(self._blobs)
+            elif isinstance(error, RelbuildError) and failure is None:
+                self._wait_after(error)
         finally:
             self._abandon()
             self._closing.close()
-        if self._failure is not None and isinstance(error, Exception) and error is not self._failure:
-            raise self._failure
+        if failure is not None and isinstance(error, Exception) and error is not failure:
+            raise failure
+
+    def _wait_after(self, error: RelbuildError) -> None:
+        """Wait for the packing after an error of the block, which is told first if that takes long."""
+        if wait(self._blobs, timeout=_LONG, return_when=FIRST_EXCEPTION).not_done and self._failure is None:
+            self._progress.warn(f"{error}; this ends when the layers are packed, which the next build then finds")
+            wait(self._blobs, return_when=FIRST_EXCEPTION)
 
     def built(self) -> list[BuiltLayer]:
         """Return the layers in the order of their plans."""
@@ -101,6 +115,7 @@ class TreePacking:
     def _begin(self) -> None:
         open_folders = max(_OPEN_LEAST, _OPEN_FOLDERS // (len(self._plans) + COMPRESSION_WORKERS))
         for plan, running in self._plans:
+            self._begun += 1  # It ends its task in any case.
             begun = TwoStepLayer.begun(
                 plan,
                 running,

@@ -12,7 +12,7 @@ import hashlib
 import os
 import stat
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import field
 from pathlib import Path
 from typing import Self, assert_never
@@ -153,7 +153,7 @@ class TreeWriter:
                 _make_opaque(folder)
                 os.utime(folder, (entry.mtime, entry.mtime))
 
-    def content_of(self, entry: Entry, buffer: bytearray) -> Iterator[memoryview]:
+    def content_of(self, entry: Entry, buffer: bytearray) -> Generator[memoryview]:
         """Yield the content of a file that was written, read again into `buffer` piece by piece."""
         handle = self.open_file(entry)
         try:

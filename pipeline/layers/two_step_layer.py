@@ -9,7 +9,6 @@ segment, and the segment is remembered only then: its content stood on the disk 
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import CancelledError, Future
@@ -27,6 +26,7 @@ from pipeline.layers.earlier_tree import SharedSegment, find_earlier_tree
 from pipeline.layers.layer_packing import append_blob, copy_rest
 from pipeline.layers.layer_tree import LayerTree, MarkedTar, PassingChecksum, PlacedEntry, TarMark
 from pipeline.layers.planned_layer import PackedLayer, PlannedLayer, part_size
+from pipeline.layers.segment_contents import segment_contents
 from pipeline.layers.segments import (
     Segment,
     compress_entries,
@@ -39,7 +39,7 @@ from pipeline.layers.tar_format import TAR_END
 from pipeline.layers.tree_writer import TreeWriter, owners_required
 from pipeline.layers.unpack_layer import HashingReader
 from pipeline.lazy_dataclasses import dataclass
-from pipeline.model.tree import Entry, EntryKind
+from pipeline.model.tree import Entry
 from pipeline.progress import Progress, Task
 from pipeline.store import BlobFollower, BlobWriter, Store
 from pipeline.streams import decompressed, prefetch
@@ -107,7 +107,7 @@ class TwoStepLayer:
     compression: Compression
     progress: Progress
     tree: LayerTree
-    running: Task | None
+    unpacking: Task | None
     abandoned: threading.Event
     entries: list[SimpleQueue[PlacedEntry | None]]
     placed: list[Future[Placed]]
@@ -118,6 +118,9 @@ class TwoStepLayer:
     read: Future[ReadBlob] = field(default_factory=Future)
     written: Future[None] = field(default_factory=Future)
     packed: Future[PackedLayer] = field(default_factory=Future)
+    compressing: Task | None = None
+    _assembled: int = 0
+    _guard: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
     @contextlib.contextmanager
@@ -143,7 +146,12 @@ class TwoStepLayer:
                 earlier = find_earlier_tree(plan.composed, plan.segments, compression, store) if over_earlier else None
                 with owners_required():
                     tree = LayerTree.begun(
-                        folder / "tree", plan.composed.name, plan.composed.directories, open_folders, earlier
+                        folder / "tree",
+                        plan.composed.name,
+                        plan.composed.directories,
+                        open_folders,
+                        earlier,
+                        go_on=partial(_require_wanted, abandoned),
                     )
                 count = len(plan.segments)
                 with tree:
@@ -162,9 +170,9 @@ class TwoStepLayer:
                     )
                     yield made
         finally:
-            left = running if made is None else made.running
-            if left is not None:
-                progress.finish(left, failed=True)
+            for left in (running,) if made is None else (made.unpacking, made.compressing):
+                if left is not None:
+                    progress.finish(left, failed=True)
             if made is not None and made.draft.done() and not made.draft.cancelled():
                 made.draft.result().close()
 
@@ -198,8 +206,8 @@ class TwoStepLayer:
             raise
 
     def _place(self, placing: _Placing, entry: Entry, content: Iterator[memoryview | bytes], digest: str) -> None:
-        self._go_on()
-        checksum = PassingChecksum()
+        self.require_wanted()
+        checksum = PassingChecksum(self.require_wanted)
         with owners_required():
             placing.tree.place(entry, checksum.passing(content), digest)
         placing.placed.append(entry)
@@ -216,19 +224,32 @@ class TwoStepLayer:
             shared = self._shared(at)
             if shared is None:
                 self.tree.follow(self.entries[at])
-                self._go_on()
+                self.require_wanted()
             else:
-                for entry in shared.entries:
-                    self.tree.count(entry, shared=True)
+                self._count_shared(shared)
             marks.append(self.tree.mark())
             places = {entry.path: place for place, (_, entry) in enumerate(part.entries)}
             orders.append(tuple(places[entry.path] for entry in self.placed[at].result().entries))
         diff_id = self.tree.keep(self.store)
-        self._finish(f"{len(self.plan.composed.contents)} packages, {self.tree.size / 1e6:.1f} MB")
-        self.running = self.progress.start(
-            "compress", self.plan.composed.name, total=self.plan.content_size, unit="bytes"
-        )
+        self._finish(self.unpacking, f"{len(self.plan.composed.contents)} packages, {self.tree.size / 1e6:.1f} MB")
+        self.unpacking = None
+        running = self.progress.start("compress", self.plan.composed.name, total=self.plan.content_size, unit="bytes")
+        with self._guard:
+            self.compressing, size = running, self._assembled
+        running.advance(size)
         return KeptTree(diff_id, self.tree.size, tuple(marks), tuple(orders) if self.tree.earlier is None else ())
+
+    def _count_shared(self, shared: SharedSegment) -> None:
+        """Hash what the earlier tree has of a segment."""
+        try:
+            for entry in shared.entries:
+                self.tree.count(entry, shared=True)
+        except FileNotFoundError as error:
+            raise VerificationError(
+                "layer-malformed",
+                f"the tree of an earlier layer was removed while layer '{self.plan.composed.name}' was made over it",
+                hint="run the command again; the layer is made without it",
+            ) from error
 
     # --- the blob ----------------------------------------------------------------------------
 
@@ -238,35 +259,20 @@ class TwoStepLayer:
         if placed.segment is not None:
             _give(self.writers[at], None)
             return placed.segment
-        with self.tree.writer.beside() as tree:
+        part, _ = self.plan.segments[at]
+        with (
+            self.tree.writer.beside() as tree,
+            contextlib.closing(
+                segment_contents(part, placed.entries, tree, self.store, self.require_wanted)
+            ) as contents,
+        ):
             return compress_entries(
-                self._contents(placed.entries, tree),
+                contents,
                 store=self.store,
                 compression=self.compression,
                 pool=pool,
                 begun=partial(_give, self.writers[at]),
             )
-
-    def _contents(
-        self, entries: tuple[Entry, ...], tree: TreeWriter
-    ) -> Iterator[tuple[Entry, Callable[[memoryview], int]]]:
-        for entry in entries:
-            self._go_on()
-            if entry.kind is not EntryKind.FILE or not entry.size:
-                yield entry, lambda room: 0
-                continue
-            handle = tree.open_file(entry)
-            try:
-                yield entry, partial(self._read, handle, entry)
-            finally:
-                os.close(handle)
-
-    def _read(self, handle: int, entry: Entry, room: memoryview) -> int:
-        self._go_on()
-        size = os.readv(handle, [room])
-        if not size:
-            raise VerificationError("layer-malformed", f"/{entry.path} was cut off in its tree")
-        return size
 
     def assemble(self, pool: CompressionPool) -> None:
         """Write the layer's blob, in the order of the layer, as the segments come.
@@ -277,13 +283,17 @@ class TwoStepLayer:
         with self.store.writer(hashed=False) as blob:
             follower = blob.follow()
             assert follower is not None
-            _give(self.draft, follower)
+            try:
+                _give(self.draft, follower)
+            except BaseException:
+                follower.close()
+                raise
             start = ChunkWriter(blob, self.compression, pool, hashed=False)
             start.write(self.plan.directories)
             start.finish()
             for at in range(len(self.plan.segments)):
                 self._append(at, blob)
-                self._advance(self.plan.segments[at][0])
+                self._count_assembled(part_size(self.plan.segments[at][0]))
             blob.write(layer_codec(self.compression).compress(TAR_END))
             blob.finish()
             read = self.read.result()
@@ -295,9 +305,20 @@ class TwoStepLayer:
         follower = writer.follow() if writer is not None else None
         if follower is not None:
             with follower:
-                copy_rest(follower.readinto, blob)
+                copy_rest(follower.readinto, blob, self.require_wanted)
             return
-        append_blob(self.segments[at].result().digest, blob, self.store)
+        try:
+            append_blob(self.segments[at].result().digest, blob, self.store, self.require_wanted)
+        except VerificationError as error:
+            if error.code != "blob-missing":
+                raise
+            nevra = str(self.plan.segments[at][0].nevra)
+            raise VerificationError(
+                "blob-missing",
+                f"the segment of {nevra} is no longer in the store: {error}",
+                place=nevra,
+                hint="run the command again; the segment is made again",
+            ) from None
 
     # --- read back ---------------------------------------------------------------------------
 
@@ -320,7 +341,8 @@ class TwoStepLayer:
         blob = ReadBlob(Digest(compressed.hash.hexdigest()), compressed.size, compressed.checksum)
         _give(self.read, blob)
         self.written.result()
-        self._finish(f"{blob.size / 1e6:.1f} MB")
+        self._finish(self.compressing, f"{blob.size / 1e6:.1f} MB")
+        self.compressing = None
         segments = tuple(one.result() for one in self.segments)
         earlier = self.tree.earlier.diff_id if self.tree.earlier is not None else None
         return PackedLayer(blob.digest, blob.size, kept.tar_size, kept.diff_id, segments, kept.orders, earlier)
@@ -329,7 +351,7 @@ class TwoStepLayer:
         """Compare a blob's tar with the tree's; remember each segment once its end is reached."""
         tar = MarkedTar(kept.marks)
         for piece in pieces:
-            self._go_on()
+            self.require_wanted()
             for at, same in tar.update(piece):
                 part, name = self.plan.segments[at]
                 if not same:
@@ -362,20 +384,28 @@ class TwoStepLayer:
     # --- progress ----------------------------------------------------------------------------
 
     def _advance(self, part: Part) -> None:
-        if self.running is not None:
-            self.running.advance(part_size(part))
+        if self.unpacking is not None:
+            self.unpacking.advance(part_size(part))
 
-    def _finish(self, result: str) -> None:
-        if self.running is not None:
-            self.running.note(result)
-            self.progress.finish(self.running)
-            self.running = None
+    def _count_assembled(self, size: int) -> None:
+        """Advance what compresses; the tree may not be kept yet, and its task not be ended."""
+        with self._guard:
+            running = self.compressing
+            if running is None:
+                self._assembled += size
+        if running is not None:
+            running.advance(size)
+
+    def _finish(self, running: Task | None, result: str) -> None:
+        if running is not None:
+            running.note(result)
+            self.progress.finish(running)
 
     # --- errors ------------------------------------------------------------------------------
 
-    def _go_on(self) -> None:
-        if self.abandoned.is_set():
-            raise CancelledError("the layer was abandoned")
+    def require_wanted(self) -> None:
+        """Raise CancelledError if the layer was abandoned. Called before each piece."""
+        _require_wanted(self.abandoned)
 
     def abandon(self) -> None:
         """Let everybody end who waits for what does not come."""
@@ -385,6 +415,11 @@ class TwoStepLayer:
         waiting += [self.read, self.written]
         for future in waiting:
             future.cancel()
+
+
+def _require_wanted(abandoned: threading.Event) -> None:
+    if abandoned.is_set():
+        raise CancelledError("the layer was abandoned")
 
 
 def _give(future: Future[_T], value: _T) -> None:

@@ -107,13 +107,17 @@ def verified_tar(layer: Layer, store: Store) -> Iterator[Piece]:
         )
 
 
-def read_blob_back(digest: Digest, *, size: int, tar_size: int, name: str, store: Store) -> DiffId:
+def read_blob_back(
+    digest: Digest, *, size: int, tar_size: int, name: str, store: Store, go_on: Callable[[], None] = lambda: None
+) -> DiffId:
     """Decompress a layer's blob and return the digest of its tar.
 
-    Raises VerificationError `blob-missing`, `digest-mismatch`, `layer-malformed` (another size), `stream-damaged`.
+    `go_on` is called before each piece, and raises if no more is wanted. Raises VerificationError `blob-missing`,
+    `digest-mismatch`, `layer-malformed` (another size), `stream-damaged`.
     """
     found, count = hashlib.sha256(), 0
     for piece in _tar_of_blob(digest, size, tar_size, name=name, store=store, found=found):
+        go_on()
         count += len(piece)
     if count != tar_size:
         raise VerificationError("layer-malformed", f"layer '{name}' has {count} bytes of tar, not {tar_size}")

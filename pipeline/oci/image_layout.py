@@ -71,16 +71,17 @@ def writing_layout(image: Image, *, store: Store, target: Path) -> Iterator[None
     """
     ended: Future[None] = Future()
     with ThreadPoolExecutor(1, "relbuild-layout") as beside:
-        written = beside.submit(
-            lambda: _write([image], index_bytes(image), (), store=store, target=target, ready=ended.result)
-        )
-        try:
+        try:  # From before it is begun: nothing may leave a thread that waits for ever.
+            written = beside.submit(
+                lambda: _write([image], index_bytes(image), (), store=store, target=target, ready=ended.result)
+            )
             yield
+            ended.set_result(None)
+            written.result()
         except BaseException as error:
-            ended.set_exception(error)
+            if not ended.done():
+                ended.set_exception(error)
             raise
-        ended.set_result(None)
-        written.result()
 
 
 def write_index_layout(images: Sequence[Image], *, store: Store, target: Path) -> Manifest:

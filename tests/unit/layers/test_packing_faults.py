@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,19 +18,37 @@ import pytest
 from pipeline.compression import Compression
 from pipeline.digest import DiffId
 from pipeline.errors import BuildError, VerificationError
-from pipeline.layers import BuiltLayer, lower_folders, state_layer
+from pipeline.layers import (
+    BuiltLayer,
+    building_layers,
+    layer_packing,
+    lower_folders,
+    segments,
+    state_layer,
+    tree_packing,
+    two_step_layer,
+)
+from pipeline.layers.built_layer import packed_layer
+from pipeline.layers.layer_tree import LayerTree
+from pipeline.layers.segments import recall_segment, segment_identity
 from pipeline.layers.state_layer import StateInputs, StateLayer, build_state_layer
 from pipeline.layers.state_plan import StatePlan
+from pipeline.layers.tree_writer import TreeWriter
+from pipeline.layers.two_step_layer import TwoStepLayer
+from pipeline.layers.unpack_layer import read_blob_back
 from pipeline.model.accounts import AccountTable
 from pipeline.model.image import Descriptor, Layer
 from pipeline.model.rpm_database import RpmDatabase
 from pipeline.model.scriptlets import ScriptletRules
-from pipeline.model.tree import Tree
-from pipeline.progress import QUIET
-from pipeline.store import Store
+from pipeline.model.tree import Entry, Tree
+from pipeline.packages import PayloadFile
+from pipeline.progress import QUIET, Task
+from pipeline.store import BlobWriter, Store
 from pipeline.trees import ComposedLayer
-from tests.support.layered_packages import Packages
-from tests.support.packing_steps import FIRST, SECOND, THIRD, building, held
+from tests.support.layered_packages import Packages, made
+from tests.support.packing_steps import FIRST, SECOND, THIRD, Told, before, building, drafts, held, remembered, wait_for
+
+Files = Mapping[str, bytes | str | None]
 
 
 @pytest.fixture
@@ -113,3 +136,308 @@ def test_a_state_layer_is_remembered_when_the_packing_was_fine_whatever_the_bloc
         assert caught is error
     with building(store, three) as (one,):
         assert state([one]).reused
+
+
+# --- a tree that is removed meanwhile ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["its seal is broken", "it is gone"])
+def test_a_tree_that_is_removed_before_it_is_compressed_is_read_from_the_packages_again(
+    store: Store, three: ComposedLayer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, how: str
+) -> None:
+    go = held(monkeypatch, "compress")
+    with building(store, three) as (one,):
+        (folder,) = lower_folders([one], store=store)
+        shutil.copytree(folder, tmp_path / "before", symlinks=True)
+        if how == "it is gone":
+            shutil.rmtree(folder.parent)
+        else:
+            os.utime(folder / "usr/a", (1, 1))
+        threading.Timer(0.2, go.set).start()
+        (folder,) = lower_folders([one], store=store)
+        assert all(
+            (folder / path).read_bytes() == (tmp_path / "before" / path).read_bytes()
+            for path in ("usr/a", "usr/b", "usr/c")
+        )
+    assert remembered(store, three) == [True] * 3
+    with building(store, three) as (again,):
+        assert again.reused
+
+
+@pytest.mark.parametrize("left", [0, 1, 2])
+def test_a_tree_that_is_removed_in_the_middle_of_a_package_gives_the_same_blob(
+    store: Store, packages: Packages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: int
+) -> None:
+    files = {"usr/a": os.urandom(9 << 20), "usr/b": b"b" * 70_000, "usr/c": b"c", "usr/d": "c", "usr/e": b""}
+    wanted = packages.layer(p=files)
+    as_it_was = made(store, wanted).blob
+    other = Store.open(tmp_path / "other")
+    wanted = Packages(other, monkeypatch).layer(p=files)
+    opened: list[str] = []
+    real = TreeWriter.open_file
+
+    def removed(self: TreeWriter, entry: Entry) -> int:
+        opened.append(entry.path)
+        if len(opened) > left:
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory", entry.path)
+        return real(self, entry)
+
+    go = held(monkeypatch, "compress")
+    with building(other, wanted) as (one,):
+        monkeypatch.setattr(TreeWriter, "open_file", removed)
+        go.set()
+    assert one.layer.blob == as_it_was and len(opened) == left + 1
+
+
+def test_a_tree_that_is_removed_with_its_package_tells_what_is_missing(
+    store: Store, three: ComposedLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = held(monkeypatch, "compress")
+    with pytest.raises(VerificationError) as caught, building(store, three) as (one,):
+        shutil.rmtree(store.trees.path(one.diff_id))
+        for part in three.parts:
+            store.blob(part.checksum).unlink()
+        go.set()
+    assert caught.value.code == "blob-missing"
+
+
+def test_an_earlier_tree_that_is_removed_while_it_is_hashed_is_told(
+    store: Store, packages: Packages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(store, packages.layer(a=FIRST, b=SECOND))
+    changed = packages.layer(a={"usr/a": b"z"}, b=SECOND)
+    before(monkeypatch, "keep", lambda layer, _: shutil.rmtree(layer.tree.earlier.root))  # type: ignore[union-attr]
+    with pytest.raises(VerificationError, match="an earlier layer was removed") as caught, building(store, changed):
+        pytest.fail("there is no tree")
+    assert caught.value.problems[0].hint
+
+
+def test_a_segment_that_is_lost_before_it_is_copied_is_told_with_its_package(
+    store: Store, packages: Packages, three: ComposedLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(store, three)
+    more = packages.layer(a=FIRST, b=SECOND, c=THIRD, d={"usr/d": b"d"})
+    lost = recall_segment(segment_identity(three.parts[1], Compression.GZIP), store)
+    assert lost is not None
+
+    def lose(layer: TwoStepLayer, _: int) -> None:
+        layer.kept.result()
+        store.blob(lost.digest).unlink(missing_ok=True)
+
+    with monkeypatch.context() as losing:
+        before(losing, "_append", lose)
+        with pytest.raises(VerificationError, match=r"segment of b-1-1\.noarch") as caught, building(store, more):
+            pass
+    assert caught.value.code == "blob-missing" and "run the command again" in (caught.value.problems[0].hint or "")
+    assert made(store, more)
+
+
+# --- an end within a piece ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def abandon(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Abandons the packing that was begun last, as Ctrl-C does."""
+    begun: list[tree_packing.TreePacking] = []
+    real = tree_packing.TreePacking._begin
+
+    def begin(self: tree_packing.TreePacking) -> None:
+        begun.append(self)
+        real(self)
+
+    monkeypatch.setattr(tree_packing.TreePacking, "_begin", begin)
+    return lambda: begun[-1]._abandon()  # noqa: PLW0108 - none is begun yet
+
+
+def test_a_large_file_is_not_unpacked_to_its_end(
+    store: Store, packages: Packages, monkeypatch: pytest.MonkeyPatch, abandon: Callable[[], None]
+) -> None:
+    layer = packages.layer(c={"usr/c": b"c" * (8 << 10)})
+    asked: list[int] = []
+
+    def pieces() -> Iterator[memoryview]:
+        for number in range(8):
+            asked.append(number)
+            if number == 2:
+                abandon()
+            yield memoryview(b"c" * 1024)
+
+    monkeypatch.setattr(segments, "read_payload", lambda _: iter([PayloadFile((0,), 8 << 10, pieces, "")]))
+    with pytest.raises(CancelledError), building(store, layer):
+        pytest.fail("there is no tree")
+    assert asked == [0, 1, 2] and drafts(store) == []
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_files_that_wait_are_not_hashed_to_the_end(
+    store: Store, packages: Packages, monkeypatch: pytest.MonkeyPatch, abandon: Callable[[], None], shared: bool
+) -> None:
+    many: Files = {f"usr/f{number:02}": os.urandom(500) for number in range(40)}
+    if shared:
+        made(store, packages.layer(a=FIRST, b=many))
+    layers: list[TwoStepLayer] = []
+    before(monkeypatch, "keep", lambda layer, _: layers.append(layer))
+    counted: list[bool] = []
+    real = LayerTree.count
+
+    def count(self: LayerTree, entry: Entry, **more: Any) -> None:
+        real(self, entry, **more)
+        if layers and entry.path.startswith("usr/f"):
+            counted.append(bool(more.get("shared")))
+            if len(counted) == 3:
+                abandon()
+
+    monkeypatch.setattr(LayerTree, "count", count)
+    with pytest.raises(CancelledError), building(store, packages.layer(a={"usr/a": b"z"}, b=many)):
+        pytest.fail("there is no tree")
+    assert counted == [shared] * 3
+
+
+def test_a_segment_of_the_store_is_not_copied_to_the_end(
+    store: Store,
+    packages: Packages,
+    three: ComposedLayer,
+    monkeypatch: pytest.MonkeyPatch,
+    abandon: Callable[[], None],
+) -> None:
+    made(store, three)
+    more = packages.layer(a=FIRST, b=SECOND, c=THIRD, d={"usr/d": b"d"})
+    before(monkeypatch, "_append", lambda layer, at: abandon() if at == 2 and layer.kept.result() else None)
+    appended: list[int] = []
+    real = TwoStepLayer._append
+
+    def append(self: TwoStepLayer, at: int, blob: BlobWriter) -> None:
+        size = blob.size
+        try:
+            real(self, at, blob)
+        finally:
+            appended.append(blob.size - size)
+
+    monkeypatch.setattr(TwoStepLayer, "_append", append)
+    with pytest.raises(KeyboardInterrupt), building(store, more):
+        while len(appended) < 3:
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+    assert len(appended) == 3 and appended[2] == 0
+
+
+@pytest.mark.parametrize("seen", [0, 1])
+def test_a_blob_is_not_read_back_to_the_end(store: Store, three: ComposedLayer, seen: int) -> None:
+    layer = made(store, three)
+    calls = iter([None] * seen)
+    given = {"size": layer.blob.size, "tar_size": layer.tar_size, "name": "x", "store": store}
+    with pytest.raises(StopIteration):
+        read_blob_back(layer.blob.digest, go_on=lambda: next(calls), **given)  # type: ignore[arg-type]
+
+
+def test_what_follows_a_draft_that_nobody_wants_is_closed(
+    store: Store, three: ComposedLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_before = {one.name for one in Path("/proc/self/fd").iterdir()}
+    before(monkeypatch, "assemble", lambda layer, _: layer.draft.cancel())
+    kept: list[BaseException] = []
+    real = two_step_layer._give
+
+    def give(*given: Any) -> None:
+        try:
+            real(*given)
+        except BaseException as error:
+            kept.append(error)  # With all that its frames have.
+            raise
+
+    monkeypatch.setattr(two_step_layer, "_give", give)
+    with pytest.raises(KeyboardInterrupt), building(store, three):
+        while not kept:
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+    assert {one.name for one in Path("/proc/self/fd").iterdir()} <= open_before
+
+
+# --- which error is told -----------------------------------------------------------------------------------
+
+
+def test_an_error_of_a_scriptlet_stays_where_the_packing_fails_later(
+    store: Store, three: ComposedLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go, failed = threading.Event(), BuildError("scriptlet-failed", "%post of a failed")
+
+    def fail(_: TwoStepLayer, at: int) -> None:
+        wait_for(go)
+        if at == 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    before(monkeypatch, "compress", fail)
+    with pytest.raises(BuildError) as caught, building(store, three):
+        threading.Timer(0.1, go.set).start()
+        raise failed
+    assert caught.value is failed
+
+
+def test_an_error_is_told_before_its_packing_is_waited_for(
+    store: Store, three: ComposedLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go, told = held(monkeypatch, "compress"), Told()
+    monkeypatch.setattr(tree_packing, "_LONG", 0.0)
+    monkeypatch.setattr(told, "warn", lambda text: (told.said.append(text), go.set()))
+    with pytest.raises(BuildError), building(store, three, progress=told):
+        raise BuildError("scriptlet-failed", "%post of a failed")
+    assert any(one.startswith("%post of a failed") for one in told.said)
+    with building(store, three) as (again,):
+        assert again.reused
+
+
+def test_a_traced_session_has_the_blob_before_it_was_read_back(
+    store: Store, three: ComposedLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = threading.Event()
+    real = layer_packing.read_blob_back
+    monkeypatch.setattr(layer_packing, "read_blob_back", lambda *given, **more: (wait_for(go), real(*given, **more))[1])
+    with building_layers([three], store=store, compression=Compression.GZIP, unpack=False) as (one,):
+        packed = packed_layer(one)
+        assert not one.blob.done() and store.has(packed.blob.digest)
+        go.set()
+    assert one.layer == packed
+
+
+# --- progress ----------------------------------------------------------------------------------------------
+
+
+def test_compressed_bytes_advance_the_task_that_compresses(
+    store: Store, packages: Packages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assembled, advanced = threading.Event(), {"layer": 0, "compress": 0}
+
+    class Counting(Told):
+        def start(self, stage: str, label: str, **more: Any) -> Task:
+            made = super().start(stage, label, **more)
+            made.advance = lambda amount: advanced.update({stage: advanced[stage] + amount})  # type: ignore[method-assign]
+            return made
+
+    real_keep, real_count = LayerTree.keep, TwoStepLayer._count_assembled
+    monkeypatch.setattr(LayerTree, "keep", lambda self, store: (wait_for(assembled), real_keep(self, store))[1])
+    monkeypatch.setattr(
+        TwoStepLayer, "_count_assembled", lambda self, size: (real_count(self, size), assembled.set())[0]
+    )
+    with building(store, packages.layer(a=FIRST, b=SECOND), progress=Counting()):
+        pass
+    assert advanced == {"layer": 75_000, "compress": 75_000}
+
+
+@pytest.mark.parametrize("which", [1, 2, 3])
+def test_all_tasks_are_ended_where_a_layer_cannot_be_begun(
+    store: Store, packages: Packages, monkeypatch: pytest.MonkeyPatch, which: int
+) -> None:
+    tries = iter(range(1, 9))
+    real = two_step_layer.find_earlier_tree
+
+    def find(*given: Any) -> Any:
+        if next(tries) == which:
+            raise OSError(errno.EIO, "no disk")
+        return real(*given)
+
+    monkeypatch.setattr(two_step_layer, "find_earlier_tree", find)
+    told = Told()
+    layers = [replace(packages.layer(**{name: {f"usr/{name}": b"1"}}), name=name) for name in "abc"]
+    with pytest.raises(OSError, match="no disk"), building(store, *layers, progress=told):
+        pytest.fail("there is no tree")
+    assert sorted(told.said) == sorted(text for name in "abc" for text in (f"layer {name}", f"layer {name}: failed"))
