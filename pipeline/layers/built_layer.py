@@ -44,7 +44,7 @@ class BuiltLayer:
 
     @property
     def confirmed(self) -> bool:
-        """Whether its blob was read back, without an error."""
+        """True when its blob was read back, without an error."""
         return self.blob.done() and not self.blob.cancelled() and self.blob.exception() is None
 
 

@@ -8,7 +8,6 @@ are mounted.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import field
@@ -158,12 +157,11 @@ class LayerTree:
             return
         before, found = self.size, 0
         source = self.shared if shared and self.shared is not None else self.writer
-        with contextlib.closing(source.content_of(entry, self._buffer)) as pieces:
-            for piece in pieces:
-                self.go_on()
-                self._update(piece)
-                if checksum is not None:
-                    found = crc32(piece, found)
+        for piece in source.content_of(entry, self._buffer):
+            self.go_on()
+            self._update(piece)
+            if checksum is not None:
+                found = crc32(piece, found)
         if self.size - before != entry.size:
             raise VerificationError("layer-malformed", f"/{entry.path} has {self.size - before} bytes in its tree")
         if checksum is not None and found != checksum:

@@ -7,7 +7,7 @@ overlay's upper directory, cleaned of everything that does not depend on the inp
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import assert_never
 

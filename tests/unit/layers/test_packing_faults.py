@@ -95,7 +95,7 @@ def state(store: Store, monkeypatch: pytest.MonkeyPatch) -> Callable[[Sequence[B
         ScriptletRules(),
         StatePlan((), None),
         store=store,
-        sandboxes=lambda: unused,
+        prepared=unused,
         compression=Compression.GZIP,
         progress=QUIET,
     )

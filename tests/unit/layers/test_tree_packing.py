@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from pipeline.errors import BuildError, VerificationError
-from pipeline.layers import BuiltLayer, lower_folders, tree_packing, two_step_layer
+from pipeline.layers import BuiltLayer, lower_folders, segment_contents, tree_packing, two_step_layer
 from pipeline.layers.layer_tree import MarkedTar, TarMark
 from pipeline.layers.tree_writer import TreeWriter
 from pipeline.layers.two_step_layer import TwoStepLayer
@@ -141,8 +141,8 @@ def test_a_packing_that_nobody_waits_for_ends_soon_and_leaves_nothing(
         begun.set()
         assert go.wait(30)
 
-    real = TwoStepLayer._read
-    monkeypatch.setattr(TwoStepLayer, "_read", lambda self, *given: (slow(given[-1]), real(self, *given))[1])
+    real = segment_contents._read
+    monkeypatch.setattr(segment_contents, "_read", lambda *given: (slow(given[-1]), real(*given))[1])
     told = Told()
     with pytest.raises(type(error)) as caught, building(store, three, progress=told) as (layer,):
         wait_for(begun)
@@ -334,15 +334,12 @@ def test_a_build_whose_error_waits_for_its_packing_can_be_interrupted_all_the_sa
     store: Store, three: ComposedLayer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go = held(monkeypatch, "compress")
-    waiting = tree_packing.TreePacking._require
 
-    def interrupted(self: Any, futures: Any) -> None:
-        if futures is self._blobs:
-            threading.Timer(0.1, go.set).start()
-            raise KeyboardInterrupt
-        waiting(self, futures)
+    def interrupted(*_: Any) -> None:
+        threading.Timer(0.1, go.set).start()
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(tree_packing.TreePacking, "_require", interrupted)
+    monkeypatch.setattr(tree_packing.TreePacking, "_wait_after", interrupted)
     with pytest.raises(KeyboardInterrupt), building(store, three):
         raise BuildError("scriptlet-failed", "%post of a failed")
     assert drafts(store) == []
