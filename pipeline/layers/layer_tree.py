@@ -79,7 +79,10 @@ class MarkedTar:
 
 
 class PassingChecksum:
-    """The CRC-32 of pieces that pass; `go_on` is called before each, and raises if no more is wanted."""
+    """The CRC-32 of pieces that pass.
+
+    `go_on` is called before each, and raises if no more is wanted.
+    """
 
     def __init__(self, go_on: Callable[[], None]) -> None:
         self.value = 0

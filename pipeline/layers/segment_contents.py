@@ -26,8 +26,9 @@ Content = tuple[Entry, Callable[[memoryview], int]]
 def segment_contents(
     part: Part, entries: tuple[Entry, ...], tree: TreeWriter, store: Store, go_on: Callable[[], None]
 ) -> Generator[Content]:
-    """Yield the entries of a package, in the order of its segment, each to be read before the next is asked for.
+    """Yield the entries of a package, in the order of its segment.
 
+    Each has to be read before the next is asked for.
     `go_on` is called before each piece, and raises if no more is wanted. Raises VerificationError `layer-malformed` if
     a file of the tree is shorter than it was; of a tree that was removed as `package_entries` does.
     """

@@ -169,7 +169,7 @@ def build_state_layer(
 
 
 def _remember_when_packed(layers: Sequence[Layer | BuiltLayer], remember: Callable[[], None]) -> None:
-    """Call `remember` once all layers' blobs were read back; not at all if the packing finds a damaged tree.
+    """Call `remember` once all layers' blobs were read back, without an error.
 
     What a scriptlet read of a damaged tree is in the state layer, whose identity does not show it.
     """
