@@ -22,6 +22,7 @@ from pathlib import Path
 
 from pipeline.sandbox import reaper
 from pipeline.sandbox.cgroups import PARENT_CGROUP, mounted_hierarchies
+from tests.support.machines import is_of_machines
 
 _PR_SET_CHILD_SUBREAPER = 36
 _LOOK = 0.05
@@ -103,7 +104,8 @@ def _things(folders: Sequence[Path]) -> Iterator[str]:
         if any(backing.startswith(f"{folder}/") for folder in folders):
             yield f"loop device {entry.name} of {backing}"
     yield from (f"link {name}" for name in _names(Path("/sys/class/net")) if re.fullmatch(r"i\d+|veth.*", name))
-    yield from (f"network namespace {name}" for name in _names(Path("/run/netns")))
+    namespaces = (name for name in _names(Path("/run/netns")) if not is_of_machines(name))
+    yield from (f"network namespace {name}" for name in namespaces)
     for controller, root in mounted_hierarchies().controllers.items():
         if controller == "blkio":
             held = _text(root / "blkio.throttle.write_bps_device").splitlines()

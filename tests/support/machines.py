@@ -4,6 +4,7 @@ They share this machine's files but for one folder, and every worker has its own
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import signal
 import socket
@@ -177,6 +178,11 @@ class Machines:
         for machine in self.made.values():
             _ip("netns", "delete", machine.namespace)
         _ip("link", "delete", self.bridge)
+
+
+def is_of_machines(namespace: str) -> bool:
+    """Whether a network namespace is a machine's, of any test that runs at the same time."""
+    return re.match(r"rb[0-9a-f]{6}-", namespace) is not None
 
 
 @contextmanager
