@@ -10,6 +10,7 @@ import os
 import platform
 import re
 import shutil
+import struct
 import sys
 import time
 import traceback
@@ -44,6 +45,11 @@ def tree() -> Path:
         (root / folder).mkdir(parents=True)
     shutil.copy("/bin/busybox", root / "bin/busybox")
     shutil.copy("/lab/probes", root / "bin/probes")
+    for beside in (Path("/lab"), root / "bin"):
+        for name in ("setuid", "filecap"):
+            shutil.copy("/lab/probes", beside / name)
+        (beside / "setuid").chmod(0o4755)
+        os.setxattr(beside / "filecap", "security.capability", struct.pack("<5I", 0x02000001, 1 << 13, 0, 0, 0))
     for applet in ("sh", "cat", "dd", "echo", "env", "head", "readlink", "sleep", "tail", "true"):
         (root / "bin" / applet).symlink_to("busybox")
     (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
@@ -167,9 +173,11 @@ def probes(root: Path, sandboxes: SandboxRegistry) -> dict[str, str]:
     assert victim.stdin is not None
     assert victim.stdout is not None
     told = victim.stdout.readline().decode().split()
-    words = ["all", "marker=/lab/inside.py", "trial=/tmp/trial", *told]
-    control = process.run(["/lab/probes", "control", *words], timeout=120).stdout.decode()
-    command = ["/bin/probes", "contained", *words]
+    words = ["all", "marker=/lab/inside.py", "trial=/tmp/trial", "uid=1000", "gid=1000", *told]
+    there = ["setuid=/lab/setuid", "filecap=/lab/filecap", "hidden=/lab"]
+    control = process.run(["/lab/probes", "control", *words, *there], timeout=120).stdout.decode()
+    inside = ["setuid=/bin/setuid", "filecap=/bin/filecap", f"hidden={PLACE}"]
+    command = ["/bin/probes", "contained", *words, *inside]
     with launch(image("sleep 1000"), [root], Limits(), sandboxes=sandboxes, name="probes") as instance:
         contained = instance.execute(command, timeout=120).stdout.decode()
     with build_session([root], sandboxes=sandboxes) as session:

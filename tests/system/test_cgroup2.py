@@ -87,6 +87,8 @@ def test_no_probe_gets_out_on_this_kernel_either(said: dict[str, object]) -> Non
         place: {words[0]: words[1:3] for words in (line.split() for line in text.splitlines())}
         for place, text in texts.items()
     }
+    possible = {name for name, (word, _) in found["control"].items() if word == "gained"}
+    assert {name for name, probe in PROBES.items() if probe.control == "gained"} <= possible
     for place in ("root", "build"):
         gained = {name for name, (word, _) in found[place].items() if word == "gained"}
         assert set(found[place]) == set(PROBES)

@@ -13,6 +13,7 @@ import hashlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -185,6 +186,12 @@ def results(image: Path, sandboxes: SandboxRegistry, outside: tuple[str, ...]) -
         said["build"] = outcome.stdout.decode()
     assert Machine.look() == before
     return {place: answers(text) for place, text in said.items()}
+
+
+def test_a_probe_that_is_not_told_what_to_go_for_ends_all(image: Path) -> None:
+    """`strstr` finds an empty path everywhere, and no empty program can be run: both would look like an answer."""
+    done = subprocess.run([image / "bin" / "probes", "contained", "mount-tables"], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (-signal.SIGABRT, b"probes: hidden= is missing\n")
 
 
 def test_every_probe_is_in_the_table(results: dict[str, dict[str, Answer]]) -> None:

@@ -7,7 +7,7 @@ static const char *below(const char *name) {
     static char paths[4][512];
     static int next;
     char *path = paths[next++ % 4];
-    snprintf(path, sizeof paths[0], "%s%s", *given("trial") ? given("trial") : "/tmp/trial", name);
+    snprintf(path, sizeof paths[0], "%s%s", given("trial"), name);
     return path;
 }
 #define TRIAL below("")

@@ -3,6 +3,7 @@
    probes control|contained NAME... | all   KEY=VALUE...
 
    Every probe runs in a process of its own with five seconds, and prints `NAME gained|refused ERRNO DETAIL`.
+   Without a KEY that a probe needs it ends by SIGABRT: a probe that goes for nothing shows nothing.
    `control` says that it may prepare what it needs: on the machine, in namespaces that are thrown away.
    Probes that would harm use arguments that the kernel refuses; what tells the wall from the kernel is errno. */
 #define _GNU_SOURCE
@@ -13,12 +14,15 @@ char detail[256];
 
 static const char *keys[64];
 static int key_count;
+static pid_t first;
 
 const char *given(const char *key) {
     size_t length = strlen(key);
     for (int i = 0; i < key_count; i++)
         if (!strncmp(keys[i], key, length) && keys[i][length] == '=') return keys[i] + length + 1;
-    return "";
+    fprintf(stderr, "probes: %s= is missing\n", key);
+    kill(first, SIGABRT);
+    _exit(2);
 }
 
 long number(const char *key) { return strtol(given(key), 0, 0); }
@@ -53,6 +57,7 @@ int main(int count, char **words) {
     if (count > 1 && !strcmp(words[1], "victim")) return victim(count > 2 ? words[2] : "");
     if (count > 1 && !strcmp(words[1], "hunt")) return hunt();
     if (count < 3) return 2;
+    first = getpid();
     control = !strcmp(words[1], "control");
     for (int i = 3; i < count; i++) keys[key_count++] = words[i];
     for (int t = 0; tables[t]; t++)
