@@ -18,14 +18,16 @@ def main() -> None:
     except KeyboardInterrupt:
         os.write(2, b"interrupted\n")
         os._exit(130)
+    from pipeline.cli.process_exit import PromptExit
     from pipeline.cli.standard_streams import open_streams
 
     open_streams()
     # Imported modules are never garbage: collecting during imports takes a fifth of the start-up time.
     gc.disable()
-    from pipeline.cli.main import run_command_line
+    with PromptExit():
+        from pipeline.cli.main import run_command_line
 
-    run_command_line()
+        run_command_line()
 
 
 __all__ = ["main"]

@@ -1,0 +1,53 @@
+"""A process is left without taking the interpreter apart, after threads and exit functions."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from textwrap import dedent
+
+import pytest
+
+TORN_DOWN = "class Last:\n    def __del__(self): print('taken apart', flush=True)\nkept = Last()\n"
+"""Tells that Python cleared the main module."""
+
+
+def run(body: str, *options: str) -> tuple[int, str]:
+    """Run a program with `body` in the block; return its status and output."""
+    block = "with PromptExit():\n" + "".join(f"    {line}\n" for line in dedent(body).strip().splitlines())
+    program = f"from pipeline.cli.process_exit import PromptExit\n{TORN_DOWN}{block}"
+    ended = subprocess.run(
+        [sys.executable, *options, "-c", program], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+    )
+    return ended.returncode, ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("end", "status"),
+    [("pass", 0), ("import sys; sys.exit()", 0), ("import sys; sys.exit(0)", 0), ("import sys; sys.exit(6)", 6)],
+)
+def test_the_process_ends_with_the_blocks_status(end: str, status: int) -> None:
+    """Nothing is cleared, and what was printed and not flushed is written."""
+    assert run(f"print('said')\n{end}") == (status, "said\n")
+
+
+def test_threads_and_exit_functions_end_before() -> None:
+    """A thread is joined, then exit functions are called, whoever registered them."""
+    body = """
+        import atexit, threading, time
+        atexit.register(print, "exit function")
+        threading.Thread(target=lambda: (time.sleep(0.1), print("thread"))).start()
+    """
+    assert run(body) == (0, "thread\nexit function\n")
+
+
+@pytest.mark.parametrize("end", ["import sys; sys.exit('message')", "raise ValueError"])
+def test_other_ends_are_pythons_own(end: str) -> None:
+    """A message is printed, a defect has its traceback, and the status is 1."""
+    assert run(end) == (1, "taken apart\n")
+
+
+def test_a_stream_that_cannot_be_flushed_is_pythons_own() -> None:
+    """Its status is 120, as of any Python program."""
+    status, _ = run("import sys; sys.stdout = open('/dev/full', 'w'); print('said')")
+    assert status == 120
