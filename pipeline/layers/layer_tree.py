@@ -15,11 +15,12 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Self
 
-from pipeline.compression import Piece, crc32
+from pipeline.compression import crc32
 from pipeline.digest import DiffId
 from pipeline.errors import VerificationError
 from pipeline.layers.earlier_tree import EarlierTree
 from pipeline.layers.tar_format import TAR_END, padding, tar_header
+from pipeline.layers.tar_marks import TarKey, TarMark, TarMarker
 from pipeline.layers.tree_writer import TreeWriter, owners_required
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.tree import Entry, EntryKind
@@ -36,46 +37,6 @@ class PlacedEntry:
 
     entry: Entry
     checksum: int
-
-
-@dataclass(frozen=True, slots=True)
-class TarMark:
-    """The first `size` bytes of a tar, by their sha256."""
-
-    size: int
-    digest: str
-
-
-class MarkedTar:
-    """A tar that is compared with its marks as its bytes come."""
-
-    def __init__(self, marks: Sequence[TarMark]) -> None:
-        self._marks = marks
-        self._next = 0
-        self._hash = hashlib.sha256()
-        self._size = 0
-
-    def update(self, piece: Piece | memoryview) -> Iterator[tuple[int, bool]]:
-        """Take the next bytes; yield the number of each mark that they reach.
-
-        With it comes whether all is the same up to there.
-        """
-        rest = memoryview(piece)
-        while self._next < len(self._marks) and self._size + len(rest) >= (mark := self._marks[self._next]).size:
-            part, rest = rest[: mark.size - self._size], rest[mark.size - self._size :]
-            self._take(part)
-            yield self._next, self._hash.copy().hexdigest() == mark.digest
-            self._next += 1
-        self._take(rest)
-
-    def _take(self, data: memoryview) -> None:
-        self._hash.update(data)
-        self._size += len(data)
-
-    @property
-    def diff_id(self) -> DiffId:
-        """The digest of all bytes so far."""
-        return DiffId(self._hash.hexdigest())
 
 
 class PassingChecksum:
@@ -98,20 +59,30 @@ class PassingChecksum:
 
 @dataclass(slots=True)
 class LayerTree:
-    """The tree of one layer. `size` is the bytes of its tar so far.
+    """The tree of one layer. `key` is that of the marks in its tar.
 
-    `earlier` is the tree over which it is written, if any, and `shared` reads from that. `go_on` is called before each
-    piece that is hashed, and raises if no more is wanted.
+    `directories` are counted first. `earlier` is the tree over which it is written, if any, and `shared` reads from
+    that. `go_on` is called before each piece that is hashed, and raises if no more is wanted.
     """
 
     folder: Path
     writer: TreeWriter
+    directories: Sequence[Entry]
     earlier: EarlierTree | None = None
     shared: TreeWriter | None = None
-    size: int = 0
+    key: TarKey = field(default_factory=TarKey)
     go_on: Callable[[], None] = lambda: None
     _hash: hashlib._Hash = field(default_factory=hashlib.sha256)
     _buffer: bytearray = field(default_factory=lambda: bytearray(_READ))
+    _marker: TarMarker = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._marker = TarMarker(self.key)
+
+    @property
+    def size(self) -> int:
+        """The bytes of the tar so far."""
+        return self._marker.size
 
     @classmethod
     def begun(
@@ -127,14 +98,13 @@ class LayerTree:
         """Begin a layer's tree in `folder`, with its directories, parents first; see `TreeWriter`."""
         root = folder / TREE_ROOT
         root.mkdir(parents=True)
-        tree = cls(folder, TreeWriter.opened(root, name, open_folders), earlier, go_on=go_on)
+        tree = cls(folder, TreeWriter.opened(root, name, open_folders), directories, earlier, go_on=go_on)
         try:
             if earlier is not None:
                 tree.shared = TreeWriter.opened(earlier.root, name, open_folders)
                 tree.shared.directories = tree.writer.directories
             for entry in directories:
                 tree.writer.place(entry)
-                tree.count(entry)
         except BaseException:
             tree.__exit__()
             raise
@@ -147,6 +117,11 @@ class LayerTree:
         self.writer.__exit__()
         if self.shared is not None:
             self.shared.__exit__()
+
+    def count_directories(self) -> None:
+        """Hash the layer's directories, before anything else."""
+        for entry in self.directories:
+            self.count(entry)
 
     def count(self, entry: Entry, *, checksum: int | None = None, shared: bool = False) -> None:
         """Hash the next entry of the layer, its content read from the tree, or from the earlier one.
@@ -181,15 +156,19 @@ class LayerTree:
             self.count(placed.entry, checksum=placed.checksum)
 
     def mark(self) -> TarMark:
-        """Return what the tar is up to here."""
-        return TarMark(self.size, self._hash.copy().hexdigest())
+        """End a segment of the tar here."""
+        return self._marker.mark()
+
+    def end(self) -> TarMark:
+        """Hash the end of the tar; return its mark."""
+        self._update(TAR_END)
+        return self._marker.mark()
 
     def keep(self, store: Store) -> DiffId:
-        """End the tree, put it into the store and return its diff_id.
+        """Put the tree into the store, once `end` was called, and return its diff_id.
 
         What was opened of it can be read further.
         """
-        self._update(TAR_END)
         diff_id = DiffId(self._hash.hexdigest())
         over = self.earlier.diff_id if self.earlier is not None else None
         with store.locked(f"tree-{diff_id.hex}"):
@@ -201,4 +180,4 @@ class LayerTree:
 
     def _update(self, data: bytes | memoryview) -> None:
         self._hash.update(data)
-        self.size += len(data)
+        self._marker.update(data)

@@ -24,7 +24,7 @@ from pipeline.layers.chunk_writer import ChunkWriter, CompressionPool
 from pipeline.layers.damaged_layer import discard_damage
 from pipeline.layers.earlier_tree import SharedSegment, find_earlier_tree
 from pipeline.layers.layer_packing import append_blob, copy_rest
-from pipeline.layers.layer_tree import LayerTree, MarkedTar, PassingChecksum, PlacedEntry, TarMark
+from pipeline.layers.layer_tree import LayerTree, PassingChecksum, PlacedEntry
 from pipeline.layers.planned_layer import PackedLayer, PlannedLayer, part_size
 from pipeline.layers.segment_contents import segment_contents
 from pipeline.layers.segments import (
@@ -36,13 +36,14 @@ from pipeline.layers.segments import (
     remember_segment,
 )
 from pipeline.layers.tar_format import TAR_END
+from pipeline.layers.tar_marks import MarkedTar, TarMark
 from pipeline.layers.tree_writer import TreeWriter, owners_required
 from pipeline.layers.unpack_layer import HashingReader
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.tree import Entry
 from pipeline.progress import Progress, Task
 from pipeline.store import BlobFollower, BlobWriter, Store
-from pipeline.streams import decompressed, prefetch
+from pipeline.streams import decompressed
 from pipeline.trees import Part
 
 _T = TypeVar("_T")
@@ -75,7 +76,7 @@ class _Placing:
 class KeptTree:
     """A layer's tree in the store.
 
-    `tar_size` is bytes of its tar, `marks` are the ends of its segments in that.
+    `tar_size` is bytes of its tar, `marks` are the ends of its segments in that, and its own.
     """
 
     diff_id: DiffId
@@ -220,6 +221,7 @@ class TwoStepLayer:
     def keep(self) -> KeptTree:
         """Hash the tree behind those who write it, and put it into the store."""
         marks, orders = [], []
+        self.tree.count_directories()
         for at, (part, _) in enumerate(self.plan.segments):
             shared = self._shared(at)
             if shared is None:
@@ -230,6 +232,7 @@ class TwoStepLayer:
             marks.append(self.tree.mark())
             places = {entry.path: place for place, (_, entry) in enumerate(part.entries)}
             orders.append(tuple(places[entry.path] for entry in self.placed[at].result().entries))
+        marks.append(self.tree.end())
         diff_id = self.tree.keep(self.store)
         self._finish(self.unpacking, f"{len(self.plan.composed.contents)} packages, {self.tree.size / 1e6:.1f} MB")
         self.unpacking = None
@@ -331,10 +334,6 @@ class TwoStepLayer:
         with self.draft.result() as follower:
             compressed = HashingReader(follower.readinto)
             pieces = decompressed(cast("Any", compressed), limit=kept.tar_size, name=name)
-            if layer_codec(self.compression).stream is not None:
-                # The last segment of a layer may be large, and whole streams are compressed at once: what is left then
-                # is decompressed by one thread and hashed by another.
-                pieces = prefetch(pieces)
             with contextlib.closing(cast("Generator[Piece]", pieces)):
                 self._compare(pieces, kept)
             compressed.drain()
@@ -349,26 +348,25 @@ class TwoStepLayer:
 
     def _compare(self, pieces: Iterator[Piece], kept: KeptTree) -> None:
         """Compare a blob's tar with the tree's; remember each segment once its end is reached."""
-        tar = MarkedTar(kept.marks)
+        tar = MarkedTar(self.tree.key, kept.marks)
         for piece in pieces:
             self.require_wanted()
             for at, same in tar.update(piece):
-                part, name = self.plan.segments[at]
                 if not same:
-                    raise VerificationError(
-                        "diff-id-mismatch",
-                        f"layer '{self.plan.composed.name}' decompresses to other bytes than its tree has,"
-                        f" in what it has of {part.nevra}",
-                        hint="run the command again; if it happens again, the machine's disk or memory may be faulty",
-                    )
-                if self.placed[at].result().segment is None:
-                    remember_segment(name, self.segments[at].result(), self.store)
-        if tar.diff_id != kept.diff_id:
-            raise VerificationError(
-                "diff-id-mismatch",
-                f"layer '{self.plan.composed.name}' decompresses to {tar.diff_id}, but was made of {kept.diff_id}",
-                hint="run the command again; if it happens again, the machine's memory may be faulty",
-            )
+                    raise self._mismatch(at)
+                if at < len(self.segments) and self.placed[at].result().segment is None:
+                    remember_segment(self.plan.segments[at][1], self.segments[at].result(), self.store)
+        if not tar.ended:
+            raise self._mismatch(tar.reached)
+
+    def _mismatch(self, at: int) -> VerificationError:
+        """Return the error of a segment that differs, or of what follows on all of them."""
+        where = f"in what it has of {self.plan.segments[at][0].nevra}" if at < len(self.segments) else "at its end"
+        return VerificationError(
+            "diff-id-mismatch",
+            f"layer '{self.plan.composed.name}' decompresses to other bytes than its tree has, {where}",
+            hint="run the command again; if it happens again, the machine's disk or memory may be faulty",
+        )
 
     def discard_damage(self) -> None:
         """Have nothing count any more that the layer was made of."""

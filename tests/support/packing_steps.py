@@ -22,7 +22,8 @@ FIRST, SECOND, THIRD = {"usr/a": b"a" * 5000}, {"usr/b": b"b" * 70_000}, {"usr/c
 
 
 def building(store: Store, *layers: ComposedLayer, **more: Any) -> Any:
-    return building_layers(layers, store=store, compression=Compression.GZIP, unpack=True, **more)
+    more.setdefault("compression", Compression.GZIP)
+    return building_layers(layers, store=store, unpack=True, **more)
 
 
 def before(monkeypatch: pytest.MonkeyPatch, step: str, does: Callable[[TwoStepLayer, Any], None]) -> None:
@@ -47,9 +48,9 @@ def wait_for(event: threading.Event) -> None:
     assert event.wait(30)
 
 
-def remembered(store: Store, layer: ComposedLayer) -> list[bool]:
+def remembered(store: Store, layer: ComposedLayer, compression: Compression = Compression.GZIP) -> list[bool]:
     """Which segments of a layer the store remembers."""
-    return [recall_segment(segment_identity(part, Compression.GZIP), store) is not None for part in layer.parts]
+    return [recall_segment(segment_identity(part, compression), store) is not None for part in layer.parts]
 
 
 def drafts(store: Store) -> list[Path]:

@@ -6,18 +6,19 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipeline.compression import Compression
 from pipeline.errors import BuildError, VerificationError
 from pipeline.layers import BuiltLayer, lower_folders, segment_contents, tree_packing, two_step_layer
-from pipeline.layers.layer_tree import MarkedTar, TarMark
 from pipeline.layers.tree_writer import TreeWriter
 from pipeline.layers.two_step_layer import TwoStepLayer
+from pipeline.layers.unpack_layer import read_blob_back
 from pipeline.store import BlobWriter, Store
 from pipeline.trees import ComposedLayer
 from tests.support.layered_packages import Packages, copied, made
@@ -291,18 +292,79 @@ def test_a_tree_that_is_lost_is_unpacked_from_the_blob_when_that_is_there(
         assert go.is_set() and read_tree(folder) == read_tree(tmp_path / "lost/root")
 
 
-def test_the_end_of_each_segment_is_compared_wherever_the_pieces_are_cut() -> None:
-    import hashlib
+def _told_by(
+    change: Callable[[bytes], bytes], store: Store, layer: ComposedLayer, compression: Compression
+) -> VerificationError:
+    """What a build raises whose reader of the blob gets other bytes of tar than are in it."""
+    real = two_step_layer.decompressed
+    with pytest.MonkeyPatch.context() as faulty:
+        faulty.setattr(
+            two_step_layer,
+            "decompressed",
+            lambda *given, **more: (yield change(b"".join(real(*given, **more)))),
+        )
+        with pytest.raises(VerificationError) as caught, building(store, layer, compression=compression):
+            pass
+    assert drafts(store) == []
+    return caught.value
 
-    data = bytes(range(200))
-    marks = [TarMark(size, hashlib.sha256(data[:size]).hexdigest()) for size in (10, 10, 64, 200)]
-    for step in (1, 7, 64, 200):
-        tar = MarkedTar(marks)
-        found = [one for at in range(0, 200, step) for one in tar.update(data[at : at + step])]
-        assert found == [(number, True) for number in range(4)]
-        assert tar.diff_id.hex == hashlib.sha256(data).hexdigest()
-    wrong = bytes([*data[:20], 0, *data[21:]])
-    assert list(MarkedTar(marks).update(wrong))[:3] == [(0, True), (1, True), (2, False)]
+
+@pytest.mark.parametrize("compression", Compression)
+@pytest.mark.parametrize(
+    ("where", "told", "count"),
+    [
+        (b"usr/\0", "in what it has of a-1-1.noarch", 0),
+        (b"a" * 5000, "in what it has of a-1-1.noarch", 0),
+        (b"b" * 70_000, "in what it has of b-1-1.noarch", 1),
+        (THIRD["usr/c"], "in what it has of c-1-1.noarch", 2),
+        (bytes(1024), "at its end", 3),
+    ],
+    ids=["directories", "first", "second", "third", "end"],
+)
+def test_one_bit_that_a_blob_decompresses_to_names_its_package(
+    store: Store, three: ComposedLayer, compression: Compression, where: bytes, told: str, count: int
+) -> None:
+    def flip(tar: bytes) -> bytes:
+        at = tar.rindex(where) + len(where) - 1
+        return tar[:at] + bytes([tar[at] ^ 1]) + tar[at + 1 :]
+
+    error = _told_by(flip, store, three, compression)
+    assert error.code == "diff-id-mismatch" and error.problems[0].message.endswith(told)
+    assert remembered(store, three, compression) == [False] * 3, "the results of all were moved aside"
+    with building(store, three, compression=compression) as (one,):
+        assert one.layer
+    assert remembered(store, three, compression) == [True] * 3
+
+
+@pytest.mark.parametrize("compression", Compression)
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda tar: tar[:-1], "at its end"),
+        (lambda tar: tar + b"\0", "at its end"),
+        (lambda tar: tar[:-1024], "at its end"),
+        (lambda tar: tar[:3000], "in what it has of a-1-1.noarch"),
+        (lambda _: b"", "in what it has of a-1-1.noarch"),
+        (lambda tar: b"\0" + tar, "in what it has of a-1-1.noarch"),
+        (lambda tar: tar[:-1500] + tar[-1499:] + b"\0", "in what it has of c-1-1.noarch"),
+    ],
+    ids=["a byte less", "a byte more", "no end marker", "few bytes", "none", "moved", "moved at the end"],
+)
+def test_a_blob_that_decompresses_to_more_or_less_is_no_layer(
+    store: Store, three: ComposedLayer, compression: Compression, change: Callable[[bytes], bytes], told: str
+) -> None:
+    error = _told_by(change, store, three, compression)
+    assert error.code == "diff-id-mismatch" and error.problems[0].message.endswith(told)
+
+
+@pytest.mark.parametrize("compression", Compression)
+def test_the_tree_is_hashed_as_the_blob_decompresses(
+    store: Store, three: ComposedLayer, compression: Compression
+) -> None:
+    with building(store, three, compression=compression) as (one,):
+        layer = one.layer
+    found = read_blob_back(layer.blob.digest, size=layer.blob.size, tar_size=layer.tar_size, name="x", store=store)
+    assert found == layer.diff_id, "sha256 over what is in the blob, which the build has not computed"
 
 
 # --- two at once -------------------------------------------------------------------------------------------
