@@ -98,6 +98,7 @@ def run_tests(
         runtime=runtime,
         older=older.digest if older else None,
         **({"emulator": emulator} if emulator else {}),
+        **_damages(image, store),
     )
     known = None if again or not launcher.identified else store.recall_as(name, _read_report)
     if known is not None and known.passed and known.image == image.digest:
@@ -138,13 +139,19 @@ def _read_report(value: object) -> SmokeReport:
 
 def _contents(image: Image, store: Store, progress: Progress) -> Contents:
     """Read the packages and privileged files of an image; remembered per image."""
-    name = identity("contents", CONTENTS_FORMAT, image=image.digest)
+    name = identity("contents", CONTENTS_FORMAT, image=image.digest, **_damages(image, store))
     known = store.recall_as(name, lambda value: from_json(Contents, value))
     if known is not None:
         return replace(known, name=image.name)
     contents = layers.read_contents(image, unpack_layers(image, store, progress))
     store.remember(name, to_json(contents))
     return contents
+
+
+def _damages(image: Image, store: Store) -> dict[str, tuple[int, ...]]:
+    """Return how often the trees of an image were damaged, as a part of what was read of them."""
+    damages = layers.lower_damages(image.layers, store)
+    return {"damages": damages} if any(damages) else {}
 
 
 def unpack_layers(image: Image, store: Store, progress: Progress) -> tuple[Path, ...]:

@@ -8,6 +8,7 @@ from pipeline.lazy_names import imported_when_used
 
 with imported_when_used(__name__):
     from pipeline.layers.built_layer import BuiltLayer
+    from pipeline.layers.damaged_lowers import lower_damages
     from pipeline.layers.image_contents import read_contents
     from pipeline.layers.image_files import ImageFiles
     from pipeline.layers.layer import build_layer, build_layers, building_layers
@@ -29,6 +30,7 @@ __all__ = [
     "layer_entries",
     "layer_from_json",
     "layer_to_json",
+    "lower_damages",
     "lower_folders",
     "pack_directory",
     "pack_entries",

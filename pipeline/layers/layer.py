@@ -131,10 +131,17 @@ def building_layers(
                     for one in plans
                 ]
                 yield made
-        finally:
-            if all(one.confirmed for one in made):
-                for call in after:
-                    call()
+        except Exception:
+            _call_packed(after, made)
+            raise
+        _call_packed(after, made)
+
+
+def _call_packed(after: Sequence[Callable[[], None]], made: Sequence[BuiltLayer]) -> None:
+    """Call what waits for the end of a packing, if that has found no damage."""
+    if all(one.confirmed for one in made):
+        for call in after:
+            call()
 
 
 def _plan(composed: ComposedLayer, compression: Compression) -> PlannedLayer:

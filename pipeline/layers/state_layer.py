@@ -7,7 +7,7 @@ overlay's upper directory, cleaned of everything that does not depend on the inp
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import assert_never
 
@@ -17,6 +17,7 @@ from pipeline.errors import BuildError
 from pipeline.layers.archive_files import place_archive
 from pipeline.layers.built_layer import BuiltLayer
 from pipeline.layers.change_tracker import ChangeTracker
+from pipeline.layers.damaged_lowers import lower_damages, remember_when_packed
 from pipeline.layers.installed_packages import final_file_states, matching_paths
 from pipeline.layers.other_databases import remove_other_databases
 from pipeline.layers.passwd_files import is_number
@@ -138,7 +139,7 @@ def build_state_layer(
 
     `plan` is of the inputs' packages. A layer with a failure that the rules do not tolerate is made again: the failure
     may have passed. One with a script that a limit of the sandbox ended is not remembered, nor one on a tree that was
-    damaged: it is remembered when the packing of `inputs.layers` has ended.
+    damaged: it is remembered when the packing of `inputs.layers` has ended, and counts no more once damage is found.
 
     `rules` are the recipe's for scripts that fail; the layer is the same whatever they say, if it is made. `prepared`
     is of the same packages, and begun only when the layer is made.
@@ -148,7 +149,8 @@ def build_state_layer(
     (`tracing-refused`).
     """
     states = final_file_states(inputs.states, inputs.paths, inputs.remove, inputs.tree)
-    name = _identity(inputs, plan, compression)
+    damages = lower_damages(inputs.layers, store)
+    name = _identity(inputs, plan, compression, damages)
     with store.locked(f"state-{name.hex}"):
         known = store.recall_as(name, lambda value: from_json(_Known, value))
         if known is not None and _tolerable(known.failures, rules) and store.sound(known.layer.blob.digest):
@@ -162,22 +164,14 @@ def build_state_layer(
             compression=compression,
             progress=progress,
         )
-        # A limit that ended a script may have been met on this machine, at this load, alone.
-        if not any(failure.bound for failure in made.failures):
-            _remember_when_packed(inputs.layers, lambda: store.remember(name, to_json(made)))
+
+        def remember() -> None:
+            # A limit that ended a script may have been met on this machine, at this load, alone.
+            if not any(failure.bound for failure in made.failures):
+                store.remember(name, to_json(made))
+
+        remember_when_packed(inputs.layers, damages, store, remember)
     return StateLayer(made.layer, made.changes, made.failures, states, reused=False)
-
-
-def _remember_when_packed(layers: Sequence[Layer | BuiltLayer], remember: Callable[[], None]) -> None:
-    """Call `remember` once all layers' blobs were read back, without an error.
-
-    What a scriptlet read of a damaged tree is in the state layer, whose identity does not show it.
-    """
-    packing = [one for one in layers if isinstance(one, BuiltLayer) and not one.confirmed]
-    if packing:
-        packing[0].after.append(remember)
-    else:
-        remember()
 
 
 def _tolerable(failures: Sequence[ScriptletFailure], rules: ScriptletRules) -> bool:
@@ -190,7 +184,7 @@ def _tolerable(failures: Sequence[ScriptletFailure], rules: ScriptletRules) -> b
     return not any(failure.bound for failure in failures)
 
 
-def _identity(inputs: StateInputs, plan: StatePlan, compression: Compression) -> Digest:
+def _identity(inputs: StateInputs, plan: StatePlan, compression: Compression, damages: tuple[int, ...] = ()) -> Digest:
     return identity(
         "state",
         FORMAT,
@@ -217,6 +211,7 @@ def _identity(inputs: StateInputs, plan: StatePlan, compression: Compression) ->
         compression=compression,
         versions=layer_versions(),
         **_scripted_identity(inputs),
+        **({"damages": damages} if any(damages) else {}),
     )
 
 

@@ -14,6 +14,7 @@ import json
 import os
 import stat
 from collections.abc import Mapping
+from enum import Enum, auto
 from pathlib import Path
 
 from pipeline.lazy_dataclasses import dataclass
@@ -80,25 +81,39 @@ def read_seal(folder: Path, name: str, sealer: Sealer | None) -> TreeSeal | None
         return None
 
 
-def tree_holds(folder: Path, name: str, sealer: Sealer | None, *, reading: bool = False) -> bool:
-    """Return whether a tree is unchanged since it was sealed.
+class TreeFault(Enum):
+    """Fault of a sealed tree.
+
+    It was changed after it was sealed, or the content of its files was read and is another.
+    """
+
+    CHANGED = auto()
+    DAMAGED = auto()
+
+
+def tree_fault(folder: Path, name: str, sealer: Sealer | None, *, reading: bool = False) -> TreeFault | None:
+    """Return what is wrong with a tree; None if it is unchanged since it was sealed.
 
     By its metadata: the kernel sets the change time with every change of content or attributes, and nobody else can.
     With `reading`, and once after a restart, its files are hashed too.
     """
-    with contextlib.suppress(OSError):
+    try:
         sealed = read_seal(folder, name, sealer)
-        if sealer is None or sealed is None or sealed.look != tree_metadata_digest(folder / TREE_ROOT):
-            return False
-        if not reading and sealed.boot in (_SETTLED, _boot()):
-            return True
+        if sealer is None or sealed is None:
+            return TreeFault.CHANGED
+        same = sealed.look == tree_metadata_digest(folder / TREE_ROOT)
+        if not reading and (not same or sealed.boot in (_SETTLED, _boot())):
+            return None if same else TreeFault.CHANGED
         if sealed.content != content_digest(hash_tree_files(folder / TREE_ROOT)):
-            return False
+            return TreeFault.DAMAGED
+        if not same:
+            return TreeFault.CHANGED
         if sealed.boot not in (_SETTLED, _boot()):
             with contextlib.suppress(OSError):
                 write_seal(folder, name, sealed.content, sealer, settled=True, over=sealed.over)
-        return True
-    return False
+    except OSError:
+        return TreeFault.DAMAGED if reading else TreeFault.CHANGED
+    return None
 
 
 def hash_tree_files(root: Path) -> dict[str, str]:

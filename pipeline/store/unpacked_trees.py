@@ -8,17 +8,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.digest import DiffId
+from pipeline.beneath import is_there
+from pipeline.digest import DiffId, Digest, identity
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.store.last_use import record_use
 from pipeline.store.store_sealers import StoreSealers
 from pipeline.store.tree_seals import (
     TREE_ROOT,
     TREE_SEAL_FILE,
+    TreeFault,
     content_digest,
     hash_tree_files,
     read_seal,
-    tree_holds,
+    tree_fault,
     write_seal,
 )
 
@@ -124,13 +126,48 @@ class UnpackedTrees:
         self._remove(folder)
         return False
 
+    def damages(self, diff_id: DiffId) -> int:
+        """Return how often the disk had changed the content of a layer's tree.
+
+        To be part of the identity of what is made on trees: what was made on a damaged one counts no more, however
+        late that is found. The log of reads gets the place of the next damage.
+        """
+        number = 0
+        while is_there(mark := self._damage_mark(diff_id.hex, number)):
+            record_use(mark)
+            number += 1
+        return number
+
+    def _note_damage(self, name: str) -> None:
+        """Note a damaged tree for its layer, and for those whose trees are mounted over it."""
+        found = {name}
+        for folder in (self.store.root / "trees").glob(f"*{OVER_EARLIER}"):
+            sealed = read_seal(folder, folder.name, self.sealers.known("tree"))
+            if sealed is not None and sealed.over == name:
+                found.add(folder.name)
+        for one in sorted(found):
+            layer, number = one.removesuffix(OVER_EARLIER), 0
+            while os.path.lexists(self._damage_mark(layer, number)):
+                number += 1
+            self.store.remember(_damage(layer, number), number)
+
+    def _damage_mark(self, layer: str, number: int) -> Path:
+        return self.store.result(_damage(layer, number))
+
     def _remove(self, folder: Path) -> None:
         with self.store.temporary("damaged") as aside:
             folder.rename(aside / "tree")
 
     def holds(self, folder: Path, *, reading: bool = False) -> bool:
         """Return whether a tree is unchanged since it was sealed; `reading`: hash every file."""
-        holds = tree_holds(folder, folder.name, self.sealers.known("tree"), reading=reading)
-        if holds and not reading:
+        fault = tree_fault(folder, folder.name, self.sealers.known("tree"), reading=reading)
+        if fault is TreeFault.DAMAGED:
+            self._note_damage(folder.name)
+        if fault is None and not reading:
             record_use(folder / TREE_SEAL_FILE)
-        return holds
+        return fault is None
+
+
+def _damage(layer: str, number: int) -> Digest:
+    """Return the name of the result that notes a damage of a layer's tree, each another one."""
+    return identity("tree-damage", 1, layer=layer, number=number)

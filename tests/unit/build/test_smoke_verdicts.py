@@ -70,6 +70,22 @@ def test_another_image_plan_or_runtime_is_another_question(bench: Bench) -> None
     assert bench.test().reused and bench.launches == 4
 
 
+def test_a_verdict_on_a_tree_that_turns_out_to_be_damaged_counts_no_more(bench: Bench) -> None:
+    bench.test()
+    tree = bench.store.trees.path(image().layers[0].diff_id)
+    tree.mkdir(parents=True)  # Without a seal: neither it nor what it was made of can be told.
+    assert not bench.store.trees.reads_back(image().layers[0].diff_id)
+    assert bench.test().reused, "nothing says that its content was another"
+    with bench.store.temporary("tree") as folder:
+        (folder / "tree" / "root").mkdir(parents=True)
+        kept = bench.store.trees.keep(folder / "tree", image().layers[0].diff_id, {"file": "another"})
+    assert not bench.store.trees.reads_back(image().layers[0].diff_id) and not kept.exists()
+    bench.journal.calls.clear()
+    assert not bench.test().reused
+    assert bench.journal.names == ["lower_folders", "smoke", "lower_folders", "read_contents"]
+    assert bench.test().reused
+
+
 class Unidentified(SandboxLauncher):
     @property
     def identified(self) -> bool:

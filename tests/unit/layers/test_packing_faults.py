@@ -44,6 +44,7 @@ from pipeline.model.tree import Entry, Tree
 from pipeline.packages import PayloadFile
 from pipeline.progress import QUIET, Task
 from pipeline.store import BlobWriter, Store
+from pipeline.store.tree_seals import TreeFault
 from pipeline.trees import ComposedLayer
 from tests.support.layered_packages import Packages, made
 from tests.support.packing_steps import FIRST, SECOND, THIRD, Told, before, building, drafts, held, remembered, wait_for
@@ -101,6 +102,11 @@ def state(store: Store, monkeypatch: pytest.MonkeyPatch) -> Callable[[Sequence[B
     )
 
 
+def blind_to_damage(*_: object, reading: bool = False) -> TreeFault | None:
+    """The disk's changes leave no trace in times: they are seen by reading alone."""
+    return TreeFault.DAMAGED if reading else None
+
+
 def test_a_state_layer_on_a_tree_that_the_disk_has_changed_is_not_remembered(
     store: Store, three: ComposedLayer, state: Callable[..., StateLayer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,7 +115,7 @@ def test_a_state_layer_on_a_tree_that_the_disk_has_changed_is_not_remembered(
         (folder,) = lower_folders([one], store=store)
         with (folder / "usr/b").open("r+b") as file:
             file.write(b"X")
-        blind.setattr("pipeline.store.unpacked_trees.tree_holds", lambda *_, **more: not more.get("reading"))
+        blind.setattr("pipeline.store.unpacked_trees.tree_fault", blind_to_damage)
         wrong = state([one])
         assert store.read(wrong.layer.blob.digest, limit=9) == b"X"
         go.set()
@@ -134,6 +140,43 @@ def test_a_state_layer_is_remembered_when_the_packing_was_fine_whatever_the_bloc
                 raise error
     except (BuildError, OSError) as caught:
         assert caught is error
+    with building(store, three) as (one,):
+        assert state([one]).reused
+
+
+@pytest.mark.parametrize("found", ["afterwards", "while the other one packs"])
+def test_a_state_layer_counts_no_more_when_another_build_finds_its_tree_damaged(
+    store: Store, three: ComposedLayer, state: Callable[..., StateLayer], monkeypatch: pytest.MonkeyPatch, found: str
+) -> None:
+    """Of two builds the first one's tree stays, and who made it finds what the disk has changed in it."""
+    go = {Compression.ZSTD: threading.Event(), Compression.GZIP: threading.Event()}
+    before(monkeypatch, "compress", lambda layer, _: wait_for(go[layer.compression]))
+
+    def build_gzip() -> None:
+        with building(store, three) as (one,):
+            (folder,) = lower_folders([one], store=store)
+            with (folder / "usr/b").open("r+b") as file:
+                file.write(b"X")
+            assert store.read(state([one]).layer.blob.digest, limit=9) == b"X"
+            if found == "while the other one packs":
+                go[Compression.ZSTD].set()
+                while not store.trees.damages(one.diff_id):
+                    time.sleep(0.01)
+            go[Compression.GZIP].set()
+
+    monkeypatch.setattr("pipeline.store.unpacked_trees.tree_fault", blind_to_damage)
+    with pytest.raises(VerificationError) as caught, building(store, three, compression=Compression.ZSTD) as (other,):
+        if found == "afterwards":
+            build_gzip()
+            go[Compression.ZSTD].set()
+        else:
+            with pytest.raises(VerificationError, match="while scriptlets ran on it"):
+                build_gzip()
+    assert caught.value.code == "diff-id-mismatch" and not store.trees.path(other.diff_id).exists()
+    with building(store, three) as (one,):
+        right = state([one])
+    assert one.reused and not right.reused
+    assert store.read(right.layer.blob.digest, limit=9) == b"b"
     with building(store, three) as (one,):
         assert state([one]).reused
 
