@@ -164,7 +164,8 @@ def damages() -> tuple[type[Exception], ...]:
 
 _MEMBER = struct.Struct("<4sIBBH2sHI")
 """A gzip header with flag FEXTRA, no time, and one extra field: `RB`, 4 bytes, the member's whole length."""
-_MEMBER_START = b"\x1f\x8b\x08\x04"
+_MAGIC = b"\x1f\x8b"
+_MEMBER_START = _MAGIC + b"\x08\x04"
 _FIELD = b"RB"
 _TRAILER = struct.Struct("<II")
 _UNKNOWN_SYSTEM = 255
@@ -220,14 +221,20 @@ def _gunzip(reader: Buffered, workers: int) -> Iterator[Piece]:
             finally:
                 for future in running:
                     future.cancel()
+    if members.found and members.start and not members.start.startswith(_MAGIC):
+        raise EOFError("bytes that are no member follow its last one")
     yield from _zlib(reader, members.start)
 
 
 class _OwnMembers:
-    """Reader of relbuild's gzip members. `start` is what was read of another one."""
+    """Reader of relbuild's gzip members.
+
+    `found`: there was one; `start` is what was read of another one.
+    """
 
     def __init__(self, reader: Buffered) -> None:
         self._reader = reader
+        self.found = False
         self.start = b""
 
     def next_length(self) -> int:
@@ -238,6 +245,7 @@ class _OwnMembers:
         *_, extra, field, size, length = _MEMBER.unpack(self.start)
         if (extra, field, size) != (8, _FIELD, 4) or not _MEMBER.size < length <= _MEMBER_LIMIT:
             return 0
+        self.found = True
         return int(length) - _MEMBER.size
 
     def read(self, room: memoryview) -> memoryview:
@@ -256,10 +264,22 @@ def _whole_member(rest: memoryview) -> Piece:
     checksum, size = _TRAILER.unpack(rest[-_TRAILER.size :])
     if size > PIECE:
         raise EOFError("a member is larger than any that relbuild makes")
+    if size == 0:
+        _require_empty(rest[: -_TRAILER.size])
     piece: bytearray = deflate.deflate_decompress(rest[: -_TRAILER.size], size)
     if len(piece) != size or deflate.crc32(piece) != checksum:
         raise EOFError("a member's checksum does not match")
     return piece
+
+
+def _require_empty(body: memoryview) -> None:
+    """Raise if a member's body is no deflate stream of nothing.
+
+    libdeflate's binding does not read it where nothing is to come of it.
+    """
+    stream = zlib.decompressobj(wbits=-15)
+    if stream.decompress(body, 1) or not stream.eof or stream.unused_data:
+        raise EOFError("a member's size does not match")
 
 
 def _zlib(reader: Buffered, start: bytes) -> Iterator[bytes]:
@@ -274,8 +294,17 @@ def _zlib(reader: Buffered, start: bytes) -> Iterator[bytes]:
                 yield piece
             data = stream.unconsumed_tail or (b"" if stream.eof else reader.read(READ_SIZE))
         data = stream.unused_data or reader.read(READ_SIZE)
-        if data and not data.strip(b"\0"):
-            data = b""  # Zeros after the last member are padding (gzip(1), "trailing garbage").
+        if data.startswith(b"\0"):
+            _require_padding(reader, data)
+            return
+
+
+def _require_padding(reader: Buffered, data: bytes) -> None:
+    """Raise if anything but zeros follows the last member: those are padding (gzip(1))."""
+    while data:
+        if data.strip(b"\0"):
+            raise EOFError("bytes that are no member follow its last one")
+        data = reader.read(READ_SIZE)
 
 
 # --- zstd ----------------------------------------------------------------------------------------------
@@ -381,7 +410,7 @@ def _bunzip2(reader: Buffered, _: int) -> Iterator[bytes]:
     return _streams(reader, bz2.BZ2Decompressor)
 
 
-GZIP = Codec("gzip", (".gz", ".tgz"), ("gzip", "x-gzip"), lambda start: start.startswith(b"\x1f\x8b"), _gunzip)
+GZIP = Codec("gzip", (".gz", ".tgz"), ("gzip", "x-gzip"), lambda start: start.startswith(_MAGIC), _gunzip)
 ZSTD = Codec("zstd", (".zst",), ("zstd",), _is_zstd, _unzstd)
 XZ = Codec("xz", (".xz",), ("xz",), lambda start: start.startswith(b"\xfd7zXZ\x00"), _unxz)
 BZIP2 = Codec("bzip2", (".bz2",), ("bzip2",), lambda start: start.startswith(b"BZh"), _bunzip2)

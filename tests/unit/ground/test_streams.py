@@ -21,7 +21,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import compression
-from pipeline.compression import CODECS, PIECE, START_SIZE, Codec, Compression, codec_of, gzip_member, layer_codec
+from pipeline.compression import (
+    CODECS,
+    PIECE,
+    READ_SIZE,
+    START_SIZE,
+    Codec,
+    Compression,
+    codec_of,
+    gzip_member,
+    layer_codec,
+)
 from pipeline.errors import VerificationError
 from pipeline.oci.media_types import LAYER_TAR, LAYERS
 from pipeline.streams import decompressed, open_compressed, prefetch
@@ -175,6 +185,47 @@ def test_a_member_that_claims_to_be_huge_is_not_believed() -> None:
     with pytest.raises(VerificationError) as caught:
         read(bytes(member))
     assert caught.value.code == "stream-damaged"
+
+
+def of_size_0(body: bytes) -> bytes:
+    """A member of our form that claims to have nothing in it."""
+    empty = gzip_member(b"")
+    header = bytearray(empty[:20])
+    header[16:20] = (20 + len(body) + 8).to_bytes(4, "little")
+    return bytes(header) + body + empty[-8:]
+
+
+NOTHING = gzip_member(b"")[20:-8]
+INVALID = {
+    "no deflate stream": of_size_0(b"\xff" * 100),
+    "a body with something in it": of_size_0(gzip_member(b"hello")[20:-8]),
+    "bytes behind the body": of_size_0(NOTHING + b"junk"),
+    "a body that ends too early": of_size_0(b""),
+    "bytes behind our members": gzip_member(b"hello") + b"junk" * 10,
+    "padding behind our members": gzip_member(b"hello") + bytes(512),
+    "a byte of padding behind our members": gzip_member(b"hello") + b"\0",
+    "bytes behind another's member": gzip.compress(b"hello") + b"junk",
+    "bytes behind padding": gzip.compress(b"hello") + bytes(512) + b"junk",
+    "a member behind padding": gzip.compress(b"hello") + bytes(512) + gzip.compress(b"hello"),
+    "a member behind padding that is read in several pieces": gzip.compress(b"hello")
+    + bytes(3 * READ_SIZE)
+    + gzip.compress(b"hello"),
+}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("what", INVALID)
+def test_what_is_no_member_is_refused(what: str, workers: int) -> None:
+    """Other programs read other bytes of it, or none."""
+    with pytest.raises(VerificationError) as caught:
+        read(INVALID[what], workers=workers)
+    assert caught.value.code == "stream-damaged"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_member_with_nothing_in_it_is_read(workers: int) -> None:
+    assert of_size_0(NOTHING) == gzip_member(b"")
+    assert read(gzip_member(b"") + gzip_member(b"hello") + gzip_member(b""), workers=workers) == b"hello"
 
 
 class _InSmallReads(io.RawIOBase):
