@@ -29,7 +29,7 @@ They come from file systems, kernels and filters of system calls."""
 def clone_file(source: BinaryIO, target: BinaryIO, copied: Callable[[int], None] = lambda end: None) -> None:
     """Copy the whole of `source` into the empty file `target`. Raises OSError.
 
-    `copied` is called with the number of bytes that the kernel has copied so far; not where blocks are shared.
+    `copied` is called with the number of bytes that were copied so far, after each piece; not where blocks are shared.
     """
     target.flush()
     try:
@@ -56,3 +56,4 @@ def _copy(source: int, target: int, copied: Callable[[int], None]) -> None:
             written = os.pwrite(target, view, done)
             view = view[written:]
             done += written
+        copied(done)

@@ -11,15 +11,18 @@ replaced hands the files of layers that stay on to the new one.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Self
 
 from pipeline.atomic_folders import folder_draft, put_folder, sweep_folder_drafts
 from pipeline.clone import clone_file
 from pipeline.digest import Digest, canonical_json, identity
-from pipeline.errors import UsageError, VerificationError
+from pipeline.errors import RelbuildError, UsageError, VerificationError
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.image import Descriptor, Image
 from pipeline.model.manifests import Manifest
 from pipeline.oci import media_types
@@ -33,7 +36,7 @@ from pipeline.oci.image_manifest import (
     platform_json,
 )
 from pipeline.store import Store, failing_at
-from pipeline.store.blobs import blob_stamp, stamp_of_whole
+from pipeline.store.blobs import Stamp, blob_stamp, stamp_of_whole
 
 LAYOUT_FILE = b'{"imageLayoutVersion":"1.0.0"}'
 
@@ -66,22 +69,22 @@ def write_layout(image: Image, *, store: Store, target: Path) -> None:
 def writing_layout(image: Image, *, store: Store, target: Path) -> Iterator[None]:
     """Write a layout as `write_layout` does, its blobs copied beside the block.
 
-    It is put in place at the end of the block; an error in the block leaves the former layout as it was. Raises as
-    `write_layout`, when the block has ended.
+    It is put in place at the end of the block; an error in the block leaves the former layout as it was, and ends the
+    copying within a piece. Raises as `write_layout`, when the block has ended.
     """
-    ended: Future[None] = Future()
-    with ThreadPoolExecutor(1, "relbuild-layout") as beside:
-        try:  # From before it is begun: nothing may leave a thread that waits for ever.
-            written = beside.submit(
-                lambda: _write([image], index_bytes(image), (), store=store, target=target, ready=ended.result)
-            )
-            yield
-            ended.set_result(None)
-            written.result()
-        except BaseException as error:
-            if not ended.done():
-                ended.set_exception(error)
-            raise
+    layout = _NewLayout.of([image], index_bytes(image), (), store, target)
+    unwanted = threading.Event()
+
+    def go_on() -> None:
+        if unwanted.is_set():
+            raise CancelledError("the layout is not wanted any more")
+
+    # Last in, first out: whatever ends the block, the thread is told of it before it is waited for.
+    with ExitStack() as held, ThreadPoolExecutor(1, "relbuild-layout") as beside, ExitStack() as ending:
+        ending.callback(unwanted.set)
+        drafted = beside.submit(layout.draft, held, go_on)
+        yield
+        layout.put(drafted.result())
 
 
 def write_index_layout(images: Sequence[Image], *, store: Store, target: Path) -> Manifest:
@@ -98,57 +101,87 @@ def write_index_layout(images: Sequence[Image], *, store: Store, target: Path) -
 
 
 def _write(
-    images: Sequence[Image],
-    index_json: bytes,
-    indexes: Sequence[Manifest],
-    *,
-    store: Store,
-    target: Path,
-    ready: Callable[[], object] = lambda: None,
+    images: Sequence[Image], index_json: bytes, indexes: Sequence[Manifest], *, store: Store, target: Path
 ) -> None:
-    """Copy the blobs of a layout, call `ready`, and put it in place.
+    layout = _NewLayout.of(images, index_json, indexes, store, target)
+    with ExitStack() as held:
+        layout.put(layout.draft(held))
 
-    What `ready` raises leaves the former layout as it was.
-    """
-    documents = {image.config_descriptor.digest: image.config_bytes for image in images}
-    documents |= {image.manifest_descriptor.digest: image.manifest_bytes for image in images}
-    documents |= {index.descriptor.digest: index.data for index in indexes}
-    layers = {layer.blob.digest: layer.blob.size for image in images for layer in image.layers}
-    sweep_folder_drafts(target)
-    if _stands(index_json, documents, layers, store, target):
-        ready()
-        return
-    if target.exists() and not (target / "oci-layout").exists() and any(target.iterdir()):
-        raise UsageError(
-            "not-a-layout",
-            f"'{target}' is not empty and not an OCI layout",
-            place=str(target),
-            hint="choose another --output, or remove it",
-        )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with folder_draft(target) as draft:
+
+@dataclass(frozen=True, slots=True)
+class _NewLayout:
+    """A layout that is to be at `target`: its documents, and its layers with their sizes."""
+
+    index_json: bytes
+    documents: Mapping[Digest, bytes]
+    layers: Mapping[Digest, int]
+    store: Store
+    target: Path
+
+    @classmethod
+    def of(
+        cls, images: Sequence[Image], index_json: bytes, indexes: Sequence[Manifest], store: Store, target: Path
+    ) -> Self:
+        documents = {image.config_descriptor.digest: image.config_bytes for image in images}
+        documents |= {image.manifest_descriptor.digest: image.manifest_bytes for image in images}
+        documents |= {index.descriptor.digest: index.data for index in indexes}
+        layers = {layer.blob.digest: layer.blob.size for image in images for layer in image.layers}
+        return cls(index_json, documents, layers, store, target)
+
+    def draft(self, held: ExitStack, go_on: Callable[[], None] = lambda: None) -> Path | None:
+        """Make the layout beside its place, until `held` is closed; return None if it is there.
+
+        `go_on` is called before each piece that is copied, and raises if no more is wanted.
+        """
+        store, target = self.store, self.target
+        go_on()
+        sweep_folder_drafts(target)
+        if _stands(self.index_json, self.documents, self.layers, store, target):
+            return None
+        if target.exists() and not (target / "oci-layout").exists() and any(target.iterdir()):
+            raise UsageError(
+                "not-a-layout",
+                f"'{target}' is not empty and not an OCI layout",
+                place=str(target),
+                hint="choose another --output, or remove it",
+            )
+        target.parent.mkdir(parents=True, exist_ok=True)
+        placed: dict[Digest, Stamp | None] = {}
+        held.callback(self._note_placed, placed)
+        draft = held.enter_context(folder_draft(target))
         blobs = draft / "blobs" / "sha256"
         blobs.mkdir(parents=True)
-        placed = {}
-        for digest, size in layers.items():
+        for digest, size in self.layers.items():
+            go_on()
             _require_whole(store, digest, size)
             if not _keep(store, blob_path(target, digest), digest, blobs / digest.hex):
-                _copy(store, digest, blobs / digest.hex)
+                _copy(store, digest, blobs / digest.hex, go_on)
             placed[digest] = blob_stamp(blobs / digest.hex)
-        for digest, data in documents.items():
+        for digest, data in self.documents.items():
             (blobs / digest.hex).write_bytes(data)
         (draft / "oci-layout").write_bytes(LAYOUT_FILE)
-        (draft / "index.json").write_bytes(index_json)
+        (draft / "index.json").write_bytes(self.index_json)
         draft.chmod(0o755)
         store.settle()
-        ready()
-        with failing_at(target):
-            put_folder(draft, target)
-    for digest, stamp in placed.items():
-        found = blob_stamp(blob_path(target, digest))
-        # The change time is another when the name of a kept file in the former layout is gone.
-        if found is not None and stamp is not None and found[:3] == stamp[:3]:
-            _note(store, blob_path(target, digest), digest)
+        return draft
+
+    def put(self, draft: Path | None) -> None:
+        """Put the draft in place, if there is one."""
+        if draft is not None:
+            with failing_at(self.target):
+                put_folder(draft, self.target)
+
+    def _note_placed(self, placed: Mapping[Digest, Stamp | None]) -> None:
+        """Record the stamps of layers once the draft, or the former layout, is gone.
+
+        The change time of a kept file is another with each name that it gets or loses, also where nothing was put in
+        place.
+        """
+        with suppress(OSError, RelbuildError):  # What is not recorded is hashed the next time.
+            for digest, stamp in placed.items():
+                found = blob_stamp(blob_path(self.target, digest))
+                if found is not None and stamp is not None and found[:3] == stamp[:3]:
+                    _note(self.store, blob_path(self.target, digest), digest)
 
 
 def read_layout(path: Path) -> Image:
@@ -336,6 +369,6 @@ def _keep(store: Store, former: Path, digest: Digest, place: Path) -> bool:
     return False
 
 
-def _copy(store: Store, digest: Digest, place: Path) -> None:
+def _copy(store: Store, digest: Digest, place: Path, go_on: Callable[[], None]) -> None:
     with failing_at(place), store.reading(digest) as file, place.open("wb") as copy:
-        clone_file(file, copy)
+        clone_file(file, copy, lambda _: go_on())

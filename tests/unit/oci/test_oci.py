@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import gzip
 import json
+import os
 import shutil
 import tarfile
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from pipeline import clone
 from pipeline.compression import Compression
 from pipeline.digest import DiffId, Digest, canonical_json
 from pipeline.errors import UsageError, VerificationError
@@ -239,6 +245,54 @@ class TestLayout:
                 raise error
             assert read_layout(layout) == before and not validate_layout(layout)
         assert [path.name for path in layout.parent.iterdir() if path.name.startswith(".")] == []
+
+    @pytest.mark.parametrize("way", ["kernel", "by hand"])
+    def test_an_error_in_the_block_ends_the_copying_within_a_piece(
+        self, store: Store, layout: Path, monkeypatch: pytest.MonkeyPatch, way: str
+    ) -> None:
+        other = make_image("tiny", "2.0", CONFIG, [layer(store, "large", {"x": os.urandom(300_000)})])
+        name = "copy_file_range" if way == "kernel" else "pread"
+        real, begun, copied = getattr(os, name), threading.Event(), []
+
+        def slow(*given: int, **more: int) -> object:
+            copied.append(given)
+            begun.set()
+            time.sleep(0.005)
+            return real(*given, **more)
+
+        def cannot(*_: object, **__: object) -> int:
+            raise OSError(errno.EXDEV, "another file system")
+
+        monkeypatch.setattr(clone, "CLONE_PIECE", 1024)
+        monkeypatch.setattr(fcntl, "ioctl", cannot)
+        monkeypatch.setattr(os, "copy_file_range", cannot)
+        monkeypatch.setattr(os, name, slow)
+        with pytest.raises(KeyboardInterrupt), writing_layout(other, store=store, target=layout):
+            assert begun.wait(30)
+            raise KeyboardInterrupt
+        assert 1 <= len(copied) < 100, "of 300 pieces"
+        assert [path.name for path in layout.parent.iterdir()] == ["tiny"]
+
+    def test_an_error_in_the_block_costs_no_copy_of_a_layer_that_stays(
+        self, store: Store, layout: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its file had another name in the draft meanwhile, so its change time is another."""
+        base = tiny(store).layers[0]
+        inode = blob_path(layout, base.blob.digest).stat().st_ino
+        other = make_image("tiny", "2.0", CONFIG, [base, layer(store, "only", {"x": b"y"})])
+        real, kept = layout_module._keep, threading.Event()
+
+        def keep(*given: Any) -> bool:
+            done = real(*given)
+            kept.set()
+            return done
+
+        monkeypatch.setattr(layout_module, "_keep", keep)
+        with pytest.raises(ValueError, match="its documents"), writing_layout(other, store=store, target=layout):
+            assert kept.wait(30)
+            raise ValueError("its documents")
+        write_layout(other, store=store, target=layout)
+        assert blob_path(layout, base.blob.digest).stat().st_ino == inode
 
     def test_what_cannot_be_copied_is_told_when_the_block_has_ended(self, store: Store, layout: Path) -> None:
         before, other, ended = read_layout(layout), _other(store), False
