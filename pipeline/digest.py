@@ -134,9 +134,12 @@ def canonical_json(value: object) -> bytes:
     return _canonical_text(value).encode()
 
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
 def _canonical_text(value: object) -> str:
     _refuse_floats(value)
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _CANONICAL.encode(value)
 
 
 def _refuse_floats(value: object) -> None:
@@ -157,7 +160,7 @@ def identity(step: str, version: int, **inputs: object) -> Digest:
 
     `inputs` are JSON values, or values whose `str` is canonical (`Digest`, `DiffId`, `Nevra` …).
     """
-    text = _canonical_text({"step": step, "version": version, "inputs": _plain(inputs)})
+    text = _CANONICAL.encode({"step": step, "version": version, "inputs": _plain(inputs)})
     return Digest.of(text.encode(errors="surrogateescape"))  # A path need not be UTF-8.
 
 

@@ -11,6 +11,7 @@ import functools
 import itertools
 import stat
 import struct
+import zlib
 from collections.abc import Callable, Iterator
 
 from pipeline.archives import ArchiveFormat, ArchiveHeader, ArchiveMember, MalformedArchive, read_archive
@@ -133,7 +134,9 @@ def _block(
             name[0],
         )
     )
-    block[_CHECKSUM] = b"%06o\0 " % sum(block)
+    # The lower half of an Adler-32 is one more than the sum of the bytes, modulo 65521 (RFC 1950); here that is less,
+    # since names, of at most 355 bytes, and numbers are ASCII. Adding them up one by one takes half of a header's time.
+    block[_CHECKSUM] = b"%06o\0 " % ((zlib.adler32(block) & 0xFFFF) - 1)
     return bytes(block)
 
 

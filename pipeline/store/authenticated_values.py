@@ -10,7 +10,6 @@ kind, subject and value, so that a value in another file is not accepted.
 from __future__ import annotations
 
 import errno
-import hashlib
 import hmac
 import os
 import stat
@@ -74,7 +73,7 @@ class Sealer:
         return value
 
     def _seal(self, subject: str, value: bytes) -> str:
-        return hmac.new(self.key, f"{subject}\n".encode() + value, hashlib.sha256).hexdigest()
+        return hmac.digest(self.key, f"{subject}\n".encode() + value, "sha256").hex()
 
 
 _JSON_FIRST_BYTES = tuple(bytes([one]) for one in b'{["0123456789tfn-')
@@ -94,14 +93,23 @@ def read_small(path: Path) -> bytes | SealFault | None:
         if error.errno in (errno.ELOOP, errno.EIO, errno.ENXIO):
             return SealFault.DAMAGED
         raise
-    found = os.fstat(handle)
-    if not stat.S_ISREG(found.st_mode) or found.st_size > VALUE_LIMIT + _HEAD_LIMIT:
-        os.close(handle)
-        return SealFault.DAMAGED
-    with os.fdopen(handle, "rb") as file:
-        try:
-            return file.read()
-        except OSError as error:
-            if error.errno != errno.EIO:
-                raise
+    try:
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode) or found.st_size > VALUE_LIMIT + _HEAD_LIMIT:
             return SealFault.DAMAGED
+        return _read_whole(handle, found.st_size)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return SealFault.DAMAGED
+    finally:
+        os.close(handle)
+
+
+def _read_whole(handle: int, size: int) -> bytes:
+    """Read a file to its end; `size` is what it has."""
+    data = os.read(handle, size + 1)
+    if len(data) == size:  # A regular file gives less than is asked for at its end only (read(2)).
+        return data
+    with os.fdopen(handle, "rb", closefd=False) as rest:
+        return data + rest.read()

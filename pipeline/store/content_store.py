@@ -6,12 +6,11 @@ The package's docstring has the layout of its directory.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import hmac
 import json
 import os
-import tempfile
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,7 +28,7 @@ from pipeline.store.blobs import (
     blob_stamp,
     stamp_of_whole,
 )
-from pipeline.store.durable_files import failing_at, sync_file, sync_folder
+from pipeline.store.durable_files import replace_file, sync_folder
 from pipeline.store.last_use import record_use
 from pipeline.store.locks import hold_lock, sweep_temporary, temporary_folder
 from pipeline.store.store_folders import READ_ONLY_ERRNOS, make_store_folders, require_own_folders
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     from pipeline.store.unpacked_trees import UnpackedTrees
 
 _T = TypeVar("_T")
+_SORTED = json.JSONEncoder(sort_keys=True)
 
 
 def _silent(text: str) -> None:
@@ -104,7 +104,7 @@ class Store:
 
     def blob(self, digest: Digest) -> Path:
         """Return the path of a blob, which need not exist."""
-        return self.root / "blobs" / digest.hex
+        return self.root.joinpath("blobs", digest.hex)
 
     def has(self, digest: Digest) -> bool:
         """Return whether a blob's file exists; its content is not verified (`sound` does)."""
@@ -264,22 +264,15 @@ class Store:
 
     def result(self, identity: Digest) -> Path:
         """Return the path of a cached result, which need not exist."""
-        return self.root / "results" / identity.hex[:2] / identity.hex
+        return self.root.joinpath("results", identity.hex[:2], identity.hex)
 
     def _keep(self, identity: Digest, value: object, *, sync: bool) -> None:
         path = self.result(identity)
-        data = json.dumps(value, sort_keys=True).encode()
+        data = _SORTED.encode(value).encode()
         try:
             framed = self._sealers.made("result").seal(str(identity), data)
             self._make_place(path.parent)
-            handle, name = tempfile.mkstemp(dir=self.root / "tmp", prefix="file-")
-            with failing_at(path), os.fdopen(handle, "wb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)
-                file.write(framed)
-                if sync:
-                    sync_file(file)
-                file.flush()
-                Path(name).replace(path)
+            replace_file(path, framed, drafts=self.root / "tmp", sync=sync)
         except OSError as error:
             if error.errno not in READ_ONLY_ERRNOS:
                 raise
@@ -289,6 +282,9 @@ class Store:
 
     def _make_place(self, folder: Path) -> None:
         """Make a folder of results; anything else in its place is moved to quarantine."""
+        with contextlib.suppress(OSError):
+            if stat.S_ISDIR(os.lstat(folder).st_mode):
+                return
         try:
             folder.mkdir(mode=0o700)
         except FileExistsError:

@@ -51,6 +51,26 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def replace_file(path: Path, data: bytes, *, drafts: Path, sync: bool) -> None:
+    """Write `data` to `path` in one step, by a locked draft in the folder `drafts`, replacing what was there.
+
+    Without `sync`, a crash of the machine may lose it. A draft that could not be written is left to be swept.
+    """
+    draft = f"{os.fspath(drafts)}/file-{os.urandom(12).hex()}"
+    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        with failing_at(path):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            left = memoryview(data)
+            while left:
+                left = left[os.write(handle, left) :]
+            if sync:
+                os.fsync(handle)
+        os.rename(draft, path)  # noqa: PTH104  a path of its own costs as much
+    finally:
+        os.close(handle)
+
+
 def write_durably(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Write `data` to `path` atomically and durably, replacing what was there.
 

@@ -151,6 +151,24 @@ def test_a_name_of_ustars_longest_form_needs_no_record() -> None:
     assert read(written([(Entry(path, EntryKind.FILE), b"")]))[0][0].path == path
 
 
+def test_the_largest_sum_of_a_header_is_its_checksum() -> None:
+    """Names of the most bytes, all of them the largest that ASCII has, and the largest numbers."""
+    largest = "\x7f"
+    entry = Entry(
+        f"{largest * 155}/{largest * 100}",
+        EntryKind.SYMLINK,
+        mode=0o7777,
+        uid=0o7777777,
+        gid=0o7777777,
+        mtime=0o77777777777,
+        link=largest * 100,
+        device=(0o7777777, 0o7777777),
+    )
+    header = tar_header(entry)
+    assert len(header) == 512 and sum(header) > 1 << 15
+    assert int(header[148:154], 8) == sum(header[:148]) + sum(header[156:]) + 8 * ord(" ")
+
+
 def test_a_file_of_more_than_8_gib_is_announced_as_such() -> None:
     header = tar_header(Entry("huge", EntryKind.FILE, size=9 << 30))
     assert tarfile.TarInfo.frombuf(header[-TAR_BLOCK:], "utf-8", "strict").size == 0
