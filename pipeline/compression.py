@@ -356,6 +356,7 @@ def _unzstd(reader: Buffered, _: int) -> Iterator[bytes]:
     )
     while piece := stream.read(READ_SIZE):
         yield piece
+        del piece
 
 
 # --- xz, bzip2 -----------------------------------------------------------------------------------------

@@ -51,6 +51,7 @@ def decompressed(
                     "stream-too-large", f"{name} decompresses to more than {limit} bytes", place=name
                 )
             yield piece
+            del piece  # Its memory is free for the next one, if the caller has let go of it too.
     except damages() as error:
         raise VerificationError("stream-damaged", f"{name} cannot be decompressed: {error}", place=name) from error
 

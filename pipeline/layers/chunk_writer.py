@@ -35,6 +35,11 @@ class CompressionPool(ThreadPoolExecutor):
         except IndexError:
             return bytearray(PIECE)
 
+    @property
+    def full(self) -> bool:
+        """True while a piece waits for each thread: more of them would only take memory."""
+        return self._work_queue.qsize() >= COMPRESSION_WORKERS
+
     def shared(self, buffer: bytearray, users: int) -> Callable[[], None]:
         """Return what each of a buffer's users calls, once; the last call gives the buffer back."""
         last = deque([True, *[False] * (users - 1)])  # Two threads never pop the same.
@@ -171,7 +176,7 @@ class ChunkWriter:
 
     def _submit(self, piece: bytearray) -> None:
         ahead = self._ahead if self._stream is None else 1
-        while len(self._running) > ahead or (self._running and self._running[0].done()):
+        while self._running and (len(self._running) > ahead or self._running[0].done() or self._pool.full):
             self._blob.write(*self._running.popleft().result())
         size, self._piece = self._filled, None
         used = self._pool.shared(piece, 1 if self._taker is None else 2)

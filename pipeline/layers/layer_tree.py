@@ -176,6 +176,7 @@ class LayerTree:
                 with owners_required():
                     self.writer.finish()
                 store.trees.keep(self.folder, diff_id, self.writer.content, over)
+        self.writer.content.clear()  # A digest of each file, while the layer is compressed.
         return diff_id
 
     def _update(self, data: bytes | memoryview) -> None:

@@ -1,9 +1,9 @@
 """Make several layers in two steps: all their trees, then their blobs.
 
 The second is done beside what the caller does with the trees. The threads write trees, of any layer, before they
-compress anything. What they take next is in `packing_order`. One thread assembles the blobs, the largest layer first,
-and another reads them back, so that however many layers there are, few pieces are in memory. The bytes depend neither
-on the order of work nor on the number of threads.
+compress anything. What they take next is in `packing_order`. Two threads assemble the blobs, the largest layers first,
+and two read them back, so that however many layers there are, few pieces are in memory, and what is left to do after
+the last compression is little. The bytes depend neither on the order of work nor on the number of threads.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ _OPEN_FOLDERS = 256
 """Directories that all layers and threads together keep open: a process may have 1024 files (RLIMIT_NOFILE), and 64
 layers are begun together."""
 _OPEN_LEAST = 4
+_BLOBS = 2
+"""Blobs that are assembled and read back at once: while the largest is compressed, the next is, piece by piece, too."""
 _LONG = 1.0
 """Seconds that somebody waits without being told of an error."""
 
@@ -130,7 +132,7 @@ class TreePacking:
         pool = self._closing.enter_context(CompressionPool())
         self._submit_segments(pool)
         keeping = self._threads(max(1, len(self._layers)), "relbuild-layer")
-        assembling, reading = self._threads(1, "relbuild-blob"), self._threads(1, "relbuild-read-back")
+        assembling, reading = self._threads(_BLOBS, "relbuild-blob"), self._threads(_BLOBS, "relbuild-read-back")
         sizes = [plan.content_size for plan, _ in self._plans]
         for at in sorted(range(len(sizes)), key=lambda at: (-sizes[at], at)):
             layer = self._layers[at]

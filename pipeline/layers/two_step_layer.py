@@ -356,6 +356,7 @@ class TwoStepLayer:
                     raise self._mismatch(at)
                 if at < len(self.segments) and self.placed[at].result().segment is None:
                     remember_segment(self.plan.segments[at][1], self.segments[at].result(), self.store)
+            del piece
         if not tar.ended:
             raise self._mismatch(tar.reached)
 

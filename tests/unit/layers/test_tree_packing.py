@@ -105,6 +105,18 @@ def test_a_blob_is_read_back_while_it_is_written(
         assert layer.layer.blob.size
 
 
+def test_a_small_blob_is_read_back_while_the_largest_is_compressed(
+    store: Store, packages: Packages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = threading.Event()
+    before(monkeypatch, "compress", lambda layer, _: wait_for(go) if layer.plan.content_size > 1 << 20 else None)
+    monkeypatch.setattr(tree_packing, "COMPRESSION_WORKERS", 2)
+    with building(store, packages.layer(a=FIRST), packages.layer(c=THIRD)) as (small, large):
+        assert store.has(small.layer.blob.digest) and not large.blob.done()
+        go.set()
+        assert store.has(large.layer.blob.digest)
+
+
 def test_the_tree_and_the_blob_are_two_tasks_of_the_same_layer(store: Store, packages: Packages) -> None:
     told = Told()
     wanted = packages.layer(a=FIRST)
