@@ -28,7 +28,7 @@ from pipeline.store.blobs import (
     blob_stamp,
     stamp_of_whole,
 )
-from pipeline.store.durable_files import replace_file, sync_folder
+from pipeline.store.durable_files import write_result_file, sync_folder
 from pipeline.store.last_use import record_use
 from pipeline.store.locks import hold_lock, sweep_temporary, temporary_folder
 from pipeline.store.store_folders import READ_ONLY_ERRNOS, make_store_folders, require_own_folders
@@ -272,7 +272,7 @@ class Store:
         try:
             framed = self._sealers.made("result").seal(str(identity), data)
             self._make_place(path.parent)
-            replace_file(path, framed, drafts=self.root / "tmp", sync=sync)
+            write_result_file(path, framed, drafts=self.root / "tmp", sync=sync)
         except OSError as error:
             if error.errno not in READ_ONLY_ERRNOS:
                 raise

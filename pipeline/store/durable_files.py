@@ -51,10 +51,11 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def replace_file(path: Path, data: bytes, *, drafts: Path, sync: bool) -> None:
-    """Write `data` to `path` in one step, by a locked draft in the folder `drafts`, replacing what was there.
+def write_result_file(path: Path, data: bytes, *, drafts: Path, sync: bool) -> None:
+    """Write `data` to `path` in one step, replacing what was there.
 
-    Without `sync`, a crash of the machine may lose it. A draft that could not be written is left to be swept.
+    The draft is made in the folder `drafts`, and locked. Without `sync`, a crash of the machine may lose it. One that
+    could not be written is left to be swept.
     """
     draft = f"{os.fspath(drafts)}/file-{os.urandom(12).hex()}"
     handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
