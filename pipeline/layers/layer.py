@@ -18,7 +18,7 @@ from pipeline.digest import DiffId, Digest, identity
 from pipeline.layers.built_layer import BuiltLayer
 from pipeline.layers.earlier_tree import remember_tree
 from pipeline.layers.layer_packing import OnePassPacking
-from pipeline.layers.planned_layer import PackedLayer, PlannedLayer
+from pipeline.layers.planned_layer import MissingLayers, PackedLayer, PlannedLayer
 from pipeline.layers.segments import segment_identity
 from pipeline.layers.tar_format import tar_header
 from pipeline.layers.tree_packing import TreePacking
@@ -97,34 +97,20 @@ def building_layers(
         locks = {name: held.enter_context(contextlib.ExitStack()) for name in sorted({plan.name for plan in plans})}
         for name, lock in locks.items():  # In the same order in every process: nobody waits in a circle.
             lock.enter_context(store.locked(f"layer-{name.hex}"))
-        found: dict[Digest, BuiltLayer] = {}
-        missing: dict[Digest, tuple[PlannedLayer, Task]] = {}
-        for plan in plans:
-            if plan.name in found or plan.name in missing:
-                continue
-            running = progress.start("layer", plan.composed.name, total=plan.content_size, unit="bytes")
-            known = _recall(plan.name, store)
-            if known is None:
-                missing[plan.name] = plan, running
-            else:
-                running.advance(plan.content_size)
-                running.note("reused")
-                progress.finish(running)
-                found[plan.name] = _recalled(plan, known, compression)
-                locks[plan.name].close()
+        found, missing = _recall_all(plans, compression, store, progress, making)
+        for name in found:
+            locks[name].close()
 
         def confirmed(plan: PlannedLayer, packed: PackedLayer) -> None:
             with locks[plan.name]:
                 _remember(plan, packed, compression, store)
 
-        if missing:
-            making()
-        given = list(missing.values()), store, compression, progress, confirmed
+        given = MissingLayers(list(missing.values()), store, compression, progress, confirmed)
         over_earlier = len(composed) + others <= LAYERS_IN_TWO
         made: list[BuiltLayer] = []
         after: list[Callable[[], None]] = []
         try:
-            with TreePacking(*given, over_earlier=over_earlier) if unpack else OnePassPacking(*given) as packing:
+            with TreePacking(given, over_earlier=over_earlier) if unpack else OnePassPacking(given) as packing:
                 found |= dict(zip(missing, packing.built(), strict=True))
                 made += [
                     replace(found[one.name], name=one.composed.name, contents=one.composed.contents, after=after)
@@ -156,6 +142,43 @@ def _plan(composed: ComposedLayer, compression: Compression) -> PlannedLayer:
         versions=layer_versions(),
     )
     return PlannedLayer(name, composed, directories, segments)
+
+
+def _recall_all(
+    plans: Sequence[PlannedLayer],
+    compression: Compression,
+    store: Store,
+    progress: Progress,
+    making: Callable[[], None],
+) -> tuple[dict[Digest, BuiltLayer], dict[Digest, tuple[PlannedLayer, Task]]]:
+    """Return the layers that the store has, and those that have to be made, with their tasks.
+
+    `making` is called if there are any of these.
+    """
+    found: dict[Digest, BuiltLayer] = {}
+    missing: dict[Digest, tuple[PlannedLayer, Task]] = {}
+    begun: list[Task] = []
+    try:
+        for plan in plans:
+            if plan.name in found or plan.name in missing:
+                continue
+            begun.append(progress.start("layer", plan.composed.name, total=plan.content_size, unit="bytes"))
+            known = _recall(plan.name, store)
+            if known is None:
+                missing[plan.name] = plan, begun[-1]
+                continue
+            running = begun.pop()
+            running.advance(plan.content_size)
+            running.note("reused")
+            progress.finish(running)
+            found[plan.name] = _recalled(plan, known, compression)
+        if missing:
+            making()
+    except BaseException:
+        for running in begun:
+            progress.finish(running, failed=True)
+        raise
+    return found, missing
 
 
 def _recalled(plan: PlannedLayer, known: _Known, compression: Compression) -> BuiltLayer:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import field
 from functools import partial
@@ -22,7 +22,7 @@ from pipeline.layers.built_layer import BuiltLayer
 from pipeline.layers.chunk_writer import COMPRESSION_WORKERS, ChunkWriter, CompressionPool
 from pipeline.layers.damaged_layer import discard_damage
 from pipeline.layers.packing_order import PackingOrder, SegmentTask
-from pipeline.layers.planned_layer import Confirmed, PackedLayer, PlannedLayer, part_size
+from pipeline.layers.planned_layer import MissingLayers, PackedLayer, PlannedLayer, part_size
 from pipeline.layers.segments import Segment, make_segment, recall_segment, segment_tar
 from pipeline.layers.tar_digest import TAR_FILE_LIMIT, TAR_WAITING_LIMIT, TarDigest
 from pipeline.layers.tar_format import TAR_END
@@ -30,7 +30,7 @@ from pipeline.layers.unpack_layer import read_blob_back
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.image import Descriptor
 from pipeline.oci.media_types import LAYERS
-from pipeline.progress import Progress, Task
+from pipeline.progress import Task
 from pipeline.store import BlobWriter, Store
 from pipeline.trees import Part
 
@@ -42,20 +42,8 @@ class OnePassPacking:
     where the block raises a RelbuildError; if it raises anything else, it is not.
     """
 
-    def __init__(
-        self,
-        plans: Sequence[tuple[PlannedLayer, Task]],
-        store: Store,
-        compression: Compression,
-        progress: Progress,
-        confirmed: Confirmed,
-    ) -> None:
-        """Plan the packing; `confirmed` is called for each layer once it was read back, by a thread."""
-        self._plans = plans
-        self._store = store
-        self._compression = compression
-        self._progress = progress
-        self._confirmed = confirmed
+    def __init__(self, missing: MissingLayers) -> None:
+        self._missing = missing
         self._packed: list[PackedLayer] = []
         self._blobs: list[Future[Descriptor]] = []
         self._reading = ThreadPoolExecutor(1, "relbuild-read-back")
@@ -64,14 +52,14 @@ class OnePassPacking:
     def __enter__(self) -> Self:
         done = False
         try:
-            self._packed = _pack(self._plans, self._store, self._compression) if self._plans else []
+            self._packed = _pack(self._missing) if self._missing.plans else []
             done = True
         finally:
-            for _, running in self._plans:
-                self._progress.finish(running, failed=not done)
+            for _, running in self._missing.plans:
+                self._missing.progress.finish(running, failed=not done)
         self._blobs = [
             self._reading.submit(self._read_back, plan, one)
-            for (plan, _), one in zip(self._plans, self._packed, strict=True)
+            for (plan, _), one in zip(self._missing.plans, self._packed, strict=True)
         ]
         return self
 
@@ -88,6 +76,9 @@ class OnePassPacking:
         finally:
             self._ending.set()
             self._reading.shutdown(cancel_futures=True)
+            for blob in self._blobs:
+                if blob.cancelled():
+                    blob.set_running_or_notify_cancel()  # Else `wait` would not end for it.
 
     def built(self) -> list[BuiltLayer]:
         """Return the layers in the order of their plans."""
@@ -101,11 +92,11 @@ class OnePassPacking:
                 blob=blob,
                 written=self._descriptor(one),
             )
-            for (plan, _), one, blob in zip(self._plans, self._packed, self._blobs, strict=True)
+            for (plan, _), one, blob in zip(self._missing.plans, self._packed, self._blobs, strict=True)
         ]
 
     def _descriptor(self, packed: PackedLayer) -> Descriptor:
-        return Descriptor(LAYERS[self._compression], packed.digest, packed.size)
+        return Descriptor(LAYERS[self._missing.compression], packed.digest, packed.size)
 
     def _require_wanted(self) -> None:
         if self._ending.is_set():
@@ -123,7 +114,7 @@ class OnePassPacking:
                 size=packed.size,
                 tar_size=packed.tar_size,
                 name=name,
-                store=self._store,
+                store=self._missing.store,
                 go_on=self._require_wanted,
             )
             if packed.diff_id != diff_id:
@@ -133,13 +124,14 @@ class OnePassPacking:
                     hint="run the command again; if it happens again, the machine's memory may be faulty",
                 )
         except VerificationError:
-            discard_damage(plan, packed.segments, self._store)
+            discard_damage(plan, packed.segments, self._missing.store)
             raise
-        self._confirmed(plan, packed)
+        self._missing.confirmed(plan, packed)
         return self._descriptor(packed)
 
 
-def _pack(plans: Sequence[tuple[PlannedLayer, Task]], store: Store, compression: Compression) -> list[PackedLayer]:
+def _pack(missing: MissingLayers) -> list[PackedLayer]:
+    plans, store, compression = missing.plans, missing.store, missing.compression
     # A package that is one stream is compressed by one thread, so the largest has to be begun early. One of many pieces
     # keeps all threads busy at any time, so that its bytes need not wait for their turn.
     largest_first = layer_codec(compression).stream is not None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeAlias
+from collections.abc import Callable, Sequence
 
+from pipeline.compression import Compression
 from pipeline.digest import DiffId, Digest
 from pipeline.layers.segments import Segment
 from pipeline.lazy_dataclasses import dataclass
+from pipeline.progress import Progress, Task
+from pipeline.store import Store
 from pipeline.trees import ComposedLayer, Part
 
 
@@ -53,5 +55,15 @@ def part_size(part: Part) -> int:
     return sum(entry.size for _, entry in part.entries)
 
 
-Confirmed: TypeAlias = "Callable[[PlannedLayer, PackedLayer], None]"
-"""Called for a layer that was read back."""
+@dataclass(frozen=True, slots=True)
+class MissingLayers:
+    """Layers that have to be packed, each with its task, which the packing ends in any case.
+
+    `confirmed` is called for each once it was read back, by a thread.
+    """
+
+    plans: Sequence[tuple[PlannedLayer, Task]]
+    store: Store
+    compression: Compression
+    progress: Progress
+    confirmed: Callable[[PlannedLayer, PackedLayer], None]

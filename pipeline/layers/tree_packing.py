@@ -16,17 +16,15 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
-from pipeline.compression import Compression, layer_codec
+from pipeline.compression import layer_codec
 from pipeline.errors import RelbuildError, VerificationError
 from pipeline.layers.built_layer import BuiltLayer
 from pipeline.layers.chunk_writer import COMPRESSION_WORKERS, CompressionPool
 from pipeline.layers.packing_order import PackingOrder, SegmentTask
-from pipeline.layers.planned_layer import Confirmed, PackedLayer, PlannedLayer, part_size
+from pipeline.layers.planned_layer import MissingLayers, PackedLayer, part_size
 from pipeline.layers.two_step_layer import TwoStepLayer
 from pipeline.model.image import Descriptor
 from pipeline.oci.media_types import LAYERS
-from pipeline.progress import Progress, Task
-from pipeline.store import Store
 
 _OPEN_FOLDERS = 256
 """Directories that all layers and threads together keep open: a process may have 1024 files (RLIMIT_NOFILE), and 64
@@ -46,25 +44,11 @@ class TreePacking:
     abandoned. What goes wrong in packing is raised at the end, unless the block has raised an error before that.
     """
 
-    def __init__(
-        self,
-        plans: Sequence[tuple[PlannedLayer, Task]],
-        store: Store,
-        compression: Compression,
-        progress: Progress,
-        confirmed: Confirmed,
-        *,
-        over_earlier: bool,
-    ) -> None:
-        """Plan the packing; `confirmed` is called for each layer once it was read back, by a thread."""
-        self._plans = plans
-        self._store = store
-        self._compression = compression
+    def __init__(self, missing: MissingLayers, *, over_earlier: bool) -> None:
+        self._missing = missing
         self._over_earlier = over_earlier
-        self._progress = progress
-        self._confirmed = confirmed
         self._layers: list[TwoStepLayer] = []
-        self._blobs: list[Future[Descriptor]] = [Future() for _ in plans]
+        self._blobs: list[Future[Descriptor]] = [Future() for _ in missing.plans]
         self._guard = threading.Lock()
         self._ending = threading.Event()
         self._failure: BaseException | None = None
@@ -72,7 +56,7 @@ class TreePacking:
         self._begun = 0
 
     def __enter__(self) -> Self:
-        if not self._plans:
+        if not self._missing.plans:
             return self
         try:
             self._begin()
@@ -80,8 +64,8 @@ class TreePacking:
         except BaseException:
             self._abandon()
             self._closing.close()
-            for _, running in self._plans[self._begun :]:
-                self._progress.finish(running, failed=True)
+            for _, running in self._missing.plans[self._begun :]:
+                self._missing.progress.finish(running, failed=True)
             raise
         return self
 
@@ -103,7 +87,9 @@ class TreePacking:
     def _wait_after(self, error: RelbuildError) -> None:
         """Wait for the packing after an error of the block, which is told first if that takes long."""
         if wait(self._blobs, timeout=_LONG, return_when=FIRST_EXCEPTION).not_done and self._failure is None:
-            self._progress.warn(f"{error}; this ends when the layers are packed, which the next build then finds")
+            self._missing.progress.warn(
+                f"{error}; this ends when the layers are packed, which the next build then finds"
+            )
             wait(self._blobs, return_when=FIRST_EXCEPTION)
 
     def built(self) -> list[BuiltLayer]:
@@ -111,19 +97,19 @@ class TreePacking:
         trees = [layer.kept.result() for layer in self._layers]
         return [
             BuiltLayer(plan.composed.name, tree.diff_id, tree.tar_size, plan.composed.contents, reused=False, blob=blob)
-            for (plan, _), tree, blob in zip(self._plans, trees, self._blobs, strict=True)
+            for (plan, _), tree, blob in zip(self._missing.plans, trees, self._blobs, strict=True)
         ]
 
     def _begin(self) -> None:
-        open_folders = max(_OPEN_LEAST, _OPEN_FOLDERS // (len(self._plans) + COMPRESSION_WORKERS))
-        for plan, running in self._plans:
+        open_folders = max(_OPEN_LEAST, _OPEN_FOLDERS // (len(self._missing.plans) + COMPRESSION_WORKERS))
+        for plan, running in self._missing.plans:
             self._begun += 1  # It ends its task in any case.
             begun = TwoStepLayer.begun(
                 plan,
                 running,
-                store=self._store,
-                compression=self._compression,
-                progress=self._progress,
+                store=self._missing.store,
+                compression=self._missing.compression,
+                progress=self._missing.progress,
                 abandoned=self._ending,
                 open_folders=open_folders,
                 over_earlier=self._over_earlier,
@@ -133,7 +119,7 @@ class TreePacking:
         self._submit_segments(pool)
         keeping = self._threads(max(1, len(self._layers)), "relbuild-layer")
         assembling, reading = self._threads(_BLOBS, "relbuild-blob"), self._threads(_BLOBS, "relbuild-read-back")
-        sizes = [plan.content_size for plan, _ in self._plans]
+        sizes = [plan.content_size for plan, _ in self._missing.plans]
         for at in sorted(range(len(sizes)), key=lambda at: (-sizes[at], at)):
             layer = self._layers[at]
             keeping.submit(self._fulfil, layer.kept, layer.keep)
@@ -145,7 +131,7 @@ class TreePacking:
 
     def _submit_segments(self, pool: CompressionPool) -> None:
         """Have the segments unpacked, and then compressed, by threads that take one after the other."""
-        sizes = [plan.content_size for plan, _ in self._plans]
+        sizes = [plan.content_size for plan, _ in self._missing.plans]
         trees, blobs = [], []
         for number, layer in enumerate(self._layers):
             for at, (part, _) in enumerate(layer.plan.segments):
@@ -155,7 +141,7 @@ class TreePacking:
                 blobs.append(SegmentTask(place, size, compress, layer.segments[at], placed.done))
         # A package that is one stream is compressed by one thread, so the largest has to be begun early. One of many
         # pieces keeps all threads busy at any time, so that its bytes need not wait for their turn.
-        largest_first = layer_codec(self._compression).stream is not None
+        largest_first = layer_codec(self._missing.compression).stream is not None
         first = PackingOrder(trees, sizes, largest_first=True, fulfil=self._fulfil)
         then = PackingOrder(blobs, sizes, largest_first=largest_first, fulfil=self._fulfil)
         workers = self._threads(COMPRESSION_WORKERS, "relbuild-segment")
@@ -169,7 +155,7 @@ class TreePacking:
         packed = layer.packed.result()
         with self._guard:
             if not blob.done():
-                blob.set_result(Descriptor(LAYERS[self._compression], packed.digest, packed.size))
+                blob.set_result(Descriptor(LAYERS[self._missing.compression], packed.digest, packed.size))
 
     def _confirm(self, layer: TwoStepLayer) -> PackedLayer:
         try:
@@ -177,7 +163,7 @@ class TreePacking:
         except VerificationError:
             layer.discard_damage()
             raise
-        self._confirmed(layer.plan, packed)
+        self._missing.confirmed(layer.plan, packed)
         return packed
 
     # --- errors ------------------------------------------------------------------------------
@@ -204,7 +190,8 @@ class TreePacking:
             for blob in self._blobs:
                 if failure is not None and not blob.done():
                     blob.set_exception(failure)
-                blob.cancel()
+                if blob.cancel():
+                    blob.set_running_or_notify_cancel()  # Else `wait` would not end for it.
             self._ending.set()
         for layer in self._layers:
             layer.abandon()

@@ -22,16 +22,6 @@ from tests.support.layered_packages import BELOW, DROPPED, FIRST, LARGE, SECOND,
 from tests.support.trees import merged, read_tree
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(tmp_path / "store")
-
-
-@pytest.fixture
-def packages(store: Store, monkeypatch: pytest.MonkeyPatch) -> Packages:
-    return Packages(store, monkeypatch)
-
-
 def mounted(store: Store, layer: Layer) -> int:
     """How many folders are mounted for the layer."""
     return len(lower_folders([layer], store=store))

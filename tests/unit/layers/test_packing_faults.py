@@ -8,7 +8,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, wait
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -52,26 +52,7 @@ from tests.support.packing_steps import FIRST, SECOND, THIRD, Told, before, buil
 Files = Mapping[str, bytes | str | None]
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(tmp_path / "store")
-
-
-@pytest.fixture
-def packages(store: Store, monkeypatch: pytest.MonkeyPatch) -> Packages:
-    return Packages(store, monkeypatch)
-
-
-@pytest.fixture
-def three(packages: Packages) -> ComposedLayer:
-    return packages.layer(a=FIRST, b=SECOND, c=THIRD)
-
-
-@pytest.fixture(autouse=True)
-def no_thread_is_left() -> Iterator[None]:
-    there = set(threading.enumerate())
-    yield
-    assert set(threading.enumerate()) <= there
+pytestmark = pytest.mark.usefixtures("no_thread_is_left")
 
 
 # --- the state layer ---------------------------------------------------------------------------------------
@@ -484,3 +465,58 @@ def test_all_tasks_are_ended_where_a_layer_cannot_be_begun(
     with pytest.raises(OSError, match="no disk"), building(store, *layers, progress=told):
         pytest.fail("there is no tree")
     assert sorted(told.said) == sorted(text for name in "abc" for text in (f"layer {name}", f"layer {name}: failed"))
+
+
+# --- what waits for layers that are not made ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("unpack", [True, False])
+def test_who_waits_for_a_blob_that_is_abandoned_waits_no_more(
+    store: Store, packages: Packages, monkeypatch: pytest.MonkeyPatch, unpack: bool
+) -> None:
+    """`wait` ends for a cancelled future only when somebody is told that it is."""
+
+    def until_abandoned(*_: Any, go_on: Callable[[], None], **__: Any) -> DiffId:
+        while True:
+            go_on()
+            time.sleep(0.01)
+
+    monkeypatch.setattr(layer_packing, "read_blob_back", until_abandoned)
+    before(monkeypatch, "compress", lambda layer, _: layer.abandoned.wait(30))
+    layers = [packages.layer(a=FIRST), packages.layer(b=SECOND)]
+    ended: list[bool] = []
+    with (
+        pytest.raises(KeyboardInterrupt),
+        building_layers(layers, store=store, compression=Compression.GZIP, unpack=unpack) as made,
+    ):
+        blobs = [one.blob for one in made]
+        waiting = threading.Thread(target=lambda: ended.append(not wait(blobs, timeout=10).not_done))
+        waiting.start()
+        raise KeyboardInterrupt
+    assert not wait(blobs, timeout=0).not_done
+    waiting.join(30)
+    assert ended == [True]
+
+
+@pytest.mark.parametrize("fails", ["the third layer", "what is begun before layers are made"])
+def test_a_layer_that_cannot_be_recalled_leaves_no_task_unended(
+    store: Store, packages: Packages, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    layers = [packages.layer(a=FIRST), packages.layer(b=SECOND), packages.layer(c=THIRD)]
+    with building(store, layers[0]):
+        pass
+    told, real, looked = Told(), Store.recall_as, []
+
+    def recall(self: Store, *given: Any) -> Any:
+        looked.append(given)
+        if len(looked) == 3 and fails == "the third layer":
+            raise OSError("no disk")
+        return real(self, *given)
+
+    def making() -> None:
+        raise OSError("no disk")
+
+    monkeypatch.setattr(Store, "recall_as", recall)
+    with pytest.raises(OSError, match="no disk"), building(store, *layers, progress=told, making=making):
+        pytest.fail("there are no layers")
+    assert told.said == ["layer base", "layer base: reused", *["layer base"] * 2, *["layer base: failed"] * 2]

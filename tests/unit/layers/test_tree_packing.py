@@ -6,7 +6,7 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
@@ -25,28 +25,7 @@ from tests.support.layered_packages import Packages, copied, made
 from tests.support.packing_steps import FIRST, SECOND, THIRD, Told, before, building, drafts, held, remembered, wait_for
 from tests.support.trees import read_tree
 
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(tmp_path / "store")
-
-
-@pytest.fixture
-def packages(store: Store, monkeypatch: pytest.MonkeyPatch) -> Packages:
-    return Packages(store, monkeypatch)
-
-
-@pytest.fixture
-def three(packages: Packages) -> ComposedLayer:
-    return packages.layer(a=FIRST, b=SECOND, c=THIRD)
-
-
-@pytest.fixture(autouse=True)
-def no_thread_is_left() -> Iterator[None]:
-    before = set(threading.enumerate())
-    yield
-    assert set(threading.enumerate()) <= before
-
+pytestmark = pytest.mark.usefixtures("no_thread_is_left")
 
 # --- the order of things -----------------------------------------------------------------------------------
 

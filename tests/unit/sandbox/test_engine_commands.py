@@ -12,37 +12,13 @@ import pytest
 from pipeline import process
 from pipeline.errors import EnvironmentLacking, UsageError
 from pipeline.model.limits import LIMITS, Limits
-from pipeline.sandbox.launchers.container_engine import ENFORCED, UNENFORCED, ContainerStart
-from pipeline.sandbox.launchers.docker import Docker
+from pipeline.sandbox.launchers.container_engine import ENFORCED, UNENFORCED
 from pipeline.sandbox.launchers.launcher_kinds import LAUNCHER_KINDS, parse_kubernetes, parse_launcher
 from pipeline.sandbox.launchers.launcher_options import require_no_secrets, shown_options
 from pipeline.sandbox.launchers.podman import Podman
-from pipeline.sandbox.launchers.runsc import Runsc
+from tests.support.engine_starts import DOCKER, IMAGE, PODMAN, RUNSC, start
 
-PODMAN = Podman(("podman", "--cgroup-manager", "cgroupfs"), "4.3.1")
-
-
-DOCKER = Docker(("docker",), "27.1")
-
-
-RUNSC = Runsc(("docker",), "27.1")
-
-
-IMAGE = "sha256:" + "a" * 64
-
-
-LIMITED = Limits(milli_cpus=500, memory=64 << 20, pids=50, open_files=100, tmpfs=1 << 20, bandwidth=1000)
-
-
-@pytest.fixture(autouse=True)
-def unlimited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resource, "getrlimit", lambda kind: (1, resource.RLIM_INFINITY))
-    monkeypatch.setattr("os.fchown", lambda *_: None)  # Without root, pipes stay their maker's.
-
-
-def start(limits: Limits = LIMITED, **more: object) -> ContainerStart:
-    values = {"hostname": "redis-1", "image": IMAGE, "limits": limits, "seccomp": Path("/s/seccomp.json"), **more}
-    return ContainerStart("mark-redis-1-ab", **values)  # type: ignore[arg-type]
+pytestmark = pytest.mark.usefixtures("unlimited")
 
 
 def test_every_limit_is_an_option_or_is_said_to_be_unenforced() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import resource
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from pipeline.model.smoke import Check, Neighbours, SmokePlan, Variant
 from pipeline.oci import make_image
 from pipeline.sandbox.cgroups import Cgroup, Hierarchies
 from pipeline.sandbox.launchers import engine_launcher
-from pipeline.sandbox.launchers.container_engine import ContainerEngine, ContainerStart
+from pipeline.sandbox.launchers.container_engine import ContainerEngine
 from pipeline.sandbox.launchers.engine_cgroup import engine_cgroup
 from pipeline.sandbox.launchers.engine_instance import ISOLATION, EngineInstance
 from pipeline.sandbox.launchers.engine_launcher import (
@@ -30,32 +29,12 @@ from pipeline.sandbox.launchers.engine_launcher import (
     require_same_image,
 )
 from pipeline.sandbox.launchers.podman import Podman
-from pipeline.sandbox.launchers.runsc import Runsc
 from pipeline.sandbox.sandbox_registry import SandboxSlot
+from tests.support.engine_starts import IMAGE, PODMAN, RUNSC, start
 from tests.support.tested_images import report
 from tests.support.tiny_image import CONFIG
 
-PODMAN = Podman(("podman", "--cgroup-manager", "cgroupfs"), "4.3.1")
-
-
-RUNSC = Runsc(("docker",), "27.1")
-
-
-IMAGE = "sha256:" + "a" * 64
-
-
-LIMITED = Limits(milli_cpus=500, memory=64 << 20, pids=50, open_files=100, tmpfs=1 << 20, bandwidth=1000)
-
-
-@pytest.fixture(autouse=True)
-def unlimited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resource, "getrlimit", lambda kind: (1, resource.RLIM_INFINITY))
-    monkeypatch.setattr("os.fchown", lambda *_: None)  # Without root, pipes stay their maker's.
-
-
-def start(limits: Limits = LIMITED, **more: object) -> ContainerStart:
-    values = {"hostname": "redis-1", "image": IMAGE, "limits": limits, "seccomp": Path("/s/seccomp.json"), **more}
-    return ContainerStart("mark-redis-1-ab", **values)  # type: ignore[arg-type]
+pytestmark = pytest.mark.usefixtures("unlimited")
 
 
 def lacking(engine: ContainerEngine, plan: SmokePlan) -> str:
