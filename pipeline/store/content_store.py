@@ -28,7 +28,7 @@ from pipeline.store.blobs import (
     blob_stamp,
     stamp_of_whole,
 )
-from pipeline.store.durable_files import write_result_file, sync_folder
+from pipeline.store.durable_files import sync_folder, write_result_file
 from pipeline.store.last_use import record_use
 from pipeline.store.locks import hold_lock, sweep_temporary, temporary_folder
 from pipeline.store.store_folders import READ_ONLY_ERRNOS, make_store_folders, require_own_folders
