@@ -54,6 +54,7 @@ from pipeline.prepare import (
     keep_lock,
     number_owners,
     obtain_files,
+    obtain_sources,
     plan_lock,
     resolve,
     retry_if_changed,
@@ -81,12 +82,13 @@ def build(options: BuildOptions, build_env: BuildEnvironment) -> BuildResult:
     made = assemble(options, build_env)
     release_free_memory()
     image, locked, layout = made.image, made.locked, options.layout(made.image.name)
+    sources = obtain_sources(locked, build_env) if options.sources else None  # Before the output is locked.
     # Children that are built in parallel build the same parent: the second one finds it tested.
     with build_env.store.locked(output_lock(layout)):
         with writing_layout(image, store=build_env.store, target=layout):
             bill = make_bill(image, made.billed, made.composition.tree, store=build_env.store)
             record = make_build_record(image, build_inputs(locked, made.templates, options, made.failed_scriptlets))
-            documents = make_documents(bill, record, locked, options, build_env)
+            documents = make_documents(bill, record, sources, build_env.store)
         tested = smoke_test(image, locked.recipe, options, build_env) if options.smoke else None
         built = BuildResult(made, layout, tested, bill, record, documents, took=build_env.clock() - started)
         write_build_report(built, build_env.store)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pipeline.build.build_result import BuildResult
 from pipeline.model.bill import Bill, BilledPackage, BuildRecord
 from pipeline.model.json_form import to_json
-from pipeline.prepare import (
-    BuildEnvironment,
-    BuildOptions,
-    LockedRecipe,
-    obtain_sources,
-)
+from pipeline.model.package import Package
+from pipeline.prepare import BuildEnvironment, LockedRecipe
 from pipeline.provenance_inputs import bill_packages, own_code
 from pipeline.reports import (
     prepare_sboms,
@@ -36,11 +34,11 @@ def begin_documents(locked: LockedRecipe, build_env: BuildEnvironment) -> tuple[
 
 
 def make_documents(
-    bill: Bill, record: BuildRecord, locked: LockedRecipe, options: BuildOptions, build_env: BuildEnvironment
+    bill: Bill, record: BuildRecord, sources: Sequence[Package] | None, store: Store
 ) -> tuple[tuple[str, bytes], ...]:
     """Make the documents of a build by name: SBOMs, bill, record; source packages if asked for."""
-    documents = report_documents(bill, record, store=build_env.store)
-    return (*documents, sources_document(obtain_sources(locked, build_env))) if options.sources else documents
+    documents = report_documents(bill, record, store=store)
+    return (*documents, sources_document(sources)) if sources is not None else documents
 
 
 def write_build_report(built: BuildResult, store: Store) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +20,7 @@ from pipeline.model.smoke import SmokePlan
 from pipeline.model.tree import Tree
 from pipeline.prepare import LockedRecipe
 from pipeline.process import Completed, run
+from pipeline.store import Store
 from tests.support.builds import build_env, image, layer, locked, order, parent, recipe, section
 from tests.support.journal import Journal
 
@@ -92,6 +93,7 @@ class World:
             build_image.begin_documents: lambda *given: BILLED,
             build_image.add_state: lambda *given, **more: STATE,
             build_image.make_config_and_manifest: lambda made, layers: image(made.recipe.name),
+            build_image.obtain_sources: lambda *given: ("a source package",),
             build_image.writing_layout: lambda *given, **more: nullcontext(),
             build_image.make_bill: lambda *given, **more: "bill",
             build_image.make_build_record: lambda *given: "record",
@@ -171,6 +173,24 @@ def test_an_image_has_its_parents_layers_then_its_own_then_the_state(world: Worl
     assert [one.name for one in layers] == ["base/base", "base/state", "base", "product", "state"]
     assert made.reused == ("base/base", "base/state", "base") and made.states == {"a": (0,)}
     assert made.templates == (world.folder / "t.j2",)
+
+
+def test_sources_are_downloaded_before_the_output_is_locked(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others build and test the same product meanwhile."""
+    held: list[list[str]] = []
+    real = Store.locked
+
+    def locked(self: Store, name: str) -> AbstractContextManager[None]:
+        held.append(world.stages())
+        return real(self, name)
+
+    monkeypatch.setattr(Store, "locked", locked)
+    build_image.build(order(world.folder, sources=True), world.build_env)
+    assert held == [[*LOCK[1:], *IMAGE, "obtain_sources"]]
+    assert world.journal.last(build_image.make_documents).args[2] == ("a source package",)
+    build_image.build(order(world.folder), world.build_env)
+    assert world.journal.last(build_image.make_documents).args[2] is None
+    assert len(world.journal.of(build_image.obtain_sources)) == 1
 
 
 def test_what_is_not_to_be_tested_is_not_launched_and_has_a_report_all_the_same(world: World) -> None:
