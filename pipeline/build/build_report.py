@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pipeline.archives import load_archive_library
 from pipeline.build.build_result import BuildResult
 from pipeline.model.bill import Bill, BilledPackage, BuildRecord
 from pipeline.model.json_form import to_json
@@ -23,12 +24,14 @@ from pipeline.store import Store
 def begin_documents(locked: LockedRecipe, build_env: BuildEnvironment) -> tuple[BilledPackage, ...]:
     """Make what the documents of an image say of its packages, before there is an image.
 
-    Returns it for its bill; what its SBOMs say and the digest of relbuild's code are kept in memory. Raises
-    VerificationError for damaged packages in the store.
+    Returns it for its bill; what its SBOMs say and the digest of relbuild's code are kept in memory, and the library is
+    loaded that reads the last layer for the bill. Raises VerificationError for damaged packages in the store,
+    EnvironmentLacking `library-missing`.
     """
     packages = bill_packages(locked.all_chosen, locked.all_headers, store=build_env.store)
     if locked.wrote:  # The same packages as before are in the SBOMs of an image that the store has, most likely.
         prepare_sboms(packages)
+        load_archive_library()
     own_code()
     return packages
 

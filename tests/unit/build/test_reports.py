@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import reports
+from pipeline import archives, reports
 from pipeline.build import build_report
 from pipeline.digest import Digest
 from pipeline.errors import PublicationRefused, RelbuildError, UsageError, VerificationError
@@ -129,15 +129,16 @@ def test_documents_are_the_same_whether_or_not_their_packages_were_prepared(
 
 
 @pytest.mark.parametrize("wrote", [True, False])
-def test_what_sboms_say_of_packages_is_made_beforehand_where_the_lock_changed(
+def test_what_documents_need_is_made_beforehand_where_the_lock_changed(
     wrote: bool, tmp_path: Path, journal: Journal
 ) -> None:
     """Where it did not, the SBOMs are in the store, most likely."""
     locked = builds.locked(builds.recipe(tmp_path), "a-1-1.x86_64", wrote=wrote)
     journal.stand_in(build_report, reports.prepare_sboms, None)
+    journal.stand_in(build_report, archives.load_archive_library, None)
     journal.stand_in(build_report, bill_packages, lambda *given, **more: BILL.packages)
     assert build_report.begin_documents(locked, builds.build_env(tmp_path)) == BILL.packages
-    assert journal.names.count("prepare_sboms") == wrote
+    assert journal.names.count("prepare_sboms") == journal.names.count("load_archive_library") == wrote
 
 
 def test_evidence_is_taken_away_where_there_is_none(tmp_path: Path, store: Store) -> None:
