@@ -43,11 +43,13 @@ def write_large_repository(folder: Path, packages: int, *, files: int = 110) -> 
     return [_name(number, packages) for number in (packages - 7, packages - 400, packages // 2, packages // 900)]
 
 
-def listed_file(repository: Path) -> str:
-    """Return a path that only the file lists of such a repository have."""
+def listed_files(repository: Path) -> tuple[str, str]:
+    """Return two paths, of two packages, that only the file lists of such a repository have."""
     with (repository / "repodata/filelists.xml.zst").open("rb") as file:
         text = zstandard.ZstdDecompressor().stream_reader(file).read(8 << 20).decode(errors="replace")
-    return text[text.index("<file>/usr/lib64/", len(text) // 2) :].removeprefix("<file>").partition("<")[0]
+    begins = (text.index("<file>/usr/lib64/", at) + len("<file>") for at in (len(text) // 2, 3 * len(text) // 4))
+    first, second = (text[begin:].partition("<")[0] for begin in begins)
+    return first, second
 
 
 def _write(repodata: Path, kind: str, entries: list[str]) -> str:

@@ -1,9 +1,10 @@
 """Resolving in a repository as large as Fedora's, against dnf5 and against libsolv alone.
 
 Cold: nothing is there but the repository, as on the first day or after a change of it. Warm: the same question again.
-Both once more with a path that only file lists have. These rows are of relbuild's resolver alone, in a process of its
-own. A whole command, which also reads a recipe, is compared with dnf5 in rows of its own: `nightly --plan` of a recipe,
-since `lock` reads the headers of all packages, which the repository lacks. All must choose the same number of packages.
+Both once more with a path that only file lists have, and then with another path, which was not asked for. These rows
+are of relbuild's resolver alone, in a process of its own. A whole command, which also reads a recipe, is compared with
+dnf5 in rows of its own: `nightly --plan` of a recipe, since `lock` reads the headers of all packages, which the
+repository lacks. All must choose the same number of packages.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ import shutil
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import zstandard
-from large_repository import listed_file, write_large_repository
+from large_repository import listed_files, write_large_repository
 from turns import CPU_SECONDS, OURS, ROOT, BenchFailed, Goal, Section, Session, peer, run
 
 PACKAGES = 69_000
@@ -27,6 +29,8 @@ DNF5, LIBSOLV = "dnf5", "libsolv alone"
 QUESTIONS = ("names", "names and a path")
 _INSTALLING = re.compile(r"^ *Installing: +(\d+) package", re.MULTILINE)
 _RESOLVED = re.compile(r"resolve +bench: (\d+) packages")
+_ANOTHER = "another path after that"
+"""A question of which relbuild remembers no answer."""
 _COMMAND = "whole command, "
 _RECIPE = """name: bench
 version: "1"
@@ -45,7 +49,8 @@ _REMARK = (
     "for tags that exhaust libsolv's stack, parses in a process with limits, and finds out why each package is there "
     "and when it is installed. 'solver only' is relbuild from its start, with what a recipe says of packages given, as "
     "no command runs it; 'whole command' is `relbuild nightly --plan` of one recipe, warm, against the same `dnf5 "
-    "install --assumeno`. libsolv alone has relbuild's settings of the pool and of memory, and verifies nothing."
+    "install --assumeno`. libsolv alone has relbuild's settings of the pool and of memory, and verifies nothing. "
+    "relbuild remembers which packages own a path that was asked for; 'another path after that' is one that was not."
 )
 
 
@@ -110,17 +115,18 @@ def measure(session: Session) -> None:
     packages = int(session.settings.get("packages", PACKAGES))
     repository = session.folder / "repository"
     names = write_large_repository(repository, packages)
-    questions = {QUESTIONS[0]: names, QUESTIONS[1]: [*names, listed_file(repository)]}
+    path, another = listed_files(repository)
+    questions = {QUESTIONS[0]: [names], QUESTIONS[1]: [[*names, path], [*names, another]]}
     dnf5 = peer("dnf5")
     for _ in session.turns():
-        for question, requests in questions.items():
-            chosen = {who: _twice(session, who, dnf5, question, requests) for who in (OURS, DNF5, LIBSOLV)}
-            if len(set(chosen.values())) != 1:
+        for question, asked in questions.items():
+            chosen = {who: _twice(session, who, dnf5, question, asked) for who in (OURS, DNF5, LIBSOLV)}
+            if any(counts != chosen[OURS] for counts in chosen.values()):
                 raise BenchFailed(f"they choose different numbers of packages: {chosen}")
     for question in QUESTIONS:
-        for when in ("cold", "warm"):
+        for when in ("cold", "warm", *([_ANOTHER] if question == QUESTIONS[1] else [])):
             what = f"{question}, {when}"
-            for more, goal in (("", Goal(1.0)), (", CPU", None)):
+            for more, goal in (("", None if when == _ANOTHER else Goal(1.0)), (", CPU", None)):
                 session.ratio(
                     f"solver only, {packages:,}, {what}{more}: of dnf5's",
                     (OURS, what + more),
@@ -142,25 +148,26 @@ def measure(session: Session) -> None:
     session.remark(_REMARK)
 
 
-def _twice(session: Session, who: str, dnf5: Path, question: str, requests: list[str]) -> int:
-    """Solve cold and warm in a folder of its own; return how many packages were chosen."""
+def _twice(session: Session, who: str, dnf5: Path, question: str, asked: list[list[str]]) -> list[int]:
+    """Solve cold and warm in a folder of its own, then for other requests; return how many packages were chosen."""
     folder, repository = session.folder / "kept", session.folder / "repository"
     (folder / "root").mkdir(parents=True)
-    chosen = 0
+    chosen: list[int] = []
 
-    def act() -> None:
-        nonlocal chosen
+    def act(requests: list[str]) -> None:
         if who == DNF5:
-            chosen = dnf5_solves(dnf5, folder, repository, requests)
+            chosen.append(dnf5_solves(dnf5, folder, repository, requests))
         elif who == OURS:
-            chosen = solves_once("relbuild", folder / "store", repository, requests)
+            chosen.append(solves_once("relbuild", folder / "store", repository, requests))
         else:
-            chosen = solves_once("libsolv", folder, repository, requests)
+            chosen.append(solves_once("libsolv", folder, repository, requests))
 
     for when in ("cold", "warm"):
-        session.take(who, f"{question}, {when}", act)
+        session.take(who, f"{question}, {when}", lambda: act(asked[0]))
+    for other in asked[1:]:
+        session.take(who, f"{question}, {_ANOTHER}", partial(act, other))
     if who == OURS:
-        recipe = write_recipe(folder / "recipe", repository, requests)
+        recipe = write_recipe(folder / "recipe", repository, asked[0])
         counts = []
         command_solves(folder / "store", recipe)  # What it keeps beside the metadata.
         session.take(
@@ -168,8 +175,8 @@ def _twice(session: Session, who: str, dnf5: Path, question: str, requests: list
             f"{_COMMAND}{question}, warm",
             lambda: counts.append(command_solves(folder / "store", recipe)),
         )
-        if counts != [chosen]:
-            raise BenchFailed(f"the command chooses {counts[0]} packages, and the resolver alone {chosen}")
+        if counts != chosen[:1]:
+            raise BenchFailed(f"the command chooses {counts[0]} packages, and the resolver alone {chosen[0]}")
     shutil.rmtree(folder)
     return chosen
 

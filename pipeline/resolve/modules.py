@@ -19,7 +19,8 @@ from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.recipe import Recipe
 from pipeline.progress import QUIET, Progress
 from pipeline.repos import LOCAL_REPOSITORY, OpenRepository, metadata_file
-from pipeline.resolve.pool import HiddenPackage, PackagePool
+from pipeline.resolve.hidden_packages import HiddenPackage
+from pipeline.resolve.pool import PackagePool
 from pipeline.store import Store
 
 MODULES_LIMIT = 256 << 20

@@ -103,8 +103,7 @@ def match_request(package_pool: PackagePool, text: str) -> RequestMatch:
     if not found:
         found = _by_provides(package_pool, text)
     if not found and _is_path(text):
-        flags = solv.Selection.SELECTION_FILELIST | (solv.Selection.SELECTION_GLOB if is_glob(text) else 0)
-        found = package_pool.enabled(package_pool.pool.select(text, flags).solvables())
+        found = package_pool.listed(text, glob=is_glob(text), everywhere=names_unlisted_file(text))
     if not found:
         return RequestMatch(())
     by_name = is_glob(text) and not _is_path(text)

@@ -2,7 +2,7 @@
 
 The pool is set up as libdnf sets it up (dnf-sack.cpp, Repo.cpp): rpm's semantics, the priority negated,
 disabled packages visible to provides. File lists are large, so they are loaded only when a request
-or a reachable requirement names a path that primary metadata leaves out.
+or a reachable requirement names a path that primary metadata leaves out, and what they say of it is not remembered.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ import solv
 
 from pipeline.digest import Digest
 from pipeline.errors import ResolutionError, VerificationError
-from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.header import Dependency, PackageHeader
 from pipeline.model.package import Nevra, Package
 from pipeline.progress import QUIET, Progress
 from pipeline.repos import LOCAL_REPOSITORY, OpenRepository
+from pipeline.resolve.file_lists import FileLists
+from pipeline.resolve.hidden_packages import HiddenPackage
 from pipeline.resolve.listed_files import names_unlisted_path
 from pipeline.resolve.metadata_tags import TAG_LIMIT
-from pipeline.resolve.solv_cache import load_solv, make_solv_files, unlisted_dependencies
+from pipeline.resolve.solv_cache import load_solv, unlisted_dependencies
 from pipeline.store import Store
 
 ASSUMED_REPO = "@assumed"
@@ -36,33 +37,6 @@ _NAMES_AT_ONCE = 256
 
 _PREREQ = (1 << 6) | (1 << 8) | (1 << 9) | (1 << 10) | (1 << 11) | (1 << 12)
 """RPMSENSE_PREREQ and the SCRIPT_* bits (rpmds.h): needed while scriptlets run."""
-
-
-@dataclass(frozen=True, slots=True)
-class HiddenPackage:
-    """The reason why modules hide a package.
-
-    `stream` is the package's own stream, which is not enabled; None for a package outside of modules. `enabled` is the
-    stream that is enabled instead, or that has a package of the same name; None if there is none.
-    """
-
-    stream: str | None
-    enabled: str | None
-
-    def __str__(self) -> str:
-        if self.stream is None:
-            return f"hidden by module '{self.enabled}', which has packages of this name"
-        if self.stream == self.enabled:
-            return f"hidden: it belongs to another context of module '{self.stream}'"
-        instead = f" ('{self.enabled}' is)" if self.enabled else ""
-        return f"hidden: it belongs to module '{self.stream}', which is not enabled{instead}"
-
-    @property
-    def hint(self) -> str:
-        """The hint for the error."""
-        if self.stream is None:
-            return "request the module's package, or set 'module_hotfixes: true' for the repository of the other one"
-        return f"enable the stream: modules: ['{self.stream}']"
 
 
 class PackagePool:
@@ -80,7 +54,7 @@ class PackagePool:
         self.pool.set_flag(solv.Pool.POOL_FLAG_NOWHATPROVIDESAUX, 1)
         # Multilib: on in the libsolv that Fedora and EL build for dnf (-DFEDORA), off in others' builds.
         self.pool.set_flag(solv.Pool.POOL_FLAG_IMPLICITOBSOLETEUSESCOLORS, 1)
-        self._opened: list[tuple[solv.Repo, OpenRepository]] = []
+        self._file_lists = FileLists(self.pool, arch, store, progress)
         self._local: dict[int, Package] = {}
         self._disabled: set[int] = set()
         self._hidden: dict[int, HiddenPackage] = {}
@@ -105,19 +79,36 @@ class PackagePool:
         repo.subpriority = -opened.repository.cost
         load_solv(repo, opened, "primary", store=self._store, progress=self._progress)
         self._all_listed = self._all_listed and unlisted_dependencies(opened, self._store) == []
-        self._opened.append((repo, opened))
+        self._file_lists.repositories.append((repo, opened))
 
-    def load_filelists(self) -> None:
-        """Load the file lists of all repositories, once, and rebuild the index of provides."""
+    def use_filelists(self) -> None:
+        """Have dependencies on paths that only file lists have satisfied by their owners, once.
+
+        The owners are remembered, or the file lists of all repositories are loaded. The index of provides is rebuilt.
+        """
         if self.has_filelists:
             return
+        if self._has_headers:  # Their dependencies name other paths.
+            self._file_lists.load()
+            self._index()
+        elif (added := self._file_lists.recall_provides()) is None:
+            self._file_lists.find_provides(self._index)
+        elif added:
+            self._index()
         self.has_filelists = True
-        repositories = [opened for repo, opened in self._opened if not repo.isempty()]
-        make_solv_files(repositories, "filelists", store=self._store, progress=self._progress)
-        for repo, opened in self._opened:
-            if "filelists" in opened.records and not repo.isempty():
-                load_solv(repo, opened, "filelists", store=self._store, progress=self._progress)
-        self.index()
+
+    def listed(self, text: str, *, glob: bool, everywhere: bool) -> list[int]:
+        """Return the packages that have a path, or one that a glob matches; not disabled ones.
+
+        They are looked for in primary metadata; `everywhere` also in file lists, which must be in use then.
+        """
+        if everywhere and not glob:
+            found = (self.pool.id2solvable(one) for one in self._file_lists.owners(text))
+            return self.enabled(one for one in found if one.installable())
+        if everywhere:
+            self._file_lists.load()
+        flags = solv.Selection.SELECTION_FILELIST | (solv.Selection.SELECTION_GLOB if glob else 0)
+        return self.enabled(self.pool.select(text, flags).solvables())
 
     def add_local(self, header: PackageHeader, size: int, location: str) -> int:
         """Add a package by path.
@@ -202,6 +193,11 @@ class PackagePool:
 
     def index(self) -> None:
         """Build the index of provides; to be called after loading and before queries."""
+        if not self._has_headers and not self._all_listed:
+            self.has_filelists = self._file_lists.recall_provides() is not None
+        self._index()
+
+    def _index(self) -> None:
         self.pool.addfileprovides()
         self.pool.createwhatprovides()
         self._obsoleted.clear()

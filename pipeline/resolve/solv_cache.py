@@ -67,9 +67,10 @@ def solv_file(opened: OpenRepository, kind: str, *, store: Store, progress: Prog
     from pipeline.resolve.metadata_conversion import convert_metadata  # Most resolutions convert nothing.
 
     primary = None if kind == "primary" else solv_file(opened, "primary", store=store, progress=progress)
-    digest, unlisted = convert_metadata(opened, kind, primary, store, progress)
+    digest, dependencies = convert_metadata(opened, kind, primary, store, progress)
     if primary is None:
-        store.remember(_unlisted(opened), unlisted)
+        store.remember(_unlisted(opened), dependencies.unlisted)
+        store.remember(_paths(opened), dependencies.paths)
     store.remember(_identity(opened, kind), str(digest))
     return store.blob(digest)
 
@@ -82,6 +83,21 @@ def unlisted_dependencies(opened: OpenRepository, store: Store) -> list[str] | N
     return store.recall_as(_unlisted(opened), _texts)
 
 
+def path_dependencies(opened: OpenRepository, store: Store) -> list[str] | None:
+    """Return all paths that dependencies of a repository name, and some that only provides do.
+
+    None if they are not known, as `unlisted_dependencies`.
+    """
+    return store.recall_as(_paths(opened), _texts)
+
+
+def file_list_version(opened: OpenRepository) -> str:
+    """Return a text that identifies what is made of a repository's packages and file lists."""
+    return " ".join(
+        str(_identity(opened, kind)) if kind in opened.records else "-" for kind in ("primary", "filelists")
+    )
+
+
 def _texts(value: object) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
         raise TypeError("not a list of texts")
@@ -90,6 +106,10 @@ def _texts(value: object) -> list[str]:
 
 def _unlisted(opened: OpenRepository) -> Digest:
     return identity("unlisted dependencies", 1, made_from=str(opened.records["primary"].checksum))
+
+
+def _paths(opened: OpenRepository) -> Digest:
+    return identity("paths in dependencies", 1, made_from=str(opened.records["primary"].checksum))
 
 
 def _identity(opened: OpenRepository, kind: str) -> Digest:

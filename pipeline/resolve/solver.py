@@ -94,10 +94,7 @@ def solve(
     unlisted = any(map(names_unlisted_file, texts))
     if fresh:
         package_pool.look_up([*INSTALLONLY, *(name for text in texts for name in named_in(text))])
-        if unlisted:
-            package_pool.load_filelists()  # Also makes the index: after a first one it would be made twice.
-        else:
-            package_pool.index()
+        package_pool.index()
     if recipe.modules or any("modules" in one.records for one in repositories):
         from pipeline.resolve.modules import apply_modules  # Few platforms have any.
 
@@ -106,11 +103,11 @@ def solve(
     groups = _read_groups(recipe, repositories, store, progress)
     unlisted = unlisted or any(asks_for_any_provide(package_pool, text) for text in texts)
     if unlisted or any(map(names_unlisted_path, _conditions(recipe, groups))):
-        package_pool.load_filelists()
+        package_pool.use_filelists()
     lines = _match_all(package_pool, recipe, local, groups)
     reachable = [one for line in lines for one in line.found.everything]
     if package_pool.needs_filelists(reachable, weak=recipe.weak_dependencies):
-        package_pool.load_filelists()
+        package_pool.use_filelists()
         lines = _match_all(package_pool, recipe, local, groups)
     warnings += _absent_of_groups(package_pool, recipe, groups)
     chosen = _solve(package_pool, lines, weak=recipe.weak_dependencies, parent=recipe.parent)

@@ -171,7 +171,7 @@ def random_requests(mirror: Ours, chance: random.Random, count: int) -> list[lis
     for opened in mirror.opened:
         package_pool.add_repository(opened)
     package_pool.index()
-    package_pool.load_filelists()
+    package_pool._file_lists.load()
     found = list(package_pool.solvables())
     names = sorted({one.name for one in found})
     provides = sorted({dep.str() for one in found for dep in one.lookup_deparray(solv.SOLVABLE_PROVIDES, 0)})

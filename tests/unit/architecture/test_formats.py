@@ -27,6 +27,7 @@ RECIPE = load_recipe(ROOT / "recipes" / "nginx.yaml")
 NO_FORMATS = {
     "pipeline.packages.rpm_header._SCRIPT_QUERY_FORMAT",  # A bit of rpm's.
     "pipeline.packages.rpmdb_writer._WRITER_VERSION",  # Of SQLite; `state.FORMAT` stands for it.
+    "pipeline.resolve.file_lists._FORMAT",  # Of what is remembered of file lists, which say the same in any format.
 }
 
 
