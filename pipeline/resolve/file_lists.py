@@ -52,7 +52,7 @@ class FileLists:
     # --- requests ------------------------------------------------------------------------------
 
     def owners(self, path: str) -> list[int]:
-        """Return the packages of repositories whose file lists have a path, sorted; also disabled ones."""
+        """Return the packages whose file lists have a path, sorted; also disabled ones."""
         if path not in self._owners:
             known = [self._recall(repo, opened, path) for repo, opened in self.repositories]
             found = [one for numbers in known if numbers is not None for one in numbers]
@@ -92,9 +92,9 @@ class FileLists:
         return bool(known)
 
     def find_provides(self, index: Callable[[], None]) -> None:
-        """Load file lists, have libsolv add paths to the provides of their owners, and remember these.
+        """Load file lists, have libsolv add paths to provides, and remember what it added.
 
-        Those are the paths that dependencies name. The pool must have an index of provides; `index` makes it anew.
+        These are paths that dependencies name. The pool must have an index of provides; `index` makes it anew.
         """
         paths = self._paths()
         before = self._provided(paths or ())

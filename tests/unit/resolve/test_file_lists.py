@@ -23,7 +23,7 @@ from pipeline.resolve.solv_cache import load_solv
 from pipeline.resolve.solver import open_pool
 from pipeline.store import Store
 from tests.support.examples import examples
-from tests.support.resolve_world import World
+from tests.support.resolve_world import World, refusal
 from tests.support.rpmmd import Rpm
 
 PATHS = ("/usr/bin/tool", "/etc/conf", "/opt/a", "/opt/a/b", "/usr/share/x&y", "/usr/lib64/lib.so", "/opt/é")
@@ -239,3 +239,23 @@ def test_file_lists_that_could_not_be_loaded_are_missed_by_the_next_recipe_too(t
     for texts, names in ((["app"], ["app", "deep"]), (["/opt/tool"], ["tool"])):
         section = solve(world.recipe(texts), world.platform, "x86_64", opened, store=world.store, package_pool=pool)
         assert [one.package.nevra.name for one in section.resolution.chosen] == names
+
+
+def test_what_is_remembered_of_one_architecture_is_not_taken_for_another(tmp_path: Path) -> None:
+    world = World(tmp_path).add(
+        "r",
+        Rpm("app", requires=("/opt/x",)),
+        Rpm("arm", arch="aarch64", files=("/opt/x",)),
+        Rpm("intel", arch="x86_64", files=("/opt/x",)),
+        Rpm("source", arch="src", files=("/opt/x", "/opt/source")),
+        Rpm("foreign", arch="s390x", files=("/opt/foreign",)),
+    )
+    for _ in range(2):
+        for arch, owner in (("x86_64", "intel"), ("aarch64", "arm")):
+            for texts in (["app"], ["/opt/x"]):
+                section = solve(world.recipe(texts), world.platform, arch, world.opened(), store=world.store)
+                assert {one.package.nevra.name for one in section.resolution.chosen} - {"app"} == {owner}
+        for path in ("/opt/foreign", "/opt/source"):
+            assert [problem.code for problem in refusal(world, [path]).problems] == ["package-missing"]
+        excluded = refusal(world, ["/opt/x"], excludes=("intel",)).problems
+        assert [problem.code for problem in excluded] == ["package-missing"]
