@@ -26,6 +26,7 @@ from pipeline.layers.planned_layer import MissingLayers, PackedLayer, PlannedLay
 from pipeline.layers.segments import Segment, make_segment, recall_segment, segment_tar
 from pipeline.layers.tar_digest import TAR_FILE_LIMIT, TAR_WAITING_LIMIT, TarDigest
 from pipeline.layers.tar_format import TAR_END
+from pipeline.layers.tar_marks import TarKey, TarMark
 from pipeline.layers.unpack_layer import read_blob_back
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.image import Descriptor
@@ -33,6 +34,18 @@ from pipeline.oci.media_types import LAYERS
 from pipeline.progress import Task
 from pipeline.store import BlobWriter, Store
 from pipeline.trees import Part
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """A layer whose blob is in the store, and not read back.
+
+    `mark` is that of its whole tar, under `key`.
+    """
+
+    packed: PackedLayer
+    key: TarKey
+    mark: TarMark
 
 
 class OnePassPacking:
@@ -44,7 +57,7 @@ class OnePassPacking:
 
     def __init__(self, missing: MissingLayers) -> None:
         self._missing = missing
-        self._packed: list[PackedLayer] = []
+        self._packed: list[_Written] = []
         self._blobs: list[Future[Descriptor]] = []
         self._reading = ThreadPoolExecutor(1, "relbuild-read-back")
         self._ending = threading.Event()
@@ -85,12 +98,12 @@ class OnePassPacking:
         return [
             BuiltLayer(
                 plan.composed.name,
-                one.diff_id,
-                one.tar_size,
+                one.packed.diff_id,
+                one.packed.tar_size,
                 plan.composed.contents,
                 reused=False,
                 blob=blob,
-                written=self._descriptor(one),
+                written=self._descriptor(one.packed),
             )
             for (plan, _), one, blob in zip(self._missing.plans, self._packed, self._blobs, strict=True)
         ]
@@ -102,25 +115,26 @@ class OnePassPacking:
         if self._ending.is_set():
             raise CancelledError("the layers were abandoned")
 
-    def _read_back(self, plan: PlannedLayer, packed: PackedLayer) -> Descriptor:
+    def _read_back(self, plan: PlannedLayer, written: _Written) -> Descriptor:
         """Decompress a blob, and compare it with the tar that was compressed.
 
         Of a blob that is another, nothing that it was made of counts any more.
         """
-        name = plan.composed.name
+        packed, name = written.packed, plan.composed.name
         try:
-            diff_id = read_blob_back(
+            found = read_blob_back(
                 packed.digest,
                 size=packed.size,
                 tar_size=packed.tar_size,
                 name=name,
                 store=self._missing.store,
+                key=written.key,
                 go_on=self._require_wanted,
             )
-            if packed.diff_id != diff_id:
+            if found != written.mark:
                 raise VerificationError(
                     "diff-id-mismatch",
-                    f"layer '{name}' decompresses to {diff_id}, but was made of {packed.diff_id}",
+                    f"layer '{name}' decompresses to other bytes than were compressed",
                     hint="run the command again; if it happens again, the machine's memory may be faulty",
                 )
         except VerificationError:
@@ -130,7 +144,7 @@ class OnePassPacking:
         return self._descriptor(packed)
 
 
-def _pack(missing: MissingLayers) -> list[PackedLayer]:
+def _pack(missing: MissingLayers) -> list[_Written]:
     plans, store, compression = missing.plans, missing.store, missing.compression
     # A package that is one stream is compressed by one thread, so the largest has to be begun early. One of many pieces
     # keeps all threads busy at any time, so that its bytes need not wait for their turn.
@@ -252,7 +266,7 @@ class _Packing:
             self.store.verify(segment.digest)  # Moves a damaged one aside and raises.
             raise
 
-    def assemble(self, pool: CompressionPool) -> PackedLayer:
+    def assemble(self, pool: CompressionPool) -> _Written:
         """Copy the segments into the layer's blob, and hash their tar, in the order of the layer."""
         segments = []
         with self.store.writer() as blob:
@@ -267,7 +281,8 @@ class _Packing:
         size = len(self.plan.directories) + sum(segment.tar_size for segment in segments) + len(TAR_END)
         diff_id = self.tar.finish(TAR_END, size)
         self.running.note(f"{len(self.plan.composed.contents)} packages, {blob.size / 1e6:.1f} MB")
-        return PackedLayer(blob.digest, blob.size, size, diff_id, tuple(segments))
+        packed = PackedLayer(blob.digest, blob.size, size, diff_id, tuple(segments))
+        return _Written(packed, self.tar.key, self.tar.mark())
 
     def abandon(self) -> None:
         """Let `assemble` end where it waits for what does not come."""

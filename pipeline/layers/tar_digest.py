@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO, Self, TypeAlias
 from pipeline.compression import Piece
 from pipeline.digest import DiffId
 from pipeline.errors import VerificationError
+from pipeline.layers.tar_marks import TarKey, TarMark, TarMarker
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.store import failing_at
 
@@ -86,8 +87,10 @@ class TarDigest:
         self._file_limit = file_limit if folder is not None else 0
         self._file_size = 0
         self._file_unread = 0
-        self._hash: hashlib._Hash = hashlib.sha256(directories)
-        self._size = len(directories)
+        self.key = TarKey()
+        self._hash: hashlib._Hash = hashlib.sha256()
+        self._marker = TarMarker(self.key)
+        self._update(directories)
 
     def __enter__(self) -> Self:
         return self
@@ -170,8 +173,7 @@ class TarDigest:
                 self._hash_file(item)
                 continue
             size = len(item.data)
-            self._hash.update(item.data)
-            self._size += size
+            self._update(item.data)
             item.used()
             with self._change:
                 self._held -= size
@@ -188,9 +190,8 @@ class TarDigest:
                 size = os.preadv(file.fileno(), [view[: min(len(view), end - at)]], at)
                 if not size:
                     raise VerificationError("layer-malformed", "bytes that wait to be hashed were cut off")
-                self._hash.update(view[:size])
+                self._update(view[:size])
                 at += size
-        self._size += item.size
         with self._change:
             self._file_unread -= item.size
             if not self._file_unread:  # What is written next begins at its start again.
@@ -219,8 +220,17 @@ class TarDigest:
 
         Raises VerificationError `layer-malformed` for another size.
         """
-        self._hash.update(end)
-        self._size += len(end)
-        if self._size != size:
-            raise VerificationError("layer-malformed", f"a layer's segments have {self._size} bytes of tar, not {size}")
+        self._update(end)
+        if self._marker.size != size:
+            raise VerificationError(
+                "layer-malformed", f"a layer's segments have {self._marker.size} bytes of tar, not {size}"
+            )
         return DiffId(self._hash.hexdigest())
+
+    def mark(self) -> TarMark:
+        """Return the mark of the whole tar, under `key`; to be called once, after `finish`."""
+        return self._marker.mark()
+
+    def _update(self, data: Piece | memoryview) -> None:
+        self._hash.update(data)
+        self._marker.update(data)

@@ -18,6 +18,7 @@ from pipeline.errors import VerificationError
 from pipeline.layers.built_layer import BuiltLayer
 from pipeline.layers.chunk_writer import COMPRESSION_WORKERS
 from pipeline.layers.tar_format import TarMember, read_tar
+from pipeline.layers.tar_marks import TarKey, TarMark, TarMarker
 from pipeline.layers.tree_writer import TreeWriter, owners_required
 from pipeline.model.image import Layer
 from pipeline.model.tree import Entry
@@ -108,26 +109,32 @@ def verified_tar(layer: Layer, store: Store) -> Iterator[Piece]:
 
 
 def read_blob_back(
-    digest: Digest, *, size: int, tar_size: int, name: str, store: Store, go_on: Callable[[], None] = lambda: None
-) -> DiffId:
-    """Decompress a layer's blob and return the digest of its tar.
+    digest: Digest,
+    *,
+    size: int,
+    tar_size: int,
+    name: str,
+    store: Store,
+    key: TarKey,
+    go_on: Callable[[], None] = lambda: None,
+) -> TarMark:
+    """Decompress a layer's blob and return the mark of its tar under `key`.
 
     `go_on` is called before each piece, and raises if no more is wanted. Raises VerificationError `blob-missing`,
     `digest-mismatch`, `layer-malformed` (another size), `stream-damaged`.
     """
-    found, count = hashlib.sha256(), 0
-    for piece in _tar_of_blob(digest, size, tar_size, name=name, store=store, found=found):
+    found = TarMarker(key)
+    for _ in _tar_of_blob(digest, size, tar_size, name=name, store=store, found=found):
         go_on()
-        count += len(piece)
-    if count != tar_size:
-        raise VerificationError("layer-malformed", f"layer '{name}' has {count} bytes of tar, not {tar_size}")
-    return DiffId(found.hexdigest())
+    if found.size != tar_size:
+        raise VerificationError("layer-malformed", f"layer '{name}' has {found.size} bytes of tar, not {tar_size}")
+    return found.mark()
 
 
 def _tar_of_blob(
-    digest: Digest, size: int, tar_size: int, *, name: str, store: Store, found: hashlib._Hash
+    digest: Digest, size: int, tar_size: int, *, name: str, store: Store, found: hashlib._Hash | TarMarker
 ) -> Iterator[Piece]:
-    """Yield a blob's tar bytes and hash them into `found`.
+    """Yield a blob's tar bytes, once `found` was updated with them.
 
     Raises at the end if the blob has another digest.
     """

@@ -33,6 +33,7 @@ from pipeline.layers.layer_tree import LayerTree
 from pipeline.layers.segments import recall_segment, segment_identity
 from pipeline.layers.state_layer import StateInputs, StateLayer, build_state_layer
 from pipeline.layers.state_plan import StatePlan
+from pipeline.layers.tar_marks import TarKey
 from pipeline.layers.tree_writer import TreeWriter
 from pipeline.layers.two_step_layer import TwoStepLayer
 from pipeline.layers.unpack_layer import read_blob_back
@@ -349,7 +350,7 @@ def test_a_segment_of_the_store_is_not_copied_to_the_end(
 def test_a_blob_is_not_read_back_to_the_end(store: Store, three: ComposedLayer, seen: int) -> None:
     layer = made(store, three)
     calls = iter([None] * seen)
-    given = {"size": layer.blob.size, "tar_size": layer.tar_size, "name": "x", "store": store}
+    given = {"size": layer.blob.size, "tar_size": layer.tar_size, "name": "x", "store": store, "key": TarKey()}
     with pytest.raises(StopIteration):
         read_blob_back(layer.blob.digest, go_on=lambda: next(calls), **given)  # type: ignore[arg-type]
 
