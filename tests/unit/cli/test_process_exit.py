@@ -51,3 +51,13 @@ def test_a_stream_that_cannot_be_flushed_is_pythons_own() -> None:
     """Its status is 120, as of any Python program."""
     status, _ = run("import sys; sys.stdout = open('/dev/full', 'w'); print('said')")
     assert status == 120
+
+
+def test_the_command_line_is_left_like_that() -> None:
+    """Python tells of each module that it clears, if it is asked to be verbose."""
+    told = "# cleanup"
+    plain = subprocess.run([sys.executable, "-v", "-c", ""], capture_output=True, text=True, check=True)
+    assert told in plain.stderr
+    command = [sys.executable, "-v", "-m", "pipeline", "--version"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert ended.stdout.startswith("relbuild ") and told not in ended.stderr
