@@ -21,7 +21,7 @@ from tests.system.conftest import ROOT
 
 pytestmark = pytest.mark.long
 
-STRIDE = 45
+STRIDE = 25
 """Every so many events, from a drawn one on; all with `RELBUILD_SOAK`. `ci/faults` kills at each call."""
 
 
