@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -104,12 +104,14 @@ def report_documents(bill: Bill, record: BuildRecord, *, store: Store) -> tuple[
     return ((BILL_FILE, bill_bytes(bill)), (RECORD_FILE, record_bytes(record)), *sboms)
 
 
-def prepare_sboms(packages: Iterable[BilledPackage]) -> None:
+def prepare_sboms(packages: Sequence[BilledPackage], store: Store) -> None:
     """Make what the SBOMs say of packages, and keep it in memory for `report_documents`."""
     sbom_versions()
     # Here and not above: who reads a report makes no SBOM.
+    from pipeline.oci.licences import prepare_licences
     from pipeline.oci.spdx import describe_package
 
+    prepare_licences([package.license for package in packages], store)
     for package in packages:
         describe_package(package)
 

@@ -30,7 +30,7 @@ def begin_documents(locked: LockedRecipe, build_env: BuildEnvironment) -> tuple[
     """
     packages = bill_packages(locked.all_chosen, locked.all_headers, store=build_env.store)
     if locked.wrote:  # The same packages as before are in the SBOMs of an image that the store has, most likely.
-        prepare_sboms(packages)
+        prepare_sboms(packages, build_env.store)
         load_archive_library()
     own_code()
     return packages

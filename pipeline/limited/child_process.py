@@ -63,6 +63,9 @@ class _Child:
         self._loading: set[str] = set()
         self._unread = 0
 
+    def is_loading(self, module: str) -> bool:
+        return module in self._loading
+
     def load(self, module: str) -> None:
         """Let the child import a module while this process does something else."""
         if module not in self._loading:
@@ -212,6 +215,11 @@ def load_early(module: str) -> None:
     """
     with _lock, contextlib.suppress(EnvironmentLacking, LimitMet, OSError):
         _running().load(module)
+
+
+def is_loading(module: str) -> bool:
+    """Return whether this process's child was told to import a module."""
+    return any(child.owner == os.getpid() and child.is_loading(module) for child in list(_children))
 
 
 @atexit.register

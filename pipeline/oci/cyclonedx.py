@@ -139,10 +139,10 @@ def _facts(package: BilledPackage, bill: Bill) -> Iterator[tuple[str, str]]:
 def _licences(tag: str) -> list[_Value]:
     if not tag.strip():
         return []
-    parsed = licence_expression(tag)
-    if parsed is None:
+    expression = licence_expression(tag)
+    if expression is None:
         return [{"license": {"name": tag, "acknowledgement": "declared"}}]
-    return [{"expression": str(parsed), "acknowledgement": "declared"}]
+    return [{"expression": expression, "acknowledgement": "declared"}]
 
 
 def _sha256(digest: Digest) -> list[_Value]:

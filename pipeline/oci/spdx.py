@@ -183,7 +183,7 @@ def _relationships(bill: Bill) -> Iterator[tuple[str, str, str]]:
 def _own_licences(bill: Bill) -> Iterator[_Value]:
     """Yield the required information on every `LicenseRef-` in the document."""
     tags = {package.license for package in bill.packages if package.license.strip()}
-    said = {str(own_licence(tag)): (tag, _NO_EXPRESSION) for tag in tags if licence_expression(tag) is None}
+    said = {own_licence(tag): (tag, _NO_EXPRESSION) for tag in tags if licence_expression(tag) is None}
     said |= {name: (name, _NAMED_ONLY) for tag in tags for name in licence_references(tag)}
     for name, (text, comment) in sorted(said.items()):
         yield {"licenseId": name, "extractedText": text, "name": text[:200], "comment": comment}
@@ -196,8 +196,7 @@ _NAMED_ONLY = "A distribution's name for a licence; its text is in the package, 
 def _declared(tag: str) -> str:
     if not tag.strip():
         return _UNSAID
-    parsed = licence_expression(tag)  # has no truth value
-    return str(own_licence(tag) if parsed is None else parsed)
+    return licence_expression(tag) or own_licence(tag)
 
 
 def _supplier(vendor: str) -> str:

@@ -8,15 +8,16 @@ from __future__ import annotations
 from pipeline.errors import Problem, RecipeError
 from pipeline.limited import AskParent
 from pipeline.render.bounded_environment import BoundedEnvironment
+from pipeline.render.small_templates import evaluate_in_process
 from pipeline.render.step_limit import generate_bounded
 from pipeline.render.template_errors import template_errors_explained
-from pipeline.render.template_loaders import TemplateLoader, TemplateRefused, TemplateText
-from pipeline.render.templates import evaluate_in_process
+from pipeline.render.template_files import TemplateRefused, TemplateText
+from pipeline.render.template_loaders import TemplateLoader
 
 
 class _ParentLoader(TemplateLoader):
     def __init__(self, ask: AskParent) -> None:
-        super().__init__()
+        self.loaded: dict[str, TemplateText] = {}
         self._ask = ask
 
     def text(self, name: str) -> TemplateText | None:

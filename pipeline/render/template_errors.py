@@ -12,7 +12,8 @@ from jinja2.exceptions import SecurityError
 
 from pipeline.errors import EnvironmentLacking, RecipeError
 from pipeline.render.bounded_environment import FILTERS, NameMissing, RenderBoundPassed
-from pipeline.render.template_loaders import TemplateLoader, TemplateRefused
+from pipeline.render.template_files import TemplateRefused
+from pipeline.render.template_loaders import TemplateLoader
 
 _SUGGESTION_CANDIDATES = 1000
 """Names that are compared with an undefined one for a suggestion, which takes time for each."""

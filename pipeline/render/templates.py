@@ -1,44 +1,32 @@
 """Find, check and render a recipe's templates, mostly in a limited child process.
 
-Texts with only a few names and attributes, which cannot take long, are rendered in this process, all others in the
-limited child (`pipeline.limited`). The bounds that count steps and sizes hold in both, and give clearer errors.
+Texts with only a few names and attributes, which cannot take long, may be rendered in this process, all others are in
+the limited child (`pipeline.limited`). The bounds that count steps and sizes hold in both, and give clearer errors.
+`jinja2` is imported here only where this process parses or renders itself.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sys
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
 
-from jinja2 import nodes
-
 from pipeline import limited
 from pipeline.beneath import GivenFolder
 from pipeline.digest import Digest, identity
-from pipeline.errors import Problem, RecipeError
+from pipeline.errors import EnvironmentLacking, Problem, RecipeError
 from pipeline.lazy_dataclasses import dataclass
-from pipeline.render.bounded_environment import BoundedEnvironment
 from pipeline.render.renderer_process import RENDERER
-from pipeline.render.step_limit import generate_bounded
-from pipeline.render.template_errors import template_errors_explained
-from pipeline.render.template_loaders import FileLoader, TemplateRefused
+from pipeline.render.template_files import TemplateFiles, TemplateRefused
 
-_SIMPLE = (
-    nodes.Template,
-    nodes.Output,
-    nodes.TemplateData,
-    nodes.Name,
-    nodes.Getattr,
-    nodes.Getitem,
-    nodes.Const,
-)
-_SIMPLE_MOST = 64
-"""Nodes of a template that is rendered in this process: names, attributes, items and text."""
-_PARSED_IN_PROCESS = 16 << 10
+PARSED_IN_PROCESS = 16 << 10
 """Characters of a template that is parsed in this process, in a fifth of a second at most."""
-
+_IN_PROCESS = "pipeline.render.small_templates"
+"""Module with which this process parses and renders."""
 
 FORMAT = 1
 """To be raised when the same template and values give another text."""
@@ -76,24 +64,22 @@ class Templates:
 
     def find(self, name: str) -> Path | None:
         """Find the file of a template, or None. Raises RecipeError `template-escapes`."""
+        from pipeline.render.template_errors import template_errors_explained
+
         with template_errors_explained(None, "", {}):
-            found = FileLoader(self.folders, self.given).find(name)
+            found = TemplateFiles(self.folders, self.given).find(name)
         return found[1] if found else None
 
     def suggestions(self, name: str) -> tuple[str, ...]:
         """Names of templates that look like `name`, the nearest first."""
-        return FileLoader(self.folders, self.given).suggestions(name)
+        return TemplateFiles(self.folders, self.given).suggestions(name)
 
     def check(self, name: str, *, place: str) -> None:
         """Parse a template without rendering it. Raises RecipeError `template-missing`, `-syntax`, …"""
-        loader = FileLoader(self.folders, self.given)
-        environment = BoundedEnvironment(loader)
-        with template_errors_explained(loader, place, {}):
-            source, filename, _ = loader.get_source(environment, name)
-            if len(source) > _PARSED_IN_PROCESS:
-                _in_child({"check": name, "place": place}, loader, place)
-            else:
-                environment.parse(source, name, filename)
+        from pipeline.render.small_templates import check_file
+
+        if (loader := check_file(self.folders, self.given, name, place=place, most=PARSED_IN_PROCESS)) is not None:
+            _in_child({"check": name, "place": place}, loader, place)
 
     def render(
         self, name: str, values: Mapping[str, object], *, place: str, memory: RenderMemory | None = None
@@ -106,11 +92,11 @@ class Templates:
         `template-missing`, `template-undefined`, `template-syntax`, `template-failed`, `template-escapes`,
         `template-too-large`, `template-runaway`, `template-unreadable`.
         """
-        loader = FileLoader(self.folders, self.given)
+        loader = TemplateFiles(self.folders, self.given)
         known = None if memory is None else _identity(name, values)
         text = None if memory is None or known is None else _recalled(memory.recall(known), loader)
         if text is None:
-            loader = FileLoader(self.folders, self.given)
+            loader = TemplateFiles(self.folders, self.given)
             text = _in_child({"render": name, "values": dict(values), "place": place}, loader, place).rstrip("\n")
             if memory is not None and known is not None and len(text) <= _REMEMBERED_MOST:
                 memory.remember(known, {"text": text, "read": loader.contents()})
@@ -123,7 +109,7 @@ def _identity(name: str, values: Mapping[str, object]) -> Digest:
     return identity("rendering", FORMAT, template=name, values=Digest.of(seen.encode()), jinja=version("jinja2"))
 
 
-def _recalled(value: object, loader: FileLoader) -> str | None:
+def _recalled(value: object, loader: TemplateFiles) -> str | None:
     """Return a remembered text if all templates that were read or looked for are unchanged."""
     if not isinstance(value, dict) or not isinstance(value.get("read"), dict):
         return None
@@ -145,11 +131,12 @@ def check_template(text: str, *, place: str) -> None:
     """Parse a small template without evaluating it. Raises RecipeError `template-syntax`."""
     if not is_template(text):
         return
-    if len(text) > _PARSED_IN_PROCESS:
+    if len(text) > PARSED_IN_PROCESS:
         _in_child({"check_text": text, "place": place}, None, place)
         return
-    with template_errors_explained(None, place, {}):
-        BoundedEnvironment(None).parse(text)
+    from pipeline.render.small_templates import check_in_process
+
+    check_in_process(text, place=place)
 
 
 def evaluate_template(text: str, values: Mapping[str, object], *, place: str) -> str:
@@ -160,38 +147,19 @@ def evaluate_template(text: str, values: Mapping[str, object], *, place: str) ->
     """
     if not is_template(text):
         return text
-    if len(text) <= _PARSED_IN_PROCESS and _is_simple(text):
-        return evaluate_in_process(text, values, place=place)
-    return _in_child({"evaluate": text, "values": dict(values), "place": place}, None, place)
+    request = {"evaluate": text, "values": dict(values), "place": place}
+    if len(text) > PARSED_IN_PROCESS:
+        return _in_child(request, None, place)
+    if _IN_PROCESS not in sys.modules and limited.is_loading(RENDERER):
+        # The child that renders files is there, and this process is spared the import.
+        with contextlib.suppress(RecipeError, EnvironmentLacking):
+            return _in_child(request, None, place)
+    from pipeline.render.small_templates import evaluate_in_process, is_simple
+
+    return evaluate_in_process(text, values, place=place) if is_simple(text) else _in_child(request, None, place)
 
 
-def evaluate_in_process(text: str, values: Mapping[str, object], *, place: str) -> str:
-    """Evaluate a text as `evaluate_template` does, in this process."""
-    with template_errors_explained(None, place, values):
-        template = BoundedEnvironment(None).from_string(text)
-        return generate_bounded(lambda: template.generate(dict(values)), None)
-
-
-def _is_simple(text: str) -> bool:
-    """Return whether a text is made of names, attributes and items only.
-
-    Its work is then no more than its length.
-    """
-    try:
-        waiting: list[nodes.Node] = [BoundedEnvironment(None).parse(text)]
-    except Exception:  # Whatever it is, the evaluation raises it again, with a place.
-        return True
-    seen = 0
-    while waiting:
-        node = waiting.pop()
-        seen += 1
-        if seen > _SIMPLE_MOST or not isinstance(node, _SIMPLE):
-            return False
-        waiting += node.iter_child_nodes()
-    return True
-
-
-def _in_child(request: Mapping[str, object], loader: FileLoader | None, place: str) -> str:
+def _in_child(request: Mapping[str, object], loader: TemplateFiles | None, place: str) -> str:
     """Return the text that the child process renders.
 
     The child reads no files: it asks for templates by name, and this process reads them.

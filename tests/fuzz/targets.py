@@ -58,7 +58,7 @@ from pipeline.oci.statements import read_statement
 from pipeline.packages import read_change_days, read_changelog, read_header, read_installed
 from pipeline.recipes import load_recipe
 from pipeline.recipes.mirror_rules import load_rules
-from pipeline.render.templates import evaluate_in_process
+from pipeline.render.small_templates import evaluate_in_process
 from pipeline.repos.advisories import read_updateinfo
 from pipeline.repos.repomd import parse_metalink, parse_mirrorlist, parse_repomd
 from pipeline.resolve.lockfile import parse_lock

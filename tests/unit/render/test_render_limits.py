@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,8 @@ from pipeline import limited
 from pipeline.errors import RecipeError
 from pipeline.limited import child_process
 from pipeline.recipes import load_recipe
-from pipeline.render import Templates, check_template, evaluate_template
+from pipeline.render import Templates, check_template, evaluate_template, start_renderer, templates
+from pipeline.render.renderer_process import RENDERER
 from pipeline.store import Store
 from tests.support.recipe_folder import GOOD, write
 
@@ -170,3 +173,78 @@ def test_a_rendering_is_remembered_until_a_template_or_value_differs(
     (tmp_path / "part.j2").symlink_to("/etc/passwd")
     with pytest.raises(RecipeError):
         rendered(1)
+
+
+WHERE_IT_RUNS = """
+import sys
+from pathlib import Path
+from pipeline import render
+render.start_renderer()
+text = render.Templates((Path(sys.argv[1]),)).render("t.j2", {"a": {"b": 1}}, place="r.yaml:1").text
+print(text.strip(), render.evaluate_template("{{ a['b'] }}-{{ a.b }}", {"a": {"b": 2}}, place="r.yaml:1"))
+print("jinja2" in sys.modules)
+"""
+
+
+def test_where_the_renderer_was_started_this_process_needs_no_jinja(tmp_path: Path) -> None:
+    (tmp_path / "t.j2").write_text("{{ a.b }}")
+    done = subprocess.run(
+        [sys.executable, "-c", WHERE_IT_RUNS, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["1", "2-2", "False"]
+
+
+VALUES: dict[str, object] = {
+    "a": {"b": [1, None, True, 1.5, "ä'\"\n"], "c": {"1": "x"}},
+    "list": [["x"], {}],
+    "huge": 1 << 70,
+    "packages": {"mysql-server": {"version": "9.7.4", "epoch": None}},
+}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{{ packages['mysql-server'].version }}",
+        "{{ a }} {{ a.b[4] }}",
+        "{{ list }}{{ huge }}",
+        "{{ a.c['1'] }}{{ a.c[1] }}",
+        "{{ nothing }}",
+        "{{ packages['x'].version }}",
+        "{{ a.b.nothing }}",
+        "{{ a",
+        "{{ a | nothing }}",
+    ],
+)
+def test_a_small_text_becomes_the_same_in_either_process(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def told() -> object:
+        try:
+            return evaluate_template(text, VALUES, place="r.yaml:7")
+        except RecipeError as error:
+            return error.problems
+
+    here = told()
+    monkeypatch.setattr(templates, "_IN_PROCESS", "not.loaded")
+    start_renderer()
+    evaluated = _count_calls(monkeypatch)
+    assert told() == here
+    assert evaluated
+
+
+def _count_calls(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    called: list[object] = []
+    real = limited.call_limited
+    monkeypatch.setattr(
+        limited, "call_limited", lambda module, request, **more: called.append(request) or real(module, request, **more)
+    )
+    return called
+
+
+def test_a_small_text_is_evaluated_here_where_the_child_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(templates, "_IN_PROCESS", "not.loaded")
+    start_renderer()
+    called = _count_calls(monkeypatch)
+    (child,) = child_process._children
+    child._process.kill()
+    assert evaluate_template("{{ a }}", {"a": 1}, place="r.yaml:7") == "1"
+    assert len(called) == 1 and not limited.is_loading(RENDERER)
