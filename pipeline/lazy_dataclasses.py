@@ -3,7 +3,9 @@
 `dataclasses.dataclass` writes and compiles six methods of each class as it is declared, a third of a millisecond. A
 command declares some hundred classes, makes instances of few, and compares or prints fewer still. Here a class is
 declared in a tenth of that time, and what it does is the same: `fields`, `replace`, `asdict` and the rest of
-`dataclasses` work with it, and type checkers read it as `dataclasses.dataclass`.
+`dataclasses` work with it, and type checkers read it as `dataclasses.dataclass`. Classes of which annotations and plain
+defaults say all are not looked at by `dataclasses` until its functions are called, and the `__init__` of the frozen ones
+is a copy of one that was compiled for their number of fields.
 
 The classes have slots. Annotations are strings (`from __future__ import annotations`); there is no `InitVar`.
 """
@@ -14,14 +16,18 @@ import dataclasses
 import operator
 from collections.abc import Callable
 from dataclasses import MISSING, Field, FrozenInstanceError, fields
-from functools import partial
+from functools import cache, partial
 from reprlib import recursive_repr
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from weakref import WeakKeyDictionary
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 _NOT_FIELDS = ("ClassVar", "typing.ClassVar", "KW_ONLY")
+
+_NOT_PLAIN = ("ClassVar", "InitVar", "KW_ONLY")
+"""Words in annotations that `dataclasses` has to look at."""
 
 __all__ = ["dataclass"]
 
@@ -110,11 +116,42 @@ def _declare(
         body["__getstate__"], body["__setstate__"] = _getstate, _setstate
     made = type(cls)(cls.__name__, cls.__bases__, body)
     made.__qualname__ = cls.__qualname__
+    if not kw_only and _is_plain(made, names, annotations, defaults):
+        _plain[made] = _Plain(tuple(names), tuple(defaults.values()), annotations)
     return made
 
 
+class _Plain(NamedTuple):
+    """The fields of a class that have no more than an annotation and a default, of which the last ones have one."""
+
+    names: tuple[str, ...]
+    defaults: tuple[object, ...]
+    annotations: dict[str, str]
+
+
+_plain: WeakKeyDictionary[type, _Plain] = WeakKeyDictionary()
+"""Classes whose fields are known without `dataclasses`; it refuses none of them."""
+
+
+def _is_plain(made: type, names: list[str], annotations: dict[str, str], defaults: dict[str, object]) -> bool:
+    return (
+        len(names) == len(annotations)
+        and "self" not in names
+        and not any(word in kind for kind in annotations.values() for word in _NOT_PLAIN)
+        and not any("__dataclass_fields__" in vars(base) for base in made.__mro__[1:])
+        and list(defaults) == names[len(names) - len(defaults) :]
+        and not any(isinstance(one, Field) or one.__class__.__hash__ is None for one in defaults.values())
+    )
+
+
+def _names(made: Any, wanted: Callable[[Field[Any]], bool | None]) -> tuple[str, ...]:  # noqa: ANN401  a dataclass
+    """Return the names of a class's fields that are wanted; by default, all are."""
+    known = _plain.get(made)
+    return tuple(one.name for one in fields(made) if wanted(one)) if known is None else known.names
+
+
 def _match_args(made: Any) -> tuple[str, ...]:  # noqa: ANN401  a dataclass, here and below
-    return tuple(one.name for one in fields(made) if one.init and not one.kw_only)
+    return _names(made, lambda one: one.init and not one.kw_only)
 
 
 class _Factory:
@@ -158,11 +195,33 @@ def _init(made: Any, assign: str = "self.{0} = {1}") -> Callable[..., None]:  # 
 
 def _frozen_init(made: Any) -> Callable[..., None]:  # noqa: ANN401
     # The setter of a slot takes half the time of `object.__setattr__`.
-    return _init(made, "__set_{0}__(self, {1})")
+    known = _plain.get(made)
+    if known is None or not known.names or hasattr(made, "__post_init__"):
+        return _init(made, "__set_{0}__(self, {1})")
+    method = _setting(len(known.names))(*(getattr(made, name).__set__ for name in known.names))
+    method.__code__ = method.__code__.replace(co_varnames=("self", *known.names))
+    method.__defaults__ = known.defaults or None
+    method.__annotations__ = {**known.annotations, "return": None}
+    return _named(made, "__init__", method)
+
+
+@cache
+def _setting(count: int) -> Callable[..., FunctionType]:
+    """Return a function that makes an `__init__` of so many setters of slots.
+
+    Compiling one takes as long as making twenty copies.
+    """
+    numbers = range(count)
+    setters, values = ", ".join(f"set{one}" for one in numbers), ", ".join(f"value{one}" for one in numbers)
+    lines = "\n".join(f"  set{one}(self, value{one})" for one in numbers)
+    scope: dict[str, Any] = {}
+    exec(f"def made({setters}):\n def __init__(self, {values}):\n{lines}\n return __init__", scope)  # noqa: S102
+    making: Callable[..., FunctionType] = scope["made"]
+    return making
 
 
 def _repr(made: Any) -> Callable[[object], str]:  # noqa: ANN401
-    names = [one.name for one in fields(made) if one.repr]
+    names = _names(made, lambda one: one.repr)
 
     def shown(self: object) -> str:
         return f"{type(self).__qualname__}({', '.join(f'{name}={getattr(self, name)!r}' for name in names)})"
@@ -172,7 +231,7 @@ def _repr(made: Any) -> Callable[[object], str]:  # noqa: ANN401
 
 def _values(made: Any, wanted: Callable[[Field[Any]], bool | None]) -> Callable[[object], object]:  # noqa: ANN401
     """Return a function that returns an instance's values of the wanted fields as a tuple."""
-    names = [one.name for one in fields(made) if wanted(one)]
+    names = _names(made, wanted)
     if len(names) > 1:
         return operator.attrgetter(*names)
     return lambda one: tuple(getattr(one, name) for name in names)
@@ -205,7 +264,7 @@ def _hash(made: Any) -> Callable[[object], int]:  # noqa: ANN401
 
 
 def _setattr(made: Any) -> Callable[[object, str, object], None]:  # noqa: ANN401
-    names = {one.name for one in fields(made)}
+    names = frozenset(_names(made, lambda _: True))
 
     def assign(self: object, name: str, value: object) -> None:
         if type(self) is made or name in names:
@@ -216,7 +275,7 @@ def _setattr(made: Any) -> Callable[[object, str, object], None]:  # noqa: ANN40
 
 
 def _delattr(made: Any) -> Callable[[object, str], None]:  # noqa: ANN401
-    names = {one.name for one in fields(made)}
+    names = frozenset(_names(made, lambda _: True))
 
     def delete(self: object, name: str) -> None:
         if type(self) is made or name in names:
@@ -227,12 +286,12 @@ def _delattr(made: Any) -> Callable[[object, str], None]:  # noqa: ANN401
 
 
 def _getstate(self: Any) -> list[object]:  # noqa: ANN401
-    return [getattr(self, one.name) for one in fields(self)]
+    return [getattr(self, name) for name in _names(type(self), lambda _: True)]
 
 
 def _setstate(self: Any, state: list[object]) -> None:  # noqa: ANN401
-    for one, value in zip(fields(self), state, strict=True):
-        object.__setattr__(self, one.name, value)
+    for name, value in zip(_names(type(self), lambda _: True), state, strict=True):
+        object.__setattr__(self, name, value)
 
 
 def _named(made: type, name: str, method: _Method) -> _Method:

@@ -19,7 +19,17 @@ from pipeline.store import Store
 
 _REFERENCE = re.compile(r"LicenseRef-[A-Za-z0-9.-]+")
 NAMES = sorted({name for symbol in spdx_licensing.known_symbols.values() for name in (symbol.key, *symbol.aliases)})
-OTHERS = ("GPLv2+", "See COPYING", "LicenseRef-Fedora-Public-Domain", "LicenseRef-scancode-x", "&", ",", "İ", "2.0", "\n")
+OTHERS = (
+    "GPLv2+",
+    "See COPYING",
+    "LicenseRef-Fedora-Public-Domain",
+    "LicenseRef-scancode-x",
+    "&",
+    ",",
+    "İ",
+    "2.0",
+    "\n",
+)
 TAGS = ("MIT", "GPLv2+", "MIT AND LicenseRef-Fedora-Public-Domain", "", "(MIT")
 
 
@@ -159,9 +169,7 @@ def test_damaged_and_foreign_results_are_not_believed(store: Store, tmp_path: Pa
 
 
 @pytest.mark.parametrize("value", [{"meanings": []}, {"meanings": "MIT"}, {}, [], None, {"meanings": [{}]}])
-def test_results_of_another_form_are_not_believed(
-    value: object, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_results_of_another_form_are_not_believed(value: object, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Store, "recall", lambda *_: value)
     prepare_licences(TAGS, store)
     assert [meaning(tag) for tag in TAGS] == [with_whole_list(tag) for tag in TAGS]
