@@ -4,8 +4,8 @@
 command declares some hundred classes, makes instances of few, and compares or prints fewer still. Here a class is
 declared in a tenth of that time, and what it does is the same: `fields`, `replace`, `asdict` and the rest of
 `dataclasses` work with it, and type checkers read it as `dataclasses.dataclass`. Classes of which annotations and plain
-defaults say all are not looked at by `dataclasses` until its functions are called, and the `__init__` of the frozen ones
-is a copy of one that was compiled for their number of fields.
+defaults say all are not looked at by `dataclasses` until its functions are called, and the `__init__` of frozen ones is
+a copy of one that was compiled for their number of fields.
 
 The classes have slots. Annotations are strings (`from __future__ import annotations`); there is no `InitVar`.
 """

@@ -137,9 +137,9 @@ def _declare(place: type, dataclass: Callable[..., Any]) -> None:
 
     wide = {f"field_{number}": "int" for number in range(30)}
     of_wide = {"__annotations__": wide, "__module__": __name__, "__qualname__": "_declare.<locals>.Wide", "field_29": 5}
-    Wide = dataclass(frozen=True, slots=True)(type("Wide", (), of_wide))
+    wide_class = dataclass(frozen=True, slots=True)(type("Wide", (), of_wide))
 
-    for one in (Frozen, Mutable, Child, Ordered, Own, Same, Named, Empty, Plain, OverPlain, Checked, Wide):
+    for one in (Frozen, Mutable, Child, Ordered, Own, Same, Named, Empty, Plain, OverPlain, Checked, wide_class):
         one.__qualname__ = f"{place.__qualname__}.{one.__name__}"
         setattr(place, one.__name__, one)
 
