@@ -122,7 +122,7 @@ def _declare(
 
 
 class _Plain(NamedTuple):
-    """The fields of a class that have no more than an annotation and a default, of which the last ones have one."""
+    """The fields of a class with annotations and plain defaults alone; the last ones have one."""
 
     names: tuple[str, ...]
     defaults: tuple[object, ...]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 import pipeline
@@ -35,6 +34,7 @@ from pipeline.packages import named_fixes, read_changelog
 from pipeline.repos import RepositoryKey
 from pipeline.resolve import library_versions
 from pipeline.resolve.library_versions import distribution_version
+from pipeline.snapshots import START, own_files_digest
 from pipeline.store import Store
 from pipeline.trees import CAPABILITY_XATTR, apply_layer_entries, capability_text
 from pipeline.urls import public_url
@@ -277,15 +277,40 @@ def _parent(parent: ParentImage) -> Material:
     return Material(parent.name, url, Digest(parent.digest.hex), MaterialKind.PARENT)
 
 
-@cache
+def prepare_own_code(store: Store, now: float) -> None:
+    """Recall or make the digest of relbuild's own source, and keep it in memory for `own_code`.
+
+    It is known again by the stamps of all own files. `now`: seconds since the epoch; what changed in the last seconds
+    before is not remembered, since it could change again without another stamp.
+    """
+    if _own_code:
+        return
+    stamps, newest = own_files_digest()
+    name = identity("own-code", 1, files=stamps, release=pipeline.__version__)
+    known = store.recall_as(name, lambda value: from_json(Material, value))
+    if known is not None and known.kind is MaterialKind.BUILDER:
+        _own_code.append(known)
+        return
+    made = own_code()
+    if newest < (now - START) * 1e9 and own_files_digest() == (stamps, newest):
+        store.remember(name, to_json(made), sync=False)
+
+
+_own_code: list[Material] = []
+"""relbuild's own source, once it is known to this process."""
+
+
 def own_code() -> Material:
     """Return relbuild's own source as a material: a digest of its files' names and digests."""
-    folder = Path(pipeline.__file__).parent
-    files = sorted(path for path in folder.rglob("*") if path.suffix in _CODE and path.is_file())
-    listed = [[path.relative_to(folder).as_posix(), str(digest_file(path))] for path in files]
-    version = pipeline.__version__
-    code = Digest.of(canonical_json(listed))
-    return Material(f"relbuild {version}", f"pkg:generic/relbuild@{version}", code, MaterialKind.BUILDER)
+    if not _own_code:
+        folder = Path(pipeline.__file__).parent
+        files = sorted(path for path in folder.rglob("*") if path.suffix in _CODE and path.is_file())
+        listed = [[path.relative_to(folder).as_posix(), str(digest_file(path))] for path in files]
+        version = pipeline.__version__
+        code = Digest.of(canonical_json(listed))
+        made = Material(f"relbuild {version}", f"pkg:generic/relbuild@{version}", code, MaterialKind.BUILDER)
+        _own_code.append(made)
+    return _own_code[0]
 
 
 _CODE = (".py", ".json", ".yaml", ".lua")

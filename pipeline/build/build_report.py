@@ -10,7 +10,13 @@ from pipeline.model.bill import Bill, BilledPackage, BuildRecord
 from pipeline.model.json_form import to_json
 from pipeline.model.package import Package
 from pipeline.prepare import BuildEnvironment, LockedRecipe
-from pipeline.provenance_inputs import bill_packages, own_code
+from pipeline.prepare import (
+    BuildEnvironment,
+    BuildOptions,
+    LockedRecipe,
+    obtain_sources,
+)
+from pipeline.provenance_inputs import bill_packages, prepare_own_code
 from pipeline.reports import (
     prepare_sboms,
     report_documents,
@@ -32,7 +38,7 @@ def begin_documents(locked: LockedRecipe, build_env: BuildEnvironment) -> tuple[
     if locked.wrote:  # The same packages as before are in the SBOMs of an image that the store has, most likely.
         prepare_sboms(packages, build_env.store)
         load_archive_library()
-    own_code()
+    prepare_own_code(build_env.store, build_env.clock())
     return packages
 
 

@@ -21,6 +21,7 @@ with imported_when_used(__name__):
         library_records,
         loaded_files,
         mapped_files,
+        own_files_digest,
         process_started,
         program_digest,
     )
@@ -38,6 +39,7 @@ __all__ = [
     "look_at_output",
     "look_at_path",
     "mapped_files",
+    "own_files_digest",
     "process_inputs",
     "process_started",
     "program_digest",

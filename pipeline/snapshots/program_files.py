@@ -11,6 +11,7 @@ from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 
 import pipeline
+from pipeline.snapshots.file_snapshot import file_stamp
 
 START = 2.0
 """Seconds that a start may take, from the first module that is loaded to the command."""
@@ -91,6 +92,16 @@ def program_digest(programs: Iterable[str], modules: Container[str]) -> tuple[st
         seen.append(f"{path}\0{found.st_dev} {found.st_ino} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}\n")
         newest = max(newest, found.st_ctime_ns)
     return hashlib.sha256("".join(seen).encode(errors="surrogateescape")).hexdigest(), newest
+
+
+def own_files_digest() -> tuple[str, int]:
+    """Return the digest of the stamps of relbuild's own files, and their last change.
+
+    That is in nanoseconds since the epoch.
+    """
+    found = [(path, file_stamp(status)) for path, status in _own_files(CODE)]
+    told = hashlib.sha256(repr(found).encode(errors="surrogateescape")).hexdigest()
+    return told, max(status[4] for _, status in found)
 
 
 def _importable(folder: str, modules: Container[str]) -> list[str]:
