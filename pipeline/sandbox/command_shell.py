@@ -30,10 +30,12 @@ from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.usage import Usage
 from pipeline.process import DEVNULL
 from pipeline.sandbox.command_container import CommandContainer, CommandResult
+from pipeline.sandbox.command_input import CommandInput
 from pipeline.sandbox.container_leftovers import LeftState, left_state
 from pipeline.sandbox.entry_program import is_startable
 from pipeline.sandbox.named_output import NamedOutput
 from pipeline.sandbox.runtime_bundle import DEFAULT_PATH, ProcessPlan
+from pipeline.sandbox.shell_script import SHELL_SCRIPT
 
 if TYPE_CHECKING:
     from pipeline.sandbox.build_container import BuildSession
@@ -41,36 +43,6 @@ if TYPE_CHECKING:
 _SHELL = "/bin/sh"
 _ENV_PROGRAMS = ("/usr/bin/env", "/bin/env")
 """Starts the command with exactly its variables: shells add their own (bash: SHLVL, even with `exec`)."""
-
-_DRIVER = """\
-trap : INT
-look() {
-  seen=
-  for kind in msg sem shm; do
-    { read -r line && read -r line && seen="$seen $kind"; } </proc/sysvipc/$kind
-  done
-}
-folder=$1
-look
-clean=$seen
-echo ready
-while read -r token; do
-  if [ ! -e "$folder/command.$token" ]; then echo "$token"; continue; fi
-  ( . "$folder/command.$token" )
-  status=$?
-  if kill -0 -1 2>/dev/null; then echo "$token $status changed"; exit; fi
-  look
-  if [ "$seen" = "$clean" ]; then echo "$token $status same"; else echo "$token $status changed"; fi
-done
-"""
-"""The shell's script, in POSIX's language. `look` lists what a command could leave of System V's objects.
-
-If a command has left a process, the shell ends at once, and the kernel all others with it: until relbuild knew, they
-would write to the image.
-
-A shell may handle SIGINT, and would end by one that a command sends to its whole group: the trap keeps it. Commands
-get the signal's default, since it is not ignored.
-"""
 
 _LINE_LIMIT = 64
 """Bytes of a line of the shell: a token, a number and a word."""
@@ -153,6 +125,7 @@ class CommandShell:
     target: str
     _driver: _Driver | None = None
     _unusable: bool = False
+    _takes_input: bool = True
 
     def start(self) -> None:
         """Start the container without waiting for it.
@@ -162,7 +135,7 @@ class CommandShell:
         if self._driver is not None or self._unusable:
             return
         env = self._env()
-        plan = self._plan((_SHELL, "-c", _DRIVER, "sh", self.target))
+        plan = self._plan((_SHELL, "-c", SHELL_SCRIPT, "sh", self.target))
         if env is None or not is_startable(self.session.files, plan, self.session.architecture):
             self._unusable = True
             return
@@ -188,13 +161,13 @@ class CommandShell:
         Returns None where it needs a container of its own: nothing was started then.
         """
         env = self._env()
-        if env is None or stdin or not self._fits(plan):
+        if env is None or (stdin and not self._takes_input) or not self._fits(plan):
             return None
         try:
             driver = self._begin(self._programs(env), timeout)
             if driver is None:
                 return None
-            return self._exchange(driver, env, plan, timeout)
+            return self._exchange(driver, env, plan, stdin, timeout)
         except BaseException:
             self.close()
             raise
@@ -262,16 +235,25 @@ class CommandShell:
             return False
         return driver.state is not None and left_state(driver.container.pid, driver.state) == driver.state
 
-    def _wait(self, driver: _Driver, deadline: float, outputs: Sequence[NamedOutput] = ()) -> _Ending:
-        """Wait for one line of the shell, and read a command's output meanwhile."""
+    def _wait(
+        self, driver: _Driver, deadline: float, outputs: Sequence[NamedOutput] = (), given: CommandInput | None = None
+    ) -> _Ending:
+        """Wait for one line of the shell; read a command's output, and write its input, meanwhile."""
         poll, readers = select.poll(), {output.read_end: output for output in outputs}
         for end in (driver.output, *readers):
             poll.register(end, select.POLLIN)
+        if given is not None:
+            poll.register(given.write_end, select.POLLOUT)
         look = time.monotonic() + self.session.pause
         while True:
             now = time.monotonic()
             ready = poll.poll(max(0.0, min(look, deadline) - now) * 1000)
             for end, _ in ready:
+                if given is not None and end == given.write_end:
+                    if not given.write_once():
+                        poll.unregister(end)
+                        given.close()
+                    continue
                 if end in readers:
                     time.sleep(readers[end].read_once() or 0.0)
                     continue
@@ -295,7 +277,9 @@ class CommandShell:
 
     # --- one command -----------------------------------------------------------------------------
 
-    def _exchange(self, driver: _Driver, env: str, plan: ProcessPlan, timeout: float) -> CommandResult:
+    def _exchange(
+        self, driver: _Driver, env: str, plan: ProcessPlan, stdin: bytes, timeout: float
+    ) -> CommandResult | None:
         begun = time.monotonic()
         token, owner, limit = secrets.token_hex(8), self.session.slot.base, self.session.limits.output
         file = self.folder / f"command.{token}"
@@ -303,11 +287,19 @@ class CommandShell:
             _removed(file),
             NamedOutput(self.folder / f"out.{token}", limit, owner) as out,
             NamedOutput(self.folder / f"err.{token}", limit, owner) as err,
+            CommandInput(self.folder / f"gate.{token}", stdin) if stdin else contextlib.nullcontext() as given,
         ):
-            file.write_text(self._command(token, env, plan), encoding="ascii")
+            file.write_text(self._command(token, env, plan, waits=given is not None), encoding="ascii")
             file.chmod(0o644)  # It is nobody's that the container knows.
             driver.used = True
-            ending = self._wait(driver, begun + timeout, (out, err)) if driver.send(token) else _Ending()
+            sent = driver.send(token)
+            if given is not None:
+                container, until = driver.container, begun + min(timeout, _ANSWER_SECONDS)
+                if not (sent and given.begin(container.group, container.pid, driver.output, until)):
+                    self._takes_input = False
+                    self.close()  # With what waits at its gate, if anything does.
+                    return None
+            ending = self._wait(driver, begun + timeout, (out, err), given) if sent else _Ending()
             told = re.fullmatch(rf"{token} (\d{{1,3}}) (same|changed)".encode(), ending.line or b"")
             full = ending.full or self.session.full()
             before, driver.met = driver.met, _limits_met(driver.container.group.usage())
@@ -331,11 +323,15 @@ class CommandShell:
             driver.met.pids_refused > before.pids_refused,
         )
 
-    def _command(self, token: str, env: str, plan: ProcessPlan) -> str:
-        """Return the shell's command that becomes the process of `plan`."""
+    def _command(self, token: str, env: str, plan: ProcessPlan, *, waits: bool) -> str:
+        """Return the shell's commands that become the process of `plan`.
+
+        If it `waits` for its input, that is at its gate.
+        """
         words = " ".join(shlex.quote(word) for word in (env, "-i", *plan.environment, *plan.argv))
-        places = {name: shlex.quote(f"{self.target}/{name}.{token}") for name in ("out", "err")}
-        return f"exec {words} </dev/null >{places['out']} 2>{places['err']}\n"
+        places = {name: shlex.quote(f"{self.target}/{name}.{token}") for name in ("out", "err", "gate")}
+        before, source = (f": 3<{places['gate']}\n", "") if waits else ("", "</dev/null ")
+        return f"{before}exec {words} {source}>{places['out']} 2>{places['err']}\n"
 
     def _fits(self, plan: ProcessPlan) -> bool:
         """Return whether a command means the same in the shell, and can be started."""

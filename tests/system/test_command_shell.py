@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pipeline.errors import BuildError
-from pipeline.sandbox import BuildLimits, BuildSession, CommandResult, SandboxRegistry, build_session
+from pipeline.sandbox import BuildLimits, BuildSession, CommandResult, SandboxRegistry, build_session, command_input
 from pipeline.sandbox.command_shell import CommandShell
 from tests.support.sandbox_images import left_behind
 from tests.support.tiny_root import add_program, make_root, processes_of, require_groups
@@ -30,6 +30,21 @@ for name in mnt net ipc uts user pid cgroup; do [ -e /proc/$$/ns/$name ] && echo
 echo reopened >/dev/stdout; echo error >/dev/stderr; echo more >>/dev/stdout
 trap; kill -l >/dev/null; exit 9
 """
+WITH_INPUT = (
+    "cat",
+    "read -r first; echo $first; cat /dev/stdin",
+    "cat >/dev/null; cat /dev/stdin; read -r word || echo end",
+    'while read -r line; do echo "$line"; done',
+    "read -r line; exit 5",
+    "exit 6",
+    "exec <&-; sleep 0.1; exit 7",
+    "cat | cat; echo $?",
+    "(read -r one; echo $one); read -r two; echo $two",
+    "[ -p /dev/stdin ] && echo pipe; [ -s /dev/stdin ] || echo empty; cat >/dev/null",
+    "cat >/dev/null; echo more >/dev/stdin; read -r line </dev/stdin; echo $line",
+    "dd bs=1 skip=1 count=3 2>/dev/null; cat",
+)
+"""Scripts that read what they are given in some way."""
 OWN = re.compile(
     r"^(Pid|PPid|Tgid|Ngid|NStgid|NSpid|Vm\w+|Rss\w+|Hugetlb\w+|SigQ|\w*ctxt_switches|Cpus_allowed\w*|Mems\w*|State"
     r"|Name|FDSize):.*\n",
@@ -88,7 +103,7 @@ def _comparable(ended: CommandResult) -> tuple[int, str, bytes]:
     text = OWN.sub("", ended.stdout.decode())
     # Numbers of mounts and of their devices are the kernel's: those of /proc, /dev … are made for each container.
     text = re.sub(r"^\d+ \d+ \d+:\d+ ", "", text, flags=re.MULTILINE)
-    text = re.sub(r"\b(command|input|out|err)\.[0-9a-f]{16}\n", "", text)
+    text = re.sub(r"\b(command|gate|out|err)\.[0-9a-f]{16}\n", "", text)
     return ended.status, re.sub(r"/proc/\d+/", "/proc/N/", text), ended.stderr
 
 
@@ -131,12 +146,60 @@ class TestTheSame:
             assert turn.script(look).stdout == b"end\n"
         assert turn.container() == first != ""
 
-    def test_what_has_input_gets_a_container_of_its_own(self, turn: InTurn) -> None:
+    def test_a_script_with_input_sees_the_same_process_in_either_way(self, turn: InTurn) -> None:
         first = turn.container()
-        fed = bytes(range(256)) * 1000
-        assert turn.script("wc() { cat; }; wc; kill -0 1 && echo $$", stdin=fed).stdout == fed + b"1\n"
+        text = PROBE + "ls -l /proc/self/fd/0 | sed 's/.* -> //; s/[0-9].*//'\n"
+        in_turn = [_comparable(turn.script(text, "x", stdin=b"a\nb\n")) for _ in range(2)]
+        assert turn.container() == first != "", "it was not run in turn"
+        turn.session.end_commands()
+        alone = _comparable(turn.script(text, "x", stdin=b"a\nb\n"))
+        assert in_turn[0] == in_turn[1] == alone
+        assert "a\nb\n=child" in alone[1]
+
+    @pytest.mark.parametrize("text", WITH_INPUT)
+    @pytest.mark.parametrize("size", [1, 1500, 9000])
+    def test_input_is_read_as_in_a_container_of_its_own(self, turn: InTurn, text: str, size: int) -> None:
+        first = turn.container()
+        fed = b"".join(b"/usr/lib/f%d\xff\0 'x'\n" % number for number in range(size))
+        in_turn = [turn.script(text, stdin=fed) for _ in range(2)]
+        assert turn.container() == first != "", "it was not run in turn"
         assert turn.script("cat").stdout == b""
+        turn.session.end_commands()
+        alone = turn.script(text, stdin=fed)
+        for ended in in_turn:
+            assert (ended.status, ended.stdout, ended.stderr) == (alone.status, alone.stdout, alone.stderr)
+
+    def test_no_other_process_is_seen_by_a_script_with_input(self, turn: InTurn) -> None:
+        first = turn.container()
+        look = "kill -0 -1 2>/dev/null; for one in /proc/[0-9]*; do echo $one; done"
+        assert turn.script(look, stdin=b"x").stdout.count(b"/proc/") == 2
         assert turn.container() == first != ""
+
+    def test_a_script_that_waits_for_input_for_ever_is_ended(self, turn: InTurn) -> None:
+        ended = turn.script("cat >/dev/null; sleep 60", stdin=b"x" * (1 << 20), timeout=1.0)
+        assert ended.timed_out and not ended.ok
+        ended = turn.script("sleep 60", stdin=b"x" * (1 << 20), timeout=1.0)
+        assert ended.timed_out and not ended.ok
+        assert turn.script("cat", stdin=b"next").stdout == b"next"
+
+    def test_who_holds_the_input_after_its_script_is_ended_with_the_container(self, turn: InTurn) -> None:
+        first = turn.container()
+        begun = time.monotonic()
+        assert turn.script("{ cat; sleep 60; } <&0 >/dev/null & exit 3", stdin=b"x" * (1 << 20)).status == 3
+        assert turn.script("cat /tmp/* 2>/dev/null; cat", stdin=b"y").stdout == b"y"
+        assert turn.container() not in ("", first) and time.monotonic() - begun < 20
+
+    def test_input_that_cannot_be_a_pipe_of_the_shells_leads_to_a_container_of_its_own(
+        self, turn: InTurn, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refused(seen: int) -> int:
+            raise PermissionError
+
+        monkeypatch.setattr(command_input, "_open_pipe", refused)
+        assert turn.script("cat; echo >>/tmp/began; cat /tmp/began", stdin=b"x").stdout == b"x\n"
+        first = turn.container()
+        assert turn.script("cat; echo >>/tmp/began; cat /tmp/began", stdin=b"x").stdout == b"x\n\n"
+        assert turn.container() == first
 
     @pytest.mark.parametrize("streams", ["", ">&2", "; yes | head -c 10000000 >&2"])
     def test_floods_of_output_are_counted(self, turn: InTurn, streams: str) -> None:
@@ -170,8 +233,8 @@ class TestTheSame:
         turn.session.end_commands()
         told = "[ $status -lt 128 ] || status=$((status + OFFSET))"
         for offset, number in ((128, 9), (256, 15)):  # ksh93's and yash's
-            changed = command_shell._DRIVER.replace("  status=$?\n", f"  status=$?\n  {told}\n")
-            monkeypatch.setattr(command_shell, "_DRIVER", changed.replace("OFFSET", str(offset)))
+            changed = command_shell.SHELL_SCRIPT.replace("  status=$?\n", f"  status=$?\n  {told}\n")
+            monkeypatch.setattr(command_shell, "SHELL_SCRIPT", changed.replace("OFFSET", str(offset)))
             turn.begin()
             assert turn.script(f"kill -{number} $$").status == 128 + number
             assert turn.script("exit 5").status == 5
@@ -344,7 +407,7 @@ class TestMisbehaviour:
         from pipeline.sandbox import command_shell
 
         turn.session.end_commands()
-        monkeypatch.setattr(command_shell, "_DRIVER", "echo ready; read -r token; exit 0")
+        monkeypatch.setattr(command_shell, "SHELL_SCRIPT", "echo ready; read -r token; exit 0")
         turn.begin()
         ended = turn.script("echo never")
         assert ended.status == 137 and not ended.ok
@@ -355,7 +418,7 @@ class TestMisbehaviour:
         from pipeline.sandbox import command_shell
 
         turn.session.end_commands()
-        monkeypatch.setattr(command_shell, "_DRIVER", "echo ready; read -r token; read -r token")
+        monkeypatch.setattr(command_shell, "SHELL_SCRIPT", "echo ready; read -r token; read -r token")
         turn.begin()
         ended = turn.script("echo never", timeout=1)
         assert ended.timed_out and ended.status != 0 and ended.took < 10
@@ -367,7 +430,7 @@ class TestMisbehaviour:
         from pipeline.sandbox import command_shell
 
         turn.session.end_commands()
-        monkeypatch.setattr(command_shell, "_DRIVER", driver)
+        monkeypatch.setattr(command_shell, "SHELL_SCRIPT", driver)
         turn.begin()
         assert turn.script("echo alone").stdout == b"alone\n"
         assert turn.container() == ""

@@ -1,0 +1,132 @@
+"""Standard input of a command in the shell's container: a pipe that this process writes to.
+
+It has to be what a runtime gives a container: a pipe that can be opened again at its end, through /proc, and that has
+no second process at its other end. A named pipe would block there, and a file would be read again from its start. So
+the shell makes the command the last of a pipeline whose first command has ended by the time that it begins. Until then
+it waits to open a named pipe, its gate, and this process opens the other end of its standard input through /proc.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import stat
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from pipeline.sandbox.cgroups import Cgroup
+
+_LOOK_SECONDS = 0.0005
+"""Seconds between looks at a command that is not at its gate yet."""
+
+
+class CommandInput:
+    """Bytes for a command's standard input, and its gate at `path`, made for a block."""
+
+    def __init__(self, path: Path, data: bytes) -> None:
+        self._path, self._left = path, memoryview(data)
+        self.write_end = -1
+        os.mkfifo(path, 0o644)
+        path.chmod(0o644)  # Whatever this process's umask is: it is nobody's that the container knows.
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+        self._path.unlink(missing_ok=True)
+
+    def begin(self, group: Cgroup, shell: int, told: int, deadline: float) -> bool:
+        """Open the pipe that the command reads, and let it begin.
+
+        `shell` is the PID of the container's first process, `told` the end of its output, on which nothing may come
+        before. Returns False if the command is not there in time (`deadline` as of `time.monotonic`), or if its pipe
+        cannot be opened. It has not begun then, and waits at its gate, if it is there at all.
+        """
+        poll = select.poll()
+        poll.register(told, select.POLLIN)
+        while time.monotonic() < deadline and not poll.poll(0):
+            if self.write_end < 0:
+                command = _only_child(group, shell)
+                if command is not None and (pipe := _pipe_of(command, shell)) is not None:
+                    try:
+                        self.write_end = _open_pipe(pipe)
+                    except OSError:
+                        return False
+                    finally:
+                        os.close(pipe)
+                    if _only_child(group, shell) != command:  # Its number could have become another's.
+                        return False
+            if self.write_end >= 0 and self._opens_gate():
+                return True
+            time.sleep(_LOOK_SECONDS)
+        return False
+
+    def _opens_gate(self) -> bool:
+        """Let what opens the gate go on; return False if nothing does."""
+        try:
+            os.close(os.open(self._path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+        except OSError:
+            return False
+        return True
+
+    def write_once(self) -> bool:
+        """Write what the pipe takes without waiting; return whether there is more to write."""
+        try:
+            self._left = self._left[os.write(self.write_end, self._left) :]
+        except BlockingIOError:
+            return True
+        except BrokenPipeError:  # The command has closed it, or has ended.
+            return False
+        return bool(self._left)
+
+    def close(self) -> None:
+        """Close this process's end of the pipe."""
+        if self.write_end >= 0:
+            os.close(self.write_end)
+            self.write_end = -1
+
+
+def _only_child(group: Cgroup, shell: int) -> int | None:
+    """Return the PID of a container's second process; None if there are more, or none.
+
+    Zombies count: nothing is left then of what was before the command in its pipeline.
+    """
+    others = group.processes() - {shell}
+    return others.pop() if len(others) == 1 and group.number("pids", "pids.current") == 2 else None
+
+
+def _pipe_of(command: int, shell: int) -> int | None:
+    """Return a handle, of O_PATH, of the anonymous pipe that is a process's standard input.
+
+    None if that is anything else, which is not opened: the container's processes choose it. None also if it is the
+    shell's own, which the first command of the pipeline has.
+    """
+    try:
+        of_shell = os.stat(f"/proc/{shell}/fd/0")  # noqa: PTH116 - a link of the kernel's
+        seen = os.open(f"/proc/{command}/fd/0", os.O_PATH | os.O_CLOEXEC)
+    except OSError:
+        return None
+    found = os.fstat(seen)
+    if stat.S_ISFIFO(found.st_mode) and found.st_dev == _pipe_device() and found.st_ino != of_shell.st_ino:
+        return seen
+    os.close(seen)
+    return None
+
+
+def _open_pipe(seen: int) -> int:
+    return os.open(f"/proc/self/fd/{seen}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
+def _pipe_device() -> int:
+    """Return the number of the file system of anonymous pipes."""
+    ends = os.pipe()
+    try:
+        return os.fstat(ends[0]).st_dev
+    finally:
+        for end in ends:
+            os.close(end)

@@ -1,0 +1,127 @@
+"""The pipe that a command of the shell's container reads: found through /proc, and nothing else is opened."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from pipeline.sandbox import command_input
+from pipeline.sandbox.command_input import CommandInput
+
+
+class Group:
+    """A control group with these processes."""
+
+    def __init__(self, *processes: int, tasks: int | None = None) -> None:
+        self.found, self.tasks = set(processes), tasks
+
+    def processes(self) -> set[int]:
+        return set(self.found)
+
+    def number(self, controller: str, file: str) -> int:
+        return len(self.found) if self.tasks is None else self.tasks
+
+
+@contextmanager
+def process_reading(stdin: int) -> Iterator[int]:
+    """Run a process that has this as its standard input."""
+    with subprocess.Popen(["sleep", "60"], stdin=stdin) as process:
+        yield process.pid
+        process.kill()
+
+
+@pytest.fixture
+def shell() -> Iterator[int]:
+    """A process in the place of the shell."""
+    with process_reading(subprocess.PIPE) as pid:
+        yield pid
+
+
+@pytest.fixture
+def told() -> Iterator[int]:
+    """The end of the shell's output, on which nothing comes."""
+    read_end, write_end = os.pipe()
+    yield read_end
+    os.close(read_end)
+    os.close(write_end)
+
+
+def test_what_is_no_anonymous_pipe_is_not_opened(tmp_path: Path, shell: int) -> None:
+    (tmp_path / "file").write_bytes(b"kept")
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path / "file", tmp_path / "fifo", Path("/dev/null")):
+        handle = os.open(path, os.O_RDWR)
+        with process_reading(handle) as pid:
+            assert command_input._pipe_of(pid, shell) is None
+        os.close(handle)
+    assert command_input._pipe_of(shell, shell) is None, "the shell's own"
+    assert command_input._pipe_of(1 << 30, shell) is None, "no such process"
+    assert (tmp_path / "file").read_bytes() == b"kept"
+
+
+def test_a_pipe_is_opened_and_written_as_much_as_it_takes(shell: int, told: int, tmp_path: Path) -> None:
+    read_end, write_end = os.pipe()
+    os.close(write_end)  # As the first command of the pipeline has ended.
+    data = os.urandom(200_000)
+    gate = tmp_path / "gate"
+    with process_reading(read_end) as pid, CommandInput(gate, data) as given:
+        reader = os.open(gate, os.O_RDONLY | os.O_NONBLOCK)
+        assert given.begin(Group(shell, pid), shell, told, _soon())  # type: ignore[arg-type]
+        read = b""
+        while given.write_once():
+            read += os.read(read_end, 1 << 20)
+        given.close()
+        while piece := os.read(read_end, 1 << 20):
+            read += piece
+        assert read == data
+        os.close(reader)
+    os.close(read_end)
+    assert not gate.exists()
+
+
+def test_a_reader_that_is_gone_ends_the_writing(shell: int, told: int, tmp_path: Path) -> None:
+    read_end, write_end = os.pipe()
+    os.close(write_end)
+    with CommandInput(tmp_path / "gate", b"x" * 200_000) as given:
+        reader = os.open(tmp_path / "gate", os.O_RDONLY | os.O_NONBLOCK)
+        with process_reading(read_end) as pid:
+            assert given.begin(Group(shell, pid), shell, told, _soon())  # type: ignore[arg-type]
+        os.close(read_end)
+        assert not given.write_once()
+        os.close(reader)
+
+
+@pytest.mark.parametrize(
+    "case", ["more tasks", "a third process", "no process", "no gate", "the shell spoke", "changes"]
+)
+def test_a_command_that_is_not_alone_at_its_gate_does_not_begin(
+    case: str, shell: int, told: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_end, write_end = os.pipe()
+    end = os.open(tmp_path, os.O_RDONLY)
+    with process_reading(read_end) as pid, CommandInput(tmp_path / "gate", b"x") as given:
+        group = {
+            "more tasks": Group(shell, pid, tasks=3),
+            "a third process": Group(shell, pid, 1, tasks=2),
+            "no process": Group(shell),
+        }.get(case, Group(shell, pid))
+        reader = os.open(tmp_path / "gate", os.O_RDONLY | os.O_NONBLOCK) if case != "no gate" else end
+        if case == "the shell spoke":
+            told = read_end
+            os.write(write_end, b"line\n")
+        if case == "changes":
+            seen = iter([pid, 1])
+            monkeypatch.setattr(command_input, "_only_child", lambda *_: next(seen))
+        assert not given.begin(group, shell, told, _soon(0.1))  # type: ignore[arg-type]
+    for handle in {read_end, write_end, reader, end}:
+        os.close(handle)
+
+
+def _soon(seconds: float = 10.0) -> float:
+    return time.monotonic() + seconds
