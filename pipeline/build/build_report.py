@@ -10,12 +10,6 @@ from pipeline.model.bill import Bill, BilledPackage, BuildRecord
 from pipeline.model.json_form import to_json
 from pipeline.model.package import Package
 from pipeline.prepare import BuildEnvironment, LockedRecipe
-from pipeline.prepare import (
-    BuildEnvironment,
-    BuildOptions,
-    LockedRecipe,
-    obtain_sources,
-)
 from pipeline.provenance_inputs import bill_packages, prepare_own_code
 from pipeline.reports import (
     prepare_sboms,
