@@ -32,7 +32,7 @@ TAR_FILE_LIMIT = 1 << 30
 images have less tar in all, so nothing of theirs waits for room."""
 
 _READ = 1 << 20
-"""Bytes of that file that are read and hashed at once: they stay in the processor's cache."""
+"""Bytes that are read and hashed at once: they stay in the processor's cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,5 +232,8 @@ class TarDigest:
         return self._marker.mark()
 
     def _update(self, data: Piece | memoryview) -> None:
-        self._hash.update(data)
-        self._marker.update(data)
+        with memoryview(data) as view:
+            for start in range(0, len(view), _READ):
+                part = view[start : start + _READ]
+                self._marker.update(part)  # Brings them into the cache faster than sha256 does.
+                self._hash.update(part)

@@ -65,13 +65,7 @@ class BlobWriter:
 
     def write(self, *parts: bytes | bytearray | memoryview) -> int:
         """Write all bytes of the parts; return their number."""
-        size = 0
-        for data in parts:
-            size += len(data)
-            if self._hash is not None:
-                self._hash.update(data)
-            else:
-                self._checksum = crc32(data, self._checksum)
+        size = sum(len(data) for data in parts)
         with failing_at(self._path):
             for data in parts:
                 self._file.write(data)
@@ -79,6 +73,11 @@ class BlobWriter:
             if self._written is not None:
                 self._file.flush()
                 self._written.grow(self.size)
+        for data in parts:  # Writing them has brought them into the processor's cache, faster than sha256 does.
+            if self._hash is not None:
+                self._hash.update(data)
+            else:
+                self._checksum = crc32(data, self._checksum)
         return size
 
     def follow(self) -> BlobFollower | None:
