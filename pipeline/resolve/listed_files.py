@@ -8,9 +8,6 @@ from collections.abc import Iterable, Iterator
 DEPENDENCIES_MOST = 1000
 """Dependencies on unlisted paths that are remembered of a repository: the largest have some hundred."""
 
-PATHS_MOST = 10_000
-"""Paths in dependencies that are remembered of a repository: the largest have some thousand."""
-
 _IN_PRIMARY = re.compile(r"/etc/|/usr/lib/sendmail$|.*bin/")
 """Paths that createrepo_c puts into primary metadata (and libsolv's repodata_filelistfilter_matches)."""
 
@@ -32,13 +29,12 @@ def names_unlisted_path(dependency: str) -> bool:
     return any(not in_primary(path) for path in _PATH.findall(dependency))
 
 
-class PathDependencies:
-    """Collector of the paths that dependencies in primary metadata name."""
+class UnlistedDependencies:
+    """Collector of the dependencies in primary metadata that name unlisted paths."""
 
     def __init__(self) -> None:
         self._seen: set[bytes] = set()
         self._found: set[str] = set()
-        self._paths: set[str] = set()
         self._odd = False
 
     def watch(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
@@ -61,17 +57,11 @@ class PathDependencies:
                 if name not in self._seen:
                     self._seen.add(name)
                     text = html.unescape(name.decode(errors="replace"))
-                    self._paths.update(_PATH.findall(text))
                     if names_unlisted_path(text):
                         self._found.add(text)
                 at = piece.find(start, begin)
 
     @property
-    def paths(self) -> list[str] | None:
-        """All paths that dependencies name, sorted; None if there may be more, or too many."""
-        return None if self._odd or len(self._paths) > PATHS_MOST else sorted(self._paths)
-
-    @property
-    def unlisted(self) -> list[str] | None:
-        """Dependencies that name unlisted paths, sorted; None if there may be more, or too many."""
+    def result(self) -> list[str] | None:
+        """The dependencies, sorted; None if there may be others, or they are too many."""
         return None if self._odd or len(self._found) > DEPENDENCIES_MOST else sorted(self._found)

@@ -23,7 +23,7 @@ from pipeline.process import PIPE, Process, start
 from pipeline.progress import Progress
 from pipeline.repos import OpenRepository, metadata_pieces
 from pipeline.resolve.conversion_pipes import ChildLate, ChildPipes
-from pipeline.resolve.listed_files import PathDependencies
+from pipeline.resolve.listed_files import UnlistedDependencies
 from pipeline.resolve.metadata_tags import checked_tags
 from pipeline.resolve.solv_conversion import HEAD_SIZE, WRONG_DOCUMENT
 from pipeline.resolve.solver_metadata import without_texts
@@ -45,20 +45,22 @@ _WHY_LIMIT = 4 << 10
 
 def convert_metadata(
     opened: OpenRepository, kind: str, primary: Path | None, store: Store, progress: Progress
-) -> tuple[Digest, PathDependencies]:
+) -> tuple[Digest, list[str] | None]:
     """Convert a document of a repository.
 
-    `primary` is the `.solv` file of the repository's packages, for other kinds of documents. Returns the digest of the
-    `.solv` file, in the store, and of packages the paths that dependencies name. Raises VerificationError
-    `metadata-malformed`, EnvironmentLacking `child-failed`, and as `metadata_pieces`.
+    `primary` is the `.solv` file of the repository's packages, for other kinds of documents.
+    Returns the digest of the `.solv` file, in the store, and of packages the dependencies that need file lists (None:
+    not known). Raises VerificationError `metadata-malformed`, EnvironmentLacking `child-failed`, and as
+    `metadata_pieces`.
     """
-    dependencies = PathDependencies()
+    unlisted = UnlistedDependencies()
     document: Iterator[bytes] = checked_tags(
         metadata_pieces(opened, kind, store=store, progress=progress), kind=kind, place=_place(opened)
     )
     if primary is None:
-        document = dependencies.watch(without_texts(document))
-    return _convert(opened, kind, str(primary or ""), document, store), dependencies
+        document = unlisted.watch(without_texts(document))
+    digest = _convert(opened, kind, str(primary or ""), document, store)
+    return digest, None if primary else unlisted.result
 
 
 def _convert(opened: OpenRepository, kind: str, primary: str, document: Iterable[bytes], store: Store) -> Digest:

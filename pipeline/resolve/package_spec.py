@@ -79,9 +79,25 @@ def names_unlisted_file(text: str) -> bool:
     return _is_path(text) and not in_primary(known)
 
 
-def asks_for_any_provide(package_pool: PackagePool, text: str) -> bool:
-    """Return True if `text` is a glob that fits no package's name, but perhaps a file's path."""
-    return bool(_WILDCARD.match(text)) and not _is_path(text) and not _by_nevra(package_pool, text)[0]
+def searches_file_lists(text: str) -> bool:
+    """Return True if file lists are searched for a request whatever is remembered.
+
+    Remembered are the owners of plain paths.
+    """
+    return names_unlisted_file(text) and (not text.startswith("/") or is_glob(text) or len(text.split()) > 1)
+
+
+def needs_file_lists(package_pool: PackagePool, text: str) -> bool:
+    """Return True if a request is matched with file lists in the index of provides.
+
+    These are globs that fit no package's name, but perhaps a file's path, and paths unless their owners alone match:
+    where a package provides the path, its owners count if a dependency names the path, and so do excluded ones.
+    """
+    if not names_unlisted_file(text):
+        return bool(_WILDCARD.match(text)) and not _is_path(text) and not _by_nevra(package_pool, text)[0]
+    if searches_file_lists(text) or package_pool.has_headers or _by_provides(package_pool, text):
+        return True
+    return not package_pool.listed(text, glob=False, everywhere=True)
 
 
 def named_in(text: str) -> Iterator[str]:

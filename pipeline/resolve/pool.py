@@ -2,7 +2,7 @@
 
 The pool is set up as libdnf sets it up (dnf-sack.cpp, Repo.cpp): rpm's semantics, the priority negated,
 disabled packages visible to provides. File lists are large, so they are loaded only when a request
-or a reachable requirement names a path that primary metadata leaves out, and what they say of it is not remembered.
+or a reachable requirement names a path that primary metadata leaves out. Who owns a requested path is remembered.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class PackagePool:
         self.pool.set_flag(solv.Pool.POOL_FLAG_NOWHATPROVIDESAUX, 1)
         # Multilib: on in the libsolv that Fedora and EL build for dnf (-DFEDORA), off in others' builds.
         self.pool.set_flag(solv.Pool.POOL_FLAG_IMPLICITOBSOLETEUSESCOLORS, 1)
-        self._file_lists = FileLists(self.pool, arch, store, progress)
+        self._file_lists = FileLists(self.pool, store, progress)
         self._local: dict[int, Package] = {}
         self._disabled: set[int] = set()
         self._hidden: dict[int, HiddenPackage] = {}
@@ -66,9 +66,11 @@ class PackagePool:
         self.installed: frozenset[int] = frozenset()
         self.assumed: int | None = None
         self.has_filelists = False
+        """The index of provides has the paths that dependencies name, also those that only file lists have."""
         self._all_listed = True
         """No dependency in a repository names a path that primary metadata leaves out."""
-        self._has_headers = False
+        self.has_headers = False
+        """There are packages from files or of a parent image, whose dependencies no repository's metadata has."""
 
     # --- loading -------------------------------------------------------------------------------
 
@@ -82,31 +84,22 @@ class PackagePool:
         self._file_lists.repositories.append((repo, opened))
 
     def use_filelists(self) -> None:
-        """Have dependencies on paths that only file lists have satisfied by their owners, once.
-
-        The owners are remembered, or the file lists of all repositories are loaded. The index of provides is rebuilt.
-        """
+        """Load the file lists of all repositories, and rebuild the index of provides with them."""
         if self.has_filelists:
             return
-        if self._has_headers:  # Their dependencies name other paths.
-            self._file_lists.load()
-            self._index()
-        elif (added := self._file_lists.recall_provides()) is None:
-            self._file_lists.find_provides(self._index)
-        elif added:
-            self._index()
+        self._file_lists.load()
+        self.index()
         self.has_filelists = True
 
     def listed(self, text: str, *, glob: bool, everywhere: bool) -> list[int]:
         """Return the packages that have a path, or one that a glob matches; not disabled ones.
 
-        They are looked for in primary metadata; `everywhere` also in file lists, which must be in use then.
+        They are looked for in primary metadata; `everywhere` also in file lists: for a glob these must be in use.
+        libsolv does not look for other paths in file lists that are loaded (repodata_filelistfilter_matches).
         """
         if everywhere and not glob:
             found = (self.pool.id2solvable(one) for one in self._file_lists.owners(text))
             return self.enabled(one for one in found if one.installable())
-        if everywhere:
-            self._file_lists.load()
         flags = solv.Selection.SELECTION_FILELIST | (solv.Selection.SELECTION_GLOB if glob else 0)
         return self.enabled(self.pool.select(text, flags).solvables())
 
@@ -136,7 +129,7 @@ class PackagePool:
 
     def _add(self, repo: solv.Repo, header: PackageHeader) -> int:
         """Add a package from its header."""
-        self._has_headers = True
+        self.has_headers = True
         solvable = repo.add_solvable()
         nevra = header.nevra
         solvable.name, solvable.evr, solvable.arch = nevra.name, nevra.evr, nevra.arch
@@ -193,11 +186,6 @@ class PackagePool:
 
     def index(self) -> None:
         """Build the index of provides; to be called after loading and before queries."""
-        if not self._has_headers and not self._all_listed:
-            self.has_filelists = self._file_lists.recall_provides() is not None
-        self._index()
-
-    def _index(self) -> None:
         self.pool.addfileprovides()
         self.pool.createwhatprovides()
         self._obsoleted.clear()
@@ -365,7 +353,7 @@ class PackagePool:
 
         It errs on the side of True: a missing path would silently change the resolution.
         """
-        if self.has_filelists or (self._all_listed and not self._has_headers):
+        if self.has_filelists or (self._all_listed and not self.has_headers):
             return False
         keys = [solv.SOLVABLE_REQUIRES, solv.SOLVABLE_CONFLICTS]
         keys += [solv.SOLVABLE_RECOMMENDS, solv.SOLVABLE_SUPPLEMENTS] if weak else []

@@ -67,10 +67,9 @@ def solv_file(opened: OpenRepository, kind: str, *, store: Store, progress: Prog
     from pipeline.resolve.metadata_conversion import convert_metadata  # Most resolutions convert nothing.
 
     primary = None if kind == "primary" else solv_file(opened, "primary", store=store, progress=progress)
-    digest, dependencies = convert_metadata(opened, kind, primary, store, progress)
+    digest, unlisted = convert_metadata(opened, kind, primary, store, progress)
     if primary is None:
-        store.remember(_unlisted(opened), dependencies.unlisted)
-        store.remember(_paths(opened), dependencies.paths)
+        store.remember(_unlisted(opened), unlisted)
     store.remember(_identity(opened, kind), str(digest))
     return store.blob(digest)
 
@@ -81,14 +80,6 @@ def unlisted_dependencies(opened: OpenRepository, store: Store) -> list[str] | N
     None if they are not known. They are known once the `.solv` file of its packages was made here.
     """
     return store.recall_as(_unlisted(opened), _texts)
-
-
-def path_dependencies(opened: OpenRepository, store: Store) -> list[str] | None:
-    """Return all paths that dependencies of a repository name, and some that only provides do.
-
-    None if they are not known, as `unlisted_dependencies`.
-    """
-    return store.recall_as(_paths(opened), _texts)
 
 
 def file_list_version(opened: OpenRepository) -> str:
@@ -106,10 +97,6 @@ def _texts(value: object) -> list[str]:
 
 def _unlisted(opened: OpenRepository) -> Digest:
     return identity("unlisted dependencies", 1, made_from=str(opened.records["primary"].checksum))
-
-
-def _paths(opened: OpenRepository) -> Digest:
-    return identity("paths in dependencies", 1, made_from=str(opened.records["primary"].checksum))
 
 
 def _identity(opened: OpenRepository, kind: str) -> Digest:

@@ -23,14 +23,14 @@ from pipeline.resolve.library_versions import library_versions
 from pipeline.resolve.listed_files import names_unlisted_path
 from pipeline.resolve.package_spec import (
     RequestMatch,
-    asks_for_any_provide,
     is_glob,
     is_group,
     match_name,
     match_nevra,
     match_request,
     named_in,
-    names_unlisted_file,
+    needs_file_lists,
+    searches_file_lists,
 )
 from pipeline.resolve.pool import PackagePool
 from pipeline.resolve.solution import MatchedRequest, Solution
@@ -91,18 +91,20 @@ def solve(
     if recipe.assume_installed:
         package_pool.assume(recipe.assume_installed)
     texts = [request.text for layer in recipe.layers for request in layer.requests]
-    unlisted = any(map(names_unlisted_file, texts))
     if fresh:
         package_pool.look_up([*INSTALLONLY, *(name for text in texts for name in named_in(text))])
-        package_pool.index()
+        if any(map(searches_file_lists, texts)):
+            package_pool.use_filelists()  # Also makes the index: after a first one it would be made twice.
+        else:
+            package_pool.index()
     if recipe.modules or any("modules" in one.records for one in repositories):
         from pipeline.resolve.modules import apply_modules  # Few platforms have any.
 
         apply_modules(package_pool, recipe, repositories, store=store, progress=progress)
     warnings = [*_exclude(package_pool, recipe, repositories, local), *acceptance_warnings(platform.repositories)]
     groups = _read_groups(recipe, repositories, store, progress)
-    unlisted = unlisted or any(asks_for_any_provide(package_pool, text) for text in texts)
-    if unlisted or any(map(names_unlisted_path, _conditions(recipe, groups))):
+    conditions = _conditions(recipe, groups)
+    if any(map(names_unlisted_path, conditions)) or any(needs_file_lists(package_pool, text) for text in texts):
         package_pool.use_filelists()
     lines = _match_all(package_pool, recipe, local, groups)
     reachable = [one for line in lines for one in line.found.everything]

@@ -1,11 +1,12 @@
-"""What file lists say is remembered: a resolution without them is the one with all of them."""
+"""Owners of requested paths are remembered: a resolution without file lists is the one with all of them."""
 
 from __future__ import annotations
 
-import json
+import errno
 import re
 import tempfile
 from pathlib import Path
+from xml.sax.saxutils import quoteattr
 
 import pytest
 import solv
@@ -17,19 +18,24 @@ from pipeline.model.recipe import Recipe
 from pipeline.progress import Progress
 from pipeline.repos import OpenRepository
 from pipeline.resolve import file_lists, solve
-from pipeline.resolve.file_lists import FileLists
 from pipeline.resolve.pool import PackagePool
 from pipeline.resolve.solv_cache import load_solv
 from pipeline.resolve.solver import open_pool
 from pipeline.store import Store
+from pipeline.store.authenticated_values import VALUE_LIMIT
+from tests.support import rpmmd
 from tests.support.examples import examples
 from tests.support.resolve_world import World, refusal
 from tests.support.rpmmd import Rpm
 
-PATHS = ("/usr/bin/tool", "/etc/conf", "/opt/a", "/opt/a/b", "/usr/share/x&y", "/usr/lib64/lib.so", "/opt/é")
+PATHS = (
+    "/usr/bin/tool", "/etc/conf", "/opt/a", "/opt/a/b", "/usr/share/x&y", "/usr/lib64/lib.so", "/opt/é",
+    "/opt/b(64bit)",
+)  # fmt: skip
 NAMES = tuple(f"p{number}" for number in range(9))
 DEPENDENCIES = (
     *PATHS, *NAMES, "/opt/a >= 2", "(/opt/a or p3)", "(p1 if /usr/lib64/lib.so)", "(p2 and /opt/a/b)", "/opt/none",
+    "(/opt/b(64bit) or p4)", "(/usr/bin/tool or p5)",
 )  # fmt: skip
 REQUESTS = (*PATHS, *NAMES, "/opt/none", "/opt/*", "*/lib.so", "*opt/a", "(/opt/a or p1)", "p1.noarch", "/opt/a/")
 
@@ -61,16 +67,17 @@ recipes = st.lists(
 )
 
 
-class AllLoaded(FileLists):
-    """File lists that are all loaded before anything is asked, of which nothing is remembered."""
+class AllLoaded(PackagePool):
+    """A pool with file lists in its index before anything is asked, in which nothing is remembered of them."""
 
-    def owners(self, path: str) -> list[int]:
-        self.load()
-        return [int(one.id) for one in self._pool.select(path, solv.Selection.SELECTION_FILELIST).solvables()]
+    def index(self) -> None:
+        self._file_lists.load()
+        super().index()
+        self.has_filelists = True
 
-    def recall_provides(self) -> bool | None:
-        self.load()
-        return True
+    def listed(self, text: str, *, glob: bool, everywhere: bool) -> list[int]:
+        flags = solv.Selection.SELECTION_FILELIST | (solv.Selection.SELECTION_GLOB if glob else 0)
+        return self.enabled(self.pool.select(text, flags).solvables())
 
 
 def solved(world: World, recipe: Recipe, store: Store, pool: PackagePool | None = None) -> object:
@@ -90,6 +97,7 @@ def without_file_lists(folder: Path) -> None:
 def test_what_is_remembered_gives_the_resolution_of_all_file_lists(
     worlds: list[list[Rpm]], asked: list[tuple[list[str], bool, tuple[str, ...], tuple[str, ...]]], bare: int
 ) -> None:
+    """In a new store, in the same again, after other recipes in it, and in one pool."""
     with tempfile.TemporaryDirectory() as folder:
         world = World(Path(folder))
         for number, packages in enumerate(worlds):
@@ -101,7 +109,7 @@ def test_what_is_remembered_gives_the_resolution_of_all_file_lists(
             for texts, weak, excludes, assumed in asked
         ]
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("pipeline.resolve.pool.FileLists", AllLoaded)
+            patch.setattr("pipeline.resolve.solver.PackagePool", AllLoaded)
             store = Store.open(world.store.root)  # That the documents are parsed once.
             expected = [solved(world, one, store) for one in wanted]
         assert [solved(world, one, world.store) for one in wanted] == expected
@@ -136,27 +144,33 @@ def deep(folder: Path) -> World:
         Rpm("other", files=("/opt/other",)),
         Rpm("lib"),
         Rpm("tool", files=("/opt/tool", "/usr/bin/tool")),
+        Rpm("gives", provides=("/opt/given",)),
     )
 
 
 @pytest.mark.parametrize(
     ("first", "then", "loaded"),
     [
-        (["app"], ["app"], False),
-        (["app", "lib"], ["app"], False),
-        (["app"], ["app", "lib"], False),
+        (["app"], ["app"], True),  # A dependency needs them.
         (["/opt/tool"], ["/opt/tool"], False),
-        (["/opt/tool", "/opt/deep"], ["/opt/deep", "app"], False),
-        (["/opt/tool"], ["app", "/usr/bin/tool", "/usr/bin/*"], False),
+        (["/opt/tool"], ["/opt/tool", "lib", "/usr/bin/tool", "/usr/bin/*"], False),
+        (["/opt/tool", "/opt/deep"], ["/opt/deep"], False),
+        (["/opt/tool"], ["/opt/tool", "app"], True),
+        (["/opt/tool", "app"], ["/opt/tool"], False),
+        (["/opt/none"], ["/opt/tool"], True),
         (["app"], ["/opt/tool"], True),
         (["/opt/tool"], ["/opt/t*"], True),
+        (["/opt/given"], ["/opt/given"], True),  # A package provides it, and who owns it counts if it is depended on.
     ],
 )
 def test_file_lists_are_loaded_for_what_is_not_remembered(
     tmp_path: Path, loads: list[str], first: list[str], then: list[str], loaded: bool
 ) -> None:
     world = deep(tmp_path)
-    world.names(first)
+    if first == ["/opt/none"]:
+        refusal(world, first)
+    else:
+        world.names(first)
     assert "filelists" in loads
     loads.clear()
     fresh = World(tmp_path / "fresh")
@@ -164,18 +178,6 @@ def test_file_lists_are_loaded_for_what_is_not_remembered(
     assert loads == ["primary", "filelists"][: 1 + loaded]
     fresh._repositories = world._repositories
     assert fresh.names(then) == names
-
-
-def test_what_another_repository_adds_to_dependencies_is_looked_up(tmp_path: Path, loads: list[str]) -> None:
-    world = deep(tmp_path)
-    world.names(["app"])
-    world.add("more", Rpm("asks", requires=("/opt/tool",)))
-    loads.clear()
-    assert world.names(["asks"]) == ["asks-1-1.noarch", "tool-1-1.noarch"]
-    assert loads.count("filelists") == 2
-    loads.clear()
-    assert world.names(["asks"]) == ["asks-1-1.noarch", "tool-1-1.noarch"]
-    assert "filelists" not in loads
 
 
 def test_another_version_of_the_file_lists_is_asked_anew(tmp_path: Path) -> None:
@@ -190,26 +192,173 @@ def test_another_version_of_the_file_lists_is_asked_anew(tmp_path: Path) -> None
         assert "b-1-1.noarch" in other.names(texts) and "a-1-1.noarch" not in other.names(texts)
 
 
-@pytest.mark.parametrize("odd", [[], {}, {"owners": "x"}, {"owners": [-1]}, {"owners": [77]}, [["/opt/deep", 0, 77]],
-                                 [["/opt/deep", 9, 0]], [["/opt/deep", 0, True, 1]], "x", 7])  # fmt: skip
+@pytest.mark.parametrize(
+    "odd",
+    [{}, [7], [["/opt/tool"]], [["/opt/tool", 7]], [["/opt/tool", [-1]]], [["/opt/tool", [77]]], [["/opt/tool", ["0"]]],
+     [["/opt/none", [0], 1]], "x", 7],
+)  # fmt: skip
 def test_an_odd_record_is_found_out_and_made_again(tmp_path: Path, odd: object) -> None:
     """Also under the store's own seal, as another version of relbuild may leave it."""
     world = deep(tmp_path)
-    expected = [world.names(["app"]), world.names(["/opt/tool"])]
-    for path in (world.store.root / "results").rglob("*"):
-        if path.is_file() and any(sign in path.read_bytes() for sign in (b'"owners"', b'["/opt/deep",0,')):
-            path.unlink()
-    opened = world.opened()[0]
-    pool = PackagePool("x86_64", store=world.store)
-    pool.add_repository(opened)
-    lists = pool._file_lists
-    paths = lists._paths()
-    assert paths is not None
-    for name in (lists._provides_name(paths), file_lists._owners_name(opened, "/opt/tool")):
-        if odd != [] or name != lists._provides_name(paths):  # No provides at all are a form that is right.
-            world.store.remember(name, odd)
-    assert [world.names(["app"]), world.names(["/opt/tool"])] == expected
-    assert json.dumps(world.store.recall(file_lists._owners_name(opened, "/opt/tool"))) == '{"owners": [4]}'
+    name = file_lists._name(world.opened()[0])
+    world.store.remember(name, odd)
+    assert world.names(["/opt/tool"]) == ["tool-1-1.noarch"]
+    assert world.store.recall(name) == [["/opt/tool", [4]]]
+
+
+# --- bounds ----------------------------------------------------------------------------------------
+
+
+def records(store: Store) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in (store.root / "results").rglob("*") if path.is_file()}
+
+
+def test_the_newest_paths_are_remembered_in_one_record(
+    tmp_path: Path, loads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_lists, "PATHS_MOST", 3)
+    world = World(tmp_path).add("r", *(Rpm(f"p{number}", files=(f"/opt/{number}",)) for number in range(5)))
+    name = file_lists._name(world.opened()[0])
+    world.names(["/opt/0"])
+    before = set(records(world.store))
+    for number in (1, 2, 3, 4):
+        world.names([f"/opt/{number}"])
+    assert set(records(world.store)) == before
+    assert world.store.recall(name) == [["/opt/2", [2]], ["/opt/3", [3]], ["/opt/4", [4]]]
+    for path, loaded in (("/opt/2", False), ("/opt/0", True), ("/opt/4", False), ("/opt/2", True)):
+        loads.clear()
+        assert world.names([path]) == [f"p{path[-1]}-1-1.noarch"]
+        assert ("filelists" in loads) == loaded
+    assert world.store.recall(name) == [["/opt/4", [4]], ["/opt/0", [0]], ["/opt/2", [2]]]
+
+
+def test_paths_that_nobody_owns_leave_nothing_behind(tmp_path: Path) -> None:
+    world = deep(tmp_path).add("more", Rpm("another"))
+    world.names(["/opt/tool"])
+    before = records(world.store)
+    for number in range(3):
+        assert "no package matches" in str(refusal(world, [f"/opt/mistyped{number}"]))
+    assert records(world.store) == before
+
+
+def test_a_path_is_remembered_also_of_repositories_where_nobody_owns_it(tmp_path: Path, loads: list[str]) -> None:
+    world = deep(tmp_path).add("more", Rpm("another")).add("empty")
+    for count in (2, 0):
+        loads.clear()
+        assert world.names(["/opt/tool"]) == ["tool-1-1.noarch"]
+        assert loads.count("filelists") == count
+    world.add("later", Rpm("newer", files=("/opt/tool",)), priority=1)
+    assert world.names(["/opt/tool"]) == ["newer-1-1.noarch"]
+
+
+def test_a_path_of_too_many_packages_is_not_remembered(
+    tmp_path: Path, loads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_lists, "OWNERS_MOST", 3)
+    world = World(tmp_path).add("r", *(Rpm(f"p{number}", files=("/opt/many",)) for number in range(4)))
+    name = file_lists._name(world.opened()[0])
+    for _ in range(2):
+        loads.clear()
+        assert len(world.names(["/opt/many"])) == 1
+        assert "filelists" in loads
+    assert world.store.recall(name) is None
+    monkeypatch.setattr(file_lists, "OWNERS_MOST", 4)
+    monkeypatch.setattr(file_lists, "LENGTH_MOST", 8)
+    world.names(["/opt/many"])
+    assert world.store.recall(name) is None
+    monkeypatch.setattr(file_lists, "LENGTH_MOST", 9)
+    world.names(["/opt/many"])
+    assert world.store.recall(name) == [["/opt/many", [0, 1, 2, 3]]]
+
+
+def test_the_largest_record_is_far_from_what_the_store_accepts() -> None:
+    numbers = len("100000,") * file_lists.OWNERS_MOST
+    escaped = len("\\u00e9") * file_lists.LENGTH_MOST
+    assert file_lists.PATHS_MOST * (numbers + escaped + 10) < VALUE_LIMIT / 16
+
+
+def test_a_full_disk_keeps_nothing_and_refuses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = deep(tmp_path)
+    world.names(["/opt/deep"])
+    before = records(world.store)
+
+    def refuse(*given: object, **more: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("pipeline.store.content_store.write_result_file", refuse)
+    assert world.names(["/opt/tool"]) == ["tool-1-1.noarch"]
+    assert records(world.store) == before
+
+
+# --- whatever the store has seen -------------------------------------------------------------------
+
+ODD: dict[str, tuple[tuple[Rpm, ...], tuple[tuple[str, ...], ...]]] = {
+    "brackets": (
+        (
+            Rpm("app", requires=("(/opt/foo(64bit) or fallback)",)),
+            Rpm("aown", files=("/opt/foo(64bit)",)),
+            Rpm("fallback"),
+            Rpm("srv", conflicts=("/opt/bad(1)",)),
+            Rpm("bad", files=("/opt/bad(1)",)),
+            Rpm("weak", recommends=("/opt/rec(1)",)),
+            Rpm("rec", files=("/opt/rec(1)",)),
+            Rpm("close", requires=("(/opt/close)x or nothing)",)),
+            Rpm("closed", files=("/opt/close)x",)),
+            Rpm("sendmail", requires=("/usr/lib/sendmail)x",), files=("/usr/lib/sendmail)x",)),
+        ),
+        (("app",), ("app", "/opt/foo(64bit)"), ("srv", "bad"), ("srv", "/opt/bad(1)"), ("weak",), ("close",),
+         ("sendmail",)),
+    ),
+    "spaces": (
+        (
+            Rpm("app", requires=("RAW /opt/my app/x",)),
+            Rpm("my", files=("/opt/my app/x",)),
+            Rpm("line", requires=("RAW (/opt/none or\n/opt/x)",)),
+            Rpm("tab", requires=("RAW (app and \t/opt/x)",)),
+            Rpm("twice", requires=("RAW //opt/x",)),
+            Rpm("comma", requires=("RAW /opt/a,b",)),
+            Rpm("commas", files=("/opt/a,b",)),
+            Rpm("versions", requires=("RAW (/opt/x>=2 or p1)",)),
+            Rpm("slash", requires=("RAW /opt/x/",)),
+            Rpm("x", files=("/opt/x",)),
+        ),
+        (("app",), ("line",), ("tab",), ("twice",), ("comma",), ("versions",), ("slash",), ("/opt/x",),
+         ("/opt/my app/x",)),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ODD)
+@pytest.mark.parametrize("bare", [False, True])
+def test_answers_do_not_depend_on_what_the_store_has_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, bare: bool
+) -> None:
+    """Odd dependencies: a new store, again, after all others in one store, and with a path that is remembered."""
+    entry = rpmmd._entry
+
+    def raw(text: str, *, pre: bool = False) -> str:
+        return f"<rpm:entry name={quoteattr(text[4:])}/>" if text.startswith("RAW ") else entry(text, pre=pre)
+
+    monkeypatch.setattr(rpmmd, "_entry", raw)
+    if bare:  # Primary metadata has no files.
+        monkeypatch.setattr(rpmmd, "_PRIMARY", re.compile("(?!)"))
+    rpms, asked = ODD[kind]
+    tool = (Rpm("needs", requires=("(/usr/bin/tool or lib)",)), Rpm("lib"), Rpm("tool", files=("/usr/bin/tool",)))
+    tool = (*tool, Rpm("other", requires=("/opt/data",)), Rpm("data", files=("/opt/data", "/usr/bin/data")))
+    world = World(tmp_path).add("r", *rpms, *tool)
+    more = (("needs",), ("other",), ("/opt/data",), ("/usr/bin/tool",), ("/usr/bin/t*",), ("/opt/none",))
+    every = [*asked, *more, *((*texts, "/opt/data") for texts in (*asked, *more[:2], *more[3:]))]
+    recipes = [world.recipe(list(texts), weak_dependencies=weak) for texts in every for weak in (False, True)]
+    fresh = [solved(world, one, Store.open(tmp_path / f"fresh{at}")) for at, one in enumerate(recipes)]
+    for order in (1, 1, -1):
+        found = [solved(world, one, world.store) for one in recipes[::order]][::order]
+        assert found == fresh
+    nights = [Store.open(tmp_path / "night"), Store.open(tmp_path / "night"), world.store]
+    one_pool = []
+    for store in nights:
+        pool = open_pool("x86_64", world.opened(store), store=store)
+        one_pool.append([solved(world, one, store, pool) for one in recipes])
+    assert one_pool[0] == one_pool[1] == one_pool[2]
 
 
 def test_a_store_that_cannot_be_written_answers_what_it_remembers(

@@ -18,7 +18,7 @@ from pipeline.progress import QUIET
 from pipeline.repos import OpenRepository
 from pipeline.resolve import solv_cache
 from pipeline.resolve.library_versions import distribution_version, library_versions
-from pipeline.resolve.listed_files import PathDependencies
+from pipeline.resolve.listed_files import UnlistedDependencies
 from pipeline.resolve.solv_cache import make_solv_files, solv_file, unlisted_dependencies
 from pipeline.resolve.solver import open_pool
 from pipeline.resolve.solver_metadata import without_texts
@@ -206,9 +206,9 @@ def entries(*names: str) -> bytes:
     ],
 )
 def test_dependencies_on_unlisted_paths_are_found_or_not_known(document: bytes, found: list[str] | None) -> None:
-    dependencies = PathDependencies()
-    assert list(dependencies.watch([document])) == [document]
-    assert dependencies.unlisted == found
+    unlisted = UnlistedDependencies()
+    assert list(unlisted.watch([document])) == [document]
+    assert unlisted.result == found
 
 
 @pytest.mark.parametrize(
