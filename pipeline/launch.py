@@ -18,7 +18,7 @@ from pathlib import Path
 from pipeline import layers, sandbox
 from pipeline import smoke as smoke_room
 from pipeline.beneath import GivenFolder, PathEscape, escape_error
-from pipeline.digest import identity
+from pipeline.digest import Digest, identity
 from pipeline.errors import UsageError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.check_kind import Expectation
@@ -82,47 +82,52 @@ def run_tests(
     `again`, or unless the launcher cannot tell which runtime it has. An image that does not pass is no error here: the
     report says so. `folder` is the recipe's, which `upgrade_from` is relative to.
 
-    Raises UsageError `upgrade-from-missing`, EnvironmentLacking, such as `architecture-foreign`.
+    Raises UsageError `upgrade-from-missing`; EnvironmentLacking, such as `architecture-foreign`; VerificationError
+    `diff-id-mismatch` if a tree is found to be damaged meanwhile.
     """
     whole, plan = plan, plan_to_test(plan, full=full)
     launcher = sandbox.as_launcher(sandboxes)
     launcher.refuse(plan)
     checks, runtime = smoke_room.plan_digest(plan), str(launcher)
     older = _older(plan, folder, store) if plan.upgrade_from else None
+    images = (image, older) if older else (image,)
+    tested = [layer for one in images for layer in one.layers]
+    damages = layers.lower_damages(tested, store)
     emulator = sandbox.emulator_label(image.config.architecture)
-    name = identity(
-        "smoke",
-        FORMAT,
-        image=image.digest,
-        plan=checks,
-        runtime=runtime,
-        older=older.digest if older else None,
-        **({"emulator": emulator} if emulator else {}),
-        **_damages(image, store),
-    )
-    known = None if again or not launcher.identified else store.recall_as(name, _read_report)
+    label = {"emulator": emulator} if emulator else {}
+
+    def name() -> Digest:
+        parts = {"plan": checks, "runtime": runtime, "older": older.digest if older else None, **label}
+        return identity("smoke", FORMAT, image=image.digest, **parts, **layers.damages_identity(damages))
+
+    known = None if again or not launcher.identified else store.recall_as(name(), _read_report)
     if known is not None and known.passed and known.image == image.digest:
         contents = _contents(image, store, progress)
-        evidence = Evidence(image.digest, checks, runtime, plan == whole, known, contents)
-        return SmokeResult(known, reused=True, evidence=evidence)
-    lowers = unpack_layers(image, store, progress)
-    before = (older, unpack_layers(older, store, progress)) if older else None
+        if damages == layers.lower_damages(tested, store):
+            evidence = Evidence(image.digest, checks, runtime, plan == whole, known, contents)
+            return SmokeResult(known, reused=True, evidence=evidence)
+    while True:
+        lowers = [unpack_layers(one, store, progress) for one in images]
+        earlier, damages = damages, layers.lower_damages(tested, store)
+        if damages == earlier:  # Else a damaged one was unpacked again, as after a power cut.
+            break
     report = smoke_room.smoke(
         image,
-        lowers,
+        lowers[0],
         plan,
         sandboxes=launcher,
         progress=progress,
         clock=clock,
-        older=before,
+        older=(older, lowers[1]) if older else None,
         holding=holding,
         emulator=emulator,
     )
-    if not report.passed:
+    found = _contents(image, store, progress) if report.passed else None
+    layers.require_undamaged(tested, damages, store, "the image was tested")
+    if found is None:
         return SmokeResult(report, reused=False, evidence=None)
-    store.remember(name, smoke_room.report_json(report))
-    contents = _contents(image, store, progress)
-    evidence = Evidence(image.digest, checks, runtime, plan == whole, report, contents)
+    store.remember(name(), smoke_room.report_json(report))
+    evidence = Evidence(image.digest, checks, runtime, plan == whole, report, found)
     return SmokeResult(report, reused=False, evidence=evidence)
 
 
@@ -139,19 +144,14 @@ def _read_report(value: object) -> SmokeReport:
 
 def _contents(image: Image, store: Store, progress: Progress) -> Contents:
     """Read the packages and privileged files of an image; remembered per image."""
-    name = identity("contents", CONTENTS_FORMAT, image=image.digest, **_damages(image, store))
+    damages = layers.lower_damages(image.layers, store)
+    name = identity("contents", CONTENTS_FORMAT, image=image.digest, **layers.damages_identity(damages))
     known = store.recall_as(name, lambda value: from_json(Contents, value))
     if known is not None:
         return replace(known, name=image.name)
     contents = layers.read_contents(image, unpack_layers(image, store, progress))
     store.remember(name, to_json(contents))
     return contents
-
-
-def _damages(image: Image, store: Store) -> dict[str, tuple[int, ...]]:
-    """Return how often the trees of an image were damaged, as a part of what was read of them."""
-    damages = layers.lower_damages(image.layers, store)
-    return {"damages": damages} if any(damages) else {}
 
 
 def unpack_layers(image: Image, store: Store, progress: Progress) -> tuple[Path, ...]:

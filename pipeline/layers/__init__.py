@@ -8,7 +8,7 @@ from pipeline.lazy_names import imported_when_used
 
 with imported_when_used(__name__):
     from pipeline.layers.built_layer import BuiltLayer
-    from pipeline.layers.damaged_lowers import lower_damages
+    from pipeline.layers.damaged_lowers import damages_identity, lower_damages, require_undamaged
     from pipeline.layers.image_contents import read_contents
     from pipeline.layers.image_files import ImageFiles
     from pipeline.layers.layer import build_layer, build_layers, building_layers
@@ -27,6 +27,7 @@ __all__ = [
     "build_layer",
     "build_layers",
     "building_layers",
+    "damages_identity",
     "layer_entries",
     "layer_from_json",
     "layer_to_json",
@@ -36,5 +37,6 @@ __all__ = [
     "pack_entries",
     "parent_tree_and_accounts",
     "read_contents",
+    "require_undamaged",
     "unpack_to_store",
 ]

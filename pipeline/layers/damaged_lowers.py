@@ -15,6 +15,28 @@ def lower_damages(layers: Sequence[Layer | BuiltLayer], store: Store) -> tuple[i
     return tuple(store.trees.damages(layer.diff_id) for layer in layers)
 
 
+def damages_identity(damages: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+    """Return what damages add to the identity of what is made on trees, if there were any."""
+    return {"damages": damages} if any(damages) else {}
+
+
+def require_undamaged(
+    layers: Sequence[Layer | BuiltLayer], damages: tuple[int, ...], store: Store, meanwhile: str
+) -> None:
+    """Raise VerificationError `diff-id-mismatch` if a new damage of the layers' trees was found.
+
+    `damages` are those known before the trees were used, and `meanwhile` is what was done with them, as a clause.
+    """
+    for layer, before, after in zip(layers, damages, lower_damages(layers, store), strict=True):
+        if before != after:
+            raise VerificationError(
+                "diff-id-mismatch",
+                f"the disk has changed files in the tree of layer '{layer.name}' while {meanwhile};"
+                " that tree was removed",
+                hint="run the command again; check the disk",
+            )
+
+
 def remember_when_packed(
     layers: Sequence[Layer | BuiltLayer], damages: tuple[int, ...], store: Store, remember: Callable[[], None]
 ) -> None:
@@ -26,15 +48,7 @@ def remember_when_packed(
     """
 
     def remember_unless_damaged() -> None:
-        found = lower_damages(layers, store)
-        for layer, before, after in zip(layers, damages, found, strict=True):
-            if before != after:
-                raise VerificationError(
-                    "diff-id-mismatch",
-                    f"the disk has changed files in the tree of layer '{layer.name}' while scriptlets ran on it;"
-                    " that tree was removed",
-                    hint="run the command again; check the disk",
-                )
+        require_undamaged(layers, damages, store, "scriptlets ran on it")
         remember()
 
     packing = [one for one in layers if isinstance(one, BuiltLayer) and not one.confirmed]

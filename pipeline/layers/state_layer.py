@@ -17,7 +17,7 @@ from pipeline.errors import BuildError
 from pipeline.layers.archive_files import place_archive
 from pipeline.layers.built_layer import BuiltLayer
 from pipeline.layers.change_tracker import ChangeTracker
-from pipeline.layers.damaged_lowers import lower_damages, remember_when_packed
+from pipeline.layers.damaged_lowers import damages_identity, lower_damages, remember_when_packed
 from pipeline.layers.installed_packages import final_file_states, matching_paths
 from pipeline.layers.other_databases import remove_other_databases
 from pipeline.layers.passwd_files import is_number
@@ -211,7 +211,7 @@ def _identity(inputs: StateInputs, plan: StatePlan, compression: Compression, da
         compression=compression,
         versions=layer_versions(),
         **_scripted_identity(inputs),
-        **({"damages": damages} if any(damages) else {}),
+        **damages_identity(damages),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import launch, sandbox, smoke
+from pipeline import launch, layers, sandbox, smoke
 from pipeline.digest import Digest
 from pipeline.errors import EnvironmentLacking, RecipeError, UsageError, VerificationError
 from pipeline.model.checks import CheckKind
@@ -84,6 +84,88 @@ def test_a_verdict_on_a_tree_that_turns_out_to_be_damaged_counts_no_more(bench: 
     assert not bench.test().reused
     assert bench.journal.names == ["lower_folders", "smoke", "lower_folders", "read_contents"]
     assert bench.test().reused
+
+
+DAMAGED = image().layers[0].diff_id
+
+
+@pytest.mark.parametrize("verdict", [report, failed])
+def test_a_test_on_a_tree_that_is_found_to_be_damaged_meanwhile_is_no_evidence(bench: Bench, verdict: Any) -> None:
+    """Another process reads the tree while instances run, and notes what the disk has changed."""
+
+    def note(made: Image) -> Any:
+        bench.store.trees._note_damage(DAMAGED.hex)
+        return verdict(made)
+
+    bench.verdict = note
+    with pytest.raises(VerificationError, match="while the image was tested") as caught:
+        bench.test()
+    assert caught.value.code == "diff-id-mismatch" and caught.value.problems[0].hint
+    bench.verdict = report
+    assert not bench.test().reused and bench.test().reused
+
+
+@pytest.fixture
+def damaging(bench: Bench, journal: Journal) -> None:
+    """The first contents are read of a tree that another process finds to be damaged meanwhile."""
+    read: list[Image] = []
+
+    def read_contents(made: Image, lowers: Any) -> Any:
+        read.append(made)
+        if len(read) > 1:
+            return CONTENTS
+        bench.store.trees._note_damage(DAMAGED.hex)
+        return replace(CONTENTS, version="damaged")
+
+    journal.stand_in(layers, layers.read_contents, read_contents)
+
+
+@pytest.mark.usefixtures("damaging")
+def test_contents_of_a_tree_that_is_found_to_be_damaged_meanwhile_are_no_evidence(bench: Bench) -> None:
+    with pytest.raises(VerificationError, match="while the image was tested"):
+        bench.test()
+    again = bench.test()
+    assert not again.reused and again.evidence is not None and again.evidence.contents == CONTENTS
+
+
+def test_a_verdict_that_counts_no_more_when_its_contents_were_read_is_not_reused(
+    bench: Bench, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.test()
+    monkeypatch.setattr(launch, "CONTENTS_FORMAT", -1)
+    request.getfixturevalue("damaging")
+    again = bench.test()
+    assert not again.reused and again.evidence is not None and again.evidence.contents == CONTENTS
+
+
+def test_a_tree_that_is_found_to_be_damaged_before_the_test_is_unpacked_again(bench: Bench, journal: Journal) -> None:
+    """As one whose content a power cut has taken, which is read once after the restart."""
+    noted: list[bool] = []
+
+    def unpack(found: Any, **more: Any) -> tuple[Path, ...]:
+        if not noted:
+            bench.store.trees._note_damage(DAMAGED.hex)
+        noted.append(True)
+        return (Path(f"/trees/{len(noted)}"),)
+
+    journal.stand_in(layers, layers.lower_folders, unpack)
+    assert bench.test().evidence is not None
+    assert journal.last(smoke.smoke).args[1] == (Path("/trees/2"),)
+    assert bench.test().reused
+
+
+def test_a_verdict_on_an_older_images_damaged_tree_counts_no_more(
+    bench: Bench, journal: Journal, tmp_path: Path
+) -> None:
+    older = plain_image("old", "old/base")
+    journal.stand_in(launch, launch.load_layout_image, lambda path, store: older)
+    (tmp_path / "older").mkdir()
+    bench.verdict = lambda made: upgraded(made, older)
+    plan = replace(PLAN, upgrade_from="older")
+    assert not bench.test(plan=plan, folder=tmp_path).reused
+    bench.store.trees._note_damage(older.layers[0].diff_id.hex)
+    assert not bench.test(plan=plan, folder=tmp_path).reused
+    assert bench.test(plan=plan, folder=tmp_path).reused
 
 
 class Unidentified(SandboxLauncher):
