@@ -14,12 +14,17 @@ TORN_DOWN = "class Last:\n    def __del__(self): print('taken apart', flush=True
 
 def run(body: str, *options: str) -> tuple[int, str]:
     """Run a program with `body` in the block; return its status and output."""
+    ended = run_whole(body, *options)
+    return ended.returncode, ended.stdout
+
+
+def run_whole(body: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run a program with `body` in the block."""
     block = "with PromptExit():\n" + "".join(f"    {line}\n" for line in dedent(body).strip().splitlines())
     program = f"from pipeline.cli.process_exit import PromptExit\n{TORN_DOWN}{block}"
-    ended = subprocess.run(
+    return subprocess.run(
         [sys.executable, *options, "-c", program], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
     )
-    return ended.returncode, ended.stdout
 
 
 @pytest.mark.parametrize(
@@ -51,6 +56,16 @@ def test_a_stream_that_cannot_be_flushed_is_pythons_own() -> None:
     """Its status is 120, as of any Python program."""
     status, _ = run("import sys; sys.stdout = open('/dev/full', 'w'); print('said')")
     assert status == 120
+
+
+def test_errors_that_wait_in_a_buffer_are_written() -> None:
+    """Python's own stream keeps a line that was not ended, and one that replaces it may keep all."""
+    assert run_whole("import sys; sys.stderr = open(2, 'w'); sys.stderr.write('said')").stderr == "said"
+
+
+def test_who_inspects_the_process_has_it_ended_by_python() -> None:
+    """After `-i` the status is that of what is typed, here nothing."""
+    assert run("import sys; sys.exit(6)", "-i") == (0, "taken apart\n")
 
 
 def test_the_command_line_is_left_like_that() -> None:

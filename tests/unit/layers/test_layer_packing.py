@@ -29,7 +29,9 @@ from pipeline.layers import (
     unpack_to_store,
 )
 from pipeline.layers.layer import BuiltLayer
+from pipeline.layers.tar_marks import TarKey
 from pipeline.layers.tree_writer import TreeWriter
+from pipeline.layers.unpack_layer import read_blob_back
 from pipeline.model.package import Nevra
 from pipeline.model.tree import Entry, EntryKind
 from pipeline.packages import PayloadFile
@@ -316,6 +318,43 @@ def test_a_blob_that_is_not_the_tar_that_was_hashed_is_refused_and_nothing_of_it
     (again,) = made(store, wanted, compression=Compression.ZSTD, unpack=unpack)
     assert not again.reused and sorted(payloads.read) == ["bee", "cow"]
     assert again.layer.diff_id == built.diff_id
+
+
+def test_a_blob_that_the_disk_has_changed_where_gzip_ignores_it_is_damaged(
+    store: Store, payloads: Payloads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It decompresses to the tar, and has another digest."""
+    real, wanted = layer_packing.read_blob_back, payloads.layer("bee", "cow")
+
+    def change(digest: Digest, **given: Any) -> Any:
+        monkeypatch.setattr(layer_packing, "read_blob_back", real)
+        blob = store.blob(digest)
+        content = bytearray(blob.read_bytes())
+        content[4] ^= 1  # The first member's time of modification (RFC 1952).
+        blob.chmod(0o600)
+        blob.write_bytes(content)
+        return real(digest, **given)
+
+    monkeypatch.setattr(layer_packing, "read_blob_back", change)
+    with pytest.raises(VerificationError) as caught:
+        made(store, wanted, unpack=False)
+    assert caught.value.code == "blob-damaged"
+    (again,) = made(store, wanted, unpack=False)
+    assert not again.reused and store.sound(again.layer.blob.digest)
+
+
+def test_a_blob_of_another_size_than_was_told_is_refused(store: Store, payloads: Payloads) -> None:
+    (one,) = made(store, payloads.layer("bee"))
+    with pytest.raises(VerificationError, match=f"not {one.layer.blob.size + 1} of") as caught:
+        read_blob_back(
+            one.layer.blob.digest,
+            size=one.layer.blob.size + 1,
+            tar_size=one.tar_size,
+            name="all",
+            store=store,
+            key=TarKey(),
+        )
+    assert caught.value.code == "digest-mismatch" and store.sound(one.layer.blob.digest)
 
 
 def test_a_layer_is_remembered_and_released_when_it_was_read_back(

@@ -126,6 +126,21 @@ def test_a_state_layer_is_remembered_when_the_packing_was_fine_whatever_the_bloc
         assert state([one]).reused
 
 
+def test_a_state_layer_is_not_remembered_when_the_packing_was_abandoned(
+    store: Store, three: ComposedLayer, state: Callable[..., StateLayer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody has compared the trees that it was made on."""
+    with monkeypatch.context() as waiting:
+        before(waiting, "compress", lambda layer, _: layer.abandoned.wait(30))
+        with pytest.raises(OSError, match="no disk"), building(store, three) as (one,):
+            state([one])
+            raise OSError("no disk")
+    with building(store, three) as (one,):
+        assert not state([one]).reused
+    with building(store, three) as (one,):
+        assert state([one]).reused
+
+
 @pytest.mark.parametrize("found", ["afterwards", "while the other one packs"])
 def test_a_state_layer_counts_no_more_when_another_build_finds_its_tree_damaged(
     store: Store, three: ComposedLayer, state: Callable[..., StateLayer], monkeypatch: pytest.MonkeyPatch, found: str

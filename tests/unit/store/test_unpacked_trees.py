@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 
 from pipeline.beneath import logged_reads
 from pipeline.digest import DiffId, Digest
-from pipeline.store import Store, check_store
+from pipeline.store import Store, check_store, collect_garbage
 from pipeline.store.tree_seals import tree_metadata_digest
 
 
@@ -132,3 +134,14 @@ def test_a_log_of_reads_has_the_place_of_the_next_damage(store: Store, monkeypat
     corrupt(keep(store), monkeypatch)
     assert not store.trees.reads_back(LAYER)
     assert Path(place).is_file()
+
+
+def test_a_note_of_damage_that_was_looked_at_is_not_collected(store: Store) -> None:
+    """Else what was made on the damaged tree would count again."""
+    for layer in (LAYER, UPPER):
+        store.trees._note_damage(layer.hex)
+    for note in (store.root / "results").glob("*/*"):
+        os.utime(note, (1, 1))
+    assert store.trees.damages(LAYER) == 1
+    collect_garbage(store, time.time() - 100)
+    assert (store.trees.damages(LAYER), store.trees.damages(UPPER)) == (1, 0)
