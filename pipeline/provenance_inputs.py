@@ -6,6 +6,7 @@ depends only on the image and its inputs.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -281,18 +282,26 @@ def prepare_own_code(store: Store, now: float) -> None:
     """Recall or make the digest of relbuild's own source, and keep it in memory for `own_code`.
 
     It is known again by the stamps of all own files. `now`: seconds since the epoch; what changed in the last seconds
-    before is not remembered, since it could change again without another stamp.
+    before is not remembered, since it could change again without another stamp. Nor is it where a file has no stamp: a
+    link to nothing, as an editor's lock, or a file that has just gone.
     """
     if _own_code:
         return
-    stamps, newest = own_files_digest()
+    try:
+        stamps, newest = own_files_digest()
+    except OSError:
+        own_code()
+        return
     name = identity("own-code", 1, files=stamps, release=pipeline.__version__)
     known = store.recall_as(name, lambda value: from_json(Material, value))
     if known is not None and known.kind is MaterialKind.BUILDER:
         _own_code.append(known)
         return
     made = own_code()
-    if newest < (now - START) * 1e9 and own_files_digest() == (stamps, newest):
+    same = False
+    with contextlib.suppress(OSError):
+        same = own_files_digest() == (stamps, newest)
+    if same and newest < (now - START) * 1e9:
         store.remember(name, to_json(made), sync=False)
 
 
@@ -305,7 +314,10 @@ def own_code() -> Material:
     if not _own_code:
         folder = Path(pipeline.__file__).parent
         files = sorted(path for path in folder.rglob("*") if path.suffix in _CODE and path.is_file())
-        listed = [[path.relative_to(folder).as_posix(), str(digest_file(path))] for path in files]
+        listed = []
+        for path in files:
+            with contextlib.suppress(FileNotFoundError):  # It has gone since it was listed.
+                listed.append([path.relative_to(folder).as_posix(), str(digest_file(path))])
         version = pipeline.__version__
         code = Digest.of(canonical_json(listed))
         made = Material(f"relbuild {version}", f"pkg:generic/relbuild@{version}", code, MaterialKind.BUILDER)

@@ -97,7 +97,7 @@ def program_digest(programs: Iterable[str], modules: Container[str]) -> tuple[st
 def own_files_digest() -> tuple[str, int]:
     """Return the digest of the stamps of relbuild's own files, and their last change.
 
-    That is in nanoseconds since the epoch.
+    That is in nanoseconds since the epoch. Raises OSError if a file has none.
     """
     found = [(path, file_stamp(status)) for path, status in _own_files(CODE)]
     told = hashlib.sha256(repr(found).encode(errors="surrogateescape")).hexdigest()

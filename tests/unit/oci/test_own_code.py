@@ -10,7 +10,7 @@ import pytest
 
 import pipeline
 from pipeline import provenance_inputs
-from pipeline.digest import digest_file
+from pipeline.digest import Digest, digest_file
 from pipeline.model.provenance import Material
 from pipeline.provenance_inputs import own_code, prepare_own_code
 from pipeline.snapshots import own_files_digest, program_files
@@ -45,14 +45,9 @@ def test_own_code_is_recalled_while_its_files_have_the_same_stamps(
 
 
 @pytest.mark.usefixtures("_own_code_unknown")
-def test_own_code_that_changed_is_read_again(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "pipeline"
-    (folder / "room").mkdir(parents=True)
-    (folder / "__init__.py").write_text("one = 1\n")
+def test_own_code_that_changed_is_read_again(store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = folder / "room" / "data.json"
     file.write_text("[1]")
-    monkeypatch.setattr(pipeline, "__file__", str(folder / "__init__.py"))
-    monkeypatch.setattr(program_files, "CODE", folder)
     first = _own_code_of_a_new_process(store, monkeypatch)
     assert _own_code_of_a_new_process(store, monkeypatch) == (first[0], 0)
     times = file.stat()
@@ -62,6 +57,61 @@ def test_own_code_that_changed_is_read_again(store: Store, tmp_path: Path, monke
     assert second[0] != first[0] and second[1] == 2
     (folder / "room" / "more.py").write_text("")
     assert _own_code_of_a_new_process(store, monkeypatch)[0] not in (first[0], second[0])
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in the place of relbuild's own."""
+    made = tmp_path / "pipeline"
+    (made / "room").mkdir(parents=True)
+    (made / "__init__.py").write_text("one = 1\n")
+    monkeypatch.setattr(pipeline, "__file__", str(made / "__init__.py"))
+    monkeypatch.setattr(program_files, "CODE", made)
+    return made
+
+
+@pytest.mark.usefixtures("_own_code_unknown")
+def test_own_code_is_read_where_a_file_has_no_stamp(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = own_code()
+    (folder / "room" / ".#module.py").symlink_to("user@host.123:456")  # As Emacs does.
+    assert _own_code_of_a_new_process(store, monkeypatch) == (plain, 1)
+    (folder / "room" / ".#module.py").unlink()
+    assert _own_code_of_a_new_process(store, monkeypatch) == (plain, 1)
+    assert _own_code_of_a_new_process(store, monkeypatch) == (plain, 0)
+
+
+def test_a_file_that_goes_before_it_is_read_is_none_of_own_code(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provenance_inputs, "_own_code", [])
+    plain = own_code()
+    (folder / "room" / "gone.py").write_text("")
+
+    def digest(path: Path) -> Digest:
+        if path.name == "gone.py":
+            path.unlink()
+        return digest_file(path)
+
+    monkeypatch.setattr(provenance_inputs, "digest_file", digest)
+    monkeypatch.setattr(provenance_inputs, "_own_code", [])
+    assert own_code() == plain
+
+
+@pytest.mark.usefixtures("_own_code_unknown", "folder")
+def test_own_code_of_which_a_file_goes_while_it_is_read_is_not_remembered(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = own_code()
+
+    def look() -> tuple[str, int]:
+        if provenance_inputs._own_code:
+            raise FileNotFoundError
+        return "a", 0
+
+    with monkeypatch.context() as patched:
+        patched.setattr(provenance_inputs, "own_files_digest", look)
+        assert _own_code_of_a_new_process(store, monkeypatch) == (plain, 1)
+        assert _own_code_of_a_new_process(store, monkeypatch) == (plain, 1)
 
 
 @pytest.mark.usefixtures("_own_code_unknown")
