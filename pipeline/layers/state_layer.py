@@ -7,7 +7,7 @@ overlay's upper directory, cleaned of everything that does not depend on the inp
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import assert_never
 
@@ -155,6 +155,14 @@ def build_state_layer(
         known = store.recall_as(name, lambda value: from_json(_Known, value))
         if known is not None and _tolerable(known.failures, rules) and store.sound(known.layer.blob.digest):
             return StateLayer(known.layer, known.changes, known.failures, states, reused=True)
+
+        def look_again() -> None:
+            # A damage that is found before a tree is mounted, as after a power cut, has it unpacked again.
+            nonlocal damages, name
+            before, damages = damages, lower_damages(inputs.layers, store)
+            if damages != before:
+                name = _identity(inputs, plan, compression, damages)
+
         made = _make(
             inputs,
             rules,
@@ -163,6 +171,7 @@ def build_state_layer(
             store=store,
             compression=compression,
             progress=progress,
+            mounted=look_again,
         )
 
         def remember() -> None:
@@ -232,6 +241,7 @@ def _make(
     store: Store,
     compression: Compression,
     progress: Progress,
+    mounted: Callable[[], None],
 ) -> _Known:
     failures: list[ScriptletFailure] = []
     with (
@@ -251,6 +261,7 @@ def _make(
             progress=progress,
         )
         with opened as state:
+            mounted()
             session = state.session
             bound = session.share(SCRIPT_MOUNT)
             if plan.lua is not None:

@@ -44,7 +44,7 @@ from pipeline.model.scriptlets import ScriptletRules
 from pipeline.model.tree import Entry, Tree
 from pipeline.packages import PayloadFile
 from pipeline.progress import QUIET, Task
-from pipeline.store import BlobWriter, Store
+from pipeline.store import BlobWriter, Store, unpacked_trees
 from pipeline.store.tree_seals import TreeFault
 from pipeline.trees import ComposedLayer
 from tests.support.layered_packages import Packages, made
@@ -63,8 +63,9 @@ pytestmark = pytest.mark.usefixtures("no_thread_is_left")
 def state(store: Store, monkeypatch: pytest.MonkeyPatch) -> Callable[[Sequence[BuiltLayer]], StateLayer]:
     """Makes a state layer of what usr/b of the layer's tree begins with."""
 
-    def make(inputs: StateInputs, *_: Any, **__: Any) -> state_layer._Known:
+    def make(inputs: StateInputs, *_: Any, mounted: Callable[[], None], **__: Any) -> state_layer._Known:
         (folder,) = lower_folders(inputs.layers, store=store)
+        mounted()
         with store.writer() as blob:
             blob.write((folder / "usr/b").read_bytes()[:1])
         layer = Layer("state", DiffId(blob.digest.hex), Descriptor("layer", blob.digest, blob.size), blob.size)
@@ -176,6 +177,25 @@ def test_a_state_layer_counts_no_more_when_another_build_finds_its_tree_damaged(
     assert store.read(right.layer.blob.digest, limit=9) == b"b"
     with building(store, three) as (one,):
         assert state([one]).reused
+
+
+def test_a_tree_that_is_found_damaged_before_it_is_mounted_is_unpacked_again_and_used(
+    store: Store, three: ComposedLayer, state: Callable[..., StateLayer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a power cut, when all files are read at the first look, which comes with the mount."""
+    with building(store, three) as (one,):
+        (folder,) = lower_folders([one], store=store)
+    (folder / "usr/b").write_bytes(b"X")
+    with monkeypatch.context() as restarted, building(store, three) as (one,):
+        assert one.reused and store.trees.damages(one.diff_id) == 0
+        real = unpacked_trees.tree_fault
+        looks = iter([TreeFault.DAMAGED])
+        restarted.setattr(unpacked_trees, "tree_fault", lambda *parts, **how: next(looks, None) or real(*parts, **how))
+        right = state([one])
+        assert store.trees.damages(one.diff_id) == 1 and not right.reused
+    assert store.read(right.layer.blob.digest, limit=9) == b"b"
+    with building(store, three) as (one,):
+        assert state([one]).reused, "it is remembered with that damage"
 
 
 # --- a tree that is removed meanwhile ----------------------------------------------------------------------
