@@ -10,6 +10,13 @@ from pipeline.lazy_names import imported_when_used
 
 with imported_when_used(__name__):
     from pipeline.limited.child import AskParent
-    from pipeline.limited.child_process import AnswerQuestion, LimitMet, call_limited, is_loading, load_early
+    from pipeline.limited.child_process import (
+        AnswerQuestion,
+        ChildCrashed,
+        LimitMet,
+        call_limited,
+        is_loading,
+        load_early,
+    )
 
-__all__ = ["AnswerQuestion", "AskParent", "LimitMet", "call_limited", "is_loading", "load_early"]
+__all__ = ["AnswerQuestion", "AskParent", "ChildCrashed", "LimitMet", "call_limited", "is_loading", "load_early"]

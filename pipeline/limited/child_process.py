@@ -39,6 +39,10 @@ class LimitMet(Exception):
     """The child met a limit, which the text names, before it had a result."""
 
 
+class ChildCrashed(LimitMet):
+    """The child ended before it had a result, and not by a limit that is known."""
+
+
 class _Failed(Exception):
     """The child cannot serve any request; the text is from its stderr, if any."""
 
@@ -121,9 +125,13 @@ class _Child:
         kill_group(self._process)
         status = self._process.wait()
         self.forget()
-        if status == -signal.SIGXCPU:
+        if self.was_out_of_time():
             return f"needs more than {PROCESSOR_TIME} s of processor time"
         return f"crashed its process with {signal.Signals(-status).name if status < 0 else f'status {status}'}"
+
+    def was_out_of_time(self) -> bool:
+        """Return whether the kernel ended it at its limit of processor time."""
+        return self._process.returncode == -signal.SIGXCPU
 
     def forget(self) -> None:
         """Close this end of its pipes."""
@@ -179,7 +187,7 @@ _lock = threading.Lock()
 def call_limited(module: str, request: object, *, body: bytes = b"", answer: AnswerQuestion | None = None) -> object:
     """Call `serve(request, body, ask)` of the module in the child, and return its result.
 
-    `request`, the result, questions and answers are JSON values. Raises LimitMet when a limit is met, and
+    `request`, the result, questions and answers are JSON values. Raises LimitMet when a limit is met, ChildCrashed, and
     EnvironmentLacking `child-failed` where no child can be started or it cannot import the module.
     """
     with _lock:
@@ -192,7 +200,8 @@ def call_limited(module: str, request: object, *, body: bytes = b"", answer: Ans
             raise
         except (EOFError, BrokenPipeError, ConnectionError):
             _children.clear()
-            raise LimitMet(child.stop()) from None
+            ended = child.stop()
+            raise (LimitMet if child.was_out_of_time() else ChildCrashed)(ended) from None
         except _Failed as failed:
             _children.clear()
             ended = child.stop()

@@ -7,7 +7,6 @@ the limited child (`pipeline.limited`). The bounds that count steps and sizes ho
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
 from collections.abc import Mapping
@@ -152,15 +151,39 @@ def evaluate_template(text: str, values: Mapping[str, object], *, place: str) ->
         return _in_child(request, None, place)
     if _IN_PROCESS not in sys.modules and limited.is_loading(RENDERER):
         # The child that renders files is there, and this process is spared the import.
-        with contextlib.suppress(RecipeError, EnvironmentLacking):
-            return _in_child(request, None, place)
+        try:
+            return _ask_child(request, None)
+        except (limited.ChildCrashed, EnvironmentLacking):
+            pass
+        except limited.LimitMet as error:  # It would be met again.
+            raise _runaway(error, place) from None
+        except RecipeError as error:
+            if error.code == "template-runaway":
+                raise
     from pipeline.render.small_templates import evaluate_in_process, is_simple
 
     return evaluate_in_process(text, values, place=place) if is_simple(text) else _in_child(request, None, place)
 
 
 def _in_child(request: Mapping[str, object], loader: TemplateFiles | None, place: str) -> str:
-    """Return the text that the child process renders.
+    """Return the text that the child process renders. Raises RecipeError."""
+    try:
+        return _ask_child(request, loader)
+    except limited.LimitMet as error:
+        raise _runaway(error, place) from None
+
+
+def _runaway(error: limited.LimitMet, place: str) -> RecipeError:
+    return RecipeError(
+        "template-runaway",
+        f"the template {error}",
+        place=place,
+        hint="check its loops and its growing texts and lists",
+    )
+
+
+def _ask_child(request: Mapping[str, object], loader: TemplateFiles | None) -> str:
+    """Return the text that the child process renders. Raises RecipeError, LimitMet.
 
     The child reads no files: it asks for templates by name, and this process reads them.
     """
@@ -179,15 +202,7 @@ def _in_child(request: Mapping[str, object], loader: TemplateFiles | None, place
             return None
         return [found.text, found.path, found.shown]
 
-    try:
-        told = limited.call_limited(RENDERER, request, answer=answer if loader is not None else None)
-    except limited.LimitMet as error:
-        raise RecipeError(
-            "template-runaway",
-            f"the template {error}",
-            place=place,
-            hint="check its loops and its growing texts and lists",
-        ) from None
+    told = limited.call_limited(RENDERER, request, answer=answer if loader is not None else None)
     assert isinstance(told, dict)
     if "text" in told:
         return str(told["text"])

@@ -231,6 +231,18 @@ def test_a_small_text_becomes_the_same_in_either_process(text: str, monkeypatch:
     assert evaluated
 
 
+@pytest.mark.parametrize("text", [DOUBLING + "{{ n.a == n.b }}", "{% for i in range(10000000) %}{{ i }}{% endfor %}"])
+def test_a_small_text_that_meets_a_limit_is_evaluated_once(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child_process, "PROCESSOR_TIME", 1)
+    monkeypatch.setattr(templates, "_IN_PROCESS", "not.loaded")
+    start_renderer()
+    evaluated = _count_calls(monkeypatch)
+    with pytest.raises(RecipeError) as caught:
+        evaluate_template(text, {}, place="r.yaml:2")
+    assert (caught.value.code, caught.value.problems[0].place) == ("template-runaway", "r.yaml:2")
+    assert len(evaluated) == 1
+
+
 def _count_calls(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     called: list[object] = []
     real = limited.call_limited
