@@ -193,7 +193,8 @@ class TestVolumes:
     def test_a_program_that_waits_for_held_writing_is_killed_at_once(
         self, root: Path, sandboxes: SandboxRegistry
     ) -> None:
-        limits = LIMITS.changed(io_bandwidth=256 << 10, volume=64 << 20)
+        # Room for all that is written, however far the first two are when the third begins.
+        limits = LIMITS.changed(io_bandwidth=256 << 10, volume=128 << 20)
         writing = "dd if=/dev/zero of=/data/a bs=1M count=30; echo written; dd if=/data/a of=/data/b conv=fsync"
         image = replace(bomb(entrypoint=("/bin/sh", "-c", writing)), volumes=("/data",))
         with launch(image, [root], limits, sandboxes=sandboxes, name="waits") as instance:
