@@ -3,11 +3,13 @@
 It has to be what a runtime gives a container: a pipe that can be opened again at its end, through /proc, and that has
 no second process at its other end. A named pipe would block there, and a file would be read again from its start. So
 the shell makes the command the last of a pipeline whose first command has ended by the time that it begins. Until then
-it waits to open a named pipe, its gate, and this process opens the other end of its standard input through /proc.
+it waits to open a named pipe, its gate, and this process opens the other end of its standard input through /proc. What
+the pipe takes is written before the gate is opened: a command that asks whether there is input is told so.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import stat
@@ -19,7 +21,9 @@ from typing import Self
 from pipeline.sandbox.cgroups import Cgroup
 
 _LOOK_SECONDS = 0.0005
-"""Seconds between looks at a command that is not at its gate yet."""
+"""Seconds between the first looks at a command that is not at its gate yet; each time a quarter more."""
+_LONGEST_LOOK_SECONDS = 0.02
+"""Seconds between looks at most."""
 
 
 class CommandInput:
@@ -45,26 +49,39 @@ class CommandInput:
 
         `shell` is the PID of the container's first process, `told` the end of its output, on which nothing may come
         before. Returns False if the command is not there in time (`deadline` as of `time.monotonic`), or if its pipe
-        cannot be opened. It has not begun then, and waits at its gate, if it is there at all.
+        cannot be opened or written to. It has not begun then, and waits at its gate, if it is there at all.
         """
         poll = select.poll()
         poll.register(told, select.POLLIN)
+        ready, pause = False, _LOOK_SECONDS
         while time.monotonic() < deadline and not poll.poll(0):
-            if self.write_end < 0:
-                command = _only_child(group, shell)
-                if command is not None and (pipe := _pipe_of(command, shell)) is not None:
-                    try:
-                        self.write_end = _open_pipe(pipe)
-                    except OSError:
-                        return False
-                    finally:
-                        os.close(pipe)
-                    if _only_child(group, shell) != command:  # Its number could have become another's.
-                        return False
-            if self.write_end >= 0 and self._opens_gate():
+            try:
+                ready = ready or self._fills_pipe(group, shell)
+            except OSError:
+                return False
+            if ready and self._opens_gate():
                 return True
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(pause)
+            pause = min(1.25 * pause, _LONGEST_LOOK_SECONDS)
         return False
+
+    def _fills_pipe(self, group: Cgroup, shell: int) -> bool:
+        """Open the pipe of a command that is alone with the shell, and write what it takes.
+
+        Returns False if there is no such command. Raises OSError if its pipe is refused, or if it has gone meanwhile.
+        """
+        command = _only_child(group, shell)
+        pipe = None if command is None else _pipe_of(command, shell)
+        if pipe is None:
+            return False
+        try:
+            self.write_end = _open_pipe(pipe)
+        finally:
+            os.close(pipe)
+        if _only_child(group, shell) != command:  # Its number could have become another's.
+            raise ProcessLookupError
+        self._write()
+        return True
 
     def _opens_gate(self) -> bool:
         """Let what opens the gate go on; return False if nothing does."""
@@ -77,12 +94,14 @@ class CommandInput:
     def write_once(self) -> bool:
         """Write what the pipe takes without waiting; return whether there is more to write."""
         try:
-            self._left = self._left[os.write(self.write_end, self._left) :]
-        except BlockingIOError:
-            return True
+            self._write()
         except BrokenPipeError:  # The command has closed it, or has ended.
             return False
         return bool(self._left)
+
+    def _write(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self._left = self._left[os.write(self.write_end, self._left) :]
 
     def close(self) -> None:
         """Close this process's end of the pipe."""
@@ -104,11 +123,13 @@ def _pipe_of(command: int, shell: int) -> int | None:
     """Return a handle, of O_PATH, of the anonymous pipe that is a process's standard input.
 
     None if that is anything else, which is not opened: the container's processes choose it. None also if it is the
-    shell's own, which the first command of the pipeline has.
+    shell's own, which the first command of the pipeline has. Raises PermissionError where this process may not look.
     """
     try:
         of_shell = os.stat(f"/proc/{shell}/fd/0")  # noqa: PTH116 - a link of the kernel's
         seen = os.open(f"/proc/{command}/fd/0", os.O_PATH | os.O_CLOEXEC)
+    except PermissionError:  # Later, it would be no other.
+        raise
     except OSError:
         return None
     found = os.fstat(seen)

@@ -53,6 +53,9 @@ _START_SECONDS = 60.0
 _ANSWER_SECONDS = 10.0
 """Seconds that the shell may take to answer between two commands, before a new container is made. It takes 0.001."""
 
+_GATE_SECONDS = 1.0
+"""Seconds that a command with input may take to come to its gate. It takes 0.002, and some shells never let it."""
+
 _SETTLE_SECONDS = 1.0
 """Seconds for the runtime's last process to leave a new container: on a busy machine it is seen in one of hundreds."""
 
@@ -294,7 +297,7 @@ class CommandShell:
             driver.used = True
             sent = driver.send(token)
             if given is not None:
-                container, until = driver.container, begun + min(timeout, _ANSWER_SECONDS)
+                container, until = driver.container, begun + min(timeout, _GATE_SECONDS)
                 if not (sent and given.begin(container.group, container.pid, driver.output, until)):
                     self._takes_input = False
                     self.close()  # With what waits at its gate, if anything does.

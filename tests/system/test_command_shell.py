@@ -14,6 +14,7 @@ import pytest
 from pipeline.errors import BuildError
 from pipeline.sandbox import BuildLimits, BuildSession, CommandResult, SandboxRegistry, build_session, command_input
 from pipeline.sandbox.command_shell import CommandShell
+from pipeline.sandbox.shell_script import SHELL_SCRIPT
 from tests.support.sandbox_images import left_behind
 from tests.support.tiny_root import add_program, make_root, processes_of, require_groups
 
@@ -169,6 +170,14 @@ class TestTheSame:
         for ended in in_turn:
             assert (ended.status, ended.stdout, ended.stderr) == (alone.status, alone.stdout, alone.stderr)
 
+    def test_a_script_that_asks_whether_there_is_input_is_told_so_each_time(self, turn: InTurn) -> None:
+        ask = "read -t 0 && echo yes || echo no"  # dash has no such option.
+        first = turn.container()
+        in_turn = {_comparable(turn.script(ask, stdin=b"hello\n"))[:2] for _ in range(25)}
+        assert turn.container() == first != ""
+        turn.session.end_commands()
+        assert in_turn == {_comparable(turn.script(ask, stdin=b"hello\n"))[:2]}
+
     def test_no_other_process_is_seen_by_a_script_with_input(self, turn: InTurn) -> None:
         first = turn.container()
         look = "kill -0 -1 2>/dev/null; for one in /proc/[0-9]*; do echo $one; done"
@@ -200,6 +209,24 @@ class TestTheSame:
         first = turn.container()
         assert turn.script("cat; echo >>/tmp/began; cat /tmp/began", stdin=b"x").stdout == b"x\n\n"
         assert turn.container() == first
+
+    def test_a_shell_that_gives_no_pipe_is_asked_once_and_not_long(
+        self, turn: InTurn, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from pipeline.sandbox import command_shell
+
+        real, looks = command_input._only_child, []
+        monkeypatch.setattr(command_input, "_only_child", lambda *given: looks.append(given) or real(*given))
+        turn.session.end_commands()
+        changed = SHELL_SCRIPT.replace(": | (", "(")
+        assert changed != SHELL_SCRIPT
+        monkeypatch.setattr(command_shell, "SHELL_SCRIPT", changed)
+        turn.begin()
+        assert turn.script("cat; echo >>/tmp/began; cat /tmp/began", stdin=b"x").stdout == b"x\n"
+        assert 0 < len(looks) < 100
+        looks.clear()
+        assert turn.script("cat; echo >>/tmp/began; cat /tmp/began", stdin=b"x").stdout == b"x\n\n"
+        assert not looks
 
     @pytest.mark.parametrize("streams", ["", ">&2", "; yes | head -c 10000000 >&2"])
     def test_floods_of_output_are_counted(self, turn: InTurn, streams: str) -> None:

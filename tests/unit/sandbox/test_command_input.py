@@ -123,5 +123,74 @@ def test_a_command_that_is_not_alone_at_its_gate_does_not_begin(
         os.close(handle)
 
 
+def test_what_the_pipe_takes_is_in_it_before_the_gate_is_opened(
+    shell: int, told: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_end, write_end = os.pipe()
+    os.close(write_end)
+    seen: list[bytes] = []
+    monkeypatch.setattr(CommandInput, "_opens_gate", lambda _: not seen.append(os.read(read_end, 100)))
+    with process_reading(read_end) as pid, CommandInput(tmp_path / "gate", b"hello\n") as given:
+        os.set_blocking(read_end, False)
+        assert given.begin(Group(shell, pid), shell, told, _soon())  # type: ignore[arg-type]
+        assert seen == [b"hello\n"] and not given.write_once()
+    os.close(read_end)
+
+
+def test_a_command_that_reads_no_more_before_its_gate_is_opened_does_not_begin(
+    shell: int, told: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_end, write_end = os.pipe()
+    closed, broken = os.pipe()
+    os.close(closed)
+    monkeypatch.setattr(command_input, "_open_pipe", lambda _: broken)
+    monkeypatch.setattr(CommandInput, "_opens_gate", lambda _: pytest.fail("it began"))
+    with process_reading(read_end) as pid, CommandInput(tmp_path / "gate", b"x") as given:
+        assert not given.begin(Group(shell, pid), shell, told, _soon())  # type: ignore[arg-type]
+    os.close(read_end)
+    os.close(write_end)
+
+
+class Clock:
+    """A clock that only sleeping moves."""
+
+    def __init__(self) -> None:
+        self.now, self.sleeps = 0.0, 0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.sleeps += 1
+
+
+def test_a_command_that_never_comes_to_its_gate_is_seldom_looked_for(
+    shell: int, told: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(command_input, "time", clock)
+    with CommandInput(tmp_path / "gate", b"x") as given:
+        assert not given.begin(Group(shell), shell, told, 1.0)  # type: ignore[arg-type]
+    assert 10 < clock.sleeps < 100
+
+
+def test_a_look_that_is_refused_is_the_last(
+    shell: int, told: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, real = Clock(), os.stat
+
+    def stat(path: str, *given: object, **more: object) -> os.stat_result:
+        if str(path).startswith("/proc/"):
+            raise PermissionError
+        return real(path, *given, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(command_input, "time", clock)
+    with process_reading(subprocess.DEVNULL) as pid, CommandInput(tmp_path / "gate", b"x") as given:
+        monkeypatch.setattr(os, "stat", stat)
+        assert not given.begin(Group(shell, pid), shell, told, 1.0)  # type: ignore[arg-type]
+    assert clock.sleeps == 0
+
+
 def _soon(seconds: float = 10.0) -> float:
     return time.monotonic() + seconds
