@@ -104,14 +104,17 @@ def report_documents(bill: Bill, record: BuildRecord, *, store: Store) -> tuple[
     return ((BILL_FILE, bill_bytes(bill)), (RECORD_FILE, record_bytes(record)), *sboms)
 
 
-def prepare_sboms(packages: Sequence[BilledPackage], store: Store) -> None:
-    """Make what the SBOMs say of packages, and keep it in memory for `report_documents`."""
+def prepare_sboms(packages: Sequence[BilledPackage], store: Store, now: float) -> None:
+    """Make what the SBOMs say of packages, and keep it in memory for `report_documents`.
+
+    `now`: seconds since the epoch.
+    """
     sbom_versions()
     # Here and not above: who reads a report makes no SBOM.
     from pipeline.oci.licences import prepare_licences
     from pipeline.oci.spdx import describe_package
 
-    prepare_licences([package.license for package in packages], store)
+    prepare_licences([package.license for package in packages], store, now)
     for package in packages:
         describe_package(package)
 

@@ -30,7 +30,7 @@ def begin_documents(locked: LockedRecipe, build_env: BuildEnvironment) -> tuple[
     """
     packages = bill_packages(locked.all_chosen, locked.all_headers, store=build_env.store)
     if locked.wrote:  # The same packages as before are in the SBOMs of an image that the store has, most likely.
-        prepare_sboms(packages, build_env.store)
+        prepare_sboms(packages, build_env.store, build_env.clock())
         load_archive_library()
     prepare_own_code(build_env.store, build_env.clock())
     return packages

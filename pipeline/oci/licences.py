@@ -13,17 +13,18 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+import stat
+from collections.abc import Iterable, Iterator
 from functools import cache, lru_cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.digest import identity
+from pipeline.digest import digest_file, identity
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.json_form import from_json, to_json
-from pipeline.snapshots import file_stamp
+from pipeline.snapshots import START, file_stamp, process_started
 from pipeline.store import Store
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ _WORD = re.compile(r"[^\s()]+")
 """A word as the library compares it, in lower case, with those of licences' names."""
 _LIBRARY = ("license_expression", "boolean")
 """Packages whose files decide what a tag comes to."""
+_MODULE = Path(__file__)
+"""This module's file: how it reads the list decides, too."""
 _KEPT = 4096
 """Tags of which the meaning is kept in memory."""
 
@@ -77,14 +80,20 @@ def own_licence(tag: str) -> str:
     return f"LicenseRef-relbuild-{hashlib.sha256(tag.encode()).hexdigest()[:16]}"
 
 
-def prepare_licences(tags: Iterable[str], store: Store) -> None:
-    """Parse tags, or recall what they came to, and keep it in memory."""
-    wanted = sorted(set(tags))
-    name = identity("licences", 1, tags=wanted, library=_library())
-    known = store.recall_as(name, lambda value: from_json(_Licences, value))
+def prepare_licences(tags: Iterable[str], store: Store, now: float) -> None:
+    """Parse tags, or recall what they came to, and keep it in memory.
+
+    `now`: seconds since the epoch. Nothing is recalled or remembered if the library may have changed since this process
+    began, which may have loaded it before.
+    """
+    wanted, began = sorted(set(tags)), process_started(now)
+    files = _files_before(began)
+    name = None if files is None else identity("licences", 2, tags=wanted, **files)
+    known = None if name is None else store.recall_as(name, lambda value: from_json(_Licences, value))
     if known is None or len(known.meanings) != len(wanted):
         known = _Licences(tuple(map(_parsed, wanted)))
-        store.remember(name, to_json(known), sync=False)
+        if name is not None and _files_before(began) == files:
+            store.remember(name, to_json(known), sync=False)
     if len(_remembered) > _KEPT:
         _remembered.clear()
     _remembered.update(zip(wanted, known.meanings, strict=True))
@@ -143,13 +152,32 @@ def _spdx_list() -> tuple[tuple[str, tuple[str, ...], bool, tuple[str, ...]], ..
     return tuple(sorted(found))
 
 
-@cache
-def _library() -> object:
-    """Return version and stamps of the library's files, by which it is known again."""
-    stamps = []
-    for name in _LIBRARY:
-        found = find_spec(name)
-        for folder in (found.submodule_search_locations or ()) if found is not None else ():
-            files = sorted(path for path in Path(folder).rglob("*") if path.suffix in (".py", ".json"))
-            stamps += [[str(path), *file_stamp(path.stat())] for path in files]
-    return {"version": version("license-expression"), "boolean": version("boolean.py"), "stamps": stamps}
+def _files_before(began: float) -> dict[str, object] | None:
+    """Return the library's version and files' stamps, and this module's digest, which decide what a tag comes to.
+
+    None if a file of them changed after the process `began` (seconds since the epoch), or just before, or is not known.
+    """
+    try:
+        listed = [path for name in _LIBRARY for path in _library_paths(name)]
+        found = [(str(path), path.stat()) for path in listed]
+        newest = max(status.st_ctime_ns for _, status in (*found, ("", _MODULE.stat())))
+        if newest >= (began - START) * 1e9:
+            return None
+        return {
+            "library": {name: version(name) for name in ("license-expression", "boolean.py")},
+            "stamps": [[path, *file_stamp(status)] for path, status in found if stat.S_ISREG(status.st_mode)],
+            "module": digest_file(_MODULE),
+        }
+    except (OSError, ImportError, ValueError):
+        return None
+
+
+def _library_paths(name: str) -> Iterator[Path]:
+    """Yield a package's folders and files. Raises ImportError if it has no files, ValueError."""
+    found = find_spec(name)
+    folders = (found.submodule_search_locations or ()) if found is not None else ()
+    files = sorted(path for folder in folders for path in Path(folder).rglob("*") if path.suffix in (".py", ".json"))
+    if not files:
+        raise ImportError(f"{name} has no files")
+    yield from sorted({path.parent for path in files})  # They change when a file is removed.
+    yield from files

@@ -120,7 +120,7 @@ def test_documents_are_the_same_whether_or_not_their_packages_were_prepared(
     describe_package.cache_clear()
     plain = reports.report_documents(BILL, record(), store=Store.open(tmp_path / "a"))
     describe_package.cache_clear()
-    reports.prepare_sboms(BILL.packages, Store.open(tmp_path / "p"))
+    reports.prepare_sboms(BILL.packages, Store.open(tmp_path / "p"), 2e9)
     made = describe_package.cache_info().misses
     assert made == len(set(BILL.packages)) > 0
     for name in ("b", "c"):  # Twice: what is kept in memory was not changed by who used it.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import time
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -15,6 +17,7 @@ from spdx_tools.common.spdx_licensing import spdx_licensing
 
 from pipeline.oci import licences
 from pipeline.oci.licences import Licence, licence_expression, licence_references, own_licence, prepare_licences
+from pipeline.snapshots import START
 from pipeline.store import Store
 
 _REFERENCE = re.compile(r"LicenseRef-[A-Za-z0-9.-]+")
@@ -30,6 +33,8 @@ OTHERS = (
     "2.0",
     "\n",
 )
+NOW = 2e9
+"""Seconds since the epoch, long after the library's files were changed."""
 TAGS = ("MIT", "GPLv2+", "MIT AND LicenseRef-Fedora-Public-Domain", "", "(MIT")
 
 
@@ -109,9 +114,9 @@ def test_our_own_name_of_a_tag_is_an_expression(tag: str) -> None:
 
 def test_what_tags_mean_is_recalled_without_the_library(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     before = [meaning(tag) for tag in TAGS]
-    prepare_licences(TAGS, store)
+    prepare_licences(TAGS, store, NOW)
     _forget(monkeypatch)
-    prepare_licences(reversed([*TAGS, *TAGS]), store)
+    prepare_licences(reversed([*TAGS, *TAGS]), store, NOW)
     assert [meaning(tag) for tag in TAGS] == before
     with pytest.raises(AssertionError, match="parsed"):
         licence_expression("ISC")
@@ -131,45 +136,111 @@ def _results(store: Store) -> list[Path]:
     return [path for path in (store.root / "results").rglob("*") if path.is_file()]
 
 
-def test_a_changed_library_is_asked_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    prepare_licences(TAGS, store)
-    library = licences._library()
-    monkeypatch.setattr(licences, "_library", lambda: {"other": library})
+def test_a_changed_library_or_parser_is_asked_again(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare_licences(TAGS, store, NOW)
     _forget(monkeypatch)
-    with pytest.raises(AssertionError, match="parsed"):
-        prepare_licences(TAGS, store)
+    with monkeypatch.context() as patched:
+        patched.setattr(licences, "version", lambda name: f"2 of {name}")
+        with pytest.raises(AssertionError, match="parsed"):
+            prepare_licences(TAGS, store, NOW)
+    other = tmp_path / "licences.py"
+    other.write_bytes(Path(licences.__file__).read_bytes().replace(b"4096", b"4095"))
+    with monkeypatch.context() as patched:
+        patched.setattr(licences, "_MODULE", other)
+        with pytest.raises(AssertionError, match="parsed"):
+            prepare_licences(TAGS, store, NOW)
+    prepare_licences(TAGS, store, NOW)
 
 
-def test_the_library_is_known_by_all_of_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package in the place of the library."""
     package = tmp_path / "licence_library_made_up"
     (package / "data").mkdir(parents=True)
     (package / "__init__.py").write_text("")
-    index = package / "data" / "index.json"
-    index.write_text("[]")
+    (package / "data" / "index.json").write_text("[]")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(licences, "_LIBRARY", (package.name,))
-    before = licences._library.__wrapped__()
-    assert licences._library.__wrapped__() == before
-    index.write_text("[1]")
-    assert licences._library.__wrapped__() != before
+    return package
+
+
+def test_the_library_is_known_by_all_of_its_files(library: Path) -> None:
+    before = licences._files_before(NOW)
+    assert licences._files_before(NOW) == before is not None
+    (library / "data" / "index.json").write_text("[1]")
+    changed = licences._files_before(NOW)
+    assert changed not in (before, None)
+    (library / "more.py").write_text("")
+    assert licences._files_before(NOW) not in (before, changed, None)
+
+
+@pytest.mark.parametrize("change", ["a file is written", "a file is removed"])
+def test_nothing_is_remembered_by_files_that_changed_since_the_process_began(
+    change: str, library: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have loaded the library before."""
+    (library / "more.py").write_text("")
+    newest = max(path.stat().st_ctime for path in (library, *library.rglob("*")))
+    began = newest + START + 0.002
+    assert licences._files_before(began) is not None
+    time.sleep(0.02)  # The clock of files moves on.
+    if change == "a file is written":
+        (library / "data" / "index.json").write_text("[1]")
+    else:
+        (library / "more.py").unlink()
+    monkeypatch.setattr(licences, "process_started", lambda _: began)
+    prepare_licences(TAGS, store, NOW)
+    assert not _results(store) and meaning("MIT") == Licence("MIT", ())
+
+
+@pytest.mark.parametrize("case", ["a link to nothing", "no files, as in an archive", "no library"])
+def test_nothing_is_remembered_where_the_librarys_files_are_not_known(case: str, library: Path, store: Store) -> None:
+    if case == "a link to nothing":
+        (library / ".#lock.py").symlink_to("nothing")
+    elif case == "no library":
+        shutil.rmtree(library)
+    else:
+        for path in [path for path in library.rglob("*") if path.is_file()]:
+            path.rename(path.with_suffix(".other"))
+    prepare_licences(TAGS, store, NOW)
+    assert not _results(store) and meaning("MIT") == Licence("MIT", ())
+
+
+def test_what_changes_while_tags_are_parsed_is_not_remembered(
+    library: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = licences._parsed
+
+    def parse(tag: str) -> Licence:
+        (library / "data" / "index.json").write_text("[1]")
+        return real(tag)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(licences, "_parsed", parse)
+        prepare_licences(TAGS, store, NOW)
+    assert not _results(store)
+    prepare_licences(TAGS, store, NOW)
+    assert _results(store)
 
 
 def test_damaged_and_foreign_results_are_not_believed(store: Store, tmp_path: Path) -> None:
-    prepare_licences(TAGS, store)
+    prepare_licences(TAGS, store, NOW)
     (path,) = _results(store)
     sound = path.read_bytes()
     other = Store.open(tmp_path / "other")
-    prepare_licences(TAGS, other)
+    prepare_licences(TAGS, other, NOW)
     (foreign,) = _results(other)
     for data in (sound.replace(b"MIT", b"ISC"), foreign.read_bytes(), b""):
         path.write_bytes(data)
         licences._remembered.clear()
-        prepare_licences(TAGS, store)
+        prepare_licences(TAGS, store, NOW)
         assert meaning("MIT") == Licence("MIT", ())
 
 
 @pytest.mark.parametrize("value", [{"meanings": []}, {"meanings": "MIT"}, {}, [], None, {"meanings": [{}]}])
 def test_results_of_another_form_are_not_believed(value: object, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Store, "recall", lambda *_: value)
-    prepare_licences(TAGS, store)
+    prepare_licences(TAGS, store, NOW)
     assert [meaning(tag) for tag in TAGS] == [with_whole_list(tag) for tag in TAGS]
