@@ -153,9 +153,10 @@ def _spdx_list() -> tuple[tuple[str, tuple[str, ...], bool, tuple[str, ...]], ..
 
 
 def _files_before(began: float) -> dict[str, object] | None:
-    """Return the library's version and files' stamps, and this module's digest, which decide what a tag comes to.
+    """Return the versions, stamps and digest of the files that decide what a tag comes to.
 
-    None if a file of them changed after the process `began` (seconds since the epoch), or just before, or is not known.
+    They are the library's and this module's. None if one of them changed after the process `began` (seconds since the
+    epoch), or just before, or if they are not known.
     """
     try:
         listed = [path for name in _LIBRARY for path in _library_paths(name)]
