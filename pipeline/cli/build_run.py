@@ -19,8 +19,7 @@ from pipeline.model.archive_kind import ArchiveKind
 from pipeline.model.lock import LockMode
 from pipeline.oci import write_archive
 from pipeline.prepare import BuildOptions
-from pipeline.recipes import load_documents
-from pipeline.snapshots import process_started
+from pipeline.recipes import DocumentLoading
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,25 +35,24 @@ def run_build(
     request: BuildRequest,
     name: Digest | None,
     context: CommandContext,
+    documents: DocumentLoading,
     *,
+    started: float,
     retest: bool,
     sources: bool,
     archive: ArchiveKind | None,
     launcher: str | None = None,
 ) -> ToldBuild:
-    """Build a request and tell the results; remember it under `name`, if given.
+    """Build a request, whose `documents` are being loaded, and tell the results; remember it under `name`, if given.
 
-    Raises RelbuildError.
+    `started`: when this process began, in seconds since the epoch. Raises RelbuildError.
     """
-    started = process_started(
-        context.clock()
-    )  # Not the request's: a command builds several, by the code that it began with.
     build_env = context.build_env(offline=request.offline, runtime=request.runtime, launcher=launcher)
     warned = WarningLog(build_env.progress)
     build_env = replace(build_env, progress=warned)
     options = _options(request, retest=retest, sources=sources)
     with logged_reads(context.clock) as log:
-        load_documents(options.recipe, options.target, build_env.store, started=started)
+        documents.finish()
         made = build_architectures(options, build_env)
     for built in made.members:
         if archive is not None:

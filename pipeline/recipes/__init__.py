@@ -10,10 +10,12 @@ from pipeline.lazy_names import imported_when_used
 with imported_when_used(__name__):
     from pipeline.recipes.checks_reference import checks_reference
     from pipeline.recipes.document_loading import (
+        DocumentLoading,
         find_platform,
         included_digest,
         load_documents,
         load_recipe,
+        loading_documents,
         recipe_name,
     )
     from pipeline.recipes.limits_reference import limits_reference
@@ -39,6 +41,7 @@ __all__ = [
     "PLATFORMS_FILE",
     "STARTER",
     "CiSystem",
+    "DocumentLoading",
     "NewCatalogue",
     "PlatformTarget",
     "Platforms",
@@ -54,6 +57,7 @@ __all__ = [
     "load_platforms",
     "load_recipe",
     "load_rules",
+    "loading_documents",
     "platforms_schema",
     "recipe_name",
     "recipe_reference",

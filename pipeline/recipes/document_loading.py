@@ -1,7 +1,8 @@
 """Load recipes and platforms once while all that was read for them is the same.
 
 What reads YAML and validates it is imported when something has to be read. A command that loads a recipe which a former
-run of the same program has loaded takes it from the store (docs/decisions/0067-a-recipe-read-once.md).
+run of the same program has loaded takes it from the store (docs/decisions/0067-a-recipe-read-once.md). One that has to
+be read may be read by a child process while its parent imports what builds (docs/decisions/0073-read-beside-imports.md).
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Literal
 
-from pipeline.beneath import ReadCache, ReadSnapshot, logged_reads
+from pipeline.beneath import ReadCache, ReadLog, ReadSnapshot, logged_reads
 from pipeline.digest import Digest, identity
+from pipeline.forked_call import ForkedCall, forked_call
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.platform import Platform
 from pipeline.model.recipe import Recipe
@@ -119,12 +122,60 @@ class _Loaded:
             _included.put(included_key, digest, read)
 
 
-def load_documents(path: Path, target: PlatformTarget, store: Store, *, started: float) -> None:
+_Known = tuple[_Loaded, ReadSnapshot]
+"""Documents that need not be read here, and what was read for them."""
+
+_READ_HERE = {"read_here": True}
+"""Remembered in place of documents that a child did not hand over, and that cannot be remembered."""
+
+
+class DocumentLoading:
+    """The loading of a recipe, its parents and their platform, which `finish` ends."""
+
+    def __init__(
+        self, read_here: Callable[[], None], known: _Known | None, call: ForkedCall, keep: Callable[[object], None]
+    ) -> None:
+        self._read_here, self._known, self._call, self._keep = read_here, known, call, keep
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a child reads them: there is time for something else."""
+        return self._call.is_running
+
+    def finish(self) -> None:
+        """Have them in this process: `load_recipe`, `find_platform` and `included_digest` return them from now on.
+
+        What was read is noted in the logs of reads. Raises RecipeError as `load_recipe` and `find_platform` do.
+        """
+        known = self._known or self._handed_over()
+        if known is None:
+            self._read_here()
+            return
+        loaded, read = known
+        loaded.keep(read)
+        read.note()
+
+    def _handed_over(self) -> _Known | None:
+        """Return what a child has read, and remember it if it may last; None if there was no child, or it failed."""
+        told = self._call.result()
+        with contextlib.suppress(LookupError, TypeError, ValueError, ImportError, AttributeError):
+            if isinstance(told, dict):
+                known = _read(told["value"]["loaded"]), _read_snapshot(told["value"])
+                if told["lasting"]:
+                    self._keep(told["value"])
+                return known
+        return None
+
+
+@contextlib.contextmanager
+def loading_documents(
+    path: Path, target: PlatformTarget, store: Store, *, started: float, forked: bool = False
+) -> Iterator[DocumentLoading]:
     """Load a recipe, its parents and their platform, from the store if nothing has changed.
 
-    `load_recipe`, `find_platform` and `included_digest` have them afterwards. `started`: when this process began, in
-    seconds since the epoch. What is remembered counts as the work of the program's files as they are now. Raises
-    RecipeError as `load_recipe` and `find_platform` do.
+    Else they are read when the loading is finished, or (`forked`) by a child process that begins at once. `started`:
+    when this process began, in seconds since the epoch. What is remembered counts as the work of the program's files as
+    they are now.
     """
     name = identity(
         "documents",
@@ -135,15 +186,49 @@ def load_documents(path: Path, target: PlatformTarget, store: Store, *, started:
         folder=Path.cwd(),
         python=[sys.executable, sys.version, str(sys.flags)],
     )
-    if store.recall_as(name, lambda value: _recall(value, started)):
-        return
+    remembered = store.recall_as(name, lambda value: _recall(value, started))
+    known = remembered if isinstance(remembered, tuple) else None
+    wanted = forked and remembered is None
+    with forked_call(lambda: _told(path, target, started)) if wanted else contextlib.nullcontext(ForkedCall()) as call:
+        had_child = call.has_child
+
+        def keep(value: object) -> None:
+            with contextlib.suppress(OSError):  # A full disk is no error of a command that has what it wanted.
+                store.remember(name, value, sync=False)
+
+        def read_here() -> None:
+            with logged_reads() as log:
+                loaded = _load_all(path, target)
+            lasting = False
+            # A value without JSON form is no error either.
+            with contextlib.suppress(OSError, LookupError, TypeError, ValueError):
+                value, lasting = _written_documents(loaded, log, started)
+                if lasting:
+                    keep(value)
+            if had_child and not lasting:
+                keep(_READ_HERE)
+
+        yield DocumentLoading(read_here, known, call, keep)
+
+
+def load_documents(path: Path, target: PlatformTarget, store: Store, *, started: float) -> None:
+    """Load a recipe, its parents and their platform now: `loading_documents`, finished at once.
+
+    Raises RecipeError as `load_recipe` and `find_platform` do.
+    """
+    with loading_documents(path, target, store, started=started) as loading:
+        loading.finish()
+
+
+def _told(path: Path, target: PlatformTarget, started: float) -> object:
+    """Read documents in a child; return what it tells as JSON values.
+
+    Raises RecipeError as `load_recipe` and `find_platform`, and as `_written_documents`.
+    """
     with logged_reads() as log:
         loaded = _load_all(path, target)
-    read = ReadSnapshot.of(log)
-    if read is not None:
-        # A full disk, or a value without JSON form, is no error of a command that has what it wanted.
-        with contextlib.suppress(OSError, LookupError, TypeError, ValueError):
-            _remember(store, name, loaded, read, started)
+    value, lasting = _written_documents(loaded, log, started)
+    return {"value": value, "lasting": lasting}
 
 
 def _load_all(path: Path, target: PlatformTarget) -> _Loaded:
@@ -168,39 +253,43 @@ def _load_all(path: Path, target: PlatformTarget) -> _Loaded:
         below, wanted = recipe.parent.path, PlatformTarget(target.definitions, name)
 
 
-def _remember(store: Store, name: Digest, loaded: _Loaded, read: ReadSnapshot, started: float) -> None:
-    """Remember loaded documents, unless the program may have changed since it was loaded.
+def _written_documents(loaded: _Loaded, log: ReadLog, started: float) -> tuple[dict[str, object], bool]:
+    """Return loaded documents as JSON values, and whether they may be remembered.
 
-    Nor if they may hold a secret, or are large. Raises OSError, LookupError, TypeError, ValueError.
+    They may not if the program may have changed since it was loaded, or if they may hold a secret. Raises OSError,
+    LookupError, TypeError, ValueError if they are large, have no JSON form, or what was read cannot be compared.
     """
+    read = ReadSnapshot.of(log)
+    if read is None:
+        raise ValueError("a file was opened, or changed while it was read")
     programs = sorted({*loaded_files(), *mapped_files(), *library_records(), *read.programs})
     modules = sorted({module.partition(".")[0] for module in sys.modules} | {*read.modules})
     code, newest = program_digest(programs, frozenset(modules))
-    if newest >= (started - START) * 1e9:
-        return
-    from pipeline.recipes.possible_secrets import may_hold_secret, platform_may_hold_secret
-
-    written = _written(loaded)
-    recipes = (recipe for _, recipe in loaded.recipes)
-    platforms = (platform for _, platform in loaded.platforms)
-    if any(map(may_hold_secret, recipes)) or any(map(platform_may_hold_secret, platforms)):
-        return
     value = {
-        "loaded": written,
+        "loaded": _written(loaded),
         "read": {field: dict(getattr(read, field)) for field in _COMPARED},
         "programs": programs,
         "modules": modules,
         "code": code,
     }
-    store.remember(name, value, sync=False)
+    return value, newest < (started - START) * 1e9 and not _may_hold_secret(loaded)
 
 
-def _recall(value: object, started: float) -> bool:
-    """Load remembered documents into this process.
+def _may_hold_secret(loaded: _Loaded) -> bool:
+    from pipeline.recipes.possible_secrets import may_hold_secret, platform_may_hold_secret
 
-    Returns False if the program, or what it would read, has changed. Raises ValueError, TypeError, LookupError for what
-    the same program did not write.
+    recipes = (recipe for _, recipe in loaded.recipes)
+    platforms = (platform for _, platform in loaded.platforms)
+    return any(map(may_hold_secret, recipes)) or any(map(platform_may_hold_secret, platforms))
+
+
+def _recall(value: object, started: float) -> _Known | Literal["read-here"] | None:
+    """Return remembered documents; None if the program, or what it would read, has changed.
+
+    Raises ValueError, TypeError, LookupError for what the same program did not write.
     """
+    if value == _READ_HERE:
+        return "read-here"
     if not isinstance(value, dict):
         raise TypeError("remembered documents are an object")
     try:
@@ -208,18 +297,17 @@ def _recall(value: object, started: float) -> bool:
         # place of this one since it started.
         code, newest = program_digest(value["programs"], frozenset(value["modules"]))
         if code != value["code"] or newest >= (started - START) * 1e9:
-            return False
-        read = ReadSnapshot(**value["read"], programs=value["programs"], modules=value["modules"])
-        if not read.holds():
-            return False
-        loaded = _read(value["loaded"])
+            return None
+        read = _read_snapshot(value)
+        return (_read(value["loaded"]), read) if read.holds() else None
     except OSError:
-        return False
+        return None
     except (ImportError, AttributeError) as error:
         raise LookupError(str(error)) from error
-    loaded.keep(read)
-    read.note()
-    return True
+
+
+def _read_snapshot(value: dict[str, Any]) -> ReadSnapshot:
+    return ReadSnapshot(**value["read"], programs=value["programs"], modules=value["modules"])
 
 
 def _written(loaded: _Loaded) -> object:

@@ -20,6 +20,9 @@ from pipeline.model.lock import LockMode
 
 if TYPE_CHECKING:
     from pipeline.build import BuildResult
+    from pipeline.cli.build_run import ToldBuild
+    from pipeline.digest import Digest
+    from pipeline.store import Store
 
 # What builds is imported when something is built: to see that nothing changed takes a fraction of that.
 
@@ -91,17 +94,25 @@ def build_command(
     built: list[dict[str, object]] = []
     indexes: list[dict[str, object]] = []
     failed: list[BuildResult] = []
+    made_one = False
     for request in requests:
         name = name_of_build(request, context, store) if repeatable else None
         known = repeat_build(name, request, context, store) if name is not None else None
         if known is not None:
             built.append(dict(known.answer))
             continue
-        from pipeline.cli.build_run import run_build
-
-        made = run_build(
-            request, name, context, retest=retest, sources=with_sources, archive=archive, launcher=launcher
+        made = _build(
+            request,
+            name,
+            context,
+            store,
+            is_first=not made_one,
+            retest=retest,
+            sources=with_sources,
+            archive=archive,
+            launcher=launcher,
         )
+        made_one = True
         built += made.built
         indexes += made.indexes
         failed += made.failed
@@ -111,3 +122,42 @@ def build_command(
         hint = f"see {failed[0].report_folder}/ for the check results and the containers' logs"
         return print_error(SmokeError("smoke-failed", f"smoke test failed: {names}", hint=hint))
     return 0
+
+
+def _build(
+    request: BuildRequest,
+    name: Digest | None,
+    context: CommandContext,
+    store: Store,
+    *,
+    is_first: bool,
+    retest: bool,
+    sources: bool,
+    archive: ArchiveKind | None,
+    launcher: str | None,
+) -> ToldBuild:
+    """Load what builds while the recipe is read, and build.
+
+    A recipe is read by a child of this process if it `is_first`: later there are threads, and pipes to other children.
+    """
+    from pipeline.recipes import PlatformTarget, loading_documents
+    from pipeline.snapshots import process_started
+
+    started = process_started(context.clock())  # Not the request's: all are built by the code that the command loads.
+    target = PlatformTarget(request.repositories, request.platform)
+    with loading_documents(request.recipe, target, store, started=started, forked=is_first) as documents:
+        from pipeline.build.early_imports import import_early
+        from pipeline.cli.build_run import run_build
+
+        import_early(lambda: documents.is_running)
+        return run_build(
+            request,
+            name,
+            context,
+            documents,
+            started=started,
+            retest=retest,
+            sources=sources,
+            archive=archive,
+            launcher=launcher,
+        )
