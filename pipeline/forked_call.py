@@ -1,4 +1,4 @@
-"""A function that a forked child computes while this process does something else. Door to `os.fork()`.
+"""A function that a forked child computes, beside other work. Door to `os.fork()`.
 
 For work of a tenth of a second that needs nothing but what this process has in memory, where an interpreter of its own
 would take as long to start. The child inherits no descriptor, prints nothing, calls no exit function, and ends when
@@ -23,9 +23,9 @@ from collections.abc import Callable, Iterator
 from typing import Final, NoReturn, TextIO, cast
 
 _LENGTH: Final = struct.Struct(">Q")
-RESULT_SIZE_LIMIT: Final = 16 << 20
+ANSWER_SIZE_LIMIT: Final = 16 << 20
 """Bytes of a result as JSON."""
-RESULT_DEADLINE: Final = 10.0
+ANSWER_DEADLINE: Final = 10.0
 """Seconds that are waited for a result, of work that takes a fraction of one."""
 _PIPE_SIZE: Final = 1 << 20
 """Bytes that the child writes without waiting for this process, where the system lets an ordinary user have them."""
@@ -43,12 +43,12 @@ class ForkedCall:
 
     @property
     def has_child(self) -> bool:
-        """Whether a child computes, or has computed."""
+        """True if a child computes, or has computed."""
         return self._pid != 0
 
     @property
     def is_running(self) -> bool:
-        """Whether the child computes, and nothing of its result is here yet."""
+        """True if the child computes, and nothing of its result is here yet."""
         return self._pid != 0 and not _is_readable(self._handle, 0.0)
 
     def result(self) -> object | None:
@@ -56,9 +56,9 @@ class ForkedCall:
         if not self._pid:
             return None
         with contextlib.suppress(OSError, EOFError, ValueError):
-            until = time.monotonic() + RESULT_DEADLINE
+            until = time.monotonic() + ANSWER_DEADLINE
             (size,) = _LENGTH.unpack(_read(self._handle, _LENGTH.size, until))
-            if size <= RESULT_SIZE_LIMIT:
+            if size <= ANSWER_SIZE_LIMIT:
                 data = _read(self._handle, size, until)
                 self.end()
                 value: object = json.loads(data)
@@ -98,7 +98,10 @@ def forked_call(compute: Callable[[], object]) -> Iterator[ForkedCall]:
 
 @contextlib.contextmanager
 def _signals_held() -> Iterator[None]:
-    """Handle signals after the block: a child that was made is known then, and one that was killed has ended."""
+    """Handle signals after the block.
+
+    A child that was made is known then, and one that was killed has ended.
+    """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_SIGNALS)
     try:
         yield
@@ -134,7 +137,7 @@ def _serve(compute: Callable[[], object], writer: int, parent: int) -> NoReturn:
                 fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
             data = json.dumps(compute()).encode()
             left = memoryview(_LENGTH.pack(len(data)) + data)
-            while left and len(data) <= RESULT_SIZE_LIMIT:
+            while left and len(data) <= ANSWER_SIZE_LIMIT:
                 left = left[os.write(writer, left) :]
     finally:
         os._exit(0)
@@ -152,7 +155,10 @@ def _leave_descriptors(kept: int) -> None:
 
 
 class _Unprinted:
-    """A standard stream of the child. What is to be printed is printed by the parent, which computes it again."""
+    """A standard stream of the child, which ends when something is to be printed.
+
+    The parent prints it, when it computes the same.
+    """
 
     def write(self, _: str) -> NoReturn:
         os._exit(1)

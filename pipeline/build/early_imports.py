@@ -27,7 +27,10 @@ USED_LATER = (
 
 
 def import_early(waiting: Callable[[], bool]) -> None:
-    """Import modules as long as `waiting` returns True. What cannot be imported is told where it is used."""
+    """Import modules as long as `waiting` returns True.
+
+    What cannot be imported is told where it is used.
+    """
     for name in USED_LATER:
         if not waiting():
             return

@@ -43,9 +43,10 @@ def run_build(
     archive: ArchiveKind | None,
     launcher: str | None = None,
 ) -> ToldBuild:
-    """Build a request, whose `documents` are being loaded, and tell the results; remember it under `name`, if given.
+    """Build a request and tell the results; remember it under `name`, if given.
 
-    `started`: when this process began, in seconds since the epoch. Raises RelbuildError.
+    `documents` are those of its recipe. `started`: when this process began, in seconds since the epoch. Raises
+    RelbuildError.
     """
     build_env = context.build_env(offline=request.offline, runtime=request.runtime, launcher=launcher)
     warned = WarningLog(build_env.progress)

@@ -1,8 +1,8 @@
 """Load recipes and platforms once while all that was read for them is the same.
 
 What reads YAML and validates it is imported when something has to be read. A command that loads a recipe which a former
-run of the same program has loaded takes it from the store (docs/decisions/0067-a-recipe-read-once.md). One that has to
-be read may be read by a child process while its parent imports what builds (docs/decisions/0073-read-beside-imports.md).
+run of the same program has loaded takes it from the store (docs/decisions/0067-a-recipe-read-once.md). Where it has to
+be read, a child process may do it while its parent imports what builds (docs/decisions/0073-read-beside-imports.md).
 """
 
 from __future__ import annotations
@@ -139,13 +139,14 @@ class DocumentLoading:
 
     @property
     def is_running(self) -> bool:
-        """Whether a child reads them: there is time for something else."""
+        """True while a child reads them: there is time for something else."""
         return self._call.is_running
 
     def finish(self) -> None:
-        """Have them in this process: `load_recipe`, `find_platform` and `included_digest` return them from now on.
+        """Have them in this process.
 
-        What was read is noted in the logs of reads. Raises RecipeError as `load_recipe` and `find_platform` do.
+        `load_recipe`, `find_platform` and `included_digest` return them from now on, and the logs of reads have what
+        was read. Raises RecipeError as `load_recipe` and `find_platform` do.
         """
         known = self._known or self._handed_over()
         if known is None:
@@ -156,7 +157,10 @@ class DocumentLoading:
         read.note()
 
     def _handed_over(self) -> _Known | None:
-        """Return what a child has read, and remember it if it may last; None if there was no child, or it failed."""
+        """Return what a child has read, and remember it if it may last.
+
+        None if there was no child, or it failed.
+        """
         told = self._call.result()
         with contextlib.suppress(LookupError, TypeError, ValueError, ImportError, AttributeError):
             if isinstance(told, dict):

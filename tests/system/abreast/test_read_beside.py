@@ -1,0 +1,137 @@
+"""A build whose recipe is read by a child process is as any other, whatever happens to the child."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.product_builds import RECIPE, small_products
+from tests.support.rpm_factory import Forge
+from tests.support.source import ROOT
+
+_RUN = """
+import os, signal, sys, time
+parent, fork, child = os.getpid(), os.fork, sys.argv.pop(1)
+if child == "none":
+    os.sched_getaffinity = lambda _: {0}
+else:
+    os.sched_getaffinity = lambda _: {0, 1}
+def forked():
+    number = fork()
+    if os.getppid() == parent and number == 0:
+        if child == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif child == "waiting":
+            time.sleep(600)
+    elif os.getpid() == parent:
+        with open(os.environ["FORKS"], "a") as file:
+            file.write(f"{number}\\n")
+    return number
+os.fork = forked
+from pipeline.cli import main
+main()
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Builder:
+    """Recipes of a small product, built by the command line; each store knows nothing yet."""
+
+    folder: Path
+
+    def write(self, name: str, more: str = "") -> None:
+        words = {"name": name, "version": "1.0", "note": "", "expected": "1\\\\.0", "mode": "0644"}
+        (self.folder / f"{name}.yaml").write_text(RECIPE % words + more)
+
+    def begin(self, child: str, store: str, *words: str) -> subprocess.Popen[str]:
+        environment = {
+            **{name: os.environ[name] for name in ("HOME", "PATH", "PYTHONPYCACHEPREFIX") if name in os.environ},
+            **{"PYTHONPATH": str(ROOT), "RELBUILD_STORE": str(self.folder / store), "FORKS": str(self.forks)},
+            **{"RELBUILD_OUTPUT": str(self.folder / "output")},
+        }
+        self.forks.write_text("")
+        command = [sys.executable, "-c", _RUN, child, "build", "--no-smoke", "--json", *words]
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return subprocess.Popen(command, env=environment, text=True, cwd=self.folder, start_new_session=True, **pipes)
+
+    def build(self, child: str, store: str, *words: str) -> tuple[int, dict[str, Any], str]:
+        with self.begin(child, store, *words) as running:
+            out, err = running.communicate(timeout=300)
+        for number in self.children():
+            assert not Path("/proc", number).exists(), "a child is left"
+        return running.returncode, json.loads(out), err
+
+    def children(self) -> list[str]:
+        """Return the numbers of the processes that were forked."""
+        return self.forks.read_text().split()
+
+    @property
+    def forks(self) -> Path:
+        return self.folder / "forks"
+
+
+@pytest.fixture(scope="module")
+def builder(tmp_path_factory: pytest.TempPathFactory, made: Forge) -> Builder:
+    folder = tmp_path_factory.mktemp("beside")
+    small_products(folder, made)
+    return Builder(folder)
+
+
+def test_the_image_is_the_same_whoever_read_the_recipe(builder: Builder) -> None:
+    """A child, the process itself, or it after a child that was killed."""
+    builder.write("one")
+    digests = set()
+    for child, forks in (("read", 1), ("none", 0), ("killed", 1)):
+        status, answer, said = builder.build(child, f"store-{child}", "one.yaml")
+        assert (status, len(builder.children())) == (0, forks)
+        digests.add(answer["built"][0]["digest"])
+        assert "error" not in said and "warning" not in said
+    assert len(digests) == 1
+
+
+def test_what_is_unchanged_or_remembered_needs_no_child(builder: Builder) -> None:
+    builder.write("two")
+    for words, forks in (((), 1), ((), 0), (("--upgrade",), 0), (("--compression", "zstd"), 0)):
+        assert builder.build("read", "store-two", "two.yaml", *words)[0] == 0
+        assert len(builder.children()) == forks
+
+
+def test_one_child_reads_the_first_of_several_recipes(builder: Builder) -> None:
+    for name in ("three", "four"):
+        builder.write(name)
+    status, answer, _ = builder.build("read", "store-several", "three.yaml", "four.yaml")
+    assert (status, len(answer["built"]), len(builder.children())) == (0, 2, 1)
+
+
+def test_an_invalid_recipe_has_its_errors_once(builder: Builder) -> None:
+    builder.write("wrong", "nonsense: 1\nexclude: {}\n")
+    told = [builder.build(child, f"store-wrong-{child}", "wrong.yaml") for child in ("read", "none", "killed")]
+    assert told[0] == told[1] == told[2]
+    assert told[0][0] == 3
+    assert told[0][2].count("nonsense") == told[1][2].count("nonsense") > 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_child_reads_ends_both_with_one_line(builder: Builder, number: signal.Signals) -> None:
+    """A terminal sends it to both."""
+    builder.write("five")
+    with builder.begin("waiting", f"store-{number.name}", "five.yaml") as running:
+        until = time.monotonic() + 60
+        while not builder.children():
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        time.sleep(0.3)
+        os.killpg(running.pid, number)
+        out, err = running.communicate(timeout=60)
+    assert running.returncode == 128 + number
+    assert out == "" and len(err.splitlines()) == 1 and "nothing was published" in err
+    assert not Path("/proc", builder.children()[0]).exists()
