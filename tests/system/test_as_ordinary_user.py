@@ -19,8 +19,8 @@ pytestmark = pytest.mark.brief
 __all__ = ["person"]  # a fixture
 
 MODULES = (
-    "test_probes.py", "test_life.py", "test_build_session.py", "test_command_shell.py", "test_instance.py",
-    "test_leftovers.py", "test_network.py", "test_volumes.py",
+    "test_probes.py", "test_life.py", "test_build_session.py", "test_command_shell.py",
+    "test_command_shell_input.py", "test_instance.py", "test_leftovers.py", "test_network.py", "test_volumes.py",
 )  # fmt: skip
 """Those of their tests that measure the machine: test_measured_as_ordinary_user.py."""
 LONGEST = 240

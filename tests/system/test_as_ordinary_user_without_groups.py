@@ -13,8 +13,8 @@ pytestmark = pytest.mark.brief
 
 __all__ = ["code", "person"]  # fixtures
 
-WITHOUT_GROUPS = tuple(name for name in MODULES if name not in ("test_network.py", "test_command_shell.py"))
-"""All but the one in which control groups play no part, and the one of what is done with them only."""
+WITHOUT_GROUPS = tuple(name for name in MODULES if not name.startswith(("test_network.", "test_command_shell")))
+"""All but the one in which control groups play no part, and those of what is done with them only."""
 
 
 def test_without_control_groups(person: Person, code: Path) -> None:

@@ -5,116 +5,30 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline.errors import BuildError
-from pipeline.sandbox import BuildLimits, BuildSession, CommandResult, SandboxRegistry, build_session, command_input
+from pipeline.sandbox import BuildLimits, BuildSession, SandboxRegistry, build_session
 from pipeline.sandbox.command_shell import CommandShell
-from pipeline.sandbox.shell_script import SHELL_SCRIPT
+from tests.support.commands_in_turn import PROBE, TARGET, InTurn, comparable, root, turn
 from tests.support.sandbox_images import left_behind
-from tests.support.tiny_root import add_program, make_root, processes_of, require_groups
+from tests.support.tiny_root import processes_of, require_groups
 
 pytestmark = pytest.mark.brief
 
-TARGET = "/run/relbuild"
-SHELLS = ("busybox", "bash", "dash")
-
-PROBE = r"""
-echo "words $# [$1] [$2] $0"; pwd; umask; cat; echo =child; cat /proc/self/status
-for file in limits cgroup mountinfo environ oom_score_adj loginuid; do echo =$file; cat /proc/$$/$file; done
-echo =descriptors; ls /proc/$$/fd; ls /proc/self/fd; ls -l /proc/$$/exe
-for name in mnt net ipc uts user pid cgroup; do [ -e /proc/$$/ns/$name ] && echo $name; done; ls /dev /dev/shm /run /tmp
-echo reopened >/dev/stdout; echo error >/dev/stderr; echo more >>/dev/stdout
-trap; kill -l >/dev/null; exit 9
-"""
-WITH_INPUT = (
-    "cat",
-    "read -r first; echo $first; cat /dev/stdin",
-    "cat >/dev/null; cat /dev/stdin; read -r word || echo end",
-    'while read -r line; do echo "$line"; done',
-    "read -r line; exit 5",
-    "exit 6",
-    "exec <&-; sleep 0.1; exit 7",
-    "cat | cat; echo $?",
-    "(read -r one; echo $one); read -r two; echo $two",
-    "[ -p /dev/stdin ] && echo pipe; [ -s /dev/stdin ] || echo empty; cat >/dev/null",
-    "cat >/dev/null; echo more >/dev/stdin; read -r line </dev/stdin; echo $line",
-    "dd bs=1 skip=1 count=3 2>/dev/null; cat",
-)
-"""Scripts that read what they are given in some way."""
-OWN = re.compile(
-    r"^(Pid|PPid|Tgid|Ngid|NStgid|NSpid|Vm\w+|Rss\w+|Hugetlb\w+|SigQ|\w*ctxt_switches|Cpus_allowed\w*|Mems\w*|State"
-    r"|Name|FDSize):.*\n",
-    re.MULTILINE,
-)
-"""What a process has of its own; groups, session, signals, capabilities and filters are compared."""
-
-
-@pytest.fixture(scope="module", params=SHELLS)
-def root(closed: Path, request: pytest.FixtureRequest) -> Path:
-    folder = closed / request.param
-    folder.mkdir()
-    made = make_root(folder / "root")
-    if request.param != "busybox":
-        add_program(made, request.param)
-        add_program(made, "env")
-        (made / "bin" / "sh").unlink()
-        (made / "bin" / "sh").symlink_to(request.param)
-    return made
-
-
-Run = Callable[..., CommandResult]
-
-
-class InTurn:
-    """A session with a shell: `script` runs a script in it, as scriptlets are run."""
-
-    def __init__(self, session: BuildSession) -> None:
-        require_groups("commands one after the other")
-        self.session = session
-        self.folder = session.share(TARGET)
-        self.begin()
-
-    def begin(self) -> None:
-        self.session.begin_commands(self.folder, TARGET)
-
-    def script(self, text: str, *words: str, timeout: float = 30.0, stdin: bytes = b"") -> CommandResult:
-        (self.folder / "script").write_text(text)
-        argv = ["/bin/sh", f"{TARGET}/script", *words]
-        return self.session.run(argv, stdin=stdin, environment={"TZ": "UTC", "A": "b 'c' $d"}, timeout=timeout)
-
-    def container(self) -> str:
-        """The container that the next command gets, "" if a new one."""
-        driver = self.session._shell and self.session._shell._driver
-        return driver.container.bundle.name if driver else ""
-
-
-@pytest.fixture
-def turn(root: Path, sandboxes: SandboxRegistry) -> Iterator[InTurn]:
-    with build_session([root], sandboxes=sandboxes, label="test") as session:
-        yield InTurn(session)
-    assert left_behind(sandboxes) == []
-
-
-def _comparable(ended: CommandResult) -> tuple[int, str, bytes]:
-    text = OWN.sub("", ended.stdout.decode())
-    # Numbers of mounts and of their devices are the kernel's: those of /proc, /dev … are made for each container.
-    text = re.sub(r"^\d+ \d+ \d+:\d+ ", "", text, flags=re.MULTILINE)
-    text = re.sub(r"\b(command|gate|out|err)\.[0-9a-f]{16}\n", "", text)
-    return ended.status, re.sub(r"/proc/\d+/", "/proc/N/", text), ended.stderr
+__all__ = ["root", "turn"]  # fixtures
 
 
 class TestTheSame:
     def test_a_script_sees_the_same_process_in_either_way(self, turn: InTurn) -> None:
         first = turn.container()
-        in_turn = [_comparable(turn.script(PROBE, "x", "y 'z'")) for _ in range(2)]
+        in_turn = [comparable(turn.script(PROBE, "x", "y 'z'")) for _ in range(2)]
         assert turn.container() == first != "", "it was not run in turn"
         turn.session.end_commands()
-        alone = _comparable(turn.script(PROBE, "x", "y 'z'"))
+        alone = comparable(turn.script(PROBE, "x", "y 'z'"))
         assert in_turn[0] == in_turn[1]
         assert in_turn[0][1].splitlines() == alone[1].splitlines()
         assert in_turn[0] == alone
@@ -139,94 +53,6 @@ class TestTheSame:
         for number in (2, 9, 13, 15):
             assert turn.script(f"kill -{number} $$").status == 128 + number
         assert turn.container() == first != ""
-
-    def test_standard_input_is_at_its_end_and_stays_there(self, turn: InTurn) -> None:
-        first = turn.container()
-        look = "cat; echo more >/dev/stdin; cat /dev/stdin; cat; read -r word || echo end"
-        for _ in range(2):
-            assert turn.script(look).stdout == b"end\n"
-        assert turn.container() == first != ""
-
-    def test_a_script_with_input_sees_the_same_process_in_either_way(self, turn: InTurn) -> None:
-        first = turn.container()
-        text = PROBE + "ls -l /proc/self/fd/0 | sed 's/.* -> //; s/[0-9].*//'\n"
-        in_turn = [_comparable(turn.script(text, "x", stdin=b"a\nb\n")) for _ in range(2)]
-        assert turn.container() == first != "", "it was not run in turn"
-        turn.session.end_commands()
-        alone = _comparable(turn.script(text, "x", stdin=b"a\nb\n"))
-        assert in_turn[0] == in_turn[1] == alone
-        assert "a\nb\n=child" in alone[1]
-
-    @pytest.mark.parametrize("text", WITH_INPUT)
-    @pytest.mark.parametrize("size", [1, 1500, 9000])
-    def test_input_is_read_as_in_a_container_of_its_own(self, turn: InTurn, text: str, size: int) -> None:
-        first = turn.container()
-        fed = b"".join(b"/usr/lib/f%d\xff\0 'x'\n" % number for number in range(size))
-        in_turn = [turn.script(text, stdin=fed) for _ in range(2)]
-        assert turn.container() == first != "", "it was not run in turn"
-        assert turn.script("cat").stdout == b""
-        turn.session.end_commands()
-        alone = turn.script(text, stdin=fed)
-        for ended in in_turn:
-            assert (ended.status, ended.stdout, ended.stderr) == (alone.status, alone.stdout, alone.stderr)
-
-    def test_a_script_that_asks_whether_there_is_input_is_told_so_each_time(self, turn: InTurn) -> None:
-        ask = "read -t 0 && echo yes || echo no"  # dash has no such option.
-        first = turn.container()
-        in_turn = {_comparable(turn.script(ask, stdin=b"hello\n"))[:2] for _ in range(25)}
-        assert turn.container() == first != ""
-        turn.session.end_commands()
-        assert in_turn == {_comparable(turn.script(ask, stdin=b"hello\n"))[:2]}
-
-    def test_no_other_process_is_seen_by_a_script_with_input(self, turn: InTurn) -> None:
-        first = turn.container()
-        look = "kill -0 -1 2>/dev/null; for one in /proc/[0-9]*; do echo $one; done"
-        assert turn.script(look, stdin=b"x").stdout.count(b"/proc/") == 2
-        assert turn.container() == first != ""
-
-    def test_a_script_that_waits_for_input_for_ever_is_ended(self, turn: InTurn) -> None:
-        ended = turn.script("cat >/dev/null; sleep 60", stdin=b"x" * (1 << 20), timeout=1.0)
-        assert ended.timed_out and not ended.ok
-        ended = turn.script("sleep 60", stdin=b"x" * (1 << 20), timeout=1.0)
-        assert ended.timed_out and not ended.ok
-        assert turn.script("cat", stdin=b"next").stdout == b"next"
-
-    def test_who_holds_the_input_after_its_script_is_ended_with_the_container(self, turn: InTurn) -> None:
-        first = turn.container()
-        begun = time.monotonic()
-        assert turn.script("{ cat; sleep 60; } <&0 >/dev/null & exit 3", stdin=b"x" * (1 << 20)).status == 3
-        assert turn.script("cat /tmp/* 2>/dev/null; cat", stdin=b"y").stdout == b"y"
-        assert turn.container() not in ("", first) and time.monotonic() - begun < 20
-
-    def test_input_that_cannot_be_a_pipe_of_the_shells_leads_to_a_container_of_its_own(
-        self, turn: InTurn, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        def refused(seen: int) -> int:
-            raise PermissionError
-
-        monkeypatch.setattr(command_input, "_open_pipe", refused)
-        assert turn.script("cat; echo >>/tmp/began; cat /tmp/began", stdin=b"x").stdout == b"x\n"
-        first = turn.container()
-        assert turn.script("cat; echo >>/tmp/began; cat /tmp/began", stdin=b"x").stdout == b"x\n\n"
-        assert turn.container() == first
-
-    def test_a_shell_that_gives_no_pipe_is_asked_once_and_not_long(
-        self, turn: InTurn, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        from pipeline.sandbox import command_shell
-
-        real, looks = command_input._only_child, []
-        monkeypatch.setattr(command_input, "_only_child", lambda *given: looks.append(given) or real(*given))
-        turn.session.end_commands()
-        changed = SHELL_SCRIPT.replace(": | (", "(")
-        assert changed != SHELL_SCRIPT
-        monkeypatch.setattr(command_shell, "SHELL_SCRIPT", changed)
-        turn.begin()
-        assert turn.script("cat; echo >>/tmp/began; cat /tmp/began", stdin=b"x").stdout == b"x\n"
-        assert 0 < len(looks) < 100
-        looks.clear()
-        assert turn.script("cat; echo >>/tmp/began; cat /tmp/began", stdin=b"x").stdout == b"x\n\n"
-        assert not looks
 
     @pytest.mark.parametrize("streams", ["", ">&2", "; yes | head -c 10000000 >&2"])
     def test_floods_of_output_are_counted(self, turn: InTurn, streams: str) -> None:
