@@ -87,6 +87,17 @@ def test_a_verdict_on_a_tree_that_turns_out_to_be_damaged_counts_no_more(bench: 
 
 
 DAMAGED = image().layers[0].diff_id
+UPGRADE = replace(PLAN, upgrade_from="older")
+
+
+@pytest.fixture
+def older(bench: Bench, journal: Journal, tmp_path: Path) -> Image:
+    """The image in the folder that `UPGRADE` names; tests of upgrades from it pass."""
+    made = plain_image("old", "old/base")
+    journal.stand_in(launch, launch.load_layout_image, lambda path, store: made)
+    (tmp_path / "older").mkdir()
+    bench.verdict = lambda tested: upgraded(tested, made)
+    return made
 
 
 @pytest.mark.parametrize("verdict", [report, failed])
@@ -154,18 +165,11 @@ def test_a_tree_that_is_found_to_be_damaged_before_the_test_is_unpacked_again(be
     assert bench.test().reused
 
 
-def test_a_verdict_on_an_older_images_damaged_tree_counts_no_more(
-    bench: Bench, journal: Journal, tmp_path: Path
-) -> None:
-    older = plain_image("old", "old/base")
-    journal.stand_in(launch, launch.load_layout_image, lambda path, store: older)
-    (tmp_path / "older").mkdir()
-    bench.verdict = lambda made: upgraded(made, older)
-    plan = replace(PLAN, upgrade_from="older")
-    assert not bench.test(plan=plan, folder=tmp_path).reused
+def test_a_verdict_on_an_older_images_damaged_tree_counts_no_more(bench: Bench, older: Image, tmp_path: Path) -> None:
+    assert not bench.test(plan=UPGRADE, folder=tmp_path).reused
     bench.store.trees._note_damage(older.layers[0].diff_id.hex)
-    assert not bench.test(plan=plan, folder=tmp_path).reused
-    assert bench.test(plan=plan, folder=tmp_path).reused
+    assert not bench.test(plan=UPGRADE, folder=tmp_path).reused
+    assert bench.test(plan=UPGRADE, folder=tmp_path).reused
 
 
 class Unidentified(SandboxLauncher):
@@ -236,19 +240,14 @@ def test_neighbours_are_tested_only_when_all_is_asked_and_evidence_says_whether_
 
 
 def test_the_older_image_is_unpacked_too_and_another_one_is_another_question(
-    bench: Bench, journal: Journal, tmp_path: Path
+    bench: Bench, journal: Journal, older: Image, tmp_path: Path
 ) -> None:
-    older = plain_image("old", "old/base")
-    journal.stand_in(launch, launch.load_layout_image, lambda path, store: older)
-    (tmp_path / "older").mkdir()
-    bench.verdict = lambda made: upgraded(made, older)
-    plan = replace(PLAN, upgrade_from="older")
-    bench.test(plan=plan, folder=tmp_path)
+    bench.test(plan=UPGRADE, folder=tmp_path)
     found, lowers = journal.last(smoke.smoke).options["older"]
     assert found is older and lowers == (Path("/trees/old/base"),)
-    assert bench.test(plan=plan, folder=tmp_path).reused
+    assert bench.test(plan=UPGRADE, folder=tmp_path).reused
     journal.stand_in(launch, launch.load_layout_image, lambda path, store: plain_image("old", "old/other"))
-    assert not bench.test(plan=plan, folder=tmp_path).reused
+    assert not bench.test(plan=UPGRADE, folder=tmp_path).reused
 
 
 def test_an_older_image_that_is_not_there_is_told_before_anything_is_unpacked(bench: Bench, tmp_path: Path) -> None:
