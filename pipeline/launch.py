@@ -83,7 +83,7 @@ def run_tests(
     report says so. `folder` is the recipe's, which `upgrade_from` is relative to.
 
     Raises UsageError `upgrade-from-missing`; EnvironmentLacking, such as `architecture-foreign`; VerificationError
-    `diff-id-mismatch` if a tree is found to be damaged meanwhile.
+    `diff-id-mismatch` if a tree is found to be damaged meanwhile, or again and again before.
     """
     whole, plan = plan, plan_to_test(plan, full=full)
     launcher = sandbox.as_launcher(sandboxes)
@@ -106,11 +106,9 @@ def run_tests(
         if damages == layers.lower_damages(tested, store):
             evidence = Evidence(image.digest, checks, runtime, plan == whole, known, contents)
             return SmokeResult(known, reused=True, evidence=evidence)
-    while True:
-        lowers = [unpack_layers(one, store, progress) for one in images]
-        earlier, damages = damages, layers.lower_damages(tested, store)
-        if damages == earlier:  # Else a damaged one was unpacked again, as after a power cut.
-            break
+    lowers, damages = layers.unpack_undamaged(  # A damaged tree is unpacked again, as after a power cut.
+        lambda: [unpack_layers(one, store, progress) for one in images], tested, damages, store
+    )
     report = smoke_room.smoke(
         image,
         lowers[0],

@@ -8,7 +8,7 @@ from pipeline.lazy_names import imported_when_used
 
 with imported_when_used(__name__):
     from pipeline.layers.built_layer import BuiltLayer
-    from pipeline.layers.damaged_lowers import damages_identity, lower_damages, require_undamaged
+    from pipeline.layers.damaged_lowers import damages_identity, lower_damages, require_undamaged, unpack_undamaged
     from pipeline.layers.image_contents import read_contents
     from pipeline.layers.image_files import ImageFiles
     from pipeline.layers.layer import build_layer, build_layers, building_layers
@@ -39,4 +39,5 @@ __all__ = [
     "read_contents",
     "require_undamaged",
     "unpack_to_store",
+    "unpack_undamaged",
 ]

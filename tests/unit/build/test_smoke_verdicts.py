@@ -165,6 +165,47 @@ def test_a_tree_that_is_found_to_be_damaged_before_the_test_is_unpacked_again(be
     assert bench.test().reused
 
 
+@pytest.mark.parametrize(("times", "tested"), [(2, True), (3, False), (99, False)])
+def test_trees_that_the_disk_damages_again_and_again_are_unpacked_three_times(
+    bench: Bench, journal: Journal, times: int, tested: bool
+) -> None:
+    unpacked: list[Any] = []
+
+    def unpack(found: Any, **more: Any) -> tuple[Path, ...]:
+        unpacked.append(found)
+        if len(unpacked) <= times:
+            bench.store.trees._note_damage(DAMAGED.hex)
+        return (Path("/trees/base"),)
+
+    journal.stand_in(layers, layers.lower_folders, unpack)
+    if tested:
+        assert bench.test().evidence is not None and bench.launches == 1
+        return
+    with pytest.raises(VerificationError, match="unpacked 3 times") as caught:
+        bench.test()
+    (problem,) = caught.value.problems
+    assert problem.code == "diff-id-mismatch" and len(unpacked) == 3 and bench.launches == 0
+    assert f"layer '{image().layers[0].name}'" in problem.message
+    assert str(bench.store.trees.path(DAMAGED)) in problem.message
+    assert f"the disk of the store '{bench.store.root}'" in (problem.hint or "")
+    assert "relbuild store fsck" in (problem.hint or "")
+    assert bench.store.trees.damages(DAMAGED) == 3, "no more marks are left than it looked"
+
+
+def test_an_older_images_tree_that_is_damaged_again_and_again_is_named(
+    bench: Bench, journal: Journal, older: Image, tmp_path: Path
+) -> None:
+    def unpack(found: Any, **more: Any) -> tuple[Path, ...]:
+        if found == older.layers:
+            bench.store.trees._note_damage(older.layers[0].diff_id.hex)
+        return (Path("/trees/base"),)
+
+    journal.stand_in(layers, layers.lower_folders, unpack)
+    with pytest.raises(VerificationError, match="layer 'old/base'") as caught:
+        bench.test(plan=UPGRADE, folder=tmp_path)
+    assert str(bench.store.trees.path(older.layers[0].diff_id)) in caught.value.problems[0].message
+
+
 def test_a_verdict_on_an_older_images_damaged_tree_counts_no_more(bench: Bench, older: Image, tmp_path: Path) -> None:
     assert not bench.test(plan=UPGRADE, folder=tmp_path).reused
     bench.store.trees._note_damage(older.layers[0].diff_id.hex)
