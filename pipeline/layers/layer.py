@@ -17,6 +17,7 @@ from pipeline.compression import Compression, layer_versions
 from pipeline.digest import DiffId, Digest, identity
 from pipeline.layers.built_layer import BuiltLayer
 from pipeline.layers.earlier_tree import remember_tree
+from pipeline.layers.layer_formats import LAYER_FORMAT as FORMAT
 from pipeline.layers.layer_packing import OnePassPacking
 from pipeline.layers.planned_layer import MissingLayers, PackedLayer, PlannedLayer
 from pipeline.layers.segments import segment_identity
@@ -30,9 +31,6 @@ from pipeline.oci.media_types import LAYERS
 from pipeline.progress import QUIET, Progress, Task
 from pipeline.store import Store
 from pipeline.trees import ComposedLayer
-
-FORMAT = 1
-"""To be raised when the same inputs give other bytes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from pipeline.compression import Compression, Piece, layer_versions
 from pipeline.digest import Digest, identity
 from pipeline.errors import VerificationError
 from pipeline.layers.chunk_writer import COMPRESSION_WORKERS, ChunkWriter, CompressionPool, PieceTaker
+from pipeline.layers.layer_formats import SEGMENT_FORMAT as FORMAT
 from pipeline.layers.tar_format import read_tar, tar_header
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.json_form import from_json, to_json
@@ -23,9 +24,6 @@ from pipeline.packages import errors_about, read_payload
 from pipeline.store import BlobWriter, Store
 from pipeline.streams import decompressed
 from pipeline.trees import Part
-
-FORMAT = 1
-"""To be raised when the same inputs give other bytes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from pipeline.layers.built_layer import BuiltLayer
 from pipeline.layers.change_tracker import ChangeTracker
 from pipeline.layers.damaged_lowers import damages_identity, lower_damages, remember_when_packed
 from pipeline.layers.installed_packages import final_file_states, matching_paths
+from pipeline.layers.layer_formats import STATE_LAYER_FORMAT as FORMAT
 from pipeline.layers.other_databases import remove_other_databases
 from pipeline.layers.passwd_files import is_number
 from pipeline.layers.recipe_files import ImageFile
@@ -44,9 +45,6 @@ from pipeline.packages.lua import runtime_digest
 from pipeline.progress import Progress, task
 from pipeline.sandbox import CommandSession, require_tracing
 from pipeline.store import Store
-
-FORMAT = 1
-"""To be raised when the same inputs give another state layer."""
 
 UNREPRODUCIBLE_PATHS = (
     "etc/passwd-",  # backups by shadow-utils, whose content depends on the order of scriptlets

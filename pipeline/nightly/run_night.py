@@ -42,7 +42,6 @@ from pipeline.nightly.job_result_check import require_published, require_same_pr
 from pipeline.nightly.member_tasks import MemberTasks, task_product
 from pipeline.nightly.night_planner import Planner
 from pipeline.nightly.no_change import RUN_BYTES
-from pipeline.nightly.product_job import run_job
 from pipeline.nightly.product_order import order_by_longest_path
 from pipeline.nightly.published_products import PublishedProducts
 from pipeline.nightly.renewal import renew_tags
@@ -299,10 +298,15 @@ class _CatalogueRun:
                 self._members[name] = MemberTasks(job)
                 for task_name, part in self._members[name].tasks():
                     needed = replace(needed, arch=part.architecture)
-                    self._opened_executor().start(task_name, run_job, part, needed)
+                    self._begin(task_name, part, needed)
             else:
                 needed = replace(needed, arch=job.product.architectures[0])
-                self._opened_executor().start(name, run_job, job, needed)
+                self._begin(name, job, needed)
+
+    def _begin(self, name: str, job: Job, needed: Requirements) -> None:
+        from pipeline.nightly.product_job import run_job  # What builds and publishes is loaded when something is due.
+
+        self._opened_executor().start(name, run_job, job, needed)
 
     def _memory(self, job: Job) -> int:
         """Return the bytes that the instances of its image may use together when it is tested."""
@@ -325,7 +329,7 @@ class _CatalogueRun:
             joined = self._members[name].take(arch, ended)
             if isinstance(joined, Job):
                 needed = Requirements("", containers=False, files=self._files(joined))
-                self._opened_executor().start(name, run_job, joined, needed)
+                self._begin(name, joined, needed)
             if not isinstance(joined, TaskResult):
                 return
             ended = joined

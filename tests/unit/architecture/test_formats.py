@@ -24,6 +24,9 @@ from tests.support.source import trees
 ROOT = Path(__file__).parents[3]
 RECIPE = load_recipe(ROOT / "recipes" / "nginx.yaml")
 
+LAYER_FORMATS = "pipeline.layers.layer_formats"
+"""Numbers that other modules import as theirs."""
+
 NO_FORMATS = {
     "pipeline.packages.rpm_header._SCRIPT_QUERY_FORMAT",  # A bit of rpm's.
     "pipeline.packages.rpmdb_writer._WRITER_VERSION",  # Of SQLite; `state.FORMAT` stands for it.
@@ -32,7 +35,10 @@ NO_FORMATS = {
 
 
 def _constants() -> Iterator[str]:
-    """Every constant of the code that is named as a format, schema or version and holds a number."""
+    """Every constant of the code that is named as a format, schema or version and holds a number.
+
+    One that a module imports under such a name is that module's.
+    """
     for path, tree in trees().items():
         parts = path.relative_to(ROOT).with_suffix("").parts
         module = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
@@ -40,8 +46,10 @@ def _constants() -> Iterator[str]:
             if isinstance(node, ast.Assign | ast.AnnAssign) and _is_number(node.value):
                 for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
                     name = ast.unparse(target)
-                    if name.isupper() and re.search(r"FORMAT|SCHEMA|VERSION", name):
+                    if module != LAYER_FORMATS and name.isupper() and re.search(r"FORMAT|SCHEMA|VERSION", name):
                         yield f"{module}.{name}"
+            elif isinstance(node, ast.ImportFrom) and node.module == LAYER_FORMATS:
+                yield from (f"{module}.{one.asname}" for one in node.names if one.asname)
 
 
 def _is_number(value: ast.expr | None) -> bool:
@@ -58,9 +66,27 @@ def test_every_format_is_declared_by_what_it_means_for_a_night() -> None:
 
 
 def test_what_is_declared_is_what_the_code_has() -> None:
-    for name, value in {**IMAGE_FORMATS, **TEST_FORMATS, **DOCUMENT_FORMATS}.items():
-        module, _, constant = name.rpartition(".")
-        assert getattr(importlib.import_module(module), constant) == value, name
+    for name, value in {**IMAGE_FORMATS, **TEST_FORMATS}.items():
+        assert _number(name) == value, name
+    assert all(isinstance(_number(name), int) for name in DOCUMENT_FORMATS)
+
+
+def _number(name: str) -> object:
+    module, _, constant = name.rpartition(".")
+    return getattr(importlib.import_module(module), constant)
+
+
+def test_every_number_of_layers_is_a_modules_own() -> None:
+    numbers = {name for name in vars(importlib.import_module(LAYER_FORMATS)) if name.isupper()}
+    imported = [
+        (one.name, module)
+        for module, tree in trees().items()
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom) and node.module == LAYER_FORMATS
+        for one in node.names
+        if one.asname
+    ]
+    assert sorted(numbers) == sorted(name for name, _ in imported), "each number is one module's FORMAT"
 
 
 @pytest.mark.parametrize("name", IMAGE_FORMATS)

@@ -157,6 +157,18 @@ def test_the_http_library_brings_no_command_line_with_it() -> None:
     assert "httpx" in modules and not modules & {"rich", "click", "pygments"}
 
 
+def test_a_night_without_jobs_loads_nothing_that_builds() -> None:
+    """It compares format numbers of what builds; which is loaded when the first job begins."""
+    modules = _modules_of(("nightly",), "pipeline.cli.nightly_run", "pipeline.nightly.inputs")
+    assert {name for name in modules if name.startswith("pipeline.layers.")} <= {
+        f"pipeline.layers.{name}"
+        for name in ("account_numbers", "built_layer", "layer_formats", "passwd_files", "script_accounts")
+    }
+    building = {"build.build_image", "nightly.product_job", "provenance_inputs", "release.publish"}
+    assert not modules & {f"pipeline.{name}" for name in building}
+    assert "pipeline.mirror.backends.directory.directory_mirror" not in modules
+
+
 def test_help_loads_no_library() -> None:
     assert _loaded_to_run("--help") == set()
 
