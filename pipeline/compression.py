@@ -169,6 +169,8 @@ _MEMBER_START = _MAGIC + b"\x08\x04"
 _FIELD = b"RB"
 _TRAILER = struct.Struct("<II")
 _UNKNOWN_SYSTEM = 255
+_PLAIN_HEADER = _MAGIC + b"\x08" + bytes(6) + b"\xff"
+"""A gzip header without anything that may be left out."""
 _MEMBER_LIMIT = PIECE + (PIECE >> 3) + 64
 
 
@@ -196,8 +198,68 @@ def _deflate_version() -> str:
     return f"deflate-{deflate.__version__}"
 
 
-def _gunzip(reader: Buffered, workers: int) -> Iterator[Piece]:
-    """Decompress relbuild's gzip members in `workers` threads; from another one on, by zlib."""
+def _own_member(rest: memoryview) -> Piece:
+    """Decompress a member that relbuild has made, of which `rest` is what follows the header.
+
+    libdeflate does not say where a deflate stream ends: bytes behind it, before the trailer, are not noticed.
+    """
+    import deflate
+
+    checksum, size = _trailer(rest)
+    body = rest[: -_TRAILER.size]
+    if size == 0:  # libdeflate's binding does not read a stream of which nothing is to come.
+        _require_exact(body, size)
+    piece: bytearray = deflate.deflate_decompress(body, size)
+    _require_content(piece, checksum, size)
+    return piece
+
+
+def _exact_member(rest: memoryview) -> Piece:
+    """Decompress a member that anybody may have made, if its deflate stream ends at its trailer.
+
+    `rest` is what follows the header. As a gzip member, libdeflate compares its content with the eight bytes behind the
+    stream, wherever that ends. They are the content's checksum and size, as the trailer is. If those are nowhere else
+    in the member, the stream ends there; else zlib says where it does.
+    """
+    import deflate
+
+    checksum, size = _trailer(rest)
+    if size == 0:
+        return _own_member(rest)
+    member = b"".join((_PLAIN_HEADER, rest))
+    piece: bytearray = deflate.gzip_decompress(member, size)
+    _require_content(piece, checksum, size)
+    if member.find(member[-_TRAILER.size :]) != len(member) - _TRAILER.size:
+        _require_exact(rest[: -_TRAILER.size], size)
+    return piece
+
+
+def _trailer(rest: memoryview) -> tuple[int, int]:
+    """Return the checksum and size at a member's end."""
+    if len(rest) < _TRAILER.size:
+        raise EOFError("it ends too early")
+    checksum, size = _TRAILER.unpack(rest[-_TRAILER.size :])
+    if size > PIECE:
+        raise EOFError("a member is larger than any that relbuild makes")
+    return checksum, size
+
+
+def _require_content(piece: bytearray, checksum: int, size: int) -> None:
+    if len(piece) != size or crc32(piece) != checksum:
+        raise EOFError("a member's checksum does not match")
+
+
+def _require_exact(body: memoryview, size: int) -> None:
+    """Raise if a member's body is not a deflate stream of `size` bytes and nothing else."""
+    stream = zlib.decompressobj(wbits=-15)
+    if len(stream.decompress(body, size + 1)) != size or not stream.eof or stream.unused_data:
+        raise EOFError("a member's size does not match, or bytes follow its deflate stream")
+
+
+def _gunzip(
+    reader: Buffered, workers: int, whole_member: Callable[[memoryview], Piece] = _exact_member
+) -> Iterator[Piece]:
+    """Decompress members in relbuild's form in `workers` threads; from another one on, by zlib."""
     from concurrent.futures import ThreadPoolExecutor
 
     members = _OwnMembers(reader)
@@ -207,13 +269,13 @@ def _gunzip(reader: Buffered, workers: int) -> Iterator[Piece]:
             if len(buffer) < length:
                 buffer = bytearray(length)
             with memoryview(buffer) as view:
-                yield _whole_member(members.read(view[:length]))
+                yield whole_member(members.read(view[:length]))
     else:
         running: deque[Future[Piece]] = deque()
         with ThreadPoolExecutor(workers, "relbuild-gunzip") as pool:
             try:
                 while length := members.next_length():
-                    running.append(pool.submit(_whole_member, members.read(memoryview(bytearray(length)))))
+                    running.append(pool.submit(whole_member, members.read(memoryview(bytearray(length)))))
                     if len(running) > workers:
                         yield running.popleft().result()
                 while running:
@@ -224,6 +286,14 @@ def _gunzip(reader: Buffered, workers: int) -> Iterator[Piece]:
     if members.found and members.start and not members.start.startswith(_MAGIC):
         raise EOFError("bytes that are no member follow its last one")
     yield from _zlib(reader, members.start)
+
+
+def decompress_own_gzip(reader: Buffered, workers: int) -> Iterator[Piece]:
+    """Decompress gzip that relbuild has made here.
+
+    Bytes behind a member's deflate stream are not looked for, which takes a sixth longer.
+    """
+    return _gunzip(reader, workers, _own_member)
 
 
 class _OwnMembers:
@@ -253,33 +323,6 @@ class _OwnMembers:
         if self._reader.readinto(room) < len(room):
             raise EOFError("it ends too early")
         return room
-
-
-def _whole_member(rest: memoryview) -> Piece:
-    """Decompress a member, of which `rest` is what follows the header."""
-    import deflate
-
-    if len(rest) < _TRAILER.size:
-        raise EOFError("it ends too early")
-    checksum, size = _TRAILER.unpack(rest[-_TRAILER.size :])
-    if size > PIECE:
-        raise EOFError("a member is larger than any that relbuild makes")
-    if size == 0:
-        _require_empty(rest[: -_TRAILER.size])
-    piece: bytearray = deflate.deflate_decompress(rest[: -_TRAILER.size], size)
-    if len(piece) != size or deflate.crc32(piece) != checksum:
-        raise EOFError("a member's checksum does not match")
-    return piece
-
-
-def _require_empty(body: memoryview) -> None:
-    """Raise if a member's body is no deflate stream of nothing.
-
-    libdeflate's binding does not read it where nothing is to come of it.
-    """
-    stream = zlib.decompressobj(wbits=-15)
-    if stream.decompress(body, 1) or not stream.eof or stream.unused_data:
-        raise EOFError("a member's size does not match")
 
 
 def _zlib(reader: Buffered, start: bytes) -> Iterator[bytes]:

@@ -12,7 +12,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-from pipeline.compression import READ_SIZE, START_SIZE, Buffered, Codec, Piece, codec_of, damages
+from pipeline.compression import (
+    GZIP,
+    READ_SIZE,
+    START_SIZE,
+    Buffered,
+    Codec,
+    Piece,
+    codec_of,
+    damages,
+    decompress_own_gzip,
+)
 from pipeline.errors import VerificationError
 
 _T = TypeVar("_T")
@@ -29,19 +39,21 @@ decompression bomb's."""
 
 
 def decompressed(
-    file: BinaryIO, *, limit: int, name: str, workers: int = 0, codec: Codec | None = None
+    file: BinaryIO, *, limit: int, name: str, workers: int = 0, codec: Codec | None = None, own: bool = False
 ) -> Iterator[Piece]:
     """Decompress `file`, and yield pieces of at most `PIECE` bytes.
 
     gzip, zstd, xz, bzip2 (each of any number of concatenated streams) are detected by their first bytes; other
     streams are passed on unchanged, unless `codec` says what they are. With `workers`, relbuild's gzip members are
-    decompressed in as many threads. `name` is for errors. Raises VerificationError `stream-damaged`, or
+    decompressed in as many threads. `own`: relbuild has compressed it here, so that bytes behind a member's deflate
+    stream are not looked for. `name` is for errors. Raises VerificationError `stream-damaged`, or
     `stream-too-large` beyond `limit` decompressed bytes; truncation of a zstd stream is detected only by its digest.
     """
     # Larger reads go past a small buffer; what is in it is copied.
     reader: Buffered = io.BufferedReader(_raw(file), BUFFER_SIZE)
     codec = codec or codec_of(reader.peek(START_SIZE)[:START_SIZE])
-    pieces: Iterator[Piece] = codec.decompress(reader, workers) if codec else iter(lambda: reader.read(READ_SIZE), b"")
+    decompress = decompress_own_gzip if own and codec is GZIP else codec.decompress if codec else None
+    pieces: Iterator[Piece] = decompress(reader, workers) if decompress else iter(lambda: reader.read(READ_SIZE), b"")
     size = 0
     try:
         for piece in pieces:

@@ -31,7 +31,7 @@ def unpack_undamaged(
     damages: tuple[int, ...],
     store: Store,
 ) -> tuple[Sequence[tuple[Path, ...]], tuple[int, ...]]:
-    """Call `unpack` until it finds no new damage; return its folders, and the damages known then.
+    """Call `unpack` until it finds no new damage; return its folders, and the damages known.
 
     `damages` are those known before. Raises VerificationError `diff-id-mismatch` if it finds one `UNPACKINGS` times.
     """

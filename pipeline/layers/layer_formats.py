@@ -1,6 +1,6 @@
-"""Format numbers of what is remembered of layers: a night compares them without loading what makes layers.
+"""Format numbers of what is remembered of layers.
 
-Each module that makes something imports its own as `FORMAT`.
+A night compares them without loading what makes layers. Each module that makes something imports its own as `FORMAT`.
 """
 
 SEGMENT_FORMAT = 1

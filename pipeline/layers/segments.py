@@ -161,7 +161,7 @@ def read_segment(part: Part, segment: Segment, *, store: Store, place: EntryWrit
     entries = {entry.path: entry for _, entry in part.entries}
     name = str(part.nevra)
     with store.reading(segment.digest) as file:
-        pieces = decompressed(file, limit=segment.tar_size, name=name)
+        pieces = decompressed(file, limit=segment.tar_size, name=name, own=True)
         for member in read_tar(pieces, name):
             entry = entries.pop(member.entry.path, None)
             if entry is None or _content_size(entry) != member.entry.size:
@@ -185,7 +185,7 @@ def segment_tar(segment: Segment, *, store: Store, name: str) -> Iterator[Piece]
     Raises VerificationError `stream-damaged`.
     """
     with store.reading(segment.digest) as file:
-        yield from decompressed(file, limit=segment.tar_size, name=name)
+        yield from decompressed(file, limit=segment.tar_size, name=name, own=True)
 
 
 def _emitted(part: Part, rpm: Path) -> Iterator[tuple[Entry, Iterator[memoryview], str]]:

@@ -333,7 +333,7 @@ class TwoStepLayer:
         kept, name = self.kept.result(), self.plan.composed.name
         with self.draft.result() as follower:
             compressed = HashingReader(follower.readinto)
-            pieces = decompressed(cast("Any", compressed), limit=kept.tar_size, name=name)
+            pieces = decompressed(cast("Any", compressed), limit=kept.tar_size, name=name, own=True)
             with contextlib.closing(cast("Generator[Piece]", pieces)):
                 self._compare(pieces, kept)
             compressed.drain()

@@ -124,7 +124,7 @@ def read_blob_back(
     `digest-mismatch`, `layer-malformed` (another size), `stream-damaged`.
     """
     found = TarMarker(key)
-    for _ in _tar_of_blob(digest, size, tar_size, name=name, store=store, found=found):
+    for _ in _tar_of_blob(digest, size, tar_size, name=name, store=store, found=found, own=True):
         go_on()
     if found.size != tar_size:
         raise VerificationError("layer-malformed", f"layer '{name}' has {found.size} bytes of tar, not {tar_size}")
@@ -132,15 +132,23 @@ def read_blob_back(
 
 
 def _tar_of_blob(
-    digest: Digest, size: int, tar_size: int, *, name: str, store: Store, found: hashlib._Hash | TarMarker
+    digest: Digest,
+    size: int,
+    tar_size: int,
+    *,
+    name: str,
+    store: Store,
+    found: hashlib._Hash | TarMarker,
+    own: bool = False,
 ) -> Iterator[Piece]:
     """Yield a blob's tar bytes, once `found` was updated with them.
 
     Raises at the end if the blob has another digest.
     """
-    with store.reading(digest) as file:
-        compressed = HashingReader(file.readinto)  # type: ignore[attr-defined]
-        for piece in decompressed(cast("BinaryIO", compressed), limit=tar_size, name=name, workers=COMPRESSION_WORKERS):
+    with store.reading(digest) as blob:
+        compressed = HashingReader(blob.readinto)  # type: ignore[attr-defined]
+        file = cast("BinaryIO", compressed)
+        for piece in decompressed(file, limit=tar_size, name=name, workers=COMPRESSION_WORKERS, own=own):
             found.update(piece)
             yield piece
         compressed.drain()

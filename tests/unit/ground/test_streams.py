@@ -36,6 +36,7 @@ from pipeline.errors import VerificationError
 from pipeline.oci.media_types import LAYER_TAR, LAYERS
 from pipeline.streams import decompressed, open_compressed, prefetch
 from tests.support.examples import examples
+from tests.support.hidden_members import HEADER, TRAILER, hiding, naming_its_trailer, with_body
 
 DATA = os.urandom(300_000) + bytes(2 * PIECE) + b"text " * 100_000
 PIECES = [DATA[at : at + PIECE] for at in range(0, len(DATA), PIECE)]
@@ -189,10 +190,7 @@ def test_a_member_that_claims_to_be_huge_is_not_believed() -> None:
 
 def of_size_0(body: bytes) -> bytes:
     """A member of our form that claims to have nothing in it."""
-    empty = gzip_member(b"")
-    header = bytearray(empty[:20])
-    header[16:20] = (20 + len(body) + 8).to_bytes(4, "little")
-    return bytes(header) + body + empty[-8:]
+    return with_body(body, gzip_member(b""))
 
 
 NOTHING = gzip_member(b"")[20:-8]
@@ -226,6 +224,49 @@ def test_what_is_no_member_is_refused(what: str, workers: int) -> None:
 def test_a_member_with_nothing_in_it_is_read(workers: int) -> None:
     assert of_size_0(NOTHING) == gzip_member(b"")
     assert read(gzip_member(b"") + gzip_member(b"hello") + gzip_member(b""), workers=workers) == b"hello"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("what", hiding(b"hello " * 1000))
+def test_a_member_with_something_behind_its_stream_is_refused(what: str, workers: int) -> None:
+    """Other programs read it too, or fail."""
+    sound = gzip_member(b"hello " * 1000)
+    for data in (member := hiding(b"hello " * 1000)[what], sound + member, member + sound):
+        with pytest.raises(VerificationError) as caught:
+            read(data, workers=workers)
+        assert caught.value.code == "stream-damaged"
+
+
+@settings(max_examples=examples(200))
+@given(st.binary(min_size=1, max_size=300), st.binary(min_size=1, max_size=40), st.booleans())
+def test_whatever_follows_a_stream_in_its_member_is_refused(content: bytes, hidden: bytes, trailer: bool) -> None:
+    sound = gzip_member(content)
+    behind = (sound[-TRAILER:] if trailer else b"") + hidden
+    assert read(sound) == content
+    with pytest.raises(VerificationError):
+        read(with_body(sound[HEADER:-TRAILER] + behind, sound))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_sound_member_that_names_its_own_trailer_is_read(workers: int) -> None:
+    member = naming_its_trailer()
+    assert member.find(member[-TRAILER:]) < len(member) - TRAILER
+    assert read(member * 3, workers=workers) == gzip.decompress(member) * 3
+    with pytest.raises(VerificationError):
+        read(with_body(member[HEADER:-TRAILER] + member[-TRAILER:], member), workers=workers)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_zlib_reads_what_is_ours_only_where_it_has_to(own: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes two to three times as long."""
+    asked: list[int] = []
+    real = compression._require_exact
+    monkeypatch.setattr(compression, "_require_exact", lambda body, size: (asked.append(size), real(body, size))[1])
+    data = b"".join(map(gzip_member, [b"first" * 100, os.urandom(70_000), b"third" * 50_000]))
+    assert len(b"".join(decompressed(io.BytesIO(data), limit=1 << 20, name="it", own=own))) == 320_500
+    assert asked == []
+    b"".join(decompressed(io.BytesIO(naming_its_trailer()), limit=1 << 20, name="it", own=own))
+    assert asked == ([] if own else [24])
 
 
 class _InSmallReads(io.RawIOBase):

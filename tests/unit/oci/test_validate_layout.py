@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.compression import Compression
+from pipeline.compression import Compression, gzip_member
 from pipeline.digest import DiffId, Digest, canonical_json
+from pipeline.errors import VerificationError
+from pipeline.layers import unpack_to_store
 from pipeline.model.image import Image, Layer
-from pipeline.oci import blob_path, make_image, media_types, validate_layout, write_layout
+from pipeline.oci import blob_path, make_image, media_types, validate_layout, write_archive, write_layout
 from pipeline.store import Store
+from tests.support.hidden_members import hiding
 from tests.support.tiny_image import CONFIG, fake_layer, tar, tiny
 
 
@@ -111,6 +114,22 @@ def test_a_layer_that_grows_beyond_what_the_manifest_says_is_not_decompressed_fu
     manifest["layers"][0]["annotations"][media_types.LAYER_TAR_SIZE] = "100"
     put(layout, image, image.config_bytes, canonical_json(manifest))
     assert codes(layout) == ["stream-too-large"]
+
+
+def test_content_behind_a_layers_tar_that_only_others_read_is_found(store: Store, tmp_path: Path) -> None:
+    data = tar({"x": b"seen"})
+    for number, blob in enumerate(hiding(data, {"a tar": gzip_member(tar({"y": b"hidden"}))}).values()):
+        digest = store.put(blob)
+        layer = Layer("l", DiffId.of(data), replace(fake_layer("x").blob, digest=digest, size=len(blob)), len(data))
+        layer = replace(layer, blob=replace(layer.blob, media_type=media_types.LAYERS[Compression.GZIP]))
+        target = tmp_path / str(number)
+        write_layout(make_image("hiding", "1", CONFIG, [layer]), store=store, target=target)
+        assert codes(target) == ["stream-damaged"]
+        with pytest.raises(VerificationError, match="cannot be decompressed"):
+            write_archive(target, tmp_path / "a.tar", "docker")
+        with pytest.raises(VerificationError, match="cannot be decompressed"):
+            unpack_to_store(layer, store=store)
+        assert not store.trees.path(layer.diff_id).exists()
 
 
 def test_a_bomb_is_stopped(store: Store, tmp_path: Path) -> None:
