@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import pwd
@@ -12,7 +11,6 @@ import signal
 import stat
 import subprocess
 import sysconfig
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,14 +20,13 @@ import pytest
 
 from pipeline.build import BuildResult
 from pipeline.sandbox.cgroups import PARENT_CGROUP, mounted_hierarchies
+from tests.support.added_user import NAME, PLACE, added_user, subordinate
 from tests.support.tiny_root import make_root, require_root
 from tests.system.isolation.probes import ADMITTED, PROBES
 
 pytestmark = pytest.mark.alone
 
 ROOT = Path(__file__).parents[2]
-NAME = f"relbuild-rootless-{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}"
-"""Each process that runs tests has a user of its own."""
 SOURCES = Path(__file__).parent / "isolation"
 
 ENTER = """
@@ -93,56 +90,23 @@ class Person:
         return found
 
 
-def subordinate() -> tuple[int, int]:
-    for line in Path("/etc/subuid").read_text().splitlines():
-        name, first, count = line.split(":")
-        if name == NAME:
-            return int(first), int(first) + int(count)
-    return 0, 0
-
-
-@contextlib.contextmanager
-def one_at_a_time() -> Iterator[None]:
-    """While the block lasts, no other test changes the machine's users."""
-    with Path("/run/lock/relbuild-tests-users").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def add_user() -> int:
-    """Add the user NAME with 65536 subordinate ids, and return the first of these."""
-    taken = [line.split(":") for line in Path("/etc/subuid").read_text().splitlines()]
-    first = max([100000, *(int(begin) + int(count) for _, begin, count in taken)])
-    subprocess.run(["useradd", "--no-create-home", "--shell", "/bin/sh", NAME], check=True)
-    subprocess.run(["sed", "-i", f"/^{NAME}:/d", "/etc/subuid", "/etc/subgid"], check=True)
-    span = f"{first}-{first + 65535}"
-    subprocess.run(["usermod", "--add-subuids", span, "--add-subgids", span, NAME], check=True)
-    return first
-
-
 @pytest.fixture(scope="module")
 def person() -> Iterator[Person]:
     require_root()
-    # Not pytest's folder: another user has to be able to walk here.
-    with tempfile.TemporaryDirectory(prefix="relbuild-rootless-", dir="/var/tmp") as made:
-        folder = Path(made)
+    with added_user() as first:
+        entry = pwd.getpwnam(NAME)
+        folder = PLACE / NAME
+        folder.mkdir()
         folder.chmod(0o755)
-        with one_at_a_time():
-            first = add_user()
-        try:
-            entry = pwd.getpwnam(NAME)
-            (folder / "libraries").mkdir()
-            (folder / "packages").mkdir()
-            shutil.copytree(ROOT / "pipeline", folder / "code" / "pipeline")
-            shutil.copy(ROOT / "tests" / "support" / "rootless_drive.py", folder / "code")
-            subprocess.run(["chmod", "-R", "a+rX", folder / "code"], check=True)
-            home = folder / "home"
-            home.mkdir(mode=0o700)
-            prepare(home, entry.pw_uid, entry.pw_gid, first)
-            yield Person(entry.pw_uid, folder)
-        finally:
-            with one_at_a_time():
-                subprocess.run(["userdel", NAME], check=True)
+        (folder / "libraries").mkdir()
+        (folder / "packages").mkdir()
+        shutil.copytree(ROOT / "pipeline", folder / "code" / "pipeline")
+        shutil.copy(ROOT / "tests" / "support" / "rootless_drive.py", folder / "code")
+        subprocess.run(["chmod", "-R", "a+rX", folder / "code"], check=True)
+        home = folder / "home"
+        home.mkdir(mode=0o700)
+        prepare(home, entry.pw_uid, entry.pw_gid, first)
+        yield Person(entry.pw_uid, folder)
 
 
 def prepare(home: Path, uid: int, gid: int, first: int) -> None:
