@@ -10,9 +10,7 @@ concatenated without being compressed again, and made in parallel without the nu
 gzip is made by libdeflate, which is 3 to 4 times faster than zlib at the same size: measured on one core with
 8 MiB of shared libraries, libdeflate 5 compresses 111 MB/s to 37.1 % (zlib 6: 29 MB/s to 37.4 %) and
 decompresses 700 MB/s (zlib: 240 MB/s); zstd 3 compresses 244 MB/s to 38.5 % and decompresses 960 MB/s. Both
-release Python's lock: two threads do twice the work in the same time. libdeflate decompresses only whole
-members, so relbuild's have their length in an extra field (RFC 1952, 2.3.1.1), like BGZF's; other members are
-decompressed by zlib.
+release Python's lock: two threads do twice the work in the same time. Members are in `gzip_members`.
 
 A codec of layers is a member of `Compression` and a `LayerCodec`; both are declared here, and nothing else lists them.
 The libraries are imported when they are used.
@@ -20,29 +18,26 @@ The libraries are imported when they are used.
 
 from __future__ import annotations
 
-import struct
 import zlib
-from collections import deque
 from collections.abc import Callable, Iterator
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol, TypeAlias, assert_never
 
+from pipeline.gzip_members import GZIP_MAGIC, MEMBER_CONTENT, decompress_gzip, gzip_member, gzip_parts
 from pipeline.lazy_dataclasses import dataclass
 
 if TYPE_CHECKING:
     import io
-    from concurrent.futures import Future
 
 Buffered: TypeAlias = "io.BufferedReader[io.RawIOBase]"
 
 Piece: TypeAlias = bytes | bytearray
 """Bytes, compressed or not, as the library gives them: making others of a layer's would copy all of it."""
 
-PIECE = 4 << 20
+PIECE = MEMBER_CONTENT
 """Bytes of tar per member or frame: large enough to cost next to nothing in size, small enough that the dozen
 that are in flight on two cores take 50 MB."""
 
-GZIP_LEVEL = 5
 ZSTD_LEVEL = 3
 """Of a frame of one piece."""
 ZSTD_STREAM_LEVEL = 2
@@ -160,194 +155,10 @@ def damages() -> tuple[type[Exception], ...]:
     return zlib.error, zstandard.ZstdError, lzma.LZMAError, deflate.DeflateError, EOFError, OSError
 
 
-# --- gzip ----------------------------------------------------------------------------------------------
-
-_MEMBER = struct.Struct("<4sIBBH2sHI")
-"""A gzip header with flag FEXTRA, no time, and one extra field: `RB`, 4 bytes, the member's whole length."""
-_MAGIC = b"\x1f\x8b"
-_MEMBER_START = _MAGIC + b"\x08\x04"
-_FIELD = b"RB"
-_TRAILER = struct.Struct("<II")
-_UNKNOWN_SYSTEM = 255
-_PLAIN_HEADER = _MAGIC + b"\x08" + bytes(6) + b"\xff"
-"""A gzip header without anything that may be left out."""
-_MEMBER_LIMIT = PIECE + (PIECE >> 3) + 64
-
-
-def gzip_member(piece: bytes | memoryview) -> bytes:
-    """Compress `piece` (at most `PIECE` bytes) to one gzip member.
-
-    The same bytes always give the same member.
-    """
-    return b"".join(gzip_parts(piece))
-
-
-def gzip_parts(piece: bytes | memoryview) -> tuple[Piece, ...]:
-    """Return the header, body and trailer of `gzip_member`: joining them would copy all of it."""
-    import deflate
-
-    body = deflate.deflate_compress(piece, GZIP_LEVEL)
-    length = _MEMBER.size + len(body) + _TRAILER.size
-    header = _MEMBER.pack(_MEMBER_START, 0, 0, _UNKNOWN_SYSTEM, 8, _FIELD, 4, length)
-    return header, body, _TRAILER.pack(deflate.crc32(piece), len(piece))
-
-
 def _deflate_version() -> str:
     import deflate
 
     return f"deflate-{deflate.__version__}"
-
-
-def _own_member(rest: memoryview) -> Piece:
-    """Decompress a member that relbuild has made, of which `rest` is what follows the header.
-
-    libdeflate does not say where a deflate stream ends: bytes behind it, before the trailer, are not noticed.
-    """
-    import deflate
-
-    checksum, size = _trailer(rest)
-    body = rest[: -_TRAILER.size]
-    if size == 0:  # libdeflate's binding does not read a stream of which nothing is to come.
-        _require_exact(body, size)
-    piece: bytearray = deflate.deflate_decompress(body, size)
-    _require_content(piece, checksum, size)
-    return piece
-
-
-def _exact_member(rest: memoryview) -> Piece:
-    """Decompress a member that anybody may have made, if its deflate stream ends at its trailer.
-
-    `rest` is what follows the header. As a gzip member, libdeflate compares its content with the eight bytes behind the
-    stream, wherever that ends. They are the content's checksum and size, as the trailer is. If those are nowhere else
-    in the member, the stream ends there; else zlib says where it does.
-    """
-    import deflate
-
-    checksum, size = _trailer(rest)
-    if size == 0:
-        return _own_member(rest)
-    member = b"".join((_PLAIN_HEADER, rest))
-    piece: bytearray = deflate.gzip_decompress(member, size)
-    _require_content(piece, checksum, size)
-    if member.find(member[-_TRAILER.size :]) != len(member) - _TRAILER.size:
-        _require_exact(rest[: -_TRAILER.size], size)
-    return piece
-
-
-def _trailer(rest: memoryview) -> tuple[int, int]:
-    """Return the checksum and size at a member's end."""
-    if len(rest) < _TRAILER.size:
-        raise EOFError("it ends too early")
-    checksum, size = _TRAILER.unpack(rest[-_TRAILER.size :])
-    if size > PIECE:
-        raise EOFError("a member is larger than any that relbuild makes")
-    return checksum, size
-
-
-def _require_content(piece: bytearray, checksum: int, size: int) -> None:
-    if len(piece) != size or crc32(piece) != checksum:
-        raise EOFError("a member's checksum does not match")
-
-
-def _require_exact(body: memoryview, size: int) -> None:
-    """Raise if a member's body is not a deflate stream of `size` bytes and nothing else."""
-    stream = zlib.decompressobj(wbits=-15)
-    if len(stream.decompress(body, size + 1)) != size or not stream.eof or stream.unused_data:
-        raise EOFError("a member's size does not match, or bytes follow its deflate stream")
-
-
-def _gunzip(
-    reader: Buffered, workers: int, whole_member: Callable[[memoryview], Piece] = _exact_member
-) -> Iterator[Piece]:
-    """Decompress members in relbuild's form in `workers` threads; from another one on, by zlib."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    members = _OwnMembers(reader)
-    if workers <= 1:
-        buffer = bytearray()
-        while length := members.next_length():
-            if len(buffer) < length:
-                buffer = bytearray(length)
-            with memoryview(buffer) as view:
-                yield whole_member(members.read(view[:length]))
-    else:
-        running: deque[Future[Piece]] = deque()
-        with ThreadPoolExecutor(workers, "relbuild-gunzip") as pool:
-            try:
-                while length := members.next_length():
-                    running.append(pool.submit(whole_member, members.read(memoryview(bytearray(length)))))
-                    if len(running) > workers:
-                        yield running.popleft().result()
-                while running:
-                    yield running.popleft().result()
-            finally:
-                for future in running:
-                    future.cancel()
-    if members.found and members.start and not members.start.startswith(_MAGIC):
-        raise EOFError("bytes that are no member follow its last one")
-    yield from _zlib(reader, members.start)
-
-
-def decompress_own_gzip(reader: Buffered, workers: int) -> Iterator[Piece]:
-    """Decompress gzip that relbuild has made here.
-
-    Bytes behind a member's deflate stream are not looked for, which takes a sixth longer.
-    """
-    return _gunzip(reader, workers, _own_member)
-
-
-class _OwnMembers:
-    """Reader of relbuild's gzip members.
-
-    `found`: there was one; `start` is what was read of another one.
-    """
-
-    def __init__(self, reader: Buffered) -> None:
-        self._reader = reader
-        self.found = False
-        self.start = b""
-
-    def next_length(self) -> int:
-        """Read the next member's header; return the bytes after it, 0 if it is another's."""
-        self.start = self._reader.read(_MEMBER.size)
-        if len(self.start) < _MEMBER.size or not self.start.startswith(_MEMBER_START):
-            return 0
-        *_, extra, field, size, length = _MEMBER.unpack(self.start)
-        if (extra, field, size) != (8, _FIELD, 4) or not _MEMBER.size < length <= _MEMBER_LIMIT:
-            return 0
-        self.found = True
-        return int(length) - _MEMBER.size
-
-    def read(self, room: memoryview) -> memoryview:
-        """Read the rest of the member into `room`, which is as large; return that."""
-        if self._reader.readinto(room) < len(room):
-            raise EOFError("it ends too early")
-        return room
-
-
-def _zlib(reader: Buffered, start: bytes) -> Iterator[bytes]:
-    """Decompress any gzip members; `start` was read of them already."""
-    data = start + reader.read(READ_SIZE)
-    while data:
-        stream = zlib.decompressobj(wbits=31)
-        while not stream.eof:
-            if not data:
-                raise EOFError("it ends too early")
-            if piece := stream.decompress(data, PIECE):
-                yield piece
-            data = stream.unconsumed_tail or (b"" if stream.eof else reader.read(READ_SIZE))
-        data = stream.unused_data or reader.read(READ_SIZE)
-        if data.startswith(b"\0"):
-            _require_padding(reader, data)
-            return
-
-
-def _require_padding(reader: Buffered, data: bytes) -> None:
-    """Raise if anything but zeros follows the last member: those are padding (gzip(1))."""
-    while data:
-        if data.strip(b"\0"):
-            raise EOFError("bytes that are no member follow its last one")
-        data = reader.read(READ_SIZE)
 
 
 # --- zstd ----------------------------------------------------------------------------------------------
@@ -454,7 +265,7 @@ def _bunzip2(reader: Buffered, _: int) -> Iterator[bytes]:
     return _streams(reader, bz2.BZ2Decompressor)
 
 
-GZIP = Codec("gzip", (".gz", ".tgz"), ("gzip", "x-gzip"), lambda start: start.startswith(_MAGIC), _gunzip)
+GZIP = Codec("gzip", (".gz", ".tgz"), ("gzip", "x-gzip"), lambda start: start.startswith(GZIP_MAGIC), decompress_gzip)
 ZSTD = Codec("zstd", (".zst",), ("zstd",), _is_zstd, _unzstd)
 XZ = Codec("xz", (".xz",), ("xz",), lambda start: start.startswith(b"\xfd7zXZ\x00"), _unxz)
 BZIP2 = Codec("bzip2", (".bz2",), ("bzip2",), lambda start: start.startswith(b"BZh"), _bunzip2)

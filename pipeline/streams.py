@@ -21,9 +21,9 @@ from pipeline.compression import (
     Piece,
     codec_of,
     damages,
-    decompress_own_gzip,
 )
 from pipeline.errors import VerificationError
+from pipeline.gzip_members import decompress_own_gzip
 
 _T = TypeVar("_T")
 

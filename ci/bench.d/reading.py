@@ -19,7 +19,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline.compression import PIECE, gzip_member
+from pipeline.compression import PIECE
+from pipeline.gzip_members import gzip_member
 from pipeline.layers.tar_format import read_tar
 from pipeline.streams import decompressed
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping
 
-from pipeline.compression import gzip_member
+from pipeline.gzip_members import gzip_member
 
 HEADER, TRAILER = 20, 8
 

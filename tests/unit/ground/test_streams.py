@@ -20,7 +20,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import compression
+from pipeline import compression, gzip_members
 from pipeline.compression import (
     CODECS,
     PIECE,
@@ -29,10 +29,10 @@ from pipeline.compression import (
     Codec,
     Compression,
     codec_of,
-    gzip_member,
     layer_codec,
 )
 from pipeline.errors import VerificationError
+from pipeline.gzip_members import gzip_member
 from pipeline.oci.media_types import LAYER_TAR, LAYERS
 from pipeline.streams import decompressed, open_compressed, prefetch
 from tests.support.examples import examples
@@ -260,8 +260,8 @@ def test_a_sound_member_that_names_its_own_trailer_is_read(workers: int) -> None
 def test_zlib_reads_what_is_ours_only_where_it_has_to(own: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """It takes two to three times as long."""
     asked: list[int] = []
-    real = compression._require_exact
-    monkeypatch.setattr(compression, "_require_exact", lambda body, size: (asked.append(size), real(body, size))[1])
+    real = gzip_members._require_exact
+    monkeypatch.setattr(gzip_members, "_require_exact", lambda body, size: (asked.append(size), real(body, size))[1])
     data = b"".join(map(gzip_member, [b"first" * 100, os.urandom(70_000), b"third" * 50_000]))
     assert len(b"".join(decompressed(io.BytesIO(data), limit=1 << 20, name="it", own=own))) == 320_500
     assert asked == []

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.compression import Compression, gzip_member
+from pipeline.compression import Compression
 from pipeline.digest import DiffId, Digest, canonical_json
 from pipeline.errors import VerificationError
+from pipeline.gzip_members import gzip_member
 from pipeline.layers import unpack_to_store
 from pipeline.model.image import Image, Layer
 from pipeline.oci import blob_path, make_image, media_types, validate_layout, write_archive, write_layout
