@@ -9,12 +9,15 @@ import contextlib
 import importlib
 from collections.abc import Callable
 
+from pipeline.render import start_renderer
+
 USED_LATER = (
     "zstandard",
     "pipeline.resolve.metadata_conversion",
     "html",
     "deflate",
     "cryptography.hazmat.primitives.ciphers",
+    "importlib.metadata",
     "email.parser",
     "pipeline.oci.licences",
     "license_expression",
@@ -36,3 +39,5 @@ def import_early(waiting: Callable[[], bool]) -> None:
             return
         with contextlib.suppress(Exception):
             importlib.import_module(name)
+    if waiting():
+        start_renderer()

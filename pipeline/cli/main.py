@@ -12,6 +12,7 @@ import typer
 from pipeline.cli.app import app, list_app
 from pipeline.cli.commands import DEFAULT, command_of, import_commands
 from pipeline.cli.messages import report_error
+from pipeline.cli.refused_plugins import refuse_plugins
 from pipeline.cli.unknown_word import require_recipe
 from pipeline.escaping import escape_invisible
 
@@ -23,8 +24,7 @@ own 700 objects are few: what a build makes lives as long as the build, and look
 def run_command_line() -> None:
     """Run the command line. `relbuild RECIPE` is `relbuild build RECIPE`."""
     arguments = sys.argv[1:]
-    # Pydantic would search all that is installed for plugins; none may have a say in what a recipe means.
-    os.environ["PYDANTIC_DISABLE_PLUGINS"] = "1"
+    refuse_plugins()
     if (line := os.environ.get("_RELBUILD_COMPLETE")) is not None:
         _complete(line)
         return

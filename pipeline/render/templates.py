@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
 
@@ -105,6 +104,8 @@ class Templates:
 def _identity(name: str, values: Mapping[str, object]) -> Digest:
     """Return the digest of a rendering's inputs, but for the texts of templates."""
     seen = json.dumps(values, sort_keys=True)
+    from importlib.metadata import version  # Not above: what only reads a recipe's templates needs none of it.
+
     return identity("rendering", FORMAT, template=name, values=Digest.of(seen.encode()), jinja=version("jinja2"))
 
 
