@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 from collections.abc import Callable
+from functools import partial
 
 from pipeline.render import start_renderer
 
@@ -32,12 +33,17 @@ USED_LATER = (
 def import_early(waiting: Callable[[], bool]) -> None:
     """Import modules as long as `waiting` returns True.
 
-    What cannot be imported is told where it is used.
+    Then begin what else nearly every build from nothing needs. What fails is told where it is used.
     """
-    for name in USED_LATER:
+    steps: list[Callable[[], object]] = [partial(importlib.import_module, name) for name in USED_LATER]
+    for step in (*steps, start_renderer, _load_licence_list):
         if not waiting():
             return
         with contextlib.suppress(Exception):
-            importlib.import_module(name)
-    if waiting():
-        start_renderer()
+            step()
+
+
+def _load_licence_list() -> None:
+    from pipeline.oci.licences import load_licence_list
+
+    load_licence_list()

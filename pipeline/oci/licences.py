@@ -99,6 +99,11 @@ def prepare_licences(tags: Iterable[str], store: Store, now: float) -> None:
     _remembered.update(zip(wanted, known.meanings, strict=True))
 
 
+def load_licence_list() -> None:
+    """Load the library's list of licences, which `prepare_licences` needs for tags that are new."""
+    _spdx_list()
+
+
 def _licence(tag: str) -> Licence:
     known = _remembered.get(tag)
     return _parsed(tag) if known is None else known

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.build.early_imports import USED_LATER
 from tests.support.product_builds import RECIPE, small_products
 from tests.support.rpm_factory import Forge
 from tests.support.source import ROOT
@@ -37,8 +38,15 @@ def forked():
             file.write(f"{number}\\n")
     return number
 os.fork = forked
+def told():
+    if os.getpid() == parent:
+        with open(os.environ["MODULES"], "w") as file:
+            file.write(" ".join(sys.modules))
 from pipeline.cli import main
-main()
+try:
+    main()
+finally:
+    told()
 """
 
 
@@ -56,7 +64,7 @@ class Builder:
         environment = {
             **{name: os.environ[name] for name in ("HOME", "PATH", "PYTHONPYCACHEPREFIX") if name in os.environ},
             **{"PYTHONPATH": str(ROOT), "RELBUILD_STORE": str(self.folder / store), "FORKS": str(self.forks)},
-            **{"RELBUILD_OUTPUT": str(self.folder / "output")},
+            **{"RELBUILD_OUTPUT": str(self.folder / "output"), "MODULES": str(self.folder / "modules")},
         }
         self.forks.write_text("")
         command = [sys.executable, "-c", _RUN, child, "build", "--no-smoke", "--json", *words]
@@ -96,6 +104,19 @@ def test_the_image_is_the_same_whoever_read_the_recipe(builder: Builder) -> None
         digests.add(answer["built"][0]["digest"])
         assert "error" not in said and "warning" not in said
     assert len(digests) == 1
+
+
+def test_what_is_imported_early_is_what_a_build_from_nothing_imports(builder: Builder) -> None:
+    builder.write("all")
+    assert builder.build("none", "store-all", "all.yaml")[0] == 0
+    assert set(USED_LATER) <= set((builder.folder / "modules").read_text().split())
+
+
+def test_who_has_a_child_loads_nothing_that_reads_recipes(builder: Builder) -> None:
+    builder.write("light")
+    assert builder.build("read", "store-light", "light.yaml")[0] == 0
+    loaded = set((builder.folder / "modules").read_text().split())
+    assert not loaded & {"pydantic", "yaml", "pipeline.recipes.merge", "pipeline.recipes.schema"}
 
 
 def test_what_is_unchanged_or_remembered_needs_no_child(builder: Builder) -> None:
