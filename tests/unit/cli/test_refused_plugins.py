@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -33,7 +34,8 @@ def run(folder: Path, *lines: str) -> str:
     (info / "entry_points.txt").write_text("[pydantic]\nplugin = a_plugin:plugin\n")
     (folder / "a_plugin.py").write_text(_PLUGIN)
     words = [sys.executable, "-c", "\n".join((f"import sys; sys.path.append({str(folder)!r})", *lines))]
-    return subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    variables = {name: value for name, value in os.environ.items() if name != "PYDANTIC_DISABLE_PLUGINS"}
+    return subprocess.run(words, capture_output=True, text=True, check=True, env=variables).stdout
 
 
 def test_a_plugin_has_no_say(tmp_path: Path) -> None:
