@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import BinaryIO, Final
 
 _FICLONE: Final = 0x40049409
@@ -38,6 +39,21 @@ def clone_file(source: BinaryIO, target: BinaryIO, copied: Callable[[int], None]
         if error.errno not in _CANNOT:
             raise
         _copy(source.fileno(), target.fileno(), copied)
+
+
+def shares_blocks(folder: Path, target: int) -> bool:
+    """Return whether the empty file `target` could share the blocks of files in `folder`.
+
+    Raises OSError if no file without a name can be made there (open(2), O_TMPFILE).
+    """
+    source = os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.ioctl(target, _FICLONE, source)
+    except OSError:
+        return False
+    finally:
+        os.close(source)
+    return True
 
 
 def _copy(source: int, target: int, copied: Callable[[int], None]) -> None:

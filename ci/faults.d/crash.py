@@ -47,6 +47,7 @@ class Loss(StrEnum):
 def crash(work: Path, template: Path, calls: Iterable[Call], loss: Loss, chance: random.Random) -> int:
     """Take from `work` what was not synced by `calls`; `template` is what stood there before. How much that was."""
     unsynced, names = _pending(calls)
+    names = {path for path in names if path.is_relative_to(work)}  # A file without a name is linked from /proc.
     lost = 0
     for path in sorted(names, reverse=True) if loss is not Loss.BYTES else ():
         if loss is Loss.SOME and chance.random() < 0.5:

@@ -29,7 +29,7 @@ from pipeline.model.image import Descriptor, Layer
 from pipeline.model.json_form import from_json, to_json
 from pipeline.oci.media_types import LAYERS
 from pipeline.progress import QUIET, Progress, Task
-from pipeline.store import Store
+from pipeline.store import Store, UnnamedCopies
 from pipeline.trees import ComposedLayer
 
 
@@ -77,6 +77,7 @@ def building_layers(
     others: int = 0,
     progress: Progress = QUIET,
     making: Callable[[], None] = lambda: None,
+    copies: UnnamedCopies | None = None,
 ) -> Iterator[list[BuiltLayer]]:
     """Build the layers, or recall them; have the rest of their packing done beside the block.
 
@@ -85,10 +86,10 @@ def building_layers(
     the block all blobs were read back. A RelbuildError of the block waits for that too, so that the layers are there
     for the next build; whatever else it raises ends the packing.
 
-    The image will have `others` layers besides. `making` is called once if a layer has to be made, before it is. Raises
-    VerificationError `package-damaged`, `blob-missing`,
-    `blob-damaged`, `diff-id-mismatch`, `layer-malformed`; EnvironmentLacking `root-needed`. Of a packing that failed
-    that is raised, whatever the block raised on its account.
+    The image will have `others` layers besides. `making` is called once if a layer has to be made, before it is. With
+    `unpack`, `copies` gets copies of the blobs that are made. Raises VerificationError `package-damaged`,
+    `blob-missing`, `blob-damaged`, `diff-id-mismatch`, `layer-malformed`; EnvironmentLacking `root-needed`. Of a
+    packing that failed that is raised, whatever the block raised on its account.
     """
     plans = [_plan(one, compression) for one in composed]
     with contextlib.ExitStack() as held:
@@ -103,7 +104,7 @@ def building_layers(
             with locks[plan.name]:
                 _remember(plan, packed, compression, store)
 
-        given = MissingLayers(list(missing.values()), store, compression, progress, confirmed)
+        given = MissingLayers(list(missing.values()), store, compression, progress, confirmed, copies)
         over_earlier = len(composed) + others <= LAYERS_IN_TWO
         made: list[BuiltLayer] = []
         after: list[Callable[[], None]] = []

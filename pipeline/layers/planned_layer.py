@@ -9,7 +9,7 @@ from pipeline.digest import DiffId, Digest
 from pipeline.layers.segments import Segment
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.progress import Progress, Task
-from pipeline.store import Store
+from pipeline.store import Store, UnnamedCopies
 from pipeline.trees import ComposedLayer, Part
 
 
@@ -59,7 +59,7 @@ def part_size(part: Part) -> int:
 class MissingLayers:
     """Layers that have to be packed, each with its task, which the packing ends in any case.
 
-    `confirmed` is called for each once it was read back, by a thread.
+    `confirmed` is called for each once it was read back, by a thread. `copies`, if given, gets copies of their blobs.
     """
 
     plans: Sequence[tuple[PlannedLayer, Task]]
@@ -67,3 +67,4 @@ class MissingLayers:
     compression: Compression
     progress: Progress
     confirmed: Callable[[PlannedLayer, PackedLayer], None]
+    copies: UnnamedCopies | None = None

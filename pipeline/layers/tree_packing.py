@@ -113,6 +113,7 @@ class TreePacking:
                 abandoned=self._ending,
                 open_folders=open_folders,
                 over_earlier=self._over_earlier,
+                copies=self._missing.copies,
             )
             self._layers.append(self._closing.enter_context(begun))
         pool = self._closing.enter_context(CompressionPool())
@@ -164,6 +165,8 @@ class TreePacking:
             layer.discard_damage()
             raise
         self._missing.confirmed(layer.plan, packed)
+        if self._missing.copies is not None and layer.copy is not None:
+            self._missing.copies.confirm(packed.digest, layer.copy)
         return packed
 
     # --- errors ------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ from pipeline.layers.unpack_layer import HashingReader
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.tree import Entry
 from pipeline.progress import Progress, Task
-from pipeline.store import BlobFollower, BlobWriter, Store
+from pipeline.store import BlobFollower, BlobWriter, Store, UnnamedCopies, UnnamedCopy
 from pipeline.streams import decompressed
 from pipeline.trees import Part
 
@@ -120,6 +120,7 @@ class TwoStepLayer:
     written: Future[None] = field(default_factory=Future)
     packed: Future[PackedLayer] = field(default_factory=Future)
     compressing: Task | None = None
+    copy: UnnamedCopy | None = None
     _assembled: int = 0
     _guard: threading.Lock = field(default_factory=threading.Lock)
 
@@ -136,10 +137,12 @@ class TwoStepLayer:
         abandoned: threading.Event,
         open_folders: int,
         over_earlier: bool,
+        copies: UnnamedCopies | None = None,
     ) -> Iterator[Self]:
         """Begin a layer, in the store's temporary folder, for the time of the block.
 
-        With `over_earlier` its tree may be written over an earlier one. `running` is ended in any case.
+        With `over_earlier` its tree may be written over an earlier one. `running` is ended in any case. What is read
+        back goes into one of `copies`, if given.
         """
         made: Self | None = None
         try:
@@ -168,6 +171,7 @@ class TwoStepLayer:
                         [Future() for _ in range(count)],
                         [Future() for _ in range(count)],
                         [Future() for _ in range(count)],
+                        copy=copies.begin(plan.content_size) if copies is not None else None,
                     )
                     yield made
         finally:
@@ -332,7 +336,8 @@ class TwoStepLayer:
         """
         kept, name = self.kept.result(), self.plan.composed.name
         with self.draft.result() as follower:
-            compressed = HashingReader(follower.readinto)
+            copied = follower.readinto if self.copy is None else self.copy.passing(follower.readinto)
+            compressed = HashingReader(copied)
             pieces = decompressed(cast("Any", compressed), limit=kept.tar_size, name=name, own=True)
             with contextlib.closing(cast("Generator[Piece]", pieces)):
                 self._compare(pieces, kept)

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -35,7 +36,7 @@ from pipeline.oci.image_manifest import (
     parse_index,
     platform_json,
 )
-from pipeline.store import Store, failing_at
+from pipeline.store import Store, UnnamedCopies, failing_at
 from pipeline.store.blobs import Stamp, blob_stamp, stamp_of_whole
 
 LAYOUT_FILE = b'{"imageLayoutVersion":"1.0.0"}'
@@ -66,13 +67,14 @@ def write_layout(image: Image, *, store: Store, target: Path) -> None:
 
 
 @contextmanager
-def writing_layout(image: Image, *, store: Store, target: Path) -> Iterator[None]:
+def writing_layout(image: Image, *, store: Store, target: Path, copies: UnnamedCopies | None = None) -> Iterator[None]:
     """Write a layout as `write_layout` does, its blobs copied beside the block.
 
-    It is put in place at the end of the block; an error in the block leaves the former layout as it was, and ends the
-    copying within a piece. Raises as `write_layout`, when the block has ended.
+    Those that `copies` has got are not copied again. It is put in place at the end of the block; an error in the block
+    leaves the former layout as it was, and ends the copying within a piece. Raises as `write_layout`, when the block
+    has ended.
     """
-    layout = _NewLayout.of([image], index_bytes(image), (), store, target)
+    layout = replace(_NewLayout.of([image], index_bytes(image), (), store, target), copies=copies)
     unwanted = threading.Event()
 
     def go_on() -> None:
@@ -117,10 +119,16 @@ class _NewLayout:
     layers: Mapping[Digest, int]
     store: Store
     target: Path
+    copies: UnnamedCopies | None = None
 
     @classmethod
     def of(
-        cls, images: Sequence[Image], index_json: bytes, indexes: Sequence[Manifest], store: Store, target: Path
+        cls,
+        images: Sequence[Image],
+        index_json: bytes,
+        indexes: Sequence[Manifest],
+        store: Store,
+        target: Path,
     ) -> Self:
         documents = {image.config_descriptor.digest: image.config_bytes for image in images}
         documents |= {image.manifest_descriptor.digest: image.manifest_bytes for image in images}
@@ -154,9 +162,10 @@ class _NewLayout:
         for digest, size in self.layers.items():
             go_on()
             _require_whole(store, digest, size)
-            if not _keep(store, blob_path(target, digest), digest, blobs / digest.hex):
-                _copy(store, digest, blobs / digest.hex, go_on)
-            placed[digest] = blob_stamp(blobs / digest.hex)
+            place = blobs / digest.hex
+            if not (_keep(store, blob_path(target, digest), digest, place) or self._name(digest, size, place)):
+                _copy(store, digest, place, go_on)
+            placed[digest] = blob_stamp(place)
         for digest, data in self.documents.items():
             (blobs / digest.hex).write_bytes(data)
         (draft / "oci-layout").write_bytes(LAYOUT_FILE)
@@ -164,6 +173,9 @@ class _NewLayout:
         draft.chmod(0o755)
         store.settle()
         return draft
+
+    def _name(self, digest: Digest, size: int, place: Path) -> bool:
+        return self.copies is not None and self.copies.name(digest, size, place)
 
     def put(self, draft: Path | None) -> None:
         """Put the draft in place, if there is one."""

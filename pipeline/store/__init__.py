@@ -43,6 +43,7 @@ with imported_when_used(__name__):
     )
     from pipeline.store.seal_key import KEY_FILE_VARIABLE, KEY_VARIABLE, given_key
     from pipeline.store.store_folders import cache_folder
+    from pipeline.store.unnamed_copies import UnnamedCopies, UnnamedCopy
 
 __all__ = [
     "KEY_FILE_VARIABLE",
@@ -53,6 +54,8 @@ __all__ = [
     "GarbageCollected",
     "Store",
     "StoreChecked",
+    "UnnamedCopies",
+    "UnnamedCopy",
     "cache_folder",
     "check_store",
     "collect_garbage",

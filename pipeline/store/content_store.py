@@ -34,6 +34,7 @@ from pipeline.store.locks import hold_lock, sweep_temporary, temporary_folder
 from pipeline.store.store_folders import READ_ONLY_ERRNOS, make_store_folders, require_own_folders
 from pipeline.store.store_processes import register_process
 from pipeline.store.store_sealers import StoreSealers
+from pipeline.store.unnamed_copies import UnnamedCopies
 
 if TYPE_CHECKING:
     from pipeline.store.unpacked_trees import UnpackedTrees
@@ -136,6 +137,13 @@ class Store:
     def writer(self, expected: Digest | None = None, *, hashed: bool = True) -> BlobWriter:
         """Return the writer of a new blob, to be used in a `with` block."""
         return BlobWriter(self.root / "tmp", self.blob, self.note_whole, expected, hashed=hashed)
+
+    def copies_for(self, folder: Path) -> UnnamedCopies:
+        """Return copies of blobs to be named in `folder`, which need not exist.
+
+        To be used in a `with` block.
+        """
+        return UnnamedCopies(folder, self.root / "tmp")
 
     def note_whole(self, digest: Digest) -> None:
         """Record that a blob is `sound` with its present stamp: its writer has just hashed it."""

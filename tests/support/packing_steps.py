@@ -23,7 +23,7 @@ FIRST, SECOND, THIRD = {"usr/a": b"a" * 5000}, {"usr/b": b"b" * 70_000}, {"usr/c
 
 def building(store: Store, *layers: ComposedLayer, **more: Any) -> Any:
     more.setdefault("compression", Compression.GZIP)
-    return building_layers(layers, store=store, unpack=True, **more)
+    return building_layers(layers, store=store, **{"unpack": True, **more})
 
 
 def before(monkeypatch: pytest.MonkeyPatch, step: str, does: Callable[[TwoStepLayer, Any], None]) -> None:

@@ -19,7 +19,7 @@ from pipeline.errors import UsageError, VerificationError
 from pipeline.model.image import Image
 from pipeline.oci import blob_path, make_image, read_layout, validate_layout, write_layout, writing_layout
 from pipeline.oci import image_layout as layout_module
-from pipeline.store import Store
+from pipeline.store import Store, UnnamedCopies
 from tests.support.tiny_image import CONFIG, fake_layer, layer, tiny
 
 
@@ -158,6 +158,44 @@ def test_it_is_written_beside_the_block_and_put_in_place_at_its_end(store: Store
     with writing_layout(other, store=store, target=layout):
         pass
     assert [path.name for path in layout.parent.iterdir() if path.name.startswith(".")] == []
+
+
+def test_copies_that_were_made_before_are_named_in_the_draft(
+    store: Store, layout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is not as long as its blob is copied from the store."""
+    layers = [layer(store, "only", {"x": b"y"}), layer(store, "more", {"x": b"z" * 3000})]
+    other, read = make_image("tiny", "2.0", CONFIG, layers), read_layout(layout)
+    first, second = other.layers
+    real, copied, links = layout_module._copy, list[Digest](), list[str]()
+    name = UnnamedCopies.name
+
+    def copy(given: Store, digest: Digest, *more: Any) -> None:
+        copied.append(digest)
+        real(given, digest, *more)
+
+    def named(copies: UnnamedCopies, digest: Digest, size: int, place: Path) -> bool:
+        links.append(place.parent.parent.parent.name.partition("-")[0])
+        return name(copies, digest, size, place)
+
+    monkeypatch.setattr(layout_module, "_copy", copy)
+    monkeypatch.setattr(UnnamedCopies, "name", named)
+    with store.copies_for(layout.parent) as copies:
+        for one in other.layers:
+            made = copies.begin(one.blob.size)
+            assert made is not None
+            data = store.blob(one.blob.digest).read_bytes()[: None if one is first else -1]
+            os.write(made._handle, data)
+            made._size = len(data)
+            copies.confirm(one.blob.digest, made)
+        with writing_layout(other, store=store, target=layout, copies=copies):
+            assert read_layout(layout) == read
+    assert read_layout(layout) == other and validate_layout(layout) == ()
+    assert copied == [second.blob.digest]
+    assert set(links) == {".tiny.draft"}, "nothing is seen in the layout's place before all of it is there"
+    assert blob_path(layout, first.blob.digest).stat().st_nlink == 1
+    monkeypatch.setattr(layout_module, "stamp_of_whole", _other)
+    write_layout(other, store=store, target=layout)
 
 
 @pytest.mark.parametrize("error", [ValueError("its documents"), KeyboardInterrupt()])
