@@ -90,12 +90,15 @@ def make_bill(image: Image, packages: tuple[BilledPackage, ...], tree: Tree, *, 
         config=image.config_descriptor.digest,
         created=image.config.created,
         architecture=image.config.architecture,
-        layers=tuple(
-            BilledLayer(layer.name, layer.diff_id, layer.blob.digest, layer.blob.size) for layer in image.layers
-        ),
+        layers=billed_layers(image),
         packages=packages,
         privileged=_privileged(image.layers, tree, store),
     )
+
+
+def billed_layers(image: Image) -> tuple[BilledLayer, ...]:
+    """Return what the bill of an image says of its layers."""
+    return tuple(BilledLayer(layer.name, layer.diff_id, layer.blob.digest, layer.blob.size) for layer in image.layers)
 
 
 def _plain(text: str) -> str:

@@ -22,10 +22,10 @@ from pipeline.model.evidence import EVIDENCE_FILE, EVIDENCE_SEAL, Evidence, evid
 from pipeline.model.image import Image
 from pipeline.model.package import Package
 from pipeline.model.report import SmokeReport
-from pipeline.oci.bill_json import BILL_LIMIT, bill_bytes, parse_bill
+from pipeline.oci.bill_json import BILL_LIMIT, parse_bill
 from pipeline.oci.image_manifest import JsonReader
 from pipeline.oci.record_json import RECORD_LIMIT, parse_record, record_bytes
-from pipeline.oci.sbom import SbomForm, bill_digest, sbom_bytes, sbom_versions
+from pipeline.oci.sbom import DraftedSbom, SbomForm, bill_digest, bill_document, sbom_bytes, sbom_versions
 from pipeline.oci.sources_artifact import SourceFile
 from pipeline.store import Store
 
@@ -95,13 +95,16 @@ def write_evidence(folder: Path, evidence: Evidence | None, store: Store) -> Non
 # --- the documents in it ---------------------------------------------------------------------------------
 
 
-def report_documents(bill: Bill, record: BuildRecord, *, store: Store) -> tuple[tuple[str, bytes], ...]:
+def report_documents(
+    bill: Bill, record: BuildRecord, *, store: Store, drafted: Sequence[DraftedSbom] = ()
+) -> tuple[tuple[str, bytes], ...]:
     """Return (file name, content) of the documents of a report's folder.
 
-    SBOMs are recalled where the store has them.
+    SBOMs are recalled where the store has them, and made of those that were `drafted`.
     """
-    sboms = tuple((form.file_name, _sbom(bill, form, store)) for form in SbomForm)
-    return ((BILL_FILE, bill_bytes(bill)), (RECORD_FILE, record_bytes(record)), *sboms)
+    drafts = {one.form: one for one in drafted}
+    sboms = tuple((form.file_name, _sbom(bill, form, store, drafts.get(form))) for form in SbomForm)
+    return ((BILL_FILE, bill_document(bill)), (RECORD_FILE, record_bytes(record)), *sboms)
 
 
 def prepare_sboms(packages: Sequence[BilledPackage], store: Store, now: float) -> None:
@@ -119,12 +122,12 @@ def prepare_sboms(packages: Sequence[BilledPackage], store: Store, now: float) -
         describe_package(package)
 
 
-def _sbom(bill: Bill, form: SbomForm, store: Store) -> bytes:
+def _sbom(bill: Bill, form: SbomForm, store: Store, drafted: DraftedSbom | None) -> bytes:
     name = identity("sbom", 1, form=form, bill=bill_digest(bill), versions=sbom_versions())
     known = store.recall_as(name, digest_json)
     if known is not None and store.sound(known):
         return store.read(known, limit=SBOM_LIMIT)
-    data = sbom_bytes(bill, form)
+    data = (drafted.completed(bill) if drafted is not None else None) or sbom_bytes(bill, form)
     store.remember(name, str(store.put(data)))
     return data
 

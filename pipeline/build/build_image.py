@@ -12,7 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.build.build_report import begin_documents, make_documents, write_build_report
+from pipeline.build.begun_snapshot import begin_snapshot
+from pipeline.build.build_report import DraftedDocuments, begin_documents, make_documents, write_build_report
 from pipeline.build.build_result import AssembledImage, BuildResult
 from pipeline.build.build_stages import (
     add_state,
@@ -20,8 +21,9 @@ from pipeline.build.build_stages import (
     begin_rendering,
     build_inputs,
     compose_layers,
+    configure_image,
+    draft_layers,
     judge_scriptlets,
-    make_config_and_manifest,
     packing_layers,
     parent_layers,
     plan_state,
@@ -35,6 +37,7 @@ from pipeline.build.remembered_build import output_lock
 from pipeline.errors import RelbuildError, SmokeError, UsageError
 from pipeline.heap import release_free_memory
 from pipeline.launch import plan_to_test
+from pipeline.model.bill import Bill, BuildRecord
 from pipeline.model.configuration import oci_architecture
 from pipeline.model.header import PackageHeader
 from pipeline.model.image import Image
@@ -69,6 +72,7 @@ from pipeline.smoke import plan_digest
 
 if TYPE_CHECKING:
     from pipeline.smoke import FailureHold
+    from pipeline.store import UnnamedCopies
 
 
 def build(options: BuildOptions, build_env: BuildEnvironment) -> BuildResult:
@@ -79,26 +83,29 @@ def build(options: BuildOptions, build_env: BuildEnvironment) -> BuildResult:
     started = build_env.clock()
     if options.smoke:
         build_env.require_containers()
-    made = assemble(options, build_env)
-    release_free_memory()
-    image, locked, layout = made.image, made.locked, options.layout(made.image.name)
-    sources = obtain_sources(locked, build_env) if options.sources else None  # Before the output is locked.
-    # Children that are built in parallel build the same parent: the second one finds it tested.
-    with build_env.store.locked(output_lock(layout)):
-        with writing_layout(image, store=build_env.store, target=layout):
-            bill = make_bill(image, made.billed, made.composition.tree, store=build_env.store)
-            record = make_build_record(image, build_inputs(locked, made.templates, options, made.failed_scriptlets))
-            documents = make_documents(bill, record, sources, build_env.store)
-        tested = smoke_test(image, locked.recipe, options, build_env) if options.smoke else None
-        built = BuildResult(made, layout, tested, bill, record, documents, took=build_env.clock() - started)
-        write_build_report(built, build_env.store)
+    layout = options.layout(load_recipe(options.recipe, options.target).name)
+    with build_env.store.copies_for(layout.parent) as copies:
+        made = assemble(options, build_env, copies)
+        if options.smoke:
+            release_free_memory()  # That of the buffers: what is launched needs memory.
+        image, locked = made.image, made.locked
+        sources = obtain_sources(locked, build_env) if options.sources else None  # Before the output is locked.
+        # Children that are built in parallel build the same parent: the second one finds it tested.
+        with build_env.store.locked(output_lock(layout)):
+            with writing_layout(image, store=build_env.store, target=layout, copies=copies):
+                bill, record = describe_image(made, options, build_env)
+                documents = make_documents(bill, record, sources, build_env.store, made.drafted)
+            tested = smoke_test(image, locked.recipe, options, build_env) if options.smoke else None
+            built = BuildResult(made, layout, tested, bill, record, documents, took=build_env.clock() - started)
+            write_build_report(built, build_env.store)
     return built
 
 
-def assemble(options: BuildOptions, build_env: BuildEnvironment) -> AssembledImage:
+def assemble(options: BuildOptions, build_env: BuildEnvironment, copies: UnnamedCopies | None = None) -> AssembledImage:
     """Make a recipe's image in the store, without writing a layout.
 
     Scriptlets run on the layers' trees while their blobs are packed, which were all read back when this returns.
+    `copies` gets copies of those that are packed.
     """
     begin_rendering(load_recipe(options.recipe, options.target))
     locked = lock(options, build_env)
@@ -117,7 +124,9 @@ def assemble(options: BuildOptions, build_env: BuildEnvironment) -> AssembledIma
         others = len(parent_layers(locked)) + 1
         with (
             _ended(beside),
-            packing_layers(composition, options, build_env, others=others, making=prepared.begin) as layers,
+            packing_layers(
+                composition, options, build_env, others=others, making=prepared.begin, copies=copies
+            ) as layers,
             _ended(beside),  # Before packing ends, too, which may take a while.
         ):
             (files, templates), plan = rendered.result(), planned.result()
@@ -125,22 +134,50 @@ def assemble(options: BuildOptions, build_env: BuildEnvironment) -> AssembledIma
                 locked, composition, layers, files, plan, prepared=prepared, options=options, build_env=build_env
             )
             failed, unused = judge_scriptlets(locked, state, build_env)
-    release_free_memory()  # That of the buffers.
-    image = make_config_and_manifest(locked, [*parent_layers(locked), *(made.layer for made in layers), state.layer])
-    warn_of_oddities(image, locked, options, build_env)
-    return AssembledImage(
-        image=image,
-        locked=locked,
-        composition=composition,
-        billed=billed.result(),
-        layers=tuple(layers),
-        states=state.states,
-        changes=all_changes(locked, state.changes),
-        reused=reused_layers(locked, layers, state),
-        templates=templates,
-        failed_scriptlets=failed,
-        unused_waivers=unused,
-    )
+            configured, below = configure_image(locked), parent_layers(locked)
+            made = AssembledImage(
+                image=configured.with_layers([*below, *draft_layers(layers, options.compression), state.layer]),
+                locked=locked,
+                composition=composition,
+                billed=billed.result(),
+                layers=tuple(layers),
+                states=state.states,
+                changes=all_changes(locked, state.changes),
+                reused=reused_layers(locked, layers, state),
+                templates=templates,
+                failed_scriptlets=failed,
+                unused_waivers=unused,
+            )
+            if not all(one.confirmed for one in layers):
+                made = _with_drafts(made, options, build_env)
+    made = replace(made, image=configured.with_layers([*below, *(one.layer for one in layers), state.layer]))
+    warn_of_oddities(made.image, locked, options, build_env)
+    return made
+
+
+def _with_drafts(made: AssembledImage, options: BuildOptions, build_env: BuildEnvironment) -> AssembledImage:
+    """Make beside the packing what of an image's outputs depends on no blob.
+
+    Where a file cannot be read or written, that is left to who makes them once all layers are there.
+    """
+    with contextlib.suppress(OSError):
+        drafted = DraftedDocuments.of(*describe_image(made, options, build_env))
+        return replace(made, drafted=drafted, begun=begin_snapshot(made.locked, options, build_env))
+    return made
+
+
+def describe_image(
+    made: AssembledImage, options: BuildOptions, build_env: BuildEnvironment
+) -> tuple[Bill, BuildRecord]:
+    """Return the bill of an image and the record of its inputs, which may be drafted.
+
+    Raises VerificationError if a layer or a package is damaged in the store.
+    """
+    if made.drafted is not None:
+        return made.drafted.complete(made.image)
+    bill = make_bill(made.image, made.billed, made.composition.tree, store=build_env.store)
+    inputs = build_inputs(made.locked, made.templates, options, made.failed_scriptlets)
+    return bill, make_build_record(made.image, inputs)
 
 
 @contextlib.contextmanager

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Self
 
 from pipeline.archives import load_archive_library
-from pipeline.build.build_result import BuildResult
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.bill import Bill, BilledPackage, BuildRecord
+from pipeline.model.image import Image
 from pipeline.model.json_form import to_json
 from pipeline.model.package import Package
+from pipeline.oci.sbom import DraftedSbom, SbomForm
 from pipeline.prepare import BuildEnvironment, LockedRecipe
-from pipeline.provenance_inputs import bill_packages, prepare_own_code
+from pipeline.provenance_inputs import bill_packages, billed_layers, prepare_own_code
 from pipeline.reports import (
     prepare_sboms,
     report_documents,
@@ -19,6 +23,9 @@ from pipeline.reports import (
 )
 from pipeline.smoke import failures_json, report_json
 from pipeline.store import Store
+
+if TYPE_CHECKING:
+    from pipeline.build.build_result import BuildResult
 
 
 def begin_documents(locked: LockedRecipe, build_env: BuildEnvironment) -> tuple[BilledPackage, ...]:
@@ -36,11 +43,37 @@ def begin_documents(locked: LockedRecipe, build_env: BuildEnvironment) -> tuple[
     return packages
 
 
+@dataclass(frozen=True, slots=True)
+class DraftedDocuments:
+    """The documents of an image before its layers' blobs are known.
+
+    Digests of these, and the image's, are made up in them.
+    """
+
+    bill: Bill
+    record: BuildRecord
+    sboms: tuple[DraftedSbom, ...]
+
+    @classmethod
+    def of(cls, bill: Bill, record: BuildRecord) -> Self:
+        """Draft the documents of a bill and a record in which such digests are made up."""
+        return cls(bill, record, tuple(DraftedSbom.of_bill(bill, form) for form in SbomForm))
+
+    def complete(self, image: Image) -> tuple[Bill, BuildRecord]:
+        """Return the bill and the record of the image that was drafted, once its layers are known."""
+        bill = replace(self.bill, digest=image.digest, layers=billed_layers(image))
+        return bill, replace(self.record, image=image.digest)
+
+
 def make_documents(
-    bill: Bill, record: BuildRecord, sources: Sequence[Package] | None, store: Store
+    bill: Bill,
+    record: BuildRecord,
+    sources: Sequence[Package] | None,
+    store: Store,
+    drafted: DraftedDocuments | None = None,
 ) -> tuple[tuple[str, bytes], ...]:
     """Make the documents of a build by name: SBOMs, bill, record; source packages if asked for."""
-    documents = report_documents(bill, record, store=store)
+    documents = report_documents(bill, record, store=store, drafted=drafted.sboms if drafted else ())
     return (*documents, sources_document(sources)) if sources is not None else documents
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.launch import SmokeResult
 from pipeline.layers import BuiltLayer
@@ -20,6 +21,10 @@ from pipeline.reports import (
 )
 from pipeline.trees import Composition
 
+if TYPE_CHECKING:
+    from pipeline.build.begun_snapshot import BegunSnapshot
+    from pipeline.build.build_report import DraftedDocuments
+
 
 @dataclass(frozen=True, slots=True)
 class AssembledImage:
@@ -29,7 +34,8 @@ class AssembledImage:
     own package layers. `states` are rpm's states of all files, by NEVRA, as in its database. `reused` names the layers
     that were recalled; `changes` is package content that scriptlets or recipes changed, in the parent too; `templates`
     are the template files that were read. `failed_scriptlets` were let through, in the parent too; `unused_waivers` are
-    warnings about waivers that matched none.
+    warnings about waivers that matched none. `drafted` are its documents, and `begun` its snapshot, as far as they were
+    made beside the packing of its layers.
     """
 
     image: Image
@@ -43,6 +49,8 @@ class AssembledImage:
     templates: tuple[Path, ...]
     failed_scriptlets: tuple[ToleratedFailure, ...] = ()
     unused_waivers: tuple[str, ...] = ()
+    drafted: DraftedDocuments | None = None
+    begun: BegunSnapshot | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ Nothing is taken of a build whose result may be another one with the same files:
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import sys
@@ -15,14 +14,21 @@ from pathlib import Path
 
 from pipeline import process
 from pipeline.beneath import ReadLog, logged_path
+from pipeline.build.begun_snapshot import (
+    CHILD_LIBRARIES,
+    BegunSnapshot,
+    asked_again,
+    intact_stamp,
+    needed_blobs,
+    own_programs,
+    recipe_line,
+)
 from pipeline.build.build_result import BuildResult
 from pipeline.build.remembered_build import REPORT_FILE, RememberedBuild, unchanged_report
 from pipeline.digest import Digest
 from pipeline.errors import RelbuildError
 from pipeline.model.configuration import oci_architecture
 from pipeline.model.image import Image
-from pipeline.model.lock import LockMode
-from pipeline.model.recipe import Recipe
 from pipeline.oci.image_layout import index_bytes, layer_stamp
 from pipeline.prepare import BuildEnvironment, BuildOptions
 from pipeline.reports import report_folder
@@ -35,25 +41,16 @@ from pipeline.snapshots import (
     IGNORED_VARIABLES,
     START,
     file_stamp,
-    library_records,
-    loaded_files,
     look_at_file,
     look_at_names,
     look_at_output,
     look_at_path,
-    mapped_files,
     program_digest,
 )
 
 TICK = 0.05
 """Seconds in which two changes of a file may have the same time: the kernel's clock of files has steps of up to 10 ms.
 A file that changed as shortly before it was read may have been read before its last change."""
-
-_CHILD_LIBRARIES = ("jinja2", "markupsafe")
-"""Modules that children of relbuild alone load."""
-
-_PROGRAMS = ("gpg", "ldd", "rpm")
-"""Programs that an unchanged build asks: for the validity of keys, and for the version of rpm's libraries."""
 
 
 class _Unremembered(Exception):
@@ -68,15 +65,15 @@ def take_build_snapshot(
     None if it cannot be recognised the next time. `started`: when this process was, in seconds since the epoch.
     """
     try:
+        begun = built.assembled.begun
         _refuse(built, options, build_env)
         own_lock = logged_path(built.locked.path)
         looked = [*_looked(log, own_lock), *_runtime_places(options, build_env)]
-        own = {*loaded_files(), *mapped_files(), *library_records()}
-        programs = tuple(sorted({*own, *log.programs, *_child_files(), *_program_files(build_env)}))
+        programs = tuple(sorted({*own_programs(build_env, begun), *log.programs}))
         files, large = _files(log, own_lock, set(programs))
-        _require_lock(built)  # Read after it was hashed: what changes it later is seen the next time.
-        modules = sorted({name.partition(".")[0] for name in sys.modules} | log.modules | {*_CHILD_LIBRARIES})
-        code, newest = program_digest(programs, frozenset(modules))
+        _require_lock(built, {str(path): digest for path, _, _, digest in files}.get(own_lock))
+        modules = sorted({name.partition(".")[0] for name in sys.modules} | log.modules | {*CHILD_LIBRARIES})
+        code, newest = program_digest(programs, frozenset(modules), begun.program if begun else None)
         if newest >= (started - START) * 1e9:
             return None
         outputs = tuple(_outputs(built, options, build_env))
@@ -89,7 +86,7 @@ def take_build_snapshot(
             programs=programs,
             modules=modules,
             code=code,
-            blobs=tuple(_blobs(built, build_env)),
+            blobs=tuple(_blobs(built, build_env, begun)),
             outputs=outputs,
             fresh=any(_is_fresh(folder) for folder, entries in outputs if REPORT_FILE in entries),
             warnings=(),
@@ -127,13 +124,13 @@ def _refuse(built: BuildResult, options: BuildOptions, build_env: BuildEnvironme
     That is the network, an emulator, another image, or the option to do it again.
     """
     recipe, platform = built.locked.recipe, built.locked.platform
-    if options.mode is LockMode.UPGRADE or options.retest or options.sources:
+    if asked_again(options):
         raise _Unremembered("it was asked to do again")
     if built.member or oci_architecture(built.locked.section.resolution.arch) not in native_architectures():
         raise _Unremembered("it is for other architectures")
     if built.report is not None and not built.report.passed:
         raise _Unremembered("it did not pass")
-    if any(one.smoke.upgrade_from for one in _line(recipe)):
+    if any(one.smoke.upgrade_from for one in recipe_line(recipe)):
         raise _Unremembered("it is tested with an older image")
     if environment_names(platform) & IGNORED_VARIABLES:
         raise _Unremembered("its repositories depend on the session")
@@ -141,13 +138,6 @@ def _refuse(built: BuildResult, options: BuildOptions, build_env: BuildEnvironme
     expanded = [expand_repository(one, own, build_env.environment) for one in platform.repositories]
     if not build_env.offline and any(key.startswith(("http:", "https:")) for one in expanded for key in one.keys):
         raise _Unremembered("its keys are fetched each time")
-
-
-def _line(recipe: Recipe | None) -> Iterator[Recipe]:
-    """Yield a recipe and those that it is built from."""
-    while recipe is not None:
-        yield recipe
-        recipe = recipe.parent
 
 
 # --- what was read -------------------------------------------------------------------------------
@@ -190,8 +180,13 @@ def _require_unchanged(path: str, now: os.stat_result, seen: tuple[str, int, str
         raise _Unremembered(f"{path} was changed")
 
 
-def _require_lock(built: BuildResult) -> None:
-    """Raise if the lock at its path is not the one that the build used or wrote."""
+def _require_lock(built: BuildResult, found: object) -> None:
+    """Raise if the lock at its path is not the one that the build used or wrote.
+
+    It is read after its digest was `found`: what changes it later is seen the next time.
+    """
+    if built.locked.written is not None and found == built.locked.written.hex:
+        return
     section = built.locked.section
     lock = read_lock(built.locked.path)
     if lock is None or lock.section(section.resolution.platform, section.resolution.arch) != section:
@@ -233,37 +228,16 @@ def _runtime_places(options: BuildOptions, build_env: BuildEnvironment) -> Itera
             return
 
 
-# --- the program ---------------------------------------------------------------------------------
-
-
-def _child_files() -> Iterator[str]:
-    """Yield the files that only children load."""
-    for library in _CHILD_LIBRARIES:
-        found = importlib.util.find_spec(library)
-        for place in (found.submodule_search_locations or ()) if found else ():
-            yield from (str(path) for path in Path(place).rglob("*.py"))
-            yield from (str(path) for path in Path(place).rglob("*.so"))
-
-
-def _program_files(build_env: BuildEnvironment) -> Iterator[str]:
-    """Yield the programs that are run by a build that changes nothing."""
-    for name in (*_PROGRAMS, *([build_env.runtime] if build_env.runtime else RUNTIMES)):
-        path = process.find_program(name)
-        if path is not None:
-            yield str(path)
-
-
 # --- what it needs, and wrote --------------------------------------------------------------------
 
 
-def _blobs(built: BuildResult, build_env: BuildEnvironment) -> Iterator[tuple[str, list[int]]]:
+def _blobs(
+    built: BuildResult, build_env: BuildEnvironment, begun: BegunSnapshot | None
+) -> Iterator[tuple[str, list[int]]]:
     """Yield the blobs in the store that the build needed; raise if one is not intact."""
-    recipe = built.locked.recipe
-    archives = [plan.sha256 for one in _line(recipe) for plan in one.files if plan.sha256 is not None]
-    packages = [chosen.package.checksum for chosen in built.locked.all_chosen]
-    layers = [layer.blob.digest for layer in built.image.layers]
-    for digest in sorted({*archives, *packages, *layers}):
-        stamp = build_env.store.stamp(digest) if build_env.store.sound(digest) else None
+    known = begun.blobs if begun else {}
+    for digest in sorted({*needed_blobs(built.locked), *(layer.blob.digest for layer in built.image.layers)}):
+        stamp = known[digest] if digest in known else intact_stamp(digest, build_env)
         if stamp is None:
             raise _Unremembered(f"{digest} is not in the store")
         yield digest.hex, stamp
@@ -278,7 +252,7 @@ def _outputs(
     """
     parent = built.locked.parent
     images = iter([built.image, *([parent.image] if parent is not None else ())])
-    for recipe in _line(built.locked.recipe):
+    for recipe in recipe_line(built.locked.recipe):
         layout = options.layout(recipe.name).absolute()
         entries = look_at_output(str(layout), {f"blobs/sha256/{layer.blob.digest.hex}" for layer in built.image.layers})
         for name, entry in entries.items():

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import secrets
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline import render
+from pipeline.compression import Compression
+from pipeline.digest import Digest
 from pipeline.errors import EnvironmentLacking, Problem, RecipeError
 from pipeline.launch import SmokeResult, plan_to_test, run_tests
 from pipeline.layers import BuiltLayer, building_layers
@@ -17,10 +20,11 @@ from pipeline.layers.scriptlet_failures import judge_failure, unused_waivers
 from pipeline.layers.state_layer import StateInputs, StateLayer, build_state_layer
 from pipeline.layers.state_plan import StatePlan, plan_state_layer
 from pipeline.layers.state_preparation import StatePreparation, preparing_state
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.image_tags import version_tag
 from pipeline.model.change import Change
 from pipeline.model.configuration import BASE_DIGEST, image_config, inherited, oci_architecture
-from pipeline.model.image import Image, Layer
+from pipeline.model.image import Descriptor, Image, ImageConfig, Layer
 from pipeline.model.recipe import FileKind, Recipe
 from pipeline.model.scriptlets import ToleratedFailure
 from pipeline.model.tree import Tree
@@ -31,6 +35,7 @@ from pipeline.recipes import template_scope
 from pipeline.resolve import image_layers
 from pipeline.sandbox import SandboxRegistry, find_emulator, may_make_containers
 from pipeline.smoke import plan_digest
+from pipeline.store import UnnamedCopies
 from pipeline.transfer import Download, Network, fetch
 from pipeline.trees import (
     CanonicalPaths,
@@ -73,11 +78,12 @@ def packing_layers(
     *,
     others: int,
     making: Callable[[], None],
+    copies: UnnamedCopies | None = None,
 ) -> AbstractContextManager[list[BuiltLayer]]:
     """Pack the package layers into blobs, the lowest first, beside the block and until its end.
 
     Where scriptlets run in containers, their trees are there when the block begins. The image will have `others` layers
-    besides. `making` is called if a layer has to be made.
+    besides. `making` is called if a layer has to be made, and `copies` gets copies of the blobs that are made.
     """
     return building_layers(
         composition.layers,
@@ -86,6 +92,7 @@ def packing_layers(
         unpack=may_make_containers(),
         others=others,
         making=making,
+        copies=copies,
         progress=build_env.progress,
     )
 
@@ -238,8 +245,25 @@ def judge_scriptlets(
     return (*(locked.parent.failed_scriptlets if locked.parent else ()), *failed), unused
 
 
-def make_config_and_manifest(locked: LockedRecipe, layers: Sequence[Layer]) -> Image:
-    """Make the image: config and manifest for the layers."""
+@dataclass(frozen=True, slots=True)
+class ConfiguredImage:
+    """An image without its layers.
+
+    `annotations` are those of its manifest that the recipe and its parent give.
+    """
+
+    name: str
+    reference: str
+    config: ImageConfig
+    annotations: Mapping[str, str]
+
+    def with_layers(self, layers: Sequence[Layer]) -> Image:
+        """Make the image: config and manifest for the layers."""
+        return make_image(self.name, self.reference, self.config, layers, self.annotations)
+
+
+def configure_image(locked: LockedRecipe) -> ConfiguredImage:
+    """Evaluate what a recipe says of its image."""
     recipe, section = locked.recipe, locked.section
     seen = template_variables(locked)
 
@@ -263,7 +287,20 @@ def make_config_and_manifest(locked: LockedRecipe, layers: Sequence[Layer]) -> I
     if locked.parent is not None:
         config = inherited(config, recipe.image.given, locked.parent.image.config)
         notes[BASE_DIGEST] = str(locked.parent.digest)
-    return make_image(recipe.name, version_tag(version), config, layers, notes)
+    return ConfiguredImage(recipe.name, version_tag(version), config, notes)
+
+
+def draft_layers(layers: Sequence[BuiltLayer], compression: Compression) -> list[Layer]:
+    """Return layers of which some are still packed.
+
+    These have a random digest in place of their blob's.
+    """
+
+    def drafted(layer: BuiltLayer) -> Layer:
+        unlike_any = Descriptor(media_types.LAYERS[compression], Digest.of(secrets.token_bytes(32)), 0)
+        return Layer(layer.name, layer.diff_id, unlike_any, layer.tar_size, layer.contents)
+
+    return [layer.layer if layer.confirmed else drafted(layer) for layer in layers]
 
 
 def warn_of_oddities(image: Image, locked: LockedRecipe, options: BuildOptions, build_env: BuildEnvironment) -> None:

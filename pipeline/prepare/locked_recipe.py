@@ -53,10 +53,11 @@ _T = TypeVar("_T")
 class LockedRecipe:
     """A recipe with its locked packages.
 
-    `wrote`: the lock file was written, `first`: it is a new section, `why`: the reasons; `changes` are the differences
-    from the former section, as text. `headers` are in the order of the transaction; `keys` are those of all
-    repositories of the platform. `section` and `headers` are what the recipe adds to its `parent`, if it has one;
-    `accounts` are all of the image, and `scripted` those of them that scriptlets make themselves.
+    `wrote`: the lock file was written, with the digest `written`, `first`: it is a new section, `why`: the reasons;
+    `changes` are the differences from the former section, as text. `headers` are in the order of the transaction;
+    `keys` are those of all repositories of the platform. `section` and `headers` are what the recipe adds to its
+    `parent`, if it has one; `accounts` are all of the image, and `scripted` those of them that scriptlets make
+    themselves.
     """
 
     recipe: Recipe
@@ -72,6 +73,7 @@ class LockedRecipe:
     keys: tuple[RepositoryKey, ...]
     parent: ParentImage | None = None
     scripted: tuple[ScriptAccount, ...] = ()
+    written: Digest | None = None
 
     @property
     def all_headers(self) -> tuple[PackageHeader, ...]:
@@ -259,9 +261,10 @@ def keep_lock(
             place=str(plan.path),
             hint="run `relbuild lock` and commit the result",
         )
+    written = None
     if wrote:
         others = tuple(one for one in plan.lock.sections if one is not before) if plan.lock else ()
-        write_lock(plan.path, Lock(plan.recipe.name, (*others, section)))
+        written = write_lock(plan.path, Lock(plan.recipe.name, (*others, section)))
     return LockedRecipe(
         recipe=plan.recipe,
         platform=plan.platform,
@@ -276,6 +279,7 @@ def keep_lock(
         changes=compare_sections(before, section),
         keys=plan.keys,
         parent=parent,
+        written=written,
     )
 
 

@@ -55,12 +55,14 @@ def lock_path(recipe_path: Path) -> Path:
 # --- writing -------------------------------------------------------------------------------------
 
 
-def write_lock(path: Path, lock: Lock) -> None:
-    """Write the lock atomically and durably.
+def write_lock(path: Path, lock: Lock) -> Digest:
+    """Write the lock atomically and durably; return the file's digest.
 
     A symlink at the path is replaced, never followed.
     """
-    write_durably(path, format_lock(lock).encode())
+    data = format_lock(lock).encode()
+    write_durably(path, data)
+    return Digest.of(data)
 
 
 def format_lock(lock: Lock) -> str:

@@ -18,6 +18,7 @@ with imported_when_used(__name__):
     from pipeline.snapshots.program_files import (
         CODE,
         START,
+        ProgramStamps,
         library_records,
         loaded_files,
         mapped_files,
@@ -31,6 +32,7 @@ __all__ = [
     "IGNORED_VARIABLES",
     "LIFETIME",
     "START",
+    "ProgramStamps",
     "file_stamp",
     "library_records",
     "loaded_files",

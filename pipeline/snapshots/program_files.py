@@ -7,10 +7,12 @@ import hashlib
 import os
 import sys
 import time
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Self
 
 import pipeline
+from pipeline.lazy_dataclasses import dataclass
 from pipeline.snapshots.file_snapshot import file_stamp
 
 START = 2.0
@@ -46,26 +48,29 @@ def process_started(now: float) -> float:
     return now - (time.clock_gettime(time.CLOCK_BOOTTIME) - began)
 
 
-def loaded_files() -> Iterator[str]:
-    """Yield the files of all modules that are loaded."""
+def loaded_files(known: Container[str] = ()) -> Iterator[str]:
+    """Yield the files of all modules that are loaded.
+
+    Those `known` to be files are not looked at.
+    """
     for module in list(sys.modules.values()):
         path = getattr(module, "__file__", None)
-        if path and os.path.isfile(path):  # noqa: PTH113
+        if path and (path in known or os.path.isfile(path)):  # noqa: PTH113
             yield path
 
 
-def mapped_files() -> Iterator[str]:
+def mapped_files(known: Container[str] = ()) -> Iterator[str]:
     """Yield the files that are mapped: Python and the shared libraries that it has loaded.
 
-    Raises LookupError if one was replaced.
+    Those `known` to be files are not looked at. Raises LookupError if one was replaced.
     """
-    for line in Path("/proc/self/maps").read_text().splitlines():
-        fields = line.split(maxsplit=5)
-        if len(fields) == 6 and fields[5].startswith("/"):
-            if fields[5].endswith(" (deleted)") and ".so" in fields[5]:
+    lines = (line.split(maxsplit=5) for line in Path("/proc/self/maps").read_text().splitlines())
+    for path in dict.fromkeys(fields[5] for fields in lines if len(fields) == 6):
+        if path.startswith("/"):
+            if path.endswith(" (deleted)") and ".so" in path:
                 raise LookupError("a library was replaced")
-            if os.path.isfile(fields[5]):  # noqa: PTH113
-                yield fields[5]
+            if path in known or os.path.isfile(path):  # noqa: PTH113
+                yield path
     if _LIBRARY_CACHE.is_file():
         yield str(_LIBRARY_CACHE)
 
@@ -80,15 +85,35 @@ def library_records() -> Iterator[str]:
                     yield path
 
 
-def program_digest(programs: Iterable[str], modules: Container[str]) -> tuple[str, int]:
+@dataclass(frozen=True, slots=True)
+class ProgramStamps:
+    """Relbuild's own files, others, and the names in folders of modules, as they were once."""
+
+    own: Sequence[tuple[str, os.stat_result]]
+    files: Mapping[str, os.stat_result]
+    folders: Mapping[str, Sequence[str]]
+
+    @classmethod
+    def taken(cls, programs: Iterable[str]) -> Self:
+        """Look at them; `programs` are the other files. Raises OSError if one is missing."""
+        files = {path: os.stat(path) for path in programs}  # noqa: PTH116
+        return cls(tuple(_own_files(CODE)), files, {folder: _names(folder) for folder in sys.path})
+
+
+def program_digest(
+    programs: Iterable[str], modules: Container[str], begun: ProgramStamps | None = None
+) -> tuple[str, int]:
     """Return the digest of the stamps of relbuild and of `programs`, and their last change.
 
     With them goes what would be imported in place of one of `modules` (names without a dot), and what is installed. The
-    change is in nanoseconds since the epoch. Raises OSError if one is missing.
+    change is in nanoseconds since the epoch. What was looked at before counts as it was then. Raises OSError if one is
+    missing.
     """
-    seen = [f"{folder}\0{' '.join(_importable(folder, modules))}\n" for folder in sys.path]
+    own, files, folders = (begun.own, begun.files, begun.folders) if begun else (_own_files(CODE), {}, {})
+    listed = ((folder, folders[folder] if folder in folders else _names(folder)) for folder in sys.path)
+    seen = [f"{folder}\0{' '.join(_importable(names, modules))}\n" for folder, names in listed]
     newest = 0
-    for path, found in (*_own_files(CODE), *((path, os.stat(path)) for path in programs)):  # noqa: PTH116
+    for path, found in (*own, *((path, files.get(path) or os.stat(path)) for path in programs)):  # noqa: PTH116
         seen.append(f"{path}\0{found.st_dev} {found.st_ino} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}\n")
         newest = max(newest, found.st_ctime_ns)
     return hashlib.sha256("".join(seen).encode(errors="surrogateescape")).hexdigest(), newest
@@ -104,12 +129,15 @@ def own_files_digest() -> tuple[str, int]:
     return told, max(status[4] for _, status in found)
 
 
-def _importable(folder: str, modules: Container[str]) -> list[str]:
-    """Return the names in a folder that are of modules, or tell what is installed."""
+def _names(folder: str) -> list[str]:
     try:
-        names = os.listdir(folder or ".")  # noqa: PTH208
+        return os.listdir(folder or ".")  # noqa: PTH208
     except OSError:
         return []
+
+
+def _importable(names: Iterable[str], modules: Container[str]) -> list[str]:
+    """Return those of a folder's names that are of modules, or tell what is installed."""
     return sorted(name for name in names if name.partition(".")[0] in modules or name.endswith(_INSTALLED))
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from pipeline import process
 from pipeline.beneath import GivenFolder, ReadLog, list_folder, logged_reads, read_file
-from pipeline.build import build_snapshot
+from pipeline.build import begun_snapshot
 from pipeline.build.build_result import BuildResult
 from pipeline.build.build_snapshot import take_build_snapshot
 from pipeline.build.remembered_build import (
@@ -84,7 +84,7 @@ def make_finished_build(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Finish
     monkeypatch.setattr(sys, "path", [str(folder / "libraries"), *sys.path])
     libraries = [str(folder / "libraries" / "c.so")]
     for source in ("loaded_files", "mapped_files", "library_records"):
-        monkeypatch.setattr(build_snapshot, source, lambda: iter(libraries))
+        monkeypatch.setattr(begun_snapshot, source, lambda known=(): iter(libraries))
     builds.write_demo(folder / "recipes")
     (folder / "templates" / "demo.conf.j2").write_text("port {{ port }}")
     (folder / "platforms" / "one.repo").write_text("[one]")
@@ -125,7 +125,10 @@ def make_finished_build(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Finish
             }
         )
     )
-    built = SimpleNamespace(locked=locked, image=image, member=False, report=None, failed_scriptlets=(), tested=None)
+    assembled = SimpleNamespace(begun=None)
+    built = SimpleNamespace(
+        assembled=assembled, locked=locked, image=image, member=False, report=None, failed_scriptlets=(), tested=None
+    )
     return FinishedBuild(folder, env, cast(BuildResult, built), options, log, image)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +16,7 @@ import pytest
 from pipeline.build import build_image, build_index
 from pipeline.errors import BuildError, EnvironmentLacking, RelbuildError, SmokeError, UsageError
 from pipeline.layers import BuiltLayer
+from pipeline.model.image import Descriptor, Image, Layer
 from pipeline.model.recipe import Recipe
 from pipeline.model.report import SmokeReport
 from pipeline.model.smoke import SmokePlan
@@ -36,7 +39,7 @@ LOCK = [
 ]
 IMAGE = [
     *("compose_layers", "obtain_files", "preparing_last_layer", "packing_layers"),
-    *("add_state", "make_config_and_manifest"),
+    *("add_state", "configure_image"),
 ]
 OUTPUT = [
     *("writing_layout", "make_bill", "make_build_record", "make_documents", "smoke_test"),
@@ -44,7 +47,7 @@ OUTPUT = [
 ]
 BESIDE = ("plan_state", "render_recipe_files")
 """What goes on while the layers are packed."""
-BESIDE_SCRIPTS = ("begin_documents",)
+BESIDE_SCRIPTS = ("begin_documents", "draft_layers")
 """What may go on until the image is made."""
 
 READING = ("load_recipe", "begin_rendering", "recipe_name", "read_layout_images", "built_platform", "choose_platform")
@@ -66,6 +69,7 @@ class World:
         self.folder, self.journal = folder, journal
         self.build_env = build_env(folder)
         self.recipes: dict[str, Recipe] = {"demo": recipe(folder)}
+        self.layers: list[list[Layer]] = []
         self.verdict: Any = SimpleNamespace(passed=True)
         self.on_other, self.built_for = replace(recipe(folder), smoke=SmokePlan(instances=7)), "el9"
         stages: dict[Any, Any] = {
@@ -92,7 +96,8 @@ class World:
             build_image.plan_state: lambda *given: "plan",
             build_image.begin_documents: lambda *given: BILLED,
             build_image.add_state: lambda *given, **more: STATE,
-            build_image.make_config_and_manifest: lambda made, layers: image(made.recipe.name),
+            build_image.configure_image: self._configured,
+            build_image.draft_layers: lambda layers, compression: [one.layer for one in layers],
             build_image.obtain_sources: lambda *given: ("a source package",),
             build_image.writing_layout: lambda *given, **more: nullcontext(),
             build_image.make_bill: lambda *given, **more: "bill",
@@ -108,6 +113,13 @@ class World:
 
     def _locked(self, plan: Any, found: Any, headers: Any, accounts: Any, mode: Any) -> LockedRecipe:
         return replace(locked(self.recipes[plan.order.recipe.stem]), section=found, parent=plan.parent)
+
+    def _configured(self, made: LockedRecipe) -> Any:
+        def with_layers(layers: list[Layer]) -> Image:
+            self.layers.append(layers)
+            return image(made.recipe.name)
+
+        return SimpleNamespace(with_layers=with_layers)
 
     def failing(self, stage: Any, error: Exception) -> None:
         """Let a stage raise."""
@@ -169,10 +181,78 @@ def test_each_stage_works_on_what_the_one_before_it_gave(world: World) -> None:
 def test_an_image_has_its_parents_layers_then_its_own_then_the_state(world: World) -> None:
     world.child()
     made = build_image.assemble(order(world.folder, smoke=False), world.build_env)
-    layers = world.journal.last(build_image.make_config_and_manifest).args[1]
-    assert [one.name for one in layers] == ["base/base", "base/state", "base", "product", "state"]
+    assert [one.name for one in world.layers[-1]] == ["base/base", "base/state", "base", "product", "state"]
     assert made.reused == ("base/base", "base/state", "base") and made.states == {"a": (0,)}
     assert made.templates == (world.folder / "t.j2",)
+
+
+# --- beside the packing ----------------------------------------------------------------------------------
+
+
+def packing(world: World, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The layer `product` is packed until the end of the block; returns what was seen of its documents."""
+    seen: list[str] = []
+    product: Future[Descriptor] = Future()
+    layers = [PACKED[0], replace(PACKED[1], blob=product)]
+
+    @contextmanager
+    def packs(*given: Any, **more: Any) -> Iterator[list[BuiltLayer]]:
+        yield layers
+        seen.append("packed")
+        product.set_result(layer("product").blob)
+
+    def described(kind: str, made: Image) -> Any:
+        seen.append(kind)
+        return SimpleNamespace(image=made)
+
+    def drafts(layers: Any, compression: Any) -> Any:
+        return [one.layer if one.confirmed else replace(layer(one.name), tar_size=7) for one in layers]
+
+    def completed(drafted: Any, made: Image) -> tuple[str, str]:
+        seen.append("completed")
+        return "completed bill", "completed record"
+
+    documents = SimpleNamespace(of=lambda bill, record: SimpleNamespace(complete=lambda made: completed(bill, made)))
+    stages: dict[Any, Any] = {
+        build_image.packing_layers: packs,
+        build_image.draft_layers: drafts,
+        build_image.make_bill: lambda made, *given, **more: described("bill", made),
+        build_image.make_build_record: lambda made, inputs: described("record", made),
+        build_image.DraftedDocuments: documents,
+        build_image.begin_snapshot: lambda *given: seen.append("snapshot begun"),
+    }
+    for stage, does in stages.items():
+        monkeypatch.setattr(build_image, stage.__name__, does)
+    return seen
+
+
+def test_documents_and_snapshot_are_begun_beside_the_packing_and_completed_after_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = packing(world, monkeypatch)
+    built = build_image.build(order(world.folder, smoke=False), world.build_env)
+    begun = ["bill", "record", "snapshot begun"]
+    assert seen == [*begun, "packed", "completed"]
+    assert (built.bill, built.record) == ("completed bill", "completed record")
+    assert [[one.tar_size == 7 for one in layers] for layers in world.layers] == [[False, True, False], [False] * 3]
+    assert world.journal.last(build_image.make_documents).args[4] is built.assembled.drafted
+
+
+def test_what_cannot_be_drafted_is_made_when_all_layers_are_there(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = packing(world, monkeypatch)
+    real, full = build_image.make_build_record, iter([OSError(28, "No space left on device")])
+
+    def record(*given: Any) -> Any:
+        for error in full:
+            raise error
+        return real(*given)
+
+    monkeypatch.setattr(build_image, "make_build_record", record)
+    built = build_image.build(order(world.folder, smoke=False), world.build_env)
+    assert seen == ["bill", "packed", "bill", "record"]
+    assert built.assembled.drafted is None and built.assembled.begun is None
 
 
 def test_sources_are_downloaded_before_the_output_is_locked(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

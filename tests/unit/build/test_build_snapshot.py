@@ -12,10 +12,12 @@ from typing import Any, cast
 import pytest
 
 from pipeline.beneath import ReadSnapshot, list_folder, logged_reads
-from pipeline.build import build_snapshot
+from pipeline.build import begun_snapshot, build_snapshot
+from pipeline.build.begun_snapshot import begin_snapshot
 from pipeline.build.build_result import BuildResult
 from pipeline.build.build_snapshot import repeated_warnings, take_build_snapshot
 from pipeline.build.remembered_build import remember_build
+from pipeline.digest import Digest
 from pipeline.model.lock import Lock, LockMode
 from pipeline.oci import write_layout
 from pipeline.prepare import LockedRecipe
@@ -199,3 +201,103 @@ def test_a_program_that_read_recalled_recipes_is_compared(tmp_path: Path, monkey
     known = made.snapshot()
     assert known is not None
     assert str(reader) in known.programs and "reader" in known.modules
+
+
+# --- begun beside the packing ------------------------------------------------------------------------------
+
+
+def begun(made: FinishedBuild) -> FinishedBuild:
+    """Begin the snapshot of a finished build, as one that packs its layers does."""
+    begun = begin_snapshot(made.built.locked, made.options, made.env)
+    assert begun is not None and len(begun.blobs) == 1
+    built = SimpleNamespace(**{**vars(made.built), "assembled": SimpleNamespace(begun=begun)})
+    return replace(made, built=cast(BuildResult, built))
+
+
+def test_a_snapshot_that_was_begun_before_is_the_same_when_nothing_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = make_finished_build(tmp_path, monkeypatch)
+    plain, drafted = made.snapshot(), begun(made).snapshot()
+    assert plain is not None and drafted is not None
+    assert replace(drafted, made=plain.made) == plain
+    remember_build(made.env.store, NAME, drafted)
+    assert made.recalled() is not None
+
+
+@pytest.mark.parametrize("what", ["code/a.py", "libraries/c.so", "bin/gpg", "a package", "a folder of modules"])
+def test_what_changes_after_a_snapshot_was_begun_is_a_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """The build went by what was there before, or maybe not."""
+    early = begun(make_finished_build(tmp_path, monkeypatch))
+    if what == "a package":
+        package_blob(early).touch()
+        early.env.store.sound(Digest.of(NEVRA.encode()))
+    elif what == "a folder of modules":
+        (early.folder / "libraries" / "json.py").touch()
+    else:
+        swap(early.folder / what)
+    snapshot = early.snapshot()
+    if snapshot is not None:
+        remember_build(early.env.store, NAME, snapshot)
+    assert early.recalled() is None
+
+
+def test_what_is_loaded_after_a_snapshot_was_begun_is_among_the_programs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    early = begun(make_finished_build(tmp_path, monkeypatch))
+    later = early.folder / "libraries" / "later.so"
+    later.write_text("x")
+    monkeypatch.setattr(begun_snapshot, "mapped_files", lambda known: iter([str(later)]))
+    snapshot = early.snapshot()
+    assert snapshot is not None and str(later) in snapshot.programs
+    remember_build(early.env.store, NAME, snapshot)
+    assert early.recalled() is not None
+    swap(later)
+    assert early.recalled() is None
+
+
+def test_a_package_that_was_damaged_when_the_snapshot_was_begun_is_not_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = make_finished_build(tmp_path, monkeypatch)
+    content = package_blob(made).read_bytes()
+    package_blob(made).chmod(0o644)
+    package_blob(made).write_bytes(b"x")
+    early = begun(made)
+    made.env.store.put(content)
+    assert early.snapshot() is None
+
+
+@pytest.mark.parametrize("more", [{"mode": LockMode.UPGRADE}, {"retest": True}, {"sources": True}])
+def test_no_snapshot_is_begun_of_what_is_to_be_done_again(done: FinishedBuild, more: dict[str, Any]) -> None:
+    assert begin_snapshot(done.built.locked, replace(done.options, **more), done.env) is None
+
+
+def test_a_snapshot_that_cannot_be_begun_is_taken_in_the_end(
+    done: FinishedBuild, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def replaced(known: object = ()) -> None:
+        raise LookupError("a library was replaced")
+
+    monkeypatch.setattr(begun_snapshot, "mapped_files", replaced)
+    assert begin_snapshot(done.built.locked, done.options, done.env) is None
+
+
+def test_a_lock_that_the_build_wrote_is_known_by_its_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = make_finished_build(tmp_path, monkeypatch)
+    locked = made.built.locked
+    written = write_lock(locked.path, Lock("demo", (locked.section,)))
+    built = SimpleNamespace(**{**vars(made.built), "locked": replace(locked, written=written)})
+    made = replace(made, built=cast(BuildResult, built))
+    read: list[Path] = []
+    real = build_snapshot.read_lock
+    monkeypatch.setattr(build_snapshot, "read_lock", lambda path: (read.append(path), real(path))[1])
+    assert made.snapshot() is not None and not read
+    locked.path.write_text(locked.path.read_text() + "\n")
+    assert made.snapshot() is not None and read, "it says the same in other bytes"
+    section = replace(locked.section, build_time=1)
+    write_lock(locked.path, Lock("demo", (section,)))
+    assert made.snapshot() is None

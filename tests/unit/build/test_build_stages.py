@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from pipeline.build import build_stages
+from pipeline.build.build_report import DraftedDocuments
 from pipeline.compression import Compression
 from pipeline.digest import Digest
 from pipeline.errors import BuildError, RecipeError
@@ -19,22 +20,26 @@ from pipeline.layers import BuiltLayer
 from pipeline.layers.state_plan import StatePlan
 from pipeline.layers.state_preparation import StatePreparation
 from pipeline.model.accounts import AccountTable
+from pipeline.model.bill import Bill, BilledLayer, BuildRecord
 from pipeline.model.change import Change
 from pipeline.model.configuration import BASE_DIGEST
 from pipeline.model.header import FileRecord
-from pipeline.model.image import ImageConfig
+from pipeline.model.image import Descriptor, Image, ImageConfig
 from pipeline.model.lock import LockSection
+from pipeline.model.provenance import Material, MaterialKind, Provenance
 from pipeline.model.recipe import Group, ImagePlan, LayerPlan, Request, User
 from pipeline.model.resolution import Chosen, Resolution
 from pipeline.model.scriptlets import ScriptletFailure, ScriptletName, ScriptletRules, ToleratedFailure, Waiver
 from pipeline.model.smoke import Neighbours, SmokePlan
 from pipeline.model.tree import Entry, EntryKind, Tree
-from pipeline.oci import media_types
+from pipeline.oci import make_image, media_types
 from pipeline.smoke import plan_digest
 from pipeline.transfer import Download
 from pipeline.trees import STATE_NOT_INSTALLED
+from tests.support.bills import AWKWARD
 from tests.support.builds import NOBODY, build_env, header, image, layer, locked, order, package, parent, recipe
 from tests.support.journal import Journal, Told
+from tests.support.tiny_image import CONFIG
 
 
 def file(path: str, content: str = "x", mode: int = 0o100644) -> FileRecord:
@@ -84,13 +89,14 @@ def test_each_layer_is_packed_with_the_orders_codec(tmp_path: Path, journal: Jou
     journal.stand_in(build_stages, build_stages.may_make_containers, gives=True)
     here = build_env(tmp_path)
     composition: Any = SimpleNamespace(layers=("lower", "upper"))
+    copies = here.store.copies_for(tmp_path)
     packed: Any = build_stages.packing_layers(
-        composition, order(tmp_path, compression=Compression.ZSTD), here, others=7, making=print
+        composition, order(tmp_path, compression=Compression.ZSTD), here, others=7, making=print, copies=copies
     )
     assert packed == ["LOWER", "UPPER"]
     given = journal.last(build_stages.building_layers).options
     assert given["compression"] is Compression.ZSTD and given["store"] is here.store
-    assert given["others"] == 7 and given["making"] is print
+    assert given["others"] == 7 and given["making"] is print and given["copies"] is copies
     assert given["unpack"], "scriptlets run in containers on the trees"
 
 
@@ -216,7 +222,7 @@ def test_a_change_of_the_parents_that_is_changed_again_is_told_once(tmp_path: Pa
 def test_version_and_settings_are_evaluated_after_the_lock(tmp_path: Path) -> None:
     plain = recipe(tmp_path, image=ImagePlan(entrypoint=("/{{ packages['bash'].name }}",)), end_of_life="2030-01-31")
     made = locked(replace(plain, version="{{ packages['bash'].evr }}"), "bash-1:5.2~rc1-3.x86_64")
-    one = build_stages.make_config_and_manifest(made, [layer("base"), layer("state")])
+    one = build_stages.configure_image(made).with_layers([layer("base"), layer("state")])
     assert one.reference == "1-5.2-rc1-3" and one.config.entrypoint == ("/bash",)
     assert dict(one.config.labels)[media_types.VERSION] == "1:5.2~rc1-3"
     assert one.config.created == made.section.build_time and one.config.architecture == "amd64"
@@ -227,7 +233,7 @@ def test_a_child_names_its_parents_digest_and_has_what_it_does_not_say_itself(tm
     config = ImageConfig("amd64", 1, entrypoint=("/parents",), command=("--all",), user="parent")
     above = parent("base", image=replace(image("base"), config=config))
     plain = recipe(tmp_path, image=ImagePlan(user="child", given=frozenset({"user"})))
-    one = build_stages.make_config_and_manifest(replace(locked(plain), parent=above), [layer("state")])
+    one = build_stages.configure_image(replace(locked(plain), parent=above)).with_layers([layer("state")])
     assert (one.config.user, one.config.entrypoint, one.config.command) == ("child", ("/parents",), ("--all",))
     assert json.loads(one.manifest_bytes)["annotations"][BASE_DIGEST] == str(above.digest)
 
@@ -236,12 +242,38 @@ def test_a_template_that_asks_for_a_package_that_is_not_there_is_named_with_its_
     made = locked(recipe(tmp_path))
     wrong = replace(made, recipe=replace(made.recipe, version="{{ packages['gone'].version }}"))
     with pytest.raises(RecipeError) as caught:
-        build_stages.make_config_and_manifest(wrong, [])
+        build_stages.configure_image(wrong)
     assert caught.value.problems[0].place == str(made.recipe.path), "the text is in no line of the file"
     made.recipe.path.write_text("name: demo\nversion: \"{{ packages['gone'].version }}\"\n")
     with pytest.raises(RecipeError) as caught:
-        build_stages.make_config_and_manifest(wrong, [])
+        build_stages.configure_image(wrong)
     assert caught.value.problems[0].place == f"{made.recipe.path.name}:2"
+
+
+def test_a_layer_that_is_still_packed_is_drafted_with_a_random_digest() -> None:
+    packing = replace(BuiltLayer.packed(layer("product"), reused=False), blob=Future())
+    known = BuiltLayer.packed(layer("base"), reused=True)
+    first, again = (build_stages.draft_layers([known, packing], Compression.ZSTD) for _ in range(2))
+    assert first[0] == known.layer and first[1].blob.digest != again[1].blob.digest
+    assert first[1].blob.media_type == media_types.LAYERS[Compression.ZSTD]
+    packing.blob.set_result(layer("product").blob)
+    assert replace(first[1], blob=packing.blob.result()) == packing.layer
+    assert build_stages.draft_layers([known, packing], Compression.ZSTD) == [known.layer, packing.layer]
+
+
+def test_drafted_documents_are_completed_with_the_digests_of_the_image() -> None:
+    image = make_image("demo", "1", CONFIG, [layer("base"), layer("state")])
+    blob = Descriptor("layer", Digest.of(b"no blob"), 0)
+    other = make_image("demo", "1", CONFIG, [replace(layer("base"), blob=blob), layer("state")])
+    assert other.digest != image.digest
+
+    def described(one: Image) -> tuple[Bill, BuildRecord]:
+        layers = tuple(BilledLayer(each.name, each.diff_id, each.blob.digest, each.blob.size) for each in one.layers)
+        bill = replace(AWKWARD, digest=one.digest, config=one.config_descriptor.digest, layers=layers)
+        made_from = Material("demo.yaml", "", Digest.of(b"recipe"), MaterialKind.RECIPE)
+        return bill, BuildRecord(one.digest, Provenance(made_from, (), "el9", "x86_64", "1"), Digest.of(b"checks"))
+
+    assert DraftedDocuments.of(*described(other)).complete(image) == described(image)
 
 
 # --- tests -------------------------------------------------------------------------------------------------

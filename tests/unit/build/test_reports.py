@@ -16,7 +16,7 @@ from pipeline.model.bill import Bill, BuildRecord
 from pipeline.model.evidence import EVIDENCE_FILE, EVIDENCE_SEAL, read_evidence
 from pipeline.model.image import Image
 from pipeline.model.provenance import Material, MaterialKind, Provenance
-from pipeline.oci.sbom import SbomForm
+from pipeline.oci.sbom import DraftedSbom, SbomForm
 from pipeline.oci.spdx import describe_package
 from pipeline.provenance_inputs import bill_packages
 from pipeline.store import Store
@@ -112,6 +112,22 @@ def test_sboms_are_made_once_for_a_bill_and_anew_for_another_or_when_the_store_l
     assert [call.args[1] for call in journal.calls[2:]] == [SbomForm.SPDX]
     reports.report_documents(replace(BILL, version="2"), record(), store=store)
     assert len(journal.calls) == 5
+
+
+def test_a_drafted_sbom_is_completed_and_one_that_does_not_fit_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = reports.report_documents(BILL, record(), store=Store.open(tmp_path / "plain"))
+    other = replace(BILL, digest=Digest.of(b"no image"))
+    drafts = [DraftedSbom.of_bill(other, form) for form in SbomForm]
+    unfit = [DraftedSbom.of_bill(replace(other, version="2"), form) for form in SbomForm]
+    assert reports.report_documents(BILL, record(), store=Store.open(tmp_path / "unfit"), drafted=unfit) == plain
+
+    def never(*_: object) -> bytes:
+        raise AssertionError
+
+    monkeypatch.setattr(reports, "sbom_bytes", never)
+    assert reports.report_documents(BILL, record(), store=Store.open(tmp_path / "drafted"), drafted=drafts) == plain
 
 
 def test_documents_are_the_same_whether_or_not_their_packages_were_prepared(

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cyclonedx.model.bom import Bom
@@ -28,7 +29,7 @@ from pipeline.model.tree import Entry, EntryKind, Tree
 from pipeline.oci.bill_json import bill_bytes, parse_bill
 from pipeline.oci.purl import image_url, package_url, source_url
 from pipeline.oci.record_json import parse_record, record_bytes
-from pipeline.oci.sbom import SbomForm, sbom_bytes, sbom_problems
+from pipeline.oci.sbom import DraftedSbom, SbomForm, sbom_bytes, sbom_problems
 from pipeline.packages import named_fixes
 from pipeline.provenance_inputs import privileged_paths
 from pipeline.repos import find_source_packages, open_repositories
@@ -378,3 +379,57 @@ def test_a_source_package_that_is_described_badly_is_refused(tmp_path: Path, rpm
     with pytest.raises(VerificationError) as caught:
         _offered(tmp_path, [rpm], {"a-1-1.src.rpm"})
     assert caught.value.code == code
+
+
+# --- drafted before the layers' blobs are known ----------------------------------------------------------
+
+
+def unlike(bill: Bill) -> Bill:
+    """The bill as it is drafted: with random digests, of no size."""
+    layers = tuple(replace(layer, digest=Digest.of(os.urandom(32)), size=0) for layer in bill.layers)
+    return replace(bill, digest=Digest.of(os.urandom(32)), layers=layers)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@given(bills)
+def test_a_drafted_document_is_completed_to_the_bytes_of_one_that_is_made_at_once(form: SbomForm, bill: Bill) -> None:
+    distinct = len({layer.name for layer in bill.layers}) == len(bill.layers)
+    assert DraftedSbom.of_bill(unlike(bill), form).completed(bill) == (sbom_bytes(bill, form) if distinct else None)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_awkward_documents_and_layers_that_are_known_are_completed_too(form: SbomForm) -> None:
+    drafted = replace(unlike(AWKWARD), layers=(unlike(AWKWARD).layers[0], *AWKWARD.layers[1:]))
+    whole = DraftedSbom.of_bill(drafted, form).completed(AWKWARD)
+    assert whole == sbom_bytes(AWKWARD, form) and sbom_problems(whole, form) == []
+    same = tuple(replace(layer, digest=Digest("5" * 64)) for layer in AWKWARD.layers)
+    twins = replace(AWKWARD, layers=same)
+    assert DraftedSbom.of_bill(unlike(twins), form).completed(twins) == sbom_bytes(twins, form)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"version": "2"},
+        {"config": Digest("c" * 64)},
+        {"packages": AWKWARD.packages[1:]},
+        {"privileged": ()},
+        {"layers": AWKWARD.layers[:1]},
+        {"layers": (*AWKWARD.layers, replace(AWKWARD.layers[0], name="more"))},
+        {"layers": (replace(AWKWARD.layers[0], name="other"), *AWKWARD.layers[1:])},
+    ],
+)
+def test_a_draft_of_another_bill_is_not_completed(more: dict[str, Any]) -> None:
+    assert DraftedSbom.of_bill(unlike(AWKWARD), SbomForm.SPDX).completed(replace(AWKWARD, **more)) is None
+
+
+def test_layers_of_one_name_are_not_completed_because_their_digests_are_sorted() -> None:
+    named = replace(AWKWARD, layers=tuple(replace(layer, name="base") for layer in AWKWARD.layers))
+    low, high = Digest("0" * 64), Digest("f" * 64)
+    drafted = replace(
+        named, layers=tuple(replace(one, digest=d) for one, d in zip(named.layers, (high, low), strict=True))
+    )
+    real = replace(
+        named, layers=tuple(replace(one, digest=d) for one, d in zip(named.layers, (low, high), strict=True))
+    )
+    assert DraftedSbom.of_bill(drafted, SbomForm.CYCLONEDX).completed(real) is None
