@@ -15,6 +15,7 @@ with imported_when_used(__name__):
     from pipeline.packages.package_errors import errors_about
     from pipeline.packages.package_signature import unreadable_keys, verify_package
     from pipeline.packages.payload import PayloadFile, read_payload, read_payload_files
+    from pipeline.packages.payload_hash import PayloadHash
     from pipeline.packages.rpm_header import read_header, read_source_nevra
     from pipeline.packages.rpm_library import library_origin
     from pipeline.packages.rpmdb_conversion import database_file_names
@@ -28,6 +29,7 @@ __all__ = [
     "DatabaseRecord",
     "Installed",
     "PayloadFile",
+    "PayloadHash",
     "all_changelogs",
     "compare_evr",
     "database_file_names",

@@ -20,6 +20,7 @@ from pipeline.digest import CHUNK
 from pipeline.errors import VerificationError
 from pipeline.model.signing_key import AcceptedSignature, KeyFault, PackageTrust, UnusableKey
 from pipeline.openpgp_packets import HASHES, MD5, RIPEMD160, SHA1, Signature, dearmor
+from pipeline.packages.payload_hash import PASSED_ALGORITHM, PayloadHash
 from pipeline.packages.rpm_file_layout import RpmFileLayout, package_damaged, read_rpm_layout
 from pipeline.packages.rpm_keyring import key_ids, make_keyring, readable_certificate
 from pipeline.packages.rpm_library import header_from_handle, rpm
@@ -62,10 +63,11 @@ class _Verdict(Enum):
     UNSUPPORTED = "of a kind that cannot be checked here"
 
 
-def verify_package(path: Path, trust: PackageTrust) -> str:
+def verify_package(path: Path, trust: PackageTrust, *, passed: PayloadHash | None = None) -> str:
     """Verify an RPM against the keys and the policy of its repository, and no others.
 
-    Returns the id of the key that signed it, in lower-case hex.
+    Returns the id of the key that signed it, in lower-case hex. The payload is not read again if `passed` has hashed
+    the bytes of this very file, and the header names a SHA-256.
 
     Raises VerificationError `package-unsigned`, `package-key-unknown` (signed by no trusted key),
     `package-key-expired`, `package-key-revoked`, `package-signature-weak`, `package-signature-unsupported`,
@@ -88,7 +90,7 @@ def verify_package(path: Path, trust: PackageTrust) -> str:
     header = _open(path)
     named = _payload_digest(header)
     if named is not None and over_header:
-        _verify_payload(path, layout, *named)
+        _verify_payload(path, layout, *named, passed)
         return _key_id(over_header[0])
     if AcceptedSignature.LEGACY_HEADER_PAYLOAD not in trust.accept:
         raise _old_format(path)
@@ -96,7 +98,7 @@ def verify_package(path: Path, trust: PackageTrust) -> str:
         weak = [one.said for one, verdict in verdicts if verdict is _Verdict.WEAK and one.whole and one.said]
         raise _weak(path, weak[0]) if weak else _unsigned_payload(path)
     if named is not None:
-        _verify_payload(path, layout, *named)
+        _verify_payload(path, layout, *named, passed)
     return _key_id(over_all[0])
 
 
@@ -144,7 +146,7 @@ def _ask_rpm(
     transaction = rpm.TransactionSet("/", 0)
     transaction.setKeyring(make_keyring(certificates))
     transaction.setVSFlags(rpm.RPMVSF_DEFAULT)
-    with tempfile.TemporaryFile(prefix="relbuild-header-") as file:
+    with os.fdopen(os.memfd_create("relbuild-header"), "w+b", buffering=0) as file:
         file.write(with_one_signature(path, layout, signature))
         file.seek(0)
         try:
@@ -206,14 +208,21 @@ def _payload_digest(header: rpm.hdr) -> tuple[str, str] | None:
     return (algorithm, named[0].lower()) if named and algorithm else None
 
 
-def _verify_payload(path: Path, layout: RpmFileLayout, algorithm: str, expected: str) -> None:
+def _verify_payload(
+    path: Path, layout: RpmFileLayout, algorithm: str, expected: str, passed: PayloadHash | None
+) -> None:
+    found = passed.payload_digest(layout.payload) if passed is not None and algorithm == PASSED_ALGORITHM else None
+    if (found or _hash_payload(path, layout, algorithm)) != expected:
+        raise package_damaged(path, "the payload does not match the digest in its header")
+
+
+def _hash_payload(path: Path, layout: RpmFileLayout, algorithm: str) -> str:
     found = hashlib.new(algorithm)
     with path.open("rb") as file:
         file.seek(layout.payload)
         while data := file.read(CHUNK):
             found.update(data)
-    if found.hexdigest() != expected:
-        raise package_damaged(path, "the payload does not match the digest in its header")
+    return found.hexdigest()
 
 
 def _key_id(signature: PackageSignature) -> str:

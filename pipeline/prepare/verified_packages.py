@@ -18,6 +18,7 @@ from pipeline.model.recipe import FileKind, Recipe
 from pipeline.model.signing_key import PackageTrust
 from pipeline.packages import errors_about, read_header, unreadable_keys, verify_package
 from pipeline.prepare.build_options import BuildEnvironment, RepositoryCache
+from pipeline.prepare.copied_payloads import CopiedPayloads
 from pipeline.prepare.package_trust import trust_by_repository
 from pipeline.progress import task
 from pipeline.repos import LOCAL_REPOSITORY, RepositoryKey, fetch_packages
@@ -43,25 +44,30 @@ def obtain_verified(
     Raises as `obtain` and `verify_and_read`.
     """
     trusts = trust_by_repository(keys, cache.platform.repositories, locked_at=section.build_time if locked else None)
-    obtain(packages, recipe, cache)
+    copied = CopiedPayloads()
+    obtain(packages, recipe, cache, copied)
     try:
-        return verify_and_read(packages, trusts, section, cache.build_env)
+        return verify_and_read(packages, trusts, section, cache.build_env, copied)
     except VerificationError as error:
         if any(problem.code not in _STORE_DAMAGE for problem in error.problems):
             raise
-    obtain(packages, recipe, cache)
-    return verify_and_read(packages, trusts, section, cache.build_env)
+    obtain(packages, recipe, cache, copied)
+    return verify_and_read(packages, trusts, section, cache.build_env, copied)
 
 
 _STORE_DAMAGE = ("blob-damaged", "blob-missing")
 """Codes of problems with the store's copy of a package, not with the package itself."""
 
 
-def obtain(packages: Sequence[Package], recipe: Recipe, cache: RepositoryCache) -> None:
+def obtain(
+    packages: Sequence[Package], recipe: Recipe, cache: RepositoryCache, copied: CopiedPayloads | None = None
+) -> None:
     """Fetch every package that the store lacks.
 
-    Repositories are opened only when one is missing.
+    `copied` gets the payloads of those that are copied from this machine. Repositories are opened only when one is
+    missing.
     """
+    passing = copied.passing if copied is not None else None
     build_env = cache.build_env
     missing = [package for package in packages if not build_env.store.has(package.checksum)]
     local = {item.sha256: item for layer in recipe.layers for item in layer.local}
@@ -86,6 +92,7 @@ def obtain(packages: Sequence[Package], recipe: Recipe, cache: RepositoryCache) 
             progress=build_env.progress,
             network=Network.of(build_env.environment),
             label="files",
+            passing=passing,
         )
     offered = [package for package in missing if package.repository != LOCAL_REPOSITORY]
     if offered:
@@ -95,6 +102,7 @@ def obtain(packages: Sequence[Package], recipe: Recipe, cache: RepositoryCache) 
             store=build_env.store,
             progress=build_env.progress,
             offline=build_env.offline,
+            passing=passing,
         )
 
 
@@ -142,10 +150,12 @@ def verify_and_read(
     trusts: Mapping[str, PackageTrust],
     section: LockSection,
     build_env: BuildEnvironment,
+    copied: CopiedPayloads | None = None,
 ) -> tuple[PackageHeader, ...]:
     """Verify the signatures of all packages; return their headers in transaction order.
 
-    `trusts` are the keys of the repositories that packages come from. All failures are reported at once.
+    Payloads that were `copied` just now are not read again. `trusts` are the keys of the repositories that packages
+    come from. All failures are reported at once.
     """
     for name in sorted({package.repository for package in packages} & trusts.keys()):
         for key in unreadable_keys(trusts[name]):
@@ -155,7 +165,7 @@ def verify_and_read(
 
     def verified(package: Package) -> PackageHeader | VerificationError:
         try:
-            return _verified(package, trusts.get(package.repository, PackageTrust()), build_env.store)
+            return _verified(package, trusts.get(package.repository, PackageTrust()), build_env.store, copied)
         except VerificationError as error:
             return error
 
@@ -163,7 +173,10 @@ def verify_and_read(
         task(build_env.progress, "verify", "signatures and checksums", total=len(packages)) as running,
         ThreadPoolExecutor(VERIFY_THREADS, "relbuild-verify") as threads,
     ):
-        for package, found in zip(packages, threads.map(verified, packages), strict=True):
+        # Without payloads to hash, Python's lock is held most of the time, and two threads take longer than one.
+        hashed = copied is not None and all(package.checksum in copied for package in packages)
+        results = map(verified, packages) if hashed else threads.map(verified, packages)
+        for package, found in zip(packages, results, strict=True):
             if isinstance(found, VerificationError):
                 problems.extend(found.problems)
             else:
@@ -174,17 +187,22 @@ def verify_and_read(
     return tuple(headers[nevra] for nevra in section.resolution.order)
 
 
-def _verified(package: Package, trust: PackageTrust, store: Store) -> PackageHeader:
+def _verified(
+    package: Package, trust: PackageTrust, store: Store, copied: CopiedPayloads | None = None
+) -> PackageHeader:
     """Verify a package and return its header; a good signature is remembered by package, keys."""
-    path = verified_file(package, trust, store)
+    path = verified_file(package, trust, store, copied)
     with errors_about(package.nevra, path):
         header = read_header(path, package.checksum)
     demand_nevra(header.nevra, package)
     return header
 
 
-def verified_file(package: Package, trust: PackageTrust, store: Store) -> Path:
-    """Return the package's file in the store, its signature checked now or before."""
+def verified_file(package: Package, trust: PackageTrust, store: Store, copied: CopiedPayloads | None = None) -> Path:
+    """Return the package's file in the store, its signature checked now or before.
+
+    Its payload is not read again if it was `copied` and the file is unchanged since.
+    """
     path = store.blob(package.checksum)
     keys = [Digest.of(one) for one in trust.certificates]
     name = identity("verify", 4, package=package.checksum, keys=keys, accept=sorted(trust.accept))
@@ -192,10 +210,11 @@ def verified_file(package: Package, trust: PackageTrust, store: Store) -> Path:
     if stamp is None or store.recall(name) != stamp:
         stamp = store.verify_once(package.checksum)
         try:
-            verify_package(path, trust)
+            passed = copied.of(package.checksum, stamp) if copied is not None else None
+            verify_package(path, trust, passed=passed)
         except VerificationError as error:
             raise VerificationError.of([_about(problem, package, path) for problem in error.problems]) from error
-        store.remember(name, stamp)
+        store.remember(name, stamp, sync=False)  # As the stamp itself: what a crash takes is verified again.
     return path
 
 

@@ -30,7 +30,7 @@ from pipeline.repos.repomd import (
 from pipeline.repos.repository_access import repository_network
 from pipeline.repos.variables import answer_variables, expand_repository, platform_variables
 from pipeline.store import Store
-from pipeline.transfer import Download, Network, ServerAccess, fetch
+from pipeline.transfer import Download, Network, PassingContent, ServerAccess, fetch
 from pipeline.urls import parse_url, shown_url
 
 REPOMD_LIMIT = 4 << 20
@@ -246,11 +246,12 @@ def fetch_packages(
     progress: Progress,
     offline: bool = False,
     parallel: int = 4,
+    passing: Callable[[Digest], PassingContent] | None = None,
 ) -> None:
     """Download every package that is not in the store, as `store.blob(package.checksum)`.
 
-    `repositories` may be empty if the store has all. Raises as
-    `pipeline.transfer.fetch`, and UsageError `repository-unknown` for a package of a repository that is not open.
+    `repositories` may be empty if the store has all; `passing` as in `pipeline.transfer.fetch`. Raises as
+    that, and UsageError `repository-unknown` for a package of a repository that is not open.
     """
     by_id = {opened.repository.id: opened for opened in repositories}
     downloads: dict[ServerAccess, tuple[Network | None, list[Download]]] = {}
@@ -278,4 +279,5 @@ def fetch_packages(
             offline=offline,
             network=network,
             label=f"{len(same)} packages",
+            passing=passing,
         )

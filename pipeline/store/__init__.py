@@ -25,7 +25,7 @@ from pipeline.lazy_names import imported_when_used
 
 with imported_when_used(__name__):
     from pipeline.store.blob_follower import BlobFollower
-    from pipeline.store.blobs import BlobWriter, copy_into
+    from pipeline.store.blobs import BlobWriter, Stamp, copy_into, status_stamp
     from pipeline.store.content_store import Store
     from pipeline.store.durable_files import (
         failing_at,
@@ -52,6 +52,7 @@ __all__ = [
     "BlobWriter",
     "Damage",
     "GarbageCollected",
+    "Stamp",
     "Store",
     "StoreChecked",
     "UnnamedCopies",
@@ -62,6 +63,7 @@ __all__ = [
     "copy_into",
     "failing_at",
     "given_key",
+    "status_stamp",
     "store_usage",
     "sync_file",
     "sync_folder",

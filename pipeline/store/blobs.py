@@ -161,7 +161,7 @@ class BlobWriter:
 def blob_stamp(path: Path) -> Stamp | None:
     """Return the stamp of a blob's file; None if it is missing or not a regular file."""
     try:
-        return _stamp(path.lstat())
+        return status_stamp(path.lstat())
     except (FileNotFoundError, NotADirectoryError):
         return None
 
@@ -170,7 +170,7 @@ def stamp_of_whole(path: Path, digest: Digest) -> Stamp | None:
     """Hash a blob's file; return its stamp if it has this digest, None otherwise."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        before = _stamp(os.fstat(handle))
+        before = status_stamp(os.fstat(handle))
         if before is None:
             os.close(handle)
             return None
@@ -188,7 +188,8 @@ _NO_BLOB = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.EIO)
 """The file is missing, a symlink, a pipe, or unreadable on disk."""
 
 
-def _stamp(status: os.stat_result) -> Stamp | None:
+def status_stamp(status: os.stat_result) -> Stamp | None:
+    """Return the stamp of a file with this status; None if it is not a regular file."""
     if not stat.S_ISREG(status.st_mode):
         return None
     return [status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns]

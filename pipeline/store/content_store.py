@@ -27,6 +27,7 @@ from pipeline.store.blobs import (
     Stamp,
     blob_stamp,
     stamp_of_whole,
+    status_stamp,
 )
 from pipeline.store.durable_files import sync_folder, write_result_file
 from pipeline.store.last_use import record_use
@@ -145,9 +146,13 @@ class Store:
         """
         return UnnamedCopies(folder, self.root / "tmp")
 
-    def note_whole(self, digest: Digest) -> None:
-        """Record that a blob is `sound` with its present stamp: its writer has just hashed it."""
-        seen = self.stamp(digest)
+    def note_whole(self, digest: Digest, status: os.stat_result | None = None) -> None:
+        """Record that a blob is `sound` with its present stamp: its writer has just hashed it.
+
+        `status` is that of the file that was written, if the writer has it: then no other file is recorded that came in
+        its place meanwhile.
+        """
+        seen = self.stamp(digest) if status is None else status_stamp(status)
         if seen is not None:
             self._keep(_stamped(digest), seen, sync=False)
 

@@ -27,6 +27,7 @@ with imported_when_used(__name__):
     from pipeline.transfer.download import (
         Download,
         DownloadSource,
+        PassingContent,
         fetch,
         fetch_document,
     )
@@ -49,6 +50,7 @@ __all__ = [
     "KnownAnswer",
     "Network",
     "Origin",
+    "PassingContent",
     "QuestionLog",
     "RegistryClient",
     "RegistryResponse",

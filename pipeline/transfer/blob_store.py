@@ -5,6 +5,7 @@ The two packages are on the same floor, so neither imports the other.
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
@@ -39,8 +40,8 @@ class BlobStore(Protocol):
     def writer(self, expected: Digest | None = None) -> AbstractContextManager[BlobSink]:
         """Return the writer of a new blob, which is kept if the block raises nothing."""
 
-    def note_whole(self, digest: Digest) -> None:
-        """Record that the blob's file has just been hashed while it was written."""
+    def note_whole(self, digest: Digest, status: os.stat_result | None = None) -> None:
+        """Record that the blob's file (of this status) was hashed while it was written."""
 
     def locked(self, name: str) -> AbstractContextManager[None]:
         """Hold a lock within the block, against other processes and threads."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
 from pipeline.digest import Digest, chunks
 from pipeline.errors import VerificationError
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 DOWNLOAD_SIZE_LIMIT = 16 << 30
 """Bytes of a download whose size is unknown. The largest RPMs have a few GiB."""
+
+_APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,16 @@ def _client_source(client: httpx.Client | None) -> DownloadSource:
     return source
 
 
+class PassingContent(Protocol):
+    """A computation over a file's content while the file is copied into the store."""
+
+    def update(self, piece: bytes | memoryview, /) -> object:
+        """Take the next piece, from the file's first byte on. It is written and hashed already."""
+
+    def copied(self, status: os.stat_result, /) -> None:
+        """Take the status of the blob's file: all of it passed by, with its digest."""
+
+
 class _Stopped(Exception):
     """This download was stopped because another one failed."""
 
@@ -70,13 +84,15 @@ def fetch(
     network: Network | None = None,
     source: DownloadSource | None = None,
     label: str = "files",
+    passing: Callable[[Digest], PassingContent] | None = None,
 ) -> tuple[Digest, ...]:
     """Put every download into the store and return the digests, in the order of `downloads`.
 
     What is in the store already is not requested. A partial download survives a kill and is resumed by the next run. If
     a server is slow, down, or has other content, the next URL is tried, and that one again after all others
     (`url_fallback`). `offline`: only `file://` URLs are used. `source` requests URLs instead of an anonymous client of
-    `network`, for example with a registry's authentication.
+    `network`, for example with a registry's authentication. `passing` gives each file with a `target` that is copied
+    from a `file://` URL as a whole what its content passes by; not what is transferred for long.
 
     Raises EnvironmentLacking `network-unreachable`, `download-missing`, `offline-miss`; VerificationError
     `download-mismatch` if a server returned other content than digest and size say, and no other the right one.
@@ -93,7 +109,7 @@ def fetch(
                 and any(not url.startswith("file:") for one in wanted for url in one.urls)
             ):
                 client = stack.enter_context((network or Network()).client(parallel))
-            fetcher = _Fetcher(store, source or _client_source(client), network or Network(), running)
+            fetcher = _Fetcher(store, source or _client_source(client), network or Network(), running, passing)
             got = dict(zip(wanted, _all(fetcher, wanted, parallel), strict=True))
             running.note(f"{len(wanted)} fetched, {len(downloads) - len(wanted)} reused")
     return tuple(got[one] if one in got else _target(one) for one in downloads)
@@ -138,6 +154,8 @@ def _all(fetcher: _Fetcher, wanted: Sequence[Download], parallel: int) -> list[D
     # Documents are fetched one by one; the module and its logging take longer to import than they.
     from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 
+    if all(url.startswith("file:") for one in wanted for url in one.urls):
+        parallel = min(parallel, len(os.sched_getaffinity(0)))  # Nothing is waited for but the processor.
     with ThreadPoolExecutor(max(1, parallel), "fetch") as pool:
         futures = [pool.submit(fetcher.fetch, one) for one in wanted]
         try:
@@ -157,12 +175,22 @@ def _all(fetcher: _Fetcher, wanted: Sequence[Download], parallel: int) -> list[D
 class _Fetcher:
     """Downloader that the threads of one `fetch` share."""
 
-    def __init__(self, store: BlobStore, source: DownloadSource, network: Network, running: Task) -> None:
+    def __init__(
+        self,
+        store: BlobStore,
+        source: DownloadSource,
+        network: Network,
+        running: Task,
+        passing: Callable[[Digest], PassingContent] | None,
+    ) -> None:
         self.stop = threading.Event()
         self._store = store
         self._source = source
         self._network = network
         self._task = running
+        self._passing = passing
+        self._partial = store.metadata / "partial"
+        self._partial.mkdir(exist_ok=True, mode=0o700)
         self._failures: Counter[str] = Counter()
         """Host → number of failures: the next files are requested from failing hosts last."""
 
@@ -181,7 +209,7 @@ class _Fetcher:
             self._failures[_host(url)] += 1
 
         return try_urls(
-            sorted(one.urls, key=lambda url: self._failures[_host(url)]),
+            sorted(one.urls, key=lambda url: self._failures[_host(url)]) if self._failures else one.urls,
             self._network,
             lambda url, network: get(one, url, network),
             label=one.label,
@@ -209,27 +237,27 @@ class _Fetcher:
         That is kept under the digest, so that any run can resume it from any mirror.
         """
         target = _target(one)
-        folder = self._store.metadata / "partial"
-        folder.mkdir(exist_ok=True, mode=0o700)
-        partial = _Partial(folder / target.hex)
+        local = url.startswith("file:")
         limit = DOWNLOAD_SIZE_LIMIT if one.size is None else one.size
-        resumed = partial.load(limit)
-        try:
-            self._fill(partial, one, url, network, limit)
-        except SourceFailed as failure:
-            if failure.restart or not partial.size:
-                partial.drop()
-            raise
-        if partial.digest == target.hex and one.size in (None, partial.size):
-            partial.path.chmod(0o644)
-            partial.path.replace(self._store.blob(target))
-            self._store.note_whole(target)
+        passing = self._passing(target) if local and self._passing is not None else None
+        with _Partial(self._partial / target.hex, passing) as partial:
+            resumed = partial.load(limit)
+            try:
+                self._fill(partial, one, url, network, limit)
+            except SourceFailed as failure:
+                if failure.restart or not partial.size:
+                    partial.drop()
+                raise
+            if partial.digest == target.hex and one.size in (None, partial.size):
+                status = partial.place(self._store.blob(target))
+                self._store.note_whole(target, status)
+                if partial.passing is not None:
+                    partial.passing.copied(status)
+                return target
+            if one.size is not None and partial.size < one.size and not local:
+                raise SourceFailed(f"the transfer ended after {partial.size} of {one.size} bytes", again=True)
+            what = f"it has {partial.size} bytes with sha256:{partial.digest}"
             partial.drop()
-            return target
-        if one.size is not None and partial.size < one.size and not url.startswith("file:"):
-            raise SourceFailed(f"the transfer ended after {partial.size} of {one.size} bytes", again=True)
-        what = f"it has {partial.size} bytes with sha256:{partial.digest}"
-        partial.drop()
         if resumed:  # the part of an earlier attempt may have been corrupt: once more from the start
             raise SourceFailed(f"resumed, {what}", again=True)
         raise _mismatch(one, url, what)
@@ -238,17 +266,16 @@ class _Fetcher:
         if partial.size and (partial.size == limit or partial.digest == _target(one).hex):
             return  # complete: killed between the last byte and the rename
         offset = partial.size
-        with self._source(url, network, offset=offset, validator=partial.validator(url)) as stream:
+        validator = partial.validator(url) if offset else ""
+        with self._source(url, network, offset=offset, validator=validator) as stream:
             partial.begin(stream.offset, url, stream.validator)
-            with partial.path.open("ab") as file:
-                for piece in stream.pieces:
-                    self._check_stopped()
-                    if partial.size + len(piece) > limit:
-                        partial.drop()
-                        raise _mismatch(one, url, f"it has more than {limit} bytes")
-                    file.write(piece)
-                    partial.add(piece)
-                    self._task.advance(len(piece))
+            for piece in stream.pieces:
+                self._check_stopped()
+                if partial.size + len(piece) > limit:
+                    partial.drop()
+                    raise _mismatch(one, url, f"it has more than {limit} bytes")
+                partial.write(piece)
+                self._task.advance(len(piece))
 
     def _check_stopped(self) -> None:
         if self.stop.is_set():
@@ -256,13 +283,26 @@ class _Fetcher:
 
 
 class _Partial:
-    """A partial download: its file, size and hash so far, and a file with its origin."""
+    """A partial download: its file, size and hash so far, and a file with its origin.
 
-    def __init__(self, path: Path) -> None:
+    Used in a `with` block. `passing` gets what is written, unless an earlier attempt has written a part.
+    """
+
+    def __init__(self, path: Path, passing: PassingContent | None) -> None:
         self.path = path
         self.size = 0
         self._hash = hashlib.sha256()
-        self._origin = path.with_suffix(".origin")
+        self.passing = passing
+        self._origin = Path(f"{path}.origin")
+        self._handle = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
 
     @property
     def digest(self) -> str:
@@ -271,10 +311,12 @@ class _Partial:
 
     def load(self, limit: int) -> int:
         """Hash what an earlier attempt left, unless it has more than `limit` bytes; return its size."""
-        if self.path.exists() and self.path.stat().st_size <= limit:
-            with self.path.open("rb") as file:
+        with contextlib.suppress(FileNotFoundError), self.path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size <= limit:
                 for piece in chunks(file):
-                    self.add(piece)
+                    self._add(piece)
+        if self.size:
+            self.passing = None
         return self.size
 
     def validator(self, url: str) -> str:
@@ -294,14 +336,38 @@ class _Partial:
         if offset != self.size:
             self.size = 0
             self._hash = hashlib.sha256()
+        self._handle = os.open(self.path, _APPEND | (0 if self.size else os.O_TRUNC), 0o644)
         if not self.size:
-            self.path.write_bytes(b"")
-            self._origin.write_text(json.dumps({"url": _url_digest(url), "validator": validator}))
+            self._origin.unlink(missing_ok=True)
+            if validator:
+                self._origin.write_text(json.dumps({"url": _url_digest(url), "validator": validator}))
 
-    def add(self, piece: bytes) -> None:
-        """Add a piece to size and hash."""
+    def write(self, piece: bytes | memoryview) -> None:
+        """Write the next piece, and add it to size and hash."""
+        left = memoryview(piece)
+        try:
+            while left:
+                left = left[os.write(self._handle, left) :]
+        except OSError as error:
+            error.filename = os.fspath(self.path)
+            raise
+        self._add(piece)
+        if self.passing is not None:
+            self.passing.update(piece)
+
+    def _add(self, piece: bytes | memoryview) -> None:
         self._hash.update(piece)
         self.size += len(piece)
+
+    def place(self, target: Path) -> os.stat_result:
+        """Rename the complete file to `target`; return the status that it has there."""
+        if self._handle < 0:
+            self._handle = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        os.fchmod(self._handle, 0o644)
+        self.path.replace(target)
+        status = os.fstat(self._handle)
+        self._origin.unlink(missing_ok=True)
+        return status
 
     def drop(self) -> None:
         """Remove both files."""

@@ -51,6 +51,7 @@ ORIGINS_MOST = 16
 
 _METHOD_IS_KEPT = frozenset({307, 308})
 _T = TypeVar("_T")
+_AnyBytes = TypeVar("_AnyBytes", bytes, bytes | memoryview)
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,7 +358,7 @@ class RegistryClient:
                 raise TransientFailure("the response is too slow")
         return bytes(data[:ERROR_LIMIT] if response.is_error else data)
 
-    def _counted(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    def _counted(self, pieces: Iterator[_AnyBytes]) -> Iterator[_AnyBytes]:
         for piece in pieces:
             self._meter.received(len(piece))
             yield piece

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections.abc import Iterator
 from enum import Enum
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from pipeline.compression import CODECS
-from pipeline.digest import chunks
+from pipeline.digest import CHUNK
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.transfer.network import Network, send_get
 from pipeline.transfer.retry import retry_after
@@ -91,12 +92,12 @@ class ResponseStream:
     """A response: its content from `offset` on, and its validator.
 
     `offset` is 0 when the server cannot resume, whatever was requested. `validator` (strong ETag or date) identifies
-    the same content in a later request.
+    the same content in a later request. A piece is valid until the next one is asked for.
     """
 
     offset: int
     validator: str
-    pieces: Iterator[bytes]
+    pieces: Iterator[bytes | memoryview]
 
 
 @contextlib.contextmanager
@@ -179,14 +180,18 @@ def url_file(url: str) -> Path:
     return Path(unquote(parts.path))
 
 
-def _file(url: str, offset: int) -> Iterator[bytes]:
+def _file(url: str, offset: int) -> Iterator[memoryview]:
     path = url_file(url)
     try:
         if not path.is_file():
             raise SourceFailed("file not found", missing=True)
-        with path.open("rb") as file:
+        with path.open("rb", buffering=0) as file:
+            left = os.fstat(file.fileno()).st_size - offset
             file.seek(offset)
-            yield from chunks(file)
+            # One buffer, which stays in the processor's cache while it is written and hashed.
+            piece = memoryview(bytearray(min(CHUNK, max(left, 0) + 1)))
+            while size := file.readinto(piece):
+                yield piece[:size]
     except (OSError, ValueError) as error:  # a NUL in a name is a ValueError
         raise SourceFailed(str(error)) from error
 

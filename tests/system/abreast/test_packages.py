@@ -19,6 +19,7 @@ from pipeline.model.header import (
     TriggerKind,
 )
 from pipeline.packages import (
+    PayloadHash,
     compare_evr,
     read_payload,
     read_payload_files,
@@ -137,6 +138,30 @@ def test_an_exchanged_payload_is_noticed_before_it_is_decompressed(made: Forge, 
     with pytest.raises(VerificationError) as caught:
         verify_package(forged, trusting(made.key))
     assert caught.value.code == "package-damaged"
+
+
+def test_a_payload_that_was_hashed_while_it_was_copied_is_compared_with_the_signed_header(
+    made: Forge, plain: Path, tmp_path: Path
+) -> None:
+    data = plain.read_bytes()
+    exchanged = data[:-50] + bytes(50)
+    other = tmp_path / "exchanged.rpm"
+    other.write_bytes(exchanged)
+
+    def passed(content: bytes) -> PayloadHash:
+        found = PayloadHash()
+        found.update(content)
+        return found
+
+    assert verify_package(plain, trusting(made.key), passed=passed(data)) == verify_package(plain, trusting(made.key))
+    for path, content in ((plain, exchanged), (other, exchanged)):
+        with pytest.raises(VerificationError) as caught:
+            verify_package(path, trusting(made.key), passed=passed(content))
+        assert caught.value.code == "package-damaged"
+    for unlike in (data[:90], bytes(8) + data):  # No package, or one whose payload begins elsewhere: it is read again.
+        assert verify_package(plain, trusting(made.key), passed=passed(unlike))
+        with pytest.raises(VerificationError):
+            verify_package(other, trusting(made.key), passed=passed(unlike))
 
 
 def test_entries_outside_of_the_signed_region_are_refused(made: Forge, plain: Path, tmp_path: Path) -> None:

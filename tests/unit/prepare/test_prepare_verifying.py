@@ -21,8 +21,10 @@ from pipeline.model.platform import PackageRepository
 from pipeline.model.recipe import FileKind, FilePlan, LayerPlan, LocalPackage
 from pipeline.model.signing_key import AcceptedSignature, KeyFault, PackageTrust, UnusableKey
 from pipeline.openpgp_packets import Packet, armor
+from pipeline.packages import PayloadHash
 from pipeline.prepare import build_options as ordering
 from pipeline.prepare import obtain_sources, source_rpms, verified_packages
+from pipeline.prepare.copied_payloads import CopiedPayloads
 from pipeline.prepare.package_trust import trust_by_repository
 from pipeline.repos import LOCAL_REPOSITORY, RepositoryKey
 from tests.support.builds import (
@@ -121,12 +123,14 @@ class Rpms:
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
         self.bad: set[str] = set()
+        self.passed: list[PayloadHash | None] = []
         journal.stand_in(verified_packages, verified_packages.verify_package, self._verify)
         journal.stand_in(
             verified_packages, verified_packages.read_header, lambda path, digest: header(path.read_text())
         )
 
-    def _verify(self, path: Path, trust: PackageTrust) -> None:
+    def _verify(self, path: Path, trust: PackageTrust, *, passed: PayloadHash | None = None) -> None:
+        self.passed.append(passed)
         if path.read_text() in self.bad:
             raise VerificationError("signature-bad", f"{path.name} is not signed", place=str(path))
 
@@ -242,6 +246,32 @@ def test_a_package_that_comes_damaged_again_is_an_error(folder: Path, journal: J
     with pytest.raises(VerificationError) as caught:
         verified_from_repository(folder, journal, here, lambda store: None)
     assert caught.value.code == "blob-damaged" and len(journal.of(verified_packages.fetch_packages)) == 2
+
+
+def test_a_payload_that_was_copied_is_believed_for_the_file_that_was_written_alone(folder: Path, rpms: Rpms) -> None:
+    here, packages = put(folder, A, B)
+    copied = CopiedPayloads()
+    for one in packages:
+        passing = copied.passing(one.checksum)
+        passing.copied(here.store.blob(one.checksum).stat())
+        assert one.checksum in copied
+    here.store.blob(packages[1].checksum).chmod(0o600)  # Anybody's change gives it another stamp.
+    verified_packages.verify_and_read(packages, trusts(KEYS), section(*packages), here, copied)
+    first, second = rpms.passed
+    assert first is not None and first is copied.of(packages[0].checksum, here.store.stamp(packages[0].checksum))
+    assert second is None
+
+
+def test_a_package_that_is_changed_after_it_was_copied_is_damaged(folder: Path, rpms: Rpms) -> None:
+    here, (one,) = put(folder, A)
+    copied = CopiedPayloads()
+    blob = here.store.blob(one.checksum)
+    copied.passing(one.checksum).copied(blob.stat())
+    blob.chmod(0o644)
+    blob.write_bytes(A.encode()[::-1])
+    with pytest.raises(VerificationError) as caught:
+        verified_packages.verify_and_read([one], trusts(KEYS), section(one), here, copied)
+    assert caught.value.code == "blob-damaged" and rpms.passed == []
 
 
 def test_a_signature_that_is_wrong_is_not_asked_for_twice(folder: Path, journal: Journal, rpms: Rpms) -> None:

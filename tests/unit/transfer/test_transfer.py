@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -220,6 +222,77 @@ def test_a_transfer_that_always_breaks_off_leaves_its_part_for_the_next_run(serv
         )
     assert caught.value.code == "network-unreachable"
     assert (store.metadata / "partial" / DIGEST.hex).read_bytes() == CONTENT[:200_000]
+
+
+class Passing:
+    """What passed by of each file, and the inode that the store had it under."""
+
+    def __init__(self) -> None:
+        self.content = b""
+        self.inode = 0
+
+    def update(self, piece: bytes | memoryview) -> None:
+        self.content += piece
+
+    def copied(self, status: os.stat_result) -> None:
+        self.inode = status.st_ino
+
+
+def get_passing(store: Store, url: str) -> Passing | None:
+    made: list[Passing] = []
+
+    def passing(target: Digest) -> Passing:
+        assert target == DIGEST
+        made.append(Passing())
+        return made[-1]
+
+    fetch(store, [Download((url,), DIGEST, len(CONTENT), "thing")], progress=QUIET, network=NETWORK, passing=passing)
+    return made[-1] if made else None
+
+
+def test_what_is_copied_from_this_machine_passes_by_as_a_whole(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "thing").write_bytes(CONTENT)
+    found = get_passing(store, (tmp_path / "thing").as_uri())
+    assert found is not None and found.content == CONTENT
+    assert found.inode == store.blob(DIGEST).stat().st_ino
+    assert stat.S_IMODE(store.blob(DIGEST).stat().st_mode) == 0o644
+    assert list((store.metadata / "partial").iterdir()) == []
+
+
+def test_a_copy_that_was_begun_by_a_killed_run_is_ended_and_does_not_pass_by(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "thing").write_bytes(CONTENT)
+    for left in (CONTENT[:300_000], CONTENT):
+        partial(store, left)
+        found = get_passing(store, (tmp_path / "thing").as_uri())
+        assert found is not None and not found.content and not found.inode
+        assert store.blob(DIGEST).read_bytes() == CONTENT
+        store.blob(DIGEST).unlink()
+
+
+def test_a_copy_of_other_bytes_is_not_told_of(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "thing").write_bytes(CONTENT[:-1] + b"?")
+    made: list[Passing] = []
+
+    def passing(target: Digest) -> Passing:
+        made.append(Passing())
+        return made[-1]
+
+    one = Download(((tmp_path / "thing").as_uri(),), DIGEST, len(CONTENT), "thing")
+    with pytest.raises(VerificationError):
+        fetch(store, [one], progress=QUIET, network=NETWORK, passing=passing)
+    assert [found.inode for found in made] == [0]
+
+
+def test_what_comes_over_a_network_does_not_pass_by(server: Server, store: Store) -> None:
+    assert get_passing(store, f"{server.url}/good") is None
+    assert store.blob(DIGEST).read_bytes() == CONTENT
+
+
+def test_a_file_that_comes_in_place_of_the_written_one_is_not_noted_as_whole(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "written").write_bytes(CONTENT)
+    store.blob(DIGEST).write_bytes(CONTENT[1:])
+    store.note_whole(DIGEST, (tmp_path / "written").stat())
+    assert not store.sound(DIGEST)
 
 
 @pytest.mark.parametrize("how", ["wrong", "long"])
