@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
@@ -55,10 +58,15 @@ class _LiveRunning(ShownTask):
 
 
 class Live:
-    """Live bars on a terminal; a finished task leaves one line behind."""
+    """Live bars on a terminal from the first task on; a finished task leaves one line behind.
+
+    Rich draws them in a thread, which a process has not before it needs it: with one, it could not fork.
+    """
 
     def __init__(self, console: Console) -> None:
         self._console = console
+        self._lock = threading.Lock()
+        self._drawn = self._closed = False
         self._bars = Bars(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -67,10 +75,15 @@ class Live:
             TimeElapsedColumn(),
             console=console,
             transient=True,
+            # Else what a command answers would not be in the file or pipe that stdout is.
+            redirect_stdout=sys.stdout.isatty(),
         )
-        self._bars.start()
 
     def start(self, stage: str, label: str, *, total: int | None = None, unit: str = "items") -> Task:
+        with self._lock:
+            if not self._drawn and not self._closed:
+                self._drawn = True
+                self._bars.start()
         return _LiveRunning(self._bars, stage, label, total, unit)
 
     def finish(self, task: Task, *, failed: bool = False) -> None:
@@ -87,8 +100,15 @@ class Live:
         self._console.print(f"[yellow]! warning[/]  {_text(redact_urls(text))}", highlight=False)
 
     def close(self) -> None:
-        """Remove the bars from the screen."""
-        self._bars.stop()
+        """Remove the bars from the screen; there are none from then on."""
+        with self._lock:
+            self._closed = True
+            if not self._drawn:
+                return
+            try:
+                self._bars.stop()
+            except IndexError:  # A signal came while they were started: Rich takes back what it has not begun.
+                self._console.show_cursor(True)
 
 
 def open_live() -> Live:

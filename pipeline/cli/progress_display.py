@@ -11,11 +11,14 @@ import sys
 import threading
 import time
 from enum import StrEnum
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from pipeline.escaping import escape_invisible
 from pipeline.progress import Progress, Task
 from pipeline.urls import redact_urls
+
+if TYPE_CHECKING:
+    from pipeline.cli.progress_bars import Live
 
 
 class ProgressStyle(StrEnum):
@@ -114,6 +117,50 @@ class _JsonLines(_Lines):
         self._say(json.dumps({"event": "warning", "text": redact_urls(text)}))
 
 
+class _LiveWhenNeeded:
+    """Live bars that are imported when there is something to show.
+
+    To import them takes longer than many commands run.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._live: Live | None = None
+        self._closed = False
+
+    def start(self, stage: str, label: str, *, total: int | None = None, unit: str = "items") -> Task:
+        return self.import_bars().start(stage, label, total=total, unit=unit)
+
+    def finish(self, task: Task, *, failed: bool = False) -> None:
+        self.import_bars().finish(task, failed=failed)
+
+    def warn(self, text: str) -> None:
+        self.import_bars().warn(text)
+
+    def import_bars(self) -> Live:
+        with self._lock:
+            if self._live is None:
+                from pipeline.cli.progress_bars import open_live
+
+                self._live = open_live()
+                if self._closed:
+                    self._live.close()
+            return self._live
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            if self._live is not None:
+                self._live.close()
+
+
+def import_bars(progress: Progress) -> None:
+    """Import what live progress needs to show a task, if it is live, while there is time for it."""
+    begin = getattr(progress, "import_bars", None)
+    if begin is not None:
+        begin()
+
+
 def close(progress: Progress) -> None:
     """Remove live progress from the screen, if there is any. May be called twice."""
     end = getattr(progress, "close", None)
@@ -133,8 +180,5 @@ def open_progress(style: ProgressStyle) -> Progress:
         return _JsonLines(sys.stderr)
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") in {"dumb", "unknown"}
     if style is ProgressStyle.AUTO and sys.stderr.isatty() and not plain:
-        # Here and not above: importing it takes longer than many commands run.
-        from pipeline.cli.progress_bars import open_live
-
-        return open_live()
+        return _LiveWhenNeeded()
     return _Lines(sys.stderr)

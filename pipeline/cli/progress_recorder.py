@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from pipeline.cli.messages import print_lines
-from pipeline.cli.progress_display import bytes_text, close
+from pipeline.cli.progress_display import bytes_text, close, import_bars
 from pipeline.critical_path import Interval, critical_path
 from pipeline.errors import UsageError
 from pipeline.lazy_dataclasses import dataclass
@@ -205,6 +205,10 @@ class ProgressRecorder:
     def warn(self, text: str) -> None:
         """Show a warning."""
         self._shown.warn(text)
+
+    def import_bars(self) -> None:
+        """Import what shows tasks."""
+        import_bars(self._shown)
 
     def close(self) -> None:
         """End what is shown, and write the record. May be called twice."""

@@ -12,6 +12,7 @@ from pipeline.cli.app import CommandContext, command
 from pipeline.cli.argument_values import recipe_values
 from pipeline.cli.messages import print_error
 from pipeline.cli.path_arguments import require_folder
+from pipeline.cli.progress_display import import_bars
 from pipeline.cli.recipe_place import find_recipe_place
 from pipeline.cli.remembered_builds import name_of_build, repeat_build
 from pipeline.errors import SmokeError, UsageError
@@ -149,6 +150,7 @@ def _build(
         from pipeline.build.early_imports import import_early
         from pipeline.cli.build_run import run_build
 
+        import_bars(context.progress)
         import_early(lambda: documents.is_running)
         return run_build(
             request,
