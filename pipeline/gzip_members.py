@@ -1,4 +1,4 @@
-"""gzip members: made by libdeflate, and decompressed by it if relbuild's, else by zlib.
+"""gzip members: made by libdeflate, and decompressed by it if made here, else by zlib.
 
 libdeflate decompresses only whole members, so relbuild's have their length in an extra field (RFC 1952, 2.3.1.1), like
 BGZF's. `compression` has the choice of libraries and levels.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
@@ -31,8 +31,6 @@ _MEMBER_START = GZIP_MAGIC + b"\x08\x04"
 _FIELD = b"RB"
 _TRAILER = struct.Struct("<II")
 _UNKNOWN_SYSTEM = 255
-_PLAIN_HEADER = GZIP_MAGIC + b"\x08" + bytes(6) + b"\xff"
-"""A gzip header without anything that may be left out."""
 _MEMBER_LIMIT = MEMBER_CONTENT + (MEMBER_CONTENT >> 3) + 64
 
 
@@ -54,139 +52,134 @@ def gzip_parts(piece: bytes | memoryview) -> tuple[bytes | bytearray, ...]:
     return header, body, _TRAILER.pack(deflate.crc32(piece), len(piece))
 
 
-def _own_member(rest: memoryview) -> bytes | bytearray:
-    """Decompress a member that relbuild has made, of which `rest` is what follows the header.
+def decompress_gzip(reader: Buffered, workers: int) -> Iterator[bytes | bytearray]:
+    """Decompress any members, by zlib: what comes of them is what gzip reads.
 
-    libdeflate does not say where a deflate stream ends: bytes behind it, before the trailer, are not noticed.
+    Members that have their length in their header are decompressed in `workers` threads, if that is where they end;
+    from another one on, in one. Bytes that are no member are refused, also zeros: clients do so (Go, `compress/gzip`).
     """
-    import deflate
-
-    checksum, size = _trailer(rest)
-    body = rest[: -_TRAILER.size]
-    if size == 0:  # libdeflate's binding does not read a stream of which nothing is to come.
-        _require_exact(body, size)
-    piece: bytearray = deflate.deflate_decompress(body, size)
-    _require_content(piece, checksum, size)
-    return piece
-
-
-def _exact_member(rest: memoryview) -> bytes | bytearray:
-    """Decompress a member that anybody may have made, if its deflate stream ends at its trailer.
-
-    `rest` is what follows the header. As a gzip member, libdeflate compares its content with the eight bytes behind the
-    stream, wherever that ends. They are the content's checksum and size, as the trailer is. If those are nowhere else
-    in the member, the stream ends there; else zlib says where it does.
-    """
-    import deflate
-
-    checksum, size = _trailer(rest)
-    if size == 0:
-        return _own_member(rest)
-    member = b"".join((_PLAIN_HEADER, rest))
-    piece: bytearray = deflate.gzip_decompress(member, size)
-    _require_content(piece, checksum, size)
-    if member.find(member[-_TRAILER.size :]) != len(member) - _TRAILER.size:
-        _require_exact(rest[: -_TRAILER.size], size)
-    return piece
-
-
-def _trailer(rest: memoryview) -> tuple[int, int]:
-    """Return the checksum and size at a member's end."""
-    if len(rest) < _TRAILER.size:
-        raise EOFError("it ends too early")
-    checksum, size = _TRAILER.unpack(rest[-_TRAILER.size :])
-    if size > MEMBER_CONTENT:
-        raise EOFError("a member is larger than any that relbuild makes")
-    return checksum, size
-
-
-def _require_content(piece: bytearray, checksum: int, size: int) -> None:
-    import deflate
-
-    if len(piece) != size or deflate.crc32(piece) != checksum:
-        raise EOFError("a member's checksum does not match")
-
-
-def _require_exact(body: memoryview, size: int) -> None:
-    """Raise if a member's body is not a deflate stream of `size` bytes and nothing else."""
-    stream = zlib.decompressobj(wbits=-15)
-    if len(stream.decompress(body, size + 1)) != size or not stream.eof or stream.unused_data:
-        raise EOFError("a member's size does not match, or bytes follow its deflate stream")
-
-
-def decompress_gzip(
-    reader: Buffered, workers: int, whole_member: Callable[[memoryview], bytes | bytearray] = _exact_member
-) -> Iterator[bytes | bytearray]:
-    """Decompress members in relbuild's form in `workers` threads; from another one on, by zlib."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    members = _OwnMembers(reader)
-    if workers <= 1:
-        buffer = bytearray()
-        while length := members.next_length():
-            if len(buffer) < length:
-                buffer = bytearray(length)
-            with memoryview(buffer) as view:
-                yield whole_member(members.read(view[:length]))
-    else:
-        running: deque[Future[bytes | bytearray]] = deque()
-        with ThreadPoolExecutor(workers, "relbuild-gunzip") as pool:
-            try:
-                while length := members.next_length():
-                    running.append(pool.submit(whole_member, members.read(memoryview(bytearray(length)))))
-                    if len(running) > workers:
-                        yield running.popleft().result()
-                while running:
-                    yield running.popleft().result()
-            finally:
-                for future in running:
-                    future.cancel()
-    if members.found and members.start and not members.start.startswith(GZIP_MAGIC):
-        raise EOFError("bytes that are no member follow its last one")
-    yield from _zlib(reader, members.start)
+    members = _Members(reader)
+    rest = b""
+    if workers > 1:
+        rest = yield from _in_threads(members, workers, _foreign_member)
+    yield from _zlib(reader, rest)
 
 
 def decompress_own_gzip(reader: Buffered, workers: int) -> Iterator[bytes | bytearray]:
-    """Decompress gzip that relbuild has made here.
+    """Decompress gzip that relbuild has made here: by libdeflate, another's member by zlib.
 
-    Bytes behind a member's deflate stream are not looked for, which takes a sixth longer.
+    Not for others' gzip: libdeflate takes codes for sound that the format does not have (lengths 286 and 287, distances
+    30 and 31), and does not say where a deflate stream ends.
     """
-    return decompress_gzip(reader, workers, _own_member)
+    members = _Members(reader)
+    if workers > 1:
+        yield from _zlib(reader, (yield from _in_threads(members, workers, _own_member)))
+        return
+    while member := members.next(again=True):
+        yield _own_member(member)
+    yield from _zlib(reader, members.rest)
 
 
-class _OwnMembers:
-    """Reader of relbuild's gzip members.
+class _Members:
+    """Reader of gzip members that have their length in their header.
 
-    `found`: there was one; `start` is what was read of another one.
+    `rest` is what was read behind the last one.
     """
 
     def __init__(self, reader: Buffered) -> None:
         self._reader = reader
-        self.found = False
-        self.start = b""
+        self._room = bytearray()
+        self.rest = b""
 
-    def next_length(self) -> int:
-        """Read the next member's header; return the bytes after it, 0 if it is another's."""
-        self.start = self._reader.read(_MEMBER.size)
-        if len(self.start) < _MEMBER.size or not self.start.startswith(_MEMBER_START):
-            return 0
-        *_, extra, field, size, length = _MEMBER.unpack(self.start)
-        if (extra, field, size) != (8, _FIELD, 4) or not _MEMBER.size < length <= _MEMBER_LIMIT:
-            return 0
-        self.found = True
-        return int(length) - _MEMBER.size
+    def next(self, *, again: bool = False) -> memoryview | None:
+        """Read the next member; return it, None if there is no such. `again`: into the same memory."""
+        start = self._reader.read(_MEMBER.size)
+        length = _stated_length(start)
+        if length == 0:
+            self.rest = start
+            return None
+        if not again or len(self._room) < length:
+            self._room = bytearray(length)
+        member = memoryview(self._room)[:length]
+        member[: len(start)] = start
+        read = len(start) + self._reader.readinto(member[len(start) :])
+        if read < length:
+            self.rest = bytes(member[:read])
+            return None
+        return member
 
-    def read(self, room: memoryview) -> memoryview:
-        """Read the rest of the member into `room`, which is as large; return that."""
-        if self._reader.readinto(room) < len(room):
-            raise EOFError("it ends too early")
-        return room
+
+def _stated_length(start: bytes) -> int:
+    """Return the length in a member's header, 0 if it has none that relbuild's may have."""
+    if len(start) < _MEMBER.size or not start.startswith(_MEMBER_START):
+        return 0
+    *_, extra, field, size, length = _MEMBER.unpack(start)
+    known = (extra, field, size) == (8, _FIELD, 4) and _MEMBER.size + _TRAILER.size < length <= _MEMBER_LIMIT
+    return int(length) if known else 0
+
+
+def _in_threads(
+    members: _Members, workers: int, decompress: Callable[[memoryview], bytes | bytearray | None]
+) -> Generator[bytes | bytearray, None, bytes]:
+    """Yield the content of members in turn; return what was read behind the last one.
+
+    One of which `decompress` returns None is no such member, nor is what was read behind it.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    running: deque[tuple[memoryview, Future[bytes | bytearray | None]]] = deque()
+    more = True
+    with ThreadPoolExecutor(workers, "relbuild-gunzip") as pool:
+        try:
+            while more or running:
+                if more and len(running) <= workers:
+                    member = members.next()
+                    more = member is not None
+                    if member is not None:
+                        running.append((member, pool.submit(decompress, member)))
+                    continue
+                first, future = running.popleft()
+                piece = future.result()
+                if piece is None:
+                    return b"".join([first, *(one for one, _ in running), members.rest])
+                del first, future
+                yield piece
+                del piece  # Its memory is free for the next one.
+        finally:
+            for _, future in running:
+                future.cancel()
+    return members.rest
+
+
+def _own_member(member: memoryview) -> bytes | bytearray:
+    """Decompress a member that relbuild has made."""
+    import deflate
+
+    body = member[_MEMBER.size : -_TRAILER.size]
+    checksum, size = _TRAILER.unpack(member[-_TRAILER.size :])
+    if size > MEMBER_CONTENT:
+        raise EOFError("a member is larger than any that relbuild makes")
+    # libdeflate's binding does not read a stream of which nothing is to come.
+    piece = deflate.deflate_decompress(body, size) if size else zlib.decompress(body, wbits=-15)
+    if len(piece) != size or deflate.crc32(piece) != checksum:
+        raise EOFError("a member's checksum does not match")
+    return piece
+
+
+def _foreign_member(member: memoryview) -> bytes | None:
+    """Decompress a member that anybody may have made; None if it ends elsewhere."""
+    stream = zlib.decompressobj(wbits=31)
+    piece = stream.decompress(member, MEMBER_CONTENT + 1)
+    ends = stream.eof and not stream.unused_data and len(piece) <= MEMBER_CONTENT
+    return piece if ends else None
 
 
 def _zlib(reader: Buffered, start: bytes) -> Iterator[bytes]:
     """Decompress any gzip members; `start` was read of them already."""
     data = start + reader.read(_READ_SIZE)
     while data:
+        if not GZIP_MAGIC.startswith(data[: len(GZIP_MAGIC)]):
+            raise EOFError("it has bytes that are no gzip member")
         stream = zlib.decompressobj(wbits=31)
         while not stream.eof:
             if not data:
@@ -195,14 +188,3 @@ def _zlib(reader: Buffered, start: bytes) -> Iterator[bytes]:
                 yield piece
             data = stream.unconsumed_tail or (b"" if stream.eof else reader.read(_READ_SIZE))
         data = stream.unused_data or reader.read(_READ_SIZE)
-        if data.startswith(b"\0"):
-            _require_padding(reader, data)
-            return
-
-
-def _require_padding(reader: Buffered, data: bytes) -> None:
-    """Raise if anything but zeros follows the last member: those are padding (gzip(1))."""
-    while data:
-        if data.strip(b"\0"):
-            raise EOFError("bytes that are no member follow its last one")
-        data = reader.read(_READ_SIZE)

@@ -6,6 +6,7 @@ The codecs are in `compression`.
 from __future__ import annotations
 
 import io
+import os
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -33,6 +34,9 @@ METADATA_SIZE_LIMIT = 4 << 30
 BUFFER_SIZE = 64 << 10
 """Bytes that are read ahead of a stream's decompression."""
 
+DECOMPRESSION_WORKERS = max(1, min(8, len(os.sched_getaffinity(0))))
+"""Threads that decompress a layer: one for each processor that this process may use."""
+
 LAYER_SIZE_LIMIT = 256 << 30
 """Bytes of tar that a layer may have if its size is not declared: far more than any image's, far less than a
 decompression bomb's."""
@@ -44,10 +48,12 @@ def decompressed(
     """Decompress `file`, and yield pieces of at most `PIECE` bytes.
 
     gzip, zstd, xz, bzip2 (each of any number of concatenated streams) are detected by their first bytes; other
-    streams are passed on unchanged, unless `codec` says what they are. With `workers`, relbuild's gzip members are
-    decompressed in as many threads. `own`: relbuild has compressed it here, so that bytes behind a member's deflate
-    stream are not looked for. `name` is for errors. Raises VerificationError `stream-damaged`, or
-    `stream-too-large` beyond `limit` decompressed bytes; truncation of a zstd stream is detected only by its digest.
+    streams are passed on unchanged, unless `codec` says what they are. With `workers`, gzip members whose length is in
+    their header (relbuild's) are decompressed in as many threads. `own`: its digest is that of a stream that this
+    store compressed, which is read by a faster library (`gzip_members`). `name` is for errors.
+
+    Raises VerificationError `stream-damaged`, or `stream-too-large` beyond `limit` decompressed bytes; truncation
+    of a zstd stream is detected only by its digest.
     """
     # Larger reads go past a small buffer; what is in it is copied.
     reader: Buffered = io.BufferedReader(_raw(file), BUFFER_SIZE)

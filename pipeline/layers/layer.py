@@ -19,6 +19,7 @@ from pipeline.layers.built_layer import BuiltLayer
 from pipeline.layers.earlier_tree import remember_tree
 from pipeline.layers.layer_formats import LAYER_FORMAT as FORMAT
 from pipeline.layers.layer_packing import OnePassPacking
+from pipeline.layers.own_blobs import record_own_blob
 from pipeline.layers.planned_layer import MissingLayers, PackedLayer, PlannedLayer
 from pipeline.layers.segments import segment_identity
 from pipeline.layers.tar_format import tar_header
@@ -193,6 +194,7 @@ def _recall(name: Digest, store: Store) -> _Known | None:
 
 def _remember(plan: PlannedLayer, packed: PackedLayer, compression: Compression, store: Store) -> None:
     """Remember a layer that was read back, and what an update of it can share."""
+    record_own_blob(packed.digest, store)
     store.remember(plan.name, to_json(_Known(packed.diff_id, packed.digest, packed.size, packed.tar_size)))
     if packed.orders:
         remember_tree(

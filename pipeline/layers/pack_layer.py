@@ -19,6 +19,7 @@ from pipeline.digest import DiffId, Digest, chunks
 from pipeline.errors import BuildError
 from pipeline.layers.chunk_writer import ChunkWriter, CompressionPool
 from pipeline.layers.layer_changes import LayerChanges, parents_of
+from pipeline.layers.own_blobs import record_own_blob
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.image import Descriptor, Layer
 from pipeline.model.tree import (
@@ -132,6 +133,7 @@ def write_layer_entries(
             else:
                 writer.entry(entry, (content,))
         writer.end()
+    record_own_blob(blob.digest, store)
     return Layer(
         name=name,
         diff_id=writer.diff_id,

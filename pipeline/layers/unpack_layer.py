@@ -16,7 +16,7 @@ from pipeline.compression import Piece, crc32
 from pipeline.digest import CHUNK, DiffId, Digest
 from pipeline.errors import VerificationError
 from pipeline.layers.built_layer import BuiltLayer
-from pipeline.layers.chunk_writer import COMPRESSION_WORKERS
+from pipeline.layers.own_blobs import is_own_blob
 from pipeline.layers.tar_format import TarMember, read_tar
 from pipeline.layers.tar_marks import TarKey, TarMark, TarMarker
 from pipeline.layers.tree_writer import TreeWriter, owners_required
@@ -25,7 +25,7 @@ from pipeline.model.tree import Entry
 from pipeline.progress import QUIET, Progress, Task, task
 from pipeline.store import Store
 from pipeline.store.tree_seals import TREE_ROOT
-from pipeline.streams import decompressed, prefetch
+from pipeline.streams import DECOMPRESSION_WORKERS, decompressed, prefetch
 
 LAYER_ENTRIES_LIMIT = 4_000_000
 """Entries in one layer: ten times a full desktop installation."""
@@ -98,9 +98,10 @@ def layer_members(layer: Layer, *, store: Store) -> Iterator[TarMember]:
 
 def verified_tar(layer: Layer, store: Store) -> Iterator[Piece]:
     """Yield the layer's tar bytes; raise at the end if digest or diff_id do not match."""
-    found = hashlib.sha256()
+    found, blob = hashlib.sha256(), layer.blob
+    own = is_own_blob(blob.digest, store)
     yield from prefetch(
-        _tar_of_blob(layer.blob.digest, layer.blob.size, layer.tar_size, name=layer.name, store=store, found=found)
+        _tar_of_blob(blob.digest, blob.size, layer.tar_size, name=layer.name, store=store, found=found, own=own)
     )
     if (diff_id := DiffId(found.hexdigest())) != layer.diff_id:
         raise VerificationError(
@@ -139,16 +140,16 @@ def _tar_of_blob(
     name: str,
     store: Store,
     found: hashlib._Hash | TarMarker,
-    own: bool = False,
+    own: bool,
 ) -> Iterator[Piece]:
     """Yield a blob's tar bytes, once `found` was updated with them.
 
-    Raises at the end if the blob has another digest.
+    `own`: this store has compressed it. Raises at the end if the blob has another digest.
     """
     with store.reading(digest) as blob:
         compressed = HashingReader(blob.readinto)  # type: ignore[attr-defined]
         file = cast("BinaryIO", compressed)
-        for piece in decompressed(file, limit=tar_size, name=name, workers=COMPRESSION_WORKERS, own=own):
+        for piece in decompressed(file, limit=tar_size, name=name, workers=DECOMPRESSION_WORKERS, own=own):
             found.update(piece)
             yield piece
         compressed.drain()

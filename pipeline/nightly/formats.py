@@ -43,6 +43,7 @@ TEST_FORMATS: Mapping[str, int] = MappingProxyType(
 DOCUMENT_FORMATS = frozenset(
     {
         "pipeline.build.remembered_build.FORMAT",
+        "pipeline.layers.own_blobs.FORMAT",
         "pipeline.mirror.backends.directory.directory_mirror.FORMAT",
         "pipeline.model.evidence.EVIDENCE_SCHEMA",
         "pipeline.model.night_record.NIGHT_FORMAT",

@@ -1,8 +1,7 @@
-"""gzip members in relbuild's form with something behind their deflate stream, and one that only looks like it."""
+"""gzip members in relbuild's form with something behind their deflate stream."""
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping
 
 from pipeline.gzip_members import gzip_member
@@ -35,31 +34,3 @@ def hiding(content: bytes, behind: Mapping[str, bytes] | None = None) -> dict[st
         "a whole member of another's form": trailer + b"\x1f\x8b\x08\0\0\0\0\0\0\xff" + body,
     }
     return {name: with_body(body + hidden, member) for name, hidden in {**found, **(behind or {})}.items()}
-
-
-def naming_its_trailer() -> bytes:
-    """A sound member in whose stored content its own checksum and size stand, four bytes before the end."""
-    wanted = 0x5A17C0DE
-    start = b"content " + wanted.to_bytes(4, "little") + (24).to_bytes(4, "little") + b" end"
-    assert len(start) == 20
-    content = start + _ending(start, wanted)
-    assert zlib.crc32(content) == wanted
-    stored = b"\x01" + len(content).to_bytes(2, "little") + (0xFFFF ^ len(content)).to_bytes(2, "little") + content
-    return with_body(stored, gzip_member(content))
-
-
-def _ending(start: bytes, wanted: int) -> bytes:
-    """The four bytes that give `start` a CRC-32, which is linear in them."""
-    zero = zlib.crc32(start + bytes(4))
-    rows: dict[int, tuple[int, int]] = {}  # By highest bit: what is changed, by which bits of the four bytes.
-    for bit in range(32):
-        changed, by = zlib.crc32(start + (1 << bit).to_bytes(4, "little")) ^ zero, 1 << bit
-        while changed and changed.bit_length() in rows:
-            other, others = rows[changed.bit_length()]
-            changed, by = changed ^ other, by ^ others
-        rows[changed.bit_length()] = (changed, by)
-    left, bits = zero ^ wanted, 0
-    while left:
-        changed, by = rows[left.bit_length()]
-        left, bits = left ^ changed, bits ^ by
-    return bits.to_bytes(4, "little")
