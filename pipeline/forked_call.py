@@ -1,9 +1,9 @@
 """A function that a forked child computes, beside other work. Door to `os.fork()`.
 
 For work of a tenth of a second that needs nothing but what this process has in memory, where an interpreter of its own
-would take as long to start. The child inherits no descriptor, prints nothing, calls no exit function, and ends when
-this process ends, however it ends. Whatever goes wrong in it, there is no result, and the caller computes it itself: an
-error has its message, and a warning is printed, in the place and at the time that people know.
+would take as long to start. The child inherits no descriptor, prints nothing, calls no exit function, starts no
+command, and ends when this process ends, however it ends. Whatever goes wrong in it, there is no result, and the caller
+computes it itself: an error has its message, and a warning is printed, in the place and at the time that people know.
 """
 
 from __future__ import annotations
@@ -22,17 +22,23 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final, NoReturn, TextIO, cast
 
+from pipeline.process import refuse_commands
+from pipeline.processors import usable_processors
+
 _LENGTH: Final = struct.Struct(">Q")
 ANSWER_SIZE_LIMIT: Final = 16 << 20
 """Bytes of a result as JSON."""
-ANSWER_DEADLINE: Final = 10.0
-"""Seconds that are waited for a result, of work that takes a fraction of one."""
+ANSWER_DEADLINE: Final = 3.0
+"""Seconds that are waited for a result, of work that takes a fraction of one: who computes it here needs no more."""
 _PIPE_SIZE: Final = 1 << 20
 """Bytes that the child writes without waiting for this process, where the system lets an ordinary user have them."""
 _PIECE: Final = 1 << 16
 _PR_SET_PDEATHSIG: Final = 1
-_HELD_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""Signals that the child does not get: a terminal sends them to both, and this process ends the child."""
+_HELD_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
+"""Signals that the child does not get: a terminal sends them to both, and this process ends the child.
+
+After an alarm, a command raises again what came for one of the others.
+"""
 
 
 class ForkedCall:
@@ -67,33 +73,59 @@ class ForkedCall:
         return None
 
     def end(self) -> None:
-        """Kill the child, if there is one, and wait for its end."""
-        if not self._pid:
-            return
-        with _signals_held():
-            pid, self._pid = self._pid, 0
-            os.close(self._handle)
+        """Kill the child, if there is one, and wait for its end.
+
+        Whatever is raised in between, by a signal's handler: the child has ended.
+        """
+        if self._pid:
+            try:
+                with _signals_held():
+                    self._kill()
+            finally:  # A signal may have come before they were held.
+                self._kill()
+
+    def _kill(self) -> None:
+        """May be interrupted at any place, and called again."""
+        handle, self._handle = self._handle, -1
+        if handle != -1:
+            os.close(handle)
+        if self._pid:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+                os.kill(self._pid, signal.SIGKILL)
             with contextlib.suppress(ChildProcessError):
-                os.waitpid(pid, 0)
+                os.waitpid(self._pid, 0)
+            self._pid = 0
 
 
 @contextlib.contextmanager
 def forked_call(compute: Callable[[], object]) -> Iterator[ForkedCall]:
     """Have a child compute a JSON value while the block runs; it has ended after the block.
 
-    There is no child if this process may use one processor only, or has several threads: another thread's locks would
-    stay locked in the child for ever. Nor if the system gives no child.
+    There is no child if this process may use no more than one processor, or has several threads: another thread's locks
+    would stay locked in the child for ever. Nor if the system gives no child, or would not keep its number until it is
+    waited for.
     """
     call = ForkedCall()
     try:
         with _signals_held(), contextlib.suppress(OSError):
-            if len(os.sched_getaffinity(0)) > 1 and len(os.listdir("/proc/self/task")) == 1:  # noqa: PTH208
+            if _may_fork():
                 call = _forked(compute)
         yield call
     finally:
-        call.end()
+        try:
+            call.end()
+        finally:  # A second signal may have come before it had begun.
+            call.end()
+
+
+def _may_fork() -> bool:
+    """Raises OSError where the system does not tell the number of threads."""
+    return (
+        usable_processors() > 1
+        and len(os.listdir("/proc/self/task")) == 1  # noqa: PTH208
+        # Else a child that has ended is gone, and its number another's (signal(7)). Whoever starts relbuild may say so.
+        and signal.getsignal(signal.SIGCHLD) is not signal.SIG_IGN
+    )
 
 
 @contextlib.contextmanager
@@ -102,8 +134,9 @@ def _signals_held() -> Iterator[None]:
 
     A child that was made is known then, and one that was killed has ended.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_SIGNALS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())  # Asked first: what blocks them may raise for one that came.
     try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_SIGNALS)
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -133,6 +166,7 @@ def _serve(compute: Callable[[], object], writer: int, parent: int) -> NoReturn:
             gc.disable()  # The system takes its memory soon.
             _leave_descriptors(writer)
             sys.stdout = sys.stderr = cast("TextIO", _Unprinted())
+            refuse_commands()
             with contextlib.suppress(OSError):
                 fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
             data = json.dumps(compute()).encode()

@@ -113,6 +113,28 @@ class _Thread(threading.local):
 _thread = _Thread()
 
 
+class CommandsRefused(BaseException):
+    """A command was to be started where none may be.
+
+    It is no error of the work that would have started it, which must not take it for one.
+    """
+
+
+def refuse_commands() -> None:
+    """Have `start` raise CommandsRefused in this process from now on.
+
+    For a process that is killed when its work is done or not wanted any more: what it had started would stay.
+    """
+    _refusal.is_on = True
+
+
+class _Refusal:
+    is_on = False
+
+
+_refusal = _Refusal()
+
+
 @contextlib.contextmanager
 def killed_with_group(process: Process) -> Iterator[None]:
     """Have a process that works for the calling thread killed with the thread's group, if any.
@@ -208,8 +230,10 @@ def start(
 ) -> subprocess.Popen[bytes]:
     """Start `argv` in a session of its own (unless not `new_session`) and return at once.
 
-    The caller waits for it and bounds its time and output.
+    The caller waits for it and bounds its time and output. Raises EnvironmentLacking if the program is not installed.
     """
+    if _refusal.is_on:
+        raise CommandsRefused
     words = [str(word) for word in argv]
     program = find_program(words[0])
     if program is None:

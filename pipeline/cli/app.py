@@ -291,7 +291,7 @@ def perform(act: Callable[[CommandContext], int], context: CommandContext, inter
     `interrupted` is told after a signal that ended it.
     """
     progress = context.progress
-    with Interruptible():
+    with Interruptible() as signals:
         try:
             if context.as_json and stdout_is_closed():
                 raise UsageError(
@@ -301,15 +301,17 @@ def perform(act: Callable[[CommandContext], int], context: CommandContext, inter
                 )
             status = act(context)
             sys.stdout.flush()
-        except (KeyboardInterrupt, Terminated) as ended:
-            number = ended.number if isinstance(ended, Terminated) else signal.SIGINT
+            signals.check()
+        except (KeyboardInterrupt, Terminated, Exception) as error:
             close(progress)
-            print_lines("; ".join(filter(None, (SIGNALS[signal.Signals(number)], interrupted))))
-            status = 128 + number
-        except Exception as error:
-            close(progress)
-            error = with_full_disk(error, context.store_folder)
-            status = report_error(error, as_json=context.as_json, causes=context.verbose)
+            if (number := signals.number_of(error)) is not None:
+                print_lines("; ".join(filter(None, (SIGNALS[signal.Signals(number)], interrupted))))
+                status = 128 + number
+            elif isinstance(error, Exception):
+                told = with_full_disk(error, context.store_folder)
+                status = report_error(told, as_json=context.as_json, causes=context.verbose)
+            else:
+                raise
         finally:
             close(progress)
     sys.exit(status)

@@ -24,7 +24,7 @@ _SIMPLE = (
     nodes.Const,
 )
 _SIMPLE_MOST = 64
-"""Nodes of a template that is rendered in this process: names, attributes, items and text."""
+"""Nodes of a template that is rendered in this process: names, attributes, items, text, and numbers added to them."""
 
 
 def check_file(
@@ -58,9 +58,9 @@ def evaluate_in_process(text: str, values: Mapping[str, object], *, place: str) 
 
 
 def is_simple(text: str) -> bool:
-    """Return whether a text is made of names, attributes and items only.
+    """Return whether a text is made of names, attributes, items and added numbers only.
 
-    Its work is then no more than its length.
+    Its work is then no more than its length: what a number that is written can be added to is a number.
     """
     try:
         waiting: list[nodes.Node] = [BoundedEnvironment(None).parse(text)]
@@ -70,7 +70,14 @@ def is_simple(text: str) -> bool:
     while waiting:
         node = waiting.pop()
         seen += 1
-        if seen > _SIMPLE_MOST or not isinstance(node, _SIMPLE):
+        if seen > _SIMPLE_MOST or not (isinstance(node, _SIMPLE) or _adds_number(node)):
             return False
         waiting += node.iter_child_nodes()
     return True
+
+
+def _adds_number(node: nodes.Node) -> bool:
+    """Return whether a node adds a number that is written there, or takes it away."""
+    if not isinstance(node, nodes.Add | nodes.Sub) or not isinstance(node.right, nodes.Const):
+        return False
+    return isinstance(node.right.value, int | float)

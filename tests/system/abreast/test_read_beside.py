@@ -15,12 +15,23 @@ from typing import Any
 import pytest
 
 from pipeline.build.early_imports import USED_LATER
+from tests.support.leftover_check import left_since, snapshot
 from tests.support.product_builds import RECIPE, small_products
 from tests.support.rpm_factory import Forge
 from tests.support.source import ROOT
 
+_CHECK = '    - {name: counts, file: {path: /etc/version, text: "%s"}}\n'
+_COUNTED = _CHECK % "{{ 1 * 1 }}.0"
+"""What is evaluated by a process with limits, which the child that reads does not start."""
+_ENDLESS = _CHECK % (
+    "{% set n = namespace(a=[1], b=[1]) %}"
+    "{% for i in range(40) %}{% set n.a = [n.a, n.a] %}{% set n.b = [n.b, n.b] %}{% endfor %}{{ n.a == n.b }}"
+)
+
 _RUN = """
 import os, signal, sys, time
+import pipeline.processors
+pipeline.processors._quotas = lambda: ()
 parent, fork, child = os.getpid(), os.fork, sys.argv.pop(1)
 if child == "none":
     os.sched_getaffinity = lambda _: {0}
@@ -156,3 +167,34 @@ def test_a_signal_while_the_child_reads_ends_both_with_one_line(builder: Builder
     assert running.returncode == 128 + number
     assert out == "" and len(err.splitlines()) == 1 and "nothing was published" in err
     assert not Path("/proc", builder.children()[0]).exists()
+
+
+@pytest.mark.parametrize("reader", ["child", "parent"])
+def test_nothing_is_left_of_a_build_whose_recipe_is_evaluated(builder: Builder, reader: str) -> None:
+    """Nor do the builds after it have a child: what was read is remembered, whoever has read it."""
+    more = _CHECK % "{{ 0 + 1 }}.0" if reader == "child" else _COUNTED
+    before = snapshot(builder.folder)
+    builder.write("six", more)
+    for forks in (1, 0):
+        status, _, said = builder.build("read", f"store-read-by-{reader}", "six.yaml", "--upgrade")
+        assert (status, len(builder.children())) == (0, forks)
+        assert "error" not in said
+        loaded = set((builder.folder / "modules").read_text().split())
+        assert ("pydantic" in loaded) == (forks == 1 and reader == "parent")
+    assert not [one for one in left_since(before) if "process" in one]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_nothing_is_left_of_an_evaluation_that_is_interrupted(builder: Builder, number: signal.Signals) -> None:
+    builder.write("seven", _ENDLESS)
+    before = snapshot(builder.folder)
+    with builder.begin("read", f"store-endless-{number.name}", "seven.yaml") as running:
+        until = time.monotonic() + 60
+        while not any("limited/child.py" in one for one in left_since(before)):
+            assert time.monotonic() < until
+        time.sleep(0.5)
+        os.killpg(running.pid, number)
+        out, err = running.communicate(timeout=60)
+    assert running.returncode == 128 + number
+    assert out == "" and len(err.splitlines()) == 1
+    assert not [one for one in left_since(before) if "process" in one]

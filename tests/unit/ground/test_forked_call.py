@@ -9,19 +9,21 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
 from pipeline import forked_call as module
 from pipeline.forked_call import ForkedCall, forked_call
+from pipeline.limited import call_limited
+from pipeline.process import start
 
 
 @pytest.fixture(autouse=True)
 def several_processors(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Have two processors and one thread, as a command has at its start; leave no child behind."""
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr(module, "usable_processors", lambda: 2.0)
     listed = os.listdir
     monkeypatch.setattr(os, "listdir", lambda path: ["1"] if path == "/proc/self/task" else listed(path))
     before = children()
@@ -85,8 +87,13 @@ def _raise(error: BaseException) -> object:
         lambda: print("said"),
         lambda: sys.stderr.write("said"),
         lambda: warnings.warn("said", stacklevel=1),
+        lambda: start(["true"]).wait(),
+        lambda: call_limited("pipeline.render.template_child", {}),
     ],
-    ids=["error", "interrupt", "exit", "memory", "no JSON", "killed", "crashed", "gone", "out", "err", "warning"],
+    ids=[
+        *("error", "interrupt", "exit", "memory", "no JSON", "killed", "crashed", "gone"),
+        *("out", "err", "warning", "command", "limited"),
+    ],
 )
 def test_a_child_that_fails_has_no_result(compute: Callable[[], object], capfd: pytest.CaptureFixture[str]) -> None:
     """Nor does it say anything: the caller computes it, and says it then."""
@@ -137,6 +144,36 @@ def test_the_child_ends_with_a_block_that_raises() -> None:
     assert not Path(f"/proc/{number}").exists()
 
 
+@pytest.mark.parametrize("place", ["before it", "before signals are held", "when they are held"])
+def test_a_second_signal_leaves_no_child(monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    """It comes while the first one's exception ends the block: its handler raises at that place."""
+    mask, real, end, came = signal.pthread_sigmask(signal.SIG_BLOCK, ()), signal.pthread_sigmask, ForkedCall.end, []
+
+    def raised_once(now: bool) -> None:
+        if now and not came:
+            came.append(place)
+            raise KeyboardInterrupt
+
+    def ended(call: ForkedCall) -> None:
+        raised_once(place == "before it")
+        end(call)
+
+    def masked(how: int, numbers: Iterable[int]) -> set[int | signal.Signals]:
+        held = how == signal.SIG_BLOCK and bool(numbers)
+        raised_once(held and place == "before signals are held")
+        before = real(how, numbers)
+        raised_once(held and place == "when they are held")
+        return before
+
+    with pytest.raises(KeyboardInterrupt), forked_call(lambda: time.sleep(600)) as call:
+        number = call._pid
+        monkeypatch.setattr(ForkedCall, "end", ended)
+        monkeypatch.setattr(signal, "pthread_sigmask", masked)
+        raise LookupError
+    assert came and not Path(f"/proc/{number}").exists()
+    assert real(signal.SIG_BLOCK, ()) == mask
+
+
 def test_signals_are_of_this_process_alone() -> None:
     """A terminal sends Ctrl-C to both. The mask of this process is afterwards what it was."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
@@ -165,7 +202,7 @@ def test_the_child_has_no_descriptor_of_this_process(tmp_path: Path) -> None:
         file.write("x")
 
 
-@pytest.mark.parametrize("change", ["processors", "threads", "no /proc", "no pipe", "no child"])
+@pytest.mark.parametrize("change", ["processors", "threads", "children unwaited", "no /proc", "no pipe", "no child"])
 def test_there_is_no_child_where_it_would_not_help_or_cannot_be_had(
     monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
@@ -176,9 +213,11 @@ def test_there_is_no_child_where_it_would_not_help_or_cannot_be_had(
     with monkeypatch.context() as patched:
         match change:
             case "processors":
-                patched.setattr(os, "sched_getaffinity", lambda _: {0})
+                patched.setattr(module, "usable_processors", lambda: 1.0)
             case "threads":
                 patched.setattr(os, "listdir", lambda _: ["1", "2"])
+            case "children unwaited":
+                patched.setattr(signal, "getsignal", lambda number: number == signal.SIGCHLD and signal.SIG_IGN)
             case "no /proc":
                 patched.setattr(os, "listdir", refuse)
             case "no pipe":
@@ -194,7 +233,7 @@ def test_there_is_no_child_where_it_would_not_help_or_cannot_be_had(
 def test_threads_are_counted_by_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of libraries too."""
     monkeypatch.undo()
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr(module, "usable_processors", lambda: 2.0)
     wait = threading.Event()
     other = threading.Thread(target=wait.wait)
     other.start()
@@ -205,14 +244,15 @@ def test_threads_are_counted_by_the_system(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 _PROGRAM = """
-import atexit, os, sys, time
+import atexit, os, signal, sys, time
+from pipeline import forked_call as module
 from pipeline.forked_call import forked_call
 class Freed:
     def __del__(self, write=os.write): write(2, b"freed ")
 atexit.register(os.write, 2, b"exit ")
 freed = Freed()
 sys.stdout.write("buffered ")
-os.sched_getaffinity = lambda _: {0, 1}
+module.usable_processors = lambda: 2.0
 with forked_call(lambda: COMPUTE) as call:
     END
 """
@@ -228,6 +268,14 @@ def test_nothing_is_flushed_freed_or_called_twice(compute: str) -> None:
     done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == ("buffered 1\n" if compute == "1" else "buffered None\n")
     assert done.stderr == "exit freed "
+
+
+def test_no_other_process_is_killed_where_children_are_not_waited_for() -> None:
+    """SIGCHLD is ignored by who starts it: a child's number is free as soon as it has ended."""
+    words = _program("time.sleep(600)", "print(call.has_child)")
+    ignoring = ["bash", "-c", 'trap "" CHLD; exec "$@"', "-", *words]
+    done = subprocess.run(ignoring, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "buffered False\n"
 
 
 def test_the_child_ends_when_its_parent_is_killed() -> None:

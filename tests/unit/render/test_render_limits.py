@@ -123,6 +123,34 @@ def test_names_and_attributes_need_no_child(monkeypatch: pytest.MonkeyPatch) -> 
             evaluate_template(text, {"packages": packages}, place="r.yaml:2")
 
 
+@pytest.mark.parametrize("value", [4, 1.5, True, "a", [1], {"a": 1}, None, 1 << 255, "gone"])
+@pytest.mark.parametrize("text", ["{{ a + 1 }}", "{{ a - 1 }}", "{{ a + 1 - 2.5 }}", "{{ a + 1e308 + 1e308 }}"])
+def test_a_number_that_is_added_needs_no_child_and_is_what_a_child_makes_of_it(
+    monkeypatch: pytest.MonkeyPatch, text: str, value: object
+) -> None:
+    def evaluated() -> object:
+        try:
+            return evaluate_template(text, {} if value == "gone" else {"a": value}, place="r.yaml:2")
+        except RecipeError as error:
+            return error.problems
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pipeline.render.small_templates.is_simple", lambda _: False)
+        by_child = evaluated()
+    monkeypatch.setattr(limited, "call_limited", lambda *_, **__: pytest.fail("a child was asked"))
+    assert evaluated() == by_child
+
+
+@pytest.mark.parametrize(
+    "text", ["{{ a + a }}", "{{ a * 2 }}", "{{ 1 + a }}", "{{ a ** 2 }}", "{{ a + 'x' }}", "{{ -a }}"]
+)
+def test_what_may_grow_is_evaluated_by_the_child(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(limited, "call_limited", lambda *given, **_: asked.append(given) or {"text": ""})
+    evaluate_template(text, {"a": 1}, place="r.yaml:2")
+    assert asked
+
+
 def test_a_long_template_is_parsed_by_the_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "long.j2").write_text("{{ a }}\n" * 4000 + "{% if %}")
     with pytest.raises(RecipeError) as caught:
