@@ -364,6 +364,11 @@ class _Partial:
         if self._handle < 0:
             self._handle = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         os.fchmod(self._handle, 0o644)
+        try:
+            os.close(os.dup(self._handle))  # Where writes fail late (NFS, quota), closing any descriptor tells it.
+        except OSError as error:
+            error.filename = os.fspath(self.path)
+            raise
         self.path.replace(target)
         status = os.fstat(self._handle)
         self._origin.unlink(missing_ok=True)

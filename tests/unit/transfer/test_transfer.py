@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import threading
@@ -281,6 +282,28 @@ def test_a_copy_of_other_bytes_is_not_told_of(store: Store, tmp_path: Path) -> N
     with pytest.raises(VerificationError):
         fetch(store, [one], progress=QUIET, network=NETWORK, passing=passing)
     assert [found.inode for found in made] == [0]
+
+
+def test_a_file_that_cannot_be_closed_is_no_blob(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a full NFS, where close(2) tells of what could not be written."""
+    (tmp_path / "thing").write_bytes(CONTENT)
+    real, failed = os.close, list[int]()
+
+    def close(handle: int) -> None:
+        path = Path(f"/proc/self/fd/{handle}").readlink()
+        real(handle)
+        if path.name == DIGEST.hex and not failed:
+            failed.append(handle)
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    with monkeypatch.context() as full:
+        full.setattr(os, "close", close)
+        with pytest.raises(OSError, match="quota") as caught:
+            get_passing(store, (tmp_path / "thing").as_uri())
+    assert failed and caught.value.filename == str(store.metadata / "partial" / DIGEST.hex)
+    assert not store.has(DIGEST)
+    get_passing(store, (tmp_path / "thing").as_uri())
+    assert store.sound(DIGEST)
 
 
 def test_what_comes_over_a_network_does_not_pass_by(server: Server, store: Store) -> None:
