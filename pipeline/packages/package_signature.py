@@ -9,12 +9,14 @@ default accepts an unsigned package. The compressed payload is hashed and compar
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import tempfile
 from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
+from typing import IO, Final
 
 from pipeline.digest import CHUNK
 from pipeline.errors import VerificationError
@@ -43,6 +45,9 @@ _BINARY_DOCUMENT = 0
 """The type of signature over bytes as they are (RFC 9580, 5.2.1). One over text leaves out line ends and blanks."""
 _BROKEN = frozenset({MD5, RIPEMD160})
 """Hashes that are accepted for no repository."""
+
+_MFD_NOEXEC_SEAL: Final = 8
+"""Flag of memfd_create(2) since Linux 6.3, without which a system may refuse it (vm.memfd_noexec=2)."""
 
 _GPGV_TIME = 600.0
 """Timeout in seconds; gpgv hashes the whole package, at 200 MB/s on a slow core."""
@@ -146,7 +151,7 @@ def _ask_rpm(
     transaction = rpm.TransactionSet("/", 0)
     transaction.setKeyring(make_keyring(certificates))
     transaction.setVSFlags(rpm.RPMVSF_DEFAULT)
-    with os.fdopen(os.memfd_create("relbuild-header"), "w+b", buffering=0) as file:
+    with _memory_file() as file:
         file.write(with_one_signature(path, layout, signature))
         file.seek(0)
         try:
@@ -156,6 +161,14 @@ def _ask_rpm(
             unknown = "not available" in reason or "not trusted" in reason
             return _Verdict.UNKNOWN if unknown else _Verdict.BAD
     return _Verdict.GOOD
+
+
+def _memory_file() -> IO[bytes]:
+    """Open a file in memory, or a temporary one where the system refuses that."""
+    for flags in (os.MFD_CLOEXEC | _MFD_NOEXEC_SEAL, os.MFD_CLOEXEC):
+        with contextlib.suppress(OSError):
+            return os.fdopen(os.memfd_create("relbuild-header", flags), "w+b", buffering=0)
+    return tempfile.TemporaryFile("w+b")
 
 
 def _ask_gpgv(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,3 +63,23 @@ def test_what_rpm_calls_good_does_not_count_where_its_hash_cannot_be_told(journa
         for listed in (False, True):
             signature = PackageSignature(b"", False, listed, RSA_HEADER, said)
             assert _judge(tmp_path, LAYOUT, signature, PackageTrust()) is verdict
+
+
+@pytest.mark.parametrize("refused", [(), (8,), (0, 8)], ids=["none", "the flag", "all"])
+def test_the_header_for_rpm_is_in_memory_where_the_system_has_such_files(
+    monkeypatch: pytest.MonkeyPatch, refused: tuple[int, ...]
+) -> None:
+    real, asked = os.memfd_create, list[int]()
+
+    def make(name: str, flags: int) -> int:
+        asked.append(flags & 8)
+        if asked[-1] in refused:
+            raise OSError(errno.EACCES if asked[-1] == 0 else errno.EINVAL, "refused")
+        return real(name, flags & ~8)
+
+    monkeypatch.setattr(os, "memfd_create", make)
+    with package_signature._memory_file() as file:
+        file.write(b"header")
+        file.seek(0)
+        assert os.read(file.fileno(), 9) == b"header" and not os.get_inheritable(file.fileno())
+    assert asked == ([8] if 8 not in refused else [8, 0])
