@@ -58,6 +58,11 @@ class PayloadHash:
             self.start += -self.start % 8
         self._introduction = b""
 
+    @property
+    def complete(self) -> bool:
+        """True once both headers passed, so that what followed was hashed."""
+        return not self._headers
+
     def payload_digest(self, start: int) -> str | None:
         """Return the hex digest of the payload; None if it does not begin at `start`."""
         return self._hash.hexdigest() if not self._headers and self.start == start else None

@@ -24,9 +24,6 @@ class CopiedPayloads:
         """Return what a package's file passes by while it is copied. For any thread."""
         return _PassingPackage(package, self._copied)
 
-    def __contains__(self, package: Digest) -> bool:
-        return package in self._copied
-
     def of(self, package: Digest, stamp: Stamp) -> PayloadHash | None:
         """Return the hash of a package's payload if its file has the stamp of the copy."""
         copied = self._copied.get(package)

@@ -174,7 +174,7 @@ def verify_and_read(
         ThreadPoolExecutor(VERIFY_THREADS, "relbuild-verify") as threads,
     ):
         # Without payloads to hash, Python's lock is held most of the time, and two threads take longer than one.
-        hashed = copied is not None and all(package.checksum in copied for package in packages)
+        hashed = copied is not None and all(_is_hashed(package, build_env.store, copied) for package in packages)
         results = map(verified, packages) if hashed else threads.map(verified, packages)
         for package, found in zip(packages, results, strict=True):
             if isinstance(found, VerificationError):
@@ -185,6 +185,13 @@ def verify_and_read(
     if problems:
         raise VerificationError.of(problems)
     return tuple(headers[nevra] for nevra in section.resolution.order)
+
+
+def _is_hashed(package: Package, store: Store, copied: CopiedPayloads) -> bool:
+    """Return whether a package's payload passed by when its file, as it is now, was copied."""
+    stamp = store.stamp(package.checksum)
+    passed = copied.of(package.checksum, stamp) if stamp is not None else None
+    return passed is not None and passed.complete
 
 
 def _verified(

@@ -254,7 +254,7 @@ def test_a_payload_that_was_copied_is_believed_for_the_file_that_was_written_alo
     for one in packages:
         passing = copied.passing(one.checksum)
         passing.copied(here.store.blob(one.checksum).stat())
-        assert one.checksum in copied
+        assert not verified_packages._is_hashed(one, here.store, copied), "nothing passed by"
     here.store.blob(packages[1].checksum).chmod(0o600)  # Anybody's change gives it another stamp.
     verified_packages.verify_and_read(packages, trusts(KEYS), section(*packages), here, copied)
     first, second = rpms.passed
@@ -342,3 +342,16 @@ def test_a_platform_without_sources_is_told_before_anything_is_opened(folder: Pa
     with pytest.raises(ResolutionError) as caught:
         obtain_sources(locked(recipe(folder), A), build_env(folder))
     assert caught.value.code == "sources-unknown" and journal.calls == []
+
+
+def test_a_payload_is_hashed_already_if_its_file_is_the_one_that_was_copied(folder: Path, rpms: Rpms) -> None:
+    here, (one,) = put(folder, A)
+    copied, blob = CopiedPayloads(), here.store.blob(one.checksum)
+    assert not verified_packages._is_hashed(one, here.store, copied)
+    passing = copied.passing(one.checksum)
+    header = b"\x8e\xad\xe8\x01" + bytes(12)
+    passing.update(bytes(96) + header + header)
+    passing.copied(blob.stat())
+    assert verified_packages._is_hashed(one, here.store, copied)
+    blob.write_bytes(b"other bytes")
+    assert not verified_packages._is_hashed(one, here.store, copied)
