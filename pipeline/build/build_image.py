@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,7 +47,7 @@ from pipeline.model.parent_image import ParentImage
 from pipeline.model.recipe import Recipe
 from pipeline.model.report import SmokeReport
 from pipeline.model.smoke import SmokePlan
-from pipeline.oci import image_architecture, load_layout_image, read_layout_images, writing_layout
+from pipeline.oci import blob_path, image_architecture, load_layout_image, read_layout_images, writing_layout
 from pipeline.prepare import (
     BuildEnvironment,
     BuildOptions,
@@ -84,7 +85,7 @@ def build(options: BuildOptions, build_env: BuildEnvironment) -> BuildResult:
     if options.smoke:
         build_env.require_containers()
     layout = options.layout(load_recipe(options.recipe, options.target).name)
-    with build_env.store.copies_for(layout.parent) as copies:
+    with build_env.store.copies_for(layout.parent, partial(blob_path, layout)) as copies:
         made = assemble(options, build_env, copies)
         if options.smoke:
             release_free_memory()  # That of the buffers: what is launched needs memory.
@@ -95,6 +96,7 @@ def build(options: BuildOptions, build_env: BuildEnvironment) -> BuildResult:
             with writing_layout(image, store=build_env.store, target=layout, copies=copies):
                 bill, record = describe_image(made, options, build_env)
                 documents = make_documents(bill, record, sources, build_env.store, made.drafted)
+            copies.close()  # What the layout did not want has its room, and memory, until then.
             tested = smoke_test(image, locked.recipe, options, build_env) if options.smoke else None
             built = BuildResult(made, layout, tested, bill, record, documents, took=build_env.clock() - started)
             write_build_report(built, build_env.store)

@@ -120,6 +120,7 @@ class TwoStepLayer:
     written: Future[None] = field(default_factory=Future)
     packed: Future[PackedLayer] = field(default_factory=Future)
     compressing: Task | None = None
+    copies: UnnamedCopies | None = None
     copy: UnnamedCopy | None = None
     _assembled: int = 0
     _guard: threading.Lock = field(default_factory=threading.Lock)
@@ -171,7 +172,7 @@ class TwoStepLayer:
                         [Future() for _ in range(count)],
                         [Future() for _ in range(count)],
                         [Future() for _ in range(count)],
-                        copy=copies.begin(plan.content_size) if copies is not None else None,
+                        copies=copies,
                     )
                     yield made
         finally:
@@ -336,6 +337,8 @@ class TwoStepLayer:
         """
         kept, name = self.kept.result(), self.plan.composed.name
         with self.draft.result() as follower:
+            if self.copies is not None:
+                self.copy = self.copies.begin(self.plan.content_size)
             copied = follower.readinto if self.copy is None else self.copy.passing(follower.readinto)
             compressed = HashingReader(copied)
             pieces = decompressed(cast("Any", compressed), limit=kept.tar_size, name=name, own=True)

@@ -139,12 +139,12 @@ class Store:
         """Return the writer of a new blob, to be used in a `with` block."""
         return BlobWriter(self.root / "tmp", self.blob, self.note_whole, expected, hashed=hashed)
 
-    def copies_for(self, folder: Path) -> UnnamedCopies:
+    def copies_for(self, folder: Path, former: Callable[[Digest], Path] | None = None) -> UnnamedCopies:
         """Return copies of blobs to be named in `folder`, which need not exist.
 
-        To be used in a `with` block.
+        To be used in a `with` block. Those are not kept that are at their `former` names already.
         """
-        return UnnamedCopies(folder, self.root / "tmp")
+        return UnnamedCopies(folder, self.root / "tmp", former)
 
     def note_whole(self, digest: Digest, status: os.stat_result | None = None) -> None:
         """Record that a blob is `sound` with its present stamp: its writer has just hashed it.

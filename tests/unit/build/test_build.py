@@ -23,7 +23,7 @@ from pipeline.model.smoke import SmokePlan
 from pipeline.model.tree import Tree
 from pipeline.prepare import LockedRecipe
 from pipeline.process import Completed, run
-from pipeline.store import Store
+from pipeline.store import Store, UnnamedCopies, UnnamedCopy
 from tests.support.builds import build_env, image, layer, locked, order, parent, recipe, section
 from tests.support.journal import Journal
 
@@ -176,6 +176,29 @@ def test_each_stage_works_on_what_the_one_before_it_gave(world: World) -> None:
     assert given(build_image.smoke_test).args[0] == image()
     (built, store) = given(build_image.write_build_report).args
     assert built.tested.report is world.verdict and store is world.build_env.store
+
+
+def test_copies_that_the_layout_did_not_want_are_gone_before_the_test(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, seen = list[UnnamedCopy](), list[bool]()
+    make, write, test = Store.copies_for, build_image.writing_layout, build_image.smoke_test
+
+    def copies_for(*given: Any) -> UnnamedCopies:
+        copies = make(*given)
+        copy = copies.begin(1)
+        assert copy is not None
+        begun.append(copy)
+        return copies
+
+    def seeing(stage: Any) -> Any:
+        return lambda *given, **more: (seen.append(begun[-1].closed), stage(*given, **more))[1]
+
+    monkeypatch.setattr(Store, "copies_for", copies_for)
+    monkeypatch.setattr(build_image, "writing_layout", seeing(write))
+    monkeypatch.setattr(build_image, "smoke_test", seeing(test))
+    build_image.build(order(world.folder), world.build_env)
+    assert seen == [False, True]
 
 
 def test_an_image_has_its_parents_layers_then_its_own_then_the_state(world: World) -> None:

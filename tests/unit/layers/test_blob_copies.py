@@ -135,3 +135,15 @@ def test_the_copys_room_is_that_of_all_content(
     with store.copies_for(output) as copies, building(store, three, copies=copies):
         pass
     assert asked == [sum(entry.size for part in three.parts for _, entry in part.entries)] and asked[0] > 1000
+
+
+def test_copies_are_begun_as_blobs_are_read_back_and_not_with_the_layers(
+    store: Store, three: ComposedLayer, packages: Packages, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = held(monkeypatch, "read_back")
+    others = [packages.layer(**{f"n{at}": {f"usr/n{at}": bytes([at]) * 5000}}) for at in range(4)]
+    with store.copies_for(output) as copies:
+        with building(store, three, *others, copies=copies):
+            assert not copies._begun
+            go.set()
+        assert len(copies._begun) == 5

@@ -187,3 +187,74 @@ def test_nothing_is_left_of_a_process_that_is_killed(store: Store, folder: Path)
         killed.send_signal(signal.SIGKILL)
     assert killed.returncode == -signal.SIGKILL
     assert list(folder.iterdir()) == [] and list((store.root / "tmp").iterdir()) == []
+
+
+def _room(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    room = SimpleNamespace(f_blocks=1 << 40, f_bavail=2 * size + (64 << 20), f_frsize=1)
+    monkeypatch.setattr(os, "fstatvfs", lambda _: room)
+
+
+def test_room_is_promised_once(store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until a copy is whole or gone, others have only the rest."""
+    _room(monkeypatch, 2 * len(CONTENT))
+    with store.copies_for(folder) as copies:
+        first, second = copied(copies), copies.begin(len(CONTENT))
+        assert second is not None and copies.begin(1) is None
+        copies.confirm(DIGEST, first)
+        assert copies.begin(len(CONTENT) + 1) is None
+        third = copies.begin(len(CONTENT))
+        assert third is not None and copies.begin(1) is None
+        second.close()
+        assert copies.begin(len(CONTENT)) is not None
+
+
+def test_a_copy_that_has_its_name_or_cannot_have_it_is_closed(store: Store, folder: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    with store.copies_for(folder) as copies:
+        for name in ("x", "x"):
+            copies.confirm(DIGEST, copied(copies))
+            copies.name(DIGEST, len(CONTENT), folder / name)
+            assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+        copies.confirm(DIGEST, copied(copies))
+        copies.close()
+        assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+        assert not copies.name(DIGEST, len(CONTENT), folder / "y")
+    assert [path.name for path in folder.iterdir()] == ["x"]
+
+
+@pytest.mark.parametrize("size", [len(CONTENT), len(CONTENT) - 1, None])
+def test_a_copy_goes_if_the_output_has_a_file_of_the_blobs_name_and_size(
+    store: Store, folder: Path, size: int | None
+) -> None:
+    if size is not None:
+        (folder / DIGEST.hex).write_bytes(bytes(size))
+    with store.copies_for(folder, lambda digest: folder / digest.hex) as copies:
+        copy = copied(copies)
+        copies.confirm(DIGEST, copy)
+        assert copy.closed == (size == len(CONTENT))
+        assert copies.name(DIGEST, len(CONTENT), folder / "x") == (size != len(CONTENT))
+        assert (folder / "x").exists() == (size != len(CONTENT))
+
+
+def test_no_copy_takes_the_last_descriptors(store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    used = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    with store.copies_for(folder) as copies:
+        monkeypatch.setattr(os, "sysconf", lambda _: used + 8)
+        assert copies.begin(1) is None
+        monkeypatch.setattr(os, "sysconf", lambda _: used + 32)
+        assert copies.begin(1) is not None
+
+
+def test_a_copy_that_cannot_be_closed_gets_no_name(store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.close
+
+    def close(handle: int) -> None:
+        real(handle)
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    with store.copies_for(folder) as copies:
+        copies.confirm(DIGEST, copied(copies))
+        with monkeypatch.context() as full:
+            full.setattr(os, "close", close)
+            assert not copies.name(DIGEST, len(CONTENT), folder / "x")
+    assert list(folder.iterdir()) == []
