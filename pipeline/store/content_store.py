@@ -232,11 +232,12 @@ class Store:
     def recall(self, identity: Digest) -> object | None:
         """Return the cached JSON value for `identity`; None if there is none with this store's seal.
 
-        A damaged one is moved to quarantine.
+        A damaged one is moved to quarantine. One without a byte is missing: a power cut leaves that of one that was not
+        synced.
         """
         path = self.result(identity)
         data = read_small(path)
-        if data is None:
+        if not data:
             return None
         value = data if isinstance(data, SealFault) else self.unseal(identity, data)
         if isinstance(value, bytes):

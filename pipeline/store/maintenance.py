@@ -200,8 +200,8 @@ def _check_blob(store: Store, path: Path) -> bool:
 
 def _check_result(store: Store, path: Path) -> SealFault | None:
     data = read_small(path)
-    if data is None:
-        return None
+    if not data:
+        return None  # Gone meanwhile, or without its bytes after a power cut: it is missing.
     if isinstance(data, SealFault):
         return data
     try:

@@ -69,6 +69,21 @@ def test_what_another_store_sealed_is_a_miss_told_once(told: Told, tmp_path: Pat
     assert store.recall(names[0]) == 2
 
 
+def test_a_result_without_a_byte_is_missing_and_not_damaged(told: Told) -> None:
+    """A rename without a sync leaves that after a power cut."""
+    store = told.open()
+    store.remember(NAME, {"passed": True})
+    store.result(NAME).write_bytes(b"")
+    assert check_store(store).damaged == ()
+    assert store.recall(NAME) is None
+    assert told.notes == [] and quarantined(store) == []
+    store.remember(NAME, 2)
+    assert store.recall(NAME) == 2
+    store.result(NAME).write_bytes(b"\0")
+    assert store.recall(NAME) is None
+    assert len(told.notes) == 1 and len(quarantined(store)) == 1
+
+
 def test_a_result_moved_to_another_name_is_a_miss(told: Told) -> None:
     store = told.open()
     store.remember(NAME, {"passed": True})
