@@ -44,17 +44,18 @@ class CommandInput:
         self.close()
         self._path.unlink(missing_ok=True)
 
-    def begin(self, group: Cgroup, shell: int, told: int, deadline: float) -> bool:
+    def begin(self, group: Cgroup, shell: int, told: int, patience: float) -> bool:
         """Open the pipe that the command reads, and let it begin.
 
         `shell` is the PID of the container's first process, `told` the end of its output, on which nothing may come
-        before. Returns False if the command is not there in time (`deadline` as of `time.monotonic`), or if its pipe
-        cannot be opened or written to. It has not begun then, and waits at its gate, if it is there at all.
+        before. Returns False if the command is not there in time, or if its pipe cannot be opened or written to. It has
+        not begun then, and waits at its gate, if it is there at all. `patience` are the seconds between looks, in sum:
+        while the machine stands still, no command can come to its gate, and that counts for nothing.
         """
         poll = select.poll()
         poll.register(told, select.POLLIN)
-        ready, pause = False, _LOOK_SECONDS
-        while time.monotonic() < deadline and not poll.poll(0):
+        ready, pause, waited = False, _LOOK_SECONDS, 0.0
+        while waited < patience and not poll.poll(0):
             try:
                 ready = ready or self._fills_pipe(group, shell)
             except OSError:
@@ -62,6 +63,7 @@ class CommandInput:
             if ready and self._opens_gate():
                 return True
             time.sleep(pause)
+            waited += pause
             pause = min(1.25 * pause, _LONGEST_LOOK_SECONDS)
         return False
 

@@ -297,8 +297,8 @@ class CommandShell:
             driver.used = True
             sent = driver.send(token)
             if given is not None:
-                container, until = driver.container, begun + min(timeout, _GATE_SECONDS)
-                if not (sent and given.begin(container.group, container.pid, driver.output, until)):
+                container, patience = driver.container, min(timeout, _GATE_SECONDS)
+                if not (sent and given.begin(container.group, container.pid, driver.output, patience)):
                     self._takes_input = False
                     self.close()  # With what waits at its gate, if anything does.
                     return None

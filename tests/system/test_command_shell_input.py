@@ -109,6 +109,26 @@ def test_input_that_cannot_be_a_pipe_of_the_shells_leads_to_a_container_of_its_o
     assert turn.container() == first
 
 
+def test_a_machine_that_stands_still_meanwhile_is_waited_for(turn: InTurn, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        looks.append(seconds)
+        real_sleep(seconds if len(looks) > 1 else 1.5)
+
+    real_sleep, real_look, calls = time.sleep, command_input._only_child, []
+
+    def look(*given: object) -> int | None:
+        calls.append(given)
+        return real_look(*given) if len(calls) > 1 else None  # type: ignore[arg-type]
+
+    first = turn.container()
+    monkeypatch.setattr(command_input, "_only_child", look)
+    monkeypatch.setattr(command_input.time, "sleep", sleep)
+    assert turn.script("cat", stdin=b"x").stdout == b"x"
+    assert looks and turn.container() == first != ""
+
+
 def test_a_shell_that_gives_no_pipe_is_asked_once_and_not_long(turn: InTurn, monkeypatch: pytest.MonkeyPatch) -> None:
     from pipeline.sandbox import command_shell
 

@@ -222,7 +222,7 @@ def test_an_error_is_told_each_time_and_not_remembered(folder: Folder) -> None:
     assert not folder.load()[2]
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[:-1] + b"~", lambda data: data[: len(data) // 2], lambda _: b""])
+@pytest.mark.parametrize("damage", [lambda data: data[:-1] + b"~", lambda data: data[: len(data) // 2]])
 def test_what_was_damaged_in_the_store_is_read_anew(folder: Folder, damage: Callable[[bytes], bytes]) -> None:
     recipe, *_ = folder.load()
     (kept,) = folder.results()
@@ -230,6 +230,15 @@ def test_what_was_damaged_in_the_store_is_read_anew(folder: Folder, damage: Call
     again, _, read = folder.load()
     assert read and again == recipe
     assert any("changed after this store wrote it" in text for text in folder.told)
+    assert not folder.load()[2]
+
+
+def test_what_a_power_cut_left_empty_is_read_anew_without_a_word(folder: Folder) -> None:
+    recipe, *_ = folder.load()
+    (kept,) = folder.results()
+    kept.write_bytes(b"")
+    again, _, read = folder.load()
+    assert read and again == recipe and not folder.told
     assert not folder.load()[2]
 
 
