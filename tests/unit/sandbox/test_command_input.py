@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,9 @@ import pytest
 
 from pipeline.sandbox import command_input
 from pipeline.sandbox.command_input import CommandInput
+
+PATIENCE = 10.0
+"""Seconds of looks for a command that comes to its gate."""
 
 
 class Group:
@@ -72,7 +74,7 @@ def test_a_pipe_is_opened_and_written_as_much_as_it_takes(shell: int, told: int,
     gate = tmp_path / "gate"
     with process_reading(read_end) as pid, CommandInput(gate, data) as given:
         reader = os.open(gate, os.O_RDONLY | os.O_NONBLOCK)
-        assert given.begin(Group(shell, pid), shell, told, _soon())  # type: ignore[arg-type]
+        assert given.begin(Group(shell, pid), shell, told, PATIENCE)  # type: ignore[arg-type]
         read = b""
         while given.write_once():
             read += os.read(read_end, 1 << 20)
@@ -91,7 +93,7 @@ def test_a_reader_that_is_gone_ends_the_writing(shell: int, told: int, tmp_path:
     with CommandInput(tmp_path / "gate", b"x" * 200_000) as given:
         reader = os.open(tmp_path / "gate", os.O_RDONLY | os.O_NONBLOCK)
         with process_reading(read_end) as pid:
-            assert given.begin(Group(shell, pid), shell, told, _soon())  # type: ignore[arg-type]
+            assert given.begin(Group(shell, pid), shell, told, PATIENCE)  # type: ignore[arg-type]
         os.close(read_end)
         assert not given.write_once()
         os.close(reader)
@@ -118,7 +120,7 @@ def test_a_command_that_is_not_alone_at_its_gate_does_not_begin(
         if case == "changes":
             seen = iter([pid, 1])
             monkeypatch.setattr(command_input, "_only_child", lambda *_: next(seen))
-        assert not given.begin(group, shell, told, _soon(0.1))  # type: ignore[arg-type]
+        assert not given.begin(group, shell, told, 0.1)  # type: ignore[arg-type]
     for handle in {read_end, write_end, reader, end}:
         os.close(handle)
 
@@ -132,7 +134,7 @@ def test_what_the_pipe_takes_is_in_it_before_the_gate_is_opened(
     monkeypatch.setattr(CommandInput, "_opens_gate", lambda _: not seen.append(os.read(read_end, 100)))
     with process_reading(read_end) as pid, CommandInput(tmp_path / "gate", b"hello\n") as given:
         os.set_blocking(read_end, False)
-        assert given.begin(Group(shell, pid), shell, told, _soon())  # type: ignore[arg-type]
+        assert given.begin(Group(shell, pid), shell, told, PATIENCE)  # type: ignore[arg-type]
         assert seen == [b"hello\n"] and not given.write_once()
     os.close(read_end)
 
@@ -146,51 +148,43 @@ def test_a_command_that_reads_no_more_before_its_gate_is_opened_does_not_begin(
     monkeypatch.setattr(command_input, "_open_pipe", lambda _: broken)
     monkeypatch.setattr(CommandInput, "_opens_gate", lambda _: pytest.fail("it began"))
     with process_reading(read_end) as pid, CommandInput(tmp_path / "gate", b"x") as given:
-        assert not given.begin(Group(shell, pid), shell, told, _soon())  # type: ignore[arg-type]
+        assert not given.begin(Group(shell, pid), shell, told, PATIENCE)  # type: ignore[arg-type]
     os.close(read_end)
     os.close(write_end)
 
 
-class Clock:
-    """A clock that only sleeping moves."""
+class Pauses:
+    """Pauses that take no time, and are counted."""
 
     def __init__(self) -> None:
-        self.now, self.sleeps = 0.0, 0
+        self.sleeps = 0
 
-    def monotonic(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
+    def sleep(self, _: float) -> None:
         self.sleeps += 1
 
 
 def test_a_command_that_never_comes_to_its_gate_is_seldom_looked_for(
     shell: int, told: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock = Clock()
-    monkeypatch.setattr(command_input, "time", clock)
+    pauses = Pauses()
+    monkeypatch.setattr(command_input, "time", pauses)
     with CommandInput(tmp_path / "gate", b"x") as given:
         assert not given.begin(Group(shell), shell, told, 1.0)  # type: ignore[arg-type]
-    assert 10 < clock.sleeps < 100
+    assert 10 < pauses.sleeps < 100
 
 
 def test_a_look_that_is_refused_is_the_last(
     shell: int, told: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock, real = Clock(), os.stat
+    pauses, real = Pauses(), os.stat
 
     def stat(path: str, *given: object, **more: object) -> os.stat_result:
         if str(path).startswith("/proc/"):
             raise PermissionError
         return real(path, *given, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(command_input, "time", clock)
+    monkeypatch.setattr(command_input, "time", pauses)
     with process_reading(subprocess.DEVNULL) as pid, CommandInput(tmp_path / "gate", b"x") as given:
         monkeypatch.setattr(os, "stat", stat)
         assert not given.begin(Group(shell, pid), shell, told, 1.0)  # type: ignore[arg-type]
-    assert clock.sleeps == 0
-
-
-def _soon(seconds: float = 10.0) -> float:
-    return time.monotonic() + seconds
+    assert pauses.sleeps == 0
