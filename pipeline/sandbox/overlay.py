@@ -37,6 +37,15 @@ class Overlay:
     upper: Path
 
 
+def each_once(lowers: Sequence[Path]) -> tuple[Path, ...]:
+    """Return `lowers` (lowest first) without those that come again above.
+
+    overlayfs takes none twice (ELOOP), and layers of equal content, as layers that add nothing, have one tree. What a
+    layer adds, replaces or hides, it does at its highest place whatever is between: the merged tree is the same.
+    """
+    return tuple(reversed(dict.fromkeys(reversed(lowers))))
+
+
 def mount_overlay(
     mntns: MountNamespace,
     lowers: Sequence[Path],
@@ -48,10 +57,11 @@ def mount_overlay(
 ) -> Overlay:
     """Mount `lowers` (lowest first) with a new upper directory in `folder`.
 
-    `mount_points` are folders that will exist in the root, in a lower directory: a runtime would create them in the
-    upper one. The caller closes `handle`. Raises EnvironmentLacking
+    One of them may come several times. `mount_points` are folders that will exist in the root, in a lower directory: a
+    runtime would create them in the upper one. The caller closes `handle`. Raises EnvironmentLacking
     `no-idmapped-mounts` or `no-overlay`, UsageError `too-many-layers`.
     """
+    lowers = each_once(lowers)
     if len(lowers) > _LAYERS_MOST:
         raise UsageError(
             "too-many-layers",
