@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,11 @@ def usable_processors() -> float:
     A quota that the system does not tell is none.
     """
     return min([float(len(os.sched_getaffinity(0))), *_quotas()])
+
+
+def whole_processors() -> int:
+    """Return how many threads use all of them: at least 1, and 2 if 1.5 are usable."""
+    return max(1, math.ceil(usable_processors()))
 
 
 def _quotas() -> Iterator[float]:

@@ -6,7 +6,6 @@ The codecs are in `compression`.
 from __future__ import annotations
 
 import io
-import os
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -25,6 +24,7 @@ from pipeline.compression import (
 )
 from pipeline.errors import VerificationError
 from pipeline.gzip_members import decompress_own_gzip
+from pipeline.processors import whole_processors
 
 _T = TypeVar("_T")
 
@@ -34,7 +34,7 @@ METADATA_SIZE_LIMIT = 4 << 30
 BUFFER_SIZE = 64 << 10
 """Bytes that are read ahead of a stream's decompression."""
 
-DECOMPRESSION_WORKERS = max(1, min(8, len(os.sched_getaffinity(0))))
+DECOMPRESSION_WORKERS = min(8, whole_processors())
 """Threads that decompress a layer: one for each processor that this process may use."""
 
 LAYER_SIZE_LIMIT = 256 << 30

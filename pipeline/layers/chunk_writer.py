@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -15,9 +14,10 @@ from pipeline.compression import PIECE, Compression, Piece, PieceStream, layer_c
 from pipeline.digest import DiffId
 from pipeline.layers.tar_format import TAR_END, padding, tar_header
 from pipeline.model.tree import Entry, EntryKind
+from pipeline.processors import whole_processors
 from pipeline.store import BlobWriter
 
-COMPRESSION_WORKERS = max(1, min(8, len(os.sched_getaffinity(0))))
+COMPRESSION_WORKERS = min(8, whole_processors())
 """Threads that compress: one for each processor that this process may use. The bytes do not depend on it."""
 
 

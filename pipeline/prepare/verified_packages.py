@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -20,12 +19,13 @@ from pipeline.packages import errors_about, read_header, unreadable_keys, verify
 from pipeline.prepare.build_options import BuildEnvironment, RepositoryCache
 from pipeline.prepare.copied_payloads import CopiedPayloads
 from pipeline.prepare.package_trust import trust_by_repository
+from pipeline.processors import whole_processors
 from pipeline.progress import task
 from pipeline.repos import LOCAL_REPOSITORY, RepositoryKey, fetch_packages
 from pipeline.store import Store
 from pipeline.transfer import Download, Network, fetch
 
-VERIFY_THREADS = min(4, len(os.sched_getaffinity(0)))
+VERIFY_THREADS = min(4, whole_processors())
 """Packages that are verified side by side: hashing and rpm's reading of headers do without Python's lock."""
 
 

@@ -10,7 +10,6 @@ What is not kept yet is made by `metadata_conversion`, which is imported only th
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import solv
 
 from pipeline.digest import Digest, digest_json, identity
 from pipeline.errors import VerificationError
+from pipeline.processors import whole_processors
 from pipeline.progress import Progress
 from pipeline.repos import OpenRepository
 from pipeline.resolve.library_versions import distribution_version
@@ -45,7 +45,7 @@ def make_solv_files(repositories: Sequence[OpenRepository], kind: str, *, store:
         return  # It is made when it is asked for.
     from concurrent.futures import ThreadPoolExecutor, wait
 
-    with ThreadPoolExecutor(min(len(missing), os.cpu_count() or 1), "relbuild-solv") as threads:
+    with ThreadPoolExecutor(min(len(missing), whole_processors()), "relbuild-solv") as threads:
         made = [threads.submit(solv_file, one, kind, store=store, progress=progress) for one in missing]
         try:
             wait(made)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 from pipeline.digest import Digest, chunks
 from pipeline.errors import VerificationError
 from pipeline.lazy_dataclasses import dataclass
+from pipeline.processors import whole_processors
 from pipeline.progress import Progress, Task, task
 from pipeline.transfer.blob_store import BlobStore
 from pipeline.transfer.network import Network
@@ -155,7 +156,7 @@ def _all(fetcher: _Fetcher, wanted: Sequence[Download], parallel: int) -> list[D
     from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 
     if all(url.startswith("file:") for one in wanted for url in one.urls):
-        parallel = min(parallel, len(os.sched_getaffinity(0)))  # Nothing is waited for but the processor.
+        parallel = min(parallel, whole_processors())  # Nothing is waited for but the processor.
     with ThreadPoolExecutor(max(1, parallel), "fetch") as pool:
         futures = [pool.submit(fetcher.fetch, one) for one in wanted]
         try:

@@ -5,10 +5,9 @@ One more kind of cluster is a file or a folder beside this, and a branch in `ope
 
 from __future__ import annotations
 
-import os
-
 from pipeline.nightly.executors.executor_protocol import Executor
 from pipeline.nightly.executors.process_executor import ProcessExecutor
+from pipeline.processors import whole_processors
 from pipeline.progress import Progress
 
 
@@ -24,7 +23,7 @@ def open_executor(
     Raises EnvironmentLacking, UsageError for a cluster that cannot be joined.
     """
     if scheduler is None:
-        return ProcessExecutor(progress, jobs or len(os.sched_getaffinity(0)), overlap=jobs is None)
+        return ProcessExecutor(progress, jobs or whole_processors(), overlap=jobs is None)
     # Here and not above: a plain installation lacks what it needs.
     from pipeline.nightly.executors.dask.dask_executor import DaskExecutor
 

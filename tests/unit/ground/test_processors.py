@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from pipeline import processors
-from pipeline.processors import usable_processors
+from pipeline.processors import usable_processors, whole_processors
 
 _HYBRID = "3:cpuset:/\n1:cpu,cpuacct:/a/b\n0::/\n"
 
@@ -48,3 +50,33 @@ def test_the_smallest_bound_counts(
     monkeypatch.setattr(processors, "_OWN_GROUPS", groups)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
     assert usable_processors() == usable
+
+
+@pytest.mark.parametrize(("usable", "threads"), [(0, 1), (0.5, 1), (1, 1), (1.5, 2), (4, 4), (63.9, 64)])
+def test_a_part_of_a_processor_counts_as_a_whole_one(
+    monkeypatch: pytest.MonkeyPatch, usable: float, threads: int
+) -> None:
+    monkeypatch.setattr(processors, "usable_processors", lambda: usable)
+    assert whole_processors() == threads
+
+
+_COUNTS = """
+import os
+from pipeline import processors
+os.sched_getaffinity = lambda _: range(64)
+processors._quotas = lambda: (2.5,)
+from pipeline.layers.chunk_writer import COMPRESSION_WORKERS, CompressionPool
+from pipeline.nightly.executors.open_executor import open_executor
+from pipeline.nightly.executors.dask.dask_worker import WorkerCapacity
+from pipeline.prepare.verified_packages import VERIFY_THREADS
+from pipeline.progress import QUIET
+from pipeline.streams import DECOMPRESSION_WORKERS
+print(COMPRESSION_WORKERS, CompressionPool()._max_workers, DECOMPRESSION_WORKERS, VERIFY_THREADS)
+print(open_executor(None, QUIET).size, WorkerCapacity(None, "", containers=False).threads)
+"""
+
+
+def test_all_that_computes_in_parallel_keeps_to_the_quota() -> None:
+    """More threads than the quota has processors would be stopped by the kernel, each with its memory."""
+    ran = subprocess.run([sys.executable, "-c", _COUNTS], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == ["3"] * 6

@@ -23,6 +23,7 @@ from pipeline.resolve.solv_cache import make_solv_files, solv_file, unlisted_dep
 from pipeline.resolve.solver import open_pool
 from pipeline.resolve.solver_metadata import without_texts
 from pipeline.store import Store
+from tests.support.recorded_pools import recorded_pools
 from tests.support.resolve_world import World
 from tests.support.rpmmd import Rpm, write_document, write_repomd
 
@@ -110,6 +111,17 @@ def test_several_repositories_are_converted_at_once_and_the_first_error_counts(t
     with pytest.raises(VerificationError) as caught:
         make_solv_files(world.opened(other), "primary", store=other, progress=QUIET)
     assert "repository two" in str(caught.value)
+
+
+@pytest.mark.parametrize(("processors", "threads"), [(1, 1), (2, 2), (8, 3)])
+def test_no_more_are_converted_at_once_than_there_are_processors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processors: int, threads: int
+) -> None:
+    world = World(tmp_path).add("one", *RPMS).add("two", Rpm("b")).add("three", Rpm("c"))
+    monkeypatch.setattr(solv_cache, "whole_processors", lambda: processors)
+    pools = recorded_pools(monkeypatch)
+    make_solv_files(world.opened(), "primary", store=world.store, progress=QUIET)
+    assert pools[0] == threads, "and then a few for each conversion"
 
 
 # --- texts for people ------------------------------------------------------------------------------

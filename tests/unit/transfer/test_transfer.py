@@ -18,8 +18,9 @@ from pipeline.digest import Digest
 from pipeline.errors import EnvironmentLacking, RecipeError, UsageError, VerificationError
 from pipeline.progress import QUIET
 from pipeline.store import Store, content_store
-from pipeline.transfer import Download, Network, fetch, fetch_document
+from pipeline.transfer import Download, Network, download, fetch, fetch_document
 from pipeline.transfer.server_access import ServerAccess
+from tests.support.recorded_pools import recorded_pools
 
 CONTENT = bytes(range(256)) * 2000
 DIGEST = Digest.of(CONTENT)
@@ -418,6 +419,28 @@ def test_many_downloads_come_back_in_their_order(store: Store, tmp_path: Path) -
     ]
     doubled = [*wanted, wanted[3]]
     assert fetch(store, doubled, progress=QUIET, parallel=4) == tuple(one.target for one in doubled)
+
+
+@pytest.mark.parametrize(("processors", "local", "mixed"), [(1, 1, 4), (3, 3, 4), (16, 4, 4)])
+def test_local_files_are_copied_by_as_many_threads_as_there_are_processors(
+    server: Server,
+    store: Store,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    processors: int,
+    local: int,
+    mixed: int,
+) -> None:
+    monkeypatch.setattr(download, "whole_processors", lambda: processors)
+    pools = recorded_pools(monkeypatch)
+    for name in ("one", "two"):
+        (tmp_path / name).write_bytes(name.encode())
+    first, second = (
+        Download(((tmp_path / name).as_uri(),), Digest.of(name.encode()), 3, name) for name in ("one", "two")
+    )
+    fetch(store, [first], progress=QUIET, parallel=4)
+    fetch(store, [second, Download((f"{server.url}/good",), DIGEST, None, "url")], progress=QUIET, parallel=4)
+    assert pools == [local, mixed]
 
 
 def test_a_document_is_bounded(server: Server) -> None:

@@ -10,7 +10,6 @@ import signal
 
 import dask
 import distributed
-from dask.system import CPU_COUNT
 from dask.utils import parse_bytes
 from distributed.system import MEMORY_LIMIT
 
@@ -19,6 +18,7 @@ from pipeline.lazy_dataclasses import dataclass
 from pipeline.nightly.executors.dask.dask_resources import worker_resources
 from pipeline.nightly.executors.dask.dask_task import WorkerSettingsPlugin
 from pipeline.nightly.executors.executor_protocol import WorkerSettings
+from pipeline.processors import whole_processors
 from pipeline.progress import Progress
 
 DaskWorker = distributed.Worker
@@ -74,7 +74,7 @@ class WorkerCapacity:
     @property
     def threads(self) -> int:
         """Number of tasks at a time; control groups may allow fewer CPUs than the host has."""
-        return self.jobs or max(1, CPU_COUNT)
+        return self.jobs or whole_processors()
 
     def resources(self) -> dict[str, float]:
         """Return Dask's resources. Raises UsageError `memory-malformed`."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import os
 import subprocess
 import sys
 
@@ -14,6 +13,7 @@ from pipeline.nightly.executors.dask.dask_executor import DaskExecutor
 from pipeline.nightly.executors.executor_protocol import Executor
 from pipeline.nightly.executors.open_executor import open_executor
 from pipeline.nightly.executors.process_executor import ProcessExecutor
+from pipeline.processors import whole_processors
 from pipeline.progress import QUIET, Progress
 from tests.support.source import PIPELINE, ROOT, nodes, trees
 
@@ -65,7 +65,7 @@ def test_each_kind_has_all_of_the_protocol(kind: type) -> None:
 
 def test_without_a_scheduler_this_machine_does_the_tasks() -> None:
     assert open_executor(None, QUIET, jobs=3).size == 3
-    assert open_executor(None, QUIET).size == len(os.sched_getaffinity(0))
+    assert open_executor(None, QUIET).size == whole_processors()
 
 
 def test_a_scheduler_s_address_joins_its_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
