@@ -18,6 +18,7 @@ from tests.support.finished_builds import (
 )
 from tests.support.journal import Journal
 from tests.support.launch_stand_ins import Bench
+from tests.support.staged_builds import World
 
 
 @pytest.fixture
@@ -34,3 +35,9 @@ def done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FinishedBuild:
     assert snapshot is not None
     remember_build(made.env.store, NAME, snapshot.saying(warnings=(), lines=(f"in {TOOK} s",), all_lines=(), answer={}))
     return made
+
+
+@pytest.fixture
+def world(tmp_path: Path, journal: Journal) -> World:
+    """Return recipes in a folder, and stand-ins for all stages of a build."""
+    return World(tmp_path, journal)
