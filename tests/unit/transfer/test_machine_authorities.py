@@ -62,3 +62,9 @@ def test_a_file_without_certificates_is_an_error_with_a_code(tmp_path: Path) -> 
     with pytest.raises(EnvironmentLacking) as missing:
         MachineAuthorities(tmp_path / "missing.pem")
     assert missing.value.code == "certificates-unreadable"
+
+
+def test_authorities_at_no_possible_path_are_an_error_with_a_code() -> None:
+    with pytest.raises(EnvironmentLacking) as caught, Network(ca_file=Path("/a\0b")).client():
+        pass
+    assert caught.value.code == "certificates-unreadable"
