@@ -34,7 +34,9 @@ _PART = re.compile(r"(<!-- measured: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTA
 def table(found: Results, known: Mapping[str, Section]) -> str:
     """All rows as tables of Markdown, those with a goal first, and a line for each section that was not measured."""
     goals = [row for row in found.rows() if row.goal is not None]
-    lines = [f"{sum(bool(row.met) for row in goals)} of {len(goals)} goals are met.", ""]
+    beyond = sum(row.met is False and row.beyond_machine for row in goals)
+    said = f" {beyond} of the others {'is' if beyond == 1 else 'are'} beyond the machine." if beyond else ""
+    lines = [f"{sum(bool(row.met) for row in goals)} of {len(goals)} goals are met.{said}", ""]
     lines += ["| what | median | least … greatest | goal | | at the machine's limit |", "|---|---|---|---|---|---|"]
     for row in goals:
         cells = (row.name, _shown(row.figure), spread(row.figure), str(row.goal), _verdict(row), at_limit(row))

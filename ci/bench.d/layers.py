@@ -17,6 +17,7 @@ from pipeline.packages.rpm_file_layout import read_rpm_layout
 
 LIMIT, PACK = "limit", "package layers"
 READING = "limit with payloads"
+LEAST = "least of what is kept and compared"
 MOST = Goal(1.25)
 LEAD = b"\xed\xab\xee\xdb"
 """The first bytes of a package (rpm, lib/rpmlead.c)."""
@@ -35,18 +36,28 @@ def measure(session: Session) -> None:
             session.record(OURS, f"{PACK}, {codec}, CPU", found.processor, CPU_SECONDS)
             session.record(LIMIT, f"{PACK}, {codec}", limit.seconds(found.layers, codec))
             session.record(READING, f"{PACK}, {codec}", limit.seconds(found.layers, codec, payloads=payloads))
+            with emptied(session.folder, "least") as folder:
+                least = limit.seconds(found.layers, codec, payloads=payloads, folder=folder)
+            session.record(LEAST, f"{PACK}, {codec}", least)
             if codec == "gzip":
                 whole = fresh(session, mine.recipe, prepared, codec, "unpack")
                 session.record(OURS, f"{PACK} with their trees, blobs read back, {codec}", whole.took)
     for codec in ("gzip", "zstd"):
         what = f"{PACK}, {codec}"
-        session.ratio(f"layers alone, {codec}: time of the limit's", (OURS, what), (LIMIT, what), MOST)
+        session.ratio(
+            f"layers alone, {codec}: time of the limit's", (OURS, what), (LIMIT, what), MOST, limit=(LEAST, what)
+        )
         session.ratio(f"layers alone, {codec}: time of the limit's with payloads", (OURS, what), (READING, what))
     session.remark(
         "The limit compresses the same bytes with the same library at the same level and hashes tar and blob, on all "
         "cores, in memory. It decompresses no package, writes nothing, and checks nothing of what it made. With "
         "payloads it also decompresses the packages and hashes their files. relbuild's side reads verified packages "
         "and writes blobs and segments; trees and reading back are measured beside it."
+    )
+    session.remark(
+        "For layers alone, at the machine's limit is the least that packing takes which compares files with the "
+        "packages' headers, keeps segments for other layers and writes blobs: the limit with payloads, tar copied into "
+        "pieces, each segment hashed, written, and read into its blob. Nothing is parsed or looked up."
     )
 
 

@@ -5,7 +5,9 @@ A layer is compressed in the units in which relbuild does, which are independent
 frames of a package, with the window and the level of relbuild's.
 
 With payloads, they are decompressed too, and their content is hashed once, as relbuild does to compare files with the
-packages' headers. Neither is the least that a program could need: they are what these steps cost, and nothing else.
+packages' headers. With a folder, what has to be kept is written as well: tar is gathered in pieces, a compressed unit
+is written and hashed by itself, as a segment that other layers share, and read again into the layer's blob. That is the
+least that packing takes which compares, keeps and writes what relbuild does.
 """
 
 from __future__ import annotations
@@ -13,11 +15,12 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import itertools
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from threading import Thread
+from pathlib import Path
 
 import zstandard
 
@@ -50,7 +53,7 @@ def _frames(blob: bytes) -> Iterator[bytes]:
                 data, held, frame = frame.unused_data, [], decompressor.decompressobj()
 
 
-def compress(codec: str, unit: bytes) -> bytes:
+def compress(codec: str, unit: bytes | bytearray) -> bytes:
     """Compress one unit as relbuild does."""
     used, view = layer_codec(Compression(codec)), memoryview(unit)
     if used.stream is None or len(unit) <= PIECE:
@@ -72,34 +75,65 @@ def seconds(
     codec: str,
     kept: Mapping[tuple[int, int], bytes] | None = None,
     payloads: Sequence[bytes] = (),
+    folder: Path | None = None,
 ) -> float:
     """Return the seconds that compressing and hashing the units of all layers takes on all cores.
 
     `kept` has units that are compressed already, by layer and place in it: these are hashed alone. `payloads` are
-    decompressed and hashed too.
+    decompressed and hashed too. In `folder` units and blobs are written; it has to be empty.
     """
+    segments = Segments(folder) if folder is not None else None
     began = time.monotonic()
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    # A digest in order waits for its bytes most of the time, so each has a thread of its own.
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool, ThreadPoolExecutor(2 * len(layers) or 1) as digests:
         reading = [pool.submit(read, payload) for payload in sorted(payloads, key=len, reverse=True)]
         # The largest first, so that no core waits long for the last one.
         places = [(layer, at) for layer, held in enumerate(layers) for at in range(len(held))]
         places = [place for place in places if place not in (kept or {})]
         places.sort(key=lambda place: -len(layers[place[0]][place[1]]))
-        made = {(layer, at): pool.submit(compress, codec, layers[layer][at]) for layer, at in places}
+        work = compress if segments is None else segments.compress
+        made = {(layer, at): pool.submit(work, codec, layers[layer][at]) for layer, at in places}
         for place, known in (kept or {}).items():
             made[place] = Future()
             made[place].set_result(known)
         hashing = []
         for layer, held in enumerate(layers):
             blob = [made[layer, at] for at in range(len(held))]
-            hashing += [Thread(target=_hash_tar, args=(held,)), Thread(target=_hash_blob, args=(blob,))]
-        for thread in hashing:
-            thread.start()
-        for thread in hashing:
-            thread.join()
+            assembled = _hash_blob if segments is None else segments.assemble
+            hashing += [digests.submit(_hash_tar, held), digests.submit(assembled, blob)]
+        for one in hashing:
+            one.result()
         for one in reading:
             one.result()  # A payload that cannot be read would make the limit shorter.
     return time.monotonic() - began
+
+
+class Segments:
+    """Compressed units that are written to files in a folder, and read again into blobs."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._numbers = itertools.count()
+
+    def compress(self, codec: str, unit: bytes) -> Path:
+        """Compress a unit as relbuild does, from a piece that it was copied into; write and hash it."""
+        data = compress(codec, bytearray(unit))
+        hashlib.sha256(data).digest()
+        path = self._new()
+        path.write_bytes(data)
+        return path
+
+    def assemble(self, blob: Sequence[Future[Path]]) -> None:
+        """Write a blob of units as they come, and hash it."""
+        digest = hashlib.sha256()
+        with self._new().open("wb") as file:
+            for unit in blob:
+                data = unit.result().read_bytes()
+                digest.update(data)
+                file.write(data)
+
+    def _new(self) -> Path:
+        return self._folder / str(next(self._numbers))
 
 
 def _hash_tar(held: Sequence[bytes]) -> None:

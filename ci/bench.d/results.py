@@ -13,6 +13,8 @@ from turns import RATIO, SHARE, BenchFailed, Curve, Figure, Goal, Row
 FORMAT = 3
 LEAST_CHANGE = 0.05
 """A median that differs by less is no news, however little the turns differed: a machine is not the same for long."""
+BEYOND = "not met, beyond the machine"
+"""What is said of a goal that is missed at the machine's raw limit too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +170,9 @@ def spread(figure: Figure) -> str:
 
 
 def verdict(row: Row) -> str:
-    """Say whether a row reaches its goal."""
+    """Say whether a row reaches its goal, and where it does not, whether the machine lets it."""
+    if row.met is False and row.beyond_machine:
+        return BEYOND
     return {None: "", True: "met", False: "not met"}[row.met]
 
 

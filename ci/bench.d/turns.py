@@ -106,6 +106,11 @@ class Row:
         """Whether the median reaches the goal; None where there is none."""
         return None if self.goal is None else self.goal.met(self.figure.median)
 
+    @property
+    def beyond_machine(self) -> bool:
+        """Whether the goal is missed at the machine's raw limit, as measured in the same turns."""
+        return self.goal is not None and self.limit is not None and not self.goal.met(self.limit.median)
+
 
 @dataclass(frozen=True, slots=True)
 class Curve:

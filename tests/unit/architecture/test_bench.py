@@ -188,12 +188,14 @@ def test_the_table_says_what_is_met_and_what_was_not_measured() -> None:
     rows = [
         turns.Row("speed", _figure(1.2, 1.6, 1.7, unit="×"), turns.Goal(1.5, at_least=True)),
         turns.Row("memory", _figure(170.0, unit="MiB"), turns.Goal(160), _figure(150.0, unit="MiB")),
+        turns.Row("time", _figure(3.0), turns.Goal(1), _figure(2.0)),
         turns.Row("size", _figure(1234567.0, unit="bytes")),
     ]
     assert results.table(_results(rows, failed="Traceback\nno dnf here")) == [
-        "what    median           least … greatest       goal            at the limit",
+        "what    median           least … greatest       goal                                at the limit",
         "speed   1.60             1.20 … 1.70            ≥ 1.5  met",
-        "memory  170 MiB          170 … 170              ≤ 160  not met  150 MiB",
+        "memory  170 MiB          170 … 170              ≤ 160  not met                      150 MiB",
+        "time    3.00 s           3.00 … 3.00            ≤ 1    not met, beyond the machine  2.00 s",
         "size    1,234,567 bytes  1,234,567 … 1,234,567",
         "NOT MEASURED  cold: no dnf here",
     ]
@@ -369,6 +371,17 @@ def test_every_section_has_one_name() -> None:
     texts = [path.read_text() for path in sorted(BENCH.glob("*.py"))]
     named = [line.split('"')[1] for text in texts for line in text.splitlines() if 'Section("' in line]
     assert len(named) == len(set(named)) >= 6
+
+
+@pytest.mark.parametrize("codec", ["gzip", "zstd"])
+def test_the_least_writes_each_segment_and_each_blob(codec: str, tmp_path: Path) -> None:
+    """What it wrote is what it stands for: else it would be less than the least."""
+    limit = _module("limit")
+    layers = [[b"a" * 5000, bytes((4 << 20) + 5)], [b"c" * 5000], []]
+    assert limit.seconds(layers, codec, folder=tmp_path) > 0
+    segments = [[limit.compress(codec, unit) for unit in held] for held in layers]
+    wanted = sorted([*(one for held in segments for one in held), *map(b"".join, segments)])
+    assert sorted(path.read_bytes() for path in tmp_path.iterdir()) == wanted
 
 
 @pytest.mark.parametrize("codec", ["gzip", "zstd"])

@@ -36,6 +36,7 @@ def _results() -> Any:
     rows = (
         turns.Row("speed", turns.Figure((1.9, 2.0, 2.1), "×"), turns.Goal(1.5, at_least=True)),
         turns.Row("nothing", turns.Figure((0.0, 0.5, 0.5), "s"), turns.Goal(0.25), turns.Figure((0.2,), "s")),
+        turns.Row("layers", turns.Figure((1.7, 1.8, 1.9), "×"), turns.Goal(1.25), turns.Figure((1.5,), "×")),
         turns.Row("size", turns.Figure((10.0, 10.0, 10.0), "bytes")),
     )
     curve = turns.Curve("a cold build in packages", "packages", "s", ((1.0, 0.5), (400.0, 2.5), (800.0, 4.5)))
@@ -61,7 +62,9 @@ def test_the_document_has_all_parts_and_keeps_the_rest() -> None:
     once = document.written(text, parts)
     assert "| speed | 2.00 times | 1.90 … 2.10 | ≥ 1.5 | met |  |" in once
     assert "| nothing | 0.50 s | 0.00 … 0.50 | ≤ 0.25 | **not met** | 0.20 s |" in once
-    assert "1 of 2 goals are met." in once and "| size | 10 bytes | 10 … 10 |  |" in once
+    assert "| layers | 1.80 times | 1.70 … 1.90 | ≤ 1.25 | **not met, beyond the machine** | 1.50 |" in once
+    assert "1 of 3 goals are met. 1 of the others is beyond the machine." in once
+    assert "| size | 10 bytes | 10 … 10 |  |" in once
     assert "| mkosi | not measured: no \\| here | | | | |" in once
     assert "| Pruning of many tags | not measured | | | | |" in once
     assert "- dnf writes no lock." in once and "Measured on: cores 2, dnf 4.14.0." in once
