@@ -306,6 +306,7 @@ def perform(act: Callable[[CommandContext], int], context: CommandContext, inter
             close(progress)
             if (number := signals.number_of(error)) is not None:
                 print_lines("; ".join(filter(None, (SIGNALS[signal.Signals(number)], interrupted))))
+                signals.was_told()
                 status = 128 + number
             elif isinstance(error, Exception):
                 told = with_full_disk(error, context.store_folder)

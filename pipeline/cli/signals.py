@@ -5,8 +5,8 @@ and the process exits at once. While a command runs, a signal raises an exceptio
 contexts are closed; afterwards it exits at once again.
 
 What is raised at some places is lost: in a callback that has nobody to raise it to, or in `__set_name__`, where Python
-before 3.12 makes another error of it. Both are usual while something is imported. So what comes during an import is
-raised after it, and what was lost is raised again.
+before 3.12 makes another error of it. Both are usual while something is imported. So what comes in an import waits, and
+is raised a moment after the import has ended; what was lost all the same is raised again a moment later.
 """
 
 from __future__ import annotations
@@ -24,12 +24,17 @@ if TYPE_CHECKING:
 
 PATIENCE = 1.0
 """Seconds from a signal until it is raised in the middle of an import: one that hangs is interrupted, too."""
-_PAUSE = 0.001
-"""Seconds until what was lost is raised again: the callback has ended, most of the time."""
+_PAUSE = 0.002
+"""Seconds until a signal that waits is looked at again."""
 
 _IMPORTS = ("<frozen importlib._bootstrap>", "<frozen importlib._bootstrap_external>")
-_LOSING = ("__set_name__", "__del__")
-"""Functions that Python calls and whose exceptions it does not pass on as they are."""
+_LOSING = ("__set_name__", "__del__", "_FirstUse.__get__", "Interruptible._take_lost")
+"""Functions that Python calls and whose exceptions it does not pass on as they are.
+
+The third is of `pipeline.lazy_dataclasses`: an object whose `__hash__` cannot be had is told as unhashable.
+"""
+_CAUSES_LIMIT = 100
+"""Errors that each have the next as their cause or context. They may go round in a circle."""
 
 SIGNALS = {
     signal.SIGINT: "interrupted",
@@ -47,10 +52,6 @@ class Terminated(SystemExit):
         self.number = number
 
 
-class Interrupted(KeyboardInterrupt):
-    """SIGINT came while a command ran."""
-
-
 def end_at_once() -> None:
     """Let signals end the process at once from now on.
 
@@ -63,10 +64,10 @@ def end_at_once() -> None:
 
 
 class Interruptible:
-    """A block in which signals raise Interrupted or Terminated.
+    """A block in which signals raise KeyboardInterrupt or Terminated.
 
-    Only signals that `end_at_once` handles are changed: a program that uses relbuild as a library keeps its own
-    handlers.
+    What one raised and what leaves the block ends the process at once: it came while the command was ending. Only those
+    that `end_at_once` handles are changed: a program that uses relbuild as a library keeps its own handlers.
     """
 
     def __init__(self) -> None:
@@ -74,30 +75,29 @@ class Interruptible:
         self._waiting = 0
         """Number of a signal that is still to be raised."""
         self._until = 0.0
+        self._end = _exit_at_once
+        """What handles signals after the block."""
 
     def __enter__(self) -> Self:
         self._own = [number for number in SIGNALS if signal.getsignal(number) is _exit_at_once]
         self._hook = sys.unraisablehook
         if self._own:
-            sys.unraisablehook = self._raise_lost
-            signal.signal(signal.SIGALRM, lambda _, frame: self._raise(frame))
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})  # Who starts relbuild may have blocked it.
+            sys.unraisablehook = self._take_lost
         for number in self._own:
             signal.signal(number, self._come)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         for number in self._own:
-            signal.signal(number, _exit_at_once)
+            signal.signal(number, self._end)
         if self._own:
             signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)
             sys.unraisablehook = self._hook
-        if self._waiting:
-            _exit_at_once(self._waiting, None)
+            if (last := self.number_of(error)) is not None:
+                self._end(last, None)
 
     def check(self) -> None:
-        """Raise what is still to be raised for a signal: Interrupted or Terminated."""
+        """Raise what is still to be raised for a signal: KeyboardInterrupt or Terminated."""
         self._raise(None)
 
     def number_of(self, error: BaseException | None) -> int | None:
@@ -105,74 +105,76 @@ class Interruptible:
 
         None if it comes from none. An error that Python makes of what was raised has it as its cause or context.
         """
-        seen: set[int] = set()
-        number = signal.SIGINT if isinstance(error, KeyboardInterrupt) else 0
-        while error is not None and not number and id(error) not in seen:
-            seen.add(id(error))
-            if isinstance(error, Interrupted | Terminated):
-                number = error.number if isinstance(error, Terminated) else signal.SIGINT
-            error = error.__cause__ or error.__context__
-        number = number or self._waiting
-        self._waiting = 0
-        return number or None
+        waiting, self._waiting = self._waiting, 0
+        for _ in range(_CAUSES_LIMIT):
+            if isinstance(error, KeyboardInterrupt | Terminated):
+                return _number(error)
+            error = error and (error.__cause__ or error.__context__)
+        return waiting or None
+
+    def was_told(self) -> None:
+        """End at once and without a line by what comes from now on: the first signal's line was printed."""
+        self._end = _exit_silently
+        for number in self._own:
+            signal.signal(number, self._end)
 
     def _come(self, number: int, frame: FrameType | None) -> None:
-        self._until = self._until if self._waiting else time.monotonic() + PATIENCE
+        if not self._waiting:
+            self._until = time.monotonic() + PATIENCE
         self._waiting = number
         self._raise(frame)
 
     def _raise(self, frame: FrameType | None) -> None:
-        """Raise what waits, now or when the import that the frame belongs to has ended."""
+        """Raise what waits, unless it might be lost in the frame: then look again soon."""
         number = self._waiting
         if not number:
             return
-        caller = _caller_of_losing(frame)
-        if caller is not frame:
-            signal.setitimer(signal.ITIMER_REAL, PATIENCE)
-            if caller is not None and time.monotonic() < self._until:
-                caller.f_trace = self._returned
-                sys.settrace(_untraced)
-                return
-        else:
+        if not _may_lose(frame):
             self._waiting = 0
+        elif time.monotonic() < self._until:
+            self._look_again(_PAUSE)
+            return
+        else:
+            self._look_again(PATIENCE)
         if number == signal.SIGINT:
-            raise Interrupted
+            raise KeyboardInterrupt
         raise Terminated(number)
 
-    def _returned(self, frame: FrameType, _event: str, _: object) -> None:
-        """Raise what waits, in the line that follows an import."""
-        sys.settrace(None)
-        self._raise(frame)
+    def _look_again(self, seconds: float) -> None:
+        signal.signal(signal.SIGALRM, lambda _, frame: self._raise(frame))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})  # Who starts relbuild may have blocked it.
+        signal.setitimer(signal.ITIMER_REAL, seconds)
 
-    def _raise_lost(self, lost: UnraisableHookArgs) -> None:
+    def _take_lost(self, lost: UnraisableHookArgs) -> None:
         """Take what a callback could raise to nobody: what a signal raised is raised again soon."""
-        error = lost.exc_value
-        if not isinstance(error, Interrupted | Terminated):
+        if isinstance(lost.exc_value, KeyboardInterrupt | Terminated):
+            self._waiting = _number(lost.exc_value)
+            self._look_again(_PAUSE)
+        else:
             self._hook(lost)
-            return
-        self._waiting = error.number if isinstance(error, Terminated) else signal.SIGINT
-        signal.setitimer(signal.ITIMER_REAL, _PAUSE)
 
 
-def _caller_of_losing(frame: FrameType | None) -> FrameType | None:
-    """Return the innermost frame from which on nothing that is raised is lost.
-
-    It is the frame itself, or the one that imports something.
-    """
-    found, at = frame, frame
-    while at is not None:
-        code, at = at.f_code, at.f_back
-        if code.co_filename in _IMPORTS or code.co_name in _LOSING:
-            found = at
-    return found
+def _number(raised: KeyboardInterrupt | Terminated) -> int:
+    return raised.number if isinstance(raised, Terminated) else signal.SIGINT
 
 
-def _untraced(*_: object) -> None:
-    """Trace no function that is called from now on."""
+def _may_lose(frame: FrameType | None) -> bool:
+    """Return True if what is raised in a frame may be lost: it is called by an import, or by Python itself."""
+    while frame is not None:
+        code = frame.f_code
+        if code.co_filename in _IMPORTS or code.co_name in _LOSING or code.co_qualname in _LOSING:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _exit_at_once(number: int, _: object) -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # Another one would have a line, too.
     try:
         os.write(2, f"{SIGNALS[signal.Signals(number)]}\n".encode())
     finally:
-        os._exit(128 + number)
+        _exit_silently(number, None)
+
+
+def _exit_silently(number: int, _: object) -> None:
+    os._exit(128 + number)

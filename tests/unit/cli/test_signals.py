@@ -23,7 +23,7 @@ def send():
 
 def act(context):
 {act}
-    print("went on", flush=True)
+    print("ended", flush=True)
     return 0
 
 perform(act, CommandContext(QUIET), "run it again")
@@ -40,6 +40,11 @@ class Holder:
     attribute = Named()
 """
 _CLEAN = "with contextlib.suppress(Exception):\n    import sending\n"
+_LAZY = """
+from pipeline.lazy_dataclasses import _FirstUse
+class Lazy:
+    {name} = _FirstUse(lambda _: send() or (lambda *_: 1))
+"""
 _ACTS = {
     "in a line": ("send()", ""),
     "while a class is made": (_CLEAN, _NAMED),
@@ -54,10 +59,9 @@ _ACTS = {
         "",
     ),
     "while an object is freed": ("class Freed:\n    def __del__(self): send()\nFreed()\n", ""),
-    "in a callback": (
-        "import ctypes\nctypes.CFUNCTYPE(None)(send)()\nwhile context: pass\n",
-        "",
-    ),
+    "in a callback": ("import ctypes\nctypes.CFUNCTYPE(None)(send)()\n", ""),
+    "while a dataclass's hash is made": (_LAZY.format(name="__hash__") + "hash(Lazy())\n", ""),
+    "while a dataclass's comparison is made": (_LAZY.format(name="__eq__") + "assert Lazy() == Lazy()\n", ""),
     "as another error": (
         "try: send()\nexcept BaseException as ended: raise RuntimeError('made of it') from ended\n",
         "",
@@ -74,32 +78,105 @@ _ACTS = {
 }
 
 
-def _run(tmp_path: Path, number: signal.Signals, act: str, module: str) -> subprocess.CompletedProcess[str]:
+_TOLD = """
+import signal
+print(signal.pthread_sigmask(signal.SIG_BLOCK, ()), signal.getitimer(signal.ITIMER_REAL))
+print(*(signal.getsignal(one) is signal.SIG_IGN for one in (1, 2, 14, 15)))
+"""
+
+
+def _command(tmp_path: Path, number: signal.Signals, act: str, module: str) -> list[str]:
     sending = _SENDING.format(number=int(number))
     (tmp_path / "sending.py").write_text(sending + module)
     (tmp_path / "sending_below.py").write_text(sending + _NAMED)
     program = _PROGRAM.format(folder=str(tmp_path), number=int(number), act=textwrap.indent(act, "    "))
-    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    return [sys.executable, "-c", program]
+
+
+def _run(tmp_path: Path, number: signal.Signals, act: str, module: str) -> subprocess.CompletedProcess[str]:
+    command = _command(tmp_path, number, act, module)
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
 @pytest.mark.parametrize("place", _ACTS)
 @pytest.mark.parametrize("number", list(_TEXTS))
 def test_a_signal_ends_the_command_wherever_it_comes(tmp_path: Path, number: signal.Signals, place: str) -> None:
-    done = _run(tmp_path, number, *_ACTS[place])
+    act, module = _ACTS[place]
+    done = _run(tmp_path, number, f"{act}\nwhile context: pass\n", module)
     assert (done.returncode, done.stderr) == (128 + number, f"{_TEXTS[number]}; run it again\n")
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize("place", _ACTS)
+@pytest.mark.parametrize("number", list(_TEXTS))
+def test_a_command_that_ends_before_a_signal_is_raised_is_ended_by_it(
+    tmp_path: Path, number: signal.Signals, place: str
+) -> None:
+    done = _run(tmp_path, number, *_ACTS[place])
+    assert (done.returncode, done.stderr) == (128 + number, f"{_TEXTS[number]}; run it again\n")
+
+
+@pytest.mark.parametrize("number", list(_TEXTS))
+@pytest.mark.parametrize("place", ["telling the first", "closing the progress", "closing it without a first"])
+def test_a_signal_while_the_command_ends_has_one_line(tmp_path: Path, number: signal.Signals, place: str) -> None:
+    act = {
+        "telling the first": "from pipeline.cli import app\n"
+        "tell, app.print_lines = app.print_lines, lambda text: (send(), tell(text))\nsend()\n",
+        "closing the progress": "from pipeline.cli import app\napp.close = lambda _: send()\nsend()\n",
+        "closing it without a first": "from pipeline.cli import app\napp.close = lambda _: send()\n",
+    }[place]
+    done = _run(tmp_path, number, act, "")
+    assert (done.returncode, done.stderr) == (128 + number, f"{_TEXTS[number]}\n")
+
+
+@pytest.mark.parametrize("number", list(_TEXTS))
+@pytest.mark.parametrize("place", ["closing the progress again", "at the process's end"])
+def test_a_signal_after_the_first_was_told_has_no_line(tmp_path: Path, number: signal.Signals, place: str) -> None:
+    act = {
+        "closing the progress again": "from pipeline.cli import app\n"
+        "calls = []\napp.close = lambda _: calls.append(0) if not calls else send()\nsend()\n",
+        "at the process's end": "import atexit\natexit.register(print, 'unheard', flush=True)\n"
+        "atexit.register(send)\nsend()\n",
+    }[place]
+    done = _run(tmp_path, number, act, "")
+    assert (done.returncode, done.stderr) == (128 + number, f"{_TEXTS[number]}; run it again\n")
+    assert done.stdout == ""
+
+
+def test_what_starts_relbuild_may_block_alarms(tmp_path: Path) -> None:
+    """As it may ignore them: what comes in an import is raised after it all the same."""
+    act, module = _ACTS["while a class is made"]
+    change = "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM]); signal.signal(signal.SIGALRM, signal.SIG_IGN)"
+    done = _run(tmp_path, signal.SIGINT, f"{change}\n{act}\nwhile context: pass\n", module)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted; run it again\n")
+
+
+def test_what_is_ignored_stays_ignored(tmp_path: Path) -> None:
+    """As by `nohup`, also in an import."""
+    for act, module in (_ACTS["in a line"], _ACTS["while a class is made"]):
+        command = _command(tmp_path, signal.SIGHUP, act, module)
+        done = subprocess.run(["nohup", *command], capture_output=True, text=True, timeout=60, check=False)
+        assert (done.returncode, done.stdout) == (0, "ended\n")
+
+
+def test_processes_that_a_command_starts_have_no_signal_blocked_or_ignored(tmp_path: Path) -> None:
+    """Also one that is started while a signal waits for the end of an import."""
+    module = f"os.kill(os.getpid(), number)\nimport subprocess, sys\nsubprocess.run([sys.executable, '-c', {_TOLD!r}])"
+    done = _run(tmp_path, signal.SIGINT, "import sending\nwhile context: pass\n", module)
+    assert (done.returncode, done.stderr) == (130, "interrupted; run it again\n")
+    assert done.stdout == "set() (0.0, 0.0)\nFalse False False False\n"
 
 
 def test_what_is_dealt_with_is_no_end_of_the_command(tmp_path: Path) -> None:
     """As where an instance is held until Ctrl-C: errors after it are told as errors."""
     caught = "try: send()\nexcept KeyboardInterrupt: pass\n"
     done = _run(tmp_path, signal.SIGINT, caught, "")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "went on\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "ended\n", "")
     done = _run(tmp_path, signal.SIGINT, caught + "raise ValueError('wrong')\n", "")
     assert done.returncode == 70 and "wrong" in done.stderr and "interrupted" not in done.stderr
 
 
 def test_other_lost_errors_are_printed_as_ever(tmp_path: Path) -> None:
     done = _run(tmp_path, signal.SIGINT, "class Freed:\n    def __del__(self): 1 / 0\nFreed()\n", "")
-    assert (done.returncode, done.stdout) == (0, "went on\n")
+    assert (done.returncode, done.stdout) == (0, "ended\n")
     assert "Exception ignored in" in done.stderr and "ZeroDivisionError" in done.stderr
