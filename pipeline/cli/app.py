@@ -305,8 +305,8 @@ def perform(act: Callable[[CommandContext], int], context: CommandContext, inter
         except (KeyboardInterrupt, Terminated, Exception) as error:
             close(progress)
             if (number := signals.number_of(error)) is not None:
-                print_lines("; ".join(filter(None, (SIGNALS[signal.Signals(number)], interrupted))))
-                signals.was_told()
+                line = "; ".join(filter(None, (SIGNALS[signal.Signals(number)], interrupted)))
+                signals.tell(lambda: print_lines(line))
                 status = 128 + number
             elif isinstance(error, Exception):
                 told = with_full_disk(error, context.store_folder)

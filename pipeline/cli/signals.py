@@ -18,6 +18,7 @@ import time
 
 TYPE_CHECKING = False  # Importing `typing` takes longer than this module.
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from sys import UnraisableHookArgs
     from types import FrameType
     from typing import Self
@@ -76,7 +77,7 @@ class Interruptible:
         """Number of a signal that is still to be raised."""
         self._until = 0.0
         self._end = _exit_at_once
-        """What handles signals after the block."""
+        """The handler of signals after the block."""
 
     def __enter__(self) -> Self:
         self._own = [number for number in SIGNALS if signal.getsignal(number) is _exit_at_once]
@@ -112,11 +113,19 @@ class Interruptible:
             error = error and (error.__cause__ or error.__context__)
         return waiting or None
 
-    def was_told(self) -> None:
-        """End at once and without a line by what comes from now on: the first signal's line was printed."""
-        self._end = _exit_silently
-        for number in self._own:
-            signal.signal(number, self._end)
+    def tell(self, line: Callable[[], None]) -> None:
+        """Print the line of the signal that ends the command.
+
+        What comes meanwhile or later ends the process at once, without a line of its own.
+        """
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, self._own)
+        try:
+            line()
+        finally:
+            self._end = _exit_silently
+            for number in self._own:
+                signal.signal(number, self._end)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _come(self, number: int, frame: FrameType | None) -> None:
         if not self._waiting:
@@ -159,7 +168,7 @@ def _number(raised: KeyboardInterrupt | Terminated) -> int:
 
 
 def _may_lose(frame: FrameType | None) -> bool:
-    """Return True if what is raised in a frame may be lost: it is called by an import, or by Python itself."""
+    """Return True if what is raised in a frame may be lost: an import or Python calls it."""
     while frame is not None:
         code = frame.f_code
         if code.co_filename in _IMPORTS or code.co_name in _LOSING or code.co_qualname in _LOSING:

@@ -117,11 +117,9 @@ def test_a_command_that_ends_before_a_signal_is_raised_is_ended_by_it(
 
 
 @pytest.mark.parametrize("number", list(_TEXTS))
-@pytest.mark.parametrize("place", ["telling the first", "closing the progress", "closing it without a first"])
+@pytest.mark.parametrize("place", ["closing the progress", "closing it without a first"])
 def test_a_signal_while_the_command_ends_has_one_line(tmp_path: Path, number: signal.Signals, place: str) -> None:
     act = {
-        "telling the first": "from pipeline.cli import app\n"
-        "tell, app.print_lines = app.print_lines, lambda text: (send(), tell(text))\nsend()\n",
         "closing the progress": "from pipeline.cli import app\napp.close = lambda _: send()\nsend()\n",
         "closing it without a first": "from pipeline.cli import app\napp.close = lambda _: send()\n",
     }[place]
@@ -129,16 +127,22 @@ def test_a_signal_while_the_command_ends_has_one_line(tmp_path: Path, number: si
     assert (done.returncode, done.stderr) == (128 + number, f"{_TEXTS[number]}\n")
 
 
+_AFTER_THE_FIRST = {
+    "before its line is printed": "from pipeline.cli import app\n"
+    "tell, app.print_lines = app.print_lines, lambda text: (send(), tell(text))\nsend()\n",
+    "after its line is printed": "from pipeline.cli import app\n"
+    "tell, app.print_lines = app.print_lines, lambda text: (tell(text), send())\nsend()\n",
+    "closing the progress again": "from pipeline.cli import app\n"
+    "calls = []\napp.close = lambda _: calls.append(0) if not calls else send()\nsend()\n",
+    "at the process's end": "import atexit\natexit.register(print, 'unheard', flush=True)\n"
+    "atexit.register(send)\nsend()\n",
+}
+
+
 @pytest.mark.parametrize("number", list(_TEXTS))
-@pytest.mark.parametrize("place", ["closing the progress again", "at the process's end"])
-def test_a_signal_after_the_first_was_told_has_no_line(tmp_path: Path, number: signal.Signals, place: str) -> None:
-    act = {
-        "closing the progress again": "from pipeline.cli import app\n"
-        "calls = []\napp.close = lambda _: calls.append(0) if not calls else send()\nsend()\n",
-        "at the process's end": "import atexit\natexit.register(print, 'unheard', flush=True)\n"
-        "atexit.register(send)\nsend()\n",
-    }[place]
-    done = _run(tmp_path, number, act, "")
+@pytest.mark.parametrize("place", _AFTER_THE_FIRST)
+def test_a_signal_after_the_first_has_no_line(tmp_path: Path, number: signal.Signals, place: str) -> None:
+    done = _run(tmp_path, number, _AFTER_THE_FIRST[place], "")
     assert (done.returncode, done.stderr) == (128 + number, f"{_TEXTS[number]}; run it again\n")
     assert done.stdout == ""
 
