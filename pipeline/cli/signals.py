@@ -110,7 +110,9 @@ class Interruptible:
         for _ in range(_CAUSES_LIMIT):
             if isinstance(error, KeyboardInterrupt | Terminated):
                 return _number(error)
-            error = error and (error.__cause__ or error.__context__)
+            if error is None:
+                break
+            error = error.__cause__ or error.__context__
         return waiting or None
 
     def tell(self, line: Callable[[], None]) -> None:
