@@ -29,10 +29,11 @@ _PAUSE = 0.002
 """Seconds until a signal that waits is looked at again."""
 
 _IMPORTS = ("<frozen importlib._bootstrap>", "<frozen importlib._bootstrap_external>")
-_LOSING = ("__set_name__", "__del__", "_FirstUse.__get__", "Interruptible._take_lost")
-"""Functions that Python calls and whose exceptions it does not pass on as they are.
+_LOSING = ("__set_name__", "__del__", "_FirstUse.__get__", "Interruptible._take_lost", "complete_model_class")
+"""Functions that Python or a library calls and whose exceptions it does not pass on as they are.
 
-The third is of `pipeline.lazy_dataclasses`: an object whose `__hash__` cannot be had is told as unhashable.
+The third is of `pipeline.lazy_dataclasses`: an object whose `__hash__` cannot be had is told as unhashable. The last is
+pydantic's: what is raised while a model's validator is made becomes the text of a SchemaError.
 """
 _CAUSES_LIMIT = 100
 """Errors that each have the next as their cause or context. They may go round in a circle."""

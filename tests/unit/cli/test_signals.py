@@ -45,6 +45,22 @@ from pipeline.lazy_dataclasses import _FirstUse
 class Lazy:
     {name} = _FirstUse(lambda _: send() or (lambda *_: 1))
 """
+_MODEL = """
+from enum import Enum
+from pydantic import BaseModel
+armed = []
+class Value:
+    def __hash__(self):
+        if armed: send()
+        return 1
+class Kind(Enum):
+    ONE = Value()
+armed.append(1)
+with contextlib.suppress(Exception):
+    class Model(BaseModel):
+        kind: Kind
+assert armed, "a SchemaError"
+"""
 _ACTS = {
     "in a line": ("send()", ""),
     "while a class is made": (_CLEAN, _NAMED),
@@ -62,6 +78,7 @@ _ACTS = {
     "in a callback": ("import ctypes\nctypes.CFUNCTYPE(None)(send)()\n", ""),
     "while a dataclass's hash is made": (_LAZY.format(name="__hash__") + "hash(Lazy())\n", ""),
     "while a dataclass's comparison is made": (_LAZY.format(name="__eq__") + "assert Lazy() == Lazy()\n", ""),
+    "while a pydantic model is made": (_MODEL, ""),
     "as another error": (
         "try: send()\nexcept BaseException as ended: raise RuntimeError('made of it') from ended\n",
         "",
