@@ -18,9 +18,10 @@ import io
 import itertools
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import zstandard
 
@@ -91,7 +92,7 @@ def seconds(
         places = [(layer, at) for layer, held in enumerate(layers) for at in range(len(held))]
         places = [place for place in places if place not in (kept or {})]
         places.sort(key=lambda place: -len(layers[place[0]][place[1]]))
-        work = compress if segments is None else segments.compress
+        work: Callable[[str, bytes], Any] = compress if segments is None else segments.compress
         made = {(layer, at): pool.submit(work, codec, layers[layer][at]) for layer, at in places}
         for place, known in (kept or {}).items():
             made[place] = Future()
@@ -99,7 +100,7 @@ def seconds(
         hashing = []
         for layer, held in enumerate(layers):
             blob = [made[layer, at] for at in range(len(held))]
-            assembled = _hash_blob if segments is None else segments.assemble
+            assembled: Callable[[Sequence[Future[Any]]], None] = segments.assemble if segments else _hash_blob
             hashing += [digests.submit(_hash_tar, held), digests.submit(assembled, blob)]
         for one in hashing:
             one.result()
