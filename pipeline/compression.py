@@ -21,15 +21,11 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterator
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol, TypeAlias, assert_never
+from typing import Protocol, TypeAlias, assert_never
 
 from pipeline.gzip_members import GZIP_MAGIC, MEMBER_CONTENT, decompress_gzip, gzip_member, gzip_parts
+from pipeline.input_slices import Buffered, InputSlices
 from pipeline.lazy_dataclasses import dataclass
-
-if TYPE_CHECKING:
-    import io
-
-Buffered: TypeAlias = "io.BufferedReader[io.RawIOBase]"
 
 Piece: TypeAlias = bytes | bytearray
 """Bytes, compressed or not, as the library gives them: making others of a layer's would copy all of it."""
@@ -225,7 +221,7 @@ class _Stream(Protocol):
     def unused_data(self) -> bytes: ...
     @property
     def needs_input(self) -> bool: ...
-    def decompress(self, data: bytes, max_length: int = -1, /) -> bytes: ...
+    def decompress(self, data: memoryview, max_length: int = -1, /) -> bytes: ...
 
 
 def _streams(reader: Buffered, make: Callable[[], _Stream]) -> Iterator[bytes]:
@@ -233,18 +229,19 @@ def _streams(reader: Buffered, make: Callable[[], _Stream]) -> Iterator[bytes]:
 
     A decompressor keeps output beyond `max_length` for its next call.
     """
-    data = reader.read(READ_SIZE)
-    while data:
+    slices = InputSlices(reader)
+    while slices.begin_stream():
         stream = make()
+        data = slices.next()
         while True:
             if piece := stream.decompress(data, PIECE):
                 yield piece
             if stream.eof:
                 break
-            data = reader.read(READ_SIZE) if stream.needs_input else b""
+            data = slices.next() if stream.needs_input else memoryview(b"")
             if stream.needs_input and not data:
                 raise EOFError("it ends too early")
-        data = stream.unused_data or reader.read(READ_SIZE)
+        slices.give_back(len(stream.unused_data))
 
 
 def _unxz(reader: Buffered, _: int) -> Iterator[bytes]:

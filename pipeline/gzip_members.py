@@ -10,20 +10,17 @@ import struct
 import zlib
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
+
+from pipeline.input_slices import Buffered, InputSlices
 
 if TYPE_CHECKING:
-    import io
     from concurrent.futures import Future
-
-    Buffered: TypeAlias = io.BufferedReader[io.RawIOBase]
 
 GZIP_LEVEL = 5
 """Of libdeflate; what it costs and gives is in `compression`."""
 MEMBER_CONTENT = 4 << 20
 """Bytes of content that a member of relbuild's has at most: see `compression.PIECE`."""
-_READ_SIZE = 1 << 20
-"""Bytes that are read at once for zlib."""
 _MEMBER = struct.Struct("<4sIBBH2sHI")
 """A gzip header with flag FEXTRA, no time, and one extra field: `RB`, 4 bytes, the member's whole length."""
 GZIP_MAGIC = b"\x1f\x8b"
@@ -176,15 +173,16 @@ def _foreign_member(member: memoryview) -> bytes | None:
 
 def _zlib(reader: Buffered, start: bytes) -> Iterator[bytes]:
     """Decompress any gzip members; `start` was read of them already."""
-    data = start + reader.read(_READ_SIZE)
-    while data:
-        if not GZIP_MAGIC.startswith(data[: len(GZIP_MAGIC)]):
+    slices = InputSlices(reader, start)
+    del start
+    while magic := slices.begin_stream(len(GZIP_MAGIC)):
+        if not GZIP_MAGIC.startswith(magic):
             raise EOFError("it has bytes that are no gzip member")
         stream = zlib.decompressobj(wbits=31)
         while not stream.eof:
+            data = slices.next()
             if not data:
                 raise EOFError("it ends too early")
             if piece := stream.decompress(data, MEMBER_CONTENT):
                 yield piece
-            data = stream.unconsumed_tail or (b"" if stream.eof else reader.read(_READ_SIZE))
-        data = stream.unused_data or reader.read(_READ_SIZE)
+            slices.give_back(len(stream.unused_data) or len(stream.unconsumed_tail))

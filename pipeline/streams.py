@@ -16,7 +16,6 @@ from pipeline.compression import (
     GZIP,
     READ_SIZE,
     START_SIZE,
-    Buffered,
     Codec,
     Piece,
     codec_of,
@@ -24,6 +23,7 @@ from pipeline.compression import (
 )
 from pipeline.errors import VerificationError
 from pipeline.gzip_members import decompress_own_gzip
+from pipeline.input_slices import Buffered
 from pipeline.processors import whole_processors
 
 _T = TypeVar("_T")
