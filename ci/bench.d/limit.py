@@ -17,6 +17,7 @@ import hashlib
 import io
 import itertools
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -54,14 +55,23 @@ def _frames(blob: bytes) -> Iterator[bytes]:
                 data, held, frame = frame.unused_data, [], decompressor.decompressobj()
 
 
-def compress(codec: str, unit: bytes | bytearray) -> bytes:
-    """Compress one unit as relbuild does."""
-    used, view = layer_codec(Compression(codec)), memoryview(unit)
+def compress(codec: str, unit: bytes, buffer: bytearray | None = None) -> bytes:
+    """Compress one unit as relbuild does; each piece is copied into `buffer` before, if given."""
+    used = layer_codec(Compression(codec))
     if used.stream is None or len(unit) <= PIECE:
-        return used.compress(view)
+        return b"".join(used.compress(piece) for piece in _pieces(unit, buffer))
     stream = used.stream()
-    parts = [stream.compress(view[at : at + PIECE]) for at in range(0, len(unit), PIECE)]
+    parts = [stream.compress(piece) for piece in _pieces(unit, buffer)]
     return b"".join([*parts, stream.flush()])
+
+
+def _pieces(unit: bytes, buffer: bytearray | None) -> Iterator[memoryview]:
+    for at in range(0, max(1, len(unit)), PIECE):
+        view = memoryview(unit)[at : at + PIECE]
+        if buffer is not None:
+            buffer[: len(view)] = view
+            view = memoryview(buffer)[: len(view)]
+        yield view
 
 
 def read(payload: bytes) -> None:
@@ -115,10 +125,13 @@ class Segments:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._numbers = itertools.count()
+        self._threads = threading.local()
 
     def compress(self, codec: str, unit: bytes) -> Path:
         """Compress a unit as relbuild does, from a piece that it was copied into; write and hash it."""
-        data = compress(codec, bytearray(unit))
+        if not hasattr(self._threads, "buffer"):
+            self._threads.buffer = bytearray(PIECE)
+        data = compress(codec, unit, self._threads.buffer)
         hashlib.sha256(data).digest()
         path = self._new()
         path.write_bytes(data)
