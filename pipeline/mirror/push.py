@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import field
+from dataclasses import field, replace
 from pathlib import Path
 from typing import TypeVar, assert_never
 
@@ -54,7 +54,7 @@ class Upload:
     specific first; `version` and `created` (seconds since the epoch) make the immutable tag; `elsewhere`: blob →
     repositories of the mirror that may have it; `read_back`: read what was sent before a tag points to it, and do not
     take the mirror's answers for a proof of it; `standing`: tags that pointed to the image when the gate was asked,
-    which are not resolved again if nothing is sent.
+    which are not resolved again if nothing is sent; `leave_moved_back`: see `TagMover`.
     """
 
     cleared: Cleared
@@ -67,6 +67,7 @@ class Upload:
     elsewhere: Mapping[Digest, tuple[str, ...]] = field(default_factory=dict)
     read_back: bool = False
     standing: frozenset[str] = frozenset()
+    leave_moved_back: bool = False
 
     @property
     def digest(self) -> Digest:
@@ -91,6 +92,7 @@ def push(
     """
     pushing = _Push(repository)
     mover = TagMover(repository, upload.version, MoveCause.PUBLISH, clear_again, signer.clock, signer)
+    mover = replace(mover, leave_moved_back=upload.leave_moved_back)
     standing = () if upload.read_back else [tag for tag in upload.floating if tag in upload.standing]
     with SettledTags(mover, standing, upload.digest) as search:
         with task(progress, "publish", repository.url, total=_size(upload), unit="bytes") as running:
@@ -106,7 +108,6 @@ def push(
         set_immutable_tag(repository, immutable, upload.cleared)
     moved, found = mover.move([tag for tag in upload.floating if tag not in settled], upload.cleared)
     unmoved = tuple(tag for tag in upload.floating if tag in {*settled, *found})
-    until = {**settled, **mover.confirmed_until}
     return Publication(
         repository=repository.url,
         digest=upload.digest,
@@ -118,8 +119,14 @@ def push(
         present=tuple(pushing.present),
         attached=tuple(digest for _, digest in pushing.attached),
         limits=upload.cleared.limits,
-        settled_until=min((until.get(tag, 0) for tag in upload.floating), default=0),
+        left=tuple(mover.left.items()),
+        settled_until=_least(upload.floating, {**settled, **mover.confirmed_until}),
     )
+
+
+def _least(tags: Sequence[str], until: Mapping[str, int]) -> int:
+    """Return the least time of all tags, 0 where one has none."""
+    return min((until.get(tag, 0) for tag in tags), default=0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,6 +84,41 @@ def earlier_digests(past: Sequence[PastMove]) -> tuple[Digest, ...]:
     return tuple(reversed(stack[:-1]))
 
 
+def withdrawn_digests(past: Sequence[PastMove]) -> frozenset[Digest]:
+    """Return the former targets from which a person moved a tag back, and nobody to it again.
+
+    A rollback or promotion withdraws the target that the tag had, and those that it had after the one it goes to.
+    """
+    trail: list[Digest] = []
+    withdrawn: set[Digest] = set()
+    for move in (one.move for one in past if one.happened):
+        if move.before is not None and (not trail or trail[-1] != move.before):
+            trail.append(move.before)
+        if move.why in (MoveCause.ROLLBACK, MoveCause.PROMOTE) and trail:
+            first = len(trail) - 1
+            if move.after in trail:
+                first = len(trail) - trail[::-1].index(move.after)
+            withdrawn.update(trail[first:])
+            del trail[first:]
+        withdrawn.discard(move.after)
+        if not trail or trail[-1] != move.after:
+            trail.append(move.after)
+    return frozenset(withdrawn)
+
+
+def is_withdrawn(repository: Repository, name: str, tag: str, digest: Digest, key: VerifyingKey) -> bool:
+    """Return whether a person moved a tag back from a digest.
+
+    `name` is the repository's in statements, `key` the one that signed them. Most often the list of statements tells
+    that nobody did, and none is read. Raises as `read_history`.
+    """
+    moves = [one.statement.move for one in list_statements(repository, name, tag)]
+    causes = {move.why for move in moves}
+    if not causes & {MoveCause.ROLLBACK, MoveCause.PROMOTE} or all(move.after != digest for move in moves):
+        return False
+    return digest in withdrawn_digests(read_history(repository, tag, (name,), key))
+
+
 # --- old records ---------------------------------------------------------------------------------------
 
 

@@ -51,7 +51,8 @@ class TagMover:
     point to the image that the gate saw; `clock` returns seconds since the epoch. `signer` is None for a copy, whose
     signed statements were copied; `identity`: the repository's name in statements, if it is not its own.
     `confirmed_until`: of each tag that was moved or found, until when nothing has to be signed of it, in milliseconds
-    since the epoch; 0 if something just was.
+    since the epoch; 0 if something just was. `leave_moved_back`: a tag that a person moved back from the image is not
+    moved to it again; `left`: those tags, and where they point.
     """
 
     repository: Repository
@@ -61,7 +62,9 @@ class TagMover:
     clock: Callable[[], float]
     signer: TagSigner | None
     identity: str = ""
+    leave_moved_back: bool = False
     confirmed_until: dict[str, int] = field(default_factory=dict)
+    left: dict[str, Digest] = field(default_factory=dict)
     _signed_tags: dict[str, SignedTag] = field(default_factory=dict)
 
     def move(self, tags: Sequence[str], cleared: Cleared) -> tuple[tuple[Move, ...], tuple[str, ...]]:
@@ -86,6 +89,7 @@ class TagMover:
         moved: list[Move] = []
         unmoved: list[str] = []
         problems: list[Problem] = []
+        tags = self._to_move(tags, cleared.manifest.digest)
         begun = self._in_parallel(lambda tag: self._begin(tag, cleared), tags)
         for tag, (found, signed) in zip(tags, begun, strict=True):
             try:
@@ -105,6 +109,25 @@ class TagMover:
         if problems:
             raise PublicationRefused.of(problems)
         return tuple(moved), tuple(unmoved)
+
+    def _to_move(self, tags: Sequence[str], wanted: Digest) -> Sequence[str]:
+        """Return the tags without those that are left where a person moved them back to."""
+        if not self.leave_moved_back or self.signer is None:
+            return tags
+        from pipeline.mirror.tag_history import is_withdrawn  # only here: `publish` reads no history
+
+        public = self.signer.key.public
+        name = self.identity or self.repository.identity
+
+        def stays_at(tag: str) -> Digest | None:
+            found = self.repository.resolve(tag)
+            if found is None or found == wanted or not is_withdrawn(self.repository, name, tag, wanted, public):
+                return None
+            return found
+
+        stays = dict(zip(tags, self._in_parallel(stays_at, tags), strict=True))
+        self.left.update((tag, found) for tag, found in stays.items() if found is not None)
+        return [tag for tag in tags if tag not in self.left]
 
     def _overtaken_tags(self, moved: Sequence[Move]) -> tuple[str, ...]:
         """Return the tags that another writer has moved since.

@@ -98,7 +98,8 @@ class Publication:
     Blobs and manifests by how they came there: `uploaded` (digest, bytes), `mounted` and `present` (digest).
     `attached`: the referrers that are new. `limits`: what the kernel held the tested instances to. `requests`: those
     that were sent to a registry, (method and endpoint, number). `settled_until`: milliseconds since the epoch until
-    which nothing has to be signed of any of the tags, which were found as they should be; 0 if one was not.
+    which nothing has to be signed of any of the tags, which were found as they should be; 0 if one was not. `left`:
+    (tag, target) of those that stay where a person moved them back to.
     """
 
     repository: str
@@ -113,6 +114,7 @@ class Publication:
     limits: tuple[LimitEnforcement, ...] = ()
     requests: tuple[tuple[str, int], ...] = ()
     settled_until: int = 0
+    left: tuple[tuple[str, Digest], ...] = ()
 
     @property
     def bytes_uploaded(self) -> int:

@@ -233,6 +233,7 @@ class _Worker:
             known_as=settings.known_as,
             attested={LOCK: record_predicate(record)},
             read_back=True,
+            leave_moved_back=True,
         )
         (publication,) = publish(options, self.build_env)
         for line in unenforced_lines(publication.limits):

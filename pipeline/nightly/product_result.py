@@ -69,7 +69,7 @@ def published_product(job: Job, product: Product, publication: Publication, *, t
         run=replace(
             product.run,
             outcome=outcome,
-            why=f"{product.run.why}; the image is identical" if same else product.run.why,
+            why="; ".join((product.run.why, *(["the image is identical"] if same else []), *_left(publication))),
             uploaded=product.run.uploaded + publication.bytes_uploaded,
             moved=tuple(move.tag for move in publication.moved),
         ),
@@ -82,3 +82,8 @@ def published_product(job: Job, product: Product, publication: Publication, *, t
             tags=(*(move.tag for move in publication.moved), *publication.unmoved),
         ),
     )
+
+
+def _left(publication: Publication) -> Sequence[str]:
+    """Return in words which tags stay where a person moved them back to."""
+    return [f"'{tag}' stays at {target.short}, where it was moved back to" for tag, target in publication.left]

@@ -70,7 +70,7 @@ class PublishOptions:
     `known_as`: the `HOST/NAMESPACE` by which clients pull from a directory. `tags` replace the version's floating tags.
     `sources`: also publish the source packages, which the builds have fetched. `attested`: further attestations of each
     image, predicate type → JSON. `read_back`: read what was put on the mirror, and what a registry says that it has,
-    before a tag points to it.
+    before a tag points to it. `leave_moved_back`: as nights do, leave tags that a person moved back from this image.
     """
 
     layouts: tuple[Path, ...]
@@ -82,6 +82,7 @@ class PublishOptions:
     known_as: str = ""
     attested: Mapping[str, bytes] = field(default_factory=dict)
     read_back: bool = False
+    leave_moved_back: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,12 @@ def publish(
         for name, members in products.items():
             before, repository = mirror.traffic, mirror.repository(name)
             upload, clear_again = prepare_upload(members, repository, options, build_env)
-            upload = replace(upload, elsewhere=known.of(upload.images), read_back=options.read_back)
+            upload = replace(
+                upload,
+                elsewhere=known.of(upload.images),
+                read_back=options.read_back,
+                leave_moved_back=options.leave_moved_back,
+            )
             done = push(
                 upload,
                 repository,

@@ -137,6 +137,7 @@ def publish_index(options: IndexOptions, build_env: BuildEnvironment) -> Publica
             floating=floating,
             source=build_env.store.blob,
             read_back=True,
+            leave_moved_back=True,
         )
         return push(
             upload,

@@ -89,6 +89,7 @@ class ImagePublisher:
         signer: SigningKey | None = None,
         validity: int = 14 * 86_400,
         read_back: bool = False,
+        leave_moved_back: bool = False,
     ) -> Publication:
         """Publish an image, or an index of several, as `relbuild publish` does."""
         signer = signer or key()
@@ -127,6 +128,7 @@ class ImagePublisher:
             source=self.store.blob,
             read_back=read_back,
             standing=standing,
+            leave_moved_back=leave_moved_back,
         )
         signing = tag_signer(signer, MirrorRules(validity=validity), self.build_env)
         return push(upload, repository, clear_again=clear, signer=signing, progress=QUIET)

@@ -326,4 +326,4 @@ def _product_line(product: Product) -> str:
     line = f"{product.run.outcome:<9} {product.name}{version}: {product.run.why}"
     if product.run.failure is not None:
         return f"{line} [{product.run.failure.code}]\n          again: {product.run.failure.command}"
-    return line
+    return f"{line}; moved {', '.join(product.run.moved)}" if product.run.moved else line

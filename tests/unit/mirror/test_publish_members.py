@@ -21,7 +21,7 @@ from pipeline.model.rules import GateRule, MirrorRules
 from pipeline.oci import provenance_predicate, write_layout
 from pipeline.oci.predicates import CYCLONEDX, LOCK, PROVENANCE, SMOKE, SPDX
 from pipeline.progress import QUIET
-from pipeline.release import verify_reference
+from pipeline.release import rollback, verify_reference
 from pipeline.release.current_images import mirror_access
 from pipeline.release.publish_members import IndexOptions, publish_index, push_member
 from pipeline.reports import report_documents, report_folder, write_report
@@ -81,6 +81,17 @@ def test_images_that_were_pushed_without_a_tag_become_one_index(publisher: Image
     assert {move.tag for move in done.moved} == {"1.0", "1", "latest"}
     layers = {layer.blob.digest for image in images for layer in image.layers}
     assert not layers & dict(done.uploaded).keys(), "they were there"
+
+
+def test_an_index_from_which_a_person_moved_a_tag_back_leaves_it(publisher: ImagePublisher, tmp_path: Path) -> None:
+    address = parse_address(f"dir:{tmp_path}/mirror/small:latest")
+    given = options(tmp_path, pushed(publisher, tmp_path, publisher.image("1.0")))
+    first = publish_index(given, publisher.build_env)
+    second = replace(given, members=(pushed(publisher, tmp_path, publisher.image("1.1")),))
+    publish_index(second, publisher.build_env)
+    rollback(address, None, key(), second.rules, publisher.build_env)
+    again = publish_index(second, publisher.build_env)
+    assert (again.moved, again.left) == ((), (("latest", first.digest),))
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.cli.commands.nightly import _product_line
+from pipeline.digest import Digest
 from pipeline.model.absolute_path import absolute
+from pipeline.model.night_record import Outcome
+from pipeline.model.publication import Publication
 from pipeline.model.published_image import Execution
 from pipeline.nightly import product_result
 from pipeline.nightly.executors.executor_protocol import CURRENT_WORKER, WorkerSettings
+from pipeline.nightly.inputs_record import InputsRecord, PublishedProduct
 from pipeline.nightly.job import Job
 from pipeline.nightly.job_failure import smoke_failed_product
 from pipeline.nightly.progress_log import ProgressLog
@@ -48,3 +53,22 @@ def test_a_failed_test_of_one_architecture_names_it_and_its_report(job: Job) -> 
     assert product.published.executions == (Execution("arm64", "qemu-aarch64 7"),)
     alone = smoke_failed_product(job, failed, ProgressLog(QUIET, lambda: 0.0))
     assert alone.run.failure is not None and f"{job.product.name}.report" in alone.run.failure.hint
+
+
+def test_tags_that_stay_where_they_were_moved_back_to_are_told(job: Job) -> None:
+    """The same image again, of which no tag moved, was only tested."""
+    image, former = Digest.of(b"image"), Digest.of(b"former")
+    done = Publication("dir:m/tiny", image, "1.0-x", (), ("1.0",), (), (), (), (), left=(("latest", former),))
+    again = replace(job, on_mirror=PublishedProduct(InputsRecord((), (), ""), image, "1.0-x"))
+    product = replace(job.product, run=replace(job.product.run, why="requested"))
+    told = product_result.published_product(again, product, done, tested=True)
+    assert (told.run.outcome, told.run.moved, told.published.tags) == (Outcome.RETESTED, (), ("1.0",))
+    stays = f"'latest' stays at {former.short}, where it was moved back to"
+    assert told.run.why == f"requested; the image is identical; {stays}"
+    assert product_result.published_product(job, product, done, tested=True).run.why == f"requested; {stays}"
+
+
+def test_tags_that_a_night_moved_are_in_the_products_line(job: Job) -> None:
+    run = replace(job.product.run, outcome=Outcome.BUILT, why="packages changed", moved=("1", "latest"))
+    assert _product_line(replace(job.product, run=run)).endswith(": packages changed; moved 1, latest")
+    assert _product_line(replace(job.product, run=replace(run, moved=()))).endswith(": packages changed")

@@ -93,6 +93,26 @@ class TestNothingChanged:
         _, night = small.nightly()
         assert outcomes(night)["lone"] == "unchanged"
         assert tags(small) == pointed
+        _, night = small.nightly("--only", "lone", "--retest")
+        said = product(night, "lone")
+        assert (said["outcome"], said["moved"], tags(small)) == ("retested", [], pointed)
+        assert "requested; the image is identical; 'latest' stays at " in said["why"]
+        assert said["why"].endswith(", where it was moved back to")
+
+    def test_a_tag_that_was_moved_back_before_the_first_night_stays(self, small: SmallCatalogue) -> None:
+        shutil.rmtree(small.mirror)
+        for made in ("first", "second"):
+            small.edit("lone", "labels: {", f"labels: {{{made}: made, ")
+            assert small.relbuild("build", "recipes/lone.yaml").returncode == 0
+            done = small.relbuild("publish", "output/lone", "--to", "dir:mirror", "--key", "night.key")
+            assert done.returncode == 0, done.stderr
+        back = small.relbuild("rollback", "dir:mirror/lone:latest", "--key", "night.key")
+        assert back.returncode == 0, back.stderr
+        pointed = tags(small)
+        done = small.run("--only", "lone", store="another")
+        assert done.returncode == 0, done.stderr
+        assert "no record of a night that could be verified; 'latest' stays at " in done.stderr
+        assert tags(small) == pointed
 
 
 class TestQuiet:
