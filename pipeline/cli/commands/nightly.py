@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,12 +13,12 @@ import typer
 
 from pipeline.cli import options
 from pipeline.cli.app import CommandContext, command
-from pipeline.cli.messages import print_lines
+from pipeline.cli.messages import print_lines, report_error
 from pipeline.cli.path_arguments import require_folder, require_key_file
 from pipeline.cli.progress_display import bytes_text
 from pipeline.compression import Compression
 from pipeline.digest import digest_file
-from pipeline.errors import UsageError
+from pipeline.errors import RelbuildError, UsageError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.address import Address
 from pipeline.mirror.address_parser import parse_address
@@ -224,16 +225,35 @@ def nightly_command(
         refuse_newer_site(request.pages)
     limit = Threshold.parse(threshold) if threshold is not None else None
     night = with_exit_code(_night(request, context), limit)
-    sweep_output(request.output, (one.name for one in night.products))
-    if junit is not None:
-        junit.write_bytes(junit_xml(night))
-    if summary is not None:
-        summary.write_text(summary_markdown(night))
-    if request.pages is not None and (site is not None or not request.partial):
-        write_site(night, request.pages, mirror="../" if site is None else "")
+    # First what became of the products: where a disk is full, the reports cannot be written either.
     print_lines(*_night_lines(night))
     context.answer(to_json(night))
-    return night.exit_code
+    sweep_output(request.output, (one.name for one in night.products))
+    reports: list[tuple[Path, Callable[[], object]]] = []
+    if junit is not None:
+        reports.append((junit, partial(junit.write_bytes, junit_xml(night))))
+    if summary is not None:
+        reports.append((summary, partial(summary.write_text, summary_markdown(night))))
+    if request.pages is not None and (site is not None or not request.partial):
+        reports.append((request.pages, partial(write_site, night, request.pages, mirror="../" if site is None else "")))
+    return _write_reports(reports) or night.exit_code
+
+
+def _write_reports(reports: Sequence[tuple[Path, Callable[[], object]]]) -> int:
+    """Write each report; print the errors of those that cannot be written.
+
+    Returns the exit status of the first error, or 0.
+    """
+    failed = 0
+    for path, write in reports:
+        try:
+            write()
+        except (RelbuildError, OSError) as error:
+            if isinstance(error, OSError) and error.filename is None:
+                error.filename = str(path)
+            status = report_error(error, as_json=False)
+            failed = failed or status
+    return failed
 
 
 def _night(request: NightRequest, context: CommandContext) -> NightlyRun:
