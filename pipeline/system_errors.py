@@ -30,10 +30,13 @@ class _Conversion:
     kind: type[RelbuildError] = EnvironmentLacking
 
 
+FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""Numbers of errors of which a file system without space, or a user's quota, is the cause."""
+
 _FULL = _Conversion(
     "disk-full",
     "the disk is full",
-    "free space with `relbuild store gc`, or choose other directories with --store and --output",
+    "free space on the file system of that path, or choose other directories with --store and --output",
 )
 _REFUSED = _Conversion(
     "no-permission",
@@ -89,6 +92,28 @@ _CONVERSIONS: Mapping[int, _Conversion] = {
     errno.ELOOP: _LOOP,
     errno.ENAMETOOLONG: _LOOP,
 }
+
+
+def full_disk_error(error: OSError, store: Path) -> RelbuildError:
+    """Convert an error in `FULL_DISK`, with a hint for the file system that is full.
+
+    `store`: the store's folder, on whose file system `relbuild store gc` frees space.
+    """
+    (problem,) = _of_system(error).problems
+    where = problem.place or ""
+    if not where or _device(Path(where)) == _device(store):
+        hint = "free space with `relbuild store gc`, or choose another store with --store"
+    else:
+        hint = "free space on that file system, which the store is not on, or choose a directory on another one"
+    return EnvironmentLacking(problem.code, problem.message, place=problem.place, hint=hint)
+
+
+def _device(path: Path) -> int | None:
+    """Return the number of the device of a path, or of the folder above that exists."""
+    for one in (path.absolute(), *path.absolute().parents):
+        with contextlib.suppress(OSError):
+            return one.stat().st_dev
+    return None
 
 
 def relbuild_error(error: BaseException) -> RelbuildError | None:

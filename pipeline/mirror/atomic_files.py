@@ -28,6 +28,7 @@ from pipeline.digest import CHUNK, Digest, HashingWriter
 from pipeline.errors import EnvironmentLacking
 from pipeline.mirror.verified_blobs import check_digest, missing_blob
 from pipeline.model.image import Descriptor
+from pipeline.system_errors import FULL_DISK
 
 _POLL = 0.05
 """Seconds between two attempts to take a lock for which one waits with a timeout."""
@@ -37,11 +38,26 @@ _DRAFT = "draft-"
 
 
 @contextlib.contextmanager
-def mirror_errors(url: str) -> Iterator[None]:
-    """Turn an OSError within the block into EnvironmentLacking `mirror-unreachable`."""
+def mirror_errors(url: str, *, writes: bool = True) -> Iterator[None]:
+    """Turn an OSError within the block into EnvironmentLacking `mirror-unreachable`.
+
+    `disk-full` where the mirror's disk is full, with the file that was written. `writes` False: the block writes
+    elsewhere, as into a store, and the error of a full disk passes.
+    """
     try:
         yield
     except OSError as error:
+        if error.errno in FULL_DISK:
+            if not writes:
+                raise
+            path = str(error.filename2 or error.filename or url)
+            raise EnvironmentLacking(
+                "disk-full",
+                f"the disk of the mirror '{url}' is full while '{path}' is written: {error.strerror}",
+                place=url,
+                hint="free space on its file system, or publish to another one; `relbuild prune` removes images that "
+                "the rules do not keep, after their time in quarantine",
+            ) from error
         raise EnvironmentLacking(
             "mirror-unreachable",
             f"cannot access the mirror '{url}': {error}",
@@ -98,7 +114,7 @@ def replace_file(data: bytes, target: Path, drafts: Path, *, sync: bool = True) 
     `drafts`: a folder on the same file system; `sync`: sync the target's folder too (otherwise the caller does, before
     anything refers to the file).
     """
-    with _draft(drafts) as (draft, file):
+    with _draft(drafts, target) as (draft, file):
         file.write(data)
         _settle(file)
         draft.replace(target)
@@ -136,7 +152,7 @@ def write_blob(descriptor: Descriptor, content: bytes | Path, target: Path, draf
         original = content.open("rb")
     except FileNotFoundError:
         raise missing_blob(descriptor, content) from None
-    with original, _draft(drafts) as (draft, file):
+    with original, _draft(drafts, target) as (draft, file):
         seen = _copy_and_hash(original, file)
         check_digest(descriptor, seen.digest, seen.size, content)
         _settle(file)
@@ -164,14 +180,21 @@ def _copy_and_hash(original: BinaryIO, file: BinaryIO) -> HashingWriter:
 
 
 @contextlib.contextmanager
-def _draft(drafts: Path) -> Iterator[tuple[Path, BinaryIO]]:
-    """Make a draft and open it; the block renames it, or it is removed."""
+def _draft(drafts: Path, target: Path) -> Iterator[tuple[Path, BinaryIO]]:
+    """Make a draft of `target` and open it; the block renames it, or it is removed.
+
+    An OSError of a full disk names `target`: write and fsync name no file.
+    """
     with _drafting(drafts):
         handle, name = tempfile.mkstemp(dir=drafts, prefix=_DRAFT)
         draft = Path(name)
         try:
             with os.fdopen(handle, "w+b") as file:
                 yield draft, file
+        except OSError as error:
+            if error.errno in FULL_DISK and error.filename is None:
+                error.filename = str(target)
+            raise
         finally:
             draft.unlink(missing_ok=True)
 

@@ -20,7 +20,7 @@ from pipeline.nightly.product_result import tested_product
 from pipeline.nightly.progress_log import ProgressLog
 from pipeline.smoke.log_lines import explaining_line, log_excerpt
 from pipeline.smoke.shared_failures import SharedFailure, instances_text, shared_failures
-from pipeline.system_errors import relbuild_error
+from pipeline.system_errors import FULL_DISK, full_disk_error, relbuild_error
 
 LOG_LINES = 60
 """Lines of containers' output that are kept of a failure."""
@@ -34,6 +34,8 @@ def failed_job(job: Job, error: Exception, progress_log: ProgressLog) -> Product
 
     A defect of relbuild fails one product, and the page shows where it is.
     """
+    if isinstance(error, OSError) and error.errno in FULL_DISK:
+        error = full_disk_error(error, job.settings.store)
     known = relbuild_error(error)
     if known is not None:
         return _as_given(failed_product(job.product, known, job.settings, log=tuple(progress_log.lines)), job)

@@ -1,4 +1,4 @@
-"""The folder that an error of a full disk names."""
+"""The folder that an error of a full disk names, and what frees space there."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ from types import SimpleNamespace
 
 import pytest
 
+from pipeline import system_errors
 from pipeline.cli.full_disk import with_full_disk
+from pipeline.errors import EnvironmentLacking, Problem
+
+
+def told(error: OSError, store: Path) -> Problem:
+    found = with_full_disk(error, store)
+    assert isinstance(found, EnvironmentLacking) and found.code == "disk-full"
+    return found.problems[0]
 
 
 @pytest.mark.parametrize(("store_free", "here_free", "named"), [(1, 5, "store"), (5, 1, "here")])
@@ -22,13 +30,30 @@ def test_the_folder_with_less_space_is_named(
     monkeypatch.chdir(here)
     free = {store: store_free, here: here_free}
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=free[folder]))
-    found = with_full_disk(OSError(errno.ENOSPC, "No space left on device"), store)
-    assert isinstance(found, OSError) and found.filename == str(tmp_path / named)
+    assert told(OSError(errno.ENOSPC, "No space left on device"), store).place == str(tmp_path / named)
 
 
-def test_other_errors_and_those_with_a_file_are_as_they_were(tmp_path: Path) -> None:
-    named = OSError(errno.ENOSPC, "No space left on device", "/file")
-    for error in (named, OSError(errno.EIO, "broken"), ValueError("x")):
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_the_way_out_fits_the_file_system_that_is_full(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Removing results from the store frees nothing on another file system."""
+    devices = {tmp_path / "disk/store": 1, tmp_path / "disk/output/x": 1, tmp_path / "other/y": 2}
+    monkeypatch.setattr(system_errors, "_device", devices.get)
+    store, output, other = devices
+    for path in (output, store):
+        assert "`relbuild store gc`" in str(told(OSError(number, "full", str(path)), store).hint)
+    problem = told(OSError(number, "full", str(other)), store)
+    assert problem.place == str(other)
+    assert "store gc" not in str(problem.hint) and "on another one" in str(problem.hint)
+
+
+def test_a_path_that_is_not_made_yet_is_on_the_device_of_the_folder_above(tmp_path: Path) -> None:
+    hint = told(OSError(errno.ENOSPC, "full", str(tmp_path / "output/x")), tmp_path / "nosuch/store").hint
+    assert "`relbuild store gc`" in str(hint)
+
+
+def test_other_errors_are_as_they_were(tmp_path: Path) -> None:
+    for error in (OSError(errno.EIO, "broken"), ValueError("x")):
         assert with_full_disk(error, tmp_path) is error
-    here = with_full_disk(OSError(errno.ENOSPC, "No space left on device"), tmp_path / "nosuch")
-    assert isinstance(here, OSError) and here.filename == str(Path.cwd())
+    assert told(OSError(errno.ENOSPC, "No space left on device"), tmp_path / "nosuch").place == str(Path.cwd())

@@ -108,7 +108,7 @@ class DirectoryRepository:
 
     def fetch_blob(self, descriptor: Descriptor, store: Store) -> None:
         """Bring a blob into the store, verified. Raises VerificationError."""
-        with mirror_errors(self.url):
+        with mirror_errors(self.url, writes=False):
             fetch_verified(self.paths.place.blob(descriptor.digest), descriptor, store)
 
     def check_blob(self, descriptor: Descriptor, advance: Callable[[int], None] = ignore_progress) -> None:

@@ -110,7 +110,7 @@ class LayoutRepository:
 
     def fetch_blob(self, descriptor: Descriptor, store: Store) -> None:
         """Bring a blob into the store, verified. Raises VerificationError."""
-        with mirror_errors(self.url):
+        with mirror_errors(self.url, writes=False):
             fetch_verified(blob_path(self.path, descriptor.digest), descriptor, store)
 
     def check_blob(self, descriptor: Descriptor, advance: Callable[[int], None] = ignore_progress) -> None:

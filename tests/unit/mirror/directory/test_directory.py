@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import time
@@ -11,7 +12,9 @@ import pytest
 
 from pipeline.digest import Digest
 from pipeline.errors import EnvironmentLacking, RelbuildError, UsageError, VerificationError
+from pipeline.mirror import atomic_files
 from pipeline.mirror.atomic_files import _draft
+from pipeline.mirror.backends.directory import directory_repository
 from pipeline.mirror.backends.directory.directory_address_form import find_root
 from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror, open_directory
 from pipeline.mirror.protocol import Arrival, TagConflict
@@ -319,11 +322,38 @@ def test_a_file_system_that_refuses_is_named(tmp_path: Path) -> None:
     assert caught.value.code == "mirror-unreachable"
 
 
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_told_with_the_file_and_what_frees_space_there(
+    number: int, mirror: DirectoryMirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(file: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(atomic_files, "_settle", full)
+    blob = Descriptor("application/octet-stream", Digest.of(b"blob"), 4)
+    with pytest.raises(EnvironmentLacking) as caught:
+        mirror.repository("tiny").put_blob(blob, b"blob")
+    (problem,) = caught.value.problems
+    assert (problem.code, problem.place) == ("disk-full", f"{mirror.url}/tiny")
+    assert f"is full while '{mirror.place.blob(blob.digest)}' is written" in problem.message
+    assert "relbuild prune" in str(problem.hint)
+    assert "store gc" not in str(problem.hint)
+
+
+def test_a_full_disk_of_a_store_is_not_the_mirrors(mirror: DirectoryMirror, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/store/blobs/x")
+
+    monkeypatch.setattr(directory_repository, "fetch_verified", full)
+    with pytest.raises(OSError, match="/store/blobs/x"):
+        mirror.repository("tiny").fetch_blob(Descriptor("x", Digest.of(b"blob"), 4), None)  # type: ignore[arg-type]
+
+
 def test_what_killed_processes_left_goes_with_the_next_run(mirror: DirectoryMirror) -> None:
     """However young it is: a draft of somebody who lives is known by the lock on the folder."""
     left = mirror.place.drafts / "tmpabc"
     left.write_text("half")
-    with _draft(mirror.place.drafts) as (draft, file):
+    with _draft(mirror.place.drafts, mirror.place.root / "x") as (draft, file):
         file.write(b"half")
         with mirror.writing():
             assert draft.exists()
