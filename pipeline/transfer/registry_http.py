@@ -26,6 +26,7 @@ from pipeline.transfer.retry import (
     RetryBudget,
     SharedPause,
     TransientFailure,
+    lacks_tls,
     retry_after,
     unreachable,
 )
@@ -313,7 +314,8 @@ class RegistryClient:
         except (httpx.HTTPError, httpx.StreamError) as error:
             if not answered:
                 self._meter.request(method, UNANSWERED, self._endpoint(url))
-            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            plain = isinstance(error, httpx.ConnectError) and lacks_tls(str(error))
+            if plain or "CERTIFICATE_VERIFY_FAILED" in str(error):  # Another attempt would end as this one.
                 raise unreachable(self._place(url).place, str(error)) from error
             raise TransientFailure(str(error) or type(error).__name__) from error
         except httpx.InvalidURL as error:

@@ -143,6 +143,11 @@ class RetryBudget:
         )
 
 
+def lacks_tls(text: str) -> bool:
+    """Return whether OpenSSL's error says that the server answers without TLS."""
+    return any(said in text for said in ("WRONG_VERSION_NUMBER", "wrong version number", "record layer failure"))
+
+
 def unreachable(place: str, text: str) -> EnvironmentLacking:
     """Make the error of a server that cannot be reached."""
     hint = "check the network, the proxy variables and the address; run the command again; it resumes where it stopped"
@@ -152,7 +157,7 @@ def unreachable(place: str, text: str) -> EnvironmentLacking:
         hint = "use a name that is in the server's certificate, or tell its administrator to have this one added"
     elif "CERTIFICATE_VERIFY_FAILED" in text:
         hint = "set SSL_CERT_FILE to its certificate authority, or put that into /etc/containers/certs.d/HOST/ca.crt"
-    elif "WRONG_VERSION_NUMBER" in text or "wrong version number" in text or "record layer failure" in text:
+    elif lacks_tls(text):
         hint = "the server does not use TLS; if that is intended, write registry+http://"
     return EnvironmentLacking("registry-unreachable", f"{place} cannot be reached: {text}", place=place, hint=hint)
 

@@ -395,6 +395,18 @@ def test_plain_http_where_tls_is_expected_says_what_to_write(registry: FakeRegis
         exchange.ask("GET", BLOB, scopes=PULL, limit=100)
     assert caught.value.code == "registry-unreachable"
     assert "registry+http://" in str(caught.value)
+    assert exchange.traffic.count() == 1, "no retry gives a server TLS"
+
+
+def test_a_refused_connection_is_asked_again(tmp_path: Path) -> None:
+    with fake_registry() as gone:
+        host = gone.host
+    exchange = RegistryClient(
+        f"https://{host}", network=NETWORK, credential_store=CredentialStore.of({"HOME": str(tmp_path)})
+    )
+    with exchange, pytest.raises(EnvironmentLacking):
+        exchange.ask("GET", BLOB, scopes=PULL, limit=100)
+    assert exchange.traffic.count() == NETWORK.attempts > 1
 
 
 def test_answers_are_bounded(registry: FakeRegistry, speak: Speaker) -> None:
