@@ -12,6 +12,7 @@ import pipeline
 import pipeline.process as processes
 from pipeline.cli.app import CommandContext
 from pipeline.cli.key_files import PASSWORD_VARIABLES, password
+from pipeline.compression import Compression
 from pipeline.digest import Digest, digest_file, identity
 from pipeline.errors import RelbuildError, UsageError
 from pipeline.model.absolute_path import absolute
@@ -119,6 +120,7 @@ def _prepared(request: NightRequest, context: CommandContext) -> tuple[BuildEnvi
         full=request.full,
         retest=request.retest,
         runtime=_runtime(request.runtime),
+        again=_again(request),
     )
     wanted = ProductSelection(
         names=request.only,
@@ -131,6 +133,24 @@ def _prepared(request: NightRequest, context: CommandContext) -> tuple[BuildEnvi
         NightOptions(request.catalogue, settings, wanted, request.write_locks, request.destination),
         environment,
     )
+
+
+def _again(request: NightRequest) -> tuple[str, ...]:
+    """Return the command that runs the night again, without its selection of products."""
+    words = ["relbuild", "nightly", *map(str, request.catalogue), "--to", request.destination]
+    given = (
+        ("--key", request.key),
+        ("--platform", request.platform),
+        *(("--arch", arch) for arch in request.architectures),
+        ("--repositories", request.repositories),
+        ("--rules", request.rules),
+        ("--as", request.known_as),
+        ("--scheduler", request.scheduler),
+        ("--compression", None if request.compression is Compression.GZIP else request.compression.value),
+    )
+    words += [word for name, value in given if value for word in (name, str(value))]
+    flags = (("--locked", request.locked), ("--full", request.full), ("--retest", request.retest))
+    return (*words, *(name for name, wanted in flags if wanted))
 
 
 def _named_by(repositories: Path) -> frozenset[str]:

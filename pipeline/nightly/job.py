@@ -23,7 +23,7 @@ class RunSettings:
 
     Every path is absolute, because it is used in other processes and on other machines. `key` is the file of the key
     that signs, on the worker (None where nothing is to be signed), `fingerprint` is its; `clock` gives seconds since
-    the epoch.
+    the epoch. `again` is the command that runs the night again for all its products, with paths as they were given.
     """
 
     repositories: AbsolutePath
@@ -44,6 +44,7 @@ class RunSettings:
     full: bool = False
     retest: bool = False
     runtime: str | None = None
+    again: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,20 +26,38 @@ from pipeline.system_errors import FULL_DISK, full_disk_error, relbuild_error
 LOG_LINES = 60
 """Lines of containers' output that are kept of a failure."""
 
+_OF_MIRROR = ("mirror-", "registry-")
+"""Beginnings of the codes of errors of a mirror, which is read also before anything is built."""
+
 _LOGS_SHOWN = 3
 """Instances whose logs are shown, of those that failed in ways of their own."""
 
 
-def failed_job(job: Job, error: Exception, progress_log: ProgressLog) -> Product:
+class PublishingFailedError(Exception):
+    """An error that was raised while a product was published. It is the cause."""
+
+
+@contextlib.contextmanager
+def publishing() -> Iterator[None]:
+    """Raise errors of the block as PublishingFailedError: a build does not repeat them."""
+    try:
+        yield
+    except Exception as error:
+        raise PublishingFailedError from error
+
+
+def failed_job(job: Job, error: Exception, progress_log: ProgressLog, *, published: bool = False) -> Product:
     """Return the product with what was raised as its failure.
 
-    A defect of relbuild fails one product, and the page shows where it is.
+    A defect of relbuild fails one product, and the page shows where it is. `published`: it was raised while the product
+    was published.
     """
     if isinstance(error, OSError) and error.errno in FULL_DISK:
         error = full_disk_error(error, job.settings.store)
     known = relbuild_error(error)
     if known is not None:
-        return _as_given(failed_product(job.product, known, job.settings, log=tuple(progress_log.lines)), job)
+        log = tuple(progress_log.lines)
+        return _as_given(failed_product(job.product, known, job.settings, log=log, published=published), job)
     lines = tuple(line for part in traceback.format_exception(error) for line in part.rstrip().split("\n"))
     failure = Failure(
         Stage.WORKER,
@@ -46,20 +65,29 @@ def failed_job(job: Job, error: Exception, progress_log: ProgressLog) -> Product
         f"{type(error).__name__}: {error}",
         hint="this is a defect of relbuild: report it with these lines",
         log=(*progress_log.lines, *lines)[-LOG_LINES:],
-        command=command_for(job.product, job.settings),
+        command=command_for(job.product, job.settings, published=published),
     )
     return _with_failure(job.product, failure.message, failure)
 
 
 def failed_product(
-    product: Product, error: RelbuildError, settings: RunSettings, *, log: tuple[str, ...] = ()
+    product: Product,
+    error: RelbuildError,
+    settings: RunSettings,
+    *,
+    log: tuple[str, ...] = (),
+    published: bool = False,
 ) -> Product:
-    """Return the product with an error as its failure; its published image is kept."""
+    """Return the product with an error as its failure; its published image is kept.
+
+    `published`: it was raised while the product was published, as what the mirror or the gate refuses always is.
+    """
+    of_mirror = isinstance(error, PublicationRefused) or error.code.startswith(_OF_MIRROR)
+    command = command_for(product, settings, published=published or of_mirror)
     first = error.problems[0]
     message = "\n".join(problem.message for problem in error.problems)
-    failure = Failure(
-        _stage(error), first.code, message, first.place or "", first.hint or "", log, command_for(product, settings)
-    )
+    stage = Stage.PUBLISH if published else _stage(error)
+    failure = Failure(stage, first.code, message, first.place or "", first.hint or "", log, command)
     return _with_failure(product, message.split("\n")[0], failure)
 
 
@@ -162,8 +190,13 @@ def _stage(error: RelbuildError) -> Stage:
     return next((stage for kind, stage in stages.items() if isinstance(error, kind)), Stage.BUILD)
 
 
-def command_for(product: Product, settings: RunSettings) -> str:
-    """Return the command that reproduces a failure."""
+def command_for(product: Product, settings: RunSettings, *, published: bool = False) -> str:
+    """Return the command that repeats a failure.
+
+    That of an image that was `published` is repeated by a night alone, as a build publishes nothing.
+    """
+    if published and settings.again:
+        return shlex.join((*settings.again, "--only", product.name))
     mode = "--locked" if settings.locked else "--upgrade"
     words = ["relbuild", "build", product.recipe, mode, "--retest"]
     words += ["--platform", settings.platform] if settings.platform else []

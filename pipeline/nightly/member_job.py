@@ -22,7 +22,7 @@ from pipeline.nightly.attached_documents import list_attached
 from pipeline.nightly.inputs import template_names, templates_digest
 from pipeline.nightly.inputs_record import InputsRecord, PublishedProduct, record_predicate
 from pipeline.nightly.job import Job, JobResult, MemberImage
-from pipeline.nightly.job_failure import smoke_failed_product
+from pipeline.nightly.job_failure import publishing, smoke_failed_product
 from pipeline.nightly.lock_comparison import joined_locks, lock_of_architecture
 from pipeline.nightly.night_key import load_night_key
 from pipeline.nightly.product_result import built_product, is_unchanged, published_product, why_built
@@ -63,15 +63,16 @@ def make_member(
         return JobResult(smoke_failed_product(job, built.report, progress_log), None)
     key = load_night_key(job.settings, progress_log)
     settings = job.settings
-    pushed = push_member(
-        built.layout,
-        settings.to,
-        key,
-        build_env,
-        rules=settings.rules,
-        known_as=settings.known_as,
-        read_back=True,
-    )
+    with publishing():
+        pushed = push_member(
+            built.layout,
+            settings.to,
+            key,
+            build_env,
+            rules=settings.rules,
+            known_as=settings.known_as,
+            read_back=True,
+        )
     product = built_product(job, built, why)
     product = replace(product, run=replace(product.run, uploaded=sum(size for _, size in pushed.uploaded)))
     text, names = _text(built.locked), template_names(recipe, built.assembled.templates)

@@ -33,7 +33,7 @@ from pipeline.nightly.inputs import (
 )
 from pipeline.nightly.inputs_record import InputsRecord, PublishedProduct, record_predicate
 from pipeline.nightly.job import Job, JobResult, RunSettings
-from pipeline.nightly.job_failure import failed_job, smoke_failed_product
+from pipeline.nightly.job_failure import PublishingFailedError, failed_job, publishing, smoke_failed_product
 from pipeline.nightly.lock_comparison import same_packages
 from pipeline.nightly.member_job import make_member, publish_members
 from pipeline.nightly.night_key import load_night_key
@@ -68,8 +68,10 @@ def run_job(job: object, progress: Progress) -> object:
     fault, unsuitable = "", False
     try:
         job_result = _Worker(job, progress_log, _build_environment(job.settings, progress_log)).do()
-    except Exception as error:
-        job_result = JobResult(failed_job(job, error, progress_log), None)
+    except Exception as raised:
+        published = isinstance(raised, PublishingFailedError)
+        error = raised.__cause__ if published and isinstance(raised.__cause__, Exception) else raised
+        job_result = JobResult(failed_job(job, error, progress_log, published=published), None)
         known = relbuild_error(error)
         if isinstance(known, EnvironmentLacking):
             fault, unsuitable = job_result.product.run.why, known.code in _UNSUITABLE
@@ -125,7 +127,8 @@ class _Worker:
             job, options = self.job, self._build_options(folder)
             recipe = load_recipe(job.recipe, options.target)
             if job.members:
-                return publish_members(job, recipe, self.build_env, self.progress_log)
+                with publishing():
+                    return publish_members(job, recipe, self.build_env, self.progress_log)
             if job.architecture:
                 return make_member(job, recipe, options, self.build_env, self.progress_log)
             if job.test_only and job.on_mirror is not None:
@@ -186,7 +189,8 @@ class _Worker:
     def _retest(self, recipe: Recipe, on_mirror: PublishedProduct, text: str, why: str) -> JobResult:
         job, settings = self.job, self.job.settings
         record = replace(on_mirror.record, facts=job.facts)
-        with mirror_access(self.build_env).repository(settings.to.below(recipe.name), write=True) as repository:
+        at = settings.to.below(recipe.name)
+        with publishing(), mirror_access(self.build_env).repository(at, write=True) as repository:
             done = retest(
                 repository,
                 on_mirror.digest,
@@ -235,10 +239,11 @@ class _Worker:
             read_back=True,
             leave_moved_back=True,
         )
-        (publication,) = publish(options, self.build_env)
+        with publishing():
+            (publication,) = publish(options, self.build_env)
         for line in unenforced_lines(publication.limits):
             self.build_env.progress.warn(f"{recipe.name}: {line.removeprefix('! ')}")
-        with mirror_access(self.build_env).repository(settings.to.below(recipe.name)) as repository:
+        with publishing(), mirror_access(self.build_env).repository(settings.to.below(recipe.name)) as repository:
             attached = list_attached(repository, first.image.digest)
         tested = any(not one.verdict_reused for one in built.members)
         product = published_product(job, product, publication, tested=tested)

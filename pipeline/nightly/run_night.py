@@ -408,7 +408,7 @@ def _blocked(product: Product, parent: Product, settings: RunSettings) -> Produc
         why,
         place=product.recipe,
         hint=f"fix '{parent.name}' first: {parent.run.why}",
-        command=command_for(parent, settings),
+        command=parent.run.failure.command if parent.run.failure else command_for(parent, settings),
     )
     return _with_run(product, Outcome.BLOCKED, why, failure)
 

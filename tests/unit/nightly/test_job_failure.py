@@ -5,9 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.model.night_record import Product
+import pytest
+
+from pipeline.errors import BuildError, EnvironmentLacking, PublicationRefused, RelbuildError
+from pipeline.model.night_record import Product, Stage
 from pipeline.model.report import SmokeReport
-from pipeline.nightly.job_failure import LOG_LINES, smoke_failed_product
+from pipeline.nightly import product_job
+from pipeline.nightly.job import JobResult
+from pipeline.nightly.job_failure import LOG_LINES, failed_product, publishing, smoke_failed_product
+from pipeline.nightly.product_job import run_job
 from pipeline.nightly.progress_log import ProgressLog
 from pipeline.progress import QUIET
 from tests.unit.nightly.test_job_paths import job
@@ -60,3 +66,44 @@ def test_a_place_is_named_as_the_nights_options_name_the_recipe(tmp_path: Path) 
         product = failed(tmp_path, replace(SHARED, asked=replace(SHARED.asked, checks=checks)))
         assert product.run.failure is not None and product.run.failure.place == named
         assert product.published.checks[0].place == named
+
+
+_NIGHT = ("relbuild", "nightly", "my recipes", "--to", "dir:mirror")
+
+
+@pytest.mark.parametrize(
+    ("error", "night"),
+    [
+        (BuildError("x", "it broke"), False),
+        (PublicationRefused("x", "refused"), True),
+        (EnvironmentLacking("mirror-unreachable", "gone"), True),
+        (EnvironmentLacking("registry-failing", "down"), True),
+    ],
+)
+def test_what_a_mirror_refuses_is_repeated_by_a_night_alone(error: RelbuildError, night: bool, tmp_path: Path) -> None:
+    given = job(tmp_path)
+    failure = failed_product(given.product, error, replace(given.settings, again=_NIGHT)).run.failure
+    assert failure is not None
+    build = "relbuild build recipes/it.yaml --upgrade --retest"
+    assert failure.command == ("relbuild nightly 'my recipes' --to dir:mirror --only it" if night else build)
+    assert failed_product(given.product, error, given.settings).run.failure is not None
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), BuildError("x", "y"), KeyError("defect")])
+def test_what_fails_while_a_product_is_published_is_repeated_by_a_night(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(worker: object) -> None:
+        with publishing():
+            raise error
+
+    monkeypatch.setattr(product_job._Worker, "do", fail)
+    given = job(tmp_path)
+    given.settings.store.mkdir(mode=0o700)
+    done = run_job(replace(given, settings=replace(given.settings, again=_NIGHT)), QUIET)
+    done = getattr(done, "result", done)
+    assert isinstance(done, JobResult)
+    failure = done.product.run.failure
+    assert failure is not None and failure.command.startswith("relbuild nightly ")
+    if not isinstance(error, KeyError):
+        assert failure.stage is Stage.PUBLISH

@@ -66,6 +66,19 @@ class TestFailures:
         assert done.returncode == 6
         assert "child" in done.stderr
 
+    def test_the_command_publishes_what_the_mirror_did_not_take(self, small: SmallCatalogue) -> None:
+        blobs = small.mirror / "blobs"
+        blobs.rename(small.folder / "aside")
+        blobs.write_text("in the way")
+        small.edit("lone", "labels: {", "labels: {new: label, ")
+        failure = product(small.nightly()[1], "lone")["failure"]
+        assert failure["code"] == "mirror-unreachable"
+        assert failure["command"] == "relbuild nightly recipes --to dir:mirror --key night.key --only lone"
+        blobs.unlink()
+        (small.folder / "aside").rename(blobs)
+        done = small.relbuild(*failure["command"].split()[1:])
+        assert done.returncode == 0 and "built     lone" in done.stderr, done.stderr
+
     def test_nothing_is_published_on_a_base_that_failed(self, small: SmallCatalogue) -> None:
         small.package("addon", "2")
         small.edit("base", "text: base", "text: something else")
