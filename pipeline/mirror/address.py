@@ -55,6 +55,13 @@ class AddressForm(ABC):
         `create`: the mirror need not exist yet. Raises UsageError `address-malformed`.
         """
 
+    def require_place(self, address: Address, name: str) -> None:
+        """Refuse a repository's address if its mirror does not exist and cannot be made.
+
+        `name`: a repository's name for the hint. Raises UsageError `not-a-mirror`.
+        """
+        return None
+
     @abstractmethod
     def open(
         self, address: Address, access: MirrorAccess, *, create: bool, name: str

@@ -68,10 +68,12 @@ def copy(
     Raises UsageError, VerificationError, PublicationRefused.
     """
     access = mirror_access(build_env)
-    with access.repository(source) as here, access.repository(target, create=True, write=True) as there:
-        expected = _expected(here, there, identity)
-        copy_job = _CopyJob(here, there, key, rules, build_env, expected, allow_stale)
-        return tuple(copy_job.copy_one(digest, tags) for digest, tags in _wanted(here, source, target))
+    with access.repository(source) as here:
+        target.form.require_place(target, here.name or "NAME")
+        with access.repository(target, create=True, write=True) as there:
+            expected = _expected(here, there, identity)
+            copy_job = _CopyJob(here, there, key, rules, build_env, expected, allow_stale)
+            return tuple(copy_job.copy_one(digest, tags) for digest, tags in _wanted(here, source, target))
 
 
 TagPairs = tuple[tuple[str, str], ...]

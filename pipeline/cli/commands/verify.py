@@ -27,7 +27,7 @@ def verify_command(
     allow_stale: options.StaleOption,
     rules: options.RulesOption,
 ) -> int:
-    """Verify what a mirror holds.
+    """Verify an image on a mirror.
 
     Every byte, every signature, every attestation, and the tests' answers once more.
     """

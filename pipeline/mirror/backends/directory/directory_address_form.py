@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.errors import UsageError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.address import Address, AddressForm, names_no_repository
 
@@ -38,8 +39,23 @@ class DirectoryForm(AddressForm):
         if found is None and create:
             found = (address.path.parent, address.path.name)
         if found is None or not found[1]:
-            raise names_no_repository(address, "dir:PATH-OF-THE-MIRROR/NAME")
+            raise names_no_repository(address, f"{address.url}/NAME" if found else "dir:PATH-OF-THE-MIRROR/NAME")
         return Address(self, str(found[0])), found[1]
+
+    def require_place(self, address: Address, name: str) -> None:
+        """See `AddressForm`: a mirror is made in an empty folder, or where nothing is."""
+        from pipeline.mirror.backends.directory.directory_mirror import can_be_made
+
+        root = address.path.parent
+        if find_root(address.path) is not None or can_be_made(root):
+            return
+        way_out = f"write {address.below(name)}" if can_be_made(address.path) else "choose a new directory"
+        raise UsageError(
+            "not-a-mirror",
+            f"'{address}' is a repository in '{root}', which is neither empty nor a mirror",
+            place=str(address),
+            hint=f"{way_out}: the last part of the address is the repository's name",
+        )
 
     @contextlib.contextmanager
     def open(self, address: Address, access: MirrorAccess, *, create: bool, name: str) -> Iterator[DirectoryMirror]:

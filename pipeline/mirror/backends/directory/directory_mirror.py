@@ -213,7 +213,7 @@ def _make(place: MirrorPaths, host: str) -> None:
     later one must not overwrite what was published meanwhile.
     """
     root = place.root
-    if root.exists() and (not root.is_dir() or set(_names(root)) - _BEGUN) and not (root / MARKER).exists():
+    if not can_be_made(root) and not (root / MARKER).exists():
         raise UsageError(
             "not-a-mirror",
             f"'{root}' is neither empty nor a mirror",
@@ -230,6 +230,11 @@ def _make(place: MirrorPaths, host: str) -> None:
         (root / "rsync.sh").chmod(0o755)
         replace_file(canonical_json({"repositories": []}), root / "catalog.json", drafts)
         replace_file(canonical_json({"format": FORMAT, "host": host}), root / MARKER, drafts)
+
+
+def can_be_made(root: Path) -> bool:
+    """Return whether a mirror can be made at a path: nothing is there, or an empty folder."""
+    return not root.exists() or (root.is_dir() and not set(_names(root)) - _BEGUN)
 
 
 def _names(folder: Path) -> Iterator[str]:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from pipeline.errors import UsageError
 from pipeline.mirror.address_parser import parse_address
+from pipeline.mirror.backends.directory.directory_address_form import DIRECTORY
 from pipeline.mirror.backends.directory.directory_mirror import open_directory
 from pipeline.mirror.signed_identity import ExpectedIdentity
 from pipeline.release import copy, verify_reference
@@ -66,3 +70,28 @@ def test_what_is_carried_in_a_layout_is_believed_by_its_signed_moves(
     verify_reference(parse_address(f"{target.url}:stable"), key().public, maker.build_env, identity=identity)
     maker.clock.now += 15 * DAY
     assert code_of(lambda: verify_reference(latest, key().public, maker.build_env)) == "tag-frozen"
+
+
+def test_a_target_without_a_name_is_named_and_one_that_works_is_suggested(mirror: Path, maker: ImagePublisher) -> None:
+    target = mirror.parent / "mirror2"
+    for folder in (None, target):
+        if folder is not None:
+            folder.mkdir()
+        with pytest.raises(UsageError) as refused:
+            copy(at(mirror), parse_address(f"dir:{target}"), key(), RULES, maker.build_env)
+        (problem,) = refused.value.problems
+        assert (problem.code, problem.place) == ("not-a-mirror", f"dir:{target}")
+        assert f"'{mirror.parent}', which is neither empty nor a mirror" in problem.message
+        assert str(problem.hint).startswith(f"write dir:{target}/small: ")
+    assert list(target.iterdir()) == []
+    assert copy(at(mirror), parse_address(f"dir:{target}/small"), key(), RULES, maker.build_env)
+    (mirror.parent / "full" / "of").mkdir(parents=True)
+    with pytest.raises(UsageError, match="neither empty nor a mirror") as refused:
+        copy(at(mirror), parse_address(f"dir:{mirror.parent}/full"), key(), RULES, maker.build_env)
+    assert str(refused.value.problems[0].hint).startswith("choose a new directory: ")
+
+
+def test_a_mirrors_own_address_is_told_with_what_to_add(mirror: Path) -> None:
+    with pytest.raises(UsageError, match="is not the address of a repository") as refused:
+        DIRECTORY.locate(parse_address(f"dir:{mirror}"), create=False)
+    assert refused.value.problems[0].hint == f"write dir:{mirror}/NAME"
