@@ -75,26 +75,17 @@ class ForkedCall:
     def end(self) -> None:
         """Kill the child, if there is one, and wait for its end.
 
-        Whatever is raised in between, by a signal's handler: the child has ended.
+        What a signal's handler raises comes before that, and it is to be called again, or when the child has ended.
         """
-        if self._pid:
-            try:
-                with _signals_held():
-                    self._kill()
-            finally:  # A signal may have come before they were held.
-                self._kill()
-
-    def _kill(self) -> None:
-        """May be interrupted at any place, and called again."""
-        handle, self._handle = self._handle, -1
-        if handle != -1:
-            os.close(handle)
-        if self._pid:
+        if not self._pid:
+            return
+        with _signals_held():
+            os.close(self._handle)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._pid, signal.SIGKILL)
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(self._pid, 0)
-            self._pid = 0
+            self._pid, self._handle = 0, -1
 
 
 @contextlib.contextmanager

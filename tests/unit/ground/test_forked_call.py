@@ -115,6 +115,17 @@ def test_a_result_cut_short_is_none() -> None:
     assert ForkedCall(pid, reader).result() is None
 
 
+def test_a_child_whose_parent_ended_before_it_could_be_told_of_that_computes_nothing(tmp_path: Path) -> None:
+    """Nobody would end it: the system tells it only of an end that comes later."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        module._serve((tmp_path / "begun").touch, writer, parent=os.getpid())
+    os.close(writer)
+    assert ForkedCall(pid, reader).result() is None
+    assert not (tmp_path / "begun").exists()
+
+
 def test_a_large_result_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "ANSWER_SIZE_LIMIT", 1 << 20)
     assert computed(lambda: "x" * (1 << 20)) is None

@@ -198,6 +198,23 @@ def test_copies_that_were_made_before_are_named_in_the_draft(
     write_layout(other, store=store, target=layout)
 
 
+def test_the_file_of_a_layer_that_stays_is_kept_where_there_is_a_copy_too(store: Store, layout: Path) -> None:
+    """Another build may have put it there when it was copied already."""
+    base = tiny(store).layers[0]
+    inode = blob_path(layout, base.blob.digest).stat().st_ino
+    other = make_image("tiny", "2.0", CONFIG, [base, layer(store, "only", {"x": b"y"})])
+    with store.copies_for(layout.parent) as copies:
+        made = copies.begin(base.blob.size)
+        assert made is not None
+        made._write(memoryview(store.blob(base.blob.digest).read_bytes()))
+        copies.confirm(base.blob.digest, made)
+        with writing_layout(other, store=store, target=layout, copies=copies):
+            pass
+        assert not made.closed, "nobody has taken it"
+    assert read_layout(layout) == other
+    assert blob_path(layout, base.blob.digest).stat().st_ino == inode
+
+
 @pytest.mark.parametrize("error", [ValueError("its documents"), KeyboardInterrupt()])
 def test_an_error_in_the_block_leaves_the_former_one(error: BaseException, store: Store, layout: Path) -> None:
     before = read_layout(layout)
