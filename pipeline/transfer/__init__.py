@@ -27,12 +27,12 @@ with imported_when_used(__name__):
     from pipeline.transfer.download import (
         Download,
         DownloadSource,
-        PassingContent,
         fetch,
         fetch_document,
     )
     from pipeline.transfer.netrc_logins import netrc_path, netrc_unreadable, read_netrc
     from pipeline.transfer.network import Network
+    from pipeline.transfer.partial_download import PassingContent
     from pipeline.transfer.question_log import KnownAnswer, QuestionLog
     from pipeline.transfer.registry_http import FileRange, RegistryClient, RegistryResponse
     from pipeline.transfer.retry import RetryBudget, TransientFailure

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
-import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Protocol
 
-from pipeline.digest import Digest, chunks
+from pipeline.digest import Digest
 from pipeline.errors import VerificationError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.processors import whole_processors
 from pipeline.progress import Progress, Task, task
 from pipeline.transfer.blob_store import BlobStore
 from pipeline.transfer.network import Network
+from pipeline.transfer.partial_download import PartialDownload, PassingContent
 from pipeline.transfer.url_fallback import try_urls
 from pipeline.transfer.url_stream import ResponseStream, SourceFailed, open_url
 from pipeline.urls import parse_url, shown_url
@@ -29,8 +26,6 @@ if TYPE_CHECKING:
 
 DOWNLOAD_SIZE_LIMIT = 16 << 30
 """Bytes of a download whose size is unknown. The largest RPMs have a few GiB."""
-
-_APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,18 +56,12 @@ def _client_source(client: httpx.Client | None) -> DownloadSource:
     return source
 
 
-class PassingContent(Protocol):
-    """A computation over a file's content while the file is copied into the store."""
-
-    def update(self, piece: bytes | memoryview, /) -> object:
-        """Take the next piece, from the file's first byte on. It is written and hashed already."""
-
-    def copied(self, status: os.stat_result, /) -> None:
-        """Take the status of the blob's file: all of it passed by, with its digest."""
-
-
 class _Stopped(Exception):
     """This download was stopped because another one failed."""
+
+
+class _WrongPart(Exception):
+    """A resumed download has another digest: the part may have been corrupt."""
 
 
 def fetch(
@@ -233,15 +222,22 @@ class _Fetcher:
             return blob.digest
 
     def _named(self, one: Download, url: str, network: Network) -> Digest:
-        """Download a file whose digest is known, resuming a partial download.
+        """Download a file whose digest is known; if a part was corrupt, once more from the start."""
+        with contextlib.suppress(_WrongPart):
+            return self._resumed(one, url, network)
+        return self._resumed(one, url, network)
 
-        That is kept under the digest, so that any run can resume it from any mirror.
+    def _resumed(self, one: Download, url: str, network: Network) -> Digest:
+        """Download a file, resuming a partial download.
+
+        That is kept under the digest, so that any run can resume it from any mirror. Raises _WrongPart if what comes of
+        it has another digest; it is dropped then.
         """
         target = _target(one)
         local = url.startswith("file:")
         limit = DOWNLOAD_SIZE_LIMIT if one.size is None else one.size
         passing = self._passing(target) if local and self._passing is not None else None
-        with _Partial(self._partial / target.hex, passing) as partial:
+        with PartialDownload(self._partial / target.hex, passing) as partial:
             resumed = partial.load(limit)
             try:
                 self._fill(partial, one, url, network, limit)
@@ -259,11 +255,11 @@ class _Fetcher:
                 raise SourceFailed(f"the transfer ended after {partial.size} of {one.size} bytes", again=True)
             what = f"it has {partial.size} bytes with sha256:{partial.digest}"
             partial.drop()
-        if resumed:  # the part of an earlier attempt may have been corrupt: once more from the start
-            raise SourceFailed(f"resumed, {what}", again=True)
+        if resumed:
+            raise _WrongPart
         raise _mismatch(one, url, what)
 
-    def _fill(self, partial: _Partial, one: Download, url: str, network: Network, limit: int) -> None:
+    def _fill(self, partial: PartialDownload, one: Download, url: str, network: Network, limit: int) -> None:
         if partial.size and (partial.size == limit or partial.digest == _target(one).hex):
             return  # complete: killed between the last byte and the rename
         offset = partial.size
@@ -283,112 +279,9 @@ class _Fetcher:
             raise _Stopped
 
 
-class _Partial:
-    """A partial download: its file, size and hash so far, and a file with its origin.
-
-    Used in a `with` block. `passing` gets what is written, unless an earlier attempt has written a part.
-    """
-
-    def __init__(self, path: Path, passing: PassingContent | None) -> None:
-        self.path = path
-        self.size = 0
-        self._hash = hashlib.sha256()
-        self.passing = passing
-        self._origin = Path(f"{path}.origin")
-        self._handle = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._handle >= 0:
-            os.close(self._handle)
-            self._handle = -1
-
-    @property
-    def digest(self) -> str:
-        """The sha256 so far, in hex."""
-        return self._hash.hexdigest()
-
-    def load(self, limit: int) -> int:
-        """Hash what an earlier attempt left, unless it has more than `limit` bytes; return its size."""
-        with contextlib.suppress(FileNotFoundError), self.path.open("rb") as file:
-            if os.fstat(file.fileno()).st_size <= limit:
-                for piece in chunks(file):
-                    self._add(piece)
-        if self.size:
-            self.passing = None
-        return self.size
-
-    def validator(self, url: str) -> str:
-        """Return the validator that `url` gave for the partial content, if it came from there.
-
-        For another mirror it means nothing: there the digest decides in the end.
-        """
-        try:
-            origin = json.loads(self._origin.read_bytes())
-        except (OSError, ValueError, RecursionError):
-            return ""
-        same = isinstance(origin, dict) and origin.get("url") == _url_digest(url)
-        return str(origin.get("validator", "")) if same else ""
-
-    def begin(self, offset: int, url: str, validator: str) -> None:
-        """Prepare for content from `offset` on: the rest, or (0) all of it, which empties the file."""
-        if offset != self.size:
-            self.size = 0
-            self._hash = hashlib.sha256()
-        self._handle = os.open(self.path, _APPEND | (0 if self.size else os.O_TRUNC), 0o644)
-        if not self.size:
-            self._origin.unlink(missing_ok=True)
-            if validator:
-                self._origin.write_text(json.dumps({"url": _url_digest(url), "validator": validator}))
-
-    def write(self, piece: bytes | memoryview) -> None:
-        """Write the next piece, and add it to size and hash."""
-        left = memoryview(piece)
-        try:
-            while left:
-                left = left[os.write(self._handle, left) :]
-        except OSError as error:
-            error.filename = os.fspath(self.path)
-            raise
-        self._add(piece)
-        if self.passing is not None:
-            self.passing.update(piece)
-
-    def _add(self, piece: bytes | memoryview) -> None:
-        self._hash.update(piece)
-        self.size += len(piece)
-
-    def place(self, target: Path) -> os.stat_result:
-        """Rename the complete file to `target`; return the status that it has there."""
-        if self._handle < 0:
-            self._handle = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-        os.fchmod(self._handle, 0o644)
-        try:
-            os.close(os.dup(self._handle))  # Where writes fail late (NFS, quota), closing any descriptor tells it.
-        except OSError as error:
-            error.filename = os.fspath(self.path)
-            raise
-        self.path.replace(target)
-        status = os.fstat(self._handle)
-        self._origin.unlink(missing_ok=True)
-        return status
-
-    def drop(self) -> None:
-        """Remove both files."""
-        self.path.unlink(missing_ok=True)
-        self._origin.unlink(missing_ok=True)
-
-
 def _host(url: str) -> str:
     place = parse_url(url)
     return place.place if place else ""
-
-
-def _url_digest(url: str) -> str:
-    """Return a digest by which URLs are compared: a URL on disk could contain a password."""
-    return hashlib.sha256(url.encode(errors="replace")).hexdigest()
 
 
 def _mismatch(one: Download, url: str, what: str) -> VerificationError:

@@ -63,6 +63,27 @@ def test_a_copy_that_was_begun_by_a_killed_run_is_ended_and_does_not_pass_by(sto
         store.blob(DIGEST).unlink()
 
 
+@pytest.mark.parametrize("damaged", [b"damaged" * 1000, CONTENT[:-1] + b"?", CONTENT[:1] + b"?"])
+def test_a_damaged_part_is_dropped_and_the_file_copied_from_its_start(
+    damaged: bytes, store: Store, tmp_path: Path
+) -> None:
+    (tmp_path / "thing").write_bytes(CONTENT)
+    partial(store, damaged)
+    found = get_passing(store, (tmp_path / "thing").as_uri())
+    assert found is not None and found.content == CONTENT
+    assert found.inode == store.blob(DIGEST).stat().st_ino
+    assert list((store.metadata / "partial").iterdir()) == []
+
+
+def test_a_damaged_part_of_a_file_of_other_bytes_is_copied_once_more_and_refused(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "thing").write_bytes(CONTENT[:-1] + b"?")
+    partial(store, b"damaged" * 1000)
+    with pytest.raises(VerificationError, match=f"it has {len(CONTENT)} bytes with sha256") as caught:
+        get_passing(store, (tmp_path / "thing").as_uri())
+    assert caught.value.code == "download-mismatch"
+    assert list((store.metadata / "partial").iterdir()) == []
+
+
 def test_a_copy_of_other_bytes_is_not_told_of(store: Store, tmp_path: Path) -> None:
     (tmp_path / "thing").write_bytes(CONTENT[:-1] + b"?")
     made: list[Passing] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,19 @@ def test_a_damaged_part_costs_one_more_download(misbehaving: MisbehavingServer, 
     get(store, f"{misbehaving.url}/good")
     assert [request[1].get("range") for request in misbehaving.requests] == ["bytes=7000-", None]
     assert store.blob(DIGEST).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("way", ["good", "wrong"])
+def test_a_server_is_asked_once_more_for_all_where_a_part_is_damaged(
+    misbehaving: MisbehavingServer, store: Store, way: str
+) -> None:
+    """At once: it has not failed."""
+    partial(store, b"damaged" * 1000)
+    one = Download((f"{misbehaving.url}/{way}",), DIGEST, len(CONTENT), "thing")
+    with pytest.raises(VerificationError, match="does not match") if way == "wrong" else contextlib.nullcontext():
+        fetch(store, [one], progress=QUIET, network=Network(timeout=5.0, backoff=0.001, attempts=1))
+    assert [request[1].get("range") for request in misbehaving.requests] == ["bytes=7000-", None]
+    assert store.has(DIGEST) == (way == "good")
 
 
 def test_a_whole_part_needs_no_request(misbehaving: MisbehavingServer, store: Store) -> None:
