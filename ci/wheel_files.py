@@ -37,7 +37,12 @@ class BuildWithFiles(build_py):
     """`build_py`, and the files of `FILES`; a source distribution has them too, at their own places."""
 
     def run(self) -> None:
-        """Copy the packages, then the files."""
+        """Copy the packages, then the files, into an empty folder.
+
+        pip leaves `build/lib` in the checkout and takes it again: what was deleted since would be in the wheel.
+        """
+        if not self.editable_mode and Path(self.build_lib).exists():
+            shutil.rmtree(self.build_lib)
         super().run()
         if self.editable_mode:
             return
