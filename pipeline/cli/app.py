@@ -31,7 +31,7 @@ from pipeline.cli.options import (
     VerboseOption,
     VerboseWithoutLetter,
 )
-from pipeline.cli.path_arguments import require_folder
+from pipeline.cli.path_arguments import path_parser, require_folder
 from pipeline.cli.progress_display import ProgressStyle, close, open_progress
 from pipeline.cli.signals import SIGNALS, Interruptible, Terminated
 from pipeline.cli.standard_streams import stdout_is_closed
@@ -199,6 +199,7 @@ def command(
         parameters = [*map(_with_default, [*own.parameters.values()][1:]), *standard]
         for one in parameters:
             _name_argument(one)
+            _refuse_empty_path(one)
         parameters.append(_parameter("verbose", VerboseWithoutLetter if _has_letter_v(parameters) else VerboseOption))
 
         @functools.wraps(function)
@@ -246,6 +247,17 @@ def _name_argument(parameter: inspect.Parameter) -> None:
         if isinstance(one, typer.models.ArgumentInfo) and one.metavar is None:
             name = parameter.name.upper()
             one.metavar = name.removesuffix("S") if get_origin(declared[0]) is list else name
+
+
+def _refuse_empty_path(parameter: inspect.Parameter) -> None:
+    """Refuse an empty path (`--output ''`): it would silently mean the working directory."""
+    declared, *metadata = get_args(parameter.annotation) or (None,)
+    for one in metadata:
+        if declared in (Path, Path | None) and isinstance(one, typer.models.ParameterInfo) and not one.resolve_path:
+            decls = getattr(one, "param_decls", None)
+            shown = decls[0] if decls else f"--{parameter.name.replace('_', '-')}"
+            argument = isinstance(one, typer.models.ArgumentInfo)
+            one.parser = path_parser(parameter.name.upper() if argument else shown)
 
 
 def _has_letter_v(parameters: Iterable[inspect.Parameter]) -> bool:

@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.errors import UsageError
+
+
+def path_parser(option: str) -> Callable[[str | Path], Path]:
+    """Return a function that parses the path of an option or argument.
+
+    It raises UsageError `option-malformed` for an empty one.
+    """
+
+    def path(text: str | Path) -> Path:  # Its name is the value's in the help.
+        if not str(text):
+            raise UsageError("option-malformed", f"{option} is empty", hint="give a path; '.' is this folder")
+        return Path(text)
+
+    return path
 
 
 def require_folder(path: Path) -> Path:

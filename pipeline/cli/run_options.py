@@ -8,10 +8,9 @@ from collections.abc import Mapping, Sequence
 from pipeline.cli.environment_options import environment_options, malformed_option
 from pipeline.launch import HostMount, RunOptions
 from pipeline.model.limits import Limits
-from pipeline.model.published_port import PublishedPort
+from pipeline.model.published_port import PORT_MOST, PublishedPort
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-_PORT_MOST = 65535
 
 
 def run_options(
@@ -33,7 +32,7 @@ def run_options(
 def _published(text: str) -> PublishedPort:
     host, separator, container = text.rpartition(":")
     words = (host if separator else container, container)
-    if not all(word.isascii() and word.isdigit() and int(word) <= _PORT_MOST for word in words) or container == "0":
+    if not all(word.isascii() and word.isdigit() and int(word) <= PORT_MOST for word in words) or container == "0":
         raise malformed_option("--publish", text, "HOST:CONTAINER, such as 8080:80, or one port for both; 0: any")
     return PublishedPort(int(words[0]), int(words[1]))
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pipeline.lazy_dataclasses import dataclass
 
+PORT_MOST = 65535
+"""The highest number of a port."""
+
 
 @dataclass(frozen=True, slots=True)
 class PublishedPort:

@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.model import quantities
+from pipeline.model.published_port import PORT_MOST
 from pipeline.model.quantities import SIZE, Form, Malformed, Quantity, WholeNumber
 from pipeline.model.recipe import Without
 from pipeline.recipes import paths
@@ -21,7 +22,6 @@ from pipeline.recipes import paths
 LONGEST_TEXT = 64 << 10
 """Characters of one text in a recipe; longer ones belong in files."""
 
-PORT_MOST = 65535
 ID_MOST = 60_000
 """Highest ID of an account: below `nobody` and the range for user namespaces."""
 

@@ -7,8 +7,8 @@ from typing import Any, assert_never
 
 from pipeline.errors import RecipeError
 from pipeline.model.image_keys import IMAGE_KEYS, ImageKey, KeyForm
+from pipeline.model.published_port import PORT_MOST
 from pipeline.model.recipe import ImagePlan
-from pipeline.recipes.fields import PORT_MOST
 from pipeline.recipes.problems import Problems, place
 from pipeline.recipes.recipe_lookup import RecipeFile
 from pipeline.recipes.schema import ImageDocument, is_given

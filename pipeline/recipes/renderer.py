@@ -10,9 +10,10 @@ from dataclasses import field
 
 from pipeline.errors import RecipeError
 from pipeline.lazy_dataclasses import dataclass
+from pipeline.model.published_port import PORT_MOST
 from pipeline.model.quantities import Malformed, parse_size
 from pipeline.model.value_rules import Rule, Rules
-from pipeline.recipes.fields import PORT_MOST, pattern_of
+from pipeline.recipes.fields import pattern_of
 from pipeline.recipes.problems import Problems, place
 from pipeline.recipes.recipe_lookup import RecipeFile
 from pipeline.recipes.rule_documents import RuleDocument

@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.app import CommandContext, command
+from pipeline.cli.environment_options import malformed_option
 from pipeline.cli.messages import print_lines
 from pipeline.mirror.pull_server import WARNING, serve_mirror
+from pipeline.model.published_port import PORT_MOST
 from pipeline.release import refuse_untested
 
 
@@ -31,6 +33,8 @@ def serve_command(
 
     For developers and tests, not for the internet.
     """
+    if not 0 <= port <= PORT_MOST:
+        raise malformed_option("--port", str(port), f"NUMBER, from 1 to {PORT_MOST}, or 0 for any free port")
     if not untested:
         refuse_untested(path)
 

@@ -12,6 +12,7 @@ import typer
 from pipeline.build import RetestedImage, smoke_architectures
 from pipeline.cli import options
 from pipeline.cli.app import CommandContext, command
+from pipeline.cli.environment_options import malformed_option
 from pipeline.cli.messages import print_error, print_lines
 from pipeline.cli.path_arguments import names_layout
 from pipeline.cli.recipe_argument import build_options, image_to_launch
@@ -30,6 +31,9 @@ from pipeline.prepare import BuildEnvironment
 from pipeline.progress import Progress
 from pipeline.sandbox import Instance, LaunchedInstance
 from pipeline.smoke import failures_json, junit_reports, report_json, report_lines
+
+_SETTLING_MOST = 3600
+"""Seconds that `--record` observes an image at most."""
 
 _POLL_INTERVAL = 0.2
 """Seconds between checks whether a kept instance still runs."""
@@ -68,6 +72,8 @@ def smoke_command(
     Of a recipe or index of several architectures, each image, or the one for --arch. An image without its recipe is
     asked whether it listens on its exposed ports and no other, and stops.
     """
+    if not 0 <= settling <= _SETTLING_MOST:
+        raise malformed_option("--settling", f"{settling:g}", f"SECONDS, from 0 to {_SETTLING_MOST}")
     build_env = context.build_env(runtime=runtime, launcher=launcher)
     if record_checks:
         launched, plan = image_to_launch(

@@ -288,3 +288,22 @@ def test_a_terminal_without_colours_gets_no_cursor_codes(
     os.close(screen)
     assert (b"\x1b" in shown) == live
     assert name.strip().encode() in shown, "no line is broken"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("serve --port 80000 mirror", "invalid --port '80000'"),
+        ("serve --port -1 mirror", "invalid --port '-1'"),
+        ("smoke nginx --record --settling -5", "invalid --settling '-5'"),
+        ("smoke nginx --record --settling nan", "invalid --settling 'nan'"),
+        ("build nginx --output=", "--output is empty"),
+        ("show nginx --output=", "--output is empty"),
+        ("ps --store=", "--store is empty"),
+    ],
+)
+def test_a_value_that_no_option_can_have_is_refused(
+    words: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run(words, monkeypatch) == 2
+    assert f"error[option-malformed] {said}\n" in capsys.readouterr().err
