@@ -167,7 +167,7 @@ SubjectArgument = Annotated[
 ImageArgument = Annotated[
     str,
     typer.Argument(
-        help="An OCI layout, or a reference on a mirror (dir:PATH/NAME:TAG …).",
+        help="An OCI layout, the name of one in --output, or a reference on a mirror (dir:PATH/NAME:TAG …).",
         show_default=False,
         autocompletion=image_values,
     ),

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from pipeline.errors import UsageError
 
+_LAYOUT_HINT = "build it first with `relbuild build`, name a layout or a reference on a mirror, or another --output"
+
 
 def path_parser(option: str) -> Callable[[str | Path], Path]:
     """Return a function that parses the path of an option or argument.
@@ -56,13 +58,13 @@ def names_layout(text: str) -> bool:
     return (Path(text) / "index.json").is_file()
 
 
-def built_layout(name: str, output: Path, hint: str) -> Path:
+def built_layout(name: str, output: Path, hint: str = "") -> Path:
     """Return the layout of that path, or of that name in `output`.
 
     Raises UsageError `not-a-layout` with the hint.
     """
     for path in (Path(name), output / name):
-        if (path / "oci-layout").is_file():
+        if any((path / file).is_file() for file in ("oci-layout", "index.json")):
             return path
     where = f"no OCI layout in '{name}'" + ("" if "/" in name else f" or '{output / name}'")
-    raise UsageError("not-a-layout", where, hint=hint)
+    raise UsageError("not-a-layout", where, hint=hint or _LAYOUT_HINT)

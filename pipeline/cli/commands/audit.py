@@ -14,7 +14,9 @@ from pipeline.cli.app import CommandContext, command
 from pipeline.cli.key_files import open_verifying_key
 from pipeline.cli.messages import print_error
 from pipeline.cli.mirror_options import identity_for
+from pipeline.cli.path_arguments import built_layout
 from pipeline.errors import FixesLacking
+from pipeline.mirror.address import Address
 from pipeline.mirror.address_parser import is_address, parse_address
 from pipeline.model.advisory import SECURITY, Threshold, age_in_days, exceeding
 from pipeline.model.lifetime import days_text, lifetime_warning
@@ -65,6 +67,7 @@ def audit_command(
     ] = False,
     known_as: options.SignedAsOption,
     offline: options.OfflineOption,
+    output: options.LayoutsOption,
 ) -> int:
     """List the security fixes that an image lacks, with their age.
 
@@ -72,10 +75,11 @@ def audit_command(
     """
     limit = Threshold.parse(threshold) if threshold is not None else None
     build_env = context.build_env(offline=offline)
+    subject = parse_address(image) if is_address(image) else built_layout(image, output)
     found = audit(
         AuditOptions(
-            subject=parse_address(image) if is_address(image) else Path(image),
-            repositories=repositories or _platforms_file(image),
+            subject=subject,
+            repositories=repositories or _platforms_file(subject),
             key=open_verifying_key(key, context) if key is not None else None,
             platform=platform,
             architectures=options.split_architectures(arch),
@@ -94,11 +98,11 @@ def audit_command(
     return 0
 
 
-def _platforms_file(image: str) -> Path:
+def _platforms_file(subject: Address | Path) -> Path:
     """Find the file of platforms: in recipes/, here, or beside the folder of the layout."""
     folders = [Path("recipes"), Path()]
-    if not is_address(image):
-        above = Path(image).absolute().parent.parent
+    if isinstance(subject, Path):
+        above = subject.absolute().parent.parent
         folders += [above / "recipes", above]
     return platforms_file(*folders)
 

@@ -62,7 +62,7 @@ def diff_command(
 def _subject(name: str, output: Path) -> Address | Path:
     if is_address(name):
         return parse_address(name)
-    return built_layout(name, output, "give a layout such as output/NAME, or a reference such as dir:MIRROR/NAME:TAG")
+    return built_layout(name, output)
 
 
 # --- for people ------------------------------------------------------------------------------------------

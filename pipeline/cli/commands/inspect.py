@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pipeline.cli import options
 from pipeline.cli.app import CommandContext, command
 from pipeline.cli.image_format import image_as_json, image_as_lines
+from pipeline.cli.path_arguments import built_layout
 from pipeline.mirror.address_parser import is_address, parse_address
 from pipeline.oci import choose_image, read_layout_images
 from pipeline.release import inspect_reference
 
 
 @command(rank=40, progress=None)
-def inspect_command(context: CommandContext, *, image: options.ImageArgument, arch: options.IndexArchOption) -> int:
+def inspect_command(
+    context: CommandContext,
+    *,
+    image: options.ImageArgument,
+    arch: options.IndexArchOption,
+    output: options.LayoutsOption,
+) -> int:
     """Show an image's digest, platform, settings and layers.
 
     Of an index, those of each of its images.
@@ -22,7 +27,7 @@ def inspect_command(context: CommandContext, *, image: options.ImageArgument, ar
         held = inspect_reference(parse_address(image), context.build_env())
         found, digest = held.images, str(held.digest)
     else:
-        whole, found = read_layout_images(Path(image))
+        whole, found = read_layout_images(built_layout(image, output))
         digest = str(whole)
     if arch:
         found = (choose_image(found, arch, image),)

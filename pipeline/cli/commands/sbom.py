@@ -12,6 +12,7 @@ from pipeline.cli import options
 from pipeline.cli.app import CommandContext, command
 from pipeline.cli.key_files import open_verifying_key
 from pipeline.cli.mirror_options import identity_for
+from pipeline.cli.path_arguments import built_layout
 from pipeline.errors import Problem, UsageError, VerificationError
 from pipeline.mirror.address_parser import is_address, parse_address
 from pipeline.oci import choose_image, image_architecture, read_layout_images
@@ -35,6 +36,7 @@ def sbom_command(
     ] = False,
     known_as: options.SignedAsOption,
     arch: options.IndexArchOption,
+    output: options.LayoutsOption,
 ) -> int:
     """Print an image's software bill of materials.
 
@@ -47,7 +49,7 @@ def sbom_command(
         verifying, identity = open_verifying_key(key, context), identity_for(known_as)
         _, document = attested_sbom(parse_address(image), form, verifying, build_env, identity=identity, arch=arch)
     else:
-        layout = Path(image)
+        layout = built_layout(image, output)
         _, images = read_layout_images(layout)
         one = choose_image(images, arch, image)
         built = layout if len(images) == 1 else member_layout(layout, image_architecture(one))

@@ -66,7 +66,7 @@ def _opened(image: str, arch: str, output: Path, build_env: BuildEnvironment) ->
         with open_image_files(parse_address(image), arch, build_env) as files:
             yield files
     else:
-        layout = built_layout(image, output, "name a layout, a reference on a mirror, or what was built")
+        layout = built_layout(image, output)
         yield ImageFiles(layout_image(layout, build_env, arch), build_env.store)
 
 

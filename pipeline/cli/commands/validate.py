@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pipeline.cli import options
 from pipeline.cli.app import CommandContext, command
 from pipeline.cli.messages import print_lines
-from pipeline.errors import VerificationError
+from pipeline.cli.path_arguments import built_layout
+from pipeline.errors import UsageError, VerificationError
 from pipeline.mirror.address_parser import is_address, parse_address
 from pipeline.oci import validate_layout
 from pipeline.release import validate_reference
 
 
 @command(rank=50)
-def validate_command(context: CommandContext, *, image: options.ImageArgument) -> int:
+def validate_command(context: CommandContext, *, image: options.ImageArgument, output: options.LayoutsOption) -> int:
     """Recompute every digest of an image, and report what differs.
 
     Digests, sizes and diff_ids.
@@ -22,7 +21,9 @@ def validate_command(context: CommandContext, *, image: options.ImageArgument) -
     if is_address(image):
         _, problems = validate_reference(parse_address(image), context.build_env())
     else:
-        problems = validate_layout(Path(image))
+        problems = validate_layout(built_layout(image, output))
+    if any(problem.code == "not-a-layout" for problem in problems):
+        raise UsageError.of(problems)
     if problems:
         raise VerificationError.of(problems)
     print_lines(f"{image}: valid; all digests, sizes and diff_ids match")
