@@ -76,7 +76,8 @@ def usable_hierarchies() -> Hierarchies:
     `no-cgroups`.
     """
     found = mounted_hierarchies()
-    if not in_user_namespace() or all(_writable(root) for root in found.roots()):
+    machine_root = os.geteuid() == 0 and not in_user_namespace()
+    if machine_root or all(_writable(root) for root in found.roots()):
         return found
     own = own_group()
     if found.unified is not None and own.name == LEAF_CGROUP:

@@ -22,6 +22,7 @@ from typing import NoReturn
 from pipeline import process
 from pipeline.errors import EnvironmentLacking, RelbuildError
 from pipeline.sandbox import kernel
+from pipeline.sandbox.emulation import REGISTRATIONS
 from pipeline.sandbox.idmap import IDS
 
 _MAPPING_TIMEOUT = 10
@@ -178,10 +179,18 @@ def _write_maps(pid: int, maps: dict[str, tuple[int, int]]) -> str:
 
 
 def _mount() -> None:
-    """Mount /proc for this PID namespace, and a writable /run with the host's entries."""
+    """Mount /proc for this PID namespace, and a writable /run with the host's entries.
+
+    The emulators' registrations (binfmt_misc) are mounted below /proc, so they are mounted there again.
+    """
     kernel.mount("", "/", "", kernel.MS_REC | kernel.MS_SLAVE, "")
     flags = kernel.MS_NOSUID | kernel.MS_NODEV
+    registrations = _open_registrations()
     kernel.mount("proc", "/proc", "proc", flags | kernel.MS_NOEXEC, "")
+    if registrations is not None:
+        with contextlib.suppress(OSError):
+            kernel.mount(f"/proc/self/fd/{registrations}", str(REGISTRATIONS), "", kernel.MS_BIND, "")
+        os.close(registrations)
     old = os.open("/run", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     # Without /run/relbuild, which belongs to relbuild run by root: this one makes its own.
     names = sorted(path for path in Path("/run").iterdir() if path.name != "relbuild")
@@ -199,6 +208,14 @@ def _mount() -> None:
                 path.touch()
             kernel.mount(str(source), str(path), "", kernel.MS_BIND | kernel.MS_REC, "")
     os.close(old)
+
+
+def _open_registrations() -> int | None:
+    """Open the folder of the emulators' registrations; None where it is not mounted."""
+    try:
+        return os.open(REGISTRATIONS, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) if REGISTRATIONS.is_mount() else None
+    except OSError:
+        return None
 
 
 def _forward_signals(child: int) -> NoReturn:

@@ -15,11 +15,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipeline.build import BuildResult
 from pipeline.sandbox.cgroups import PARENT_CGROUP, mounted_hierarchies
+from pipeline.sandbox.emulation import emulated_architectures
 from tests.support.added_user import NAME, PLACE, added_user, subordinate
 from tests.support.tiny_root import make_root, require_root
 from tests.system.isolation.probes import ADMITTED, PROBES
@@ -304,25 +306,48 @@ def test_a_product_is_built_and_tested_and_has_the_same_digest_as_roots(
     assert person.processes() == []
 
 
-def test_without_subordinate_ids_it_says_what_to_do(person: Person) -> None:
+@contextlib.contextmanager
+def without_subordinate_ids() -> Iterator[None]:
+    """While the block lasts, the user has none."""
     before = {file: Path(file).read_text() for file in ("/etc/subuid", "/etc/subgid")}
     try:
         subprocess.run(["sed", "-i", f"/^{NAME}:/d", *before], check=True)
-        said = person.drive()
+        yield
     finally:
         for file, text in before.items():
             Path(file).write_text(text)
+
+
+def test_without_subordinate_ids_it_says_what_to_do(person: Person) -> None:
+    with without_subordinate_ids():
+        said = person.drive()
     assert said["refused"] == "no-sub-ids"
     assert "usermod" in str(said["hint"])
 
 
-def test_the_doctor_tells_this_user(person: Person) -> None:
+def doctor(person: Person) -> dict[str, dict[str, Any]]:
+    """The findings by their names."""
     running = person.start("-m", "pipeline", "doctor", "--json")
     out, err = running.communicate(timeout=60)
     assert "Traceback" not in err, err
-    findings = {finding["name"]: finding for finding in json.loads(out)}
+    return {finding["name"]: finding for finding in json.loads(out)}
+
+
+def test_the_doctor_tells_this_user(person: Person) -> None:
+    findings = doctor(person)
     assert findings["privileges"]["ok"], findings["privileges"]
     assert "user namespace" in findings["privileges"]["detail"]
     assert findings["overlay"]["ok"], findings["overlay"]
     assert not findings["control groups"]["ok"]
     assert "unenforced" in findings["control groups"]["detail"]
+    emulated = ", ".join(emulated_architectures())  # As root sees them: they are the machine's.
+    assert findings["other architectures"]["detail"].startswith(f"emulated: {emulated}" if emulated else "none")
+
+
+def test_the_doctor_gives_nothing_to_a_user_to_whom_nothing_was_handed_over(person: Person) -> None:
+    with without_subordinate_ids():
+        findings = doctor(person)
+    assert not findings["privileges"]["ok"]
+    assert not findings["control groups"]["ok"]
+    assert "not delegated to this user" in findings["control groups"]["detail"]
+    assert not any(name.endswith(" controller") for name in findings)
