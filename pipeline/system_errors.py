@@ -41,7 +41,7 @@ _FULL = _Conversion(
 _REFUSED = _Conversion(
     "no-permission",
     "permission denied by the operating system",
-    "run `relbuild doctor` to see which permissions this user lacks, or choose writable directories",
+    "let this user read and write there (`ls -ld` shows owner and mode), or choose another path",
 )
 _DEFECTIVE = _Conversion(
     "disk-error",
@@ -69,7 +69,7 @@ _CONVERSIONS: Mapping[int, _Conversion] = {
     errno.EROFS: _Conversion(
         "read-only",
         "the file system is read-only",
-        "mount it writable, or choose other directories with --store and --output",
+        "mount it writable, or choose a path on another file system",
     ),
     errno.EIO: _DEFECTIVE,
     errno.EUCLEAN: _DEFECTIVE,

@@ -93,13 +93,20 @@ def load_yaml(path: Path, name: str | None = None, *, given: GivenFolder | None 
     try:
         data = (given or GivenFolder(path.parent)).read(path, YAML_SIZE_LIMIT)
     except FileNotFoundError:
-        raise RecipeError("document-missing", f"file not found: '{shown}'", place=shown) from None
+        raise RecipeError(
+            "document-missing", f"file not found: '{shown}'", place=shown, hint=f"check the path: {path}"
+        ) from None
     except PathEscape as error:
         raise escape_error(error, shown) from None
     except TooLarge:
         raise _too_large(shown) from None
     except OSError as error:
-        raise RecipeError("document-unreadable", f"'{shown}' cannot be read: {error.strerror}", place=shown) from None
+        raise RecipeError(
+            "document-unreadable",
+            f"'{shown}' cannot be read: {error.strerror}",
+            place=shown,
+            hint=f"give a file that this user can read; this is {path}",
+        ) from None
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

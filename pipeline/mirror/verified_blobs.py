@@ -81,6 +81,7 @@ def check_digest(
             code,
             f"expected {descriptor.digest} ({descriptor.size} bytes), got {digest} ({size} bytes)",
             place=str(place) if place else None,
+            hint="`relbuild scrub MIRROR` finds what is damaged, and heals it from the store or, with --from, a mirror",
         )
 
 

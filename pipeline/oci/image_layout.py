@@ -281,6 +281,11 @@ def read_document(path: Path) -> bytes:
     return data
 
 
+_DAMAGED_STORE = "run the command again; the layer is rebuilt"
+DAMAGED_LAYOUT = "make the layout again: remove it, and build or pull the image"
+"""The way out of a layout whose content is damaged."""
+
+
 def read_blob(layout: Path, digest: Digest) -> bytes:
     """Read a manifest or config of a layout, verified. Raises VerificationError."""
     path = blob_path(layout, digest)
@@ -289,7 +294,10 @@ def read_blob(layout: Path, digest: Digest) -> bytes:
     data = read_document(path)
     if Digest.of(data) != digest:
         raise VerificationError(
-            "blob-damaged", f"the content of {digest} in the layout does not match its digest", place=str(path)
+            "blob-damaged",
+            f"the content of {digest} in the layout does not match its digest",
+            place=str(path),
+            hint=DAMAGED_LAYOUT,
         )
     return data
 
@@ -351,12 +359,13 @@ def _require_whole(store: Store, digest: Digest, size: int) -> None:
     except FileNotFoundError:
         raise VerificationError("blob-missing", f"layer {digest} is missing in the store") from None
     if found != size:
-        raise VerificationError("blob-damaged", f"layer {digest} has {found} bytes in the store, not {size}")
+        what = f"layer {digest} has {found} bytes in the store, not {size}"
+        raise VerificationError("blob-damaged", what, hint=_DAMAGED_STORE)
     if not store.sound(digest):
         raise VerificationError(
             "blob-damaged",
             f"the content of layer {digest} in the store does not match its digest",
-            hint="run the command again; the layer is rebuilt",
+            hint=_DAMAGED_STORE,
         )
 
 

@@ -14,7 +14,7 @@ from pipeline.errors import Problem, RelbuildError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.image import Descriptor
 from pipeline.oci import media_types
-from pipeline.oci.image_layout import blob_path, read_document
+from pipeline.oci.image_layout import DAMAGED_LAYOUT, blob_path, read_document
 from pipeline.oci.image_manifest import JsonReader, parse_config
 from pipeline.streams import DECOMPRESSION_WORKERS, LAYER_SIZE_LIMIT, decompressed
 
@@ -56,8 +56,8 @@ class _Found:
     referred: set[str] = field(default_factory=set)
     checked: dict[Digest, bool] = field(default_factory=dict)
 
-    def add(self, code: str, message: str, place: str) -> None:
-        self.problems.append(Problem(code, message, place))
+    def add(self, code: str, message: str, place: str, hint: str | None = None) -> None:
+        self.problems.append(Problem(code, message, place, hint))
         if len(self.problems) >= LAYOUT_PROBLEM_LIMIT:
             raise _Enough
 
@@ -67,7 +67,7 @@ class _Found:
             look(*args, **kwargs)
         except RelbuildError as error:
             for problem in error.problems:
-                self.add(problem.code, problem.message, problem.place or "")
+                self.add(problem.code, problem.message, problem.place or "", problem.hint)
 
     def blob(self, descriptor: Descriptor, place: str) -> bool:
         """Return whether the blob of a descriptor is here and intact; record a problem if not."""
@@ -84,7 +84,8 @@ class _Found:
                 self.add("size-mismatch", f"{descriptor.digest} has {size} bytes, not {descriptor.size}", place)
             digest = _digest(path)
             if digest != descriptor.digest:
-                self.add("digest-mismatch", f"the content of {descriptor.digest} has the digest {digest}", place)
+                message = f"the content of {descriptor.digest} has the digest {digest}"
+                self.add("digest-mismatch", message, place, DAMAGED_LAYOUT)
             good = size == descriptor.size and digest == descriptor.digest
         self.checked[descriptor.digest] = good
         return good

@@ -37,7 +37,7 @@ from pipeline.openpgp_packets import (
 from pipeline.progress import QUIET, Progress
 from pipeline.repos.document_fetcher import DocumentFetcher
 from pipeline.repos.repository_access import key_network
-from pipeline.repos.variables import expand_repository, platform_variables
+from pipeline.repos.variables import environment_behind, expand_repository, platform_variables
 from pipeline.store import Store
 from pipeline.transfer import Network
 from pipeline.transfer.url_stream import url_file
@@ -113,7 +113,7 @@ def load_keys(
             reader = documents
             if not offline and is_http_url(place):
                 reader = DocumentFetcher(store, network=key_network(expanded, place, way, variables))
-            found.update(_load(place, expanded, reader, warn))
+            found.update(_load(place, expanded, reader, warn, environment_behind(place, platform, variables)))
         if expanded.fingerprints and not found:
             raise _none_pinned(expanded)
         keys |= found
@@ -152,8 +152,22 @@ def _none_pinned(repository: PackageRepository) -> VerificationError:
     )
 
 
+def _key_hint(depends: Sequence[str]) -> str:
+    """Return the way out of a key that cannot be read.
+
+    `depends`: the environment variables on which its path depends.
+    """
+    if depends:
+        return f"it comes from the environment variable {' or '.join(depends)}: set that to a folder that has the key"
+    return "write a path relative to repositories.yaml, one from the root, ~/…, or a URL"
+
+
 def _load(
-    place: str, repository: PackageRepository, documents: DocumentFetcher, warn: Callable[[str], None]
+    place: str,
+    repository: PackageRepository,
+    documents: DocumentFetcher,
+    warn: Callable[[str], None],
+    depends: Sequence[str] = (),
 ) -> tuple[RepositoryKey, ...]:
     def read(data: bytes) -> tuple[RepositoryKey, ...]:
         return read_keys(repository.id, data, place, warn, repository.fingerprints)
@@ -179,7 +193,7 @@ def _load(
             "key-unreadable",
             f"the key {shown_url(place)} cannot be read: {error}",
             place=f"repository {repository.id}",
-            hint="write a path relative to repositories.yaml, one from the root, ~/…, or a URL",
+            hint=_key_hint(depends),
         ) from error
     return read(data)
 

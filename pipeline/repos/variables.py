@@ -35,6 +35,16 @@ def environment_names(platform: Platform) -> frozenset[str]:
     return frozenset(name for _, text in platform.variables for name, _ in _ENVIRONMENT.findall(text))
 
 
+def environment_behind(path: str, platform: Platform, environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the environment variables from which an expanded path comes, sorted."""
+    found: set[str] = set()
+    for _, text in platform.variables:
+        names = {name for name, _ in _ENVIRONMENT.findall(text)}
+        if names and expand_environment(text, environment, place=f"platform {platform.name}") in path:
+            found |= names
+    return tuple(sorted(found))
+
+
 def expand_environment(text: str, environment: Mapping[str, str], *, place: str) -> str:
     """`${NAME:-default}` and a leading `~` (also after `file://`) replaced. Raises RecipeError
     `variable-unset` for a name that is not set and has no default, `variable-not-offered` for one that no platform

@@ -24,7 +24,7 @@ def explain(chosen: Sequence[Chosen], name: str) -> str:
         raise UsageError(
             "package-not-chosen",
             f"'{name}' is not in the image",
-            hint=f"did you mean {' or '.join(close)}?" if close else "`relbuild inspect` lists the image's packages",
+            hint=f"did you mean {' or '.join(close)}?" if close else "the recipe's lock lists the image's packages",
         )
     return "\n\n".join(_tell(one, by_nevra) for one in found)
 

@@ -12,6 +12,7 @@ from pipeline.errors import SmokeError
 from pipeline.model.image import ImageConfig
 from pipeline.model.limits import Limits
 from pipeline.model.limits.bandwidth import LIMIT as BANDWIDTH
+from pipeline.model.limits.memory import LIMIT as MEMORY
 from pipeline.model.limits.tmpfs import LIMIT as TMPFS
 from pipeline.model.limits.volume import LIMIT as VOLUME
 from pipeline.sandbox.container_user import Identity
@@ -48,6 +49,9 @@ from pipeline.sandbox.volumes import Volumes
 
 LOG_LIMIT = 8 << 20
 """Bytes kept of an instance's output."""
+
+_LEAST_MEMORY = 8 << 20
+"""Bytes with which any runtime starts a container: runc needs 2.5 MiB until it executes the image's program."""
 
 _START_TIMEOUT = 30.0
 """Seconds for the runtime to start a container; it takes 0.03."""
@@ -192,12 +196,13 @@ def _start(
     output.started()
 
     closing.callback(kill_and_wait, running, slot.group)
-    pid = wait_until_started(
-        running,
-        pid_file,
-        lambda: last_message(log) or output.kept.decode(errors="replace").strip()[-2000:] or "no reason given",
-        within=_START_TIMEOUT,
-    )
+    with _told_of_memory(limits):
+        pid = wait_until_started(
+            running,
+            pid_file,
+            lambda: last_message(log) or output.kept.decode(errors="replace").strip()[-2000:] or "no reason given",
+            within=_START_TIMEOUT,
+        )
     set_limits(limits, StartedInstance(slot.group, slot.folder, instance_mounts.file_systems.devices()))
     pidfd, namespace = _handles(pid, instance_mounts)
     return Instance(
@@ -217,6 +222,22 @@ def _start(
         _network=namespace,
         _last_usage=slot.group.usage(),
     )
+
+
+@contextlib.contextmanager
+def _told_of_memory(limits: Limits) -> Iterator[None]:
+    """Name the memory limit where it is the reason why a container does not start."""
+    try:
+        yield
+    except SmokeError as error:
+        memory = limits[MEMORY]
+        if memory is None or memory >= _LEAST_MEMORY:
+            raise
+        raise SmokeError(
+            error.code,
+            f"the container could not be started: its memory limit ({memory} B) is too small",
+            hint=f"give it at least {_LEAST_MEMORY >> 20}MiB (--memory, or 'limits.memory' in the recipe)",
+        ) from error
 
 
 def _handles(pid: int, instance_mounts: InstanceMounts) -> tuple[int, int]:

@@ -78,7 +78,11 @@ def write_durably(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     Drafts of killed writers of the same file are removed.
     """
     _sweep(path)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        error.filename = os.fspath(path)  # The draft's name says nothing to anybody.
+        raise
     draft = Path(name)
     try:
         with failing_at(path), os.fdopen(handle, "wb") as file:

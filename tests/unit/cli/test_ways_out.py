@@ -1,0 +1,98 @@
+"""Errors name a way out that exists: the variable, the file that was given, the limit that is too small."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from pipeline.digest import Digest
+from pipeline.errors import RecipeError, RelbuildError, SmokeError, UsageError, VerificationError
+from pipeline.mirror.verified_blobs import check_digest
+from pipeline.model.image import Descriptor
+from pipeline.model.limits import Limits
+from pipeline.model.platform import Platform
+from pipeline.oci import validate_layout, write_layout
+from pipeline.repos.openpgp_keys import _key_hint
+from pipeline.repos.variables import environment_behind
+from pipeline.resolve.explain import explain
+from pipeline.sandbox.instance_launch import _told_of_memory
+from pipeline.store import Store, write_durably
+from pipeline.system_errors import relbuild_error
+from pipeline.yaml_documents import load_yaml
+from tests.support.tiny_image import tiny
+
+
+def _hint(error: RelbuildError) -> str:
+    return error.problems[0].hint or ""
+
+
+def test_a_document_that_is_missing_or_unreadable_is_named_with_its_whole_path(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError) as missing:
+        load_yaml(tmp_path / "nope.yaml")
+    (tmp_path / "folder.yaml").mkdir()
+    with pytest.raises(RecipeError) as unreadable:
+        load_yaml(tmp_path / "folder.yaml")
+    assert str(tmp_path / "nope.yaml") in _hint(missing.value)
+    assert unreadable.value.code == "document-unreadable" and str(tmp_path / "folder.yaml") in _hint(unreadable.value)
+
+
+def test_damage_of_a_mirror_and_of_a_layout_has_a_way_out(tmp_path: Path) -> None:
+    with pytest.raises(VerificationError) as damaged:
+        check_digest(Descriptor("x", Digest.of(b"a"), 1), Digest.of(b"b"), 1, tmp_path, "blob-damaged")
+    assert "relbuild scrub" in _hint(damaged.value)
+    store = Store.open(tmp_path / "store")
+    image = tiny(store)
+    write_layout(image, store=store, target=tmp_path / "layout")
+    blob = tmp_path / "layout/blobs/sha256" / image.layers[0].blob.digest.hex
+    content = bytearray(blob.read_bytes())
+    content[-1] ^= 1
+    blob.unlink()
+    blob.write_bytes(content)
+    (problem,) = (one for one in validate_layout(tmp_path / "layout") if one.code == "digest-mismatch")
+    assert problem.hint and "build or pull" in problem.hint
+
+
+def test_a_package_that_is_not_in_the_image_is_looked_for_where_packages_are_listed() -> None:
+    with pytest.raises(UsageError) as raised:
+        explain([], "nosuch")
+    assert "lock" in _hint(raised.value)
+
+
+def test_a_key_below_a_folder_that_a_variable_names_is_told_with_the_variable() -> None:
+    platform = Platform(name="local", repositories=(), variables=(("mirror", "${RELBUILD_MIRROR:-~/mirror}"),))
+    assert environment_behind("/none/KEY", platform, {"RELBUILD_MIRROR": "/none"}) == ("RELBUILD_MIRROR",)
+    assert environment_behind("/root/mirror/KEY", platform, {"HOME": "/root"}) == ("RELBUILD_MIRROR",)
+    assert environment_behind("/keys/KEY", platform, {"HOME": "/root"}) == ()
+    assert "RELBUILD_MIRROR" in _key_hint(("RELBUILD_MIRROR",))
+    assert "relative to repositories.yaml" in _key_hint(())
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_a_path_that_cannot_be_written_sends_nobody_to_the_doctor(number: int) -> None:
+    error = relbuild_error(OSError(number, os.strerror(number), "/x"))
+    assert error is not None
+    assert not any(word in _hint(error) for word in ("doctor", "--store", "--output")) and _hint(error)
+
+
+def test_a_file_whose_draft_cannot_be_made_is_named_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**_: object) -> None:
+        raise PermissionError(errno.EACCES, "refused", str(tmp_path / ".hello.lock.abcdefgh"))
+
+    monkeypatch.setattr(tempfile, "mkstemp", refuse)
+    with pytest.raises(PermissionError) as raised:
+        write_durably(tmp_path / "hello.lock", b"")
+    assert raised.value.filename == str(tmp_path / "hello.lock")
+
+
+def test_a_container_that_does_not_start_for_its_memory_says_so() -> None:
+    small = Limits().changed(enforce=False, memory=1)
+    with pytest.raises(SmokeError) as told, _told_of_memory(small):
+        raise SmokeError("not-started", "the runtime's own words", hint="check that the entrypoint is in the image")
+    assert told.value.code == "not-started" and "memory limit (1 B) is too small" in str(told.value)
+    assert "at least 8MiB" in _hint(told.value)
+    with pytest.raises(SmokeError, match="own words"), _told_of_memory(Limits()):
+        raise SmokeError("not-started", "the runtime's own words")
