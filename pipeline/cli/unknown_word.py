@@ -21,8 +21,14 @@ _OTHER_PROGRAMS = {
 }
 """Commands that other programs have, and what does the same here."""
 
+_ALIKE = 0.7
+"""Likeness of a suggestion (difflib's ratio): `biuld` and `build` have 0.8, `hello` and `help` 0.67."""
+
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
 """A word that may be a command: no path, no file with a suffix, no option."""
+
+
+_NOTHING_NEAR = "`relbuild --help` lists the commands; recipes are looked for in this folder and its recipes/"
 
 
 def require_recipe(word: str) -> None:
@@ -38,12 +44,13 @@ def require_recipe(word: str) -> None:
         return
     names = sorted({commands.words_of(module)[0] for module in commands.modules()})
     recipes = sorted(
-        {path.stem for folder in folders if folder.is_dir() for path in folder.glob("*.yaml")} - {"repositories"}
+        {path.stem for folder in folders if folder.is_dir() for path in folder.glob("*.yaml") if path.is_file()}
+        - {"repositories"}
     )
     usual = _OTHER_PROGRAMS.get(word.lower())
-    near = difflib.get_close_matches(word.lower(), [*names, *recipes], n=1, cutoff=0.6)
+    near = difflib.get_close_matches(word.lower(), [*names, *recipes], n=1, cutoff=_ALIKE)
     raise UsageError(
         "command-unknown",
         f"'{word}' is no command, and no recipe has this name",
-        hint=usual or (f"did you mean `relbuild {near[0]}`?" if near else "`relbuild --help` lists the commands"),
+        hint=usual or (f"did you mean `relbuild {near[0]}`?" if near else _NOTHING_NEAR),
     )

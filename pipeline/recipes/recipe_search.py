@@ -39,17 +39,17 @@ def find_recipe(name: str, folders: Sequence[Path]) -> Path:
             for folder in places
             if folder.is_dir()
             for path in folder.glob("*.yaml")
-            if path.name != "repositories.yaml"
+            if path.name != "repositories.yaml" and path.is_file()
         }
     )
     wanted = Path(name).name
     # Without their suffixes, which would make short names similar.
     stems = {Path(one).stem: one for one in known}
     near = [stems[one] for one in nearest_names(Path(wanted).stem, list(stems))]
-    if near:
-        hint = f"did you mean '{near[0]}'?"
-    elif Path(name).is_dir():
+    if Path(name).is_dir():
         hint = "give one recipe; `relbuild nightly` builds a folder of recipes"
+    elif near:
+        hint = f"did you mean '{near[0]}'?"
     else:
         hint = f"recipes: {', '.join(known[:12])}" if known else "create one with `relbuild new NAME`"
     raise RecipeError("recipe-missing", f"recipe '{name}' not found", hint=hint)

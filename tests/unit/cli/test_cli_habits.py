@@ -75,6 +75,22 @@ def test_a_first_word_that_is_nothing_is_no_missing_recipe(
     assert hint in said
 
 
+def test_a_suggestion_is_another_word_that_exists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pipeline.cli.unknown_word.SHIPPED_RECIPES", ())
+    (tmp_path / "recipes/frobnicate.yaml").mkdir(parents=True)
+    (tmp_path / "recipes/recipez.yaml").write_text("")
+    assert _run("frobnicate", monkeypatch) == 2  # A folder is no recipe.
+    assert _run("hello", monkeypatch) == 2  # It is not much like `help`.
+    assert "did you mean" not in capsys.readouterr().err
+    assert _run("build ./frobnicat", monkeypatch) == 3
+    assert "frobnicate.yaml" not in capsys.readouterr().err
+    assert _run("build recipes", monkeypatch) == 3
+    assert "`relbuild nightly` builds a folder of recipes" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("words", ["./nothing", "nothing.yaml", "folder/nothing"])
 def test_a_path_is_a_recipe_that_is_missing(
     words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
