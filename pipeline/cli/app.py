@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin
 import typer
 
 from pipeline.cli import commands
-from pipeline.cli.full_disk import with_full_disk
 from pipeline.cli.messages import print_json, print_lines, report_error
 from pipeline.cli.options import (
     Default,
@@ -35,6 +34,7 @@ from pipeline.cli.path_arguments import path_parser, require_folder
 from pipeline.cli.progress_display import ProgressStyle, close, open_progress
 from pipeline.cli.signals import SIGNALS, Interruptible, Terminated
 from pipeline.cli.standard_streams import stdout_is_closed
+from pipeline.cli.write_errors import with_way_out
 from pipeline.errors import EnvironmentLacking, UsageError
 from pipeline.escaping import escape_invisible
 from pipeline.lazy_dataclasses import dataclass
@@ -321,7 +321,7 @@ def perform(act: Callable[[CommandContext], int], context: CommandContext, inter
                 signals.tell(lambda: print_lines(line))
                 status = 128 + number
             elif isinstance(error, Exception):
-                told = with_full_disk(error, context.store_folder)
+                told = with_way_out(error, context.store_folder)
                 status = report_error(told, as_json=context.as_json, causes=context.verbose)
             else:
                 raise

@@ -1,4 +1,4 @@
-"""The folder that an error of a full disk names, and what frees space there."""
+"""The folder that an error of a full disk names, what frees space there, and where the store can be elsewhere."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from types import SimpleNamespace
 import pytest
 
 from pipeline import system_errors
-from pipeline.cli.full_disk import with_full_disk
+from pipeline.cli.write_errors import with_way_out
 from pipeline.errors import EnvironmentLacking, Problem
 
 
 def told(error: OSError, store: Path) -> Problem:
-    found = with_full_disk(error, store)
+    found = with_way_out(error, store)
     assert isinstance(found, EnvironmentLacking) and found.code == "disk-full"
     return found.problems[0]
 
@@ -53,7 +53,19 @@ def test_a_path_that_is_not_made_yet_is_on_the_device_of_the_folder_above(tmp_pa
     assert "`relbuild store gc`" in str(hint)
 
 
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_a_store_that_cannot_be_written_can_be_elsewhere(number: int, tmp_path: Path) -> None:
+    """Also if it is a folder above it that cannot be made: `/.cache`, where HOME is `/`."""
+    store = tmp_path / "cache" / "store"
+    for path in (store, store / "blobs" / "x", store.parent):
+        found = with_way_out(OSError(number, "refused", str(path)), store)
+        assert isinstance(found, EnvironmentLacking) and found.problems[0].place == str(path)
+        assert str(found.problems[0].hint).endswith("for the store, with --store")
+    for error in (OSError(number, "refused", str(tmp_path / "output")), OSError(number, "refused")):
+        assert with_way_out(error, store) is error
+
+
 def test_other_errors_are_as_they_were(tmp_path: Path) -> None:
     for error in (OSError(errno.EIO, "broken"), ValueError("x")):
-        assert with_full_disk(error, tmp_path) is error
+        assert with_way_out(error, tmp_path) is error
     assert told(OSError(errno.ENOSPC, "No space left on device"), tmp_path / "nosuch").place == str(Path.cwd())
