@@ -25,6 +25,11 @@ _LOOK_SECONDS = 0.0005
 _LONGEST_LOOK_SECONDS = 0.02
 """Seconds between looks at most."""
 
+_FLAGS = 6
+"""Place of the kernel's flags of a process in /proc/PID/stat, counted from what follows its name."""
+_PF_EXITING = 0x4
+"""The process is ending (include/linux/sched.h)."""
+
 
 class CommandInput:
     """Bytes for a command's standard input, and its gate at `path`, made for a block."""
@@ -125,12 +130,16 @@ def _pipe_of(command: int, shell: int) -> int | None:
     """Return a handle, of O_PATH, of the anonymous pipe that is a process's standard input.
 
     None if that is anything else, which is not opened: the container's processes choose it. None also if it is the
-    shell's own, which the first command of the pipeline has. Raises PermissionError where this process may not look.
+    shell's own, which the first command of the pipeline has, and of a process that is ending, as that command is soon:
+    the kernel lets nobody but root look at one that has no memory any more. Raises PermissionError where this process
+    may not look.
     """
     try:
         of_shell = os.stat(f"/proc/{shell}/fd/0")  # noqa: PTH116 - a link of the kernel's
         seen = os.open(f"/proc/{command}/fd/0", os.O_PATH | os.O_CLOEXEC)
-    except PermissionError:  # Later, it would be no other.
+    except PermissionError:
+        if _is_ending(command):
+            return None
         raise
     except OSError:
         return None
@@ -139,6 +148,15 @@ def _pipe_of(command: int, shell: int) -> int | None:
         return seen
     os.close(seen)
     return None
+
+
+def _is_ending(pid: int) -> bool:
+    """Return whether a process is ending, or has ended (proc_pid_stat(5): state, ..., flags)."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return True
+    return bool(int(fields[_FLAGS]) & _PF_EXITING)
 
 
 def _open_pipe(seen: int) -> int:

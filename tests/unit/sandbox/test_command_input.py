@@ -190,3 +190,24 @@ def test_a_look_that_is_refused_is_the_last(
         monkeypatch.setattr(os, "stat", stat)
         assert not given.begin(Group(shell, pid), shell, told, 1.0)  # type: ignore[arg-type]
     assert pauses.sleeps == 0
+
+
+def test_a_refused_look_at_a_process_that_is_ending_is_not_the_last(
+    shell: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the first command of the pipeline, at which only root may look when its memory is gone."""
+    real = os.open
+
+    def refuse(path: str, *given: int, **more: int) -> int:
+        if str(path).endswith("/fd/0"):
+            raise PermissionError
+        return real(path, *given, **more)
+
+    with process_reading(subprocess.DEVNULL) as alive, subprocess.Popen(["true"]) as ended:
+        os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)  # It stays a zombie.
+        monkeypatch.setattr(os, "open", refuse)
+        assert command_input._pipe_of(ended.pid, shell) is None
+        with pytest.raises(PermissionError):
+            command_input._pipe_of(alive, shell)
+        monkeypatch.undo()
+    assert command_input._is_ending(1 << 30), "it has gone"
