@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,6 +14,8 @@ PULL = (Scope.repository("app", "pull"),)
 PUSH = (Scope.repository("app", "pull", "push"),)
 NETWORK = Network(timeout=5.0, backoff=0.001, attempts=3)
 BLOB = f"/v2/app/blobs/sha256:{'a' * 64}"
+LOGIN = {"auth": base64.b64encode(b"user:secret").decode()}
+BASIC = "Basic " + LOGIN["auth"]
 
 
 class Speaker:

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -17,13 +16,10 @@ from pipeline.transfer import (
     FileRange,
 )
 from tests.support.registry_fake import FakeRegistry, Fault, Request
-from tests.support.registry_speaker import BLOB, PULL, PUSH, Speaker
+from tests.support.registry_speaker import BASIC, BLOB, LOGIN, PULL, PUSH, Speaker
+from tests.support.registry_tokens import Tokens
 
 pytestmark = pytest.mark.long  # They wait; others compute meanwhile.
-
-
-LOGIN = {"auth": base64.b64encode(b"user:secret").decode()}
-BASIC = "Basic " + LOGIN["auth"]
 
 
 def basic(request: Request) -> bool:
@@ -32,41 +28,6 @@ def basic(request: Request) -> bool:
         return True
     request.refuse(401, "UNAUTHORIZED", WWW_Authenticate='Basic realm="it"')
     return False
-
-
-class Tokens:
-    """A token server on `host`, and a registry that wants what it issues."""
-
-    def __init__(self, registry: FakeRegistry, host: FakeRegistry, *, lasts: int = 300, accept: bool = True) -> None:
-        self.asked: list[tuple[str, dict[str, list[str]], str | None]] = []
-        self.issued: dict[str, set[str]] = {}
-        self.lasts = lasts
-        self.accept = accept
-        self.realm = f"http://{host.host}/token"
-        self.known = f"{registry.host}={host.host}"
-        registry.guard = self.check
-        host.faults = [Fault("GET", r"^/token", self.issue, 999), Fault("POST", r"^/token", self.issue, 999)]
-
-    def issue(self, request: Request) -> None:
-        text = request.read().decode() if request.command == "POST" else urlsplit(request.path).query
-        query = parse_qs(text)
-        self.asked.append((request.command, query, request.headers.get("Authorization")))
-        if not self.accept:
-            request.refuse(401, "UNAUTHORIZED")
-            return
-        token = f"token-{len(self.asked)}"
-        self.issued[token] = {scope for word in query["scope"] for scope in word.split()}
-        body = {"token": token} if request.command == "GET" else {"access_token": token}
-        request.answer(200, json.dumps({**body, "expires_in": self.lasts}).encode())
-
-    def check(self, request: Request) -> bool:
-        needed = "repository:app:pull" if request.command in {"GET", "HEAD"} else "repository:app:pull,push"
-        token = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        if needed in self.issued.get(token, set()):
-            return True
-        challenge = f'Bearer realm="{self.realm}",service="it",scope="{needed}"'
-        request.refuse(401, "UNAUTHORIZED", WWW_Authenticate=challenge)
-        return False
 
 
 # --- logging in ------------------------------------------------------------------------------------

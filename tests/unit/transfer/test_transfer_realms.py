@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -30,27 +29,9 @@ from pipeline.transfer.registry_auth import (
 )
 from pipeline.transfer.token_servers import PUBLIC_TOKEN_SERVERS, TokenServers
 from pipeline.urls import parse_url
-from tests.support.registry_fake import FakeRegistry, Request, fake_registry
-from tests.unit.transfer.test_transfer_exchange import BASIC, BLOB, LOGIN, PULL, Speaker, Tokens
-
-
-@pytest.fixture
-def registry() -> Iterator[FakeRegistry]:
-    with fake_registry() as running:
-        running.held("app").blobs["sha256:" + "a" * 64] = b"0123456789"
-        yield running
-
-
-@pytest.fixture
-def other() -> Iterator[FakeRegistry]:
-    with fake_registry() as running:
-        yield running
-
-
-@pytest.fixture
-def speak(tmp_path: Path) -> Iterator[Speaker]:
-    with ExitStack() as stack:
-        yield Speaker(tmp_path, stack)
+from tests.support.registry_fake import FakeRegistry, Request
+from tests.support.registry_speaker import BASIC, BLOB, LOGIN, PULL, Speaker
+from tests.support.registry_tokens import Tokens
 
 
 class Asked(list[TokenRequest]):
@@ -76,16 +57,16 @@ def test_a_realm_on_another_host_is_told_nothing_unless_it_is_known(
 ) -> None:
     tokens = Tokens(registry, other)
     with pytest.raises(EnvironmentLacking) as caught:
-        speak(registry, entry).ask("GET", BLOB, scopes=PULL, limit=100)
+        speak(registry, entry).ask("GET", BLOB, scopes=PULL, limit=1 << 20)
     assert caught.value.code == "token-server-unknown"
     assert f"RELBUILD_TOKEN_SERVERS={registry.host}={other.host}" in str(caught.value)
     assert other.requests == [] and tokens.asked == []
-    assert speak(registry, entry, token_servers=tokens.known).ask("GET", BLOB, scopes=PULL, limit=100).status == 200
+    assert speak(registry, entry, token_servers=tokens.known).ask("GET", BLOB, scopes=PULL, limit=1 << 20).status == 200
 
 
 def test_a_registry_that_is_its_own_token_server_needs_no_configuration(registry: FakeRegistry, speak: Speaker) -> None:
     tokens = Tokens(registry, registry)
-    assert speak(registry, LOGIN).ask("GET", BLOB, scopes=PULL, limit=100).status == 200
+    assert speak(registry, LOGIN).ask("GET", BLOB, scopes=PULL, limit=1 << 20).status == 200
     assert tokens.asked[0][2] == BASIC
 
 
@@ -94,7 +75,7 @@ def test_a_known_token_server_is_known_for_one_registry_only(
 ) -> None:
     Tokens(registry, other)
     with pytest.raises(EnvironmentLacking) as caught:
-        speak(registry, LOGIN, token_servers=f"another.test={other.host}").ask("GET", BLOB, scopes=PULL, limit=100)
+        speak(registry, LOGIN, token_servers=f"another.test={other.host}").ask("GET", BLOB, scopes=PULL, limit=1 << 20)
     assert caught.value.code == "token-server-unknown"
     assert other.requests == []
 
@@ -145,7 +126,7 @@ def test_a_token_server_that_redirects_is_not_followed(
 
     registry.guard = guard
     with pytest.raises(EnvironmentLacking) as caught:
-        speak(registry, LOGIN).ask("GET", BLOB, scopes=PULL, limit=100)
+        speak(registry, LOGIN).ask("GET", BLOB, scopes=PULL, limit=1 << 20)
     assert caught.value.code == "registry-token"
     assert other.requests == []
 
@@ -175,7 +156,7 @@ def test_a_challenge_does_not_widen_what_is_asked_for(
         return False
 
     registry.guard = guard
-    speak(registry, LOGIN, token_servers=tokens.known).ask("GET", BLOB, scopes=PULL, limit=100)
+    speak(registry, LOGIN, token_servers=tokens.known).ask("GET", BLOB, scopes=PULL, limit=1 << 20)
     assert [query["scope"] for _, query, _ in tokens.asked] == [["repository:app:pull"]]
 
 
@@ -206,7 +187,7 @@ def test_a_registry_that_wants_a_wider_token_is_reported_with_what_it_wants(
 
     registry.guard = guard
     exchange = speak(registry, LOGIN, token_servers=tokens.known)
-    assert exchange.ask("GET", BLOB, scopes=PULL, limit=100).status == 401
+    assert exchange.ask("GET", BLOB, scopes=PULL, limit=1 << 20).status == 401
     assert "repository:library/app:pull" in str(exchange.denied(PULL, "it answers 401"))
 
 
@@ -331,7 +312,7 @@ def test_a_redirection_to_nonsense_is_refused_with_its_code(
 
     registry.guard = guard
     with pytest.raises((VerificationError, EnvironmentLacking)) as caught:
-        speak(registry).ask("GET", BLOB, scopes=PULL, limit=100)
+        speak(registry).ask("GET", BLOB, scopes=PULL, limit=1 << 20)
     assert caught.value.code in {"redirect-refused", "registry-unreachable"}
 
 
