@@ -20,7 +20,6 @@ from pipeline.build import BuildResult
 from pipeline.cli.app import app
 from pipeline.cli.build_format import build_lines
 from pipeline.cli.commands import import_commands
-from pipeline.cli.main import run_command_line
 from pipeline.cli.messages import report_error
 from pipeline.cli.options import SIGNING_KEY_VARIABLE
 from pipeline.cli.progress_display import ProgressStyle, close, open_progress
@@ -30,21 +29,14 @@ from pipeline.errors import UsageError
 from pipeline.mirror.address_parser import is_address, parse_address
 from pipeline.model.image import Descriptor
 from tests.support.source import ROOT
-
-
-def _run(words: str, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr("sys.argv", ["relbuild", *words.split()])
-    with pytest.raises(SystemExit) as ended:
-        run_command_line()
-    assert isinstance(ended.value.code, int)
-    return ended.value.code
+from tests.support.typed_command import run_typed
 
 
 @pytest.mark.parametrize("words", ["--version", "-V", "version"])
 def test_the_version_is_told_by_any_of_its_names(
     words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert _run(words, monkeypatch) == 0
+    assert run_typed(words, monkeypatch) == 0
     assert capsys.readouterr().out.startswith(f"relbuild {pipeline.__version__} (rpm ")
 
 
@@ -52,7 +44,7 @@ def test_the_version_is_told_by_any_of_its_names(
 def test_help_is_asked_for_by_one_letter(
     words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert _run(words, monkeypatch) == 0
+    assert run_typed(words, monkeypatch) == 0
     assert "Usage:" in capsys.readouterr().out
 
 
@@ -69,7 +61,7 @@ def test_help_is_asked_for_by_one_letter(
 def test_a_first_word_that_is_nothing_is_no_missing_recipe(
     words: str, hint: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert _run(words, monkeypatch) == 2
+    assert run_typed(words, monkeypatch) == 2
     said = capsys.readouterr().err
     assert f"error[command-unknown] '{words.split(maxsplit=1)[0]}' is no command, and no recipe has this name" in said
     assert hint in said
@@ -82,12 +74,12 @@ def test_a_suggestion_is_another_word_that_exists(
     monkeypatch.setattr("pipeline.cli.unknown_word.SHIPPED_RECIPES", ())
     (tmp_path / "recipes/frobnicate.yaml").mkdir(parents=True)
     (tmp_path / "recipes/recipez.yaml").write_text("")
-    assert _run("frobnicate", monkeypatch) == 2  # A folder is no recipe.
-    assert _run("hello", monkeypatch) == 2  # It is not much like `help`.
+    assert run_typed("frobnicate", monkeypatch) == 2  # A folder is no recipe.
+    assert run_typed("hello", monkeypatch) == 2  # It is not much like `help`.
     assert "did you mean" not in capsys.readouterr().err
-    assert _run("build ./frobnicat", monkeypatch) == 3
+    assert run_typed("build ./frobnicat", monkeypatch) == 3
     assert "frobnicate.yaml" not in capsys.readouterr().err
-    assert _run("build recipes", monkeypatch) == 3
+    assert run_typed("build recipes", monkeypatch) == 3
     assert "`relbuild nightly` builds a folder of recipes" in capsys.readouterr().err
 
 
@@ -95,7 +87,7 @@ def test_a_suggestion_is_another_word_that_exists(
 def test_a_path_is_a_recipe_that_is_missing(
     words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert _run(words, monkeypatch) == 3
+    assert run_typed(words, monkeypatch) == 3
     assert "error[recipe-missing]" in capsys.readouterr().err
 
 
@@ -104,7 +96,7 @@ def test_a_recipe_of_the_working_folder_is_no_unknown_command(
 ) -> None:
     (tmp_path / "frobnicate.yaml").write_text("[")
     monkeypatch.chdir(tmp_path)
-    assert _run("frobnicate --store store", monkeypatch) == 3
+    assert run_typed("frobnicate --store store", monkeypatch) == 3
     assert "error[yaml-syntax] frobnicate.yaml:" in capsys.readouterr().err
 
 
@@ -128,7 +120,7 @@ def test_a_key_that_stands_where_its_file_should_is_not_shown(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RELBUILD_KEY_FILE", "-----BEGIN PRIVATE KEY-----\nSECRET\n-----END PRIVATE KEY-----\n")
-    assert _run(f"{words} --store store", monkeypatch) == 2
+    assert run_typed(f"{words} --store store", monkeypatch) == 2
     said = capsys.readouterr()
     assert "error[key-is-text]" in said.err and "SECRET" not in said.err + said.out
 
@@ -140,7 +132,7 @@ def test_a_plan_takes_no_key_from_the_environment(
     monkeypatch.setenv("RELBUILD_KEY_FILE", str(tmp_path / "none.key"))
     (tmp_path / "recipes").mkdir()
     for words, asks in (("--plan", False), ("", True)):
-        _run(f"nightly recipes --to dir:mirror --store store {words}", monkeypatch)
+        run_typed(f"nightly recipes --to dir:mirror --store store {words}", monkeypatch)
         assert ("none.key" in capsys.readouterr().err) == asks
 
 
@@ -175,9 +167,9 @@ def test_a_store_in_the_environment_is_used_and_the_option_wins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("RELBUILD_STORE", str(tmp_path / "of-environment"))
-    assert _run("store du", monkeypatch) == 0
+    assert run_typed("store du", monkeypatch) == 0
     assert (tmp_path / "of-environment" / "blobs").is_dir()
-    assert _run(f"store du --store {tmp_path / 'given'}", monkeypatch) == 0
+    assert run_typed(f"store du --store {tmp_path / 'given'}", monkeypatch) == 0
     assert (tmp_path / "given" / "blobs").is_dir()
     assert capsys.readouterr().err == ""
 
@@ -186,7 +178,7 @@ def test_a_wrong_value_in_the_environment_is_named_with_its_variable(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("RELBUILD_PROGRESS", "loud")
-    assert _run("nightly recipes --to dir:mirror", monkeypatch) == 2
+    assert run_typed("nightly recipes --to dir:mirror", monkeypatch) == 2
     assert "RELBUILD_PROGRESS" in capsys.readouterr().err
 
 
@@ -195,7 +187,7 @@ def test_quiet_is_no_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     real = pipeline.cli.app.open_progress
     monkeypatch.setattr("pipeline.cli.app.open_progress", lambda style: styles.append(style) or real(style))
     for option in ("-q", "--quiet", "--progress plain"):
-        assert _run(f"build {tmp_path}/none.yaml --store {tmp_path} {option}", monkeypatch) == 3
+        assert run_typed(f"build {tmp_path}/none.yaml --store {tmp_path} {option}", monkeypatch) == 3
     assert styles == [ProgressStyle.NONE, ProgressStyle.NONE, ProgressStyle.PLAIN]
 
 
@@ -321,5 +313,5 @@ def test_a_terminal_without_colours_gets_no_cursor_codes(
 def test_a_value_that_no_option_can_have_is_refused(
     words: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert _run(words, monkeypatch) == 2
+    assert run_typed(words, monkeypatch) == 2
     assert f"error[option-malformed] {said}\n" in capsys.readouterr().err

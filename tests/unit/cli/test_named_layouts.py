@@ -6,20 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cli.main import run_command_line
 from pipeline.oci import write_layout
 from pipeline.store import Store
 from tests.support.tiny_image import tiny
+from tests.support.typed_command import run_typed
 
 READERS = ["show", "inspect", "validate", "sbom", "audit"]
-
-
-def _run(words: str, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr("sys.argv", ["relbuild", *words.split()])
-    with pytest.raises(SystemExit) as ended:
-        run_command_line()
-    assert isinstance(ended.value.code, int)
-    return ended.value.code
 
 
 @pytest.mark.parametrize("command", ["show", "inspect", "validate"])
@@ -36,7 +28,7 @@ def test_the_name_of_a_product_is_its_layout_in_the_output(
     store = Store.open(tmp_path / "store")
     write_layout(tiny(store), store=store, target=Path(folder, "hello"))
     monkeypatch.setenv("RELBUILD_STORE", str(tmp_path / "store"))
-    assert _run(f"{command} hello{option}", monkeypatch) == 0, capfdbinary.readouterr().err
+    assert run_typed(f"{command} hello{option}", monkeypatch) == 0, capfdbinary.readouterr().err
 
 
 def test_the_sbom_of_a_name_is_looked_for_beside_its_layout(
@@ -45,7 +37,7 @@ def test_the_sbom_of_a_name_is_looked_for_beside_its_layout(
     monkeypatch.chdir(tmp_path)
     store = Store.open(tmp_path / "store")
     write_layout(tiny(store), store=store, target=Path("output/hello"))
-    assert _run("sbom hello", monkeypatch) != 0
+    assert run_typed("sbom hello", monkeypatch) != 0
     assert "output/hello.report" in capsys.readouterr().err  # This layout was made by no build.
 
 
@@ -58,6 +50,6 @@ def test_what_is_no_layout_ends_with_one_status(
     monkeypatch.setenv("RELBUILD_STORE", str(tmp_path / "store"))
     (tmp_path / "half").mkdir()
     (tmp_path / "half/oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
-    assert _run(f"{command} {name}", monkeypatch) == 2
+    assert run_typed(f"{command} {name}", monkeypatch) == 2
     said = capsys.readouterr().err
     assert "error[not-a-layout]" in said and "→" in said
