@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 from pipeline.beneath import Folder, note_read, read_file
@@ -109,11 +109,11 @@ def load_keys(
     for repository in platform.repositories:
         expanded = expand_repository(repository, own, variables)
         found: set[RepositoryKey] = set()
-        for place in expanded.keys:
+        for key, place in zip(repository.keys, expanded.keys, strict=True):
             reader = documents
             if not offline and is_http_url(place):
                 reader = DocumentFetcher(store, network=key_network(expanded, place, way, variables))
-            found.update(_load(place, expanded, reader, warn, environment_behind(place, platform, variables)))
+            found.update(_load(place, expanded, reader, warn, partial(_key_hint, key, platform)))
         if expanded.fingerprints and not found:
             raise _none_pinned(expanded)
         keys |= found
@@ -152,12 +152,9 @@ def _none_pinned(repository: PackageRepository) -> VerificationError:
     )
 
 
-def _key_hint(depends: Sequence[str]) -> str:
-    """Return the way out of a key that cannot be read.
-
-    `depends`: the environment variables on which its path depends.
-    """
-    if depends:
+def _key_hint(key: str, platform: Platform) -> str:
+    """Return the way out of a key that cannot be read; `key` is its path as the platform has it."""
+    if depends := environment_behind(key, platform):
         return f"it comes from the environment variable {' or '.join(depends)}: set that to a folder that has the key"
     return "write a path relative to repositories.yaml, one from the root, ~/…, or a URL"
 
@@ -167,7 +164,7 @@ def _load(
     repository: PackageRepository,
     documents: DocumentFetcher,
     warn: Callable[[str], None],
-    depends: Sequence[str] = (),
+    way_out: Callable[[], str],
 ) -> tuple[RepositoryKey, ...]:
     def read(data: bytes) -> tuple[RepositoryKey, ...]:
         return read_keys(repository.id, data, place, warn, repository.fingerprints)
@@ -193,7 +190,7 @@ def _load(
             "key-unreadable",
             f"the key {shown_url(place)} cannot be read: {error}",
             place=f"repository {repository.id}",
-            hint=_key_hint(depends),
+            hint=way_out(),
         ) from error
     return read(data)
 

@@ -35,14 +35,16 @@ def environment_names(platform: Platform) -> frozenset[str]:
     return frozenset(name for _, text in platform.variables for name, _ in _ENVIRONMENT.findall(text))
 
 
-def environment_behind(path: str, platform: Platform, environment: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the environment variables from which an expanded path comes, sorted."""
-    found: set[str] = set()
-    for _, text in platform.variables:
-        names = {name for name, _ in _ENVIRONMENT.findall(text)}
-        if names and expand_environment(text, environment, place=f"platform {platform.name}") in path:
-            found |= names
-    return tuple(sorted(found))
+def environment_behind(text: str, platform: Platform) -> tuple[str, ...]:
+    """Return the environment variables on which a repository's path depends, sorted.
+
+    `text` is the path before its variables are replaced.
+    """
+    own = {name: frozenset(found for found, _ in _ENVIRONMENT.findall(value)) for name, value in platform.variables}
+    release = own.get("releasever", own.get("release", frozenset()))
+    behind = dict.fromkeys(release_variables(dict.fromkeys(own, "")), release) | own
+    named = (braced or bare for braced, bare in _VARIABLE.findall(text))
+    return tuple(sorted(frozenset().union(*(behind.get(name, frozenset()) for name in named))))
 
 
 def expand_environment(text: str, environment: Mapping[str, str], *, place: str) -> str:

@@ -14,10 +14,7 @@ from pipeline.errors import RecipeError, RelbuildError, SmokeError, UsageError, 
 from pipeline.mirror.verified_blobs import check_digest
 from pipeline.model.image import Descriptor
 from pipeline.model.limits import Limits
-from pipeline.model.platform import Platform
 from pipeline.oci import validate_layout, write_layout
-from pipeline.repos.openpgp_keys import _key_hint
-from pipeline.repos.variables import environment_behind
 from pipeline.resolve.explain import explain
 from pipeline.sandbox.instance_launch import _told_of_memory
 from pipeline.store import Store, write_durably
@@ -60,15 +57,6 @@ def test_a_package_that_is_not_in_the_image_is_looked_for_where_packages_are_lis
     with pytest.raises(UsageError) as raised:
         explain([], "nosuch")
     assert "lock" in _hint(raised.value)
-
-
-def test_a_key_below_a_folder_that_a_variable_names_is_told_with_the_variable() -> None:
-    platform = Platform(name="local", repositories=(), variables=(("mirror", "${RELBUILD_MIRROR:-~/mirror}"),))
-    assert environment_behind("/none/KEY", platform, {"RELBUILD_MIRROR": "/none"}) == ("RELBUILD_MIRROR",)
-    assert environment_behind("/root/mirror/KEY", platform, {"HOME": "/root"}) == ("RELBUILD_MIRROR",)
-    assert environment_behind("/keys/KEY", platform, {"HOME": "/root"}) == ()
-    assert "RELBUILD_MIRROR" in _key_hint(("RELBUILD_MIRROR",))
-    assert "relative to repositories.yaml" in _key_hint(())
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
