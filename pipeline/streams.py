@@ -14,6 +14,7 @@ from typing import BinaryIO, TypeVar
 
 from pipeline.compression import (
     GZIP,
+    PIECE,
     READ_SIZE,
     START_SIZE,
     Codec,
@@ -52,8 +53,8 @@ def decompressed(
     their header (relbuild's) are decompressed in as many threads. `own`: its digest is that of a stream that this
     store compressed, which is read by a faster library (`gzip_members`). `name` is for errors.
 
-    Raises VerificationError `stream-damaged`, or `stream-too-large` beyond `limit` decompressed bytes; truncation
-    of a zstd stream is detected only by its digest.
+    Raises VerificationError `stream-damaged`, or `stream-too-large` beyond `limit` decompressed bytes, if no damage
+    shows in a member's size more; truncation of a zstd stream is detected only by its digest.
     """
     # Larger reads go past a small buffer; what is in it is copied.
     reader: Buffered = io.BufferedReader(_raw(file), BUFFER_SIZE)
@@ -65,6 +66,7 @@ def decompressed(
         for piece in pieces:
             size += len(piece)
             if size > limit:
+                _read_on(pieces)
                 raise VerificationError(
                     "stream-too-large", f"{name} decompresses to more than {limit} bytes", place=name
                 )
@@ -72,6 +74,18 @@ def decompressed(
             del piece  # Its memory is free for the next one, if the caller has let go of it too.
     except damages() as error:
         raise VerificationError("stream-damaged", f"{name} cannot be decompressed: {error}", place=name) from error
+
+
+def _read_on(pieces: Iterator[Piece]) -> None:
+    """Read a member's size more: one that is damaged may be of any size.
+
+    Its checksum comes last.
+    """
+    left = PIECE
+    for piece in pieces:
+        left -= len(piece)
+        if left < 0:
+            return
 
 
 def open_compressed(path: Path, *, limit: int = METADATA_SIZE_LIMIT) -> BinaryIO:
