@@ -35,12 +35,14 @@ METADATA_SIZE_LIMIT = 4 << 30
 BUFFER_SIZE = 64 << 10
 """Bytes that are read ahead of a stream's decompression."""
 
-DECOMPRESSION_WORKERS = min(8, whole_processors())
-"""Threads that decompress a layer: one for each processor that this process may use."""
-
 LAYER_SIZE_LIMIT = 256 << 30
 """Bytes of tar that a layer may have if its size is not declared: far more than any image's, far less than a
 decompression bomb's."""
+
+
+def decompression_workers() -> int:
+    """Return how many threads decompress a layer: as many as processors may be used now."""
+    return min(8, whole_processors())
 
 
 def decompressed(

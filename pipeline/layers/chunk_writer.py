@@ -17,15 +17,24 @@ from pipeline.model.tree import Entry, EntryKind
 from pipeline.processors import whole_processors
 from pipeline.store import BlobWriter
 
-COMPRESSION_WORKERS = min(8, whole_processors())
-"""Threads that compress: one for each processor that this process may use. The bytes do not depend on it."""
+
+def compression_workers() -> int:
+    """Return how many threads compress: as many as processors may be used now.
+
+    The bytes do not depend on it.
+    """
+    return min(8, whole_processors())
 
 
 class CompressionPool(ThreadPoolExecutor):
-    """The threads that compress pieces, and the buffers of the pieces, which are used again."""
+    """The threads that compress pieces, and the buffers of the pieces, which are used again.
+
+    `workers` is how many threads there are.
+    """
 
     def __init__(self) -> None:
-        super().__init__(COMPRESSION_WORKERS, "relbuild-compress")
+        self.workers = compression_workers()
+        super().__init__(self.workers, "relbuild-compress")
         self._spare: deque[bytearray] = deque()
 
     def take(self) -> bytearray:
@@ -38,7 +47,7 @@ class CompressionPool(ThreadPoolExecutor):
     @property
     def full(self) -> bool:
         """True while a piece waits for each thread: more of them would only take memory."""
-        return self._work_queue.qsize() >= COMPRESSION_WORKERS
+        return self._work_queue.qsize() >= self.workers
 
     def shared(self, buffer: bytearray, users: int) -> Callable[[], None]:
         """Return what each of a buffer's users calls, once; the last call gives the buffer back."""
@@ -58,7 +67,8 @@ PieceTaker: TypeAlias = "Callable[[memoryview, Callable[[], None]], None]"
 class ChunkWriter:
     """A writer that takes tar bytes and writes whole compressed pieces to a blob.
 
-    `size` is bytes of tar so far. Some more pieces than `ahead` are in memory, however large the files are.
+    `size` is bytes of tar so far. Some more pieces than `ahead` are in memory, however large the files are: by default
+    two for each thread.
     Pieces are members of their own, or with a codec that has streams, and more than one piece, one member together:
     then they are compressed one after the other, by one thread at a time, while one waits and the next one is filled.
     `taker` is given each piece too.
@@ -72,7 +82,7 @@ class ChunkWriter:
         *,
         hashed: bool = True,
         taker: PieceTaker | None = None,
-        ahead: int = 2 * COMPRESSION_WORKERS,
+        ahead: int | None = None,
     ) -> None:
         self._blob = blob
         self._codec = layer_codec(compression)
@@ -86,7 +96,7 @@ class ChunkWriter:
         self._queue_lock = threading.Lock()
         self._queue_served = False
         self._taker = taker
-        self._ahead = ahead
+        self._ahead = 2 * pool.workers if ahead is None else ahead
         self._hash = hashlib.sha256() if hashed else None
         self.size = 0
 

@@ -19,7 +19,7 @@ from pipeline.compression import Compression, layer_codec
 from pipeline.digest import CHUNK, Digest
 from pipeline.errors import RelbuildError, VerificationError
 from pipeline.layers.built_layer import BuiltLayer
-from pipeline.layers.chunk_writer import COMPRESSION_WORKERS, ChunkWriter, CompressionPool
+from pipeline.layers.chunk_writer import ChunkWriter, CompressionPool
 from pipeline.layers.damaged_layer import discard_damage
 from pipeline.layers.packing_order import PackingOrder, SegmentTask
 from pipeline.layers.planned_layer import MissingLayers, PackedLayer, PlannedLayer, part_size
@@ -165,7 +165,7 @@ def _pack(missing: MissingLayers) -> list[_Written]:
             for (plan, running), size in zip(plans, sizes, strict=True)
         ]
         pool = closing.enter_context(CompressionPool())
-        workers = closing.enter_context(ThreadPoolExecutor(COMPRESSION_WORKERS, "relbuild-segment"))
+        workers = closing.enter_context(ThreadPoolExecutor(pool.workers, "relbuild-segment"))
         behind = closing.enter_context(ThreadPoolExecutor(max(1, len(plans)), "relbuild-layer"))
         tasks = [task for at, packing in enumerate(packings) for task in packing.tasks(at, pool)]
         order = PackingOrder(

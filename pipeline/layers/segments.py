@@ -14,7 +14,7 @@ from typing import TypeAlias
 from pipeline.compression import Compression, Piece, layer_versions
 from pipeline.digest import Digest, identity
 from pipeline.errors import VerificationError
-from pipeline.layers.chunk_writer import COMPRESSION_WORKERS, ChunkWriter, CompressionPool, PieceTaker
+from pipeline.layers.chunk_writer import ChunkWriter, CompressionPool, PieceTaker
 from pipeline.layers.layer_formats import SEGMENT_FORMAT as FORMAT
 from pipeline.layers.tar_format import read_tar, tar_header
 from pipeline.lazy_dataclasses import dataclass
@@ -131,7 +131,7 @@ def compress_entries(
     with store.writer() as blob:
         begun(blob)
         # Files are read faster than pieces are compressed, so no more have to lie ready than there are threads.
-        writer = ChunkWriter(blob, compression, pool, hashed=False, ahead=COMPRESSION_WORKERS)
+        writer = ChunkWriter(blob, compression, pool, hashed=False, ahead=pool.workers)
         for entry, read in entries:
             if _content_size(entry):
                 writer.file(entry, read)

@@ -19,7 +19,7 @@ from typing import Any, Self
 from pipeline.compression import layer_codec
 from pipeline.errors import RelbuildError, VerificationError
 from pipeline.layers.built_layer import BuiltLayer
-from pipeline.layers.chunk_writer import COMPRESSION_WORKERS, CompressionPool
+from pipeline.layers.chunk_writer import CompressionPool
 from pipeline.layers.packing_order import PackingOrder, SegmentTask
 from pipeline.layers.planned_layer import MissingLayers, PackedLayer, part_size
 from pipeline.layers.two_step_layer import TwoStepLayer
@@ -101,7 +101,8 @@ class TreePacking:
         ]
 
     def _begin(self) -> None:
-        open_folders = max(_OPEN_LEAST, _OPEN_FOLDERS // (len(self._missing.plans) + COMPRESSION_WORKERS))
+        pool = CompressionPool()
+        open_folders = max(_OPEN_LEAST, _OPEN_FOLDERS // (len(self._missing.plans) + pool.workers))
         for plan, running in self._missing.plans:
             self._begun += 1  # It ends its task in any case.
             begun = TwoStepLayer.begun(
@@ -116,7 +117,7 @@ class TreePacking:
                 copies=self._missing.copies,
             )
             self._layers.append(self._closing.enter_context(begun))
-        pool = self._closing.enter_context(CompressionPool())
+        self._closing.enter_context(pool)  # It ends before the layers.
         self._submit_segments(pool)
         keeping = self._threads(max(1, len(self._layers)), "relbuild-layer")
         assembling, reading = self._threads(_BLOBS, "relbuild-blob"), self._threads(_BLOBS, "relbuild-read-back")
@@ -145,7 +146,7 @@ class TreePacking:
         largest_first = layer_codec(self._missing.compression).stream is not None
         first = PackingOrder(trees, sizes, largest_first=True, fulfil=self._fulfil)
         then = PackingOrder(blobs, sizes, largest_first=largest_first, fulfil=self._fulfil)
-        workers = self._threads(COMPRESSION_WORKERS, "relbuild-segment")
+        workers = self._threads(pool.workers, "relbuild-segment")
         for _ in range(len(trees) + len(blobs)):
             workers.submit(lambda: first.run_one() or then.run_one())
 

@@ -25,7 +25,7 @@ from pipeline.model.tree import Entry
 from pipeline.progress import QUIET, Progress, Task, task
 from pipeline.store import Store
 from pipeline.store.tree_seals import TREE_ROOT
-from pipeline.streams import DECOMPRESSION_WORKERS, decompressed, prefetch
+from pipeline.streams import decompressed, decompression_workers, prefetch
 
 LAYER_ENTRIES_LIMIT = 4_000_000
 """Entries in one layer: ten times a full desktop installation."""
@@ -149,7 +149,7 @@ def _tar_of_blob(
     with store.reading(digest) as blob:
         compressed = HashingReader(blob.readinto)  # type: ignore[attr-defined]
         file = cast("BinaryIO", compressed)
-        for piece in decompressed(file, limit=tar_size, name=name, workers=DECOMPRESSION_WORKERS, own=own):
+        for piece in decompressed(file, limit=tar_size, name=name, workers=decompression_workers(), own=own):
             found.update(piece)
             yield piece
         compressed.drain()

@@ -21,7 +21,7 @@ from pipeline.model.archive_kind import ArchiveKind
 from pipeline.model.image import Image, Layer
 from pipeline.oci.image_layout import blob_path, read_layout
 from pipeline.oci.image_manifest import tag_of
-from pipeline.streams import DECOMPRESSION_WORKERS, LAYER_SIZE_LIMIT, IteratorFile, decompressed
+from pipeline.streams import LAYER_SIZE_LIMIT, IteratorFile, decompressed, decompression_workers
 
 
 def write_archive(layout: Path, target: Path, kind: ArchiveKind) -> None:
@@ -93,7 +93,7 @@ class _LayerTar(IteratorFile):
 
 def _pieces(file: BinaryIO, layer: Layer) -> Iterator[Piece]:
     limit = layer.tar_size or LAYER_SIZE_LIMIT
-    return decompressed(file, limit=limit, name=f"layer {layer.name}", workers=DECOMPRESSION_WORKERS)
+    return decompressed(file, limit=limit, name=f"layer {layer.name}", workers=decompression_workers())
 
 
 def _tar_size(layout: Path, layer: Layer) -> int:

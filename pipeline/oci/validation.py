@@ -16,7 +16,7 @@ from pipeline.model.image import Descriptor
 from pipeline.oci import media_types
 from pipeline.oci.image_layout import DAMAGED_LAYOUT, blob_path, read_document
 from pipeline.oci.image_manifest import JsonReader, parse_config
-from pipeline.streams import DECOMPRESSION_WORKERS, LAYER_SIZE_LIMIT, decompressed
+from pipeline.streams import LAYER_SIZE_LIMIT, decompressed, decompression_workers
 
 _P = ParamSpec("_P")
 
@@ -198,7 +198,7 @@ def _layer(found: _Found, layer: Descriptor, diff_id: DiffId | None, place: str)
         file.seek(0)
         if start and not _is(layer.media_type, start):
             found.add("media-type", f"the content is not {layer.media_type}", place)
-        for piece in decompressed(file, limit=limit, name=place, workers=DECOMPRESSION_WORKERS):
+        for piece in decompressed(file, limit=limit, name=place, workers=decompression_workers()):
             writer.write(piece)
     if writer.diff_id != diff_id:
         found.add("diff-id-mismatch", f"the tar has the digest {writer.diff_id}, the config states {diff_id}", place)

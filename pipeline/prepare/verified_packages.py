@@ -25,8 +25,13 @@ from pipeline.repos import LOCAL_REPOSITORY, RepositoryKey, fetch_packages
 from pipeline.store import Store
 from pipeline.transfer import Download, Network, fetch
 
-VERIFY_THREADS = min(4, whole_processors())
-"""Packages that are verified side by side: hashing and rpm's reading of headers do without Python's lock."""
+
+def verify_threads() -> int:
+    """Return how many packages are verified side by side: one a processor, up to 4.
+
+    Hashing and rpm's reading of headers do without Python's lock.
+    """
+    return min(4, whole_processors())
 
 
 def obtain_verified(
@@ -171,7 +176,7 @@ def verify_and_read(
 
     with (
         task(build_env.progress, "verify", "signatures and checksums", total=len(packages)) as running,
-        ThreadPoolExecutor(VERIFY_THREADS, "relbuild-verify") as threads,
+        ThreadPoolExecutor(verify_threads(), "relbuild-verify") as threads,
     ):
         # Without payloads to hash, Python's lock is held most of the time, and two threads take longer than one.
         hashed = copied is not None and all(_is_hashed(package, build_env.store, copied) for package in packages)

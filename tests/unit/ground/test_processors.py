@@ -64,19 +64,21 @@ _COUNTS = """
 import os
 from pipeline import processors
 os.sched_getaffinity = lambda _: range(64)
-processors._quotas = lambda: (2.5,)
-from pipeline.layers.chunk_writer import COMPRESSION_WORKERS, CompressionPool
+processors._quotas = lambda: (1,)
+from pipeline.layers.chunk_writer import CompressionPool, compression_workers
 from pipeline.nightly.executors.open_executor import open_executor
 from pipeline.nightly.executors.dask.dask_worker import WorkerCapacity
-from pipeline.prepare.verified_packages import VERIFY_THREADS
+from pipeline.prepare.verified_packages import verify_threads
 from pipeline.progress import QUIET
-from pipeline.streams import DECOMPRESSION_WORKERS
-print(COMPRESSION_WORKERS, CompressionPool()._max_workers, DECOMPRESSION_WORKERS, VERIFY_THREADS)
+from pipeline.streams import decompression_workers
+processors._quotas = lambda: (2.5,)
+pool = CompressionPool()
+print(compression_workers(), pool.workers, pool._max_workers, decompression_workers(), verify_threads())
 print(open_executor(None, QUIET).size, WorkerCapacity(None, "", containers=False).threads)
 """
 
 
-def test_all_that_computes_in_parallel_keeps_to_the_quota() -> None:
+def test_all_that_computes_in_parallel_keeps_to_the_quota_that_it_has_when_it_begins() -> None:
     """More threads than the quota has processors would be stopped by the kernel, each with its memory."""
     ran = subprocess.run([sys.executable, "-c", _COUNTS], capture_output=True, text=True, check=True)
-    assert ran.stdout.split() == ["3"] * 6
+    assert ran.stdout.split() == ["3"] * 7

@@ -19,7 +19,7 @@ def test_few_pieces_are_in_memory_however_many_writers_there_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, codec: Compression
 ) -> None:
     store, go = Store.open(tmp_path / "store"), threading.Event()
-    monkeypatch.setattr(chunk_writer, "COMPRESSION_WORKERS", 1)
+    monkeypatch.setattr(chunk_writer, "compression_workers", lambda: 1)
     real = compression.gzip_parts
     monkeypatch.setattr(compression, "gzip_parts", lambda piece: (go.wait(30), real(piece))[1])
     buffers: list[bytearray] = []

@@ -24,7 +24,6 @@ from pipeline.layers import (
     layer_packing,
     segments,
     tar_digest,
-    tree_packing,
     two_step_layer,
     unpack_to_store,
 )
@@ -223,8 +222,7 @@ def test_layers_do_not_depend_on_the_number_of_threads(
 ) -> None:
     wanted = payloads.layer("bee", "cow", label="lower"), payloads.layer("ant", label="upper")
     first = made(store, *wanted, compression=compression, unpack=unpack)
-    for packing in (layer_packing, tree_packing):
-        monkeypatch.setattr(packing, "COMPRESSION_WORKERS", 1)
+    monkeypatch.setattr(chunk_writer, "compression_workers", lambda: 1)
     monkeypatch.setattr(layer_packing, "TAR_WAITING_LIMIT", 0)
     other = Store.open(tmp_path / "other")
     for name in CONTENT:
@@ -254,7 +252,7 @@ def test_bytes_whose_turn_has_not_come_wait_in_a_file_and_leave_none(
             ended.set()
 
     monkeypatch.setattr(segments, "read_payload", later)
-    monkeypatch.setattr(layer_packing, "COMPRESSION_WORKERS", 2)
+    monkeypatch.setattr(chunk_writer, "compression_workers", lambda: 2)
     monkeypatch.setattr(layer_packing, "TAR_WAITING_LIMIT", 0)
     assert made(other, payloads.layer("bee", "ant"), compression=compression, unpack=False)[0].layer == wanted.layer
     assert list((other.root / "tmp").iterdir()) == []
@@ -268,7 +266,7 @@ def test_threads_without_any_room_for_what_waits_end_all_the_same(
     first = made(store, *wanted, compression=Compression.ZSTD)
     for limit in ("TAR_WAITING_LIMIT", "TAR_FILE_LIMIT"):
         monkeypatch.setattr(layer_packing, limit, 0)
-    monkeypatch.setattr(layer_packing, "COMPRESSION_WORKERS", workers)
+    monkeypatch.setattr(chunk_writer, "compression_workers", lambda: workers)
     other = Store.open(tmp_path / "other")
     for name in CONTENT:
         other.put(name.encode())

@@ -16,7 +16,7 @@ import pytest
 
 from pipeline.compression import Compression
 from pipeline.errors import BuildError, VerificationError
-from pipeline.layers import BuiltLayer, lower_folders, segment_contents, tree_packing, two_step_layer
+from pipeline.layers import BuiltLayer, chunk_writer, lower_folders, segment_contents, tree_packing, two_step_layer
 from pipeline.layers.tree_writer import TreeWriter
 from pipeline.layers.two_step_layer import TwoStepLayer
 from pipeline.store import BlobWriter, Store
@@ -51,7 +51,7 @@ def test_a_worker_compresses_nothing_while_there_is_a_tree_to_be_written(
     steps: list[str] = []
     for step in ("place", "compress"):
         before(monkeypatch, step, lambda *_, step=step: steps.append(step))  # type: ignore[misc]
-    monkeypatch.setattr(tree_packing, "COMPRESSION_WORKERS", 1)
+    monkeypatch.setattr(chunk_writer, "compression_workers", lambda: 1)
     with building(store, packages.layer(a=FIRST), packages.layer(b=SECOND, c=THIRD)):
         pass
     assert steps == ["place"] * 3 + ["compress"] * 3
@@ -90,7 +90,7 @@ def test_a_small_blob_is_read_back_while_the_largest_is_compressed(
 ) -> None:
     go = threading.Event()
     before(monkeypatch, "compress", lambda layer, _: wait_for(go) if layer.plan.content_size > 1 << 20 else None)
-    monkeypatch.setattr(tree_packing, "COMPRESSION_WORKERS", 2)
+    monkeypatch.setattr(chunk_writer, "compression_workers", lambda: 2)
     with building(store, packages.layer(a=FIRST), packages.layer(c=THIRD)) as (small, large):
         assert store.has(small.layer.blob.digest) and not large.blob.done()
         go.set()
