@@ -96,6 +96,8 @@ def _declare(
     def parameters(made: type) -> object:
         of_class = standard(made).__dataclass_params__
         of_class.init, of_class.repr, of_class.eq, of_class.order, of_class.frozen = True, repr, eq, order, frozen
+        if hasattr(of_class, "slots"):  # since Python 3.12
+            of_class.slots = True
         return of_class
 
     methods: dict[str, Callable[[type], object]] = {"__init__": _frozen_init if frozen else _init}

@@ -6,7 +6,6 @@ Reading them takes 20 ms, as long as all else that a client is made of; clients 
 from __future__ import annotations
 
 import ssl
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,10 @@ from pipeline.errors import EnvironmentLacking
 
 class MachineAuthorities(ssl.SSLContext):
     """The context of `ssl.create_default_context()`, its authorities loaded when they are used.
+
+    Chains are judged as curl, and so dnf, does, under every Python: one ends at any certificate that is trusted, be it
+    the server's own, and an authority needs no key identifier (RFC 5280, 4.2.1.1). Python's own context demands the
+    root before 3.13, and the identifier since.
 
     `ca_file`: those in this file instead of the machine's. Raises EnvironmentLacking `certificates-unreadable`, at once
     where the file cannot be opened, and when something is encrypted where it has no certificates.
@@ -34,8 +37,7 @@ class MachineAuthorities(ssl.SSLContext):
                 raise _unreadable(ca_file, error) from error
         self._loading = threading.Lock()
         self._loaded = False
-        if sys.version_info >= (3, 13):
-            self.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | ssl.VERIFY_X509_STRICT
+        self.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
 
     def _load(self) -> None:
         with self._loading:

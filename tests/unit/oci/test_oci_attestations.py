@@ -242,7 +242,7 @@ HEAD = b'{"_type":"https://in-toto.io/Statement/v1","predicateType":"x",'
         HEAD + b'"predicate":[]}',
         HEAD + b'"predicate":{"a":NaN}}',
         HEAD + b'"predicate":{"a":"\\ud800"}}',
-        HEAD + b'"predicate":' + b'{"a":' * 5000 + b"1" + b"}" * 5001,
+        HEAD + b'"predicate":' + b'{"a":' * 100_000 + b"1" + b"}" * 100_001,
     ],
     ids=lambda value: str(value[-40:]),
 )

@@ -36,12 +36,12 @@ def header(**fields: object) -> bytes:
 
 
 def database(*blobs: bytes, table: str = "CREATE TABLE Packages (hnum INTEGER PRIMARY KEY, blob BLOB)") -> bytes:
-    connection = sqlite3.connect(":memory:")
-    connection.execute(table)
-    for blob in blobs:
-        connection.execute("INSERT INTO Packages (blob) VALUES (?)", (blob,))
-    connection.commit()
-    return connection.serialize()
+    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute(table)
+        for blob in blobs:
+            connection.execute("INSERT INTO Packages (blob) VALUES (?)", (blob,))
+        connection.commit()
+        return connection.serialize()
 
 
 APP = header(
@@ -141,14 +141,15 @@ def test_items_of_a_tag_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_a_view_gives_no_more_than_the_file_has(value: str, refused: str) -> None:
-    connection = sqlite3.connect(":memory:")
-    connection.execute("CREATE TABLE Stored (blob)")
-    connection.execute("INSERT INTO Stored VALUES (?)", (APP,))
     numbers = "WITH RECURSIVE generated (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM generated)"
-    connection.execute(f"CREATE VIEW Packages (blob) AS {numbers} SELECT {value}")
-    connection.commit()
+    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute("CREATE TABLE Stored (blob)")
+        connection.execute("INSERT INTO Stored VALUES (?)", (APP,))
+        connection.execute(f"CREATE VIEW Packages (blob) AS {numbers} SELECT {value}")
+        connection.commit()
+        stored = connection.serialize()
     with pytest.raises(VerificationError, match=refused):
-        read_installed(connection.serialize())
+        read_installed(stored)
 
 
 @settings(max_examples=examples(60), deadline=None)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipeline.errors import EnvironmentLacking
 from pipeline.transfer import Network
 from pipeline.transfer.machine_authorities import MachineAuthorities
+from tests.support.authority import DAY, Authority
 
 _SETTINGS = (
     "protocol",
     "options",
-    "verify_flags",
     "verify_mode",
     "check_hostname",
     "minimum_version",
@@ -27,6 +29,46 @@ def test_it_verifies_as_the_default_context_does() -> None:
     assert [getattr(made, name) for name in _SETTINGS] == [getattr(default, name) for name in _SETTINGS]
     made.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname="example.org")
     assert made.get_ca_certs(binary_form=True) == default.get_ca_certs(binary_form=True)
+
+
+@pytest.mark.parametrize("trusted", ["authority", "server"])
+def test_a_chain_ends_at_what_is_trusted_whatever_python_demands(tmp_path: Path, trusted: str) -> None:
+    """The authority has no key identifier, as many a company's; Python 3.13 refuses it, and 3.11 the server's own."""
+    authority = Authority(tmp_path, "authority")
+    issued = authority.issue("server")
+    _shake_hands(issued, MachineAuthorities({"authority": authority.certificate, "server": issued[0]}[trusted]))
+
+
+@pytest.mark.parametrize(
+    ("changed", "refused"),
+    [
+        ({"ends": -DAY / 2}, "certificate has expired"),
+        ({"host": "other.example"}, "Hostname mismatch"),
+        ({}, "unable to get local issuer certificate"),
+    ],
+    ids=["expired", "another host", "another authority"],
+)
+def test_what_curl_refuses_is_refused(tmp_path: Path, changed: dict[str, Any], refused: str) -> None:
+    authority = Authority(tmp_path, "authority")
+    trusted = authority if changed else Authority(tmp_path, "another")
+    with pytest.raises(ssl.SSLCertVerificationError, match=refused):
+        _shake_hands(authority.issue("server", **changed), MachineAuthorities(trusted.certificate))
+
+
+def _shake_hands(issued: tuple[Path, Path], client: ssl.SSLContext) -> None:
+    """Let a client in this process meet a server with a certificate, for `localhost`."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*issued)
+    to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
+    sides = [
+        client.wrap_bio(to_client, to_server, server_hostname="localhost"),
+        context.wrap_bio(to_server, to_client, server_side=True),
+    ]
+    while sides:
+        for side in list(sides):
+            with contextlib.suppress(ssl.SSLWantReadError):
+                side.do_handshake()
+                sides.remove(side)
 
 
 def test_authorities_are_read_once_when_something_is_encrypted(monkeypatch: pytest.MonkeyPatch) -> None:
