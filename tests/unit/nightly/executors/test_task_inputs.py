@@ -80,3 +80,13 @@ def test_more_than_the_scheduler_should_carry_is_refused(tmp_path: Path, monkeyp
     with pytest.raises(UsageError) as refused:
         pack_files([tmp_path / "large"])
     assert refused.value.code == "files-too-large" and "large" in str(refused.value)
+
+
+def test_the_limit_counts_what_is_written_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "small").write_bytes(b"x")
+    size = len(pack_files([tmp_path / "small"]))
+    monkeypatch.setattr(task_inputs, "PACKED_LIMIT", size)
+    assert len(pack_files([tmp_path / "small"])) == size
+    monkeypatch.setattr(task_inputs, "PACKED_LIMIT", size - 1)
+    with pytest.raises(UsageError, match=f"up to '{tmp_path / 'small'}'"):
+        pack_files([tmp_path / "small"])
