@@ -92,7 +92,8 @@ def _namespaces(base: int, *kinds: str) -> Iterator[tuple[int, ...]]:
             raise EnvironmentLacking(
                 "no-user-namespace",
                 "cannot create a user namespace",
-                hint="check the sysctls kernel.unprivileged_userns_clone and user.max_user_namespaces",
+                hint="check the sysctls kernel.unprivileged_userns_clone and user.max_user_namespaces; in a chroot, "
+                "the kernel allows none (user_namespaces(7)): use a container or a root of its own (pivot_root)",
             )
         for kind in ("uid_map", "gid_map"):
             lines = [f"{inside} {outside} {count}\n" for inside, outside, count in id_map(base)]
