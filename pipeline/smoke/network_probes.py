@@ -13,16 +13,20 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 
+from pipeline.errors import RelbuildError
 from pipeline.model.checks.http_check import HttpRequest
 from pipeline.model.probe import HttpReply, Unanswered
 from pipeline.model.value_comparison import quote_answer, readable
 from pipeline.model.value_rules import Rule
 from pipeline.sandbox import LaunchedInstance
-from pipeline.smoke.procfs import connect_socket
+from pipeline.smoke.procfs import connect_socket, list_listeners
 from pipeline.smoke.stream_probe import PROBE_ANSWER_LIMIT, TIMED_OUT, StreamProbe
 
 _TRUST_LIMIT = 4 << 20
 """Bytes of a file of certificates: Mozilla's bundle has 0.2 MiB."""
+_TLS_ALERT = "\x15\x03"
+"""Beginning of a TLS alert, with which a server answers what is not TLS (RFC 8446, 5.1 and B.1)."""
+_LISTENERS_SHOWN = 8
 
 
 def probe_stream(
@@ -47,7 +51,7 @@ def probe_stream(
     try:
         answer = StreamProbe(connect, send, rules, deadline).answer()
     except OSError as error:
-        raise Unanswered(_reason(error), timed_out=isinstance(error, TimeoutError)) from error
+        raise Unanswered(_reason(error, instance), timed_out=isinstance(error, TimeoutError)) from error
     if isinstance(answer, bytes):
         return answer
     raise Unanswered(answer, timed_out=answer == TIMED_OUT)
@@ -63,7 +67,7 @@ def probe_http(instance: LaunchedInstance, address: str | None, asked: HttpReque
     except (OSError, http.client.HTTPException) as error:
         # A shutdown at the deadline may show as any error.
         late = isinstance(error, TimeoutError) or time.monotonic() >= deadline
-        raise Unanswered(readable(_reason(error)), timed_out=late) from error
+        raise Unanswered(readable(_reason(error, instance)), timed_out=late) from error
 
 
 def _exchange(asked: HttpRequest, instance: LaunchedInstance, deadline: float, address: str | None) -> HttpReply:
@@ -100,13 +104,29 @@ def _exchanged(asked: HttpRequest, stream: socket.socket) -> HttpReply:
         return HttpReply(response.status, tuple(response.headers.items()), body)
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, instance: LaunchedInstance) -> str:
     """Return the text of an error, for people."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted: {error.verify_message}"
+    if isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER":
+        return f"the response is not TLS: ask without 'tls' ({error})"
     if isinstance(error, http.client.BadStatusLine):
+        if str(error).startswith(_TLS_ALERT):
+            return "the response is TLS, not HTTP: ask with 'tls: true'"
         return f"the response is not HTTP: {quote_answer(str(error), 200)}"
-    return str(error) or type(error).__name__
+    said = str(error) or type(error).__name__
+    return f"{said}{_listening(instance)}" if isinstance(error, ConnectionRefusedError) else said
+
+
+def _listening(instance: LaunchedInstance) -> str:
+    """Return where the instance listens, as the end of a sentence; "" where it does not or that cannot be told."""
+    try:
+        found = list_listeners(instance)
+    except (OSError, RelbuildError):
+        return ""
+    ports = [f"{one}{' (from inside alone)' if one.local else ''}" for one in found[:_LISTENERS_SHOWN]]
+    more = ", …" if len(found) > _LISTENERS_SHOWN else ""
+    return f"; it listens at {', '.join(ports)}{more}" if ports else ""
 
 
 @contextlib.contextmanager

@@ -58,7 +58,8 @@ def _judge(check: Check, seen: StopAnswer, config: ImageConfig, ready: Check | N
     if seen.signal != wanted:
         return f"it was stopped with {seen.signal}, not with {wanted}"
     if seen.exit_code is None:
-        return f"it still runs {check.within} ms after {seen.signal}; {_last_lines(seen)}"
+        why = "its first process has to handle the signal, or 'stop_signal' to name another"
+        return f"it still runs {check.within} ms after {seen.signal} ({why}); {_last_lines(seen)}"
     if check.expect.exit_code is not None and seen.exit_code != check.expect.exit_code:
         return f"exit code {seen.exit_code} after {seen.signal}, not {check.expect.exit_code}; {_last_lines(seen)}"
     return ""

@@ -98,7 +98,7 @@ def test_a_certificate_that_the_image_vouches_for(certificate: tuple[Path, Path]
 
 
 def test_https_where_only_http_is_spoken() -> None:
-    assert "SSL" in ask(saying(b"HTTP/1.1 400 Bad\r\n\r\n"), tls=True)
+    assert "the response is not TLS: ask without 'tls' ([SSL" in ask(saying(b"HTTP/1.1 400 Bad\r\n\r\n"), tls=True)
 
 
 @pytest.mark.parametrize(
@@ -106,6 +106,7 @@ def test_https_where_only_http_is_spoken() -> None:
     [
         (b"SSH-2.0-OpenSSH_9.2\r\n", "the response is not HTTP"),
         (b"", "the response is not HTTP"),
+        (b"\x15\x03\x01\x00\x02\x02\x46", "the response is TLS, not HTTP: ask with 'tls: true'"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhello", "IncompleteRead"),
         (b"HTTP/1.1 200 OK\r\nA: " + b"x" * 70000 + b"\r\n\r\nhello", "header line"),
         (b"HTTP/1.1 200 OK\r\n\r\nother", "the body does not match 'hello'"),

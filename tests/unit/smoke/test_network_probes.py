@@ -13,10 +13,12 @@ import pytest
 
 from pipeline.model.checks import CheckKind, judge
 from pipeline.model.image import ImageConfig
+from pipeline.model.probe import ListeningSocket
 from pipeline.model.smoke import Check, Expectation
 from pipeline.model.value_rules import Rule
 from pipeline.oci import make_image
 from pipeline.sandbox import Instance
+from pipeline.smoke import network_probes
 from pipeline.smoke.instance_probe import InstanceProbe
 from pipeline.smoke.probes import repeat_until_right
 
@@ -186,8 +188,29 @@ def test_what_must_not_be_said_is_waited_for_until_nothing_more_comes() -> None:
         assert served[:3] == [0, 1, 2]
 
 
-def test_a_port_where_nobody_listens_says_so() -> None:
+def test_a_port_where_nobody_listens_says_where_somebody_does(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
+    found = [ListeningSocket(8443, "tcp", local=False), ListeningSocket(9000, "tcp", local=True)]
+    monkeypatch.setattr(network_probes, "list_listeners", lambda instance: tuple(found))
     right, detail = ask(cast("Instance", Server(port)), r"^\+PONG", 200)
-    assert not right and "refused" in detail
+    assert not right and detail.endswith("refused; it listens at 8443/tcp, 9000/tcp (from inside alone)")
+    found += [ListeningSocket(number, "tcp", local=False) for number in range(10000, 10007)]
+    _, detail = ask(cast("Instance", Server(port)), r"^\+PONG", 200)
+    assert detail.endswith(", 10004/tcp, 10005/tcp, …")
+
+
+@pytest.mark.parametrize("told", [(), ProcessLookupError("the instance has ended")])
+def test_a_port_where_nobody_listens_says_so(
+    monkeypatch: pytest.MonkeyPatch, told: tuple[()] | ProcessLookupError
+) -> None:
+    def listeners(instance: Instance) -> tuple[()]:
+        if isinstance(told, ProcessLookupError):
+            raise told
+        return told
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    monkeypatch.setattr(network_probes, "list_listeners", listeners)
+    right, detail = ask(cast("Instance", Server(port)), r"^\+PONG", 200)
+    assert not right and detail.endswith("refused")
