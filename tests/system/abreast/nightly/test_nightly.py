@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -265,72 +264,6 @@ class TestOneThingChanged:
         assert "the recipe changed" in product(night, "lone")["why"]
 
 
-class TestSelection:
-    def plan(self, small: SmallCatalogue, *words: str) -> dict[str, tuple[str, str]]:
-        done = small.planned("--plan", *words, "--json")
-        assert done.returncode == 0, done.stderr
-        return {one["product"]: (one["action"], one["why"]) for one in json.loads(done.stdout)["plan"]}
-
-    def test_a_plan_says_what_and_why_and_does_nothing(self, small: SmallCatalogue) -> None:
-        small.package("busybox", "2")
-        small.edit("away", "  checks:\n", "  checks:\n    - {name: once more, file: {path: /etc/away}}\n")
-        small.index("small")
-        before = small.contents()
-        plan = self.plan(small)
-        assert plan["base"] == ("build", "packages changed")
-        assert plan["child"][0] == "after base"
-        assert plan["away"] == ("test", "the checks changed")
-        assert small.contents() == before
-
-    def test_what_only_a_worker_can_tell_is_planned_as_that(self, small: SmallCatalogue) -> None:
-        small.package("lone", "2")
-        small.index("small")
-        plan = self.plan(small)
-        assert {name: action for name, (action, _) in plan.items()} == {
-            "base": "nothing", "child": "resolve", "lone": "build", "third": "nothing", "away": "nothing"
-        }  # fmt: skip
-
-    def test_by_name_with_what_it_is_built_from(self, small: SmallCatalogue) -> None:
-        assert set(self.plan(small, "--only", "child")) == {"base", "child"}
-
-    def test_by_label(self, small: SmallCatalogue) -> None:
-        assert set(self.plan(small, "--label", "team=data")) == {"third", "away"}
-
-    def test_by_package(self, small: SmallCatalogue) -> None:
-        assert set(self.plan(small, "--containing", "addon")) == {"base", "child"}
-        assert set(self.plan(small, "--containing", "busybox")) == {"base", "child", "lone", "third", "away"}
-
-    def test_by_changed_files(self, small: SmallCatalogue) -> None:
-        git(small, "init", "-q")
-        git(small, "add", "recipes")
-        git(small, "commit", "-qm", "before")
-        assert self.changed(small) == set()
-        small.recipe("base").write_text(small.recipe("base").read_text() + "# changed\n")
-        assert self.changed(small) == {"base", "child"}
-        small.recipe("new").write_text(small.recipe("lone").read_text().replace("name: lone", "name: new", 1))
-        assert self.changed(small) == {"base", "child", "new"}
-
-    def changed(self, small: SmallCatalogue) -> set[str]:
-        return set(self.plan(small, "--changed-since", "HEAD"))
-
-    @pytest.mark.parametrize(
-        ("words", "code"),
-        [
-            (("--only", "nobody"), "product-unknown"),
-            (("--label", "team=nobody"), "label-unknown"),
-            (("--label", "team"), "label-malformed"),
-            (("--containing", "nothing"), "package-unknown"),
-            (("--changed-since", "HEAD"), "revision-unknown"),
-            (("--locked", "--write-locks"), "options-contradict"),
-        ],
-    )
-    def test_what_is_not_there_is_said(self, small: SmallCatalogue, words: tuple[str, ...], code: str) -> None:
-        done = small.planned(*words)
-        assert done.returncode == 2
-        assert f"error[{code}]" in done.stderr
-        assert "→" in done.stderr
-
-
 class TestLocks:
     def test_locks_are_written_back_and_built(self, small: SmallCatalogue) -> None:
         assert not list((small.folder / "recipes").glob("*.lock"))
@@ -441,8 +374,3 @@ def test_one_universe_gives_what_each_alone_gives(mirror: Path, tmp_path: Path) 
         package_pool = open_pool("x86_64", opened, store=store)
         for one in order:
             assert solve(one, platform, "x86_64", opened, store=store, package_pool=package_pool) == alone[one.name]
-
-
-def git(small: SmallCatalogue, *words: str) -> None:
-    who = ("-c", "user.name=nobody", "-c", "user.email=nobody@example.invalid")
-    subprocess.run(["git", "-C", small.folder, *who, *words], check=True, env=small.environment)
