@@ -13,7 +13,7 @@ import pytest
 from pipeline.errors import RecipeError, UsageError
 from pipeline.mirror.address_parser import parse_address
 from pipeline.model.absolute_path import absolute
-from pipeline.nightly.executors.dask import dask_executor
+from pipeline.nightly.executors.dask import dask_executor, scheduler_connection
 from pipeline.nightly.executors.dask.dask_task import DaskTask
 from pipeline.nightly.executors.executor_protocol import Requirements
 from pipeline.nightly.executors.task_inputs import pack_files, unpack_files
@@ -162,9 +162,9 @@ def test_nothing_is_sent_in_plain_text_beyond_this_machine(address: str) -> None
     "address", ["tls://192.0.2.1:8786", "tcp://127.0.0.1:8786", "tcp://[::1]:1", "tcp://localhost:1"]
 )
 def test_this_machine_and_encrypted_connections_are_private(address: str) -> None:
-    assert not dask_executor._refuse_plain([address], QUIET, plain=False)
+    assert not scheduler_connection.refuse_plain([address], QUIET, plain=False)
 
 
 def test_a_scheduler_of_this_machine_with_workers_elsewhere_is_refused() -> None:
     with pytest.raises(UsageError):
-        dask_executor._refuse_plain(["tcp://127.0.0.1:4001", "tcp://192.0.2.7:4001"], QUIET, plain=False)
+        scheduler_connection.refuse_plain(["tcp://127.0.0.1:4001", "tcp://192.0.2.7:4001"], QUIET, plain=False)

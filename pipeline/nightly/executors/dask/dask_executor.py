@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
-import logging
 import queue
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import field, replace
 from typing import Self, assert_never
-from urllib.parse import urlsplit
 
 import distributed
 
-from pipeline.errors import EnvironmentLacking, UsageError
+from pipeline.errors import UsageError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.night_record import ExcludedWorker
 from pipeline.nightly.executors.dask.dask_resources import (
@@ -27,6 +24,7 @@ from pipeline.nightly.executors.dask.dask_resources import (
 from pipeline.nightly.executors.dask.dask_task import DaskTask, run_dask_task
 from pipeline.nightly.executors.dask.placement import Placement, lacking_hint, lacking_text, place_task
 from pipeline.nightly.executors.dask.progress_message import EVENT_TOPIC, ProgressMessage
+from pipeline.nightly.executors.dask.scheduler_connection import CLOSING_TIMEOUT, connect_to_scheduler
 from pipeline.nightly.executors.executor_protocol import Requirements, TaskFunction, TaskResult
 from pipeline.nightly.executors.progress_ipc import ProgressReceiver
 from pipeline.nightly.executors.task_payload import TaskPayload
@@ -43,24 +41,10 @@ _SUBMISSIONS_LIMIT = 10
 _AHEAD = 8
 """Tasks that are submitted even without workers, so that an autoscaling cluster sees the load."""
 
-_CLOSING = 5.0
 _PAUSE = 0.1
 _TICK = 0.5
 _POLL_INTERVAL = 2.0
 """Seconds between two readings of the workers, while nothing happens."""
-
-
-class _Client(distributed.Client):
-    def start(self, **options: float) -> None:
-        """Start the client, and close it if it cannot start.
-
-        Its finalizer would wait for a thread that may be its own.
-        """
-        try:
-            super().start(**options)  # type: ignore[no-untyped-call]
-        except BaseException:
-            self.close(timeout=_CLOSING)
-            raise
 
 
 @dataclass(slots=True)
@@ -128,31 +112,10 @@ class DaskExecutor:
     ) -> Self:
         """Connect to the scheduler at `address`, `tcp://HOST:PORT` or `tls://HOST:PORT`.
 
-        Returns an executor for its workers. `plain`: what is sent, keys included, may be read by others on the way.
-        `silence`: see `WorkerHealth`.
-
-        Raises EnvironmentLacking `no-scheduler`; UsageError `scheduler-plain` where a scheduler or a worker is reached
-        over plain TCP beyond this machine, and that was not allowed.
+        Returns an executor for its workers. `silence`: see `WorkerHealth`; `plain`, and the errors: see
+        `connect_to_scheduler`.
         """
-        told = _refuse_plain([address], progress, plain=plain)
-        # Events of the connection are reported here, once and in words.
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)
-        try:
-            client = _Client(address, timeout=scheduler_timeout, set_as_default=False, name="relbuild")
-        except (OSError, ValueError, TypeError) as error:
-            raise EnvironmentLacking(
-                "no-scheduler",
-                f"cannot connect to the scheduler {address}: {error or type(error).__name__}",
-                hint="start `dask scheduler` there; for tls:// see `relbuild help cluster`",
-            ) from error
-        # A scheduler on this machine may have workers elsewhere, to which it passes payloads.
-        try:
-            with contextlib.suppress(OSError):
-                workers = [] if told else [str(one) for one in client.scheduler_info()["workers"]]
-                _refuse_plain(workers, progress, plain=plain)
-        except UsageError:
-            client.close(timeout=_CLOSING)
-            raise
+        client = connect_to_scheduler(address, progress, plain=plain, timeout=scheduler_timeout)
         return cls(address, progress, scheduler_timeout, wait, WorkerHealth(silence), client)
 
     @property
@@ -211,7 +174,7 @@ class DaskExecutor:
         self._tasks.clear()
         if futures and self._client.status == "running":
             self._client.cancel(futures, force=True)
-        self._client.close(timeout=_CLOSING)
+        self._client.close(timeout=CLOSING_TIMEOUT)
 
     def _listen(self) -> None:
         """Subscribe to workers' messages; again after a scheduler was restarted."""
@@ -412,30 +375,3 @@ class DaskExecutor:
 
     def _lacking(self, requirements: Requirements) -> str:
         return lacking_text(self._worker_resources, requirements, self.set_aside)
-
-
-def _refuse_plain(addresses: Sequence[str], progress: Progress, *, plain: bool) -> bool:
-    """Refuse to send over plain TCP beyond this machine, or warn of it: True if it warned."""
-    exposed = next((one for one in addresses if not _is_private(one)), None)
-    if exposed is None:
-        return False
-    if not plain:
-        raise UsageError(
-            "scheduler-plain",
-            f"{exposed} is not encrypted: the signing key, its password and the tasks could be read and "
-            "changed in transit",
-            hint="use tls:// (`relbuild help cluster`), or --plain-scheduler on a trusted network",
-        )
-    progress.warn(f"{exposed} is not encrypted: tasks and the signing key can be read in transit; use tls://")
-    return True
-
-
-def _is_private(address: str) -> bool:
-    """Return whether what is sent to `address` stays on this machine, or travels encrypted."""
-    parts = urlsplit(address)
-    if parts.scheme in ("tls", "inproc"):
-        return True
-    host = parts.hostname or ""
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return host == "localhost"
