@@ -33,6 +33,15 @@ class PlannedLayer:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadBlob:
+    """A blob that was read to its end; `checksum` is the CRC-32 of its `size` bytes."""
+
+    digest: Digest
+    size: int
+    checksum: int
+
+
+@dataclass(frozen=True, slots=True)
 class PackedLayer:
     """A layer's blob.
 

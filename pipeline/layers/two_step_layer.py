@@ -24,8 +24,9 @@ from pipeline.layers.chunk_writer import ChunkWriter, CompressionPool
 from pipeline.layers.damaged_layer import discard_damage
 from pipeline.layers.earlier_tree import SharedSegment, find_earlier_tree
 from pipeline.layers.layer_packing import append_blob, copy_rest
+from pipeline.layers.layer_progress import LayerProgress
 from pipeline.layers.layer_tree import LayerTree, PassingChecksum, PlacedEntry
-from pipeline.layers.planned_layer import PackedLayer, PlannedLayer, part_size
+from pipeline.layers.planned_layer import PackedLayer, PlannedLayer, ReadBlob
 from pipeline.layers.segment_contents import segment_contents
 from pipeline.layers.segments import (
     Segment,
@@ -85,15 +86,6 @@ class KeptTree:
     orders: tuple[tuple[int, ...], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ReadBlob:
-    """A blob that was read to its end; `checksum` is the CRC-32 of its `size` bytes."""
-
-    digest: Digest
-    size: int
-    checksum: int
-
-
 @dataclass(slots=True)
 class TwoStepLayer:
     """A layer being made.
@@ -106,9 +98,8 @@ class TwoStepLayer:
     plan: PlannedLayer
     store: Store
     compression: Compression
-    progress: Progress
+    progress: LayerProgress
     tree: LayerTree
-    unpacking: Task | None
     abandoned: threading.Event
     entries: list[SimpleQueue[PlacedEntry | None]]
     placed: list[Future[Placed]]
@@ -119,11 +110,8 @@ class TwoStepLayer:
     read: Future[ReadBlob] = field(default_factory=Future)
     written: Future[None] = field(default_factory=Future)
     packed: Future[PackedLayer] = field(default_factory=Future)
-    compressing: Task | None = None
     copies: UnnamedCopies | None = None
     copy: UnnamedCopy | None = None
-    _assembled: int = 0
-    _guard: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
     @contextlib.contextmanager
@@ -146,6 +134,7 @@ class TwoStepLayer:
         back goes into one of `copies`, if given.
         """
         made: Self | None = None
+        told = LayerProgress(plan, progress, running)
         try:
             with store.temporary("layer") as folder:
                 earlier = find_earlier_tree(plan.composed, plan.segments, compression, store) if over_earlier else None
@@ -164,9 +153,8 @@ class TwoStepLayer:
                         plan,
                         store,
                         compression,
-                        progress,
+                        told,
                         tree,
-                        running,
                         abandoned,
                         [SimpleQueue() for _ in range(count)],
                         [Future() for _ in range(count)],
@@ -176,9 +164,7 @@ class TwoStepLayer:
                     )
                     yield made
         finally:
-            for left in (running,) if made is None else (made.unpacking, made.compressing):
-                if left is not None:
-                    progress.finish(left, failed=True)
+            told.fail()
             if made is not None and made.draft.done() and not made.draft.cancelled():
                 made.draft.result().close()
 
@@ -189,7 +175,7 @@ class TwoStepLayer:
         part, name = self.plan.segments[at]
         shared = self._shared(at)
         if shared is not None:
-            self._advance(part)
+            self.progress.placed(part)
             return Placed(shared.entries, shared.segment)
         segment = recall_segment(name, self.store)
         placed: list[Entry] = []
@@ -198,7 +184,7 @@ class TwoStepLayer:
                 self._unpack(part, segment, partial(self._place, _Placing(tree, placed, self.entries[at])))
         finally:
             self.entries[at].put(None)
-        self._advance(part)
+        self.progress.placed(part)
         return Placed(tuple(placed), segment)
 
     def _unpack(self, part: Part, segment: Segment | None, place: Callable[..., None]) -> None:
@@ -239,12 +225,7 @@ class TwoStepLayer:
             orders.append(tuple(places[entry.path] for entry in self.placed[at].result().entries))
         marks.append(self.tree.end())
         diff_id = self.tree.keep(self.store)
-        self._finish(self.unpacking, f"{len(self.plan.composed.contents)} packages, {self.tree.size / 1e6:.1f} MB")
-        self.unpacking = None
-        running = self.progress.start("compress", self.plan.composed.name, total=self.plan.content_size, unit="bytes")
-        with self._guard:
-            self.compressing, size = running, self._assembled
-        running.advance(size)
+        self.progress.kept(self.tree.size)
         return KeptTree(diff_id, self.tree.size, tuple(marks), tuple(orders) if self.tree.earlier is None else ())
 
     def _count_shared(self, shared: SharedSegment) -> None:
@@ -301,7 +282,7 @@ class TwoStepLayer:
             start.finish()
             for at in range(len(self.plan.segments)):
                 self._append(at, blob)
-                self._count_assembled(part_size(self.plan.segments[at][0]))
+                self.progress.assembled(self.plan.segments[at][0])
             blob.write(layer_codec(self.compression).compress(TAR_END))
             blob.finish()
             read = self.read.result()
@@ -348,8 +329,7 @@ class TwoStepLayer:
         blob = ReadBlob(Digest(compressed.hash.hexdigest()), compressed.size, compressed.checksum)
         _give(self.read, blob)
         self.written.result()
-        self._finish(self.compressing, f"{blob.size / 1e6:.1f} MB")
-        self.compressing = None
+        self.progress.read_back(blob.size)
         segments = tuple(one.result() for one in self.segments)
         earlier = self.tree.earlier.diff_id if self.tree.earlier is not None else None
         return PackedLayer(blob.digest, blob.size, kept.tar_size, kept.diff_id, segments, kept.orders, earlier)
@@ -387,26 +367,6 @@ class TwoStepLayer:
             tree=self.kept.result().diff_id,
             earlier=self.tree.earlier.diff_id if self.tree.earlier is not None else None,
         )
-
-    # --- progress ----------------------------------------------------------------------------
-
-    def _advance(self, part: Part) -> None:
-        if self.unpacking is not None:
-            self.unpacking.advance(part_size(part))
-
-    def _count_assembled(self, size: int) -> None:
-        """Advance what compresses; the tree may not be kept yet, and its task not be ended."""
-        with self._guard:
-            running = self.compressing
-            if running is None:
-                self._assembled += size
-        if running is not None:
-            running.advance(size)
-
-    def _finish(self, running: Task | None, result: str) -> None:
-        if running is not None:
-            running.note(result)
-            self.progress.finish(running)
 
     # --- errors ------------------------------------------------------------------------------
 

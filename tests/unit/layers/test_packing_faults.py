@@ -16,6 +16,7 @@ from pipeline.compression import Compression
 from pipeline.errors import BuildError, VerificationError
 from pipeline.layers import building_layers, layer_packing, lower_folders, tree_packing, two_step_layer
 from pipeline.layers.built_layer import packed_layer
+from pipeline.layers.layer_progress import LayerProgress
 from pipeline.layers.layer_tree import LayerTree
 from pipeline.layers.segments import recall_segment, segment_identity
 from pipeline.layers.tree_writer import TreeWriter
@@ -184,11 +185,9 @@ def test_compressed_bytes_advance_the_task_that_compresses(
             made.advance = lambda amount: advanced.update({stage: advanced[stage] + amount})  # type: ignore[method-assign]
             return made
 
-    real_keep, real_count = LayerTree.keep, TwoStepLayer._count_assembled
+    real_keep, real_count = LayerTree.keep, LayerProgress.assembled
     monkeypatch.setattr(LayerTree, "keep", lambda self, store: (wait_for(assembled), real_keep(self, store))[1])
-    monkeypatch.setattr(
-        TwoStepLayer, "_count_assembled", lambda self, size: (real_count(self, size), assembled.set())[0]
-    )
+    monkeypatch.setattr(LayerProgress, "assembled", lambda self, part: (real_count(self, part), assembled.set())[0])
     with building(store, packages.layer(a=FIRST, b=SECOND), progress=Counting()):
         pass
     assert advanced == {"layer": 75_000, "compress": 75_000}
