@@ -56,8 +56,11 @@ def unmatched_request(package_pool: PackagePool, request: Request, disabled: Seq
         )
     names = sorted({one.name for one in package_pool.solvables()})
     close = _close_matches(request.text, names, 3, 0.7)
+    named = _package_name(request.text, names)
     if any(sign in request.text for sign in "<>=") and " " not in request.text:
         hint = "put spaces around the comparison: 'openssl >= 3'"
+    elif named:
+        hint = f"of {named} there is {_versions(package_pool, named)}"
     elif close:
         hint = f"did you mean {' or '.join(close)}?"
     else:
@@ -111,8 +114,23 @@ def pin_unsatisfied(
 
 
 def _offered(package_pool: PackagePool, name: str) -> str:
-    found = sorted({package_pool.nevra(one.id).evr for one in package_pool.solvables() if one.name == name})
-    return f"available: {', '.join(found)}"
+    return f"available: {_versions(package_pool, name)}"
+
+
+def _versions(package_pool: PackagePool, name: str) -> str:
+    found = {package_pool.nevra(one.id).evr for one in package_pool.solvables() if one.name == name}
+    return ", ".join(sorted(found))
+
+
+def _package_name(text: str, names: Collection[str]) -> str:
+    """Return the package that a request names with a version, as `a >= 2` or `a-2-1`; "" if there is none."""
+    words = text.split()
+    name = words[0] if len(words) > 1 else text
+    while name not in names:
+        name, dash, end = name.rpartition("-")
+        if not dash or not end[:1].isdigit():
+            return ""
+    return name
 
 
 def explain_problems(
@@ -268,7 +286,8 @@ def _verdict(package_pool: PackagePool, infos: Sequence[solv.Ruleinfo]) -> tuple
 
 
 def _close_matches(word: str, names: Sequence[str], count: int, cutoff: float) -> list[str]:
-    """Return the names that are most like `word`."""
+    """Return the names that are most like `word`, first of all those that differ in capitals alone."""
     import difflib  # Most resolutions have no problem.
 
-    return difflib.get_close_matches(word, names, count, cutoff)
+    same = [name for name in names if name.lower() == word.lower()]
+    return same[:count] or difflib.get_close_matches(word, names, count, cutoff)

@@ -145,6 +145,26 @@ def test_a_pin_holds_and_does_not_install(world: World) -> None:
     assert "available: 1-1, 1-2, 2-1" in str(error)
 
 
+@pytest.mark.parametrize(
+    ("asked", "hint"),
+    [
+        ("OpenSSL", "did you mean openssl?"),
+        ("openssl >= 9", "of openssl there is 3.0-1, 3.5-2"),
+        ("openssl-9", "of openssl there is 3.0-1, 3.5-2"),
+        ("openssl-3.5-9", "of openssl there is 3.0-1, 3.5-2"),
+        ("openssl-lib", "did you mean openssl-libs or openssl?"),
+        ("openssl>=9", "put spaces around the comparison: 'openssl >= 3'"),
+        ("opensssl >= 9", "did you mean openssl?"),
+        ("nothing-like-it", "check the name, or add the repository that provides it"),
+        ("/usr/bin/9", "check the name, or add the repository that provides it"),
+    ],
+)
+def test_what_no_package_matches_has_a_way_out(world: World, asked: str, hint: str) -> None:
+    world.add("r", Rpm("openssl", "3.0-1"), Rpm("openssl", "3.5-2"), Rpm("openssl-libs", "3.5-2"))
+    error = refusal(world, [asked])
+    assert (error.code, error.problems[0].hint) == ("package-missing", hint)
+
+
 def test_weaker_signatures_that_a_repository_accepts_stand_in_the_lock(world: World) -> None:
     world.add("new", Rpm("a")).add("old", Rpm("b"), accept=tuple(AcceptedSignature))
     assert world.solve(["a"]).resolution.warnings == (
