@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
@@ -18,6 +19,8 @@ from pipeline.render.template_loaders import TemplateLoader
 _SUGGESTION_CANDIDATES = 1000
 """Names that are compared with an undefined one for a suggestion, which takes time for each."""
 _NAME_SHOWN = 200
+_BLOCK_END = re.compile(r"'(end\w+)'")
+_LITERAL = "put literal text between {% raw %} and {% endraw %}"
 _TEXT_SHOWN = 2000
 """Characters of a name and of an exception's text that are shown."""
 
@@ -80,7 +83,14 @@ def _syntax_hint(said: str) -> str:
         return "'{#' begins a comment; write a shell's ${#name} as {{ '${#' }}name}"
     if "No filter" in said:
         return f"available filters: {', '.join(FILTERS)}"
-    return "put literal text between {% raw %} and {% endraw %}"
+    if "raw directive" in said:
+        return "close it with {% endraw %}"
+    ends = _BLOCK_END.findall(said.partition("looking for")[2])
+    if ends:
+        return f"close the block with {{% {ends[-1]} %}}"
+    if said.startswith(("unexpected end of template", "unexpected '}'")):
+        return "close the value with '}}', the statement with '%}'; or " + _LITERAL
+    return _LITERAL
 
 
 def _where(error: BaseException, loader: TemplateLoader | None, place: str) -> str:
