@@ -19,10 +19,10 @@ from pipeline.render.template_loaders import TemplateLoader
 _SUGGESTION_CANDIDATES = 1000
 """Names that are compared with an undefined one for a suggestion, which takes time for each."""
 _NAME_SHOWN = 200
-_BLOCK_END = re.compile(r"'(end\w+)'")
-_LITERAL = "put literal text between {% raw %} and {% endraw %}"
 _TEXT_SHOWN = 2000
 """Characters of a name and of an exception's text that are shown."""
+_BLOCK_END = re.compile(r"'(end\w+)'")
+_LITERAL = "put literal text between {% raw %} and {% endraw %}"
 
 
 @contextmanager
