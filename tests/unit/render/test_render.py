@@ -118,7 +118,7 @@ def test_default_and_defined_work_on_undefined_names(folder: Path) -> None:
     ("text", "place", "said", "hint"),
     [
         ("a\n{% if on %}", "templates/t.j2:2", "endif", "close the block with {% endif %}"),
-        ("{% for one in hosts %}{% if 1 %}{% endif %}", "templates/t.j2:1", "endfor", "close the block with {% endfor %}"),
+        ("{% for a in b %}{% if 1 %}{% endif %}", "templates/t.j2:1", "endfor", "with {% endfor %}"),
         ("{% if on %}{% endfi %}", "templates/t.j2:1", "'endfi'", "close the block with {% endif %}"),
         ("{% raw %}a", "templates/t.j2:1", "raw", "close it with {% endraw %}"),
         ("{{ port", "templates/t.j2:1", "end of", "close the value with '}}'"),
