@@ -79,7 +79,7 @@ def parse_size(value: object) -> int:
         if unit.upper() in {"KB", "MB", "GB", "TB"}:
             hint = f"write {value!s:.40} with '{unit[0].upper()}iB', which relbuild counts in powers of 1024"
         raise Malformed("size-malformed", f"'{unit}' is not a unit of size", hint)
-    return _whole(number * (1 << SIZE_UNITS[unit]), "size", LARGEST_SIZE, hint)
+    return _whole(number * (1 << SIZE_UNITS[unit]), "size", LARGEST_SIZE, hint, write_size)
 
 
 def parse_duration(value: object) -> int:
@@ -90,7 +90,7 @@ def parse_duration(value: object) -> int:
     number, unit = _split(value, "duration", hint)
     if unit not in DURATION_UNITS:
         raise Malformed("duration-malformed", f"'{unit}' is not a unit of time", hint)
-    return _whole(number * DURATION_UNITS[unit], "duration", LONGEST_DURATION, hint)
+    return _whole(number * DURATION_UNITS[unit], "duration", LONGEST_DURATION, hint, write_duration)
 
 
 def parse_age(value: object) -> int:
@@ -99,7 +99,7 @@ def parse_age(value: object) -> int:
     number, unit = _split(value, "age", hint)
     if unit not in AGE_UNITS:
         raise Malformed("age-malformed", f"'{unit}' is not a unit of age", hint)
-    return _whole(number * AGE_UNITS[unit], "age", LONGEST_AGE, hint)
+    return _whole(number * AGE_UNITS[unit], "age", LONGEST_AGE, hint, write_age)
 
 
 def parse_validity(value: object) -> int:
@@ -129,7 +129,7 @@ def parse_bandwidth(value: object) -> int:
     number, unit = _split(value, "bandwidth", hint)
     if unit not in RATE_UNITS:
         raise Malformed("bandwidth-malformed", f"'{unit}' is not a unit of bandwidth", hint)
-    return _whole(number * RATE_UNITS[unit], "bandwidth", LARGEST_RATE, hint)
+    return _whole(number * RATE_UNITS[unit], "bandwidth", LARGEST_RATE, hint, _write_bandwidth)
 
 
 def parse_throughput(value: object) -> int:
@@ -143,7 +143,7 @@ def parse_throughput(value: object) -> int:
         if "bit" in unit:
             hint = "disk throughput is in bytes: write 20MiB/s, for example"
         raise Malformed("throughput-malformed", f"'{unit}' is not a unit of throughput", hint)
-    rate = _whole(number * (1 << SIZE_UNITS[unit]), "throughput", LARGEST_RATE, hint)
+    rate = _whole(number * (1 << SIZE_UNITS[unit]), "throughput", LARGEST_RATE, hint, write_throughput)
     if rate < SMALLEST_THROUGHPUT:
         least = write_throughput(SMALLEST_THROUGHPUT)
         raise Malformed("throughput-malformed", f"a throughput below {least} cannot be enforced", hint)
@@ -209,12 +209,17 @@ def _split(value: object, what: str, hint: str, *, bare: bool = False) -> tuple[
     return Fraction(found[1]), found[2]
 
 
-def _whole(number: Fraction, what: str, limit: int, hint: str) -> int:
+def _write_bandwidth(rate: int) -> str:
+    unit = next(unit for unit in ("gbit", "mbit", "kbit", "bit") if rate % RATE_UNITS[unit] == 0)
+    return f"{rate // RATE_UNITS[unit]}{unit}"
+
+
+def _whole(number: Fraction, what: str, limit: int, hint: str, write: Callable[[int], str]) -> int:
     code = f"{what}-malformed"
     if number.denominator != 1:
         raise Malformed(code, f"the {what} is not a whole number of base units", hint)
     if not 0 < number <= limit:
-        raise Malformed(code, f"the {what} must be more than 0 and at most {limit}", hint)
+        raise Malformed(code, f"the {what} must be more than 0 and at most {write(limit)}", hint)
     return int(number)
 
 

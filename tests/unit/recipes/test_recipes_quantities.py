@@ -16,6 +16,7 @@ from pipeline.model.quantities import (
     SIZE_UNITS,
     SMALLEST_THROUGHPUT,
     Malformed,
+    parse_age,
     parse_bandwidth,
     parse_cpus,
     parse_duration,
@@ -107,6 +108,24 @@ def test_what_cannot_be_read_is_refused_with_what_to_write(
         parse(written)
     assert caught.value.code == code
     assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("parse", "none", "most"),
+    [
+        (parse_size, "0", "1024TiB"),
+        (parse_duration, "0s", "86400s"),
+        (parse_age, "0s", "36600d"),
+        (parse_bandwidth, "0mbit", "1000gbit"),
+        (parse_throughput, "0M/s", "976562500KiB/s"),
+    ],
+)
+def test_the_most_is_told_with_its_unit(parse: Callable[[object], int], none: str, most: str) -> None:
+    with pytest.raises(Malformed, match=f"must be more than 0 and at most {most}$"):
+        parse(none)
+    assert parse(most) > 0
+    with pytest.raises(Malformed, match=f"at most {most}$"):
+        parse(f"9{most}")
 
 
 @given(st.integers(1, 1 << 20), st.sampled_from(sorted(SIZE_UNITS)))
