@@ -19,6 +19,7 @@ from typing import Final
 
 _RENAME_EXCHANGE: Final = 2
 _AT_FDCWD: Final = -100
+_REFUSALS: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -40,6 +41,20 @@ def folder_draft(target: Path) -> Iterator[Path]:
     finally:
         os.close(handle)
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def require_writable_folder(folder: Path) -> None:
+    """Raise OSError if the system refuses a new file in `folder`.
+
+    One that is missing is judged by the nearest folder above. Nothing is left there. What cannot be tried so, as on a file system without files that have no name, is no error.
+    """
+    above = next((one for one in (folder, *folder.parents) if one.exists()), folder)
+    try:
+        os.close(os.open(above, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        if error.errno in _REFUSALS:
+            error.filename = os.fspath(folder)
+            raise
 
 
 def sweep_folder_drafts(target: Path, *more: Path) -> None:

@@ -47,7 +47,14 @@ from pipeline.model.parent_image import ParentImage
 from pipeline.model.recipe import Recipe
 from pipeline.model.report import SmokeReport
 from pipeline.model.smoke import SmokePlan
-from pipeline.oci import blob_path, image_architecture, load_layout_image, read_layout_images, writing_layout
+from pipeline.oci import (
+    blob_path,
+    image_architecture,
+    load_layout_image,
+    read_layout_images,
+    require_layout_place,
+    writing_layout,
+)
 from pipeline.prepare import (
     BuildEnvironment,
     BuildOptions,
@@ -85,6 +92,7 @@ def build(options: BuildOptions, build_env: BuildEnvironment) -> BuildResult:
     if options.smoke:
         build_env.require_containers()
     layout = options.layout(load_recipe(options.recipe, options.target).name)
+    require_layout_place(layout)
     with build_env.store.copies_for(layout.parent, partial(blob_path, layout)) as copies:
         made = assemble(options, build_env, copies)
         if options.smoke:

@@ -15,7 +15,7 @@ from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.configuration import oci_architecture
 from pipeline.model.manifests import Manifest
 from pipeline.model.report import SmokeReport
-from pipeline.oci import choose_image, image_architecture, read_layout_images, write_index_layout
+from pipeline.oci import choose_image, image_architecture, read_layout_images, require_layout_place, write_index_layout
 from pipeline.prepare import BuildEnvironment, BuildOptions, LockedRecipe
 from pipeline.prepare.locked_recipe import choose_architecture, choose_platform
 from pipeline.recipes import load_recipe
@@ -40,14 +40,17 @@ def build_architectures(options: BuildOptions, build_env: BuildEnvironment) -> I
     """Build, launch and test a recipe for each of its architectures, and write their index.
 
     For one architecture it is `build`. With several, the layout of each is `NAME.ARCH`, and `NAME` is that of the
-    index. Nothing is built if this machine cannot test all of them. Raises RelbuildError.
+    index. Nothing is built if this machine cannot test all of them, or write one. Raises RelbuildError.
     """
     each = tuple(_for_each(options))
+    name = load_recipe(options.recipe, options.target).name
     if options.smoke:
         for one in each:
             find_emulator(oci_architecture(one.architectures[0]))
+    layout = options.output / name
+    for place in (layout, *(one.layout(name) for one in each)) if len(each) > 1 else ():
+        require_layout_place(place)
     members = tuple(build(one, build_env) for one in each)
-    layout = options.output / members[0].image.name
     if len(members) == 1:
         return IndexResult(members, None, members[0].layout)
     with build_env.store.locked(output_lock(layout)):

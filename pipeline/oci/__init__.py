@@ -31,6 +31,7 @@ with imported_when_used(__name__):
         parse_index,
         timestamp,
     )
+    from pipeline.oci.layout_place import require_layout_place
     from pipeline.oci.load_layout import load_layers, load_layout_image
     from pipeline.oci.signing_keys import (
         SigningKey,

@@ -36,6 +36,7 @@ from pipeline.oci.image_manifest import (
     parse_index,
     platform_json,
 )
+from pipeline.oci.layout_place import refuse_other_content
 from pipeline.store import Store, UnnamedCopies, failing_at
 from pipeline.store.blobs import Stamp, blob_stamp, stamp_of_whole
 
@@ -146,13 +147,7 @@ class _NewLayout:
         sweep_folder_drafts(target)
         if _stands(self.index_json, self.documents, self.layers, store, target):
             return None
-        if target.exists() and not (target / "oci-layout").exists() and any(target.iterdir()):
-            raise UsageError(
-                "not-a-layout",
-                f"'{target}' is not empty and not an OCI layout",
-                place=str(target),
-                hint="choose another --output, or remove it",
-            )
+        refuse_other_content(target)
         target.parent.mkdir(parents=True, exist_ok=True)
         placed: dict[Digest, Stamp | None] = {}
         held.callback(self._note_placed, placed)

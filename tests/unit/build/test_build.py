@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import shutil
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -13,7 +15,7 @@ from typing import Any
 import pytest
 
 from pipeline.build import build_image
-from pipeline.errors import BuildError, EnvironmentLacking, RelbuildError
+from pipeline.errors import BuildError, EnvironmentLacking, RelbuildError, UsageError
 from pipeline.layers import BuiltLayer
 from pipeline.model.image import Descriptor, Image
 from pipeline.model.report import SmokeReport
@@ -54,6 +56,27 @@ def test_each_stage_works_on_what_the_one_before_it_gave(world: World) -> None:
     assert given(build_image.smoke_test).args[0] == image()
     (built, store) = given(build_image.write_build_report).args
     assert built.tested.report is world.verdict and store is world.build_env.store
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_anything_is_done(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What stands there is left, and no folder is made for what is not built."""
+    output = world.folder / "output"
+    (output / "demo").mkdir(parents=True)
+    (output / "demo" / "mine").touch()
+    with pytest.raises(UsageError) as caught:
+        build_image.build(order(world.folder), world.build_env)
+    assert caught.value.code == "not-a-layout" and not world.stages() and (output / "demo" / "mine").exists()
+    shutil.rmtree(output)
+
+    def refuse(*given: Any, **_: Any) -> int:
+        raise OSError(errno.EROFS, "Read-only file system", given[0])
+
+    monkeypatch.setattr("pipeline.atomic_folders.os.open", refuse)
+    with pytest.raises(OSError, match="Read-only") as refused:
+        build_image.build(order(world.folder), world.build_env)
+    assert refused.value.filename == str(output) and not world.stages() and not output.exists()
 
 
 def test_copies_that_the_layout_did_not_want_are_gone_before_the_test(

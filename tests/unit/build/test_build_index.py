@@ -50,6 +50,7 @@ def test_the_report_of_one_image_goes_when_an_index_replaces_it(
         "aarch64": make_image("tiny", "1.0", replace(CONFIG, architecture="arm64"), base),
     }
     monkeypatch.setattr(build_index, "_for_each", lambda _: each)
+    monkeypatch.setattr(build_index, "load_recipe", lambda *_: SimpleNamespace(name="tiny"))
     monkeypatch.setattr(
         build_index, "build", lambda one, _: SimpleNamespace(image=images[one.architectures[0]], layout=one.output)
     )
@@ -63,6 +64,22 @@ def test_the_report_of_one_image_goes_when_an_index_replaces_it(
 
 
 ARCHITECTURES = ("x86_64", "aarch64")
+
+
+@pytest.mark.parametrize("taken", ["tiny", "tiny.aarch64"])
+def test_nothing_is_built_where_one_layout_cannot_be_written(
+    taken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = BuildOptions(tmp_path / "tiny.yaml", tmp_path / "p.yaml", output=tmp_path / "output", smoke=False)
+    each = [replace(options, architectures=(arch,), member=True) for arch in ("x86_64", "aarch64")]
+    monkeypatch.setattr(build_index, "_for_each", lambda _: each)
+    monkeypatch.setattr(build_index, "load_recipe", lambda *_: SimpleNamespace(name="tiny"))
+    monkeypatch.setattr(build_index, "build", lambda *_: pytest.fail("work was done"))
+    (tmp_path / "output" / taken).mkdir(parents=True)
+    (tmp_path / "output" / taken / "mine").touch()
+    with pytest.raises(UsageError) as caught:
+        build_architectures(options, BuildEnvironment(Store.open(tmp_path / "store"), QUIET, {}, lambda: 0.0))
+    assert caught.value.code == "not-a-layout" and str(caught.value.problems[0].place).endswith(taken)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import atomic_folders, clone
-from pipeline.atomic_folders import folder_draft, put_folder, sweep_folder_drafts
+from pipeline.atomic_folders import folder_draft, put_folder, require_writable_folder, sweep_folder_drafts
 from pipeline.clone import clone_file
 
 ROOT = Path(__file__).parents[3]
@@ -117,3 +118,27 @@ def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         pytest.raises(OSError, match="no space"),
     ):
         clone_file(source, target)
+
+
+def test_a_folder_in_which_a_file_may_be_made_is_writable_and_stays_as_it_was(tmp_path: Path) -> None:
+    require_writable_folder(tmp_path)
+    require_writable_folder(tmp_path / "not" / "there")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("number", "refused"), [("EROFS", True), ("EACCES", True), ("EOPNOTSUPP", False)])
+def test_only_a_refusal_of_the_system_is_one(
+    number: str, refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not what a file system cannot do: it names the folder that was wanted, not the one above that was tried."""
+    tried = []
+
+    def fail(path: Path, *_: object) -> int:
+        tried.append(path)
+        raise OSError(getattr(errno, number), number, str(path))
+
+    monkeypatch.setattr("pipeline.atomic_folders.os.open", fail)
+    with pytest.raises(OSError, match=number) if refused else contextlib.nullcontext() as caught:
+        require_writable_folder(tmp_path / "output")
+    assert tried == [tmp_path]
+    assert caught is None or caught.value.filename == str(tmp_path / "output")
