@@ -9,10 +9,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from pipeline.errors import EnvironmentLacking, RelbuildError, UsageError
+from pipeline.errors import EnvironmentLacking, Problem, RelbuildError, UsageError
 from pipeline.lazy_dataclasses import dataclass
 
 _NO_THREAD = "can't start new thread"
@@ -94,18 +95,32 @@ _CONVERSIONS: Mapping[int, _Conversion] = {
 }
 
 
-def full_disk_error(error: OSError, store: Path) -> RelbuildError:
+def full_disk_error(error: OSError, store: Path | None) -> RelbuildError:
     """Convert an error in `FULL_DISK`, with a hint for the file system that is full.
 
-    `store`: the store's folder, on whose file system `relbuild store gc` frees space.
+    `store`: the store's folder, on whose file system `relbuild store gc` frees space; None where a command has none.
     """
-    (problem,) = _of_system(error).problems
-    where = problem.place or ""
-    if not where or _device(Path(where)) == _device(store):
-        hint = "free space with `relbuild store gc`, or choose another store with --store"
-    else:
-        hint = "free space on that file system, which the store is not on, or choose a directory on another one"
-    return EnvironmentLacking(problem.code, problem.message, place=problem.place, hint=hint)
+
+    def hint(problem: Problem) -> str:
+        where = problem.place or ""
+        if store is None:
+            return "free space on that file system, or choose a directory on another one"
+        if not where or _device(Path(where)) == _device(store):
+            return "free space with `relbuild store gc`, or choose another store with --store"
+        return "free space on that file system, which the store is not on, or choose a directory on another one"
+
+    return _with_hint(error, hint)
+
+
+def refused_store_error(error: OSError) -> RelbuildError:
+    """Convert an error of the store's folder that cannot be written, with the option that names another."""
+    return _with_hint(error, lambda problem: f"{problem.hint}: for the store, with --store")
+
+
+def _with_hint(error: OSError, hint: Callable[[Problem], str]) -> RelbuildError:
+    """Convert an error with another hint than its errno has."""
+    told = _of_system(error)
+    return type(told).of([replace(problem, hint=hint(problem)) for problem in told.problems])
 
 
 def _device(path: Path) -> int | None:

@@ -90,13 +90,15 @@ _RANKS: dict[Callable[..., Any] | None, int] = {}
 class CommandContext:
     """Access of a command to the process's environment, clock, store and progress.
 
-    They are read here and nowhere else. `store` is the option's value; `verbose`: the user wants all of a result.
+    They are read here and nowhere else. `store` is the option's value; `verbose`: the user wants all of a result;
+    `has_store`: the command has that option.
     """
 
     progress: Progress
     as_json: bool = False
     store: Path | None = None
     verbose: bool = False
+    has_store: bool = True
 
     @property
     def clock(self) -> Callable[[], float]:
@@ -208,10 +210,10 @@ def command(
                 _enter_user_namespace()
             style, as_json = given.pop("progress", None), given.pop("as_json", False)
             style = ProgressStyle.NONE if given.pop("quiet", False) else style
-            store, verbose = given.pop("store", None), given.pop("verbose", False)
+            chosen, verbose = given.pop("store", None), given.pop("verbose", False)
             opened = QUIET if style is None else open_progress(style)
             shown = _recorded(opened, given.pop("timings", False), given.pop("trace", None))
-            context = CommandContext(shown, as_json, store, verbose)
+            context = CommandContext(shown, as_json, chosen, verbose, has_store=store)
             perform(lambda context: function(context, **given), context, interrupted)
 
         vars(run)["__signature__"] = own.replace(parameters=parameters, return_annotation=None)
@@ -321,7 +323,7 @@ def perform(act: Callable[[CommandContext], int], context: CommandContext, inter
                 signals.tell(lambda: print_lines(line))
                 status = 128 + number
             elif isinstance(error, Exception):
-                told = with_way_out(error, context.store_folder)
+                told = with_way_out(error, context.store_folder if context.has_store else None)
                 status = report_error(told, as_json=context.as_json, causes=context.verbose)
             else:
                 raise

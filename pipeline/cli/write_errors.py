@@ -7,16 +7,16 @@ import shutil
 from pathlib import Path
 
 from pipeline.cli.standard_streams import STDOUT
-from pipeline.errors import RelbuildError
-from pipeline.system_errors import FULL_DISK, full_disk_error, relbuild_error
+from pipeline.system_errors import FULL_DISK, full_disk_error, refused_store_error
 
 _REFUSED = frozenset({errno.EACCES, errno.EROFS})
 
 
-def with_way_out(error: Exception, store: Path) -> Exception:
+def with_way_out(error: Exception, store: Path | None) -> Exception:
     """Return the error of a refused write as relbuild's own, with a file and a hint.
 
-    That is the error of a full disk, and of a store that cannot be written. Others are returned as they are.
+    That is the error of a full disk, and of a store that cannot be written. Others are returned as they are. `store` is
+    the store's folder, None for a command that has no `--store`.
     Where the error of a full disk names no file it gets the store or the working directory, whichever has less space: a
     write that fails does not name its file, and the two are where relbuild writes most.
     """
@@ -24,30 +24,24 @@ def with_way_out(error: Exception, store: Path) -> Exception:
         return error
     if error.errno in FULL_DISK:
         if error.filename is None:
-            folders = [folder for folder in (store, Path.cwd()) if folder.is_dir()]
+            folders = [folder for folder in (store, Path.cwd()) if folder is not None and folder.is_dir()]
             fullest = min(folders, key=lambda folder: shutil.disk_usage(folder).free)
             error = OSError(error.errno, error.strerror, str(fullest))
-        told: RelbuildError | None = full_disk_error(error, store)
-    elif error.errno in _REFUSED and isinstance(error.filename, str) and _leads_to(Path(error.filename), store):
-        told = _store_elsewhere(error)
+        told = full_disk_error(error, store)
+    elif store is not None and _is_of_store(error, store):
+        told = refused_store_error(error)
     else:
         return error
-    if told is not None:
-        told.__cause__ = error
-    return told or error
+    told.__cause__ = error
+    return told
+
+
+def _is_of_store(error: OSError, store: Path) -> bool:
+    named = error.filename
+    return error.errno in _REFUSED and isinstance(named, str) and _leads_to(Path(named), store)
 
 
 def _leads_to(path: Path, store: Path) -> bool:
     """Return whether a path is the store's, in it, or one of the folders that it is in."""
     path, store = path.absolute(), store.absolute()
     return path.is_relative_to(store) or store.is_relative_to(path)
-
-
-def _store_elsewhere(error: OSError) -> RelbuildError | None:
-    told = relbuild_error(error)
-    if told is None:
-        return None
-    (problem,) = told.problems
-    return type(told)(
-        problem.code, problem.message, place=problem.place, hint=f"{problem.hint}: for the store, with --store"
-    )

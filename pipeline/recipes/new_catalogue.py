@@ -23,6 +23,7 @@ from pipeline.recipes.platform_target import PlatformTarget
 from pipeline.recipes.platforms import load_platforms
 from pipeline.recipes.problems import nearest
 from pipeline.recipes.scaffold import Scaffold, scaffold_text
+from pipeline.store import failing_at
 
 STARTER = "hello"
 """The recipe of a catalogue that has none yet."""
@@ -100,9 +101,10 @@ def _write_new(path: Path, content: bytes) -> bool:
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     mode = 0o777 if path.suffix == ".sh" else 0o666  # Less what the umask takes away.
     try:
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-            file.write(content)
-        os.link(draft, path)
+        with failing_at(path):
+            with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+                file.write(content)
+            os.link(draft, path)
     except FileExistsError:
         return False
     finally:

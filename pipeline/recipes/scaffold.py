@@ -18,6 +18,7 @@ from pipeline.errors import RecipeError, UsageError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.recipes.document_loading import load_recipe
 from pipeline.recipes.merge import DEFAULT_ARCHITECTURES
+from pipeline.store import failing_at
 
 _NAME = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)*")
 _PACKAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
@@ -63,7 +64,8 @@ def write_scaffold(path: Path, start: Scaffold) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.yaml")
     try:
-        draft.write_text(scaffold_text(start))
+        with failing_at(path):
+            draft.write_text(scaffold_text(start))
         load_recipe(draft)
         os.link(draft, path)
     except FileExistsError:

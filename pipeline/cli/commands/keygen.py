@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,7 @@ from pipeline.cli.messages import print_lines
 from pipeline.cli.progress_display import ProgressStyle
 from pipeline.errors import UsageError
 from pipeline.oci import generate_key
+from pipeline.store import failing_at
 
 
 @command(rank=140, store=False, json=False, progress=ProgressStyle.NONE)
@@ -25,13 +27,21 @@ def keygen_command(
 
     NAME.key is encrypted, in cosign's form; NAME.pub is public.
     """
+    if not name or name.endswith("/"):
+        raise UsageError(
+            "option-malformed", f"NAME '{name}' names no file", hint="give a name, or a path with one, such as ~/release"
+        )
     private, public = Path(f"{name}.key"), Path(f"{name}.pub")
     for path in (private, public):
         if path.exists():
             raise UsageError("key-exists", f"'{path}' already exists", hint="choose another path, or move it away")
     secret, open_half = generate_key(password(private, context.environment)())
-    private.touch(mode=0o600, exist_ok=False)
-    private.write_bytes(secret)
-    public.write_bytes(open_half)
+    with contextlib.ExitStack() as made:  # Half a pair of keys is none, and would be in the way.
+        for path, data, mode in ((private, secret, 0o600), (public, open_half, 0o666)):
+            path.touch(mode=mode, exist_ok=False)
+            made.callback(path.unlink, missing_ok=True)
+            with failing_at(path):
+                path.write_bytes(data)
+        made.pop_all()
     print_lines(f"wrote {private} (keep it secret) and {public} (for all who verify)")
     return 0

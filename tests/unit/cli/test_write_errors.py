@@ -14,7 +14,7 @@ from pipeline.cli.write_errors import with_way_out
 from pipeline.errors import EnvironmentLacking, Problem
 
 
-def told(error: OSError, store: Path) -> Problem:
+def told(error: OSError, store: Path | None) -> Problem:
     found = with_way_out(error, store)
     assert isinstance(found, EnvironmentLacking) and found.code == "disk-full"
     return found.problems[0]
@@ -69,3 +69,14 @@ def test_other_errors_are_as_they_were(tmp_path: Path) -> None:
     for error in (OSError(errno.EIO, "broken"), ValueError("x")):
         assert with_way_out(error, tmp_path) is error
     assert told(OSError(errno.ENOSPC, "No space left on device"), tmp_path / "nosuch").place == str(Path.cwd())
+
+
+def test_a_command_without_a_store_is_not_told_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    problem = told(OSError(errno.ENOSPC, "No space left on device"), None)
+    assert problem.place == str(tmp_path)
+    for problem in (problem, told(OSError(errno.ENOSPC, "full", str(tmp_path / "release.key")), None)):
+        assert not any(word in str(problem.hint) for word in ("store", "--output"))
+        assert str(problem.hint).startswith("free space on that file system")
+    refused = OSError(errno.EROFS, "refused", str(tmp_path))
+    assert with_way_out(refused, None) is refused
