@@ -46,7 +46,8 @@ def folder_draft(target: Path) -> Iterator[Path]:
 def require_writable_folder(folder: Path) -> None:
     """Raise OSError if the system refuses a new file in `folder`.
 
-    One that is missing is judged by the nearest folder above. Nothing is left there. What cannot be tried so, as on a file system without files that have no name, is no error.
+    One that is missing is judged by the nearest folder above. Nothing is left there. What cannot be tried so, as on a
+    file system without files that have no name, is no error.
     """
     above = next((one for one in (folder, *folder.parents) if one.exists()), folder)
     try:

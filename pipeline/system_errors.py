@@ -113,7 +113,7 @@ def full_disk_error(error: OSError, store: Path | None) -> RelbuildError:
 
 
 def refused_store_error(error: OSError) -> RelbuildError:
-    """Convert an error of the store's folder that cannot be written, with the option that names another."""
+    """Convert an error of a store that cannot be written, with the option that names another."""
     return _with_hint(error, lambda problem: f"{problem.hint}: for the store, with --store")
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from pipeline import process
 from pipeline.cli.path_arguments import names_layout
 from pipeline.cli.recipe_argument import build_options
+from pipeline.cli.recipe_place import naming_files
 from pipeline.errors import EnvironmentLacking, UsageError
 from pipeline.instances import ChangedConfiguration, HostedInstance, keep_files, package_variables, render_changes
 from pipeline.launch import RunOptions
@@ -45,11 +46,12 @@ def changed_configuration(
             hint="run the recipe, or edit the file: --edit PATH",
         )
     found = build_options(subject, None, None, repositories, output=output)
-    name = recipe_name(found.recipe) or ""
-    reports = [report_folder(output / layout) for layout in (name, f"{name}.{image_architecture(image)}")]
-    platform = next(filter(None, (built_platform(folder, image.digest) for folder in reports)), None)
-    recipe = load_recipe(found.recipe, replace(found, platform=platform).target)
-    after = changed_values(recipe, settings)
+    with naming_files(found.recipe, found.repositories):
+        name = recipe_name(found.recipe) or ""
+        reports = [report_folder(output / layout) for layout in (name, f"{name}.{image_architecture(image)}")]
+        platform = next(filter(None, (built_platform(folder, image.digest) for folder in reports)), None)
+        recipe = load_recipe(found.recipe, replace(found, platform=platform).target)
+        after = changed_values(recipe, settings)
     packages = package_variables(reports, image.digest)
     changed = render_changes(recipe, after, packages, ImageFiles(image, build_env.store), build_env.store)
     other = tuple(setting for setting in settings if changed_values(recipe, [setting]).values != recipe.values)

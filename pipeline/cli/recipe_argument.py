@@ -7,7 +7,7 @@ from pathlib import Path
 from pipeline.build import architecture_to_run, load_or_build
 from pipeline.cli import options
 from pipeline.cli.path_arguments import names_layout, require_folder
-from pipeline.cli.recipe_place import find_recipe_place
+from pipeline.cli.recipe_place import find_recipe_place, naming_files
 from pipeline.compression import Compression
 from pipeline.launch import default_smoke_plan
 from pipeline.model.image import Image
@@ -87,5 +87,6 @@ def image_to_launch(
         adopted = layout_image(Path(text), build_env, arch)
         return adopted, default_smoke_plan(adopted)
     wanted = build_options(text, platform, [arch] if arch else None, repositories, output=output)
-    image, plan = load_or_build(wanted, build_env)
+    with naming_files(wanted.recipe, wanted.repositories):
+        image, plan = load_or_build(wanted, build_env)
     return (image if layout is None else load_layout_image(layout, store=build_env.store)), plan

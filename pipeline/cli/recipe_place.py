@@ -1,12 +1,20 @@
-"""Find the recipe that an argument names, with its platforms and the folder of its locks."""
+"""Find the recipe that an argument names, with its platforms; name its files in errors."""
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+from pipeline.errors import Problem, RelbuildError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.recipes import find_recipe
 from pipeline.shipped import SHIPPED_RECIPES, locks_folder, platforms_file
+
+_DOCUMENTS = (".yaml", ".yml", ".repo")
+"""Endings of the files that a recipe and its platforms are written in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,3 +33,28 @@ def find_recipe_place(name: str, repositories: Path | None) -> RecipePlace:
     """
     path = find_recipe(name, [Path("recipes"), *SHIPPED_RECIPES])
     return RecipePlace(path, repositories or platforms_file(path.parent), locks_folder(path))
+
+
+@contextlib.contextmanager
+def naming_files(recipe: Path, repositories: Path) -> Iterator[None]:
+    """Name a recipe's files in errors of the block as the command line does.
+
+    `nginx.yaml:10` is `recipes/nginx.yaml:10` then. The library's places are relative to the folder of the recipe or
+    that of the platforms: they are the same wherever it is, in what is kept of a recipe and on other machines.
+    """
+    try:
+        yield
+    except RelbuildError as error:
+        error.problems = tuple(_with_path(one, recipe, repositories) for one in error.problems)
+        raise
+
+
+def _with_path(problem: Problem, recipe: Path, repositories: Path) -> Problem:
+    name, colon, rest = (problem.place or "").partition(":")
+    if not name.endswith(_DOCUMENTS) or Path(name).is_absolute():
+        return problem
+    others = () if name == repositories.name else (recipe.parent / name,)
+    for path in (*others, repositories.parent / name):
+        if path.is_file():
+            return replace(problem, place=f"{os.path.normpath(path)}{colon}{rest}")
+    return problem

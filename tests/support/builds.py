@@ -34,7 +34,7 @@ architectures: [x86_64]
 layers: [{name: base, packages: [a]}]
 image: {entrypoint: [/a]}
 """
-_PLATFORMS = """\
+DEMO_PLATFORMS = """\
 platforms:
   el9: {architectures: [x86_64, aarch64], repositories: [{id: base, baseurls: [file:///nowhere], keys: [/key]}]}
 """
@@ -60,7 +60,7 @@ def order(folder: Path, name: str = "demo", **more: Any) -> BuildOptions:
 def write_demo(folder: Path) -> Path:
     """Write a recipe and the file of its platforms into a folder; the folder."""
     (folder / "demo.yaml").write_text(DEMO_RECIPE)
-    (folder / "repositories.yaml").write_text(_PLATFORMS)
+    (folder / "repositories.yaml").write_text(DEMO_PLATFORMS)
     return folder
 
 

@@ -13,13 +13,16 @@ from pipeline.cli.argument_values import recipe_values
 from pipeline.cli.messages import print_error
 from pipeline.cli.path_arguments import require_folder
 from pipeline.cli.progress_display import import_bars
-from pipeline.cli.recipe_place import find_recipe_place
+from pipeline.cli.recipe_place import find_recipe_place, naming_files
 from pipeline.cli.remembered_builds import name_of_build, repeat_build
-from pipeline.errors import SmokeError, UsageError
+from pipeline.errors import RecipeError, SmokeError, UsageError
 from pipeline.model.archive_kind import ArchiveKind
 from pipeline.model.lock import LockMode
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
     from pipeline.build import BuildResult
     from pipeline.cli.build_run import ToldBuild
     from pipeline.digest import Digest
@@ -102,17 +105,20 @@ def build_command(
         if known is not None:
             built.append(dict(known.answer))
             continue
-        made = _build(
-            request,
-            name,
-            context,
-            store,
-            is_first=not made_one,
-            retest=retest,
-            sources=with_sources,
-            archive=archive,
-            launcher=launcher,
-        )
+        if len(requests) > 1 and not made_one:
+            _require_own_layouts(requests, context, store)
+        with naming_files(request.recipe, request.repositories):
+            made = _build(
+                request,
+                name,
+                context,
+                store,
+                forked=len(requests) == 1,
+                retest=retest,
+                sources=with_sources,
+                archive=archive,
+                launcher=launcher,
+            )
         made_one = True
         built += made.built
         indexes += made.indexes
@@ -125,13 +131,43 @@ def build_command(
     return 0
 
 
+def _require_own_layouts(requests: Sequence[BuildRequest], context: CommandContext, store: Store) -> None:
+    """Refuse several recipes of one product, parents included.
+
+    The layout of one would replace the other's. Raises RecipeError `name-twice`, and as `load_documents`.
+    """
+    from pipeline.recipes import PlatformTarget, load_documents, load_recipe
+    from pipeline.snapshots import process_started
+
+    started = process_started(context.clock())
+    files: dict[str, Path] = {}
+    for request in requests:
+        target = PlatformTarget(request.repositories, request.platform)
+        with naming_files(request.recipe, request.repositories):
+            load_documents(request.recipe, target, store, started=started)
+            recipe = load_recipe(request.recipe, target)
+        written = [(recipe.name, request.recipe)]
+        while request.smoke and recipe.parent is not None:
+            recipe = recipe.parent
+            written.append((recipe.name, recipe.path))
+        for name, path in written:
+            other = files.setdefault(name, path)
+            if other.resolve() != path.resolve():
+                raise RecipeError(
+                    "name-twice",
+                    f"several recipes have the name '{name}': {other}, {path}",
+                    place=str(path),
+                    hint="build them one by one, each with its own --output, or rename one",
+                )
+
+
 def _build(
     request: BuildRequest,
     name: Digest | None,
     context: CommandContext,
     store: Store,
     *,
-    is_first: bool,
+    forked: bool,
     retest: bool,
     sources: bool,
     archive: ArchiveKind | None,
@@ -139,14 +175,14 @@ def _build(
 ) -> ToldBuild:
     """Load what builds while the recipe is read, and build.
 
-    A recipe is read by a child of this process if it `is_first`: later there are threads, and pipes to other children.
+    The recipe is read by a child of this process if `forked`: not where there may be threads, or pipes to others.
     """
     from pipeline.recipes import PlatformTarget, loading_documents
     from pipeline.snapshots import process_started
 
     started = process_started(context.clock())  # Not the request's: all are built by the code that the command loads.
     target = PlatformTarget(request.repositories, request.platform)
-    with loading_documents(request.recipe, target, store, started=started, forked=is_first) as documents:
+    with loading_documents(request.recipe, target, store, started=started, forked=forked) as documents:
         from pipeline.build.early_imports import import_early
         from pipeline.cli.build_run import run_build
 

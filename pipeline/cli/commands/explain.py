@@ -10,6 +10,7 @@ from pipeline.build import explain_package
 from pipeline.cli import options
 from pipeline.cli.app import CommandContext, command
 from pipeline.cli.recipe_argument import build_options
+from pipeline.cli.recipe_place import naming_files
 
 
 @command(rank=30, reads_repositories=True)
@@ -28,7 +29,8 @@ def explain_command(
     With several architectures, of each.
     """
     wanted = build_options(recipe, platform, arch, repositories)
-    told = explain_package(wanted, context.build_env(offline=offline), package)
+    with naming_files(wanted.recipe, wanted.repositories):
+        told = explain_package(wanted, context.build_env(offline=offline), package)
     if len(told) == 1:
         (text,) = told.values()
         context.show([text], {"package": package, "explanation": text})

@@ -29,7 +29,7 @@ def keygen_command(
     """
     if not name or name.endswith("/"):
         raise UsageError(
-            "option-malformed", f"NAME '{name}' names no file", hint="give a name, or a path with one, such as ~/release"
+            "option-malformed", f"NAME '{name}' names no file", hint="give a file's name, or its path: ~/release"
         )
     private, public = Path(f"{name}.key"), Path(f"{name}.pub")
     for path in (private, public):

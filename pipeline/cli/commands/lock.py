@@ -12,6 +12,7 @@ from pipeline.cli.app import CommandContext, command
 from pipeline.cli.image_format import parent_as_json
 from pipeline.cli.messages import print_lines
 from pipeline.cli.recipe_argument import build_options
+from pipeline.cli.recipe_place import naming_files
 from pipeline.prepare import LockedRecipe
 from pipeline.resolve import LockMode
 
@@ -37,7 +38,8 @@ def lock_command(
     """Resolve only, write the lock, and show what changed."""
     mode = LockMode.LOCKED if check else LockMode.UPGRADE if upgrade else LockMode.DEFAULT
     wanted = build_options(recipe, platform, arch, repositories, mode=mode, smoke=False)
-    every = lock_architectures(wanted, context.build_env(offline=offline))
+    with naming_files(wanted.recipe, wanted.repositories):
+        every = lock_architectures(wanted, context.build_env(offline=offline))
     for locked in every:
         print_lines(*locked_as_lines(locked))
     context.answer(_json(every[0]) if len(every) == 1 else {"locked": [_json(locked) for locked in every]})

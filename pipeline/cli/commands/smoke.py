@@ -16,6 +16,7 @@ from pipeline.cli.environment_options import malformed_option
 from pipeline.cli.messages import print_error, print_lines
 from pipeline.cli.path_arguments import names_layout
 from pipeline.cli.recipe_argument import build_options, image_to_launch
+from pipeline.cli.recipe_place import naming_files
 from pipeline.errors import SmokeError
 from pipeline.escaping import escape_invisible
 from pipeline.launch import (
@@ -95,7 +96,8 @@ def smoke_command(
         tested = _test_layout(Path(subject), arch, build_env, keeping)
     else:
         wanted = build_options(subject, platform, [arch] if arch else None, repositories, output=output, full=full)
-        tested = smoke_architectures(wanted, build_env, image, keeping)
+        with naming_files(wanted.recipe, wanted.repositories):
+            tested = smoke_architectures(wanted, build_env, image, keeping)
     for one in tested:
         if one.architecture:
             print_lines(f"{one.title}:")

@@ -13,14 +13,23 @@ from pipeline import recipes, snapshots
 from pipeline.cli import build_run
 from pipeline.cli.app import CommandContext
 from pipeline.cli.build_run import ToldBuild
+from pipeline.errors import RecipeError
 from pipeline.progress import QUIET
+from tests.support.builds import DEMO_PLATFORMS, DEMO_RECIPE
 
 COMMAND: Any = importlib.import_module("pipeline.cli.commands.build")
 """The module of the command, whose function has another name."""
 
 
+def write_recipes(folder: Path, **names: str) -> None:
+    """Write a recipe of the product for each name of a file, and their platform."""
+    for file, product in names.items():
+        (folder / f"{file}.yaml").write_text(DEMO_RECIPE.replace("demo", product))
+    (folder / "repositories.yaml").write_text(DEMO_PLATFORMS)
+
+
 @pytest.fixture
-def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], tuple[list[dict[str, Any]], list[Any]]]:
+def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[list[dict[str, Any]], list[Any]]]:
     """Return a function that builds two requests; it returns how each was loaded, and with what it was built."""
     loaded: list[dict[str, Any]] = []
     built: list[Any] = []
@@ -37,14 +46,13 @@ def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], tuple
     monkeypatch.setenv("RELBUILD_STORE", str(tmp_path / "store"))
     monkeypatch.setattr(recipes, "loading_documents", load)
     monkeypatch.setattr(build_run, "run_build", run)
-    for name in ("a", "b"):
-        (tmp_path / f"{name}.yaml").write_text("")
+    write_recipes(tmp_path, a="a", b="b")
 
-    def act() -> tuple[list[dict[str, Any]], list[Any]]:
+    def act(*names: str) -> tuple[list[dict[str, Any]], list[Any]]:
         command = importlib.import_module("pipeline.cli.commands.build")
         status = command.build_command(
             CommandContext(QUIET, store=tmp_path / "store"),
-            recipes=[str(tmp_path / "a.yaml"), str(tmp_path / "b.yaml")],
+            recipes=[str(tmp_path / f"{name}.yaml") for name in names or ("a", "b")],
             output=tmp_path / "out",
             compression="gzip",
             **dict.fromkeys(("platform", "repositories", "archive", "runtime", "launcher")),
@@ -57,7 +65,7 @@ def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], tuple
     return act
 
 
-Build = Callable[[], tuple[list[dict[str, Any]], list[Any]]]
+Build = Callable[..., tuple[list[dict[str, Any]], list[Any]]]
 
 
 def test_recipes_and_builds_are_of_the_program_that_the_process_began_with(
@@ -71,15 +79,37 @@ def test_recipes_and_builds_are_of_the_program_that_the_process_began_with(
     assert [clock - one for one in built] == pytest.approx([1000, 1000], abs=30)
 
 
-def test_a_child_reads_the_first_recipe_alone(build: Build) -> None:
-    """After a build there are threads and pipes that a copy of the process would share."""
-    loaded, _ = build()
-    assert [one["forked"] for one in loaded] == [True, False]
+def test_a_child_reads_a_recipe_that_is_built_alone(build: Build) -> None:
+    """Of several all are read before the first is built, and then there are threads and pipes."""
+    assert [one["forked"] for one in build("a")[0]] == [True]
+    assert [one["forked"] for one in build()[0]] == [True, False, False]
 
 
-def test_a_request_of_which_nothing_changed_has_no_child(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It loads no recipe at all, and the next one is the first that does."""
-    known: list[Any] = [type("Known", (), {"answer": {"name": "a"}})(), None]
-    monkeypatch.setattr(COMMAND, "repeat_build", lambda *_: known.pop(0))
-    loaded, _ = build()
-    assert [one["forked"] for one in loaded] == [True]
+def test_requests_of_which_nothing_changed_load_no_recipe(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even to compare the names of several."""
+    known = type("Known", (), {"answer": {"name": "a"}})()
+    monkeypatch.setattr(COMMAND, "repeat_build", lambda *_: known)
+    monkeypatch.setattr(recipes, "load_documents", lambda *_, **__: pytest.fail("a recipe was loaded"))
+    assert build() == ([], [])
+
+
+def test_two_recipes_of_one_product_are_refused_before_one_is_built(build: Build, tmp_path: Path) -> None:
+    """The layout of one would replace the other's, or that of its parent."""
+    write_recipes(tmp_path, b="a")
+    with pytest.raises(RecipeError) as caught:
+        build()
+    (problem,) = caught.value.problems
+    assert (caught.value.code, problem.place) == ("name-twice", str(tmp_path / "b.yaml"))
+    assert all(str(tmp_path / name) in problem.message for name in ("a.yaml", "b.yaml"))
+    write_recipes(tmp_path, b="b", c="a")
+    (tmp_path / "b.yaml").write_text("name: b\nversion: '1'\nfrom: c\n")
+    with pytest.raises(RecipeError, match="several recipes have the name 'a'"):
+        build()
+    assert len(build("b", "b", "c")[1]) == 3, "a recipe that is named twice, and a parent that is named too"
+
+
+def test_an_error_in_the_second_recipe_is_told_before_the_first_is_built(build: Build, tmp_path: Path) -> None:
+    (tmp_path / "b.yaml").write_text("nosuch: 1\n")
+    with pytest.raises(RecipeError) as caught:
+        build()
+    assert caught.value.problems[0].place == f"{tmp_path / 'b.yaml'}:1: nosuch"

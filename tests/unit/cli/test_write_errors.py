@@ -75,8 +75,8 @@ def test_a_command_without_a_store_is_not_told_of_one(tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     problem = told(OSError(errno.ENOSPC, "No space left on device"), None)
     assert problem.place == str(tmp_path)
-    for problem in (problem, told(OSError(errno.ENOSPC, "full", str(tmp_path / "release.key")), None)):
-        assert not any(word in str(problem.hint) for word in ("store", "--output"))
-        assert str(problem.hint).startswith("free space on that file system")
+    for one in (problem, told(OSError(errno.ENOSPC, "full", str(tmp_path / "release.key")), None)):
+        assert not any(word in str(one.hint) for word in ("store", "--output"))
+        assert str(one.hint).startswith("free space on that file system")
     refused = OSError(errno.EROFS, "refused", str(tmp_path))
     assert with_way_out(refused, None) is refused
