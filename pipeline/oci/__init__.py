@@ -32,7 +32,7 @@ with imported_when_used(__name__):
         timestamp,
     )
     from pipeline.oci.layout_place import require_layout_place
-    from pipeline.oci.load_layout import load_layers, load_layout_image
+    from pipeline.oci.load_layout import damaged_layers, load_layers, load_layout_image
     from pipeline.oci.signing_keys import (
         SigningKey,
         VerifyingKey,
@@ -71,6 +71,7 @@ __all__ = [
     "bundle_layer",
     "check_signatures",
     "choose_image",
+    "damaged_layers",
     "end_of_life",
     "flatten_config",
     "generate_key",
@@ -96,6 +97,7 @@ __all__ = [
     "read_layout",
     "read_layout_images",
     "read_layout_index",
+    "require_layout_place",
     "signature_payload",
     "signature_tag",
     "timestamp",

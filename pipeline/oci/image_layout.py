@@ -320,10 +320,14 @@ def _same(store: Store, ours: Path, digest: Digest) -> bool:
     False for a hard link to the store's file, which older relbuilds made.
     """
     found = blob_stamp(ours)
-    if found is None or found == store.stamp(digest):
-        return False
-    if store.recall(_stamped(ours, digest)) == found:
-        return True
+    return found is not None and found != store.stamp(digest) and file_is_intact(ours, digest, store)
+
+
+def file_is_intact(ours: Path, digest: Digest, store: Store) -> bool:
+    """Return whether a layer's file in a layout is intact, by its stamp or by hashing it now."""
+    found = blob_stamp(ours)
+    if found is None or store.recall(_stamped(ours, digest)) == found:
+        return found is not None
     if stamp_of_whole(ours, digest) is None:
         return False
     _note(store, ours, digest)

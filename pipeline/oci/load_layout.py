@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pipeline.digest import Digest
 from pipeline.model.image import Image
-from pipeline.oci.image_layout import blob_path, read_layout
+from pipeline.oci.image_layout import blob_path, file_is_intact, read_layout
 from pipeline.store import Store, copy_into
 
 
@@ -19,6 +20,15 @@ def load_layout_image(path: Path, *, store: Store) -> Image:
     image = read_layout(path)
     load_layers(path, image, store=store)
     return image
+
+
+def damaged_layers(path: Path, image: Image, *, store: Store) -> tuple[Digest, ...]:
+    """Return the layers of an image that are missing or damaged in its layout.
+
+    A file with a recorded stamp is not read.
+    """
+    digests = (layer.blob.digest for layer in image.layers)
+    return tuple(digest for digest in digests if not file_is_intact(blob_path(path, digest), digest, store))
 
 
 def load_layers(path: Path, image: Image, *, store: Store) -> None:

@@ -28,6 +28,7 @@ from pipeline.model.publication import Publication
 from pipeline.model.rules import MirrorRules
 from pipeline.oci import (
     SigningKey,
+    damaged_layers,
     load_layout_image,
     make_index,
     provenance_predicate,
@@ -196,10 +197,16 @@ def member_layouts(layout: Path) -> tuple[Path, ...]:
 def open_built_image(layout: Path, build_env: BuildEnvironment, *, sources: bool = False) -> BuiltImage:
     """Read an image from its layout, and its report; copy its layers into the store.
 
+    What is published is read from the store; layers that are damaged in the layout alone are warned of.
     Raises UsageError `report-missing`, PublicationRefused `gate-report-missing`, `gate-report-edited`,
     VerificationError.
     """
     image = load_layout_image(layout, store=build_env.store)
+    for digest in damaged_layers(layout, image, store=build_env.store):
+        build_env.progress.warn(
+            f"{layout}: the layer {digest} is missing or damaged there; the store's, which is whole, is published. "
+            "Build the image again to make the layout anew"
+        )
     folder = report_folder(layout)
     evidence, seal = _evidence(folder, image)
     refuse_edited_report(folder, image.digest, build_env.store)

@@ -53,6 +53,27 @@ def test_what_was_changed_here_is_published_anew(publisher: Publisher, change: C
     assert publisher.recognised()
 
 
+@pytest.mark.parametrize("spoil", [Path.unlink, lambda path: path.write_bytes(b"x" * path.stat().st_size)])
+def test_a_layer_that_is_damaged_in_the_layout_alone_is_told_each_time(
+    publisher: Publisher, spoil: Callable[[Path], object]
+) -> None:
+    """The store's is published: bytes that were tested."""
+    digest = publisher.maker.image("1.0").layers[0].blob.digest
+    (path,) = _layer_files(publisher, digest.hex)
+    spoil(path)
+    before = dict(publisher.held.blobs)
+    for _ in range(2):
+        status, _, said = publisher.publish()
+        assert status == 0 and f"the layer {digest} is missing or damaged there" in said
+    assert publisher.held.blobs == before
+
+
+def _layer_files(publisher: Publisher, name: str) -> list[Path]:
+    """Return the files of a blob in layouts, and not in the store."""
+    store = publisher.maker.store.root
+    return [path for path in publisher.folder.rglob(name) if not path.is_relative_to(store)]
+
+
 def test_a_rule_that_was_tightened_refuses(publisher: Publisher) -> None:
     rules = publisher.folder / "rules.yaml"
     rules.write_text("gate: [{size: 100MiB}]\n")
