@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
 import typer
 
@@ -271,12 +271,20 @@ def _has_letter_v(parameters: Iterable[inspect.Parameter]) -> bool:
 def list_app() -> typer.Typer:
     """Return an application that can show the list of all commands and groups, and nothing else."""
     made = _make_app()
+    made.callback()(_with_version)
     for one in commands.command_summaries():
         if one.is_group:
             made.add_typer(typer.Typer(help=one.help), name=one.name)
         else:
             made.command(one.name, help=one.help)(lambda: None)
     return made
+
+
+def _with_version(
+    *,
+    version: Annotated[bool, typer.Option("--version", "-V", help="As the command `version`, and exit.")] = False,
+) -> None:
+    """Show in the help the option that `pipeline.cli.main` replaces by its command."""
 
 
 def _enter_user_namespace() -> None:

@@ -77,11 +77,12 @@ class _Found:
         path = blob_path(self.layout, descriptor.digest)
         good = False
         if path.is_symlink() or not path.is_file():
-            self.add("blob-missing", f"{descriptor.digest} is not in the layout", place)
+            self.add("blob-missing", f"{descriptor.digest} is not in the layout", place, DAMAGED_LAYOUT)
         else:
             size = path.stat().st_size
             if size != descriptor.size:
-                self.add("size-mismatch", f"{descriptor.digest} has {size} bytes, not {descriptor.size}", place)
+                said = f"{size} bytes, not {descriptor.size}"
+                self.add("size-mismatch", f"{descriptor.digest} has {said}", place, DAMAGED_LAYOUT)
             digest = _digest(path)
             if digest != descriptor.digest:
                 message = f"the content of {descriptor.digest} has the digest {digest}"

@@ -19,6 +19,7 @@ from pipeline.store.locks import remove_unheld, sweep_temporary
 from pipeline.store.seal_key import KEY_FILE, read_key
 from pipeline.store.store_folders import STORE_FOLDERS
 from pipeline.store.store_processes import oldest_other_process
+from pipeline.system_errors import FULL_DISK
 
 _USE_NOTED = 2 * 86400.0
 """Seconds for which a use may not be recorded: a day with relatime, and as much again for what was looked up and is
@@ -53,8 +54,8 @@ class Damage:
 class StoreChecked:
     """Result of verifying a whole store.
 
-    `read`: kind of content → number of intact items; `foreign`: number of results without this store's seal, of another
-    store or an older relbuild, which are ignored.
+    `read`: kind of content → number of intact items; `foreign`: number of results and trees without this store's
+    seal, of another store, a former key or an older relbuild, which are ignored.
     """
 
     damaged: tuple[Damage, ...]
@@ -167,6 +168,8 @@ def check_store(store: Store) -> StoreChecked:
     for path in sorted((store.root / "trees").iterdir()):
         if path.is_dir() and not path.is_symlink() and store.trees.holds(path, reading=True):
             read["trees"] += 1
+        elif not path.is_symlink() and store.trees.is_foreign(path):
+            foreign += 1
         else:
             damaged.append(_put_aside(store, "tree", path, "it was changed after this store wrote it"))
     for path in sorted(_items(store, "metadata")):
@@ -194,7 +197,11 @@ def _check_blob(store: Store, path: Path) -> bool:
     whole = stamp_of_whole(path, digest)
     if whole is None:
         return not os.path.lexists(path)  # It may have been garbage-collected meanwhile.
-    store.note_whole(digest)
+    try:
+        store.note_whole(digest)
+    except OSError as error:
+        if error.errno not in FULL_DISK:  # It is hashed again the next time; what is damaged can be put aside.
+            raise
     return True
 
 

@@ -132,5 +132,5 @@ def _spoiled(path: Path) -> VerificationError:
         "store-key",
         "the store's key file was changed, so results sealed with it cannot be trusted",
         place=str(path),
-        hint="remove it, then build and test again before publishing",
+        hint="`relbuild store fsck` puts it aside; then build and test again before publishing",
     )

@@ -81,6 +81,14 @@ def read_seal(folder: Path, name: str, sealer: Sealer | None) -> TreeSeal | None
         return None
 
 
+def is_foreign_seal(folder: Path, name: str, sealer: Sealer | None) -> bool:
+    """Return whether a tree's seal is there and of another key; None: this store has none yet."""
+    data = read_small(folder / TREE_SEAL_FILE)
+    if data is None or isinstance(data, SealFault):
+        return False
+    return sealer is None or sealer.unseal(name, data) is SealFault.FOREIGN
+
+
 class TreeFault(Enum):
     """Fault of a sealed tree.
 

@@ -19,6 +19,7 @@ from pipeline.store.tree_seals import (
     TreeFault,
     content_digest,
     hash_tree_files,
+    is_foreign_seal,
     read_seal,
     tree_fault,
     write_seal,
@@ -166,6 +167,10 @@ class UnpackedTrees:
         if fault is None and not reading:
             record_use(folder / TREE_SEAL_FILE)
         return fault is None
+
+    def is_foreign(self, folder: Path) -> bool:
+        """Return whether a tree was sealed with another key than this store's."""
+        return is_foreign_seal(folder, folder.name, self.sealers.known("tree"))
 
 
 def _damage(layer: str, number: int) -> Digest:

@@ -10,6 +10,9 @@ from pipeline.store import store_usage
 @command(rank=10, in_user_namespace=True, progress=None)
 def store_du_command(context: CommandContext) -> int:
     """Say what the store holds and how much of the disk it takes."""
-    held = store_usage(context.open_store())
-    context.show((f"{bytes_text(count):>10}  {name}" for name, count in sorted(held.items())), held)
+    store = context.open_store()
+    held = store_usage(store)
+    lines = [(count, name) for name, count in sorted(held.items())]
+    lines.append((sum(held.values()), f"in all, in {store.root}"))
+    context.show((f"{bytes_text(count):>10}  {text}" for count, text in lines), held)
     return 0

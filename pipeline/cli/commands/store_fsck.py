@@ -20,7 +20,7 @@ def store_fsck_command(context: CommandContext) -> int:
     damaged = [{"kind": one.kind, "path": str(one.path), "why": one.why} for one in found.damaged]
     context.answer({"damaged": damaged, "read": found.read, "foreign": found.foreign})
     if found.foreign:
-        print_lines(f"{found.foreign} results are not sealed with this store's key and are ignored")
+        print_lines(f"{found.foreign} results and trees are not sealed with this store's key and are ignored")
     if found.damaged:
         hint = "build again; missing content is rebuilt or fetched"
         problems = [Problem("store-damaged", f"{one.kind}: {one.why}", str(one.path)) for one in found.damaged]

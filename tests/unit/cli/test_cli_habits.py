@@ -168,6 +168,7 @@ def test_a_store_in_the_environment_is_used_and_the_option_wins(
 ) -> None:
     monkeypatch.setenv("RELBUILD_STORE", str(tmp_path / "of-environment"))
     assert run_typed("store du", monkeypatch) == 0
+    assert capsys.readouterr().out.rstrip().endswith(f" B  in all, in {tmp_path / 'of-environment'}")
     assert (tmp_path / "of-environment" / "blobs").is_dir()
     assert run_typed(f"store du --store {tmp_path / 'given'}", monkeypatch) == 0
     assert (tmp_path / "given" / "blobs").is_dir()
@@ -315,3 +316,13 @@ def test_a_value_that_no_option_can_have_is_refused(
 ) -> None:
     assert run_typed(words, monkeypatch) == 2
     assert f"error[option-malformed] {said}\n" in capsys.readouterr().err
+
+
+def test_the_help_names_the_option_for_the_version(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_typed("--help", monkeypatch) == 0
+    assert "-V, --version" in capsys.readouterr().out
+    for word in ("--version", "-V", "version"):
+        assert run_typed(word, monkeypatch) == 0
+        assert capsys.readouterr().out.startswith("relbuild ")

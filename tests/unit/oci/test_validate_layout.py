@@ -57,6 +57,7 @@ def test_all_damaged_blobs_are_reported_at_once(store: Store, layout: Path) -> N
     damage(layout, image.layers[1].blob.digest, b"short")
     damage(layout, image.config_descriptor.digest, b"y" * image.config_descriptor.size)
     assert codes(layout) == ["digest-mismatch"] * 3 + ["size-mismatch"]
+    assert all(problem.hint for problem in validate_layout(layout))
 
 
 def test_missing_and_superfluous_blobs(store: Store, layout: Path) -> None:

@@ -302,7 +302,7 @@ def test_a_spoiled_key_seals_and_opens_nothing(told: Told) -> None:
     (store.root / "key").chmod(0o644)
     with pytest.raises(VerificationError) as caught:
         told.open().recall(NAME)
-    assert caught.value.code == "store-key"
+    assert caught.value.code == "store-key" and "`relbuild store fsck`" in str(caught.value.problems[0].hint)
     (damage,) = check_store(told.open()).damaged
     assert damage.kind == "key"
     assert told.open().recall(NAME) is None

@@ -383,3 +383,34 @@ def test_what_the_disk_refuses_names_the_file(store: Store, monkeypatch: pytest.
             act()
         assert str(store.root) in str(caught.value.filename)
     assert not store.has(Digest.of(b"blob")) and store.recall(Digest.of(b"step")) is None
+
+
+@pytest.mark.parametrize("other", [True, False])
+def test_what_a_former_key_sealed_is_no_damage(other: bool, store: Store) -> None:
+    """Trees as results: after the key was removed, or another was made, they are ignored and made anew."""
+    tree = keep_tree(store)
+    store.remember(Digest.of(b"x"), 1)
+    (store.root / "key").unlink()
+    after = Store.open(store.root)
+    if other:
+        after.seal(b"")
+    found = check_store(after)
+    assert (found.damaged, found.foreign, found.read["trees"]) == ((), 2, 0) and tree.is_dir()
+
+
+def test_a_full_disk_hinders_no_check(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was found whole is not noted then; what is damaged is put aside all the same."""
+    good, bad = store.put(b"good"), store.put(b"bad")
+    store.blob(bad).write_bytes(b"damaged")
+    number = errno.ENOSPC
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, "refused")
+
+    monkeypatch.setattr(Store, "note_whole", refuse)
+    found = check_store(store)
+    assert [one.path.name for one in found.damaged] == [bad.hex] and found.read["blobs"] == 1
+    assert not store.blob(bad).exists() and store.blob(good).exists()
+    number = errno.EIO
+    with pytest.raises(OSError, match="refused"):
+        check_store(store)
