@@ -71,8 +71,16 @@ def worker_command(
     mine = absolute(context.open_store().root)
     place = WorkerSettings(mine, absolute(output or mine / "nightly"), name or socket.gethostname())
     capacity = WorkerCapacity(jobs, memory, _containers(mine, context.progress), emulation)
-    print_lines(f"worker {place.worker} connected to {address}: {capacity.threads} tasks at a time, store {mine}")
-    run_dask_worker(address, place, capacity, context.progress, scheduler_timeout=scheduler_timeout)
+    joined = f"worker {place.worker} connected to {address}: {capacity.threads} tasks at a time, store {mine}"
+    print_lines(f"worker {place.worker} looks for a scheduler at {address}")
+    run_dask_worker(
+        address,
+        place,
+        capacity,
+        context.progress,
+        scheduler_timeout=scheduler_timeout,
+        connected=lambda: print_lines(joined),
+    )
     return 0
 
 

@@ -43,6 +43,7 @@ def test_a_worker_leaves_when_no_scheduler_answers_for_too_long(tmp_path: Path) 
         worker = net.worker("one", "--death-timeout", "1", "--nthreads", "1", "--memory-limit", "2GiB")
         assert worker.process.wait(30) == EnvironmentLacking.exit_code
         assert f"[no-scheduler] no scheduler answered at {net.address} for 1 s" in net.made["one"].said
+        assert "connected to" not in net.made["one"].said
 
 
 def test_over_tls_and_with_no_key_not_at_all(tmp_path: Path) -> None:
@@ -67,6 +68,7 @@ def test_over_tls_and_with_no_key_not_at_all(tmp_path: Path) -> None:
             executor = DaskExecutor.join(address, Recorder())
             ended = do(executor, {"any": (cluster_tasks.say_where, None)})
             executor.close()
+        assert f"connected to {address}: " in net.made["one"].said
     assert ended["any"].result == "one"
 
 

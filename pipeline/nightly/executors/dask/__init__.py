@@ -11,5 +11,6 @@ except ImportError as missing:
     raise EnvironmentLacking(
         "cluster-missing",
         f"the cluster executor needs dask and distributed ({missing})",
-        hint="pip install 'relbuild[cluster]'",
+        hint="install the extra 'cluster' as relbuild was installed: pip install 'relbuild[cluster]', pipx or uv tool "
+        "install --force 'relbuild[cluster]', a wheel as './relbuild-….whl[cluster]', or `ci/setup` in a checkout",
     ) from missing

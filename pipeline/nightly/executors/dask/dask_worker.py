@@ -7,6 +7,7 @@ import contextlib
 import logging
 import multiprocessing
 import signal
+from collections.abc import Callable
 
 import dask
 import distributed
@@ -110,15 +111,18 @@ def run_dask_worker(
     progress: Progress,
     *,
     scheduler_timeout: float | None = None,
+    connected: Callable[[], None] = lambda: None,
 ) -> None:
     """Work for the scheduler at `address` (`tcp://HOST:PORT`, `tls://…`) until told to stop.
 
     It ends at SIGTERM or SIGINT, or when the scheduler retires it. Without a scheduler, also after one was lost, it
-    waits for at most `scheduler_timeout` seconds, then raises EnvironmentLacking `no-scheduler`.
+    waits for at most `scheduler_timeout` seconds, then raises EnvironmentLacking `no-scheduler`. `connected` is called
+    each time when it has joined a scheduler.
     """
     logging.getLogger("distributed").setLevel(logging.ERROR)
     with dask.config.set(_SETTINGS):
-        asyncio.run(_WorkerLoop(address, settings, capacity, progress, scheduler_timeout).run_until_stopped())
+        workers = _WorkerLoop(address, settings, capacity, progress, scheduler_timeout, connected)
+        asyncio.run(workers.run_until_stopped())
 
 
 @dataclass(slots=True)
@@ -128,6 +132,7 @@ class _WorkerLoop:
     capacity: WorkerCapacity
     progress: Progress
     scheduler_timeout: float | None
+    connected: Callable[[], None]
 
     async def run_until_stopped(self) -> None:
         """Run one worker after the other, each until its scheduler is lost."""
@@ -154,7 +159,7 @@ class _WorkerLoop:
 
     async def _until(self, stop: asyncio.Event, worker: _Worker) -> str:
         """Run a worker until `stop` is set or it ends; return the reason."""
-        life, stopping = asyncio.create_task(_live(worker)), asyncio.create_task(stop.wait())
+        life, stopping = asyncio.create_task(_live(worker, self.connected)), asyncio.create_task(stop.wait())
         await asyncio.wait({life, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if not life.done():
             await worker.close(reason="stopped")
@@ -173,6 +178,7 @@ class _WorkerLoop:
         return worker.reason
 
 
-async def _live(worker: DaskWorker) -> None:
+async def _live(worker: DaskWorker, connected: Callable[[], None]) -> None:
     await worker
+    connected()
     await worker.finished()

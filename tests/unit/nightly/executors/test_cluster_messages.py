@@ -29,7 +29,7 @@ def test_without_dask_the_way_out_is_told(module: str, monkeypatch: pytest.Monke
     with pytest.raises(EnvironmentLacking) as raised:
         importlib.import_module(f"pipeline.nightly.executors.dask.{module}")
     assert raised.value.code == "cluster-missing"
-    assert "pip install 'relbuild[cluster]'" in str(raised.value)
+    assert "pip install 'relbuild[cluster]'" in str(raised.value) and "pipx" in str(raised.value)
 
 
 def test_a_task_takes_what_its_worker_offers(monkeypatch: pytest.MonkeyPatch) -> None:
