@@ -106,13 +106,21 @@ def withdrawn_digests(past: Sequence[PastMove]) -> frozenset[Digest]:
     return frozenset(withdrawn)
 
 
-def is_withdrawn(repository: Repository, name: str, tag: str, digest: Digest, key: VerifyingKey) -> bool:
+def is_withdrawn(
+    repository: Repository,
+    name: str,
+    tag: str,
+    digest: Digest,
+    key: VerifyingKey,
+    *,
+    listed: Sequence[RecordedStatement],
+) -> bool:
     """Return whether a person moved a tag back from a digest.
 
-    `name` is the repository's in statements, `key` the one that signed them. Most often the list of statements tells
-    that nobody did, and none is read. Raises as `read_history`.
+    `name` is the repository's in statements, `key` the one that signed them. Most often `listed`, the statements on the
+    tag, tell that nobody did, and none is read. Raises as `read_history`.
     """
-    moves = [one.statement.move for one in list_statements(repository, name, tag)]
+    moves = [one.statement.move for one in listed]
     causes = {move.why for move in moves}
     if not causes & {MoveCause.ROLLBACK, MoveCause.PROMOTE} or all(move.after != digest for move in moves):
         return False

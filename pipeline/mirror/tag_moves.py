@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import field
 from typing import TypeVar
@@ -13,8 +13,8 @@ from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.gate import Cleared
 from pipeline.mirror.protocol import Repository, TagConflict
 from pipeline.mirror.tag_signing import SignedTag
-from pipeline.mirror.tag_statements import TagSigner
-from pipeline.model.publication import Move, MoveCause
+from pipeline.mirror.tag_statements import TagSigner, list_statements
+from pipeline.model.publication import Move, MoveCause, RecordedStatement
 
 _Result = TypeVar("_Result")
 
@@ -66,6 +66,8 @@ class TagMover:
     confirmed_until: dict[str, int] = field(default_factory=dict)
     left: dict[str, Digest] = field(default_factory=dict)
     _signed_tags: dict[str, SignedTag] = field(default_factory=dict)
+    _listed: dict[str, tuple[RecordedStatement, ...]] = field(default_factory=dict)
+    """Statements on tags to be moved, as they were listed just before."""
 
     def move(self, tags: Sequence[str], cleared: Cleared) -> tuple[tuple[Move, ...], tuple[str, ...]]:
         """Move tags to the cleared manifest; return the moves, and tags that pointed there already.
@@ -89,8 +91,9 @@ class TagMover:
         moved: list[Move] = []
         unmoved: list[str] = []
         problems: list[Problem] = []
-        tags = self._to_move(tags, cleared.manifest.digest)
-        begun = self._in_parallel(lambda tag: self._begin(tag, cleared), tags)
+        found_before = self._look_for_moves_back(tags, cleared.manifest.digest)
+        tags = [tag for tag in tags if tag not in self.left]
+        begun = self._in_parallel(lambda tag: self._begin(tag, cleared, found_before), tags)
         for tag, (found, signed) in zip(tags, begun, strict=True):
             try:
                 move = self._move(tag, cleared, found, signed)
@@ -110,24 +113,33 @@ class TagMover:
             raise PublicationRefused.of(problems)
         return tuple(moved), tuple(unmoved)
 
-    def _to_move(self, tags: Sequence[str], wanted: Digest) -> Sequence[str]:
-        """Return the tags without those that are left where a person moved them back to."""
+    def _look_for_moves_back(self, tags: Sequence[str], wanted: Digest) -> Mapping[str, Digest | None]:
+        """Note the tags that a person moved back, which are left; return all tags' targets.
+
+        Nothing is looked for, and no target returned, unless that was asked for. Statements on the tags to be moved are
+        kept for signing their moves.
+        """
         if not self.leave_moved_back or self.signer is None:
-            return tags
+            return {}
         from pipeline.mirror.tag_history import is_withdrawn  # only here: `publish` reads no history
 
         public = self.signer.key.public
         name = self.identity or self.repository.identity
 
-        def stays_at(tag: str) -> Digest | None:
+        def look(tag: str) -> Digest | None:
             found = self.repository.resolve(tag)
-            if found is None or found == wanted or not is_withdrawn(self.repository, name, tag, wanted, public):
-                return None
+            if found is None or found == wanted:
+                return found
+            listed = list_statements(self.repository, name, tag)
+            if not is_withdrawn(self.repository, name, tag, wanted, public, listed=listed):
+                self._listed[tag] = listed
             return found
 
-        stays = dict(zip(tags, self._in_parallel(stays_at, tags), strict=True))
-        self.left.update((tag, found) for tag, found in stays.items() if found is not None)
-        return [tag for tag in tags if tag not in self.left]
+        present = dict(zip(tags, self._in_parallel(look, tags), strict=True))
+        self.left.update(
+            (tag, found) for tag, found in present.items() if found not in (None, wanted) and tag not in self._listed
+        )
+        return present
 
     def _overtaken_tags(self, moved: Sequence[Move]) -> tuple[str, ...]:
         """Return the tags that another writer has moved since.
@@ -143,16 +155,18 @@ class TagMover:
         with ThreadPoolExecutor(PUBLISH_CONCURRENCY, "sign") as pool:
             return list(pool.map(do, tags))
 
-    def _begin(self, tag: str, cleared: Cleared) -> tuple[Digest | None, Move | None]:
-        """Resolve a tag and sign its move; return its target and the move.
+    def _begin(
+        self, tag: str, cleared: Cleared, found_before: Mapping[str, Digest | None]
+    ) -> tuple[Digest | None, Move | None]:
+        """Resolve a tag, unless it just was, and sign its move; return its target and the move.
 
         None for the move where the tag points there already, or the gate must be asked first.
         """
         wanted = cleared.manifest.digest
-        found = self.repository.resolve(tag)
+        found = found_before[tag] if tag in found_before else self.repository.resolve(tag)
         if found == wanted or not self._gate_saw(cleared, tag, found):
             return found, None
-        return found, self._sign_move(tag, found, wanted)
+        return found, self._sign_move(tag, found, wanted, self._listed.get(tag))
 
     def _move(self, tag: str, cleared: Cleared, found: Digest | None, move: Move | None) -> Move | None:
         """Move a tag that points to `found`; return the move, or None if it pointed there already.
@@ -179,10 +193,12 @@ class TagMover:
                 return move
         raise self._overtaken(tag, wanted, found)
 
-    def _sign_move(self, tag: str, found: Digest | None, wanted: Digest) -> Move:
+    def _sign_move(
+        self, tag: str, found: Digest | None, wanted: Digest, listed: tuple[RecordedStatement, ...] | None = None
+    ) -> Move:
         move = Move(tag, found, wanted, int(self.clock() * 1000), self.why, self.version)
         if self.signer is not None:
-            self._signed_tag(tag, self.signer).announce(move)
+            self._signed_tag(tag, self.signer).announce(move, listed)
         return move
 
     def _confirm(self, tag: str, wanted: Digest) -> None:

@@ -64,9 +64,12 @@ class SignedTag:
         memory = self.signer.memory
         object.__setattr__(self, "_known", VerifiedStatements(memory.store if memory else None))
 
-    def announce(self, move: Move) -> None:
-        """Sign a move that is about to be made; `move.before` is the tag's present target."""
-        listed = self._listed()
+    def announce(self, move: Move, listed: tuple[RecordedStatement, ...] | None = None) -> None:
+        """Sign a move that is about to be made; `move.before` is the tag's present target.
+
+        `listed`: the statements on the tag, where the caller has just listed them, after it resolved the tag.
+        """
+        listed = self._listed() if listed is None else listed
         recent = self._recent(listed)
         # If another key signed until now, its moves stay as the history before this one.
         self._write(move, self._number(listed, recent), head(recent or listed, move.before), first=not listed)

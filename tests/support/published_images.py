@@ -24,7 +24,7 @@ from pipeline.oci import SigningKey, load_signing_key, make_image, make_index, m
 from pipeline.oci.predicates import CYCLONEDX, PROVENANCE, SMOKE, SPDX
 from pipeline.prepare import BuildEnvironment
 from pipeline.progress import QUIET
-from pipeline.release.current_images import tag_signer, tag_targets
+from pipeline.release.current_images import TagTargets, tag_signer, tag_targets
 from pipeline.store import Store
 from tests.support.signing_examples import PROVENANCE_VALUE
 from tests.support.tested_images import simple_evidence
@@ -114,12 +114,14 @@ class ImagePublisher:
             attachments.append(SignedAttachments(top.descriptor, images[0].name, created, predicates, signer))
         immutable = immutable_tag(version, created, top.digest)
 
-        def clear() -> Cleared:
-            return Cleared(repository.name or images[0].name, (*tags, immutable), top, tuple(candidates), RULES)
+        def clear(targets: TagTargets | None = None) -> Cleared:
+            name, cleared_tags = repository.name or images[0].name, (*tags, immutable)
+            now = targets or tag_targets(repository, tags, top.digest)
+            return Cleared(name, cleared_tags, top, tuple(candidates), RULES, now.current)
 
-        standing = tag_targets(repository, tags, top.digest, immutable=(immutable,)).standing
+        targets = tag_targets(repository, tags, top.digest, immutable=(immutable,))
         upload = Upload(
-            cleared=clear(),
+            cleared=clear(targets),
             images=images,
             attachments=tuple(attachments),
             version=version,
@@ -127,7 +129,7 @@ class ImagePublisher:
             floating=tags,
             source=self.store.blob,
             read_back=read_back,
-            standing=standing,
+            standing=targets.standing,
             leave_moved_back=leave_moved_back,
         )
         signing = tag_signer(signer, MirrorRules(validity=validity), self.build_env)

@@ -11,8 +11,9 @@ from pipeline.digest import Digest
 from pipeline.mirror.address_parser import parse_address
 from pipeline.mirror.protocol import Repository
 from pipeline.mirror.tag_history import withdrawn_digests
-from pipeline.model.publication import Move, MoveCause, PastMove, Publication
-from pipeline.release import promote, rollback
+from pipeline.mirror.tag_signing import SignedTag
+from pipeline.model.publication import Move, MoveCause, PastMove, Publication, RecordedStatement
+from pipeline.release import promote, rollback, verify_reference
 from tests.support.moved_tags import opened, resolved
 from tests.support.published_images import RULES, ImagePublisher, key
 from tests.support.registry_contents import open_mirror
@@ -82,6 +83,39 @@ def test_a_new_image_reads_no_history(
     assert night(repository, maker, "1.2").moved
     with pytest.raises(AssertionError, match="read"):
         night(repository, maker, "1.1")
+
+
+def test_statements_that_were_listed_are_not_taken_for_a_second_try(
+    maker: ImagePublisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another publisher moves the tag between the look at its history and the move."""
+    announce, relied_on = SignedTag.announce, []
+
+    def overtaken(self: SignedTag, move: Move, listed: tuple[RecordedStatement, ...] | None = None) -> None:
+        relied_on.append(listed is not None)
+        if len(relied_on) == 1:
+            maker.publish(self.repository, maker.image("1.1"))
+        announce(self, move, listed)
+
+    with fake_registry() as registry, open_mirror(registry) as there:
+        repository = there.repository("small")
+        maker.publish(repository, maker.image("1.0"))
+        monkeypatch.setattr(SignedTag, "announce", overtaken)
+        wanted = maker.image("1.2")
+        done = maker.publish(repository, wanted, read_back=True, leave_moved_back=True)
+        assert (relied_on, resolved(repository, "latest")) == ([True, False, False], wanted.digest)
+        assert [move.before for move in done.moved] == [maker.image("1.1").digest]
+        verify_reference(parse_address(f"{repository.url}:latest"), key().public, maker.build_env)
+
+
+def test_tags_that_stay_are_told_in_their_order(repository: Repository, maker: ImagePublisher) -> None:
+    tags = ("1", "1.0", "latest")
+    for version in ("1.0", "1.1"):
+        maker.publish(repository, maker.image(version), tags=tags)
+    for tag in tags:
+        rollback(parse_address(f"{repository.url}:{tag}"), None, key(), RULES, maker.build_env)
+    done = maker.publish(repository, maker.image("1.1"), tags=tags, read_back=True, leave_moved_back=True)
+    assert [tag for tag, _ in done.left] == list(tags)
 
 
 def past(*moves: tuple[Digest | None, Digest, MoveCause]) -> tuple[PastMove, ...]:

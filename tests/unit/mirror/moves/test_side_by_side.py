@@ -15,7 +15,7 @@ from pipeline.mirror.protocol import TagConflict
 from pipeline.mirror.tag_history import read_history
 from pipeline.mirror.tag_moves import TagMover
 from pipeline.mirror.tag_signing import SignedTag
-from pipeline.model.publication import Move, MoveCause
+from pipeline.model.publication import Move, MoveCause, RecordedStatement
 from pipeline.release import verify_reference
 from tests.support.published_images import ImagePublisher, key
 from tests.support.registry_contents import open_mirror
@@ -34,9 +34,9 @@ def test_moves_are_signed_side_by_side_and_made_in_their_order(
     done: list[str] = []
     announce, confirm, point = SignedTag.announce, SignedTag.confirm, RegistryRepository.point
 
-    def announcing(self: SignedTag, move: Move) -> None:
+    def announcing(self: SignedTag, move: Move, listed: tuple[RecordedStatement, ...] | None = None) -> None:
         signing.wait()
-        announce(self, move)
+        announce(self, move, listed)
         done.append("signed")
 
     def confirmed(self: SignedTag, digest: Digest, version: str, why: MoveCause) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -80,6 +81,29 @@ def test_threads_find_out_once_that_a_registry_lists_no_referrers(maker: ImagePu
         published(registry, maker)
         again = published(registry, maker)
     assert (again["GET referrers"], again["GET referrers index"]) == (1, 1 + TAG_COUNT)
+
+
+@pytest.mark.parametrize("api", [True, False], ids=["referrers API", "fallback tag"])
+def test_a_night_looks_for_moves_back_without_a_request_more(maker: ImagePublisher, api: bool) -> None:
+    """Neither for tags that are new, nor for those to be moved, nor for those that stand."""
+
+    def nights(leave_moved_back: bool) -> Iterator[Counter[str]]:
+        with fake_registry(referrers=api) as registry:
+            for version in ("1.0", "1.1", "1.1"):
+                with open_mirror(registry, read_back=True) as there:
+                    for name in ("one", "two"):
+                        maker.publish(
+                            there.repository(name),
+                            maker.image(version, name),
+                            tags=TAGS,
+                            read_back=True,
+                            leave_moved_back=leave_moved_back,
+                        )
+                    yield Counter(dict(there.traffic.kinds))
+
+    fresh, changed, unchanged = nights(leave_moved_back=True)
+    assert [fresh, changed, unchanged] == list(nights(leave_moved_back=False))
+    assert (fresh["PUT tag"], changed["PUT tag"], unchanged["PUT tag"]) == (2 * (1 + TAG_COUNT),) * 2 + (0,)
 
 
 def test_an_unchanged_publication_waits_for_no_writers(maker: ImagePublisher, monkeypatch: pytest.MonkeyPatch) -> None:
