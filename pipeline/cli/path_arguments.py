@@ -39,6 +39,22 @@ def require_folder(path: Path) -> Path:
     return path
 
 
+def require_report_file(path: Path, option: str) -> Path:
+    """Return `path` if a report can be written there, before the work of which it tells.
+
+    Raises UsageError `report-unwritable`.
+    """
+    folder = path.absolute().parent
+    if path.is_dir() or not os.access(path if path.exists() else folder, os.W_OK) or not folder.is_dir():
+        raise UsageError(
+            "report-unwritable",
+            f"no file can be written at '{path}'",
+            place=option,
+            hint="name a file in a folder that exists and that you may write to",
+        )
+    return path
+
+
 def require_key_file(path: Path) -> Path:
     """Return `path` unless it is a key itself, which no message may show.
 

@@ -85,7 +85,8 @@ def failed_product(
     of_mirror = isinstance(error, PublicationRefused) or error.code.startswith(_OF_MIRROR)
     command = command_for(product, settings, published=published or of_mirror)
     first = error.problems[0]
-    message = "\n".join(problem.message for problem in error.problems)
+    others = (f"{one.place}: {one.message}" if one.place else one.message for one in error.problems[1:])
+    message = "\n".join((first.message, *others))
     stage = Stage.PUBLISH if published else _stage(error)
     failure = Failure(stage, first.code, message, first.place or "", first.hint or "", log, command)
     return _with_failure(product, message.split("\n")[0], failure)

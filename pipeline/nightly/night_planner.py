@@ -330,10 +330,13 @@ class Planner:
     def _why(self, product: Product, on_mirror: PublishedProduct | None, changed: frozenset[str]) -> str:
         if on_mirror is not None:
             return f"{in_words(sorted(changed))} changed" if changed else "requested"
+        if not self.published.has_latest(product):
+            return "not published yet"
         # For example one that was published by hand, or for another platform; without a key none is verified.
-        return _UNVERIFIED if self.published.has_latest(product) else "not published yet"
+        return _UNVERIFIED if self.settings.key is not None else _NO_KEY
 
 
+_NO_KEY = "without --key it cannot be verified what the published image was made from"
 _UNVERIFIED = "the published image has no record of a night that could be verified"
 
 

@@ -167,7 +167,8 @@ def _planned(
         product = planner.plan(entry)
         below = planned.get(entry.parent)
         if below is not None and below.action == "failed":
-            return PlannedProduct(_with_run(product, Outcome.BLOCKED, f"'{entry.parent}' failed"), "failed")
+            known = planner.as_known(entry, product)
+            return PlannedProduct(_blocked(known, below.product, planner.settings), "failed")
         if below is not None and below.action != "nothing":
             why = f"its parent '{entry.parent}' is rebuilt"
             return PlannedProduct(_with_run(product, product.run.outcome, why), f"after {entry.parent}")

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from typer.testing import CliRunner
@@ -140,12 +141,15 @@ class SmallCatalogue:
         """A night in this process: for one that is planned or refused, and starts nothing."""
         return self.in_this_process("nightly", "recipes", "--to", "dir:mirror", "--key", "night.key", *words)
 
-    def in_this_process(self, command: str, *words: str) -> subprocess.CompletedProcess[str]:
+    def in_this_process(
+        self, command: str, *words: str, environment: Mapping[str, str] = MappingProxyType({})
+    ) -> subprocess.CompletedProcess[str]:
         """Run a command in the catalogue's folder without a process of its own."""
         argv = [command, *words, "--store", "store"]
         import_commands(command)
+        given = {**self.environment, "RELBUILD_KEY_PASSWORD": PASSWORD, **environment}
         with contextlib.chdir(self.folder):
-            done = CliRunner().invoke(app, argv, env={**self.environment, "RELBUILD_KEY_PASSWORD": PASSWORD})
+            done = CliRunner().invoke(app, argv, env=given)
         return subprocess.CompletedProcess(argv, done.exit_code, done.stdout, done.stderr)
 
     def relbuild(

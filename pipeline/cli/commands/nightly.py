@@ -7,15 +7,15 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from pipeline.cli import options
 from pipeline.cli.app import CommandContext, command
 from pipeline.cli.messages import print_lines, report_error
-from pipeline.cli.path_arguments import require_folder, require_key_file
-from pipeline.cli.progress_display import bytes_text
+from pipeline.cli.night_format import night_lines, planned_as_json, planned_lines
+from pipeline.cli.path_arguments import require_folder, require_key_file, require_report_file
 from pipeline.compression import Compression
 from pipeline.digest import digest_file
 from pipeline.errors import RelbuildError, UsageError
@@ -25,16 +25,13 @@ from pipeline.mirror.address_parser import parse_address
 from pipeline.mirror.mirror_access import MirrorAccess
 from pipeline.model.advisory import Threshold
 from pipeline.model.json_form import to_json
-from pipeline.model.night_record import NightlyRun, Outcome, Product
-from pipeline.nightly.exit_status import with_exit_code
+from pipeline.model.night_record import NightlyRun
+from pipeline.nightly.exit_status import FAILED_EXIT, with_exit_code
 from pipeline.nightly.no_change import ResolveTag, repeat_unchanged, request_digest
 from pipeline.nightly.output_sweep import sweep_output
 from pipeline.nightly.renewal_due import products_due
-from pipeline.site import junit_xml, path_lines, refuse_newer_site, summary_markdown, write_site
+from pipeline.site import junit_xml, refuse_newer_site, summary_markdown, write_site
 from pipeline.transfer import Network, fetch_document
-
-if TYPE_CHECKING:
-    from pipeline.nightly.run_night import PlannedProduct
 
 _PAGES = "nightly"
 """The folder of the pages in a directory mirror."""
@@ -95,7 +92,8 @@ def nightly_command(
         Path | None,
         typer.Option(
             "--key",
-            help=f"The signing key (default: ${options.SIGNING_KEY_VARIABLE}). A plan needs none, or the public one.",
+            help="The signing key. A plan takes the public one, too; without any it cannot tell if the key changed.",
+            envvar=options.SIGNING_KEY_VARIABLE,
         ),
     ] = None,
     plan_only: Annotated[bool, typer.Option("--plan", help="Show what would be done and why, and do nothing.")] = False,
@@ -177,12 +175,13 @@ def nightly_command(
         raise UsageError(
             "options-contradict", "--locked and --write-locks contradict each other", hint="give only one of them"
         )
-    if key is None and not plan_only and (named := context.environment.get(options.SIGNING_KEY_VARIABLE)):
-        key = Path(named)  # A plan unlocks no key that it was not given.
     if key is None and not plan_only:
         raise UsageError("key-missing", "publishing needs a signing key", hint="add --key FILE")
     if key is not None:
         require_key_file(key)
+    for option, report in (("--junit", junit), ("--summary", summary)):
+        if report is not None:
+            require_report_file(report, option)
     address = parse_address(to)
     served = address.form.served_folder(address)
     request = NightRequest(
@@ -218,15 +217,16 @@ def nightly_command(
         from pipeline.cli.nightly_run import plan_requested_night
 
         planned = plan_requested_night(request, context)
-        print_lines(*_planned_lines(planned))
-        context.answer({"plan": [_planned_as_json(one) for one in planned]})
-        return 0
+        status = FAILED_EXIT if any(one.action == "failed" for one in planned) else 0
+        print_lines(*planned_lines(planned))
+        context.answer({"plan": [planned_as_json(one) for one in planned], "exit_code": status})
+        return status
     if request.pages is not None:
         refuse_newer_site(request.pages)
     limit = Threshold.parse(threshold) if threshold is not None else None
     night = with_exit_code(_night(request, context), limit)
     # First what became of the products: where a disk is full, the reports cannot be written either.
-    print_lines(*_night_lines(night))
+    print_lines(*night_lines(night))
     context.answer(to_json(night))
     sweep_output(request.output, (one.name for one in night.products))
     reports: list[tuple[Path, Callable[[], object]]] = []
@@ -311,39 +311,3 @@ def _tags(to: Address, context: CommandContext) -> Iterator[ResolveTag]:
 
 
 # --- output --------------------------------------------------------------------------------------
-
-
-def _planned_lines(planned: tuple[PlannedProduct, ...]) -> list[str]:
-    return [f"{one.action:<9} {one.product.name}: {one.product.run.why}" for one in planned]
-
-
-def _planned_as_json(planned: PlannedProduct) -> dict[str, object]:
-    product = planned.product
-    return {
-        "action": planned.action,
-        "product": product.name,
-        "recipe": product.recipe,
-        "platform": product.platform,
-        "arch": product.arch,
-        "from": product.parent,
-        "why": product.run.why,
-    }
-
-
-def _night_lines(night: NightlyRun) -> list[str]:
-    counts = ", ".join(f"{night.count(outcome)} {outcome}" for outcome in Outcome if night.count(outcome))
-    sent = sum(product.run.uploaded for product in night.products)
-    took = (night.ended - night.began) / 1000
-    lines = [_product_line(product) for product in night.products]
-    lines += [f"overdue   {text}" for text in night.exceeded]
-    lines += [f"set aside {one.worker}: {one.why}" for one in night.set_aside]
-    lines += path_lines(night)
-    return [*lines, f"{len(night.products)} products in {took:.1f} s: {counts}; {bytes_text(sent)} uploaded"]
-
-
-def _product_line(product: Product) -> str:
-    version = f" {product.published.version}" if product.published.version else ""
-    line = f"{product.run.outcome:<9} {product.name}{version}: {product.run.why}"
-    if product.run.failure is not None:
-        return f"{line} [{product.run.failure.code}]\n          again: {product.run.failure.command}"
-    return f"{line}; moved {', '.join(product.run.moved)}" if product.run.moved else line

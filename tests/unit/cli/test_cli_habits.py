@@ -21,7 +21,6 @@ from pipeline.cli.app import app
 from pipeline.cli.build_format import build_lines
 from pipeline.cli.commands import import_commands
 from pipeline.cli.messages import report_error
-from pipeline.cli.options import SIGNING_KEY_VARIABLE
 from pipeline.cli.progress_display import ProgressStyle, close, open_progress
 from pipeline.cli.unknown_word import require_recipe
 from pipeline.digest import Digest
@@ -125,15 +124,15 @@ def test_a_key_that_stands_where_its_file_should_is_not_shown(
     assert "error[key-is-text]" in said.err and "SECRET" not in said.err + said.out
 
 
-def test_a_plan_takes_no_key_from_the_environment(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("words", ["--plan", ""])
+def test_a_plan_takes_the_key_that_its_night_takes(
+    words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RELBUILD_KEY_FILE", str(tmp_path / "none.key"))
     (tmp_path / "recipes").mkdir()
-    for words, asks in (("--plan", False), ("", True)):
-        run_typed(f"nightly recipes --to dir:mirror --store store {words}", monkeypatch)
-        assert ("none.key" in capsys.readouterr().err) == asks
+    assert run_typed(f"nightly recipes --to dir:mirror --store store {words}", monkeypatch) == 2
+    assert "none.key" in capsys.readouterr().err
 
 
 def _commands(group: TyperGroup) -> list[TyperCommand]:
@@ -155,7 +154,6 @@ def test_the_readme_lists_every_option_that_the_environment_may_set() -> None:
         if parameter.envvar
         for option in parameter.opts
     }
-    known.add((SIGNING_KEY_VARIABLE, "--key"))  # A night reads it itself.
     section = (ROOT / "README.md").read_text().partition("## Environment variables")[2].partition("\n## ")[0]
     listed = set(re.findall(r"`(RELBUILD_[A-Z_]+)`", section)) - {"RELBUILD_KEY_PASSWORD"}
     assert listed == {variable for variable, _ in known}

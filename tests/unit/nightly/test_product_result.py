@@ -7,17 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cli.commands.nightly import _product_line
+from pipeline.cli.night_format import product_lines
 from pipeline.digest import Digest
+from pipeline.errors import Problem, RecipeError
 from pipeline.model.absolute_path import absolute
-from pipeline.model.night_record import Outcome
+from pipeline.model.night_record import Failure, Outcome, Stage
 from pipeline.model.publication import Publication
 from pipeline.model.published_image import Execution
 from pipeline.nightly import product_result
 from pipeline.nightly.executors.executor_protocol import CURRENT_WORKER, WorkerSettings
 from pipeline.nightly.inputs_record import InputsRecord, PublishedProduct
 from pipeline.nightly.job import Job
-from pipeline.nightly.job_failure import smoke_failed_product
+from pipeline.nightly.job_failure import failed_product, smoke_failed_product
 from pipeline.nightly.progress_log import ProgressLog
 from pipeline.progress import QUIET
 from tests.support.journal import Journal
@@ -70,5 +71,30 @@ def test_tags_that_stay_where_they_were_moved_back_to_are_told(job: Job) -> None
 
 def test_tags_that_a_night_moved_are_in_the_products_line(job: Job) -> None:
     run = replace(job.product.run, outcome=Outcome.BUILT, why="packages changed", moved=("1", "latest"))
-    assert _product_line(replace(job.product, run=run)).endswith(": packages changed; moved 1, latest")
-    assert _product_line(replace(job.product, run=replace(run, moved=()))).endswith(": packages changed")
+    assert product_lines(replace(job.product, run=run))[0].endswith(": packages changed; moved 1, latest")
+    assert product_lines(replace(job.product, run=replace(run, moved=())))[0].endswith(": packages changed")
+
+
+def test_the_lines_of_a_failure_have_place_and_way_out_and_further_problems(job: Job) -> None:
+    first = Problem("key-unknown", "unknown key 'verson'", "it.yaml:3: verson", "did you mean 'version'?")
+    others = [
+        Problem("key-unknown", f"unknown key '{letter}'", f"it.yaml:{at}", None) for at, letter in enumerate("abcdefg")
+    ]
+    product = failed_product(job.product, RecipeError.of([first, *others]), job.settings)
+    lines = product_lines(product)
+    assert lines[0] == "failed    base: it.yaml:3: verson: unknown key 'verson' [key-unknown]"
+    assert lines[1] == "          → did you mean 'version'?"
+    assert lines[2] == "          it.yaml:0: unknown key 'a'" and lines[6] == "          it.yaml:4: unknown key 'e'"
+    assert lines[7] == "          … and 2 more" and lines[8].startswith("          again: relbuild build ")
+    bare = failed_product(job.product, RecipeError("odd", "it is odd"), job.settings)
+    assert product_lines(bare)[:1] == ["failed    base: it is odd [odd]"] and len(product_lines(bare)) == 2
+
+
+def test_a_blocked_product_has_its_parents_command_and_no_more(job: Job) -> None:
+    failure = Failure(
+        Stage.PARENT, "parent-failed", "its parent 'a' failed", "child.yaml", "fix 'a' first: …", (), "again"
+    )
+    blocked = replace(
+        job.product, run=replace(job.product.run, outcome=Outcome.BLOCKED, why=failure.message, failure=failure)
+    )
+    assert product_lines(blocked) == ["blocked   base: its parent 'a' failed [parent-failed]", "          again: again"]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 
 import pytest
 
-from tests.support.catalogue import SmallCatalogue
+from tests.support.catalogue import PASSWORD, SmallCatalogue
+from tests.support.cheap_keys import write_cheap_key
 
 pytestmark = pytest.mark.long
 
@@ -36,6 +38,44 @@ class TestSelection:
         assert {name: action for name, (action, _) in plan.items()} == {
             "base": "nothing", "child": "resolve", "lone": "build", "third": "nothing", "away": "nothing"
         }  # fmt: skip
+
+    def test_a_plan_takes_the_key_of_the_environment_as_the_night_does(self, small: SmallCatalogue) -> None:
+        write_cheap_key(small.folder, "other", PASSWORD)
+
+        def planned(key: str) -> tuple[str, str]:
+            words = ("nightly", "recipes", "--to", "dir:mirror", "--plan", "--json", "--only", "lone")
+            done = small.in_this_process(*words, environment={"RELBUILD_KEY_FILE": key})
+            assert done.returncode == 0, done.stderr
+            (lone,) = json.loads(done.stdout)["plan"]
+            return lone["action"], lone["why"]
+
+        unchanged = ("nothing", "no input of its build or tests changed")
+        assert planned("night.key") == planned("night.pub") == unchanged
+        assert planned("other.key")[0] == "build"
+        assert planned("") == ("build", "without --key it cannot be verified what the published image was made from")
+        assert small.run("--only", "lone").returncode == 0  # From here on, the store remembers it.
+        assert planned("other.key") == ("build", "the signing key changed")
+        assert planned("night.key") == planned("") == unchanged
+
+    def test_a_plan_in_which_something_fails_ends_as_its_night(self, small: SmallCatalogue) -> None:
+        small.edit("third", "platform: small", "platfrom: small")
+        small.edit("base", "packages: [busybox]", "packages: [nosuchpackage]")
+        shutil.rmtree(small.folder / "other" / "repodata")
+        done = small.planned("--plan", "--json")
+        answer = json.loads(done.stdout)
+        assert done.returncode == answer["exit_code"] == 1
+        plan = {one["product"]: (one["action"], one["failure"]) for one in answer["plan"]}
+        assert {name for name, (action, _) in plan.items() if action == "failed"} == {"base", "child", "third", "away"}
+        assert plan["lone"] == ("nothing", None)
+        codes = {name: failure["code"] for name, (_, failure) in plan.items() if failure and name != "away"}
+        assert codes == {"third": "key-unknown", "base": "package-missing", "child": "parent-failed"}
+        assert "third.yaml:" in plan["third"][1]["place"] and "'platform'" in plan["third"][1]["hint"]
+        lines = done.stderr.splitlines()
+        (at,) = (number for number, line in enumerate(lines) if line.startswith("failed    third: third.yaml:"))
+        assert lines[at].endswith("[key-unknown]") and lines[at + 1] == "          → did you mean 'platform'?"
+        night = small.run()
+        assert night.returncode == 1
+        assert [line for line in night.stderr.splitlines() if "third.yaml:" in line and "[key-unknown]" in line]
 
     def test_by_name_with_what_it_is_built_from(self, small: SmallCatalogue) -> None:
         assert set(self.plan(small, "--only", "child")) == {"base", "child"}
@@ -69,12 +109,14 @@ class TestSelection:
             (("--containing", "nothing"), "package-unknown"),
             (("--changed-since", "HEAD"), "revision-unknown"),
             (("--locked", "--write-locks"), "options-contradict"),
+            (("--junit", "nosuch/junit.xml"), "report-unwritable] --junit:"),
+            (("--summary", "recipes"), "report-unwritable] --summary:"),
         ],
     )
     def test_what_is_not_there_is_said(self, small: SmallCatalogue, words: tuple[str, ...], code: str) -> None:
         done = small.planned(*words)
         assert done.returncode == 2
-        assert f"error[{code}]" in done.stderr
+        assert f"error[{code}" in done.stderr
         assert "→" in done.stderr
 
 
