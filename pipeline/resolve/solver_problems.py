@@ -123,7 +123,10 @@ def _versions(package_pool: PackagePool, name: str) -> str:
 
 
 def _package_name(text: str, names: Collection[str]) -> str:
-    """Return the package that a request names with a version, as `a >= 2` or `a-2-1`; "" if there is none."""
+    """Return the package that a request names, also with a version, or "".
+
+    A version is as in `a >= 2` or `a-2-1`.
+    """
     words = text.split()
     name = words[0] if len(words) > 1 else text
     while name not in names:
@@ -286,7 +289,7 @@ def _verdict(package_pool: PackagePool, infos: Sequence[solv.Ruleinfo]) -> tuple
 
 
 def _close_matches(word: str, names: Sequence[str], count: int, cutoff: float) -> list[str]:
-    """Return the names that are most like `word`, first of all those that differ in capitals alone."""
+    """Return the names most like `word`: those that differ in capitals alone, else others."""
     import difflib  # Most resolutions have no problem.
 
     same = [name for name in names if name.lower() == word.lower()]

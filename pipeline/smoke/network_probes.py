@@ -119,7 +119,10 @@ def _reason(error: Exception, instance: LaunchedInstance) -> str:
 
 
 def _listening(instance: LaunchedInstance) -> str:
-    """Return where the instance listens, as the end of a sentence; "" where it does not or that cannot be told."""
+    """Return where the instance listens, as the end of a sentence.
+
+    "" where it does not, or that cannot be told.
+    """
     try:
         found = list_listeners(instance)
     except (OSError, RelbuildError):

@@ -78,7 +78,10 @@ def pack_files(files: Iterable[Path]) -> bytes:
 
 
 def _require_packed_size(size: int, file: Path) -> None:
-    """Raises UsageError `files-too-large` if that many bytes, up to this file, are more than may be packed."""
+    """Refuse more bytes than may be packed; `file` was packed last.
+
+    Raises UsageError `files-too-large`.
+    """
     if size > PACKED_LIMIT:
         raise UsageError(
             "files-too-large",
