@@ -27,6 +27,8 @@ LARGEST_RATE = 1_000_000_000_000
 MOST_CPUS = 4096
 SMALLEST_THROUGHPUT = 64 << 10
 """Bytes per second: the kernel shares a limit out in tenths of a second, and a file system's block is 4 KiB."""
+SMALLEST_MEMORY = 1 << 20
+"""Bytes: an OCI runtime takes several MiB before it becomes the container's first process."""
 SMALLEST_SHARE = 10
 """Thousandths of a processor: the kernel's shortest quota is 1 ms in a period of 100 ms."""
 
@@ -80,6 +82,16 @@ def parse_size(value: object) -> int:
             hint = f"write {value!s:.40} with '{unit[0].upper()}iB', which relbuild counts in powers of 1024"
         raise Malformed("size-malformed", f"'{unit}' is not a unit of size", hint)
     return _whole(number * (1 << SIZE_UNITS[unit]), "size", LARGEST_SIZE, hint, write_size)
+
+
+def parse_memory(value: object) -> int:
+    """Parse a size of at least `SMALLEST_MEMORY`, in bytes. Raises Malformed `size-malformed`."""
+    size = parse_size(value)
+    if size < SMALLEST_MEMORY:
+        bare = str(value).strip().isdecimal()
+        hint = f"a number alone is bytes: write {str(value).strip()}MiB" if bare else "write 64MiB, for example"
+        raise Malformed("size-malformed", f"no container starts with less than {write_size(SMALLEST_MEMORY)}", hint)
+    return size
 
 
 def parse_duration(value: object) -> int:
@@ -224,6 +236,7 @@ def _whole(number: Fraction, what: str, limit: int, hint: str, write: Callable[[
 
 
 SIZE = Quantity("size", parse_size, write_size, numeric=True)
+MEMORY = Quantity(SIZE.name, parse_memory, write_size, numeric=True)
 BANDWIDTH = Quantity("bandwidth", parse_bandwidth)
 THROUGHPUT = Quantity("bytes per second", parse_throughput, write_throughput)
 CPUS = Quantity("number of processors", parse_cpus, numeric=True)

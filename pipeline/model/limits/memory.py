@@ -18,7 +18,7 @@ from pipeline.model.limit import (
     format_times,
     missing_controller,
 )
-from pipeline.model.quantities import SIZE
+from pipeline.model.quantities import MEMORY
 from pipeline.model.usage import Usage
 
 
@@ -62,7 +62,7 @@ LIMIT: Limit[int | None] = Limit(
     rank=20,
     meaning="memory and swap together",
     example="1GiB",
-    form=SIZE,
+    form=MEMORY,
     default=None,
     kernel="`memory.limit_in_bytes` and `memory.memsw.limit_in_bytes` (v1), `memory.max` and `memory.swap.max` (v2)",
     set_by=InResources(_resources),
