@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pipeline.build import BuildResult
     from pipeline.cli.build_run import ToldBuild
     from pipeline.digest import Digest
+    from pipeline.recipes.document_loading import DocumentLoading
     from pipeline.store import Store
 
 # What builds is imported when something is built: to see that nothing changed takes a fraction of that.
@@ -134,17 +135,22 @@ def build_command(
 def _require_own_layouts(requests: Sequence[BuildRequest], context: CommandContext, store: Store) -> None:
     """Refuse several recipes of one product, parents included.
 
-    The layout of one would replace the other's. Raises RecipeError `name-twice`, and as `load_documents`.
+    The layout of one would replace the other's. The first is read by a child, beside imports. Raises RecipeError
+    `name-twice`, and as `load_documents`.
     """
-    from pipeline.recipes import PlatformTarget, load_documents, load_recipe
+    from pipeline.recipes import PlatformTarget, load_recipe, loading_documents
     from pipeline.snapshots import process_started
 
     started = process_started(context.clock())
     files: dict[str, Path] = {}
-    for request in requests:
+    for at, request in enumerate(requests):
         target = PlatformTarget(request.repositories, request.platform)
-        with naming_files(request.recipe, request.repositories):
-            load_documents(request.recipe, target, store, started=started)
+        with (
+            naming_files(request.recipe, request.repositories),
+            loading_documents(request.recipe, target, store, started=started, forked=at == 0) as documents,
+        ):
+            _import_beside(documents, context)
+            documents.finish()
             recipe = load_recipe(request.recipe, target)
         written = [(recipe.name, request.recipe)]
         while request.smoke and recipe.parent is not None:
@@ -183,11 +189,9 @@ def _build(
     started = process_started(context.clock())  # Not the request's: all are built by the code that the command loads.
     target = PlatformTarget(request.repositories, request.platform)
     with loading_documents(request.recipe, target, store, started=started, forked=forked) as documents:
-        from pipeline.build.early_imports import import_early
         from pipeline.cli.build_run import run_build
 
-        import_bars(context.progress)
-        import_early(lambda: documents.is_running)
+        _import_beside(documents, context)
         return run_build(
             request,
             name,
@@ -199,3 +203,11 @@ def _build(
             archive=archive,
             launcher=launcher,
         )
+
+
+def _import_beside(documents: DocumentLoading, context: CommandContext) -> None:
+    """Import what builds while a child reads the recipe."""
+    from pipeline.build.early_imports import import_early
+
+    import_bars(context.progress)
+    import_early(lambda: documents.is_running)
