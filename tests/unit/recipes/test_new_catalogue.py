@@ -15,7 +15,15 @@ from click.testing import CliRunner
 
 from pipeline.errors import UsageError
 from pipeline.model.recipe import FileKind
-from pipeline.recipes import STARTER, CiSystem, NewCatalogue, load_platforms, load_recipe, write_catalogue
+from pipeline.recipes import (
+    STARTER,
+    CiSystem,
+    NewCatalogue,
+    load_platforms,
+    load_recipe,
+    new_catalogue,
+    write_catalogue,
+)
 from pipeline.recipes.platforms import Platforms
 from pipeline.yaml_documents import load_yaml
 
@@ -99,3 +107,31 @@ def test_an_unknown_product_is_refused_with_the_nearest(tmp_path: Path) -> None:
         write_catalogue(tmp_path, replace(START, products=("ngins",)))
     assert raised.value.problems[0].hint == "did you mean 'nginx'?"
     assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("shell", ["bash", "sh"])
+@pytest.mark.parametrize("ci", [CiSystem.GITHUB, CiSystem.GITLAB])
+def test_a_job_that_gets_the_key_installs_nothing_that_was_not_named(ci: CiSystem, shell: str) -> None:
+    job = load_yaml(Path(new_catalogue.__file__).parent / "catalogue_files" / f"{ci}.yml").value
+    assert isinstance(job, dict)
+    if ci is CiSystem.GITHUB:
+        (run,) = [step["run"] for step in job["jobs"]["nightly"]["steps"] if step.get("name") == "Install"]
+        lines = run.splitlines()
+    else:
+        lines = job["nightly"]["before_script"]
+    script = "\n".join(lines)
+    for program in ("apt-get", "python3", "/opt/relbuild/bin/pip"):
+        script = script.replace(f"{program} ", "printf '(%s)' ")
+    address = "https://host/relbuild-1-py3-none-any.whl#sha256=ab"
+    told = {}
+    for given in (None, "", address):
+        variables = {} if given is None else {"RELBUILD_PACKAGE": given}
+        done = subprocess.run(
+            [shell, "-ec", script], env={"PATH": os.environ["PATH"], **variables}, capture_output=True, check=False
+        )
+        told[given] = (done.returncode, done.stdout.decode(), done.stderr.decode())
+    for status, out, error in (told[None], told[""]):
+        assert (status != 0, out) == (True, "")
+        assert "RELBUILD_PACKAGE" in error and ".whl#sha256=" in error
+    status, out, _ = told[address]
+    assert status == 0 and out.endswith(f"(install)(--quiet)({address})"), out
