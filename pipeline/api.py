@@ -37,6 +37,7 @@ from pipeline.release import publish as publish_images
 from pipeline.sandbox.rootless import enter_user_namespace
 from pipeline.shipped import SHIPPED_RECIPES, locks_folder, platforms_file
 from pipeline.store import Store, cache_folder, given_key
+from pipeline.user_home import with_home
 
 __all__ = [
     "BuildError",
@@ -248,7 +249,7 @@ def _options(
 
 
 def _environment(settings: Settings) -> BuildEnvironment:
-    environment = dict(os.environ) if settings.environment is None else settings.environment
+    environment = with_home(os.environ) if settings.environment is None else settings.environment
     folder = settings.store or cache_folder(environment) / "store"
     return BuildEnvironment(
         store=Store.open(folder, key=given_key(environment), tell=settings.progress.warn),

@@ -39,6 +39,7 @@ from pipeline.errors import EnvironmentLacking, UsageError
 from pipeline.escaping import escape_invisible
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.progress import QUIET, Progress
+from pipeline.user_home import with_home
 
 if TYPE_CHECKING:
     from pipeline.prepare import BuildEnvironment
@@ -107,8 +108,8 @@ class CommandContext:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The process's environment variables."""
-        return dict(os.environ)
+        """The process's environment variables, and HOME where they lack it."""
+        return with_home(os.environ)
 
     def open_store(self) -> Store:
         """Return the store, by default in the user's cache directory."""
@@ -307,6 +308,14 @@ def _with_default(parameter: inspect.Parameter) -> inspect.Parameter:
     return parameter.replace(default=own[0]) if own and parameter.default is parameter.empty else parameter
 
 
+def _known_store(context: CommandContext) -> Path | None:
+    """Return the path of the command's store, None if it has none or nobody knows where."""
+    try:
+        return context.store_folder if context.has_store else None
+    except EnvironmentLacking:
+        return None
+
+
 def perform(act: Callable[[CommandContext], int], context: CommandContext, interrupted: str = "") -> None:
     """Run a command's body with live progress around it, and exit with its status.
 
@@ -331,7 +340,7 @@ def perform(act: Callable[[CommandContext], int], context: CommandContext, inter
                 signals.tell(lambda: print_lines(line))
                 status = 128 + number
             elif isinstance(error, Exception):
-                told = with_way_out(error, context.store_folder if context.has_store else None)
+                told = with_way_out(error, _known_store(context))
                 status = report_error(told, as_json=context.as_json, causes=context.verbose)
             else:
                 raise

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.shipped import SHIPPED_RECIPES, platforms_file
+from pipeline.user_home import home_folder
 
 _PLATFORM = re.compile(r"^  (\w[\w.-]*):\s*(?:#.*)?$")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
@@ -78,7 +79,7 @@ def reference_values(incomplete: str) -> Iterator[str]:
 
 def instance_values(incomplete: str) -> Iterator[str]:
     """Yield the names of instances in the store that the environment names, else in the user's."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path(os.environ.get("HOME", "/root")) / ".cache"
+    cache = os.environ.get("XDG_CACHE_HOME") or Path(home_folder(os.environ) or "/", ".cache")
     store = Path(os.environ.get("RELBUILD_STORE") or Path(cache, "relbuild", "store"))
     names = sorted(path.name for path in (store / "instances").glob("[!.]*"))
     yield from (name for name in names if name.startswith(incomplete))

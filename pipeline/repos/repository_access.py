@@ -26,6 +26,7 @@ from pipeline.transfer import (
     read_netrc,
 )
 from pipeline.urls import is_http_url, parse_url
+from pipeline.user_home import require_home
 
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 SECRET_LIMIT = 4096
@@ -132,11 +133,13 @@ def _authorization(
 def secrets_folder(environment: Mapping[str, str]) -> Path:
     """Return the folder whose files are secrets: `$RELBUILD_SECRETS`, or the person's own.
 
-    Only what was put there for that purpose can be sent to the host that a definition names.
+    Only what was put there for that purpose can be sent to the host that a definition names. Raises EnvironmentLacking
+    `home-unknown`.
     """
-    home = environment.get("HOME") or "/root"
-    config = environment.get("XDG_CONFIG_HOME") or f"{home}/.config"
-    return Path(environment.get("RELBUILD_SECRETS") or f"{config}/relbuild/secrets")
+    if given := environment.get("RELBUILD_SECRETS"):
+        return Path(given)
+    config = environment.get("XDG_CONFIG_HOME") or require_home(environment) / ".config"
+    return Path(config, "relbuild", "secrets")
 
 
 def read_secret(reference: SecretReference, environment: Mapping[str, str], place: str) -> str:

@@ -24,6 +24,7 @@ from pipeline.errors import EnvironmentLacking, RelbuildError
 from pipeline.sandbox import kernel
 from pipeline.sandbox.emulation import REGISTRATIONS
 from pipeline.sandbox.idmap import IDS
+from pipeline.user_home import keep_home
 
 _MAPPING_TIMEOUT = 10
 """Seconds for newuidmap, which takes a few milliseconds."""
@@ -68,13 +69,14 @@ def in_user_namespace() -> bool:
 
 
 def enter_user_namespace() -> None:
-    """Become root in a new user namespace.
+    """Become root in a new user namespace. HOME is set to the user's own where it is not set.
 
     Must be called before there are threads; the caller continues in another process, the second of a PID namespace,
     whose exit status becomes this one's.
 
     Raises EnvironmentLacking `no-sub-ids`, `no-user-namespace`.
     """
+    keep_home()  # Afterwards the user's ID is root's.
     uid, gid = os.getuid(), os.getgid()
     try:
         name = pwd.getpwuid(uid).pw_name

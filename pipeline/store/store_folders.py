@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.errors import EnvironmentLacking
+from pipeline.user_home import require_home
 
 STORE_FOLDERS = ("blobs", "results", "trees", "metadata", "locks", "tmp", "users", "quarantine")
 
@@ -19,8 +20,11 @@ READ_ONLY_ERRNOS = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def cache_folder(environment: Mapping[str, str]) -> Path:
-    """Return relbuild's folder in the user's cache directory (XDG Base Directory Specification)."""
-    cache = environment.get("XDG_CACHE_HOME") or Path(environment.get("HOME", "/root"), ".cache")
+    """Return relbuild's folder in the user's cache directory (XDG Base Directory Specification).
+
+    Raises EnvironmentLacking `home-unknown`.
+    """
+    cache = environment.get("XDG_CACHE_HOME") or require_home(environment) / ".cache"
     return Path(cache) / "relbuild"
 
 

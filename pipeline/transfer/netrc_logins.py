@@ -14,6 +14,7 @@ from pathlib import Path
 from pipeline.beneath import TooLarge, open_file
 from pipeline.errors import EnvironmentLacking
 from pipeline.transfer.credentials import Credentials
+from pipeline.user_home import require_home
 
 NETRC_LIMIT = 1 << 20
 """Bytes of a netrc file: one with some hundred machines has some ten KiB."""
@@ -37,8 +38,8 @@ class _Netrc(netrc.netrc):
 
 
 def netrc_path(environment: Mapping[str, str]) -> Path:
-    """Return `$NETRC`, else `~/.netrc`."""
-    return Path(environment.get("NETRC") or Path(environment.get("HOME") or "/root", ".netrc"))
+    """Return `$NETRC`, else `~/.netrc`. Raises EnvironmentLacking `home-unknown`."""
+    return Path(environment.get("NETRC") or require_home(environment) / ".netrc")
 
 
 def read_netrc(path: Path, place: str) -> dict[str, Credentials]:
