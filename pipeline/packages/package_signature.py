@@ -185,9 +185,11 @@ def _ask_gpgv(
         file.seek(layout.header)
         judged = run(
             [
-                *("gpgv", "--homedir", home, "--keyring", folder / "keys.gpg"),
-                *("--status-fd", "1", folder / "signature", "-"),
+                # Names within the folder: GnuPG takes a keyring whose path has a colon for a URL.
+                *("gpgv", "--homedir", home, "--keyring", "./keys.gpg"),
+                *("--status-fd", "1", "./signature", "-"),
             ],
+            cwd=folder,
             stdin=file,
             timeout=_GPGV_TIME,
             check=False,

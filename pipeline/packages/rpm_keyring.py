@@ -16,6 +16,7 @@ from pipeline.openpgp_packets import (
     prune_certificate,
     split_certificates,
 )
+from pipeline.packages.macro_paths import macro_path
 from pipeline.packages.rpm_library import rpm
 
 _MACROS_LOCK = threading.Lock()
@@ -88,11 +89,15 @@ def _load_keyring(certificates: tuple[bytes, ...]) -> rpm.keyring:
     rpm loads them from files, because only then does it include subkeys (and check that they belong to their key).
     The folder is set by global macros, hence the lock.
     """
-    with tempfile.TemporaryDirectory(prefix="relbuild-keys-") as folder, _MACROS_LOCK:
+    with (
+        tempfile.TemporaryDirectory(prefix="relbuild-keys-") as folder,
+        macro_path(Path(folder)) as (_, path),
+        _MACROS_LOCK,
+    ):
         for number, certificate in enumerate(certificates):
             Path(folder, f"{number}.key").write_bytes(certificate)
         rpm.addMacro("_keyring", "fs")
-        rpm.addMacro("_keyringpath", f"{folder}/")
+        rpm.addMacro("_keyringpath", f"{path}/")
         try:
             return rpm.TransactionSet("/", 0).getKeyring(True)
         except rpm.error as error:

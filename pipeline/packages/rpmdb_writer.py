@@ -22,6 +22,7 @@ from pipeline.errors import BuildError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.package import Nevra
 from pipeline.model.rpm_database import DATABASE_FILES, DatabaseFormat
+from pipeline.packages.macro_paths import macro_path
 from pipeline.packages.rpm_header import open_header
 from pipeline.packages.rpm_library import rpm
 from pipeline.packages.rpmdb_conversion import convert_database
@@ -125,10 +126,11 @@ def write_database(
 
 
 def _rpmdb(folder: Path, backend: str, *words: str, stdin: IO[bytes] | None = None) -> Completed:
-    command = ["rpmdb", "--define", f"_dbpath {folder}", "--define", f"_db_backend {backend}", *words]
     # SQLite's temporary files: beside the database, because a machine may have no /tmp that can be written to.
     environment = {"TMPDIR": str(folder.absolute())}
-    return run(command, stdin=stdin, timeout=_SECONDS, check=False, environment=environment)
+    with macro_path(folder) as (handle, path):
+        command = ["rpmdb", "--define", f"_dbpath {path}", "--define", f"_db_backend {backend}", *words]
+        return run(command, stdin=stdin, timeout=_SECONDS, check=False, environment=environment, pass_fds=(handle,))
 
 
 def _replace(folder: Path, sqlite: Path, form: DatabaseFormat, files: Mapping[str, bytes]) -> None:

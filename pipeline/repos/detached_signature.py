@@ -47,9 +47,11 @@ def verify_detached(data: bytes, signature: bytes, keys: Sequence[RepositoryKey]
         (folder / "signature").write_bytes(signature)
         judged = run(
             [
-                *("gpgv", "--homedir", home, "--keyring", folder / "keys.gpg"),
-                *("--weak-digest", "SHA1", "--status-fd", "1", folder / "signature", folder / "data"),
+                # Names within the folder: GnuPG takes a keyring whose path has a colon for a URL.
+                *("gpgv", "--homedir", home, "--keyring", "./keys.gpg"),
+                *("--weak-digest", "SHA1", "--status-fd", "1", "./signature", "./data"),
             ],
+            cwd=folder,
             timeout=_GPG_TIME,
             check=False,
         )
