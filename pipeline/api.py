@@ -26,7 +26,7 @@ from pipeline.errors import (
     VerificationError,
 )
 from pipeline.lazy_dataclasses import dataclass
-from pipeline.mirror.address_parser import parse_address
+from pipeline.mirror.address_parser import parse_mirror_address
 from pipeline.model.lock import LockMode
 from pipeline.oci import load_signing_key
 from pipeline.prepare import BuildEnvironment, BuildOptions
@@ -204,7 +204,7 @@ def publish(
     from a new directory; `key` the file of the signing key; `tags` replace those of the version. The mirror's rules
     hold. Raises RelbuildError, PublicationRefused among them.
     """
-    address = parse_address(to)
+    address = parse_mirror_address(to, "`to`")
     secret: Callable[[], bytes] | None = None if password is None else password.encode
     options = PublishOptions(
         layouts=tuple(layouts),

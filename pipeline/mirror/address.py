@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pipeline.mirror.mirror_access import MirrorAccess
     from pipeline.mirror.protocol import Mirror
     from pipeline.mirror.pull_source import PullSource
+    from pipeline.model.scrub import Finding
     from pipeline.transfer import KnownAnswer, TrafficCounts
 
 
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 class AddressForm(ABC):
     """Interface of the addresses of one kind of mirror: normalise, split, and open them.
 
-    `prefix`: the beginning of such an address; `example`: shown in hints ("": none).
+    `prefix`: the beginning of such an address; `example`, and `mirror_example` of a mirror's own: shown in hints ("":
+    none).
 
     Each kind of mirror is a folder below `backends` that implements this, and its form an item of
     `address_parser.ADDRESS_FORMS`. The rest of that folder is imported only when a mirror is opened: most commands open
@@ -35,6 +37,7 @@ class AddressForm(ABC):
 
     prefix: str
     example: str
+    mirror_example: str
 
     @property
     @abstractmethod
@@ -54,6 +57,10 @@ class AddressForm(ABC):
 
         `create`: the mirror need not exist yet. Raises UsageError `address-malformed`.
         """
+
+    @abstractmethod
+    def mirror_of(self, address: Address) -> Address:
+        """Return the address of the mirror that is meant by an image's address: for hints."""
 
     def require_place(self, address: Address, name: str) -> None:
         """Refuse a repository's address if its mirror does not exist and cannot be made.
@@ -91,6 +98,13 @@ class AddressForm(ABC):
         raise NotImplementedError
 
     # --- only for mirrors that are folders on this machine
+
+    def restore_marker(self, address: Address, clock: Callable[[], float], name: str) -> Finding | None:
+        """Write anew the file by which a mirror is known, if it is lost; return the finding.
+
+        `name`: the `HOST/NAMESPACE` by which clients pull from it ("": that in its signatures). Raises UsageError.
+        """
+        return None
 
     def exists(self, address: Address) -> bool:
         """Return False if the mirror does not exist yet and a nightly run is to make it.

@@ -43,31 +43,55 @@ def parse_address(text: str) -> Address:
 
     Raises UsageError `address-malformed`.
     """
+    return _parse(text, [form.example for form in ADDRESS_FORMS if form.example])
+
+
+def parse_mirror_address(text: str, option: str) -> Address:
+    """Parse the address of a mirror, which has no tag and no digest.
+
+    `option`: what takes it, for the message. Raises UsageError `address-malformed`.
+    """
+    shapes = [form.mirror_example for form in ADDRESS_FORMS if form.mirror_example]
+    if text.startswith(("/", "./", "../")):
+        shapes = [shape.replace("PATH", text) for shape in shapes]
+    address = _parse(text, shapes)
+    if address.tag or address.digest is not None:
+        raise UsageError(
+            "address-malformed",
+            f"'{address}' is the address of an image, and {option} takes a mirror's",
+            hint=f"write {address.form.mirror_of(address)}, without a repository's name, tag and digest",
+        )
+    return address
+
+
+def _parse(text: str, shapes: Sequence[str]) -> Address:
+    """Parse an address; `shapes` are those that the hints of errors show."""
     text = _usual(text)
     form = next((form for form in ADDRESS_FORMS if text.startswith(form.prefix)), None)
     if form is None:
-        raise _malformed(text, f"it must start with {_or([form.prefix for form in ADDRESS_FORMS])}")
+        raise _malformed(text, f"it must start with {_or([form.prefix for form in ADDRESS_FORMS])}", shapes)
     rest, _, stated = text.removeprefix(form.prefix).partition("@")
     try:
         digest = Digest.parse(stated) if stated else None
     except VerificationError:
         why = "the part after '@' must be a sha256 digest; pass credentials with `podman login`"
-        raise _malformed(text, why) from None
+        raise _malformed(text, why, shapes) from None
     head, slash, last = rest.rpartition("/")
     last, colon, tag = last.partition(":") if "/" in rest or form.is_path else (last, "", "")
     if colon and not TAG.fullmatch(tag):
-        raise _malformed(text, f"'{tag[:140]}' is not a valid tag: up to 128 letters, digits, _ . and -")
+        why = f"'{tag[:140]}' is not a valid tag: up to 128 letters, digits, _ . and -"
+        raise _malformed(text, why, shapes)
     rest = f"{head}{slash}{last}".rstrip("/")
     if not rest:
-        raise _malformed(text, "it has no host or path")
+        raise _malformed(text, "it has no host or path", shapes)
     return Address(form, form.normal(rest), tag, digest)
 
 
-def _malformed(text: str, why: str) -> UsageError:
+def _malformed(text: str, why: str, shapes: Sequence[str]) -> UsageError:
     return UsageError(
         "address-malformed",
         f"'{shown_url(text)}' is not the address of a mirror: {why}",
-        hint=f"write {_or([form.example for form in ADDRESS_FORMS if form.example])}",
+        hint=f"write {_or(shapes)}",
     )
 
 

@@ -16,6 +16,8 @@ class ScrubbedObject(StrEnum):
     TAG = "tag"
     LISTING = "list"
     """Of tags, or of repositories."""
+    MARKER = "file"
+    """The one by which a folder is known as a mirror."""
 
 
 class DamageKind(StrEnum):

@@ -44,7 +44,7 @@ DOCUMENT_FORMATS = frozenset(
     {
         "pipeline.build.remembered_build.FORMAT",
         "pipeline.layers.own_blobs.FORMAT",
-        "pipeline.mirror.backends.directory.directory_mirror.FORMAT",
+        "pipeline.mirror.backends.directory.mirror_marker.FORMAT",
         "pipeline.model.evidence.EVIDENCE_SCHEMA",
         "pipeline.model.night_record.NIGHT_FORMAT",
         "pipeline.model.report_form.REPORT_SCHEMA",

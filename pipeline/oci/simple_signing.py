@@ -204,6 +204,14 @@ def _checked(
     return SimpleSignature(layer, digest, name, None)
 
 
+def claimed_identity(payload: bytes) -> str:
+    """Return the unverified name in a signature's payload, without tag and digest.
+
+    Raises VerificationError.
+    """
+    return _without_tag(_claims(payload, "signature")[1])
+
+
 def _claims(payload: bytes, place: str) -> tuple[Digest, str]:
     critical = JsonReader.parse(payload, place).get("critical")
     if critical.get("type").text() != SIGNATURE_TYPE:

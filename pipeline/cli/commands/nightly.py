@@ -21,7 +21,7 @@ from pipeline.digest import digest_file
 from pipeline.errors import RelbuildError, UsageError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.address import Address
-from pipeline.mirror.address_parser import parse_address
+from pipeline.mirror.address_parser import parse_mirror_address
 from pipeline.mirror.mirror_access import MirrorAccess
 from pipeline.model.advisory import Threshold
 from pipeline.model.json_form import to_json
@@ -182,7 +182,7 @@ def nightly_command(
     for option, report in (("--junit", junit), ("--summary", summary)):
         if report is not None:
             require_report_file(report, option)
-    address = parse_address(to)
+    address = parse_mirror_address(to, "--to")
     served = address.form.served_folder(address)
     request = NightRequest(
         catalogue=tuple(catalogue),

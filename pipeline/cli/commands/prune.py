@@ -13,7 +13,7 @@ from pipeline.cli import options
 from pipeline.cli.app import CommandContext, command
 from pipeline.cli.messages import print_lines
 from pipeline.cli.progress_display import bytes_text
-from pipeline.mirror.address_parser import parse_address
+from pipeline.mirror.address_parser import parse_mirror_address
 from pipeline.mirror.retention.pruning import PruningResult, UndoResult
 from pipeline.release import prune, rules_for, undo_pruning
 
@@ -51,7 +51,7 @@ def prune_command(
 
     It is shown first, and on a directory moved aside, not deleted.
     """
-    build_env, address = context.build_env(), parse_address(mirror)
+    build_env, address = context.build_env(), parse_mirror_address(mirror, "prune")
     if undo is not None:
         undone = undo_pruning(address, undo, build_env)
         print_lines(*_undone_lines(undone))

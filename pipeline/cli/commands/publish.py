@@ -10,7 +10,7 @@ from pipeline.cli import options
 from pipeline.cli.app import CommandContext, command
 from pipeline.cli.path_arguments import built_layout, require_key_file
 from pipeline.cli.remembered_publications import PublishRequest, name_of_publication, repeat_publication
-from pipeline.mirror.address_parser import parse_address
+from pipeline.mirror.address_parser import parse_mirror_address
 
 # What publishes is imported when something is published: to see that nothing changed takes a fraction of that.
 
@@ -60,7 +60,7 @@ def publish_command(
     """
     request = PublishRequest(
         layouts=tuple(built_layout(image, output, _HINT) for image in images),
-        to=parse_address(to),
+        to=parse_mirror_address(to, "--to"),
         key=require_key_file(key),
         rules=rules,
         tags=tuple(tags or ()),

@@ -11,7 +11,7 @@ from pipeline.cli.app import CommandContext, command
 from pipeline.cli.messages import print_lines
 from pipeline.cli.progress_display import bytes_text
 from pipeline.errors import UsageError, VerificationError
-from pipeline.mirror.address_parser import parse_address
+from pipeline.mirror.address_parser import parse_mirror_address
 from pipeline.model.quantities import Malformed, parse_throughput
 from pipeline.model.scrub import Finding, RepairOutcome, ScrubResult
 from pipeline.release import scrub
@@ -38,6 +38,14 @@ def scrub_command(
     rate: Annotated[
         str | None, typer.Option("--rate", help="Limit the reading rate, such as 50MB/s.", show_default=False)
     ] = None,
+    known_as: Annotated[
+        str,
+        typer.Option(
+            "--as",
+            help="HOST/NAMESPACE that clients pull from, for a directory that lost its name.",
+            show_default=False,
+        ),
+    ] = "",
 ) -> int:
     """Read everything on a mirror, and heal what is damaged.
 
@@ -46,10 +54,11 @@ def scrub_command(
     It is healed from the store or from another mirror.
     """
     done = scrub(
-        parse_address(mirror),
+        parse_mirror_address(mirror, "scrub"),
         context.build_env(),
-        sources=[parse_address(one) for one in source or ()],
+        sources=[parse_mirror_address(one, "--from") for one in source or ()],
         rate=_rate(rate),
+        known_as=known_as,
     )
     print_lines(*_lines(done))
     context.answer(done.json())

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, VerificationError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.address import Address, AddressForm, names_no_repository
 
@@ -15,9 +17,15 @@ if TYPE_CHECKING:
     from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror
     from pipeline.mirror.mirror_access import MirrorAccess
     from pipeline.mirror.pull_source import PullSource
+    from pipeline.model.scrub import Finding
 
 MARKER = "relbuild-mirror.json"
 """Name of the file in a directory mirror's root that marks it as one."""
+
+SCRUB_WRITES_MARKER = "`relbuild scrub dir:{}` writes it anew, with the name in the mirror's signatures"
+"""The hint of errors of a mirror without a whole marker; `{}` is its root."""
+
+_BLOB_NAME = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +46,19 @@ class DirectoryForm(AddressForm):
         found = find_root(address.path)
         if found is None and create:
             found = (address.path.parent, address.path.name)
+        if found is not None and not found[1]:
+            _refuse_inner_mirror(found[0])
         if found is None or not found[1]:
             raise names_no_repository(address, f"{address.url}/NAME" if found else "dir:PATH-OF-THE-MIRROR/NAME")
         return Address(self, str(found[0])), found[1]
+
+    def mirror_of(self, address: Address) -> Address:
+        """See `AddressForm`: the mirror above, or the folder in which one can be made."""
+        from pipeline.mirror.backends.directory.directory_mirror import can_be_made
+
+        found = find_root(address.path)
+        above = address.path.parent
+        return Address(self, str(found[0] if found else above if can_be_made(above) else address.path))
 
     def require_place(self, address: Address, name: str) -> None:
         """See `AddressForm`: a mirror is made in an empty folder, or where nothing is."""
@@ -64,9 +82,18 @@ class DirectoryForm(AddressForm):
 
         yield open_directory(address.path, create=create, clock=access.clock, host=name or None)
 
-    def exists(self, address: Address) -> bool:
+    def restore_marker(self, address: Address, clock: Callable[[], float], name: str) -> Finding | None:
         """See `AddressForm`."""
-        return address.path.exists()
+        from pipeline.mirror.backends.directory.mirror_marker import restore_marker
+
+        return restore_marker(address.path, clock, name)
+
+    def exists(self, address: Address) -> bool:
+        """See `AddressForm`. Raises UsageError `mirror-nested`."""
+        if address.path.exists():
+            return True
+        refuse_nested(address.path)
+        return False
 
     def served_folder(self, address: Address) -> Path | None:
         """See `AddressForm`: the mirror's root."""
@@ -95,12 +122,99 @@ def find_root(path: Path) -> tuple[Path, str] | None:
     """Split `ROOT/NAME` into the mirror's root, found by its marker, and the repository's name.
 
     The name is empty for the root itself. Returns None if no parent folder is a mirror. Only the root need exist.
+    Raises VerificationError `marker-missing` for a mirror that has lost its marker.
     """
     for folder in (path.absolute(), *path.absolute().parents):
         if (folder / MARKER).is_file():
             name = path.absolute().relative_to(folder).as_posix()
             return folder, "" if name == "." else name
+        if is_unmarked(folder):
+            raise marker_missing(folder)
     return None
 
 
-DIRECTORY = DirectoryForm("dir:", "dir:PATH/NAME:TAG")
+def is_unmarked(folder: Path) -> bool:
+    """Return whether a folder has the content of a directory mirror, and no marker.
+
+    docker-registry's storage and OCI layouts have folders of the same names, and no files like these in them.
+    """
+    with contextlib.suppress(OSError):
+        # The marker last: another process may make the mirror, and publish to it, meanwhile.
+        return _has_content(folder) and not os.path.lexists(folder / MARKER)
+    return False
+
+
+def _has_content(folder: Path) -> bool:
+    blobs, repositories = folder / "blobs" / "sha256", folder / "repositories"
+    if not repositories.is_dir() or not blobs.is_dir():
+        return False
+    with os.scandir(blobs) as entries:
+        if any(_BLOB_NAME.fullmatch(entry.name) and entry.is_file() for entry in entries):
+            return True
+    for _, inner, _ in os.walk(repositories):
+        if {"_tags", "_manifests"} <= set(inner):
+            return True
+        inner[:] = [name for name in inner if not name.startswith(("_", "."))]
+    return False
+
+
+def marker_missing(root: Path) -> VerificationError:
+    """Make the error of a mirror that has lost its marker."""
+    return VerificationError(
+        "marker-missing",
+        f"'{root}' has the content of a mirror, but no {MARKER}",
+        place=str(root),
+        hint=SCRUB_WRITES_MARKER.format(root),
+    )
+
+
+def refuse_nested(root: Path) -> None:
+    """Refuse to make a mirror inside another one, or around another one.
+
+    Raises UsageError `mirror-nested`.
+    """
+    above = find_root(root.resolve().parent)
+    if above is not None:
+        raise UsageError(
+            "mirror-nested",
+            f"a mirror in '{root}' would be inside the mirror '{above[0]}'",
+            place=str(root),
+            hint=f"write {DIRECTORY.prefix}{above[0]}: products become its repositories; a mirror of its own needs a "
+            "folder outside of it",
+        )
+    below = _mirror_below(root)
+    if below is not None:
+        raise UsageError(
+            "mirror-nested",
+            f"a mirror in '{root}' would be around the mirror '{below}'",
+            place=str(root),
+            hint=f"write {DIRECTORY.prefix}{below}, or choose a new directory beside it",
+        )
+
+
+def _refuse_inner_mirror(root: Path) -> None:
+    """Refuse the address of a mirror inside another one where a repository is expected.
+
+    Older versions of relbuild made such mirrors. Raises UsageError `mirror-nested`.
+    """
+    above = find_root(root.parent)
+    if above is not None:
+        raise UsageError(
+            "mirror-nested",
+            f"'{root}' is a mirror inside the mirror '{above[0]}', and no repository",
+            place=str(root),
+            hint=f"write {DIRECTORY.prefix}{root}/NAME for what was published to it, or move that folder away",
+        )
+
+
+def _mirror_below(root: Path) -> Path | None:
+    """Return a mirror in a folder or in a folder of it; only the first entries are looked at."""
+    for pattern in (f"*/{MARKER}", f"*/*/{MARKER}"):
+        with contextlib.suppress(OSError):
+            marker = next(root.glob(pattern), None)
+            if marker is not None:
+                return marker.parent
+    return None
+
+
+DIRECTORY = DirectoryForm("dir:", "dir:PATH/NAME:TAG", "dir:PATH")

@@ -9,8 +9,6 @@ writers of the repository take.
 from __future__ import annotations
 
 import contextlib
-import json
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,8 +17,14 @@ from pipeline.digest import canonical_json
 from pipeline.errors import EnvironmentLacking, UsageError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.atomic_files import file_locked, mirror_errors, replace_file
-from pipeline.mirror.backends.directory.directory_address_form import MARKER
+from pipeline.mirror.backends.directory.directory_address_form import (
+    MARKER,
+    is_unmarked,
+    marker_missing,
+    refuse_nested,
+)
 from pipeline.mirror.backends.directory.directory_repository import DirectoryRepository
+from pipeline.mirror.backends.directory.mirror_marker import read_host, require_pull_host, write_marker
 from pipeline.mirror.backends.directory.mirror_paths import MirrorPaths
 from pipeline.mirror.backends.directory.server_files import nginx_configuration, rsync_script
 from pipeline.mirror.protocol import NAME
@@ -35,19 +39,12 @@ if TYPE_CHECKING:
     from pipeline.model.scrub import ScrubResult
     from pipeline.progress import Progress
 
-FORMAT = 1
-"""Format of the layout of files, in the marker file; a mirror with another one is refused."""
-
 REPOSITORY_NAME_LIMIT = 200
 """Characters of a repository's name, so that paths stay within the limits of file systems; registries allow 255 with
 the host."""
 
-_MARKER_LIMIT = 64 << 10
-
 _BEGUN = frozenset({".lock", ".incoming", ".scrub", "blobs", "repositories", "nginx.conf", "rsync.sh", "catalog.json"})
 """Files that a killed creation of a mirror can leave: a folder with anything else is not made a mirror."""
-
-_HOST = re.compile(r"[A-Za-z0-9.-]+(?::[0-9]{1,5})?(?:/[a-z0-9._/-]+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,15 +175,18 @@ def open_directory(path: Path, *, create: bool, clock: Callable[[], float], host
     """Open the mirror at `path`; with `create`, make one if nothing or an empty folder is there.
 
     `host`: the `HOST` or `HOST/NAMESPACE` by which clients pull; it is recorded when the mirror is made (`localhost` if
-    not given) and compared later. Raises UsageError `not-a-mirror`, `mirror-format`, `mirror-host`, EnvironmentLacking
-    `mirror-unreachable`.
+    not given) and compared later. Raises UsageError `not-a-mirror`, `mirror-nested`, `mirror-format`, `mirror-host`,
+    VerificationError `marker-missing`, `marker-damaged`, EnvironmentLacking `mirror-unreachable`.
     """
     root = path.absolute()
-    if host is not None and not _HOST.fullmatch(host):
-        raise UsageError("mirror-host", f"'{host[:80]}' is not HOST[:PORT][/NAMESPACE]", place=f"dir:{root}")
+    if host is not None:
+        require_pull_host(host, root)
     with mirror_errors(f"dir:{root}"):
         place = MirrorPaths(root, clock)
         if not (root / MARKER).exists():
+            if is_unmarked(root):
+                raise marker_missing(root)
+            refuse_nested(root)
             if not create:
                 raise UsageError(
                     "not-a-mirror",
@@ -195,7 +195,7 @@ def open_directory(path: Path, *, create: bool, clock: Callable[[], float], host
                     hint="give the directory that images were published to",
                 )
             _make(place, host or "localhost")
-        known = _known_host(root)
+        known = read_host(root)
     if host is not None and host != known:
         raise UsageError(
             "mirror-host",
@@ -218,7 +218,7 @@ def _make(place: MirrorPaths, host: str) -> None:
             "not-a-mirror",
             f"'{root}' is neither empty nor a mirror",
             place=str(root),
-            hint="choose a new directory, or empty this one",
+            hint="choose a new directory",
         )
     place.make()
     drafts = place.drafts
@@ -229,31 +229,23 @@ def _make(place: MirrorPaths, host: str) -> None:
         replace_file(rsync_script().encode(), root / "rsync.sh", drafts)
         (root / "rsync.sh").chmod(0o755)
         replace_file(canonical_json({"repositories": []}), root / "catalog.json", drafts)
-        replace_file(canonical_json({"format": FORMAT, "host": host}), root / MARKER, drafts)
+        write_marker(place, host)
 
 
 def can_be_made(root: Path) -> bool:
-    """Return whether a mirror can be made at a path: nothing is there, or an empty folder."""
-    return not root.exists() or (root.is_dir() and not set(_names(root)) - _BEGUN)
+    """Return whether a mirror can be made at a path: nothing is there, or an empty folder.
+
+    Empty is one, too, with no more than a killed creation of a mirror leaves.
+    """
+    if not root.is_dir():
+        return not root.exists()
+    folders = (root / "blobs" / "sha256", root / "repositories")
+    return (
+        not set(_names(root)) - _BEGUN
+        and not set(_names(root / "blobs")) - {"sha256"}
+        and not any(name for folder in folders for name in _names(folder))
+    )
 
 
 def _names(folder: Path) -> Iterator[str]:
-    return (path.name for path in folder.iterdir())
-
-
-def _known_host(root: Path) -> str:
-    with (root / MARKER).open("rb") as file:
-        data = file.read(_MARKER_LIMIT)
-    try:
-        value = json.loads(data)
-        found, host = value["format"], value["host"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        found, host = None, ""
-    if found != FORMAT or not isinstance(host, str) or not _HOST.fullmatch(host):
-        raise UsageError(
-            "mirror-format",
-            f"'{root / MARKER}' is damaged, or has another format than {FORMAT}",
-            place=str(root / MARKER),
-            hint="use the relbuild version that created it",
-        )
-    return host
+    return (path.name for path in folder.iterdir()) if folder.is_dir() else iter(())

@@ -34,6 +34,10 @@ class LayoutForm(AddressForm):
         """See `AddressForm`: a layout is one repository, with an empty name."""
         return Address(self, address.rest), ""
 
+    def mirror_of(self, address: Address) -> Address:
+        """See `AddressForm`: the layout."""
+        return Address(self, address.rest)
+
     @contextlib.contextmanager
     def open(self, address: Address, access: MirrorAccess, *, create: bool, name: str) -> Iterator[LayoutMirror]:
         """See `AddressForm`. Raises UsageError `not-a-layout`."""
@@ -53,4 +57,4 @@ class LayoutForm(AddressForm):
         return PullSource(lambda: (name,), lambda asked: layout.repository(asked) if asked == name else None)
 
 
-LAYOUT = LayoutForm("oci:", "oci:PATH:TAG")
+LAYOUT = LayoutForm("oci:", "oci:PATH:TAG", "oci:PATH")

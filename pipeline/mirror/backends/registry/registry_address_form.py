@@ -89,6 +89,10 @@ class RegistryForm(AddressForm):
             raise names_no_repository(address, "registry://HOST/NAMESPACE/NAME")
         return Address(self, f"{host}/{namespace}" if namespace else host), name
 
+    def mirror_of(self, address: Address) -> Address:
+        """See `AddressForm`: without the last part of the path, which is the repository's name."""
+        return Address(self, address.rest.rpartition("/")[0] or address.rest)
+
     @contextlib.contextmanager
     def open(self, address: Address, access: MirrorAccess, *, create: bool, name: str) -> Iterator[RegistryMirror]:
         """See `AddressForm`. Sends no request yet."""
@@ -126,5 +130,5 @@ class RegistryForm(AddressForm):
         return ask_again(root.base, answers, scopes, namespace=root.namespace, environment=environment)
 
 
-REGISTRY = RegistryForm("registry://", "registry://HOST/NAMESPACE/NAME:TAG")
-PLAIN_REGISTRY = RegistryForm("registry+http://", "")
+REGISTRY = RegistryForm("registry://", "registry://HOST/NAMESPACE/NAME:TAG", "registry://HOST/NAMESPACE")
+PLAIN_REGISTRY = RegistryForm("registry+http://", "", "")

@@ -284,12 +284,6 @@ def test_a_folder_that_is_something_else_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_creation_that_was_killed_is_finished(tmp_path: Path) -> None:
-    open_directory(tmp_path / "m", create=True, clock=time.time, host="a.example")
-    (tmp_path / "m" / "relbuild-mirror.json").unlink()
-    assert open_directory(tmp_path / "m", create=True, clock=time.time, host="b.example").host == "b.example"
-
-
 def test_the_host_is_remembered_and_another_refused(tmp_path: Path) -> None:
     assert open_directory(tmp_path / "m", create=True, clock=time.time).host == "localhost"
     open_directory(tmp_path / "n", create=True, clock=time.time, host="a.example:5000/team")
@@ -298,14 +292,6 @@ def test_the_host_is_remembered_and_another_refused(tmp_path: Path) -> None:
         with pytest.raises(UsageError) as caught:
             open_directory(tmp_path / "n", create=True, clock=time.time, host=host)
         assert caught.value.code == "mirror-host"
-
-
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format":2,"host":"x"}', '{"format":1,"host":7}', '{"format":1}'])
-def test_another_format_is_refused(tmp_path: Path, text: str) -> None:
-    (tmp_path / "relbuild-mirror.json").write_text(text)
-    with pytest.raises(UsageError) as caught:
-        open_directory(tmp_path, create=True, clock=time.time)
-    assert caught.value.code == "mirror-format"
 
 
 def test_the_root_is_found_from_a_path_in_it(mirror: DirectoryMirror, tmp_path: Path) -> None:

@@ -1,0 +1,181 @@
+"""Read, write and restore the marker of a directory mirror: format, and name in signatures.
+
+A mirror that lost its marker is told apart from one of another format and from a folder that is none: its content is
+there. What the marker says can be restored, since signatures have the mirror's name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.digest import canonical_json
+from pipeline.errors import RelbuildError, UsageError, VerificationError
+from pipeline.mirror.atomic_files import file_locked, mirror_errors, replace_file
+from pipeline.mirror.backends.directory.directory_address_form import MARKER, SCRUB_WRITES_MARKER, is_unmarked
+from pipeline.mirror.backends.directory.mirror_paths import MirrorPaths
+from pipeline.mirror.known_blobs import set_aside
+from pipeline.model.publication import NO_HOST
+from pipeline.model.scrub import DamageKind, Finding, RepairOutcome, ScrubbedObject
+
+if TYPE_CHECKING:
+    from pipeline.mirror.backends.directory.directory_repository import DirectoryRepository
+
+FORMAT = 1
+"""Format of the layout of files; a mirror with another one is refused."""
+
+_MARKER_LIMIT = 64 << 10
+
+_SIGNATURES_READ = 200
+"""Signatures of a repository that are read for the mirror's name, at most: each of them has it."""
+
+_SIGNATURE_TAG = re.compile(r"sha256-[0-9a-f]{64}\.sig")
+
+_HOST = re.compile(r"[A-Za-z0-9.-]+(?::[0-9]{1,5})?(?:/[a-z0-9._/-]+)?")
+
+
+def require_pull_host(host: str, root: Path) -> None:
+    """Refuse a text that is not `HOST[:PORT][/NAMESPACE]`: raises UsageError `mirror-host`."""
+    if not _HOST.fullmatch(host):
+        raise UsageError("mirror-host", f"'{host[:80]}' is not HOST[:PORT][/NAMESPACE]", place=f"dir:{root}")
+
+
+def write_marker(place: MirrorPaths, host: str) -> None:
+    """Write a mirror's marker; `host`: the `HOST` or `HOST/NAMESPACE` by which clients pull."""
+    replace_file(canonical_json({"format": FORMAT, "host": host}), place.root / MARKER, place.drafts)
+
+
+def read_host(root: Path) -> str:
+    """Return the host in a mirror's marker.
+
+    Raises UsageError `mirror-format` for another format, VerificationError `marker-damaged`, OSError.
+    """
+    with (root / MARKER).open("rb") as file:
+        data = file.read(_MARKER_LIMIT)
+    try:
+        value = json.loads(data)
+        found, host = value["format"], value.get("host")
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        found, host = None, ""
+    number = found if isinstance(found, int) and not isinstance(found, bool) else None
+    if number is not None and number != FORMAT:
+        raise UsageError(
+            "mirror-format",
+            f"'{root / MARKER}' has format {found}, this version of relbuild reads {FORMAT}",
+            place=str(root / MARKER),
+            hint="use the relbuild version that created it",
+        )
+    if number is None or not isinstance(host, str) or not _HOST.fullmatch(host):
+        raise VerificationError(
+            "marker-damaged",
+            f"'{root / MARKER}' is damaged: it says neither format nor name",
+            place=str(root / MARKER),
+            hint=SCRUB_WRITES_MARKER.format(root) if _has_folders(root) else "publish to a new directory",
+        )
+    return host
+
+
+def restore_marker(root: Path, clock: Callable[[], float], stated: str) -> Finding | None:
+    """Write a mirror's marker anew if it is damaged, or missing where a mirror's content is.
+
+    Its name is the `stated` one, else that in the signatures of its images ("localhost" if nothing is signed). Returns
+    None if nothing was to be restored. Raises UsageError `mirror-host`, `mirror-format`, `marker-ambiguous` if the
+    signatures have several names, EnvironmentLacking.
+    """
+    if stated:
+        require_pull_host(stated, root)
+    with mirror_errors(f"dir:{root}"):
+        if _damage(root) is None:
+            return None
+        place = MirrorPaths(root, clock)
+        host = stated or _signed_host(place)
+        place.make()
+        with file_locked(root / ".lock" / "catalog"):
+            wrong = _damage(root)
+            if wrong is None:  # Another process restored it meanwhile.
+                return None
+            set_aside(root, root / MARKER, stays=True)
+            write_marker(place, host)
+    source = "--as" if stated else "the names in signatures"
+    return Finding(ScrubbedObject.MARKER, wrong, MARKER, "", RepairOutcome.HEALED, f"{source}: {host}")
+
+
+def _damage(root: Path) -> DamageKind | None:
+    """Return what is wrong with a mirror's marker; None if nothing is, or it is no mirror."""
+    try:
+        read_host(root)
+    except VerificationError:
+        return DamageKind.ROTTEN if _has_folders(root) else None
+    except FileNotFoundError:
+        return DamageKind.MISSING if is_unmarked(root) else None
+    return None
+
+
+def _has_folders(root: Path) -> bool:
+    return (root / "repositories").is_dir() and (root / "blobs" / "sha256").is_dir()
+
+
+def _signed_host(place: MirrorPaths) -> str:
+    """Return the host under which a mirror's images, or the moves of their tags, are signed.
+
+    An image that was copied here is signed under its source's name as well, and its tags are not.
+    """
+    signed: list[set[str]] = []
+    moved: set[str] = set()
+    for repository in _repositories(place):
+        found = [hosts for hosts in _signed_hosts(repository) if hosts]
+        signed += found
+        moved |= _moving_hosts(repository, {host for hosts in found for host in hosts})
+    known = moved or (set.intersection(*signed) or set.union(*signed) if signed else {NO_HOST})
+    if len(known) > 1:
+        names = sorted(known)
+        raise UsageError(
+            "marker-ambiguous",
+            f"'{place.root}' has lost its {MARKER}, and its images are signed under several names: {', '.join(names)}",
+            place=str(place.root),
+            hint=f"add the name by which people pull from it: --as {' or --as '.join(names)}",
+        )
+    return known.pop()
+
+
+def _repositories(place: MirrorPaths) -> Iterator[DirectoryRepository]:
+    from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror
+
+    mirror = DirectoryMirror(place, NO_HOST)
+    for name in place.names():
+        with contextlib.suppress(RelbuildError):
+            yield mirror.repository(name)
+
+
+def _signed_hosts(repository: DirectoryRepository) -> Iterator[set[str]]:
+    """Yield the hosts under which each image of a repository is signed; nothing is verified."""
+    from pipeline.mirror.attestations import signature_payloads
+    from pipeline.oci.simple_signing import claimed_identity
+
+    tags = [tag for tag in repository.tags() if _SIGNATURE_TAG.fullmatch(tag)]
+    for tag in tags[:_SIGNATURES_READ]:
+        with contextlib.suppress(RelbuildError):
+            manifest = repository.manifest(tag)
+            payloads = signature_payloads(repository, manifest) if manifest is not None else {}
+            names = {claimed_identity(payload) for payload in payloads.values()}
+            ends = f"/{repository.name}"
+            hosts = {name.removesuffix(ends) for name in names if name.endswith(ends)}
+            yield {host for host in hosts if _HOST.fullmatch(host)}
+
+
+def _moving_hosts(repository: DirectoryRepository, hosts: Collection[str]) -> set[str]:
+    """Return those of the hosts under which moves of the repository's tags are signed."""
+    from pipeline.mirror.references import fallback_tag
+    from pipeline.mirror.tag_statements import anchor_manifest
+
+    tags = set(repository.tags())
+
+    def has_moves(host: str) -> bool:
+        anchors = (anchor_manifest(f"{host}/{repository.name}", tag) for tag in tags)
+        return any(fallback_tag(anchor.digest) in tags for anchor in anchors)
+
+    return {host for host in hosts if has_moves(host)}
