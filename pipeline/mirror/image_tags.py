@@ -34,10 +34,18 @@ def immutable_tag(version: str, created: int, digest: Digest) -> str:
     return version_tag(version)[: _LONGEST - len(ending)] + ending
 
 
-def names_digest(tag: str, digest: Digest) -> bool:
-    """Return whether a tag has the form of the immutable tag of this digest."""
+def named_digest_prefix(tag: str) -> str | None:
+    """Return the twelve hex digits in a tag of the form of an immutable tag; None for others."""
     found = _IMMUTABLE.fullmatch(tag)
-    return found is not None and found["short"] == digest.short
+    return found["short"] if found is not None else None
+
+
+def names_digest(tag: str, digest: Digest) -> bool:
+    """Return whether a tag has the form of the immutable tag of this digest.
+
+    A tag is immutable if it names what it points to. Others may look alike, as one with a commit in its name.
+    """
+    return named_digest_prefix(tag) == digest.short
 
 
 def floating_tags(version: str) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from pipeline.digest import Digest
 from pipeline.errors import Problem, PublicationRefused
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.gate import Cleared
+from pipeline.mirror.image_tags import named_digest_prefix, names_digest
 from pipeline.mirror.protocol import Repository, TagConflict
 from pipeline.mirror.tag_signing import SignedTag
 from pipeline.mirror.tag_statements import TagSigner, list_statements
@@ -39,8 +40,43 @@ def set_immutable_tag(repository: Repository, tag: str, cleared: Cleared) -> Non
                 "tag-immutable",
                 f"immutable tag '{tag}' points to {error.found}, not to {cleared.manifest.digest}, and is never moved",
                 place=repository.url,
-                hint="it was pushed without relbuild: find out by whom, and remove the tag if it is wrong",
+                hint=f"it was set by hand: `relbuild history {repository.url}:{tag}` tells if relbuild did it, and "
+                f"`relbuild promote {repository.url}@{cleared.manifest.digest} --to {tag}` sets it right",
             ) from None
+
+
+def refuse_immutable(repository: Repository, tag: str, wanted: Digest, *, carried: bool = False) -> None:
+    """Refuse to point an immutable tag elsewhere, before anything is written.
+
+    A tag that is missing is refused if its form is that of another image's immutable tag, unless it is `carried` here
+    from another mirror as it is. Raises PublicationRefused `tag-immutable`.
+    """
+    short = named_digest_prefix(tag)
+    if short is None or short == wanted.short:
+        return
+    found = repository.resolve(tag)
+    if found is None and not carried:
+        raise PublicationRefused(
+            "tag-immutable",
+            f"'{tag}' has the form of the immutable tag of an image whose digest begins with {short}, not of {wanted}",
+            place=repository.url,
+            hint=_MOVABLE,
+        )
+    if found is not None:
+        _refuse_moving_immutable(repository, tag, found, wanted)
+
+
+_MOVABLE = "choose a tag that may move, such as 'stable': VERSION-DATE-DIGEST is set once, when that image is published"
+
+
+def _refuse_moving_immutable(repository: Repository, tag: str, found: Digest, wanted: Digest) -> None:
+    if found != wanted and names_digest(tag, found):
+        raise PublicationRefused(
+            "tag-immutable",
+            f"immutable tag '{tag}' points to {found}, not to {wanted}, and is never moved",
+            place=repository.url,
+            hint=_MOVABLE,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +200,8 @@ class TagMover:
         """
         wanted = cleared.manifest.digest
         found = found_before[tag] if tag in found_before else self.repository.resolve(tag)
-        if found == wanted or not self._gate_saw(cleared, tag, found):
+        immutable = found is not None and names_digest(tag, found)
+        if found == wanted or immutable or not self._gate_saw(cleared, tag, found):
             return found, None
         return found, self._sign_move(tag, found, wanted, self._listed.get(tag))
 
@@ -177,6 +214,8 @@ class TagMover:
         for _ in range(MOVE_ATTEMPTS):
             if found == wanted:  # `Repository.moving` sees to it that it is listed
                 return None
+            if found is not None:
+                _refuse_moving_immutable(self.repository, tag, found, wanted)
             if move is None:
                 if not self._gate_saw(cleared, tag, found):
                     cleared = self.clear_again()

@@ -17,7 +17,7 @@ from pipeline.mirror.published import MirroredImage
 from pipeline.mirror.push import push_attachments
 from pipeline.mirror.signed_identity import EXPECT_OWN, ExpectedIdentity, SignedIdentity, known_names
 from pipeline.mirror.tag_check import TagStanding
-from pipeline.mirror.tag_moves import TagMover, set_immutable_tag
+from pipeline.mirror.tag_moves import TagMover, refuse_immutable, set_immutable_tag
 from pipeline.mirror.tag_statements import list_statements, tidy_statements
 from pipeline.mirror.verification import Verified
 from pipeline.model.publication import NO_HOST, Move, MoveCause
@@ -36,12 +36,17 @@ from pipeline.release.verify_reference import check_signed_tag, clear_published,
 
 @dataclass(frozen=True, slots=True)
 class CopyResult:
-    """Result of copying one image or index: digest, tags on the target, and what was sent."""
+    """Result of copying one image or index: target repository, digest, tags, what was sent.
 
+    `former_name`: the name of the source's repository, if the target's is another.
+    """
+
+    repository: str
     digest: Digest
     tags: tuple[str, ...]
     moved: tuple[Move, ...]
     copied: CopiedArtifacts
+    former_name: str = ""
 
 
 def copy(
@@ -125,6 +130,9 @@ class _CopyJob:
         own = immutable_tag(held.version, held.created, held.digest)
         checked_tags = self._check_source_tags(found, tags)
         floating = tuple(there for _, there in tags if there != own)
+        for tag, called in tags:
+            if called != own:
+                refuse_immutable(self.there, called, held.digest, carried=tag == called)
         copied = copy_image(held, self.here, self.there, store=work.store, progress=work.progress)
         if isinstance(self.key, SigningKey):
             push_attachments(self._names(held, self.key), self.there, progress=work.progress)
@@ -145,7 +153,9 @@ class _CopyJob:
             for one in list_statements(self.there, standing.identity, standing.tag):
                 if one.statement.number == standing.number:
                     tidy_statements(self.there, one.statement, public, int(work.clock() * 1000))
-        return CopyResult(held.digest, (own, *floating), moves, copied)
+        former, name = (one.name.rpartition("/")[2] for one in (self.here, self.there))
+        renamed = former if former and name and former != name else ""
+        return CopyResult(self.there.url, held.digest, (own, *floating), moves, copied, renamed)
 
     @property
     def _public(self) -> VerifyingKey:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from pipeline.digest import Digest
@@ -9,9 +10,11 @@ from pipeline.errors import UsageError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.address import Address
 from pipeline.mirror.gate import Cleared
+from pipeline.mirror.image_tags import named_digest_prefix
+from pipeline.mirror.protocol import Repository
 from pipeline.mirror.signed_identity import EXPECT_OWN, ExpectedIdentity, known_names
 from pipeline.mirror.tag_history import earlier_digests, read_history
-from pipeline.mirror.tag_moves import TagMover
+from pipeline.mirror.tag_moves import TagMover, refuse_immutable
 from pipeline.model.publication import Move, MoveCause
 from pipeline.model.rules import MirrorRules
 from pipeline.oci import SigningKey
@@ -53,6 +56,9 @@ def promote(
     """
     with mirror_access(build_env).repository(reference, write=True) as repository:
         refuse_reserved_tag(channel)
+        wanted = reference.digest or repository.resolve(str(reference.reference))
+        if wanted is not None:
+            refuse_immutable(repository, channel, wanted)
         expected, public = identity.of(repository), key.public
         held = verify_in_repository(
             repository,
@@ -76,7 +82,7 @@ def promote(
 
 def rollback(
     reference: Address,
-    to: Digest | None,
+    to: Digest | str | None,
     key: SigningKey,
     rules: MirrorRules,
     build_env: BuildEnvironment,
@@ -85,9 +91,11 @@ def rollback(
 ) -> MoveResult:
     """Point a tag at its former image, or at `to`, after verifying that image.
 
-    Only the signed move is uploaded. The tag's present target is not checked: it may be the one to be repaired.
+    `to` is a digest, or the first of its hex digits, as a publication shows them: of an image in the tag's history, or
+    of one that has an immutable tag. Only the signed move is uploaded. The tag's present target is not checked: it may
+    be the one to be repaired.
 
-    Raises UsageError `history-empty`, as `verify_in_repository`, PublicationRefused.
+    Raises UsageError `history-empty`, `digest-unknown`, as `verify_in_repository`, PublicationRefused.
     """
     tag = reference.tag or "latest"
     refuse_reserved_tag(tag)
@@ -99,9 +107,12 @@ def rollback(
                 "history-empty",
                 f"tag '{tag}' has no earlier image",
                 place=repository.url,
-                hint="choose a digest with --to; `relbuild history` lists them",
+                hint="an immutable tag has one image; name a tag that moves, such as 'latest'"
+                if named_digest_prefix(tag)
+                else "choose a digest with --to; `relbuild history` lists them",
             )
-        target = to or before[0]
+        target = _begins_with(to, tag, repository, before) if isinstance(to, str) else to or before[0]
+        refuse_immutable(repository, tag, target)
         held = verify_in_repository(repository, target, public, build_env, contents=True, expected=expected).held
 
         def clear() -> Cleared:
@@ -111,6 +122,27 @@ def rollback(
         name = expected.name if expected else ""
         mover = TagMover(repository, held.version, MoveCause.ROLLBACK, clear, build_env.clock, signer, name)
         return _moved(mover, tag, clear())
+
+
+def _begins_with(digits: str, tag: str, repository: Repository, before: Sequence[Digest]) -> Digest:
+    """Return the digest that begins with these hex digits: of earlier images, or immutable tags.
+
+    Raises UsageError `digest-unknown` if there is none, or several.
+    """
+    found = {digest for digest in before if digest.hex.startswith(digits)}
+    if not found:
+        named = (one for one in repository.tags() if (named_digest_prefix(one) or "").startswith(digits[:12]))
+        targets = {repository.resolve(one) for one in named}
+        found = {digest for digest in targets if digest is not None and digest.hex.startswith(digits)}
+    if len(found) != 1:
+        earlier = ", ".join(digest.short for digest in before) or "none"
+        raise UsageError(
+            "digest-unknown",
+            f"{len(found) or 'no'} images in the history of tag '{tag}' have a digest that begins with {digits}",
+            place=repository.url,
+            hint=f"its earlier images: {earlier}; of another one, give the whole digest (sha256:…)",
+        )
+    return found.pop()
 
 
 def _moved(mover: TagMover, tag: str, cleared: Cleared) -> MoveResult:

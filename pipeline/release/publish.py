@@ -19,6 +19,7 @@ from pipeline.mirror.image_tags import floating_tags, immutable_tag
 from pipeline.mirror.policy import CurrentImage
 from pipeline.mirror.protocol import Repository
 from pipeline.mirror.push import Upload, push
+from pipeline.mirror.tag_moves import refuse_immutable
 from pipeline.model.bill import Bill, BuildRecord
 from pipeline.model.evidence import EVIDENCE_FILE, EVIDENCE_LIMIT, EVIDENCE_SEAL
 from pipeline.model.image import Image
@@ -244,6 +245,8 @@ def prepare_upload(
     refuse_other_platforms(members)
     refuse_doubles(images)
     top = single_manifest(images[0]) if len(images) == 1 else make_index(images)
+    for tag in options.tags or ():
+        refuse_immutable(repository, tag, top.digest)
     version = members[0].bill.version
     created = max(image.config.created for image in images)
     floating = options.tags if options.tags is not None else floating_tags(version)

@@ -58,6 +58,9 @@ def copy_command(
     )
     for one in done:
         print_lines(*_lines(one))
+    if done and done[0].former_name:
+        name = done[0].former_name
+        print_lines(f"note: the repository there is not called '{name}'; {done[0].repository}/{name} would be one")
     context.answer({"copied": [_json(one) for one in done]})
     return 0
 
@@ -66,15 +69,17 @@ def _lines(done: CopyResult) -> tuple[str, ...]:
     copied = done.copied
     sent = sum(size for _, size in copied.uploaded)
     return (
-        f"{done.digest}  {', '.join(done.tags)}",
+        f"{done.repository}:{done.tags[0]}  {done.digest}",
         f"  {len(copied.uploaded)} uploaded ({bytes_text(sent)}), {len(copied.present)} already present, "
         f"{len(copied.referrers)} new referrers",
+        *((f"  tags: {', '.join(done.tags[1:])}",) if done.tags[1:] else ()),
         *(f"  {move_text(move)}" for move in done.moved),
     )
 
 
 def _json(done: CopyResult) -> dict[str, object]:
     return {
+        "repository": done.repository,
         "digest": str(done.digest),
         "tags": list(done.tags),
         "moved": [move_as_json(move) for move in done.moved],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -114,3 +115,21 @@ def test_to_a_directory_the_ordinary_way_is_taken(publisher: Publisher) -> None:
         words += ["--store", publisher.maker.store.root, "--progress", "none"]
         assert CliRunner().invoke(app, list(map(str, words))).exit_code == 0
         assert len(publisher.ordinary) == before + 1
+
+
+def test_a_tag_that_names_another_digest_is_refused_before_anything_is_sent(publisher: Publisher) -> None:
+    own = next(tag for tag in publisher.held.tags if re.search(r"-\d{8}-[0-9a-f]{12}$", tag))
+    for tag in ("2-20261101-0123456789ab", "edge-20261101-0123456789ab"):
+        status, _, said = publisher.publish("--tag", "stable", "--tag", tag)
+        assert status == 7 and f"tag-immutable] {publisher.to}/" in said and f"'{tag}'" in said
+        assert "→ choose a tag that may move" in said
+        assert publisher.registry.count("PUT") == publisher.registry.count("POST") == 0
+    assert publisher.publish("--tag", own)[0] == 0  # Its own is no other's.
+
+
+def test_the_address_of_an_image_is_refused_before_anything_is_asked(publisher: Publisher) -> None:
+    to = publisher.to
+    publisher.to = f"{to}/product:latest"
+    status, _, said = publisher.publish()
+    assert status == 2 and f"→ write {to}, without a repository's name, tag and digest" in said
+    assert not publisher.registry.requests

@@ -1,0 +1,97 @@
+"""`copy`, `promote`, `rollback` and `scrub` as they are typed: what they say of a mirror, and their exit status."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from typer.testing import CliRunner
+
+from pipeline.cli.app import app
+from pipeline.cli.commands import import_commands
+from tests.support.moved_tags import opened
+from tests.support.published_images import ImagePublisher
+
+
+class Keeper:
+    """Types commands about a mirror with two versions of a product, `latest` and `stable` on the second."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.maker = ImagePublisher.at(folder)
+        self.key = folder / "release.key"
+        key = ec.derive_private_key(0x7E57, ec.SECP256R1())  # That of `published_images`.
+        self.key.write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+        )
+        self.key.chmod(0o600)
+        repository = opened(folder / "mirror", self.maker)
+        for version in ("1.0", "1.1"):
+            self.maker.publish(repository, self.maker.image(version), tags=(version, "latest", "stable"))
+        self.there = f"dir:{folder}/mirror/small"
+
+    def types(self, command: str, *more: str, key: bool = True) -> tuple[int, str, str]:
+        import_commands(command)
+        words = [command, *more, "--store", str(self.folder / "store"), "--progress", "none"]
+        done = CliRunner().invoke(app, [*words, *(("--key", str(self.key)) if key else ())])
+        return done.exit_code, done.stdout, done.stderr
+
+
+@pytest.fixture
+def keeper(tmp_path: Path) -> Keeper:
+    return Keeper(tmp_path)
+
+
+def test_copy_says_where_it_went_and_that_the_name_is_another(keeper: Keeper) -> None:
+    target = f"dir:{keeper.folder}/there/prod"
+    status, out, said = keeper.types("copy", f"{keeper.there}:latest", target, "--json")
+    first, *rest = said.splitlines()
+    digest = keeper.maker.image("1.1").digest
+    assert status == 0 and first.startswith(f"{target}:1.1-") and first.endswith(f"  {digest}")
+    assert "  tags: latest" in rest
+    assert f"note: the repository there is not called 'small'; {target}/small would be one" in rest
+    assert json.loads(out)["copied"][0]["repository"] == target
+    status, _, said = keeper.types("copy", f"{keeper.there}:latest", f"dir:{keeper.folder}/another/small")
+    assert status == 0 and "note: " not in said
+
+
+@pytest.mark.parametrize("prefix", ["", "sha256:"])
+def test_rollback_takes_the_digits_that_are_shown(prefix: str, keeper: Keeper) -> None:
+    first = keeper.maker.image("1.0").digest
+    status, _, said = keeper.types("rollback", f"{keeper.there}:stable", "--to", f"{prefix}{first.short}")
+    assert status == 0 and f"→ {first}" in said
+    status, _, said = keeper.types("rollback", f"{keeper.there}:latest", "--to", f"{prefix}{first.hex}")
+    assert status == 0 and f"→ {first}" in said
+
+
+@pytest.mark.parametrize("text", ["1.0", "abcdef", "", "g" * 12, "0" * 65, "sha512:0123456789ab"])
+def test_rollback_says_what_it_takes(text: str, keeper: Keeper) -> None:
+    status, _, said = keeper.types("rollback", f"{keeper.there}:stable", "--to", text)
+    assert status == 2 and f"error[option-malformed] invalid --to '{text}'" in said
+    assert "→ write --to sha256:…, or the first digits that `relbuild history` shows" in said
+
+
+def test_promote_refuses_the_tag_of_another_image(keeper: Keeper) -> None:
+    status, _, said = keeper.types("promote", f"{keeper.there}:latest", "--to", "1.0-20261101-0123456789ab")
+    assert status == 7 and "error[tag-immutable]" in said and "→ choose a tag that may move" in said
+
+
+def test_scrub_writes_the_file_anew_by_which_the_mirror_is_known(keeper: Keeper) -> None:
+    marker = keeper.folder / "mirror" / "relbuild-mirror.json"
+    before = marker.read_bytes()
+    marker.unlink()
+    status, _, said = keeper.types("history", f"{keeper.there}:stable", key=False)
+    assert status == 5 and f"→ `relbuild scrub dir:{keeper.folder}/mirror` writes it anew" in said
+    status, _, said = keeper.types("scrub", f"dir:{keeper.folder}/mirror", key=False)
+    assert status == 0 and "file relbuild-mirror.json was missing: healed from the names in signatures: " in said
+    assert marker.read_bytes() == before
+    marker.unlink()
+    keeper.types("scrub", f"dir:{keeper.folder}/mirror", "--as", "given.example", key=False)
+    assert json.loads(marker.read_bytes())["host"] == "given.example"
+    status, _, said = keeper.types("scrub", f"{keeper.there}:stable", key=False)
+    assert status == 2 and f"→ write dir:{keeper.folder}/mirror, without" in said
