@@ -116,6 +116,9 @@ class Repository(Protocol):
     def has_blob(self, digest: Digest) -> bool:
         """Return whether the blob is here."""
 
+    def pruned_by(self, reference: Digest | str) -> str:
+        """Return the stamp of the pruning that removed a manifest or tag; "" if none can be undone."""
+
     def read_blob(self, descriptor: Descriptor) -> bytes:
         """Read a small blob (config, attestation; at most 64 MiB) into memory, verified."""
 

@@ -8,6 +8,7 @@ from pipeline.digest import Digest
 from pipeline.errors import RelbuildError, UsageError, VerificationError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.protocol import Repository, is_auxiliary
+from pipeline.mirror.references import HEALED_BY_SCRUB
 from pipeline.model.image import Descriptor, Image
 from pipeline.model.manifests import Manifest
 from pipeline.oci import end_of_life, media_types, parse_image, parse_index
@@ -62,16 +63,12 @@ class MirroredImage:
 def read_published(repository: Repository, reference: Digest | str) -> MirroredImage:
     """Read the image or index with a tag or digest: manifests and configs, no layers.
 
-    Raises UsageError `reference-missing`, VerificationError if a document is missing or wrong.
+    Raises UsageError `reference-missing`, VerificationError if a document is missing (`manifest-missing` for a tag that
+    leads nowhere) or wrong.
     """
     manifest = repository.manifest(reference)
     if manifest is None:
-        raise UsageError(
-            "reference-missing",
-            f"no such tag or digest: '{reference}'",
-            place=repository.url,
-            hint=_what_is_there(repository),
-        )
+        raise _missing(repository, reference)
     if manifest.media_type == media_types.MANIFEST:
         return MirroredImage(manifest, (_image(repository, manifest, str(reference)),))
     if manifest.media_type != media_types.INDEX:
@@ -88,6 +85,7 @@ def read_published(repository: Repository, reference: Digest | str) -> MirroredI
                 "manifest-missing",
                 f"index '{reference}' lists {descriptor.digest}, which is missing",
                 place=repository.url,
+                hint=HEALED_BY_SCRUB,
             )
         if (one.media_type, len(one.data)) != (descriptor.media_type, descriptor.size):
             raise VerificationError(
@@ -97,6 +95,29 @@ def read_published(repository: Repository, reference: Digest | str) -> MirroredI
             )
         images.append(_image(repository, one, str(reference)))
     return MirroredImage(manifest, tuple(images))
+
+
+def _missing(repository: Repository, reference: Digest | str) -> UsageError | VerificationError:
+    """Make the error of a reference that is missing, or of a tag whose manifest is."""
+    restored = ""
+    with contextlib.suppress(RelbuildError):  # only for the hint
+        stamp = repository.pruned_by(reference)
+        mirror = repository.url.removesuffix(f"/{repository.name}")
+        restored = f"a pruning removed it: `relbuild prune {mirror} --undo {stamp}` restores it" if stamp else ""
+    with contextlib.suppress(RelbuildError):
+        if isinstance(reference, str) and reference in repository.tags() and not repository.manifest(reference):
+            return VerificationError(
+                "manifest-missing",
+                f"tag '{reference}' is there, and the manifest that it points to is not",
+                place=repository.url,
+                hint=restored or HEALED_BY_SCRUB,
+            )
+    return UsageError(
+        "reference-missing",
+        f"no such tag or digest: '{reference}'",
+        place=repository.url,
+        hint=restored or _what_is_there(repository),
+    )
 
 
 def _what_is_there(repository: Repository) -> str:

@@ -35,6 +35,12 @@ _ELSEWHERE = ("nondistributable", "foreign")
 """Words in the media types of layers that must not be redistributed: no mirror has them (image-spec, layer.md)."""
 
 
+HEALED_BY_SCRUB = (
+    "`relbuild scrub MIRROR` finds what is damaged or missing, and heals it from the store or, with --from, a mirror"
+)
+"""The hint of errors of damage on a mirror."""
+
+
 @dataclass(frozen=True, slots=True)
 class References:
     """References of a manifest or index.
@@ -88,13 +94,19 @@ def require_complete(
     for blob in referred.blobs:
         if not has_blob(blob.digest):
             raise VerificationError(
-                "blob-missing", f"manifest {manifest.digest} lacks its blob {blob.digest}", place=place
+                "blob-missing",
+                f"manifest {manifest.digest} lacks its blob {blob.digest}",
+                place=place,
+                hint=HEALED_BY_SCRUB,
             )
     for entry in referred.manifests:
         inner = read(entry.digest)
         if inner is None:
             raise VerificationError(
-                "manifest-missing", f"index {manifest.digest} lacks its manifest {entry.digest}", place=place
+                "manifest-missing",
+                f"index {manifest.digest} lacks its manifest {entry.digest}",
+                place=place,
+                hint=HEALED_BY_SCRUB,
             )
         require_complete(inner, place, has_blob, read)
 

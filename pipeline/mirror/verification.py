@@ -17,6 +17,7 @@ from pipeline.mirror.attestations import (
 from pipeline.mirror.gate import Cleared
 from pipeline.mirror.protocol import Repository
 from pipeline.mirror.published import MirroredImage, read_published
+from pipeline.mirror.references import HEALED_BY_SCRUB
 from pipeline.mirror.signed_identity import SignedIdentity, find_signed_names
 from pipeline.mirror.tag_check import TagStanding
 from pipeline.model.enforcement import LimitEnforcement
@@ -115,7 +116,8 @@ def _contents(repository: Repository, held: MirroredImage, contents: bool) -> It
             if contents:
                 repository.check_blob(descriptor)
             elif not repository.has_blob(descriptor.digest):
-                raise VerificationError("blob-missing", f"{descriptor.digest} not found", place=repository.url)
+                what = f"{descriptor.digest} not found"
+                raise VerificationError("blob-missing", what, place=repository.url, hint=HEALED_BY_SCRUB)
         except VerificationError as error:
             return error.problems, 0
         return (), descriptor.size if contents else 0

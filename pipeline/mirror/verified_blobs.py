@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pipeline.digest import Digest, HashingWriter, chunks
 from pipeline.errors import VerificationError
+from pipeline.mirror.references import HEALED_BY_SCRUB
 from pipeline.model.image import Descriptor
 from pipeline.store import Store
 
@@ -81,10 +82,10 @@ def check_digest(
             code,
             f"expected {descriptor.digest} ({descriptor.size} bytes), got {digest} ({size} bytes)",
             place=str(place) if place else None,
-            hint="`relbuild scrub MIRROR` finds what is damaged, and heals it from the store or, with --from, a mirror",
+            hint=HEALED_BY_SCRUB,
         )
 
 
 def missing_blob(descriptor: Descriptor, path: Path) -> VerificationError:
     """Make the error of a blob whose file is missing."""
-    return VerificationError("blob-missing", f"{descriptor.digest} not found", place=str(path))
+    return VerificationError("blob-missing", f"{descriptor.digest} not found", place=str(path), hint=HEALED_BY_SCRUB)

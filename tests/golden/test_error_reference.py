@@ -103,7 +103,26 @@ def _said(node: ast.expr) -> str:
         return "".join(_said(one) for one in node.values)
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
         return _said(node.left) + _said(node.right)
+    if isinstance(node, ast.FormattedValue):
+        return _said(node.value)
+    if isinstance(node, ast.Name):
+        return _constants().get(node.id, "…")
+    if isinstance(node, ast.Call) and dotted(node.func).partition(".")[0] in _constants():
+        return _constants()[dotted(node.func).partition(".")[0]].replace("{}", "…")  # .format
     return "…"
+
+
+@cache
+def _constants() -> dict[str, str]:
+    """Texts that modules give a name: those that have one text under it in the whole tree."""
+    found: dict[str, set[str]] = {}
+    for tree in trees().values():
+        for node in tree.body:
+            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
+                for target in node.targets:
+                    if isinstance(target, ast.Name) and isinstance(node.value.value, str):
+                        found.setdefault(target.id, set()).add(node.value.value)
+    return {name: next(iter(texts)) for name, texts in found.items() if len(texts) == 1}
 
 
 @cache

@@ -96,6 +96,13 @@ class DirectoryRepository:
         with mirror_errors(self.url):
             return self.paths.place.blob(digest).exists()
 
+    def pruned_by(self, reference: Digest | str) -> str:
+        """Return the stamp of the pruning that removed a manifest or tag; "" if none can be undone."""
+        from pipeline.mirror.backends.directory.quarantine_folder import find_pruning
+
+        with mirror_errors(self.url):
+            return find_pruning(self.paths, reference)
+
     def open_blob(self, digest: Digest) -> BinaryIO | None:
         """Open a blob to be served, following no symlink below the mirror's root; None if missing."""
         with mirror_errors(self.url):

@@ -21,6 +21,7 @@ from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 
+from pipeline.digest import Digest
 from pipeline.errors import UsageError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.atomic_files import make_folder, replace_file, sync_names
@@ -218,6 +219,20 @@ class Pruning:
         gone = self._folder / f"gone-{aside.name}"
         aside.rename(gone)
         shutil.rmtree(gone)
+
+
+def find_pruning(paths: RepositoryPaths, reference: Digest | str) -> str:
+    """Return the stamp of the newest pruning that removed a repository's manifest or tag, or "".
+
+    Raises VerificationError for a damaged list, OSError.
+    """
+    pruning = Pruning(paths.place)
+    for aside in sorted(pruning._stamps(), reverse=True):
+        leaving = _read_list(aside)
+        tags = ((name, tag) for name, tag, _ in leaving.tags)
+        if (paths.name, reference) in (*tags, *leaving.manifests):
+            return aside.name
+    return ""
 
 
 def _read_list(aside: Path) -> RemovalList:

@@ -103,6 +103,10 @@ class LayoutRepository:
         with mirror_errors(self.url):
             return open_without_links(self.path, blob_path(self.path, digest))
 
+    def pruned_by(self, reference: Digest | str) -> str:
+        """Return "": a layout is never pruned."""
+        return ""
+
     def read_blob(self, descriptor: Descriptor) -> bytes:
         """Read a small blob, verified. Raises VerificationError."""
         with mirror_errors(self.url):

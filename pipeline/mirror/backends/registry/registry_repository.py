@@ -138,6 +138,10 @@ class RegistryRepository(Repository):
         """Return whether the blob is here and its bytes are known to match its digest."""
         return self._blobs.holds_whole(descriptor)
 
+    def pruned_by(self, reference: Digest | str) -> str:
+        """Return "": a pruning of a registry cannot be undone."""
+        return ""
+
     def read_blob(self, descriptor: Descriptor) -> bytes:
         """Read a small blob, verified."""
         return self._blobs.read(descriptor)

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.digest import Digest
 from pipeline.errors import EnvironmentLacking, UsageError
 from pipeline.mirror.atomic_files import file_locked
 from pipeline.mirror.backends.directory import mirror_paths
 from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror
+from pipeline.mirror.published import read_published
 from pipeline.mirror.references import fallback_tag
 from pipeline.mirror.retention.quarantine import RemovalList
 from pipeline.store import Store
@@ -309,3 +311,27 @@ def test_a_folder_with_no_moment_in_its_name_is_no_pruning(mirror: DirectoryMirr
         with pytest.raises(UsageError) as caught:
             pruning.restore(aside.name)
     assert caught.value.code == "quarantine-unknown"
+
+
+def test_what_a_pruning_removed_is_missing_with_the_command_that_restores_it(
+    full: tuple[DirectoryMirror, RemovalList],
+) -> None:
+    mirror, leaving = full
+    repository, digest = mirror.repository("tiny"), leaving.tags[0][2]
+    with mirror.pruning(1) as pruning:
+        stamp = pruning.quarantine(leaving, 1_800_000_000.0)
+        pruning.quarantine(RemovalList((), (), ()), 1_800_000_001.0)
+    for reference in ("1", digest):
+        with pytest.raises(UsageError, match="no such tag or digest") as caught:
+            read_published(repository, reference)
+        assert caught.value.code == "reference-missing"
+        hint = caught.value.problems[0].hint
+        assert hint == f"a pruning removed it: `relbuild prune {mirror.url} --undo {stamp}` restores it"
+    for other in ("3", Digest.of(b"other")):
+        with pytest.raises(UsageError, match="no such tag or digest") as caught:
+            read_published(repository, other)
+        assert caught.value.problems[0].hint == "tags: 2"
+    (mirror.place.root / ".quarantine" / stamp / "list.json").write_text("{")
+    with pytest.raises(UsageError, match="no such tag or digest") as caught:
+        read_published(repository, digest)
+    assert caught.value.problems[0].hint == "tags: 2"
