@@ -95,23 +95,22 @@ def rollback(
     of one that has an immutable tag. Only the signed move is uploaded. The tag's present target is not checked: it may
     be the one to be repaired.
 
-    Raises UsageError `history-empty`, `digest-unknown`, as `verify_in_repository`, PublicationRefused.
+    Raises UsageError `history-empty`, `digest-unknown`, `rollback-of-digest`, as `verify_in_repository`,
+    PublicationRefused.
     """
     tag = reference.tag or "latest"
     refuse_reserved_tag(tag)
+    if reference.digest is not None:
+        raise UsageError(
+            "rollback-of-digest",
+            f"'{reference}' has a digest, which points nowhere else: a rollback moves a tag",
+            place=reference.url,
+            hint=f"write {reference.url}:{tag} --to {reference.digest}",
+        )
     with mirror_access(build_env).repository(reference, write=True) as repository:
         expected, public = identity.of(repository), key.public
-        before = earlier_digests(read_history(repository, tag, known_names(repository, expected), public))
-        if to is None and not before:
-            raise UsageError(
-                "history-empty",
-                f"tag '{tag}' has no earlier image",
-                place=repository.url,
-                hint="an immutable tag has one image; name a tag that moves, such as 'latest'"
-                if named_digest_prefix(tag)
-                else "choose a digest with --to; `relbuild history` lists them",
-            )
-        target = _begins_with(to, tag, repository, before) if isinstance(to, str) else to or before[0]
+        past = read_history(repository, tag, known_names(repository, expected), public)
+        target = _former_image(repository, tag, to, earlier_digests(past))
         refuse_immutable(repository, tag, target)
         held = verify_in_repository(repository, target, public, build_env, contents=True, expected=expected).held
 
@@ -122,6 +121,27 @@ def rollback(
         name = expected.name if expected else ""
         mover = TagMover(repository, held.version, MoveCause.ROLLBACK, clear, build_env.clock, signer, name)
         return _moved(mover, tag, clear())
+
+
+def _former_image(repository: Repository, tag: str, to: Digest | str | None, before: Sequence[Digest]) -> Digest:
+    """Return the image to which a tag is rolled back; `before`: its former ones.
+
+    Raises UsageError `history-empty`, `digest-unknown`.
+    """
+    if isinstance(to, str):
+        return _begins_with(to, tag, repository, before)
+    if to is not None:
+        return to
+    if before:
+        return before[0]
+    raise UsageError(
+        "history-empty",
+        f"tag '{tag}' has no earlier image",
+        place=repository.url,
+        hint="an immutable tag has one image; name a tag that moves, such as 'latest'"
+        if named_digest_prefix(tag)
+        else "choose a digest with --to; `relbuild history` lists them",
+    )
 
 
 def _begins_with(digits: str, tag: str, repository: Repository, before: Sequence[Digest]) -> Digest:

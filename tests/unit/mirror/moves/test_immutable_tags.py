@@ -172,3 +172,14 @@ def test_an_immutable_tag_has_nothing_to_go_back_to(mirror: Path, maker: ImagePu
     with pytest.raises(UsageError, match="no earlier image") as refused:
         rollback(at(mirror, f":{own_tag(maker.image('1.0'), '1.0')}"), None, key(), RULES, maker.build_env)
     assert "name a tag that moves" in (refused.value.problems[0].hint or "")
+
+
+@pytest.mark.parametrize("tag", ["", ":stable"])
+def test_a_rollback_of_a_digest_is_refused_and_moves_no_tag(tag: str, mirror: Path, maker: ImagePublisher) -> None:
+    before, digest = published_files(mirror), maker.image("1.0").digest
+    for to in (None, digest):
+        with pytest.raises(UsageError, match="a rollback moves a tag") as refused:
+            rollback(at(mirror, f"{tag}@{digest}"), to, key(), RULES, maker.build_env)
+        assert refused.value.code == "rollback-of-digest"
+        assert refused.value.problems[0].hint == f"write dir:{mirror}/small{tag or ':latest'} --to {digest}"
+    assert published_files(mirror) == before
