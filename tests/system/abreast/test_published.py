@@ -356,10 +356,10 @@ def test_what_is_not_there_or_no_image_or_no_address_is_told(scene: Scene, shipp
     assert "1.0" in hinted and "latest" in hinted and "sha256-" not in hinted, hinted
     assert shipped.refused("verify", site.address("small"), key="nobody.pub") == (2, {"key-unreadable"})
     assert shipped.refused("verify", site.address("small"), key="no-roots.json") == (2, {"key-malformed"})
-    # A tag whose manifest somebody removed: a directory knows nothing of it, a registry cannot give it.
+    # A tag whose manifest somebody removed is not told as missing itself.
     with site.pointing("small", "1.0", scene.manifest), site.altered("small", scene.mine.digest, None):
         status, codes = shipped.refused("verify", site.address("small", "1.0"))
-        assert (status, codes) == (2, {"reference-missing"})
+        assert (status, codes) == (5, {"manifest-missing"})
 
 
 def test_without_a_password_or_with_a_wrong_one_nothing_is_published(
