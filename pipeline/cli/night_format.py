@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.cli.progress_display import bytes_text
@@ -19,9 +21,10 @@ _ALSO_SHOWN = 5
 """Further problems of a product that are shown."""
 
 
-def planned_lines(planned: tuple[PlannedProduct, ...]) -> list[str]:
-    """Describe what a night would do."""
-    return [line for one in planned for line in _lines_of(one.product, f"{one.action:<9} {one.product.name}")]
+def planned_lines(planned: tuple[PlannedProduct, ...], repositories: Path) -> list[str]:
+    """Describe what a night would do. `repositories` is the file of its platforms."""
+    subjects = [(one.product, f"{one.action:<9} {one.product.name}") for one in planned]
+    return [line for product, subject in subjects for line in _lines_of(product, subject, repositories)]
 
 
 def planned_as_json(planned: PlannedProduct) -> dict[str, object]:
@@ -39,36 +42,40 @@ def planned_as_json(planned: PlannedProduct) -> dict[str, object]:
     }
 
 
-def night_lines(night: NightlyRun) -> list[str]:
-    """Describe what a night did."""
+def night_lines(night: NightlyRun, repositories: Path) -> list[str]:
+    """Describe what a night did. `repositories` is the file of its platforms."""
     counts = ", ".join(f"{night.count(outcome)} {outcome}" for outcome in Outcome if night.count(outcome))
     sent = sum(product.run.uploaded for product in night.products)
     took = (night.ended - night.began) / 1000
-    lines = [line for product in night.products for line in product_lines(product)]
+    lines = [line for product in night.products for line in product_lines(product, repositories)]
     lines += [f"overdue   {text}" for text in night.exceeded]
     lines += [f"set aside {one.worker}: {one.why}" for one in night.set_aside]
     lines += path_lines(night)
     return [*lines, f"{len(night.products)} products in {took:.1f} s: {counts}; {bytes_text(sent)} uploaded"]
 
 
-def product_lines(product: Product) -> list[str]:
+def product_lines(product: Product, repositories: Path) -> list[str]:
     """Describe what a night did about a product."""
     version = f" {product.published.version}" if product.published.version else ""
-    lines = _lines_of(product, f"{product.run.outcome:<9} {product.name}{version}")
+    lines = _lines_of(product, f"{product.run.outcome:<9} {product.name}{version}", repositories)
     if product.run.failure is not None:
         return [*lines, f"{_INDENT}again: {product.run.failure.command}"]
     return [f"{lines[0]}; moved {', '.join(product.run.moved)}"] if product.run.moved else lines
 
 
-def _lines_of(product: Product, subject: str) -> list[str]:
+def _lines_of(product: Product, subject: str, repositories: Path) -> list[str]:
     """Describe the outcome or plan of a product; of a failure also its place and the way out."""
     failure = product.run.failure
     if failure is None:
         return [f"{subject}: {product.run.why}"]
     if failure.stage is Stage.PARENT:  # The parent's own lines stand above.
         return [f"{subject}: {product.run.why} [{failure.code}]"]
-    place = f"{failure.place}: " if failure.place else ""
-    also = failure.message.split("\n")[1:]
+    # Here and not above: it loads what reads recipes, and most nights have no failure.
+    from pipeline.cli.recipe_place import with_path
+
+    named = partial(with_path, recipe=Path(product.recipe), repositories=repositories)
+    place = f"{named(failure.place)}: " if failure.place else ""
+    also = [named(line) for line in failure.message.split("\n")[1:]]
     more = [f"… and {len(also) - _ALSO_SHOWN} more"] if len(also) > _ALSO_SHOWN else []
     told = [*([f"→ {failure.hint}"] if failure.hint else []), *also[:_ALSO_SHOWN], *more]
     return [f"{subject}: {place}{product.run.why} [{failure.code}]", *(f"{_INDENT}{line}" for line in told)]

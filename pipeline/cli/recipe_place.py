@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.errors import Problem, RelbuildError
+from pipeline.errors import RelbuildError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.recipes import find_recipe
 from pipeline.shipped import SHIPPED_RECIPES, locks_folder, platforms_file
@@ -45,16 +45,20 @@ def naming_files(recipe: Path, repositories: Path) -> Iterator[None]:
     try:
         yield
     except RelbuildError as error:
-        error.problems = tuple(_with_path(one, recipe, repositories) for one in error.problems)
+        error.problems = tuple(
+            replace(one, place=with_path(one.place, recipe, repositories)) if one.place else one
+            for one in error.problems
+        )
         raise
 
 
-def _with_path(problem: Problem, recipe: Path, repositories: Path) -> Problem:
-    name, colon, rest = (problem.place or "").partition(":")
+def with_path(place: str, recipe: Path, repositories: Path) -> str:
+    """Name the file with which a place begins by its path, if it is the recipe's or beside it."""
+    name, colon, rest = place.partition(":")
     if not name.endswith(_DOCUMENTS) or Path(name).is_absolute():
-        return problem
+        return place
     others = () if name == repositories.name else (recipe.parent / name,)
     for path in (*others, repositories.parent / name):
         if path.is_file():
-            return replace(problem, place=f"{os.path.normpath(path)}{colon}{rest}")
-    return problem
+            return f"{os.path.normpath(path)}{colon}{rest}"
+    return place

@@ -30,6 +30,7 @@ from pipeline.nightly.exit_status import FAILED_EXIT, with_exit_code
 from pipeline.nightly.no_change import ResolveTag, repeat_unchanged, request_digest
 from pipeline.nightly.output_sweep import sweep_output
 from pipeline.nightly.renewal_due import products_due
+from pipeline.shipped import platforms_file
 from pipeline.site import junit_xml, refuse_newer_site, summary_markdown, write_site
 from pipeline.transfer import Network, fetch_document
 
@@ -218,7 +219,7 @@ def nightly_command(
 
         planned = plan_requested_night(request, context)
         status = FAILED_EXIT if any(one.action == "failed" for one in planned) else 0
-        print_lines(*planned_lines(planned))
+        print_lines(*planned_lines(planned, _platforms(request)))
         context.answer({"plan": [planned_as_json(one) for one in planned], "exit_code": status})
         return status
     if request.pages is not None:
@@ -226,7 +227,7 @@ def nightly_command(
     limit = Threshold.parse(threshold) if threshold is not None else None
     night = with_exit_code(_night(request, context), limit)
     # First what became of the products: where a disk is full, the reports cannot be written either.
-    print_lines(*night_lines(night))
+    print_lines(*night_lines(night, _platforms(request)))
     context.answer(to_json(night))
     sweep_output(request.output, (one.name for one in night.products))
     reports: list[tuple[Path, Callable[[], object]]] = []
@@ -237,6 +238,12 @@ def nightly_command(
     if request.pages is not None and (site is not None or not request.partial):
         reports.append((request.pages, partial(write_site, night, request.pages, mirror="../" if site is None else "")))
     return _write_reports(reports) or night.exit_code
+
+
+def _platforms(request: NightRequest) -> Path:
+    """Return the file of platforms as it was given, or as the catalogue has it."""
+    folders = (place if place.is_dir() else place.parent for place in request.catalogue)
+    return request.repositories or platforms_file(*folders)
 
 
 def _write_reports(reports: Sequence[tuple[Path, Callable[[], object]]]) -> int:

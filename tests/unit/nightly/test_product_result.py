@@ -25,6 +25,8 @@ from tests.support.journal import Journal
 from tests.support.planned_nights import Nights
 from tests.support.tested_images import image, report
 
+PLATFORMS = Path("recipes/repositories.yaml")
+
 
 @pytest.fixture
 def job(tmp_path: Path, journal: Journal) -> Job:
@@ -71,8 +73,8 @@ def test_tags_that_stay_where_they_were_moved_back_to_are_told(job: Job) -> None
 
 def test_tags_that_a_night_moved_are_in_the_products_line(job: Job) -> None:
     run = replace(job.product.run, outcome=Outcome.BUILT, why="packages changed", moved=("1", "latest"))
-    assert product_lines(replace(job.product, run=run))[0].endswith(": packages changed; moved 1, latest")
-    assert product_lines(replace(job.product, run=replace(run, moved=())))[0].endswith(": packages changed")
+    assert product_lines(replace(job.product, run=run), PLATFORMS)[0].endswith(": packages changed; moved 1, latest")
+    assert product_lines(replace(job.product, run=replace(run, moved=())), PLATFORMS)[0].endswith(": packages changed")
 
 
 def test_the_lines_of_a_failure_have_place_and_way_out_and_further_problems(job: Job) -> None:
@@ -81,13 +83,16 @@ def test_the_lines_of_a_failure_have_place_and_way_out_and_further_problems(job:
         Problem("key-unknown", f"unknown key '{letter}'", f"it.yaml:{at}", None) for at, letter in enumerate("abcdefg")
     ]
     product = failed_product(job.product, RecipeError.of([first, *others]), job.settings)
-    lines = product_lines(product)
+    lines = product_lines(product, PLATFORMS)
     assert lines[0] == "failed    base: it.yaml:3: verson: unknown key 'verson' [key-unknown]"
     assert lines[1] == "          → did you mean 'version'?"
     assert lines[2] == "          it.yaml:0: unknown key 'a'" and lines[6] == "          it.yaml:4: unknown key 'e'"
     assert lines[7] == "          … and 2 more" and lines[8].startswith("          again: relbuild build ")
     bare = failed_product(job.product, RecipeError("odd", "it is odd"), job.settings)
-    assert product_lines(bare)[:1] == ["failed    base: it is odd [odd]"] and len(product_lines(bare)) == 2
+    assert (
+        product_lines(bare, PLATFORMS)[:1] == ["failed    base: it is odd [odd]"]
+        and len(product_lines(bare, PLATFORMS)) == 2
+    )
 
 
 def test_a_blocked_product_has_its_parents_command_and_no_more(job: Job) -> None:
@@ -97,4 +102,7 @@ def test_a_blocked_product_has_its_parents_command_and_no_more(job: Job) -> None
     blocked = replace(
         job.product, run=replace(job.product.run, outcome=Outcome.BLOCKED, why=failure.message, failure=failure)
     )
-    assert product_lines(blocked) == ["blocked   base: its parent 'a' failed [parent-failed]", "          again: again"]
+    assert product_lines(blocked, PLATFORMS) == [
+        "blocked   base: its parent 'a' failed [parent-failed]",
+        "          again: again",
+    ]

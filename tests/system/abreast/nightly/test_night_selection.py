@@ -71,7 +71,7 @@ class TestSelection:
         assert codes == {"third": "key-unknown", "base": "package-missing", "child": "parent-failed"}
         assert "third.yaml:" in plan["third"][1]["place"] and "'platform'" in plan["third"][1]["hint"]
         lines = done.stderr.splitlines()
-        (at,) = (number for number, line in enumerate(lines) if line.startswith("failed    third: third.yaml:"))
+        (at,) = (number for number, line in enumerate(lines) if line.startswith("failed    third: recipes/third.yaml:"))
         assert lines[at].endswith("[key-unknown]") and lines[at + 1] == "          → did you mean 'platform'?"
         night = small.run()
         assert night.returncode == 1
