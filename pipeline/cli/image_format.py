@@ -45,8 +45,8 @@ def _shown(key: ImageKey, config: ImageConfig) -> tuple[str, ...]:
             assert_never(other)
 
 
-def image_as_json(image: Image) -> dict[str, object]:
-    """Format an image as JSON values."""
+def image_as_json(image: Image, *, packages: bool = True) -> dict[str, object]:
+    """Format an image as JSON values; `packages`: it is known which packages its layers contain."""
     return {
         "name": image.name,
         "reference": image.reference,
@@ -60,7 +60,7 @@ def image_as_json(image: Image) -> dict[str, object]:
                 "diff_id": str(layer.diff_id),
                 "media_type": layer.blob.media_type,
                 "size": layer.blob.size,
-                "packages": list(layer.contents),
+                **({"packages": list(layer.contents)} if packages else {}),
             }
             for layer in image.layers
         ],

@@ -216,6 +216,13 @@ def _changed(catalogue: tuple[Path, ...], revision: str) -> tuple[Path, ...]:
 
     def git(*words: str) -> list[str]:
         done = processes.run(["git", "-C", folder, *words], timeout=GIT_TIMEOUT, check=False)
+        if done.status != 0 and words[0] == "rev-parse":
+            raise UsageError(
+                "revision-unknown",
+                f"--changed-since needs a git repository: {done.stderr.decode(errors='replace').strip()}",
+                place=str(folder),
+                hint="give recipes in a clone that git can read, or leave the option out to plan all",
+            )
         if done.status != 0:
             raise UsageError(
                 "revision-unknown",

@@ -25,7 +25,8 @@ def keygen_command(
 ) -> int:
     """Make a key to sign with.
 
-    NAME.key is encrypted, in cosign's form; NAME.pub is public.
+    NAME.key is encrypted, in cosign's form; NAME.pub is public. The password is asked for, unless
+    the environment variable RELBUILD_KEY_PASSWORD has it.
     """
     if not name or name.endswith("/"):
         raise UsageError(

@@ -96,6 +96,8 @@ class TestSelection:
         assert self.changed(small) == {"base", "child"}
         small.recipe("new").write_text(small.recipe("lone").read_text().replace("name: lone", "name: new", 1))
         assert self.changed(small) == {"base", "child", "new"}
+        unknown = small.planned("--plan", "--changed-since", "nosuch").stderr
+        assert "'nosuch' failed" in unknown and "shallow clones" in unknown
 
     def changed(self, small: SmallCatalogue) -> set[str]:
         return set(self.plan(small, "--changed-since", "HEAD"))
@@ -107,7 +109,7 @@ class TestSelection:
             (("--label", "team=nobody"), "label-unknown"),
             (("--label", "team"), "label-malformed"),
             (("--containing", "nothing"), "package-unknown"),
-            (("--changed-since", "HEAD"), "revision-unknown"),
+            (("--changed-since", "HEAD"), "revision-unknown] recipes: --changed-since needs a git repository"),
             (("--locked", "--write-locks"), "options-contradict"),
             (("--junit", "nosuch/junit.xml"), "report-unwritable] --junit:"),
             (("--summary", "recipes"), "report-unwritable] --summary:"),
