@@ -51,7 +51,7 @@ def inspect_command(
 
 
 def _as_json(image: Image, layout: Path | None, *, several: bool) -> dict[str, object]:
-    """Format an image as JSON values, with the packages that its build recorded beside the layout, if it did."""
+    """Format an image as JSON values, with the packages that its build recorded if it did."""
     if layout is not None:
         from pipeline.reports import member_layout, read_bill, report_folder  # Here and not above: only JSON needs it.
 
