@@ -87,8 +87,15 @@ def read_sources(
     """Read the recipe at `path` and its includes; the recipe itself is the last.
 
     `given`: the folder that no path may lead out of; `shown`: its name in places, if not its file's. Raises RecipeError
-    if it cannot be read itself.
+    if it cannot be read itself, and `recipe-name-encoding`: its name is in documents that are UTF-8.
     """
+    try:
+        path.name.encode()
+    except UnicodeEncodeError:
+        written = os.fsencode(path.name).decode(errors="backslashreplace")
+        raise RecipeError(
+            "recipe-name-encoding", f"the recipe's file name '{written}' is not UTF-8", hint="rename the file"
+        ) from None
     reader = _Reader(path, problems, given)
     document = load_yaml(path, shown, given=given)
     reader.read(path, document, ())

@@ -21,6 +21,7 @@ from pipeline.processors import whole_processors
 from pipeline.progress import Progress
 from pipeline.repos import OpenRepository
 from pipeline.resolve.library_versions import distribution_version
+from pipeline.resolve.solv_conversion import add_solv_file
 from pipeline.store import Store
 
 EXTENSION_FLAGS = solv.Repo.REPO_LOCALPOOL | solv.Repo.REPO_EXTEND_SOLVABLES
@@ -124,7 +125,7 @@ def load_solv(repo: solv.Repo, opened: OpenRepository, kind: str, *, store: Stor
             from pipeline.heap import reserve_huge_pages
 
             reserve_huge_pages(SOLV_EXPANSION * size)
-        if repo.add_solv(str(path), flags):
+        if add_solv_file(repo, str(path), flags):
             return
         if last:
             break

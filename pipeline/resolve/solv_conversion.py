@@ -11,6 +11,10 @@ from __future__ import annotations
 import os
 import resource
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import solv
 
 HEAD_SIZE = 4
 """Bytes of the head's length, the highest first."""
@@ -35,7 +39,7 @@ def convert_document(kind: str, primary: str, source: int, target: int) -> str:
     pool = solv.Pool()
     pool.setdisttype(solv.Pool.DISTTYPE_RPM)
     repo = pool.add_repo("converted")
-    if primary and not repo.add_solv(primary, 0):
+    if primary and not add_solv_file(repo, primary, 0):
         return f"its packages cannot be read: {pool.errstr}"
     # It is decompressed already: libsolv's own reader reads only gzip, and add_rpmmd(None) crashes the interpreter.
     document = solv.xfopen_fd("", source, "r")
@@ -48,6 +52,25 @@ def convert_document(kind: str, primary: str, source: int, target: int) -> str:
     if made is None or not what.write(made) or not made.close():
         raise OSError("the converted metadata cannot be written")
     return ""
+
+
+def add_solv_file(repo: solv.Repo, path: str, flags: int) -> bool:
+    """Load a `.solv` file into a repository, and return whether libsolv could read it.
+
+    It is opened here, because libsolv's bindings refuse a path that is not UTF-8. Raises OSError, but not of a file
+    that another process has removed.
+    """
+    import solv
+
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        file = solv.xfopen_fd("", handle, "r")
+    finally:
+        os.close(handle)
+    return file is not None and bool(repo.add_solv(file, flags))
 
 
 def main() -> None:

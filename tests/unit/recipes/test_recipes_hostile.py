@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import RecipeError
-from pipeline.recipes import load_platforms, load_recipe, load_rules
+from pipeline.recipes import load_platforms, load_recipe, load_rules, recipe_name
 from pipeline.yaml_documents import parse_yaml
 from tests.support.examples import FAST
 from tests.support.recipe_folder import GOOD
@@ -253,3 +254,20 @@ def test_any_text_is_a_document_or_an_error_with_its_place(text: str) -> None:
         parse_yaml(text, "demo.yaml")
     except RecipeError as error:
         held(error)
+
+
+@pytest.mark.parametrize("read", [load_recipe, recipe_name])
+def test_a_recipe_whose_name_no_document_can_have_is_refused(read: Callable[[Path], object], tmp_path: Path) -> None:
+    """The image was built before it failed; a folder's name may be any, as no document has it."""
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    (folder / "repositories.yaml").write_text("platforms: {p: {repositories: {}}}\n")
+    path = folder / os.fsdecode(b"l\xe9n.yaml")
+    path.write_text("name: one\n")
+    with pytest.raises(RecipeError) as caught:
+        read(path)
+    (problem,) = caught.value.problems
+    assert (problem.code, problem.hint) == ("recipe-name-encoding", "rename the file")
+    assert r"'l\xe9n.yaml'" in problem.message
+    path.rename(folder / "lén.yaml")
+    assert recipe_name(folder / "lén.yaml") == "one"

@@ -16,13 +16,15 @@ from pipeline.model.header import Dependency, PackageHeader
 from pipeline.model.package import Nevra
 from pipeline.progress import QUIET
 from pipeline.repos import OpenRepository
-from pipeline.resolve import solv_cache
+from pipeline.resolve import solv_cache, solve
 from pipeline.resolve.library_versions import distribution_version, library_versions
 from pipeline.resolve.listed_files import UnlistedDependencies
 from pipeline.resolve.solv_cache import make_solv_files, solv_file, unlisted_dependencies
+from pipeline.resolve.solv_conversion import add_solv_file
 from pipeline.resolve.solver import open_pool
 from pipeline.resolve.solver_metadata import without_texts
 from pipeline.store import Store
+from tests.support.awkward_paths import AWKWARD_NAMES
 from tests.support.recorded_pools import recorded_pools
 from tests.support.resolve_world import World
 from tests.support.rpmmd import Rpm, write_document, write_repomd
@@ -168,7 +170,7 @@ def test_what_is_left_says_the_same_of_every_package(tmp_path: Path) -> None:
     plain = pool.add_repo("plain")
     assert plain.add_rpmmd(solv.xfopen(str(document)), None, 0)
     kept = pool.add_repo("kept")
-    assert kept.add_solv(str(less), 0)
+    assert add_solv_file(kept, str(less), 0)
     assert [_told(one) for one in kept.solvables] == [_told(one) for one in plain.solvables]
     assert less.stat().st_size and kept.nsolvables == len(RPMS)
 
@@ -258,3 +260,24 @@ def test_a_distribution_has_the_version_that_its_metadata_says() -> None:
             assert version == importlib.metadata.version(name)
     with pytest.raises(importlib.metadata.PackageNotFoundError):
         distribution_version("nosuch")
+
+
+@pytest.mark.parametrize("name", AWKWARD_NAMES, ids=ascii)
+def test_a_store_of_any_name_gives_the_same_packages(name: str, tmp_path: Path) -> None:
+    """Also those of which a path that the primary metadata leaves out is asked for, which needs the file lists."""
+    folder = tmp_path / name
+    folder.mkdir()
+    there = Rpm("there", "1-1", files=("/opt/there",))
+    world = World(tmp_path).add("r", Rpm("app", "1-1", requires=("/opt/there",)), there)
+    store = Store.open(folder)
+    for _ in range(2):
+        (one,) = world.opened(store)
+        found = solve(world.recipe(["app"]), world.platform, "x86_64", (one,), store=store)
+        assert [chosen.package.nevra.name for chosen in found.resolution.chosen] == ["app", "there"]
+
+
+def test_a_file_that_was_removed_meanwhile_is_not_read(tmp_path: Path) -> None:
+    repo = solv.Pool().add_repo("r")
+    assert not add_solv_file(repo, str(tmp_path / "gone.solv"), 0)
+    (tmp_path / "folder").mkdir()
+    assert not add_solv_file(repo, str(tmp_path / "folder"), 0)
