@@ -15,7 +15,7 @@ from pipeline.mirror.image_tags import immutable_tag
 from pipeline.mirror.protocol import TagConflict
 from pipeline.mirror.tag_moves import refuse_immutable
 from pipeline.model.image import Image
-from pipeline.release import copy, promote, rollback
+from pipeline.release import copy, move, promote, rollback
 from tests.support.moved_tags import at, opened, point, published_files, resolved
 from tests.support.published_images import RULES, ImagePublisher, key
 
@@ -182,4 +182,14 @@ def test_a_rollback_of_a_digest_is_refused_and_moves_no_tag(tag: str, mirror: Pa
             rollback(at(mirror, f"{tag}@{digest}"), to, key(), RULES, maker.build_env)
         assert refused.value.code == "rollback-of-digest"
         assert refused.value.problems[0].hint == f"write dir:{mirror}/small{tag or ':latest'} --to {digest}"
+    assert published_files(mirror) == before
+
+
+def test_a_tag_that_became_immutable_since_the_check_gets_no_signed_move(
+    mirror: Path, maker: ImagePublisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = published_files(mirror)
+    monkeypatch.setattr(move, "refuse_immutable", lambda *_: None)
+    with pytest.raises(PublicationRefused, match="is never moved"):
+        promote(at(mirror), own_tag(maker.image("1.0"), "1.0"), key(), RULES, maker.build_env)
     assert published_files(mirror) == before
