@@ -316,6 +316,15 @@ def test_a_value_that_no_option_can_have_is_refused(
     assert f"error[option-malformed] {said}\n" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["smoke nginx", "smoke nginx --full"])
+def test_a_report_that_cannot_be_written_is_refused_before_the_work(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("RELBUILD_STORE", str(tmp_path / "store"))
+    assert run_typed(f"{command} --junit {tmp_path}/nosuch/junit.xml", monkeypatch) == 2
+    assert "error[report-unwritable] --junit: no file can be written at" in capsys.readouterr().err
+
+
 def test_the_help_names_the_option_for_the_version(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
