@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import typer
@@ -49,6 +50,19 @@ def open_verifying_key(path: Path, context: CommandContext) -> VerifyingKey:
     """
     require_key_file(path)
     return load_verifying_key(path, password(path, context.environment), progress=context.progress)
+
+
+def open_former_keys(paths: Sequence[Path] | None, context: CommandContext) -> tuple[VerifyingKey, ...]:
+    """Load public key files of a publisher's former keys. Raises UsageError, EnvironmentLacking."""
+    return tuple(open_verifying_key(path, context) for path in paths or ())
+
+
+def open_trusted_keys(path: Path, former: Sequence[Path] | None, context: CommandContext) -> VerifyingKey:
+    """Load a public key file, with those of former keys whose signatures count as well.
+
+    Raises UsageError, EnvironmentLacking.
+    """
+    return replace(open_verifying_key(path, context), former=open_former_keys(former, context))
 
 
 def open_either_key(path: Path, context: CommandContext) -> SigningKey | VerifyingKey:

@@ -13,7 +13,7 @@ import pipeline.process as processes
 from pipeline.cli.app import CommandContext
 from pipeline.cli.key_files import PASSWORD_VARIABLES, password
 from pipeline.compression import Compression
-from pipeline.digest import Digest, digest_file, identity
+from pipeline.digest import Digest
 from pipeline.errors import RelbuildError, UsageError
 from pipeline.model.absolute_path import absolute
 from pipeline.model.night_record import NightlyRun
@@ -25,6 +25,7 @@ from pipeline.nightly.job import RunSettings
 from pipeline.nightly.no_change import FetchDocument, remember_night
 from pipeline.nightly.previous_night import PreviousNight
 from pipeline.nightly.renewal import renew_tags
+from pipeline.nightly.renewal_due import known_fingerprint, remember_fingerprint
 from pipeline.nightly.run_night import (
     NightOptions,
     PlannedProduct,
@@ -177,12 +178,11 @@ def _fingerprint(key: Path | None, environment: dict[str, str], build_env: Build
     """
     if key is None:
         return ""
-    name = identity("fingerprint", 1, file=digest_file(key))
-    known = build_env.store.recall(name)
-    if isinstance(known, str):
+    known = known_fingerprint(build_env.store, key)
+    if known:
         return known
     found = str(load_verifying_key(key, _ask_once(key, environment), progress=build_env.progress).fingerprint)
-    build_env.store.remember(name, found)
+    remember_fingerprint(build_env.store, key, found)
     return found
 
 

@@ -226,6 +226,14 @@ VerifyingKeyOption = Annotated[
     Path,
     typer.Option("--key", help="The public key that must have signed (a private key works, too).", show_default=False),
 ]
+FormerKeyOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--former-key",
+        help="The publisher's public key before --key: what it signed counts as well (repeatable).",
+        show_default=False,
+    ),
+]
 RulesOption = Annotated[
     Path | None,
     typer.Option(

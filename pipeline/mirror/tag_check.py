@@ -13,8 +13,9 @@ from pipeline.digest import Digest
 from pipeline.errors import VerificationError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.protocol import Repository
+from pipeline.mirror.tag_claims import claiming_key
 from pipeline.mirror.tag_statements import find_statement, recent_statements, signed_statements
-from pipeline.model.publication import RecordedStatement
+from pipeline.model.publication import TagStatement
 from pipeline.model.tag_chain import believable
 from pipeline.oci import VerifyingKey
 
@@ -52,32 +53,20 @@ def check_tag(
 
     Raises VerificationError: `tag-unsigned` (there are no statements), `moves-rolled-back` (the newest number is lower
     than `seen`), `tag-replayed` (the tag was moved away from `digest`), `tag-unsigned-move` (no statement has
-    `digest`), `tag-frozen` (the newest statement has expired, unless `allow_stale`).
+    `digest`), `tag-other-key` (in place of the first two and the fourth, where another key's statement says it),
+    `tag-frozen` (the newest statement has expired, unless `allow_stale`).
     """
     place = f"{repository.url}:{tag}"
     signed = ((name, recent_statements(repository, name, tag, key)) for name in dict.fromkeys(names))
     identity, recent = next(((name, found) for name, found in signed if found), ("", ()))
     if not recent:
-        raise VerificationError(
-            "tag-unsigned",
-            f"tag '{tag}' has no signed move",
-            place=place,
-            hint="the publisher must sign it: `relbuild promote` of the digest or the immutable tag to it, or the next "
-            "publication; for another identity: --as",
-        )
-
+        raise _unsigned(repository, tag, key, names, place)
     believed, newest = believable(recent, lambda record: find_statement(repository, identity, tag, record, key))
     said = newest[0].statement
     if said.number < seen:
-        raise VerificationError(
-            "moves-rolled-back",
-            f"rollback: the newest move of tag '{tag}' is number {said.number}, but number {seen} was seen before",
-            place=place,
-            hint="the mirror shows an older state; if it was restored from a backup, the next publication "
-            "or promotion signs a higher number",
-        )
+        raise _rolled_back(repository, said, seen, key, place)
     if digest not in believed:
-        raise _elsewhere(signed_statements(repository, identity, tag, key), digest, believed, place)
+        raise _elsewhere(repository, said, digest, believed, key)
     stale = said.until < now
     if stale and not allow_stale:
         raise VerificationError(
@@ -90,17 +79,76 @@ def check_tag(
     return TagStanding(tag, identity, said.number, said.until, stale)
 
 
-def _elsewhere(
-    signed: Sequence[RecordedStatement], digest: Digest, believed: Collection[Digest], place: str
+def _unsigned(
+    repository: Repository, tag: str, key: VerifyingKey, names: Sequence[str], place: str
 ) -> VerificationError:
+    others = (claiming_key(repository, name, tag, key) for name in dict.fromkeys(names))
+    other = next((found for found in others if found is not None), None)
+    if other is not None:
+        return _by_another_key(f"tag '{tag}' has no move that the key {key.fingerprint.short} signed", other, place)
+    return VerificationError(
+        "tag-unsigned",
+        f"tag '{tag}' has no signed move",
+        place=place,
+        hint="the publisher must sign it: `relbuild promote` of the digest or the immutable tag to it, or the next "
+        "publication; for another identity: --as",
+    )
+
+
+def _rolled_back(
+    repository: Repository, said: TagStatement, seen: int, key: VerifyingKey, place: str
+) -> VerificationError:
+    """Make the error of a tag whose newest statement has a lower number than was seen before."""
+    tag = said.move.tag
+    other = claiming_key(repository, said.repository, tag, key, lambda one: one.number >= seen)
+    if other is not None:
+        own = f"the newest move by the key {key.fingerprint.short} is number {said.number}"
+        return _by_another_key(
+            f"tag '{tag}' has a newer signed move, number {seen} was seen before; {own}", other, place
+        )
+    return VerificationError(
+        "moves-rolled-back",
+        f"rollback: the newest move of tag '{tag}' is number {said.number}, but number {seen} was seen before",
+        place=place,
+        hint="the mirror shows an older state; if it was restored from a backup, the next publication "
+        "or promotion signs a higher number",
+    )
+
+
+def _by_another_key(message: str, other: Digest, place: str) -> VerificationError:
+    """Make the error of a tag that only a statement by another key explains."""
+    return VerificationError(
+        "tag-other-key",
+        f"{message}; there is a move that names another key, {other.short} (not verified)",
+        place=place,
+        hint="if the publisher changed the key, verify with the new public key, got from the publisher and not from "
+        "this mirror, and have the tag signed with it: see 'Changing the key' in docs/mirrors.md; else somebody else "
+        "writes to this mirror",
+    )
+
+
+def _elsewhere(
+    repository: Repository, said: TagStatement, digest: Digest, believed: Collection[Digest], key: VerifyingKey
+) -> VerificationError:
+    """Make the error of a tag that points to `digest`, not where `said` allows."""
     right = ", ".join(sorted(map(str, believed)))
-    if any(one.statement.move.after == digest for one in signed):
+    tag = said.move.tag
+    place = f"{repository.url}:{tag}"
+    if any(one.statement.move.after == digest for one in signed_statements(repository, said.repository, tag, key)):
         return VerificationError(
             "tag-replayed",
             f"the tag points to {digest}, but its newest signed move is to {right}",
             place=place,
             hint="it was set back without a signed move; fix it with `relbuild promote` of the right image",
         )
+
+    def newer(one: TagStatement) -> bool:
+        return one.number > said.number and one.move.after == digest
+
+    other = claiming_key(repository, said.repository, tag, key, newer)
+    if other is not None:
+        message = f"the tag points to {digest}; the key {key.fingerprint.short} signed a move to {right}"
+        return _by_another_key(message, other, place)
     return VerificationError(
         "tag-unsigned-move",
         f"the tag points to {digest}, which no move signs; the signed target is {right}",

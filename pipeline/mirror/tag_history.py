@@ -10,11 +10,12 @@ are read as the moves before the signed ones; none is written any more.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from pipeline.digest import Digest
 from pipeline.errors import VerificationError
 from pipeline.mirror.protocol import Repository
+from pipeline.mirror.tag_claims import claimed_moves
 from pipeline.mirror.tag_statements import MOVE_ANNOTATION_PREFIX, list_statements, signed_statements
 from pipeline.model.manifests import Manifest
 from pipeline.model.publication import (
@@ -23,7 +24,7 @@ from pipeline.model.publication import (
     PastMove,
     RecordedStatement,
 )
-from pipeline.model.tag_chain import chain, head
+from pipeline.model.tag_chain import chain, head, newest_first
 from pipeline.oci import VerifyingKey
 from pipeline.oci.image_manifest import JsonReader
 
@@ -36,32 +37,44 @@ _LONGEST_NAME = 90
 
 
 def read_history(
-    repository: Repository, tag: str, names: Sequence[str] = (), key: VerifyingKey | None = None
+    repository: Repository,
+    tag: str,
+    names: Sequence[str] = (),
+    key: VerifyingKey | None = None,
+    *,
+    claimed: bool = False,
 ) -> tuple[PastMove, ...]:
     """Return all moves of a tag, oldest first.
 
     Statements are read under the first of `names` that has any (default: the repository's own name), only those signed
-    by `key`, or without a key all, unverified. Raises VerificationError `move-malformed`.
+    by `key`, or without a key all, unverified. `claimed`: also moves by other keys that lead to the signed ones,
+    unverified (`claimed_moves`): for people to read, and for no decision. Raises VerificationError `move-malformed`.
     """
     now = repository.resolve(tag)
     signed: tuple[RecordedStatement, ...] = ()
+    others: Mapping[Digest, Digest] = {}
     for name in names or (repository.identity,):
-        signed = (
-            list_statements(repository, name, tag) if key is None else signed_statements(repository, name, tag, key)
-        )
+        listed = list_statements(repository, name, tag)
+        signed = listed if key is None else signed_statements(repository, name, tag, key, listed=listed)
         if signed:
             break
-    made = chain(signed, head(signed, now))
+    last = head(signed, now)
+    if claimed and key is not None and signed:
+        others = claimed_moves(repository, listed, signed, last, key)
+        signed = newest_first((*signed, *(one for one in listed if one.record in others)))
+    made = chain(signed, last)
     stands = made[0].statement.move.before if made else now
-    return (*_old(repository, tag, stands), *_signed(signed, made))
+    return (*_old(repository, tag, stands), *_signed(signed, made, others))
 
 
-def _signed(statements: Iterable[RecordedStatement], made: Sequence[RecordedStatement]) -> Iterable[PastMove]:
+def _signed(
+    statements: Iterable[RecordedStatement], made: Sequence[RecordedStatement], others: Mapping[Digest, Digest]
+) -> Iterable[PastMove]:
     happened = {one.record for one in made}
     moves = (one for one in statements if not one.statement.renews)
     for one in sorted(moves, key=lambda one: (one.statement.number, one.record)):
         said = one.statement
-        yield PastMove(said.move, str(one.record), one.record in happened, said.number)
+        yield PastMove(said.move, str(one.record), one.record in happened, said.number, others.get(one.record))
 
 
 def earlier_digests(past: Sequence[PastMove]) -> tuple[Digest, ...]:
@@ -118,13 +131,16 @@ def is_withdrawn(
     """Return whether a person moved a tag back from a digest.
 
     `name` is the repository's in statements, `key` the one that signed them. Most often `listed`, the statements on the
-    tag, tell that nobody did, and none is read. Raises as `read_history`.
+    tag, tell that nobody did, and none is read. Where `key` signed nothing of the tag yet, what others signed counts,
+    unverified: the first publication with a new key must not undo what a person did before, and a tag that is left
+    there is signed by nobody. Raises as `read_history`.
     """
     moves = [one.statement.move for one in listed]
     causes = {move.why for move in moves}
     if not causes & {MoveCause.ROLLBACK, MoveCause.PROMOTE} or all(move.after != digest for move in moves):
         return False
-    return digest in withdrawn_digests(read_history(repository, tag, (name,), key))
+    own = key if signed_statements(repository, name, tag, key, listed=tuple(listed)) else None
+    return digest in withdrawn_digests(read_history(repository, tag, (name,), own))
 
 
 # --- old records ---------------------------------------------------------------------------------------

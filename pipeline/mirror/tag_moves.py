@@ -159,7 +159,7 @@ class TagMover:
             return {}
         from pipeline.mirror.tag_history import is_withdrawn  # only here: `publish` reads no history
 
-        public = self.signer.key.public
+        public = self.signer.trusted
         name = self.identity or self.repository.identity
 
         def look(tag: str) -> Digest | None:

@@ -86,9 +86,11 @@ class SignedTag:
         if until or self.repository.resolve(self.tag) != digest:
             return Confirmation(False, until)
         number = self._number(listed, recent)
-        last = head(recent, digest)
-        if not any(one.statement.move.after == digest for one in recent):
-            before = next((one.statement.move.after for one in recent if one.statement.renews), None)
+        # What another key signed until now is no move of this one: the tag is confirmed where it stands, after that.
+        told = recent or listed
+        last = head(told, digest)
+        if not any(one.statement.move.after == digest for one in told) or (last is None and not recent):
+            before = next((one.statement.move.after for one in told if one.statement.renews), None)
             move = Move(self.tag, before, digest, self.signer.now, why, version)
             record = self._write(move, number, last, first=not listed).record
             if last is None:
@@ -129,7 +131,7 @@ class SignedTag:
 
     def _settled_until(self, recent: tuple[RecordedStatement, ...], digest: Digest) -> int:
         believed, newest = believable(recent, self._find)
-        if not newest:
+        if not newest or not self._own(newest):
             return 0
         # An abandoned move stays acceptable until the next one is confirmed.
         if not all(one.statement.move.after == digest for one in newest):
@@ -140,6 +142,14 @@ class SignedTag:
         due = said.until - math.ceil(RENEWAL_SHARE * self.signer.validity * 1000)
         young = self.signer.now <= due
         return due if young and said.number >= self.signer.seen(self.repository, self.tag) else 0
+
+    def _own(self, statements: tuple[RecordedStatement, ...]) -> bool:
+        """Return whether the signer's own key signed them all, and no former one."""
+        if not self.signer.former:
+            return True
+        own = self.signer.key.public
+        found = (find_statement(self.repository, self.identity, self.tag, one.record, own) for one in statements)
+        return all(one is not None for one in found)
 
     def _write(self, move: Move, number: int, previous: Digest | None, *, first: bool = False) -> RecordedStatement:
         until = self.signer.now + self.signer.validity * 1000
@@ -163,8 +173,8 @@ class SignedTag:
         return list_statements(self.repository, self.identity, self.tag)
 
     def _recent(self, listed: tuple[RecordedStatement, ...] | None = None) -> tuple[RecordedStatement, ...]:
-        key = self.signer.key.public
+        key = self.signer.trusted
         return recent_statements(self.repository, self.identity, self.tag, key, verified=self._known, listed=listed)
 
     def _find(self, record: Digest) -> RecordedStatement | None:
-        return find_statement(self.repository, self.identity, self.tag, record, self.signer.key.public)
+        return find_statement(self.repository, self.identity, self.tag, record, self.signer.trusted)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import field
+from dataclasses import field, replace
 
 from pipeline.digest import Digest, canonical_json
 from pipeline.digest import identity as identity_of
@@ -38,6 +38,8 @@ from pipeline.oci import (
     bundle_layer,
     make_attestation,
     media_types,
+    named_key,
+    unverified_statement,
     verify_bundle,
 )
 from pipeline.oci.artifacts import EMPTY_DATA, EMPTY_DESCRIPTOR
@@ -75,13 +77,19 @@ class TagSigner:
     """Settings for signing statements on tags: key, clock, validity and memory.
 
     `clock` returns seconds since the epoch; `validity` is in seconds; `memory` has the highest number that was seen on
-    each tag, independent of the mirror.
+    each tag, independent of the mirror. `former`: public keys whose statements are believed, and signed anew by `key`.
     """
 
     key: SigningKey
     clock: Callable[[], float]
     validity: int = MirrorRules().validity
     memory: TagMemory | None = None
+    former: tuple[VerifyingKey, ...] = ()
+
+    @property
+    def trusted(self) -> VerifyingKey:
+        """The public keys whose statements are believed."""
+        return replace(self.key.public, former=self.former)
 
     @property
     def now(self) -> int:
@@ -102,11 +110,11 @@ class VerifiedStatements:
     """
 
     store: Store | None = None
-    _written: dict[Digest, TagStatement] = field(default_factory=dict)
+    _written: dict[tuple[Digest, Digest], TagStatement] = field(default_factory=dict)
 
     def holds(self, repository: Repository, one: RecordedStatement, key: VerifyingKey) -> bool:
         """Return whether the listed statement is known to be signed by `key`, and is on the mirror."""
-        if self._written.get(one.record) == one.statement:
+        if self._written.get((one.record, key.fingerprint)) == one.statement:
             return True
         known = self.store.recall(_verified(one, key)) if self.store is not None else None
         return known == _text(one.statement) and repository.has_manifest(one.record)
@@ -114,13 +122,14 @@ class VerifiedStatements:
     def note(self, one: RecordedStatement, key: VerifyingKey, *, written: bool = False) -> None:
         """Record that `key` signed a statement; `written`: it was put on the mirror just now."""
         if written:
-            self._written[one.record] = one.statement
+            self._written[one.record, key.fingerprint] = one.statement
         if self.store is not None:
             self.store.remember(_verified(one, key), _text(one.statement), sync=False)
 
 
 def _verified(one: RecordedStatement, key: VerifyingKey) -> Digest:
-    return identity_of("statement-verified", 1, record=one.record, key=key.fingerprint)
+    keys = ",".join(str(each.fingerprint) for each in key.each)  # A statement by a former key is not one by this key.
+    return identity_of("statement-verified", 1, record=one.record, key=keys)
 
 
 def _text(said: TagStatement) -> dict[str, str]:
@@ -220,15 +229,41 @@ def find_statement(
 
 
 def signed_statements(
-    repository: Repository, identity: str, tag: str, key: VerifyingKey
+    repository: Repository,
+    identity: str,
+    tag: str,
+    key: VerifyingKey,
+    *,
+    listed: tuple[RecordedStatement, ...] | None = None,
 ) -> tuple[RecordedStatement, ...]:
-    """Return all statements on a tag that `key` signed, the newest first."""
+    """Return all statements on a tag that `key` signed, the newest first.
+
+    `listed`: all that are listed, where the caller has just asked.
+    """
     found = []
-    for one in list_statements(repository, identity, tag):
+    for one in list_statements(repository, identity, tag) if listed is None else listed:
         manifest = repository.manifest(one.record)
         if manifest is not None and _holds(repository, manifest, one, key):
             found.append(one)
     return tuple(found)
+
+
+def claimed_signer(repository: Repository, listed: RecordedStatement) -> Digest | None:
+    """Return the fingerprint of the key that a listed statement names, unverified.
+
+    None if the statement is missing, malformed, or says something else than its listing.
+    """
+    subject = anchor_manifest(listed.statement.repository, listed.statement.move.tag).digest
+    try:
+        manifest = repository.manifest(listed.record)
+        if manifest is None:
+            return None
+        bundle = repository.read_blob(bundle_layer(manifest))
+        claimed = unverified_statement(bundle)
+        about = subject in {one.digest for one in claimed.subjects} and claimed.predicate_type == MOVE
+        return named_key(bundle) if about and _predicate(claimed.predicate) == listed.statement else None
+    except VerificationError:
+        return None
 
 
 def _holds(repository: Repository, manifest: Manifest, listed: RecordedStatement, key: VerifyingKey) -> bool:

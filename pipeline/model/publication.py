@@ -74,13 +74,15 @@ class PastMove:
 
     `happened`: the tag did point there; else its writer was overtaken or killed between recording and making it.
     `record`: the digest of the manifest that has it, or of an old one the tag. `number` is 0 for old records, which are
-    not signed.
+    not signed. `other_key`: the fingerprint of the key that it names, where no key signed it with which it was read: a
+    claim, unverified.
     """
 
     move: Move
     record: str
     happened: bool
     number: int = 0
+    other_key: Digest | None = None
 
     @property
     def signed(self) -> bool:

@@ -90,7 +90,8 @@ def believable(
     `recent` begins with the newest statement and extends to the newest renewal. `look_up` returns a record's statement.
 
     A renewal allows its own digest. A move that is not renewed yet may be under way or killed: then the tag may still
-    point where it did before. Both also allow the digests of the other moves with the same predecessor.
+    point where it did before: by its predecessor, or by a renewal of that, whoever signed the predecessor. Both also
+    allow the digests of the other moves with the same predecessor.
     """
     newest = tuple(one for one in recent if one.statement.number == recent[0].statement.number) if recent else ()
     found: set[Digest] = set()
@@ -100,7 +101,7 @@ def believable(
         found |= {
             other.statement.move.after
             for other in recent
-            if not other.statement.renews and other.statement.previous == previous
+            if other.statement.previous == previous and not (one.statement.renews and other.statement.renews)
         }
         before = look_up(previous) if previous is not None and not one.statement.renews else None
         if before is not None:

@@ -28,7 +28,7 @@ def renew_tags(
     """
     destination, now = str(settings.to), int(build_env.clock() * 1000)
     on_mirror = {product.name: product for product in products if product.published.digest is not None}
-    waiting = products_due(build_env.store, destination, on_mirror, now)
+    waiting = products_due(build_env.store, destination, on_mirror, now, key=settings.fingerprint)
     if not waiting or mirror is None or settings.key is None:
         return
     with task(build_env.progress, "sign", f"tags of {len(waiting)} products"):
@@ -51,9 +51,17 @@ def _renew(
     own = dict.fromkeys(product.published.tags, product.published.digest)
     with mirror.writing():
         done = renew(mirror.repository(product.name), key, settings.rules, build_env, own)
-    if done.left:
+    left = [tag for tag in done.left if tag not in done.other_keys]
+    if left:
         build_env.progress.warn(
-            f"{product.name}: tags not at their signed target and not renewed: {', '.join(done.left)}; "
+            f"{product.name}: tags not at their signed target and not renewed: {', '.join(left)}; "
             "`relbuild verify` shows what is wrong, `relbuild promote` of the right image fixes it"
         )
-    remember_due(build_env.store, str(settings.to), product.name, done.due)
+    for other in sorted(set(done.other_keys.values())):
+        tags = ", ".join(tag for tag, named in done.other_keys.items() if named == other)
+        build_env.progress.warn(
+            f"{product.name}: tags not signed by this night's key and not renewed: {tags}; what is there names the key "
+            f"{other.short}, unverified. `relbuild promote` signs them with this key: see 'Changing the key' in "
+            "docs/mirrors.md"
+        )
+    remember_due(build_env.store, str(settings.to), product.name, done.due, key=settings.fingerprint)

@@ -6,28 +6,45 @@ So a night without changes need not ask the mirror.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
-from pipeline.digest import Digest, identity
+from pipeline.digest import Digest, digest_file, identity
 from pipeline.store import Store
 
 
-def products_due(store: Store, destination: str, products: Iterable[str], now: int) -> tuple[str, ...]:
+def products_due(store: Store, destination: str, products: Iterable[str], now: int, *, key: str) -> tuple[str, ...]:
     """Return the products whose tag statements are to be renewed at `now`.
 
-    Products without a remembered time are among them. `now` is in milliseconds since the epoch.
+    Products without a remembered time are among them, and so are all for another key. `now` is in milliseconds since
+    the epoch; `key` is the fingerprint of the signing key.
     """
 
     def is_due(product: str) -> bool:
-        known = store.recall(_name(destination, product))
+        known = store.recall(_name(destination, product, key))
         return not isinstance(known, int) or known <= now
 
     return tuple(product for product in products if is_due(product))
 
 
-def remember_due(store: Store, destination: str, product: str, when: int) -> None:
-    """Remember when a product's tag statements are due next."""
-    store.remember(_name(destination, product), when)
+def remember_due(store: Store, destination: str, product: str, when: int, *, key: str) -> None:
+    """Remember when a product's tag statements are due next; `key` is a fingerprint."""
+    store.remember(_name(destination, product, key), when)
 
 
-def _name(destination: str, product: str) -> Digest:
-    return identity("renewal-due", 1, to=destination, product=product)
+def known_fingerprint(store: Store, key: Path | None) -> str:
+    """Return the remembered fingerprint of a key file; "" if there is none."""
+    known = store.recall(_key_name(key)) if key is not None else None
+    return known if isinstance(known, str) else ""
+
+
+def remember_fingerprint(store: Store, key: Path, fingerprint: str) -> None:
+    """Remember the fingerprint of a key file: decrypting it needs a password and takes a while."""
+    store.remember(_key_name(key), fingerprint)
+
+
+def _key_name(key: Path) -> Digest:
+    return identity("fingerprint", 1, file=digest_file(key))
+
+
+def _name(destination: str, product: str, key: str) -> Digest:
+    return identity("renewal-due", 2, to=destination, product=product, key=key)

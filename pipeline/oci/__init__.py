@@ -44,6 +44,7 @@ with imported_when_used(__name__):
         PREDICATE_TYPE_ANNOTATION,
         bundle_layer,
         make_attestation,
+        named_key,
         unverified_statement,
         verify_bundle,
     )
@@ -88,6 +89,7 @@ __all__ = [
     "make_referrer",
     "make_simple_signature",
     "media_types",
+    "named_key",
     "parse_config",
     "parse_image",
     "parse_index",

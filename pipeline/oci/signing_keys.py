@@ -49,16 +49,30 @@ _MAKE = (
     "openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256"
 )
 
+WRONG_KEY_HINT = (
+    "use the publisher's public key; what was signed before the key was changed needs the former one too: see "
+    "'Changing the key' in docs/mirrors.md"
+)
+
 PasswordSource = Callable[[], bytes]
 """Function that returns the password; called at most once, and only if the key file is encrypted."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class VerifyingKey:
-    """A public key that verifies signatures."""
+    """A public key that verifies signatures.
+
+    `former`: keys of the same publisher from before this one, whose signatures count as well.
+    """
 
     der: bytes
     """SubjectPublicKeyInfo (RFC 5280)."""
+    former: tuple[VerifyingKey, ...] = ()
+
+    @property
+    def each(self) -> tuple[VerifyingKey, ...]:
+        """This key and the former ones, each by itself."""
+        return (VerifyingKey(self.der), *self.former)
 
     @property
     def pem(self) -> bytes:
@@ -83,7 +97,9 @@ class VerifyingKey:
         return _kind(_public(self.der))
 
     def verifies(self, signature: bytes, data: bytes) -> bool:
-        """Return whether `signature` (DER for ECDSA) is this key's signature of `data`."""
+        """Return whether `signature` (DER for ECDSA) of `data` is by this key or a former one."""
+        if any(one.verifies(signature, data) for one in self.former):
+            return True
         key = _public(self.der)
         try:
             if isinstance(key, ec.EllipticCurvePublicKey):

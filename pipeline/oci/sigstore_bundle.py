@@ -8,6 +8,8 @@ A bundle made here has no certificate and no transparency log entry, only a hint
 
 from __future__ import annotations
 
+import base64
+import binascii
 from collections.abc import Mapping
 
 from pipeline.digest import Digest, canonical_json
@@ -23,7 +25,7 @@ from pipeline.oci.dsse import (
     sign_envelope,
 )
 from pipeline.oci.image_manifest import JsonReader, timestamp
-from pipeline.oci.signing_keys import SigningKey, VerifyingKey
+from pipeline.oci.signing_keys import WRONG_KEY_HINT, SigningKey, VerifyingKey
 from pipeline.oci.statements import Statement, read_statement, statement_bytes
 
 CONTENT_ANNOTATION = "dev.sigstore.bundle.content"
@@ -39,6 +41,9 @@ BUNDLE_LIMIT = 64 << 20
 BUNDLE_NODE_LIMIT = 10_000
 """JSON values in a bundle, which is parsed before anything of it is verified: it has ten, with log entries and
 certificates some hundred. The statement in it is one string."""
+
+FINGERPRINT_BYTES = 32
+"""Bytes of a key's fingerprint, a SHA-256."""
 
 
 def make_bundle(statement: Statement, key: SigningKey) -> bytes:
@@ -156,6 +161,18 @@ def unverified_statement(blob: bytes) -> Statement:
     return read_statement(_read_bundle(blob)[0].payload)
 
 
+def named_key(blob: bytes) -> Digest | None:
+    """Return the fingerprint of the key that a bundle names, unverified; None if it names none.
+
+    Raises VerificationError `bundle-malformed`, `document-malformed`.
+    """
+    try:
+        fingerprint = base64.b64decode(_read_bundle(blob)[1], validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    return Digest(fingerprint.hex()) if len(fingerprint) == FINGERPRINT_BYTES else None
+
+
 def _read_bundle(blob: bytes) -> tuple[Envelope, str]:
     """Parse a bundle; return its envelope and its key's hint ("": it has none)."""
     if blob.count(b"[") + blob.count(b"{") + blob.count(b",") > BUNDLE_NODE_LIMIT:
@@ -181,10 +198,11 @@ def _read_bundle(blob: bytes) -> tuple[Envelope, str]:
 def _refuse_signature(envelope: Envelope, hint: str, key: VerifyingKey, place: str) -> None:
     if envelope.signed_by(key):
         return
-    if hint == key.hint:
+    named = next((one for one in key.each if one.hint == hint), None)
+    if named is not None:
         raise VerificationError(
             "signature-altered",
-            f"the bundle names the key {key.fingerprint.short}, but the signature does not verify",
+            f"the bundle names the key {named.fingerprint.short}, but the signature does not verify",
             place=place,
             hint="the content or the signature was changed; publish it again",
         )
@@ -192,7 +210,7 @@ def _refuse_signature(envelope: Envelope, hint: str, key: VerifyingKey, place: s
         "signature-wrong-key",
         f"the bundle is not signed by the key {key.fingerprint.short}",
         place=place,
-        hint="use the publisher's public key",
+        hint=WRONG_KEY_HINT,
     )
 
 

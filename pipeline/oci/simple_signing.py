@@ -22,7 +22,7 @@ from pipeline.model.manifests import Artifact, Manifest
 from pipeline.oci import media_types
 from pipeline.oci.artifacts import read_artifact
 from pipeline.oci.image_manifest import JsonReader, descriptor_json
-from pipeline.oci.signing_keys import SigningKey, VerifyingKey
+from pipeline.oci.signing_keys import WRONG_KEY_HINT, SigningKey, VerifyingKey
 
 SIGNATURE_ANNOTATION = "dev.cosignproject.cosign/signature"
 """Annotation of a layer with the signature, in base64."""
@@ -187,7 +187,7 @@ def _checked(
         return bad(
             "signature-wrong-key",
             f"the signature does not verify with the key {key.fingerprint.short}",
-            "use the publisher's public key",
+            WRONG_KEY_HINT,
         )
     digest, name = said
     if digest != subject:

@@ -16,7 +16,7 @@ from pipeline.mirror.tag_memory import TagMemory
 from pipeline.mirror.tag_moves import PUBLISH_CONCURRENCY
 from pipeline.mirror.tag_statements import TagSigner
 from pipeline.model.rules import MirrorRules
-from pipeline.oci import SigningKey
+from pipeline.oci import SigningKey, VerifyingKey
 from pipeline.prepare import BuildEnvironment
 from pipeline.transfer import QuestionLog
 
@@ -30,9 +30,14 @@ def mirror_access(
     )
 
 
-def tag_signer(key: SigningKey, rules: MirrorRules, build_env: BuildEnvironment) -> TagSigner:
-    """Return the signer of statements on tags, with the validity in the operator's rules."""
-    return TagSigner(key, build_env.clock, rules.validity, TagMemory(build_env.store))
+def tag_signer(
+    key: SigningKey, rules: MirrorRules, build_env: BuildEnvironment, former: tuple[VerifyingKey, ...] = ()
+) -> TagSigner:
+    """Return the signer of statements on tags, with the validity in the operator's rules.
+
+    `former`: public keys whose statements are believed, and signed anew.
+    """
+    return TagSigner(key, build_env.clock, rules.validity, TagMemory(build_env.store), former)
 
 
 def refuse_reserved_tag(tag: str) -> None:

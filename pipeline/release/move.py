@@ -12,12 +12,14 @@ from pipeline.mirror.address import Address
 from pipeline.mirror.gate import Cleared
 from pipeline.mirror.image_tags import named_digest_prefix
 from pipeline.mirror.protocol import Repository
+from pipeline.mirror.signed_again import sign_again
 from pipeline.mirror.signed_identity import EXPECT_OWN, ExpectedIdentity, known_names
+from pipeline.mirror.tag_claims import claiming_key
 from pipeline.mirror.tag_history import earlier_digests, read_history
 from pipeline.mirror.tag_moves import TagMover, refuse_immutable
 from pipeline.model.publication import Move, MoveCause
 from pipeline.model.rules import MirrorRules
-from pipeline.oci import SigningKey
+from pipeline.oci import SigningKey, VerifyingKey
 from pipeline.prepare import BuildEnvironment
 from pipeline.release.current_images import (
     current_images,
@@ -48,19 +50,21 @@ def promote(
     *,
     identity: ExpectedIdentity = EXPECT_OWN,
     allow_stale: bool = False,
+    former: tuple[VerifyingKey, ...] = (),
 ) -> MoveResult:
     """Point the tag `channel` at the digest of `reference`.
 
-    The image is verified first, and cleared by the rules for that tag. Only the signed move is uploaded. Raises as
-    `verify_in_repository`, PublicationRefused.
+    The image is verified first, and cleared by the rules for that tag. Only the signed move is uploaded, and what
+    `former` keys of the publisher signed of the image, signed with `key`. Raises as `verify_in_repository`,
+    PublicationRefused.
     """
     with mirror_access(build_env).repository(reference, write=True) as repository:
         refuse_reserved_tag(channel)
         wanted = reference.digest or repository.resolve(str(reference.reference))
         if wanted is not None:
             refuse_immutable(repository, channel, wanted)
-        expected, public = identity.of(repository), key.public
-        held = verify_in_repository(
+        expected, public = identity.of(repository), replace(key.public, former=former)
+        found = verify_in_repository(
             repository,
             reference.reference,
             public,
@@ -68,16 +72,19 @@ def promote(
             contents=True,
             expected=expected,
             allow_stale=allow_stale,
-        ).held
+        )
+        held = found.held
 
         def clear() -> Cleared:
             current = current_images(repository, (channel,), held.digest)
             return replace(clear_published(held, (channel,), repository, public, rules), current=current)
 
-        signer = tag_signer(key, rules, build_env)
+        signer = tag_signer(key, rules, build_env, former)
         name = expected.name if expected else ""
         mover = TagMover(repository, held.version, MoveCause.PROMOTE, clear, build_env.clock, signer, name)
-        return _moved(mover, channel, clear())
+        cleared = clear()
+        sign_again(found, repository, key, public, build_env.progress)
+        return _moved(mover, channel, cleared)
 
 
 def rollback(
@@ -88,11 +95,13 @@ def rollback(
     build_env: BuildEnvironment,
     *,
     identity: ExpectedIdentity = EXPECT_OWN,
+    former: tuple[VerifyingKey, ...] = (),
 ) -> MoveResult:
     """Point a tag at its former image, or at `to`, after verifying that image.
 
     `to` is a digest, or the first of its hex digits, as a publication shows them: of an image in the tag's history, or
-    of one that has an immutable tag. Only the signed move is uploaded. The tag's present target is not checked: it may
+    of one that has an immutable tag. The history is what `key` signed, or `former` keys of the publisher, whose
+    signatures of the image are made anew. Only signatures are uploaded. The tag's present target is not checked: it may
     be the one to be repaired.
 
     Raises UsageError `history-empty`, `digest-unknown`, `rollback-of-digest`, as `verify_in_repository`,
@@ -108,40 +117,48 @@ def rollback(
             hint=f"write {reference.url}:{tag} --to {reference.digest}",
         )
     with mirror_access(build_env).repository(reference, write=True) as repository:
-        expected, public = identity.of(repository), key.public
-        past = read_history(repository, tag, known_names(repository, expected), public)
-        target = _former_image(repository, tag, to, earlier_digests(past))
+        expected, public = identity.of(repository), replace(key.public, former=former)
+        names = known_names(repository, expected)
+        before = earlier_digests(read_history(repository, tag, names, public))
+        if to is None and not before:
+            raise _history_empty(repository, tag, names, public)
+        target = before[0] if to is None else _former_image(repository, tag, to, before)
         refuse_immutable(repository, tag, target)
-        held = verify_in_repository(repository, target, public, build_env, contents=True, expected=expected).held
+        found = verify_in_repository(repository, target, public, build_env, contents=True, expected=expected)
+        held = found.held
 
         def clear() -> Cleared:
             return clear_published(held, (tag,), repository, public, rules)
 
-        signer = tag_signer(key, rules, build_env)
+        signer = tag_signer(key, rules, build_env, former)
         name = expected.name if expected else ""
         mover = TagMover(repository, held.version, MoveCause.ROLLBACK, clear, build_env.clock, signer, name)
-        return _moved(mover, tag, clear())
+        cleared = clear()
+        sign_again(found, repository, key, public, build_env.progress)
+        return _moved(mover, tag, cleared)
 
 
-def _former_image(repository: Repository, tag: str, to: Digest | str | None, before: Sequence[Digest]) -> Digest:
-    """Return the image to which a tag is rolled back; `before`: its former ones.
+def _history_empty(repository: Repository, tag: str, names: Sequence[str], key: VerifyingKey) -> UsageError:
+    """Make the error of a tag for which the signed moves name no earlier image."""
+    others = (claiming_key(repository, name, tag, key, lambda one: not one.renews) for name in names)
+    other = next((found for found in others if found is not None), None)
+    if other is None:
+        message = f"tag '{tag}' has no earlier image"
+        hint = "choose a digest with --to; `relbuild history` lists them"
+        if named_digest_prefix(tag):
+            hint = "an immutable tag has one image; name a tag that moves, such as 'latest'"
+    else:
+        message = (
+            f"no move that the key {key.fingerprint.short} signed leads to an earlier image of tag '{tag}'; there are "
+            f"moves that name the key {other.short} (not verified)"
+        )
+        hint = "if that is the publisher's former key, give its public key with --former-key; else choose with --to"
+    return UsageError("history-empty", message, place=repository.url, hint=hint)
 
-    Raises UsageError `history-empty`, `digest-unknown`.
-    """
-    if isinstance(to, str):
-        return _begins_with(to, tag, repository, before)
-    if to is not None:
-        return to
-    if before:
-        return before[0]
-    raise UsageError(
-        "history-empty",
-        f"tag '{tag}' has no earlier image",
-        place=repository.url,
-        hint="an immutable tag has one image; name a tag that moves, such as 'latest'"
-        if named_digest_prefix(tag)
-        else "choose a digest with --to; `relbuild history` lists them",
-    )
+
+def _former_image(repository: Repository, tag: str, to: Digest | str, before: Sequence[Digest]) -> Digest:
+    """Return the image that `to` names; `before`: the tag's former ones. Raises UsageError `digest-unknown`."""
+    return _begins_with(to, tag, repository, before) if isinstance(to, str) else to
 
 
 def _begins_with(digits: str, tag: str, repository: Repository, before: Sequence[Digest]) -> Digest:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import field
 
 from pipeline.digest import Digest
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.image_tags import names_digest
 from pipeline.mirror.protocol import Repository, is_auxiliary
+from pipeline.mirror.tag_claims import claiming_key
 from pipeline.mirror.tag_signing import RENEWAL_SHARE, SignedTag
+from pipeline.mirror.tag_statements import recent_statements
 from pipeline.model.publication import MoveCause
 from pipeline.model.rules import MirrorRules
 from pipeline.oci import SigningKey
@@ -21,12 +24,14 @@ class RenewalResult:
     """Result of a renewal.
 
     `tags` were renewed; `left` point elsewhere than signed, or have no statement; `due`: when the next statement is to
-    be renewed, in milliseconds since the epoch.
+    be renewed, in milliseconds since the epoch. `other_keys`: those of `left` of which only statements by another key
+    are there: tag → fingerprint of the key that these name, unverified.
     """
 
     tags: tuple[str, ...]
     left: tuple[str, ...]
     due: int
+    other_keys: Mapping[str, Digest] = field(default_factory=dict)
 
 
 def renew(
@@ -40,6 +45,7 @@ def renew(
     signer = tag_signer(key, rules, build_env)
     renewed: list[str] = []
     left: list[str] = []
+    others: dict[str, Digest] = {}
     due = signer.now + int(signer.validity * 1000)
     for tag in repository.tags():
         digest = None if is_auxiliary(tag) else repository.resolve(tag)
@@ -52,6 +58,9 @@ def renew(
         until = signed_tag.believed_until(digest)
         if until is None and own.get(tag) != digest:
             left.append(tag)
+            other = claiming_key(repository, repository.identity, tag, key.public)
+            if other is not None and not recent_statements(repository, repository.identity, tag, key.public):
+                others[tag] = other
             continue
         with repository.moving():
             signed = signed_tag.confirm(digest, signed_tag.version, MoveCause.PUBLISH).signed
@@ -60,4 +69,4 @@ def renew(
             until = None
         least = int(RENEWAL_SHARE * signer.validity * 1000)
         due = min(due, (until or signer.now + signer.validity * 1000) - least)
-    return RenewalResult(tuple(renewed), tuple(left), due)
+    return RenewalResult(tuple(renewed), tuple(left), due, others)

@@ -39,7 +39,8 @@ def history(
 ) -> tuple[HistoryStep, ...]:
     """Return all moves of a tag, oldest first, each with the difference between its images.
 
-    Only moves that `key` signed; without a key all, unverified.
+    Only moves that `key` signed, and those by other keys that lead to them, marked as such; without a key all,
+    unverified.
     """
     with mirror_access(build_env).repository(reference) as repository:
         known: dict[Digest, KnownContents | None] = {}
@@ -51,7 +52,7 @@ def history(
 
         steps = []
         names = known_names(repository, identity.of(repository))
-        for past in read_history(repository, reference.tag or "latest", names, key):
+        for past in read_history(repository, reference.tag or "latest", names, key, claimed=True):
             before, after = look(past.move.before), look(past.move.after)
             changes = compare_contents(before, after) if before is not None and after is not None else None
             steps.append(HistoryStep(past, changes))

@@ -11,10 +11,11 @@ import typer
 
 from pipeline.cli import options
 from pipeline.cli.app import CommandContext, command
-from pipeline.cli.key_files import open_verifying_key
+from pipeline.cli.key_files import open_trusted_keys
 from pipeline.cli.mirror_options import identity_for
 from pipeline.cli.move_format import move_as_json
 from pipeline.cli.progress_display import ProgressStyle, bytes_text
+from pipeline.errors import UsageError
 from pipeline.mirror.address_parser import parse_address
 from pipeline.mirror.image_difference import ImageDifference
 from pipeline.release import HistoryStep, history
@@ -29,13 +30,19 @@ def history_command(
     *,
     reference: options.ReferenceArgument,
     key: Annotated[
-        Path | None, typer.Option("--key", help="Show only moves signed by this public key (default: all, unverified).")
+        Path | None,
+        typer.Option(
+            "--key", help="Show only moves signed by this public key, and what led to them (default: all, unverified)."
+        ),
     ] = None,
+    former: options.FormerKeyOption = None,
     known_as: options.SignedAsOption,
 ) -> int:
     """List what a tag pointed to, when, and what changed."""
     build_env = context.build_env()
-    verifying = open_verifying_key(key, context) if key is not None else None
+    if former and key is None:
+        raise UsageError("key-missing", "--former-key needs --key", hint="give the publisher's present key with --key")
+    verifying = open_trusted_keys(key, former, context) if key is not None else None
     steps = history(parse_address(reference), build_env, verifying, identity=identity_for(known_as))
     lines = [line for step in steps for line in _lines(step)] or ["this tag has no recorded moves"]
     context.show(lines, {"history": [_json(step) for step in steps]})
@@ -49,6 +56,7 @@ def _lines(step: HistoryStep) -> Iterator[str]:
         f"{when}  {move.why:<8}  {move.version or '':<12}  {move.after}"
         + ("" if step.past.happened else "  (recorded, but not made)")
         + ("" if step.past.signed else "  (not signed)")
+        + (f"  (names another key, {step.past.other_key.short}: not verified)" if step.past.other_key else "")
     )
     if step.changes is not None:
         yield from (f"    {line}" for line in _changes(step.changes))
@@ -77,6 +85,7 @@ def _json(step: HistoryStep) -> dict[str, object]:
         "record": step.past.record,
         "number": step.past.number or None,
         "signed": step.past.signed,
+        "other_key": str(step.past.other_key) if step.past.other_key else None,
         "changes": None
         if changes is None
         else {

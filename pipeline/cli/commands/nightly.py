@@ -29,7 +29,7 @@ from pipeline.model.night_record import NightlyRun
 from pipeline.nightly.exit_status import FAILED_EXIT, with_exit_code
 from pipeline.nightly.no_change import ResolveTag, repeat_unchanged, request_digest
 from pipeline.nightly.output_sweep import sweep_output
-from pipeline.nightly.renewal_due import products_due
+from pipeline.nightly.renewal_due import known_fingerprint, products_due
 from pipeline.shipped import platforms_file
 from pipeline.site import junit_xml, refuse_newer_site, summary_markdown, write_site
 from pipeline.transfer import Network, fetch_document
@@ -280,7 +280,11 @@ def _night(request: NightRequest, context: CommandContext) -> NightlyRun:
             )
         if night is not None:
             waiting = products_due(
-                store, str(request.to), (one.name for one in night.products if one.published.digest), night.began
+                store,
+                str(request.to),
+                (one.name for one in night.products if one.published.digest),
+                night.began,
+                key=known_fingerprint(store, request.key),
             )
             if waiting:
                 from pipeline.cli.nightly_run import renew_night

@@ -8,7 +8,7 @@ import typer
 
 from pipeline.cli import options
 from pipeline.cli.app import CommandContext, command
-from pipeline.cli.key_files import open_signing_key
+from pipeline.cli.key_files import open_former_keys, open_signing_key
 from pipeline.cli.messages import print_lines
 from pipeline.cli.mirror_options import identity_for
 from pipeline.cli.move_format import moved_as_json, moved_as_lines
@@ -26,6 +26,7 @@ def promote_command(
     reference: options.ReferenceArgument,
     to: Annotated[str, typer.Option("--to", help="The channel: a tag such as 'stable'.", show_default=False)],
     key: options.SigningKeyOption,
+    former: options.FormerKeyOption = None,
     known_as: options.SignedAsOption,
     allow_stale: options.StaleOption,
     rules: options.RulesOption,
@@ -34,7 +35,14 @@ def promote_command(
     build_env, address = context.build_env(), parse_address(reference)
     signing, identity = open_signing_key(key, context), identity_for(known_as, rules)
     moved = promote(
-        address, to, signing, rules_for(address, rules), build_env, identity=identity, allow_stale=allow_stale
+        address,
+        to,
+        signing,
+        rules_for(address, rules),
+        build_env,
+        identity=identity,
+        allow_stale=allow_stale,
+        former=open_former_keys(former, context),
     )
     print_lines(*moved_as_lines(moved))
     context.answer(moved_as_json(moved))

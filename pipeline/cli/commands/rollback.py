@@ -10,7 +10,7 @@ import typer
 from pipeline.cli import options
 from pipeline.cli.app import CommandContext, command
 from pipeline.cli.environment_options import malformed_option
-from pipeline.cli.key_files import open_signing_key
+from pipeline.cli.key_files import open_former_keys, open_signing_key
 from pipeline.cli.messages import print_lines
 from pipeline.cli.mirror_options import identity_for
 from pipeline.cli.move_format import moved_as_json, moved_as_lines
@@ -33,6 +33,7 @@ def rollback_command(
     *,
     reference: options.ReferenceArgument,
     key: options.SigningKeyOption,
+    former: options.FormerKeyOption = None,
     to: Annotated[
         str | None,
         typer.Option(
@@ -48,7 +49,15 @@ def rollback_command(
     build_env, address = context.build_env(), parse_address(reference)
     target = _digest(to) if to is not None else None
     signing, identity = open_signing_key(key, context), identity_for(known_as, rules)
-    moved = rollback(address, target, signing, rules_for(address, rules), build_env, identity=identity)
+    moved = rollback(
+        address,
+        target,
+        signing,
+        rules_for(address, rules),
+        build_env,
+        identity=identity,
+        former=open_former_keys(former, context),
+    )
     print_lines(*moved_as_lines(moved))
     context.answer(moved_as_json(moved))
     return 0

@@ -8,7 +8,7 @@ import typer
 
 from pipeline.cli import options
 from pipeline.cli.app import CommandContext, command
-from pipeline.cli.key_files import open_verifying_key
+from pipeline.cli.key_files import open_trusted_keys
 from pipeline.cli.messages import print_lines
 from pipeline.cli.mirror_options import identity_for
 from pipeline.cli.verification_format import verification_as_json, verification_lines
@@ -22,6 +22,7 @@ def verify_command(
     *,
     reference: options.ReferenceArgument,
     key: options.VerifyingKeyOption,
+    former: options.FormerKeyOption = None,
     quick: Annotated[bool, typer.Option("--quick", help="Do not read the layers, only check that they exist.")] = False,
     known_as: options.SignedAsOption,
     allow_stale: options.StaleOption,
@@ -32,7 +33,7 @@ def verify_command(
     Every byte, every signature, every attestation, and the tests' answers once more.
     """
     build_env = context.build_env()
-    verifying, identity = open_verifying_key(key, context), identity_for(known_as, rules)
+    verifying, identity = open_trusted_keys(key, former, context), identity_for(known_as, rules)
     found = verify_reference(
         parse_address(reference),
         verifying,

@@ -12,6 +12,7 @@ from pipeline.mirror.address_parser import parse_address
 from pipeline.mirror.protocol import Repository
 from pipeline.mirror.tag_history import withdrawn_digests
 from pipeline.mirror.tag_signing import SignedTag
+from pipeline.mirror.tag_statements import list_statements
 from pipeline.model.publication import Move, MoveCause, PastMove, Publication, RecordedStatement
 from pipeline.release import promote, rollback, verify_reference
 from tests.support.moved_tags import opened, resolved
@@ -68,9 +69,23 @@ def test_a_promotion_moves_back_too(repository: Repository, maker: ImagePublishe
 
 
 def test_who_cannot_sign_moves_nothing_back(repository: Repository, maker: ImagePublisher) -> None:
-    """A move that another key signed binds no night."""
-    newest = night(repository, maker, "1.1", signer=1)
-    assert ([move.tag for move in newest.moved], newest.left) == (["latest"], ())
+    """A move that another key signed binds no night whose key has signed the tag."""
+    maker.publish(repository, maker.image("1.2"), signer=key(1))
+    first = maker.image("1.0").digest
+    rollback(parse_address(f"{repository.url}:latest"), first, key(), RULES, maker.build_env)
+    assert resolved(repository, "latest") == first
+    newest = night(repository, maker, "1.2", signer=1)
+    assert ([move.tag for move in newest.moved], newest.left) == (["1.2", "latest"], ())
+
+
+def test_the_first_night_with_another_key_leaves_what_was_moved_back(
+    repository: Repository, maker: ImagePublisher
+) -> None:
+    """A publisher's key was changed. Nothing is signed of the tag then, so nobody believes it who has the new key."""
+    before = list_statements(repository, repository.identity, "latest")
+    done = night(repository, maker, "1.1", signer=1)
+    assert done.left == (("latest", maker.image("1.0").digest),)
+    assert list_statements(repository, repository.identity, "latest") == before
 
 
 def test_a_new_image_reads_no_history(

@@ -112,7 +112,7 @@ def test_a_night_renews_what_is_due_and_asks_its_store_alone_when_nothing_is(
     absent = Product("never", "never.yaml", "p", "x86_64", ProductRun(Outcome.FAILED, ""))
 
     def waiting() -> tuple[str, ...]:
-        return products_due(maker.store, str(to), ["small"], int(maker.clock() * 1000))
+        return products_due(maker.store, str(to), ["small"], int(maker.clock() * 1000), key="")
 
     assert waiting() == ("small",)
     renew_tags([product, absent], settings, mirror, maker.build_env)

@@ -1,0 +1,251 @@
+"""A publisher's key is changed: what the former key signed is told as that, believed by none who has only the new one,
+and signed anew by who is given both."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipeline.digest import Digest
+from pipeline.errors import RelbuildError
+from pipeline.mirror.address_parser import parse_address
+from pipeline.mirror.gate import Cleared
+from pipeline.mirror.protocol import Repository
+from pipeline.mirror.tag_history import read_history
+from pipeline.mirror.tag_signing import SignedTag
+from pipeline.mirror.tag_statements import list_statements, write_statement
+from pipeline.mirror.verification import Verified
+from pipeline.model.publication import Move, MoveCause, PastMove, TagStatement
+from pipeline.model.rules import MirrorRules
+from pipeline.oci import VerifyingKey
+from pipeline.release import history, promote, rollback, verify_reference
+from pipeline.release.current_images import tag_signer
+from pipeline.release.renew import RenewalResult, renew
+from tests.support.moved_tags import DAY, code_of, opened, resolved
+from tests.support.published_images import RULES, ImagePublisher, key
+from tests.support.registry_contents import open_mirror
+from tests.support.registry_fake import fake_registry
+
+OLD, NEW, STRANGER = key(0), key(1), key(2)
+BOTH = replace(NEW.public, former=(OLD.public,))
+"""What is trusted while keys are changed."""
+
+TAGS = ("edge", "stable")
+"""Tags that only the old key moved."""
+
+
+@pytest.fixture(params=["directory", "registry"])
+def repository(request: pytest.FixtureRequest, tmp_path: Path, maker: ImagePublisher) -> Iterator[Repository]:
+    """1.0 and 1.1 by the old key, `stable` at 1.1; then 1.1 published again with the new key."""
+    with fake_registry() as registry, open_mirror(registry) as there:
+        found = there.repository("small") if request.param == "registry" else opened(tmp_path / "mirror", maker)
+        for version in ("1.0", "1.1"):
+            maker.publish(found, maker.image(version), tags=("latest",), signer=OLD)
+        promote(parse_address(f"{found.url}:latest"), "stable", OLD, RULES, maker.build_env)
+        maker.publish(found, maker.image("1.1"), tags=("latest",), signer=NEW)
+        yield found
+
+
+def verified(repository: Repository, tag: str, trusted: VerifyingKey, maker: ImagePublisher) -> Verified:
+    return verify_reference(parse_address(f"{repository.url}:{tag}"), trusted, maker.build_env)
+
+
+def refused(repository: Repository, tag: str, trusted: VerifyingKey, maker: ImagePublisher) -> RelbuildError:
+    with pytest.raises(RelbuildError) as caught:
+        verified(repository, tag, trusted, maker)
+    return caught.value
+
+
+def told(past: tuple[PastMove, ...]) -> list[tuple[Digest, bool, Digest | None]]:
+    return [(one.move.after, one.happened, one.other_key) for one in past]
+
+
+def night(repository: Repository, maker: ImagePublisher, **own: Digest) -> RenewalResult:
+    return renew(repository, NEW, MirrorRules(), maker.build_env, own)
+
+
+def test_history_tells_the_moves_that_were_made_each_once(repository: Repository, maker: ImagePublisher) -> None:
+    first, second = maker.image("1.0").digest, maker.image("1.1").digest
+    assert told(read_history(repository, "latest")) == [(first, True, None), (second, True, None)]
+    maker.publish(repository, maker.image("1.2"), signer=NEW)
+    third = maker.image("1.2").digest
+    assert told(read_history(repository, "latest")) == [
+        (first, True, None), (second, True, None), (third, True, None)
+    ]  # fmt: skip
+
+
+def test_history_with_the_new_key_tells_by_which_key_it_was_moved_before(
+    repository: Repository, maker: ImagePublisher
+) -> None:
+    maker.publish(repository, maker.image("1.2"), signer=NEW)
+    first, second, third = (maker.image(version).digest for version in ("1.0", "1.1", "1.2"))
+    old = OLD.public.fingerprint
+    address = parse_address(f"{repository.url}:latest")
+    steps = history(address, maker.build_env, NEW.public)
+    assert told(tuple(step.past for step in steps)) == [(first, True, old), (second, True, old), (third, True, None)]
+    steps = history(address, maker.build_env, BOTH)
+    assert told(tuple(step.past for step in steps)) == [(first, True, None), (second, True, None), (third, True, None)]
+    # What decides anything takes none of it.
+    assert told(read_history(repository, "latest", (), NEW.public)) == [(third, True, None)]
+
+
+def test_a_forged_predecessor_is_never_told_as_verified(tmp_path: Path, maker: ImagePublisher) -> None:
+    """Who can write to the mirror, and cannot sign, puts a move there that names the old key."""
+    repository = opened(tmp_path / "mirror", maker)
+    maker.publish(repository, maker.image("1.0"), signer=OLD)
+    forged = forge(repository, Digest.of(b"evil"))
+    maker.publish(repository, maker.image("1.1"), signer=NEW)
+    steps = history(parse_address(f"{repository.url}:latest"), maker.build_env, NEW.public)
+    assert [step.past.other_key for step in steps if step.past.move.after != maker.image("1.1").digest]
+    assert all(step.past.other_key for step in steps if step.past.move.after != maker.image("1.1").digest)
+    trusted = history(parse_address(f"{repository.url}:latest"), maker.build_env, BOTH)
+    assert forged.move.after not in {step.past.move.after for step in trusted if step.past.other_key is None}
+
+
+def forge(repository: Repository, target: Digest) -> TagStatement:
+    """Put a move of `latest` there, signed by a stranger, newer than all."""
+    newest = list_statements(repository, repository.identity, "latest")[0].statement
+    move = Move("latest", newest.move.after, target, newest.move.at, MoveCause.PUBLISH)
+    said = replace(newest, move=move, number=newest.number + 5)
+    write_statement(repository, said, STRANGER)
+    return said
+
+
+def test_who_has_only_the_new_key_believes_no_channel_that_only_the_old_one_moved(
+    repository: Repository, maker: ImagePublisher
+) -> None:
+    error = refused(repository, "stable", NEW.public, maker)
+    assert error.code == "tag-other-key" and OLD.public.fingerprint.short in str(error)
+    assert verified(repository, "stable", BOTH, maker).tag is not None
+    assert verified(repository, "latest", NEW.public, maker).tag is not None
+
+
+def test_who_has_only_the_old_key_is_told_of_another_and_of_no_rollback(
+    repository: Repository, maker: ImagePublisher
+) -> None:
+    verified(repository, "latest", NEW.public, maker)  # this store has seen the new key's number
+    error = refused(repository, "latest", OLD.public, maker)
+    assert error.code == "tag-other-key" and NEW.public.fingerprint.short in str(error)
+    assert verified(repository, "latest", BOTH, maker).tag is not None
+
+
+def test_a_mirror_that_was_set_back_is_still_told_as_set_back(tmp_path: Path, maker: ImagePublisher) -> None:
+    """Also where the key was changed since: the older state has no statement with the number that was seen."""
+    mirror = tmp_path / "mirror"
+    repository = opened(mirror, maker)
+    maker.publish(repository, maker.image("1.0"), signer=OLD)
+    shutil.copytree(mirror, tmp_path / "first", symlinks=True)
+    maker.publish(repository, maker.image("1.0"), signer=NEW)
+    shutil.copytree(mirror, tmp_path / "second", symlinks=True)
+    maker.publish(repository, maker.image("1.1"), signer=NEW)
+    verified(repository, "latest", NEW.public, maker)
+    for saved, trusted in (("first", OLD.public), ("second", NEW.public), ("second", BOTH)):
+        shutil.rmtree(mirror)
+        shutil.copytree(tmp_path / saved, mirror, symlinks=True)
+        assert refused(repository, "latest", trusted, maker).code == "moves-rolled-back"
+
+
+def test_what_a_stranger_signs_changes_words_and_never_a_verdict(tmp_path: Path, maker: ImagePublisher) -> None:
+    repository = opened(tmp_path / "mirror", maker)
+    maker.publish(repository, maker.image("1.0"), tags=("1.0", "latest"), signer=NEW)
+    forge(repository, maker.image("1.0").digest)
+    assert verified(repository, "latest", NEW.public, maker).tag is not None
+    assert verified(repository, "latest", BOTH, maker).tag is not None
+    assert refused(repository, "latest", OLD.public, maker).code == "signature-wrong-key"
+
+
+def test_a_former_key_that_is_no_longer_given_counts_no_more(repository: Repository, maker: ImagePublisher) -> None:
+    """Of a stolen key: nothing that was verified with it is remembered as the new key's."""
+    verified(repository, "stable", BOTH, maker)
+    promote(parse_address(f"{repository.url}@{maker.image('1.1').digest}"), "edge", OLD, RULES, maker.build_env)
+    verified(repository, "edge", BOTH, maker)
+    for tag in TAGS:
+        assert refused(repository, tag, NEW.public, maker).code == "tag-other-key"
+    digest = maker.image("1.1").digest
+    for former in ((OLD.public,), ()):
+        signer = tag_signer(NEW, MirrorRules(), maker.build_env, former)
+        believed = [SignedTag(repository, repository.identity, tag, signer).believed_until(digest) for tag in TAGS]
+        assert [until is not None for until in believed] == [bool(former)] * 2
+    done = night(repository, maker)
+    assert done.left == TAGS and set(done.other_keys) == set(TAGS)
+
+
+def test_a_night_with_a_new_key_names_the_tags_that_only_another_key_signed(
+    repository: Repository, maker: ImagePublisher
+) -> None:
+    done = night(repository, maker, latest=maker.image("1.1").digest)
+    assert done.left == ("stable",) and done.other_keys == {"stable": OLD.public.fingerprint}
+
+
+def test_promoting_with_both_keys_signs_what_is_there_anew(repository: Repository, maker: ImagePublisher) -> None:
+    address = parse_address(f"{repository.url}:stable")
+    assert code_of(lambda: promote(address, "stable", NEW, RULES, maker.build_env)) == "tag-other-key"
+    done = promote(address, "stable", NEW, RULES, maker.build_env, former=(OLD.public,))
+    assert done.moved is None
+    assert verified(repository, "stable", NEW.public, maker).tag is not None
+    assert told(read_history(repository, "stable")) == [(maker.image("1.1").digest, True, None)]
+    before = list_statements(repository, repository.identity, "stable")
+    promote(address, "stable", NEW, RULES, maker.build_env, former=(OLD.public,))
+    assert list_statements(repository, repository.identity, "stable") == before
+    maker.clock.now += 5 * DAY
+    assert "stable" in night(repository, maker).tags
+
+
+def test_rolling_back_to_what_the_old_key_signed_wants_it_and_signs_the_image_anew(
+    repository: Repository, maker: ImagePublisher
+) -> None:
+    address, first = parse_address(f"{repository.url}:latest"), maker.image("1.0").digest
+    with pytest.raises(RelbuildError) as caught:
+        rollback(address, None, NEW, RULES, maker.build_env)
+    assert caught.value.code == "history-empty" and OLD.public.fingerprint.short in str(caught.value)
+    assert code_of(lambda: rollback(address, first, NEW, RULES, maker.build_env)) == "signature-wrong-key"
+    assert resolved(repository, "latest") == maker.image("1.1").digest
+    assert rollback(address, None, NEW, RULES, maker.build_env, former=(OLD.public,)).digest == first
+    assert verified(repository, "latest", NEW.public, maker).held.digest == first
+
+
+def test_an_index_is_signed_anew_with_all_its_images(tmp_path: Path, maker: ImagePublisher) -> None:
+    repository = opened(tmp_path / "mirror", maker)
+    pair = (maker.image("1.0"), maker.image("1.0", architecture="arm64"))
+    maker.publish(repository, *pair, signer=OLD)
+    address = parse_address(f"{repository.url}:latest")
+    promote(address, "latest", NEW, RULES, maker.build_env, former=(OLD.public,))
+    found = verified(repository, "latest", NEW.public, maker)
+    assert len(found.attested) == 3
+    held = found.held.digest  # what the old key signed stays
+    verify_reference(parse_address(f"{repository.url}@{held}"), OLD.public, maker.build_env)
+
+
+def test_what_a_stranger_signed_is_not_signed_anew(tmp_path: Path, maker: ImagePublisher) -> None:
+    repository = opened(tmp_path / "mirror", maker)
+    maker.publish(repository, maker.image("1.0"), signer=STRANGER)
+    address = parse_address(f"{repository.url}:latest")
+    code = code_of(lambda: promote(address, "stable", NEW, RULES, maker.build_env, former=(OLD.public,)))
+    assert code == "signature-wrong-key"
+
+
+def test_a_publisher_with_the_new_key_that_is_killed_leaves_a_tag_that_verifies(
+    repository: Repository, maker: ImagePublisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Signed and not made: the tag is where the new key confirmed it, whoever moved it there."""
+    point = type(repository).point
+
+    def killed(self: Repository, tag: str, cleared: Cleared, expected: Digest | None) -> None:
+        if tag == "latest":
+            raise KeyboardInterrupt
+        point(self, tag, cleared, expected)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(repository), "point", killed)
+        with pytest.raises(KeyboardInterrupt):
+            maker.publish(repository, maker.image("1.2"), tags=("latest",), signer=NEW)
+    assert (
+        list_statements(repository, repository.identity, "latest")[0].statement.move.after == maker.image("1.2").digest
+    )
+    assert verified(repository, "latest", NEW.public, maker).held.digest == maker.image("1.1").digest
+    assert maker.publish(repository, maker.image("1.2"), tags=("latest",), signer=NEW).moved
+    assert verified(repository, "latest", NEW.public, maker).held.digest == maker.image("1.2").digest
