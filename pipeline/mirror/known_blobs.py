@@ -33,6 +33,7 @@ from pipeline.mirror.atomic_files import (
     sync_names,
     write_blob,
 )
+from pipeline.mirror.damage_memory import DamageMemory
 from pipeline.mirror.protocol import Arrival, ignore_progress
 from pipeline.model.image import Descriptor
 from pipeline.store import Store
@@ -96,6 +97,18 @@ class KnownInRun:
     def note(self, digest: Digest, stamp: FileStamp, finder: HashedBy) -> None:
         """See `KnownBlobs`."""
         self._whole[digest] = stamp
+        if self.store is not None:
+            DamageMemory(self.store, self.url).clear(digest)
+
+    def note_damage(self, digest: Digest) -> None:
+        """Record that a registry returned a blob corrupt just now: its word for it counts no more."""
+        self.forget(digest)
+        if self.store is not None:
+            DamageMemory(self.store, self.url).note(digest, self.clock())
+
+    def doubts(self, digest: Digest) -> bool:
+        """Return whether a blob was found corrupt, and not intact since."""
+        return self.store is not None and DamageMemory(self.store, self.url).has(digest)
 
     def note_scrub(self, digest: Digest, run: str) -> None:
         """Record that the scrub `run` (its random name) read a registry's blob just now, intact."""

@@ -140,7 +140,7 @@ class _RemoteScrub:
         if manifest is None:
             good = self.healing.manifest(digest, (repository.name,))
             source = good[1] if good is not None and self._sent(repository, good[0]) else ""
-            self._found(ScrubbedObject.MANIFEST, wrong, digest, repository, source)
+            self._found(ScrubbedObject.MANIFEST, wrong, digest, repository, source=source)
             manifest = good[0] if good is not None and source else None
         try:
             return references(manifest) if manifest is not None else None
@@ -169,14 +169,14 @@ class _RemoteScrub:
             known.forget(blob.digest)
             wrong = DamageKind.MISSING if error.code == "blob-missing" else DamageKind.ROTTEN
             good = self.healing.blob(blob, (repository.name,))
-            source = ""
+            source, kept = "", False
             if good is not None:
                 try:
                     repository.put_blob(blob, good[0])
                     source = good[1]
                 except VerificationError:  # the registry does not replace it
-                    pass
-            self._found(ScrubbedObject.BLOB, wrong, blob.digest, repository, source)
+                    kept = True
+            self._found(ScrubbedObject.BLOB, wrong, blob.digest, repository, source=source, kept=kept)
         else:
             known.note_scrub(blob.digest, run)
 
@@ -186,7 +186,14 @@ class _RemoteScrub:
         self.throttle.wait(size)
 
     def _found(
-        self, thing: ScrubbedObject, wrong: DamageKind, digest: Digest, repository: Repository, source: str
+        self,
+        thing: ScrubbedObject,
+        wrong: DamageKind,
+        digest: Digest,
+        repository: Repository,
+        *,
+        source: str = "",
+        kept: bool = False,
     ) -> None:
-        fate = RepairOutcome.HEALED if source else RepairOutcome.LOST
+        fate = RepairOutcome.HEALED if source else RepairOutcome.KEPT if kept else RepairOutcome.LOST
         self.findings.append(Finding(thing, wrong, str(digest), repository.name, fate, source))

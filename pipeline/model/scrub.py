@@ -37,6 +37,7 @@ class RepairOutcome(StrEnum):
     ASIDE = "put aside"
     """Nothing needs it."""
     LOST = "not healed"
+    KEPT = "not healed: it was sent again, and the registry keeps what it has"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,12 @@ class ScrubResult:
     @property
     def lost(self) -> tuple[Finding, ...]:
         """The findings that could not be healed."""
-        return tuple(one for one in self.findings if one.fate is RepairOutcome.LOST)
+        return tuple(one for one in self.findings if one.fate in {RepairOutcome.LOST, RepairOutcome.KEPT})
+
+    @property
+    def kept(self) -> tuple[Finding, ...]:
+        """Those of `lost` that were sent again to a registry, which keeps what it has."""
+        return tuple(one for one in self.findings if one.fate is RepairOutcome.KEPT)
 
     def json(self) -> dict[str, object]:
         """For `--json`."""

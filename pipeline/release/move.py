@@ -157,7 +157,10 @@ def _history_empty(repository: Repository, tag: str, names: Sequence[str], key: 
 
 
 def _former_image(repository: Repository, tag: str, to: Digest | str, before: Sequence[Digest]) -> Digest:
-    """Return the image that `to` names; `before`: the tag's former ones. Raises UsageError `digest-unknown`."""
+    """Return the image that `to` names; `before`: the tag's former ones.
+
+    Raises UsageError `digest-unknown`.
+    """
     return _begins_with(to, tag, repository, before) if isinstance(to, str) else to
 
 

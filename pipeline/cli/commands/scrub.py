@@ -89,9 +89,22 @@ def _lines(done: ScrubResult) -> Iterator[str]:
     if not done.findings:
         yield "  no damage found"
     elif done.lost:
-        yield f"  {len(done.lost)} could not be healed; give a mirror that has them with --from, or publish them again"
+        yield from _ways_out(done)
     else:
         yield f"  {len(done.findings)} found, all healed or unused"
+
+
+def _ways_out(done: ScrubResult) -> Iterator[str]:
+    """Tell what heals the findings that this scrub could not heal."""
+    missing = len(done.lost) - len(done.kept)
+    if missing:
+        yield f"  {missing} could not be healed; give a mirror that has them with --from, or publish them again"
+    if done.kept:
+        yield (
+            f"  {len(done.kept)} could not be healed, and neither --from nor publishing again heals them: remove their "
+            "files from the registry's own storage (docker-registry: docker/registry/v2/blobs/sha256/AB/ABCD…/data), "
+            "restart the registry, and run this scrub again"
+        )
 
 
 def _finding(one: Finding) -> str:

@@ -25,6 +25,11 @@ BLOB_LIMIT = 64 << 20
 BLOB_CHECKS = 3
 """Attempts to read a blob back when the connection breaks."""
 
+_DAMAGED = (
+    "`relbuild scrub MIRROR` sends it again from the store or, with --from, from a mirror, and tells what the registry "
+    "keeps nevertheless and how that is removed"
+)
+
 
 class RegistryBlobs:
     """Blobs of the repository to which `requests` go. For use from several threads."""
@@ -58,7 +63,9 @@ class RegistryBlobs:
     def _is_whole(self, descriptor: Descriptor, size: int | None) -> bool:
         if size not in {-1, descriptor.size}:
             return False
-        if self._known.believes(descriptor.digest, NO_STAMP) or (size == descriptor.size and not self._read_back):
+        if self._known.believes(descriptor.digest, NO_STAMP):
+            return True
+        if size == descriptor.size and not self._read_back and not self._known.doubts(descriptor.digest):
             return True
         try:
             self.check(descriptor)
@@ -141,8 +148,9 @@ class RegistryBlobs:
                 seen.write(piece)
                 advance(len(piece))
         if (seen.digest, seen.size) != (descriptor.digest, descriptor.size):
+            self._known.note_damage(descriptor.digest)
             what = f"the registry stored other content for {descriptor.digest} than was uploaded"
-            raise VerificationError("blob-damaged", what, place=self._requests.url)
+            raise VerificationError("blob-damaged", what, place=self._requests.url, hint=_DAMAGED)
 
     def put(
         self, descriptor: Descriptor, content: bytes | Path, *, elsewhere: Sequence[str] = (), new: bool = False
@@ -176,7 +184,8 @@ class RegistryBlobs:
         label = f"{self._requests.name} {descriptor.digest.short}"
         with task(self._progress, "publish", label, total=descriptor.size, unit="bytes") as running:
             confirmed = upload.send(running)
-        if (present or not confirmed) and not self.holds_whole(descriptor):
+        doubted = present or not confirmed or self._known.doubts(descriptor.digest)
+        if doubted and not self.holds_whole(descriptor):
             raise still_corrupt(f"blob {descriptor.digest}", self._requests.url)
         return Arrival.UPLOADED
 

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from pipeline.cli import publish_run, remembered_publications
+from pipeline.mirror.damage_memory import DamageMemory
 from pipeline.mirror.tag_memory import TagMemory
 from pipeline.model.evidence import EVIDENCE_FILE
 from tests.support.published_twice import Publisher
@@ -50,6 +51,17 @@ def test_what_was_changed_here_is_published_anew(publisher: Publisher, change: C
     assert not publisher.recognised()
     assert len(publisher.held.manifests) > before or change is _alter_record
     assert publisher.recognised() is (change is _alter_record)
+    assert publisher.recognised()
+
+
+def test_a_blob_that_was_found_rotten_since_is_read_by_an_ordinary_publication(publisher: Publisher) -> None:
+    assert publisher.recognised()
+    layer = publisher.maker.image("1.0").layers[0].blob.digest
+    DamageMemory(publisher.maker.store, f"registry+http://{publisher.registry.host}/ns").note(layer, time.time())
+    assert not publisher.recognised()
+    assert publisher.registry.count("GET", f"/blobs/{layer}") == 1  # of this publication's requests
+    assert not publisher.recognised()  # what reads blobs is not remembered
+    assert publisher.registry.count("GET", f"/blobs/{layer}") == 0
     assert publisher.recognised()
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
 from pipeline.digest import Digest
-from pipeline.errors import EnvironmentLacking
+from pipeline.errors import EnvironmentLacking, VerificationError
 from pipeline.mirror.backends.registry.registry_mirror import RegistryMirror, open_registry
+from pipeline.mirror.damage_memory import DamageMemory
 from pipeline.mirror.known_blobs import KnownInRun
+from pipeline.mirror.protocol import Arrival
 from pipeline.mirror.repair_sources import STORE_SOURCE, RepairSources
 from pipeline.model.manifests import Manifest
 from pipeline.model.scrub import (
@@ -81,7 +84,66 @@ def test_what_the_registry_keeps_is_told(registry: FakeRegistry, store: Store) -
         request.answer(201, Location="/v2/x", Docker_Content_Digest=str(layer))
 
     registry.faults = [Fault("PUT", "/blobs/uploads/", drops)]
-    assert [(one.name, one.fate) for one in scrub(registry, store).lost] == [(str(layer), RepairOutcome.LOST)]
+    done = scrub(registry, store)
+    assert [(one.name, one.fate) for one in done.lost] == [(str(layer), RepairOutcome.KEPT)] and done.kept == done.lost
+
+
+def keeps_blobs(registry: FakeRegistry) -> None:
+    """As docker-registry: what has a blob's name is not replaced."""
+    kept = {digest: data for name in registry.repositories for digest, data in registry.held(name).blobs.items()}
+
+    def drop(request: Request) -> None:
+        digest = unquote(request.path.rpartition("digest=")[2])
+        data = request.read()
+        registry.held("team/tiny").blobs[digest] = kept.get(digest, data)
+        request.answer(201, Location="/v2/x", Docker_Content_Digest=digest)
+
+    registry.faults = [Fault("PUT", "/blobs/uploads/", drop, times=1000)]
+
+
+@pytest.mark.parametrize("found_by", ["scrub", "verify"])
+def test_what_was_found_rotten_is_read_by_the_next_publication(
+    found_by: str, registry: FakeRegistry, store: Store, tmp_path: Path
+) -> None:
+    """Of another image, too, that shares the layer: no tag moves. Who found nothing takes the registry's word."""
+    filled(registry, store)
+    layer = mirror_images.image(store, 1).layers[0].blob
+    rot(registry, layer.digest)
+    keeps_blobs(registry)
+    if found_by == "scrub":
+        assert scrub(registry, store).kept
+    else:
+        with opened(registry, store) as mirror, pytest.raises(VerificationError, match="relbuild scrub"):
+            mirror.repository("tiny").check_blob(layer)
+    with opened(registry, Store.open(tmp_path / "innocent")) as mirror:
+        assert mirror.repository("tiny").put_blob(layer, store.blob(layer.digest)) is Arrival.PRESENT
+    for deleted in (False, False, True):  # it stays so, also when it was deleted by name and is taken anew
+        if deleted:
+            del registry.held("team/tiny").blobs[str(layer.digest)]
+        with opened(registry, store) as mirror, pytest.raises(VerificationError) as caught:
+            mirror.repository("tiny").put_blob(layer, store.blob(layer.digest))
+        assert caught.value.code == "mirror-rotten"
+    assert DamageMemory(store, f"registry+http://{registry.host}/team").found_since(0)
+
+
+def test_what_was_found_rotten_and_is_read_intact_is_taken_at_the_registrys_word_again(
+    registry: FakeRegistry, store: Store
+) -> None:
+    filled(registry, store)
+    layer = mirror_images.image(store, 1).layers[0].blob
+    good = registry.held("team/tiny").blobs[str(layer.digest)]
+    rot(registry, layer.digest)
+    with opened(registry, store) as mirror, pytest.raises(VerificationError):
+        mirror.repository("tiny").check_blob(layer)
+    registry.held("team/tiny").blobs[str(layer.digest)] = good  # its operator mended it
+
+    def reads() -> int:
+        before = registry.count("GET", f"/blobs/{layer.digest}")
+        with opened(registry, store) as mirror:
+            assert mirror.repository("tiny").put_blob(layer, store.blob(layer.digest)) is Arrival.PRESENT
+        return registry.count("GET", f"/blobs/{layer.digest}") - before
+
+    assert [reads(), reads()] == [1, 0]
 
 
 def test_a_rotten_manifest_and_a_missing_blob_that_nobody_has_are_told_by_name(

@@ -1,0 +1,44 @@
+"""Record in the store of the blobs that a registry was found to return corrupt.
+
+A registry says that it has a blob, and does not read it. Who found that it returns other bytes does not take its word
+for that blob again until it was read intact.
+"""
+
+from __future__ import annotations
+
+from pipeline.digest import Digest, identity
+from pipeline.lazy_dataclasses import dataclass
+from pipeline.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class DamageMemory:
+    """Record in the store of the corrupt blobs of the mirror at `url`."""
+
+    store: Store
+    url: str
+
+    def has(self, digest: Digest) -> bool:
+        """Return whether the blob was found corrupt, and not intact since."""
+        return self.store.recall(self._name(digest)) is True
+
+    def note(self, digest: Digest, now: float) -> None:
+        """Record that the blob was found corrupt at `now`, in seconds since the epoch."""
+        self.store.remember(self._last(), int(now * 1000))
+        self.store.remember(self._name(digest), True)
+
+    def clear(self, digest: Digest) -> None:
+        """Record that the blob was read intact."""
+        if self.has(digest):
+            self.store.remember(self._name(digest), False)
+
+    def found_since(self, moment: float) -> bool:
+        """Return whether a blob was found corrupt since `moment`, in seconds since the epoch."""
+        last = self.store.recall(self._last())
+        return isinstance(last, int) and last >= int(moment * 1000)
+
+    def _name(self, digest: Digest) -> Digest:
+        return identity("blob-damaged", 1, mirror=self.url, digest=digest)
+
+    def _last(self) -> Digest:
+        return identity("damage-found", 1, mirror=self.url)
