@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
+import shutil
+import stat
 from pathlib import Path
 from typing import Protocol, Self
 
 from pipeline.digest import chunks
 
-_APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+_APPEND = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_ORIGIN_LIMIT = 1 << 16
+"""Bytes of an origin that are read: validators have less than 1 KiB."""
 
 
 class PassingContent(Protocol):
@@ -27,7 +30,8 @@ class PassingContent(Protocol):
 class PartialDownload:
     """A partial download: its file, size and hash so far, and a file with its origin.
 
-    Used in a `with` block. `passing` gets what is written, unless an earlier attempt has written a part.
+    Used in a `with` block, and loaded first. `passing` gets what is written, unless an earlier attempt has written a
+    part. What is in a file's place, but is none or has other names, is removed: a damaged store must lead nowhere else.
     """
 
     def __init__(self, path: Path, passing: PassingContent | None) -> None:
@@ -53,8 +57,9 @@ class PartialDownload:
 
     def load(self, limit: int) -> int:
         """Hash what an earlier attempt left, unless it has more than `limit` bytes; return its size."""
-        with contextlib.suppress(FileNotFoundError), self.path.open("rb") as file:
-            if os.fstat(file.fileno()).st_size <= limit:
+        self._handle = _open_single(self.path)
+        if self._handle >= 0 and os.fstat(self._handle).st_size <= limit:
+            with open(self._handle, "rb", closefd=False) as file:
                 for piece in chunks(file):
                     self._add(piece)
         if self.size:
@@ -67,7 +72,11 @@ class PartialDownload:
         For another mirror it means nothing: there the digest decides in the end.
         """
         try:
-            origin = json.loads(self._origin.read_bytes())
+            handle = _open_single(self._origin)
+            if handle < 0:
+                return ""
+            with os.fdopen(handle, "rb") as file:
+                origin = json.loads(file.read(_ORIGIN_LIMIT))
         except (OSError, ValueError, RecursionError):
             return ""
         same = isinstance(origin, dict) and origin.get("url") == _url_digest(url)
@@ -78,11 +87,14 @@ class PartialDownload:
         if offset != self.size:
             self.size = 0
             self._hash = hashlib.sha256()
-        self._handle = os.open(self.path, _APPEND | (0 if self.size else os.O_TRUNC), 0o644)
+        if self._handle < 0:
+            self._handle = os.open(self.path, _APPEND | os.O_CREAT | os.O_EXCL, 0o644)
         if not self.size:
-            self._origin.unlink(missing_ok=True)
+            os.ftruncate(self._handle, 0)
+            _remove(self._origin)
             if validator:
-                self._origin.write_text(json.dumps({"url": _url_digest(url), "validator": validator}))
+                with self._origin.open("x") as file:
+                    file.write(json.dumps({"url": _url_digest(url), "validator": validator}))
 
     def write(self, piece: bytes | memoryview) -> None:
         """Write the next piece, and add it to size and hash."""
@@ -103,8 +115,6 @@ class PartialDownload:
 
     def place(self, target: Path) -> os.stat_result:
         """Rename the complete file to `target`; return the status that it has there."""
-        if self._handle < 0:
-            self._handle = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         os.fchmod(self._handle, 0o644)
         try:
             os.close(os.dup(self._handle))  # Where writes fail late (NFS, quota), closing any descriptor tells it.
@@ -113,13 +123,41 @@ class PartialDownload:
             raise
         self.path.replace(target)
         status = os.fstat(self._handle)
-        self._origin.unlink(missing_ok=True)
+        _remove(self._origin)
         return status
 
     def drop(self) -> None:
         """Remove both files."""
-        self.path.unlink(missing_ok=True)
-        self._origin.unlink(missing_ok=True)
+        _remove(self.path)
+        _remove(self._origin)
+
+
+def _open_single(path: Path) -> int:
+    """Open a file to read and append, and return its descriptor; -1 if there is none.
+
+    What is no file, such as a link or a FIFO, and a file that has other names are removed.
+    """
+    try:
+        if _is_single(path.lstat()):
+            handle = os.open(path, _APPEND)
+            if _is_single(os.fstat(handle)):
+                return handle
+            os.close(handle)
+    except FileNotFoundError:
+        return -1
+    _remove(path)
+    return -1
+
+
+def _is_single(status: os.stat_result) -> bool:
+    return stat.S_ISREG(status.st_mode) and status.st_nlink <= 1  # Some file systems count none.
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except IsADirectoryError:
+        shutil.rmtree(path)
 
 
 def _url_digest(url: str) -> str:

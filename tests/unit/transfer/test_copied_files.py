@@ -84,6 +84,15 @@ def test_a_damaged_part_of_a_file_of_other_bytes_is_copied_once_more_and_refused
     assert list((store.metadata / "partial").iterdir()) == []
 
 
+def test_a_file_of_this_machine_that_is_too_short_is_refused_at_once(store: Store, tmp_path: Path) -> None:
+    """It has ended: no more would come of another attempt, as from a server that broke off."""
+    (tmp_path / "thing").write_bytes(CONTENT[:1000])
+    with pytest.raises(VerificationError, match="it has 1000 bytes with sha256") as caught:
+        get_passing(store, (tmp_path / "thing").as_uri())
+    assert caught.value.code == "download-mismatch"
+    assert list((store.metadata / "partial").iterdir()) == []
+
+
 def test_a_copy_of_other_bytes_is_not_told_of(store: Store, tmp_path: Path) -> None:
     (tmp_path / "thing").write_bytes(CONTENT[:-1] + b"?")
     made: list[Passing] = []
