@@ -47,6 +47,8 @@ _WINDOW = 128 << 20
 """Bytes of zstd window: that of `zstd --long=27`; a stream that needs more is refused."""
 _LZMA_MEMORY = 256 << 20
 """Bytes of memory for xz: `xz -9` needs 65 MiB."""
+_XZ_PADDING = 4
+"""Bytes that padding between and behind xz streams is a multiple of (The .xz File Format, 2.2)."""
 START_SIZE = 6
 """Number of first bytes of a stream by which its codec is detected."""
 
@@ -224,10 +226,11 @@ class _Stream(Protocol):
     def decompress(self, data: memoryview, max_length: int = -1, /) -> bytes: ...
 
 
-def _streams(reader: Buffered, make: Callable[[], _Stream]) -> Iterator[bytes]:
+def _streams(reader: Buffered, make: Callable[[], _Stream], padding: int = 0) -> Iterator[bytes]:
     """Decompress concatenated xz or bzip2 streams.
 
-    A decompressor keeps output beyond `max_length` for its next call.
+    A decompressor keeps output beyond `max_length` for its next call. Behind a stream there may be zero bytes in
+    multiples of `padding`, if that is not 0.
     """
     slices = InputSlices(reader)
     while slices.begin_stream():
@@ -242,12 +245,14 @@ def _streams(reader: Buffered, make: Callable[[], _Stream]) -> Iterator[bytes]:
             if stream.needs_input and not data:
                 raise EOFError("it ends too early")
         slices.give_back(len(stream.unused_data))
+        if padding and slices.skip_zeros() % padding:
+            raise EOFError(f"its padding is no multiple of {padding} bytes")
 
 
 def _unxz(reader: Buffered, _: int) -> Iterator[bytes]:
     import lzma
 
-    return _streams(reader, lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, _LZMA_MEMORY))
+    return _streams(reader, lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, _LZMA_MEMORY), _XZ_PADDING)
 
 
 def _unlzma(reader: Buffered, _: int) -> Iterator[bytes]:

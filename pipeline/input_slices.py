@@ -52,6 +52,18 @@ class InputSlices:
         self._at -= size
         self._taken -= size
 
+    def skip_zeros(self) -> int:
+        """Skip the zero bytes that come next; return their number."""
+        skipped = 0
+        while True:
+            self._read()
+            piece = bytes(self._data[self._at : self._at + FIRST_SLICE])
+            zeros = len(piece) - len(piece.lstrip(b"\0"))
+            self._at += zeros
+            skipped += zeros
+            if zeros < len(piece) or not piece:
+                return skipped
+
     def _read(self) -> None:
         if self._at == len(self._data):
             self._data, self._at = memoryview(self._reader.read(_READ_SIZE)), 0
