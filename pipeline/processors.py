@@ -33,12 +33,24 @@ def _quotas() -> Iterator[float]:
             if controllers and "cpu" not in controllers.split(","):
                 continue
             # In a container, the place may be one of the host's, and the group is what is mounted.
-            mount = _MOUNTS / controllers
+            mount = _mount(controllers)
             group = mount / place.strip("/")
             for folder in (group, *group.parents):
                 yield from _quota(folder)
                 if folder == mount:
                     break
+
+
+def _mount(controllers: str) -> Path:
+    """Return the folder where a hierarchy of control groups is mounted.
+
+    Linux 3.10 lists `cpuacct,cpu` of one that is mounted as `cpu,cpuacct`, to which links lead from each name.
+    """
+    named = _MOUNTS / controllers
+    if "," not in controllers:
+        return named
+    places = (named, _MOUNTS / ",".join(sorted(controllers.split(","))), _MOUNTS / "cpu")
+    return next(filter(Path.is_dir, places), named)
 
 
 def _quota(group: Path) -> Iterator[float]:

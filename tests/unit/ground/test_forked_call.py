@@ -23,8 +23,12 @@ from pipeline.process import start
 
 @pytest.fixture(autouse=True)
 def several_processors(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Have two processors and one thread, as a command has at its start; leave no child behind."""
+    """Have two processors and one thread, as a command has at its start; leave no child behind.
+
+    A child of a machine with other work has the time that it needs.
+    """
     monkeypatch.setattr(module, "usable_processors", lambda: 2.0)
+    monkeypatch.setattr(module, "ANSWER_DEADLINE", 60.0)
     listed = os.listdir
     monkeypatch.setattr(os, "listdir", lambda path: ["1"] if path == "/proc/self/task" else listed(path))
     before = children()
@@ -265,6 +269,7 @@ atexit.register(os.write, 2, b"exit ")
 freed = Freed()
 sys.stdout.write("buffered ")
 module.usable_processors = lambda: 2.0
+module.ANSWER_DEADLINE = 60.0
 with forked_call(lambda: COMPUTE) as call:
     END
 """

@@ -13,6 +13,8 @@ from pipeline import processors
 from pipeline.processors import usable_processors, whole_processors
 
 _HYBRID = "3:cpuset:/\n1:cpu,cpuacct:/a/b\n0::/\n"
+_SWAPPED = "3:cpuset:/\n1:cpuacct,cpu:/a/b\n0::/\n"
+"""As Linux 3.10 lists what is mounted as `cpu,cpuacct`."""
 
 
 @pytest.mark.parametrize(
@@ -31,6 +33,10 @@ _HYBRID = "3:cpuset:/\n1:cpu,cpuacct:/a/b\n0::/\n"
         (_HYBRID, {"cpu,cpuacct/a/b/cpu.cfs_quota_us": "100000", "cpu,cpuacct/a/b/cpu.cfs_period_us": "100000"}, 1),
         (_HYBRID, {"cpu,cpuacct/a/cpu.cfs_quota_us": "50000", "cpu,cpuacct/a/cpu.cfs_period_us": "100000"}, 0.5),
         (_HYBRID, {"cpu,cpuacct/a/b/cpu.cfs_quota_us": "-1", "cpu,cpuacct/a/b/cpu.cfs_period_us": "100000"}, 4),
+        (_SWAPPED, {"cpu,cpuacct/a/cpu.cfs_quota_us": "50000", "cpu,cpuacct/a/cpu.cfs_period_us": "100000"}, 0.5),
+        (_SWAPPED, {"cpuacct,cpu/a/cpu.cfs_quota_us": "50000", "cpuacct,cpu/a/cpu.cfs_period_us": "100000"}, 0.5),
+        (_SWAPPED, {"cpu/a/cpu.cfs_quota_us": "50000", "cpu/a/cpu.cfs_period_us": "100000"}, 0.5),
+        (_SWAPPED, {"cpuset/a/cpu.cfs_quota_us": "50000", "cpuset/a/cpu.cfs_period_us": "100000"}, 4),
         (None, {"cpu.max": "100000 100000\n"}, 4),
     ],
 )

@@ -9,6 +9,7 @@ import gzip
 import io
 import lzma
 import os
+import struct
 import subprocess
 import threading
 import zlib
@@ -229,6 +230,31 @@ def test_what_is_no_member_is_refused(what: str, workers: int) -> None:
 def test_a_member_with_nothing_in_it_is_read(workers: int) -> None:
     assert of_size_0(NOTHING) == gzip_member(b"")
     assert read(gzip_member(b"") + gzip_member(b"hello") + gzip_member(b""), workers=workers) == b"hello"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("content", [b"", b"hello " * 1000])
+def test_a_member_of_this_store_is_held_to_its_checksum_and_size(content: bytes, workers: int) -> None:
+    member = gzip_member(content)
+    body = member[HEADER:-TRAILER]
+    assert b"".join(decompress_own_gzip(buffered(member), workers)) == content
+    wrong = zlib.crc32(content) ^ 1
+    other_checksum = with_body(body, member[:-TRAILER] + struct.pack("<II", wrong, len(content)))
+    with pytest.raises(EOFError, match="checksum"):
+        b"".join(decompress_own_gzip(buffered(other_checksum), workers))
+    # As many as libdeflate would be given memory for.
+    size = with_body(body, member[:-TRAILER] + struct.pack("<II", zlib.crc32(content), (4 << 20) + 1))
+    with pytest.raises(EOFError, match="larger than any"):
+        b"".join(decompress_own_gzip(buffered(size), workers))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_member_is_as_large_as_any_of_this_store_and_no_larger(workers: int) -> None:
+    whole = gzip_member(bytes(4 << 20))
+    assert b"".join(decompress_own_gzip(buffered(whole), workers)) == bytes(4 << 20)
+    larger = gzip_member(bytes((4 << 20) + 1))
+    with pytest.raises(EOFError, match="larger than any"):
+        b"".join(decompress_own_gzip(buffered(larger), workers))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
