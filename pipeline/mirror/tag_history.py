@@ -126,21 +126,25 @@ def is_withdrawn(
     digest: Digest,
     key: VerifyingKey,
     *,
-    listed: Sequence[RecordedStatement],
+    listed: tuple[RecordedStatement, ...],
 ) -> bool:
     """Return whether a person moved a tag back from a digest.
 
-    `name` is the repository's in statements, `key` the one that signed them. Most often `listed`, the statements on the
-    tag, tell that nobody did, and none is read. Where `key` signed nothing of the tag yet, what others signed counts,
-    unverified: the first publication with a new key must not undo what a person did before, and a tag that is left
-    there is signed by nobody. Raises as `read_history`.
+    `name` is the repository's in statements, `key` the one that signed them, `listed` the statements on the tag; most
+    often they tell that nobody did, and none is read. Only what `key` signed counts, and no unsigned old record: who
+    can write to the mirror could keep a tag where it is, and have nights sign that. Where `key` signed nothing of the
+    tag yet, what others signed counts, unverified: the first publication with a new key must not undo what a person did
+    before, and a tag that is left there is signed by nobody. Raises as the repository does.
     """
     moves = [one.statement.move for one in listed]
     causes = {move.why for move in moves}
-    if not causes & {MoveCause.ROLLBACK, MoveCause.PROMOTE} or all(move.after != digest for move in moves):
+    if not causes & {MoveCause.ROLLBACK, MoveCause.PROMOTE} or all(
+        digest not in (move.before, move.after) for move in moves
+    ):
         return False
-    own = key if signed_statements(repository, name, tag, key, listed=tuple(listed)) else None
-    return digest in withdrawn_digests(read_history(repository, tag, (name,), own))
+    counted = signed_statements(repository, name, tag, key, listed=listed) or listed
+    made = chain(counted, head(counted, repository.resolve(tag)))
+    return digest in withdrawn_digests(tuple(_signed(counted, made, {})))
 
 
 # --- old records ---------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import field
+from functools import partial
 from typing import TypeVar
 
 from pipeline.digest import Digest
@@ -88,7 +89,7 @@ class TagMover:
     signed statements were copied; `identity`: the repository's name in statements, if it is not its own.
     `confirmed_until`: of each tag that was moved or found, until when nothing has to be signed of it, in milliseconds
     since the epoch; 0 if something just was. `leave_moved_back`: a tag that a person moved back from the image is not
-    moved to it again; `left`: those tags, and where they point.
+    moved to it again, nor is it signed where it points there all the same; `left`: those tags, and where they point.
     """
 
     repository: Repository
@@ -127,7 +128,9 @@ class TagMover:
         moved: list[Move] = []
         unmoved: list[str] = []
         problems: list[Problem] = []
-        found_before = self._look_for_moves_back(tags, cleared.manifest.digest)
+        wanted = cleared.manifest.digest
+        asked = tags
+        found_before = self._look_for_moves_back(tags, wanted)
         tags = [tag for tag in tags if tag not in self.left]
         begun = self._in_parallel(lambda tag: self._begin(tag, cleared, found_before), tags)
         for tag, (found, signed) in zip(tags, begun, strict=True):
@@ -136,18 +139,19 @@ class TagMover:
             except PublicationRefused as error:
                 problems += error.problems
                 continue
-            if move is None:
-                unmoved.append(tag)
-            else:
+            if move is not None:
                 moved.append(move)
-        wanted = cleared.manifest.digest
+            elif tag not in self.left:
+                unmoved.append(tag)
         lost = self._overtaken_tags(moved)
         problems += (problem for tag in lost for problem in self._overtaken(tag, wanted, None).problems)
         standing = (*(move.tag for move in moved if move.tag not in lost), *unmoved)
         self._in_parallel(lambda tag: self._confirm(tag, wanted), standing)
+        for tag in [tag for tag in asked if tag in self.left]:
+            self.left[tag] = self.left.pop(tag)  # in the order that was asked
         if problems:
             raise PublicationRefused.of(problems)
-        return tuple(moved), tuple(unmoved)
+        return tuple(moved), tuple(tag for tag in unmoved if tag not in self.left)
 
     def _look_for_moves_back(self, tags: Sequence[str], wanted: Digest) -> Mapping[str, Digest | None]:
         """Note the tags that a person moved back, which are left; return all tags' targets.
@@ -157,17 +161,13 @@ class TagMover:
         """
         if not self.leave_moved_back or self.signer is None:
             return {}
-        from pipeline.mirror.tag_history import is_withdrawn  # only here: `publish` reads no history
-
-        public = self.signer.trusted
-        name = self.identity or self.repository.identity
 
         def look(tag: str) -> Digest | None:
             found = self.repository.resolve(tag)
             if found is None or found == wanted:
                 return found
-            listed = list_statements(self.repository, name, tag)
-            if not is_withdrawn(self.repository, name, tag, wanted, public, listed=listed):
+            listed = list_statements(self.repository, self._name, tag)
+            if not self._was_moved_back(tag, wanted, listed):
                 self._listed[tag] = listed
             return found
 
@@ -176,6 +176,23 @@ class TagMover:
             (tag, found) for tag, found in present.items() if found not in (None, wanted) and tag not in self._listed
         )
         return present
+
+    def _was_moved_back(self, tag: str, wanted: Digest, listed: tuple[RecordedStatement, ...] | None = None) -> bool:
+        """Return whether a tag is to be left, since a person moved it back from `wanted`.
+
+        `listed`: the statements on it, where they were just listed.
+        """
+        if not self.leave_moved_back or self.signer is None:
+            return False
+        from pipeline.mirror.tag_history import is_withdrawn  # only here: `publish` reads no history
+
+        listed = list_statements(self.repository, self._name, tag) if listed is None else listed
+        return is_withdrawn(self.repository, self._name, tag, wanted, self.signer.trusted, listed=listed)
+
+    @property
+    def _name(self) -> str:
+        """The repository's name in statements."""
+        return self.identity or self.repository.identity
 
     def _overtaken_tags(self, moved: Sequence[Move]) -> tuple[str, ...]:
         """Return the tags that another writer has moved since.
@@ -206,9 +223,9 @@ class TagMover:
         return found, self._sign_move(tag, found, wanted, self._listed.get(tag))
 
     def _move(self, tag: str, cleared: Cleared, found: Digest | None, move: Move | None) -> Move | None:
-        """Move a tag that points to `found`; return the move, or None if it pointed there already.
+        """Move a tag that points to `found`; return the move.
 
-        `move`: the move, where it is signed already.
+        None if it pointed there already, or is `left`. `move`: the move, where it is signed already.
         """
         wanted = cleared.manifest.digest
         for _ in range(MOVE_ATTEMPTS):
@@ -227,7 +244,10 @@ class TagMover:
                     return None
                 if error.written:
                     raise self._overtaken(tag, wanted, error.found) from None
-                found, move = error.found, None  # somebody else moved it first
+                found, move = error.found, None  # somebody else moved it first, maybe back
+                if found is not None and self._was_moved_back(tag, wanted):
+                    self.left[tag] = found
+                    return None
             else:
                 return move
         raise self._overtaken(tag, wanted, found)
@@ -242,11 +262,14 @@ class TagMover:
 
     def _confirm(self, tag: str, wanted: Digest) -> None:
         if self.signer is not None:
-            done = self._signed_tag(tag, self.signer).confirm(wanted, self.version, self.why)
+            signed = self._signed_tag(tag, self.signer)
+            done = signed.confirm(wanted, self.version, self.why, partial(self._was_moved_back, tag, wanted))
             self.confirmed_until[tag] = done.settled_until
+            if done.withdrawn:
+                self.left[tag] = wanted
 
     def _signed_tag(self, tag: str, signer: TagSigner) -> SignedTag:
-        made = SignedTag(self.repository, self.identity or self.repository.identity, tag, signer)
+        made = SignedTag(self.repository, self._name, tag, signer)
         return self._signed_tags.setdefault(tag, made)  # knows what it has written
 
     def _gate_saw(self, cleared: Cleared, tag: str, found: Digest | None) -> bool:

@@ -9,6 +9,7 @@ verification accepts both (`pipeline.model.tag_chain.believable`) until the next
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import field
 
 from pipeline.digest import Digest
@@ -43,11 +44,12 @@ class Confirmation:
     """The outcome of a confirmation.
 
     `signed`: something was signed; `settled_until`: until when nothing has to be, because that was found (milliseconds
-    since the epoch), else 0.
+    since the epoch), else 0. `withdrawn`: the tag points where it must not, and nothing was signed.
     """
 
     signed: bool
     settled_until: int = 0
+    withdrawn: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,17 +76,27 @@ class SignedTag:
         # If another key signed until now, its moves stay as the history before this one.
         self._write(move, self._number(listed, recent), head(recent or listed, move.before), first=not listed)
 
-    def confirm(self, digest: Digest, version: str, why: MoveCause) -> Confirmation:
+    def confirm(
+        self,
+        digest: Digest,
+        version: str,
+        why: MoveCause,
+        is_withdrawn: Callable[[tuple[RecordedStatement, ...]], bool] = lambda listed: False,
+    ) -> Confirmation:
         """Sign that the tag points to `digest`.
 
         Nothing is signed if that is signed already and not old, or if the tag points elsewhere by now. `why`: cause of
-        the move, where no move to `digest` is signed yet.
+        the move, where no move to `digest` is signed yet. `is_withdrawn` is asked, with the statements that are listed,
+        where the newest one that is signed says something else: nothing is signed if it returns True.
         """
         listed = self._listed()  # Before the tag is resolved: a later mover signs a higher number.
         recent = self._recent(listed)
         until = self._settled_until(recent, digest)
         if until or self.repository.resolve(self.tag) != digest:
             return Confirmation(False, until)
+        elsewhere = not recent or recent[0].statement.move.after != digest
+        if elsewhere and is_withdrawn(listed):
+            return Confirmation(False, withdrawn=True)
         number = self._number(listed, recent)
         # What another key signed until now is no move of this one: the tag is confirmed where it stands, after that.
         told = recent or listed

@@ -85,5 +85,11 @@ def published_product(job: Job, product: Product, publication: Publication, *, t
 
 
 def _left(publication: Publication) -> Sequence[str]:
-    """Return in words which tags stay where a person moved them back to."""
-    return [f"'{tag}' stays at {target.short}, where it was moved back to" for tag, target in publication.left]
+    """Return in words which tags are left: they stay where a person moved them, or should."""
+    return [
+        f"'{tag}' stays at {target.short}, where it was moved back to"
+        if target != publication.digest
+        else f"'{tag}' points to {target.short}, from which it was moved back, without a signed move: "
+        "`relbuild promote` the right image"
+        for tag, target in publication.left
+    ]

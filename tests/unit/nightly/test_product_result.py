@@ -69,6 +69,10 @@ def test_tags_that_stay_where_they_were_moved_back_to_are_told(job: Job) -> None
     stays = f"'latest' stays at {former.short}, where it was moved back to"
     assert told.run.why == f"requested; the image is identical; {stays}"
     assert product_result.published_product(job, product, done, tested=True).run.why == f"requested; {stays}"
+    done = replace(done, left=(("latest", image),))
+    set_back = f"'latest' points to {image.short}, from which it was moved back, without a signed move: "
+    told = product_result.published_product(job, product, done, tested=True)
+    assert told.run.why == f"requested; {set_back}`relbuild promote` the right image"
 
 
 def test_tags_that_a_night_moved_are_in_the_products_line(job: Job) -> None:

@@ -91,10 +91,10 @@ def test_the_first_night_with_another_key_leaves_what_was_moved_back(
 def test_a_new_image_reads_no_history(
     repository: Repository, maker: ImagePublisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refused(*_: object) -> tuple[PastMove, ...]:
+    def refused(*_: object, **__: object) -> tuple[RecordedStatement, ...]:
         raise AssertionError("read")
 
-    monkeypatch.setattr("pipeline.mirror.tag_history.read_history", refused)
+    monkeypatch.setattr("pipeline.mirror.tag_history.signed_statements", refused)
     assert night(repository, maker, "1.2").moved
     with pytest.raises(AssertionError, match="read"):
         night(repository, maker, "1.1")
@@ -155,6 +155,15 @@ _PUBLISHED = ((None, A, MoveCause.PUBLISH), (A, B, MoveCause.PUBLISH), (B, C, Mo
         ((*_PUBLISHED, (C, B, MoveCause.ROLLBACK), (B, C, MoveCause.PROMOTE)), {B}),
         ((*_PUBLISHED, (C, B, MoveCause.ROLLBACK), (B, C, MoveCause.PUBLISH)), set()),
         ((*_PUBLISHED, (C, B, MoveCause.ROLLBACK), (B, D, MoveCause.PUBLISH)), {C}),
+        (
+            (
+                *_PUBLISHED,
+                (C, A, MoveCause.ROLLBACK),
+                (A, C, MoveCause.PUBLISH),
+                (C, B, MoveCause.ROLLBACK),
+            ),
+            {C},
+        ),
         (((A, B, MoveCause.ROLLBACK),), {A}),
         (((None, A, MoveCause.PROMOTE),), set()),
     ],

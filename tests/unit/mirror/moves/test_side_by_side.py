@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import pytest
 
@@ -14,8 +15,8 @@ from pipeline.mirror.gate import Cleared
 from pipeline.mirror.protocol import TagConflict
 from pipeline.mirror.tag_history import read_history
 from pipeline.mirror.tag_moves import TagMover
-from pipeline.mirror.tag_signing import SignedTag
-from pipeline.model.publication import Move, MoveCause, RecordedStatement
+from pipeline.mirror.tag_signing import Confirmation, SignedTag
+from pipeline.model.publication import Move, RecordedStatement
 from pipeline.release import verify_reference
 from tests.support.published_images import ImagePublisher, key
 from tests.support.registry_contents import open_mirror
@@ -39,9 +40,9 @@ def test_moves_are_signed_side_by_side_and_made_in_their_order(
         announce(self, move, listed)
         done.append("signed")
 
-    def confirmed(self: SignedTag, digest: Digest, version: str, why: MoveCause) -> bool:
+    def confirmed(self: SignedTag, *given: Any) -> Confirmation:
         confirming.wait()
-        return confirm(self, digest, version, why)
+        return confirm(self, *given)
 
     def pointing(self: RegistryRepository, tag: str, cleared: Cleared, expected: Digest | None) -> None:
         if tag in TAGS:
