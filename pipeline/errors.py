@@ -27,6 +27,8 @@ from pipeline.urls import cut_text, redact_urls
 ERROR_TEXT_LIMIT = 8 << 10
 """Characters of a problem's message, place or hint: what a server sends may be in them, and redacting takes time by the
 square of the length."""
+STORE_DAMAGE_HINT = "check the store with `relbuild store fsck`, then build again"
+"""The way out where something that the store had is gone or damaged."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from pipeline.compression import (
     codec_of,
     damages,
 )
-from pipeline.errors import VerificationError
+from pipeline.errors import STORE_DAMAGE_HINT, VerificationError
 from pipeline.gzip_members import decompress_own_gzip
 from pipeline.input_slices import Buffered
 from pipeline.processors import whole_processors
@@ -75,7 +75,12 @@ def decompressed(
             yield piece
             del piece  # Its memory is free for the next one, if the caller has let go of it too.
     except damages() as error:
-        raise VerificationError("stream-damaged", f"{name} cannot be decompressed: {error}", place=name) from error
+        raise VerificationError(
+            "stream-damaged",
+            f"{name} cannot be decompressed: {error}",
+            place=name,
+            hint=STORE_DAMAGE_HINT if own else None,
+        ) from error
 
 
 def _read_on(pieces: Iterator[Piece]) -> None:

@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from pipeline.compression import Compression, Piece, layer_versions
 from pipeline.digest import Digest, identity
-from pipeline.errors import VerificationError
+from pipeline.errors import STORE_DAMAGE_HINT, VerificationError
 from pipeline.layers.chunk_writer import ChunkWriter, CompressionPool, PieceTaker
 from pipeline.layers.layer_formats import SEGMENT_FORMAT as FORMAT
 from pipeline.layers.tar_format import read_tar, tar_header
@@ -149,7 +149,9 @@ def remember_segment(name: Digest, segment: Segment, store: Store) -> None:
 def _rpm(part: Part, store: Store) -> Path:
     rpm = store.blob(part.checksum)
     if not rpm.exists():
-        raise VerificationError("blob-missing", f"{part.nevra} is not in the store", place=str(part.nevra))
+        raise VerificationError(
+            "blob-missing", f"{part.nevra} is not in the store", place=str(part.nevra), hint=STORE_DAMAGE_HINT
+        )
     return rpm
 
 

@@ -304,7 +304,7 @@ class TwoStepLayer:
             nevra = str(self.plan.segments[at][0].nevra)
             raise VerificationError(
                 "blob-missing",
-                f"the segment of {nevra} is no longer in the store: {error}",
+                f"the segment of {nevra} is no longer in the store: {error.problems[0].message}",
                 place=nevra,
                 hint="run the command again; the segment is made again",
             ) from None

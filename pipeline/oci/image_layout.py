@@ -22,7 +22,7 @@ from typing import Self
 from pipeline.atomic_folders import folder_draft, put_folder, sweep_folder_drafts
 from pipeline.clone import clone_file
 from pipeline.digest import Digest, canonical_json, identity
-from pipeline.errors import RelbuildError, UsageError, VerificationError
+from pipeline.errors import STORE_DAMAGE_HINT, RelbuildError, UsageError, VerificationError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.image import Descriptor, Image
 from pipeline.model.manifests import Manifest
@@ -285,7 +285,9 @@ def read_blob(layout: Path, digest: Digest) -> bytes:
     """Read a manifest or config of a layout, verified. Raises VerificationError."""
     path = blob_path(layout, digest)
     if not path.is_file():
-        raise VerificationError("blob-missing", f"{digest} is missing in the layout", place=str(layout))
+        raise VerificationError(
+            "blob-missing", f"{digest} is missing in the layout", place=str(layout), hint=DAMAGED_LAYOUT
+        )
     data = read_document(path)
     if Digest.of(data) != digest:
         raise VerificationError(
@@ -356,7 +358,9 @@ def _require_whole(store: Store, digest: Digest, size: int) -> None:
     try:
         found = store.blob(digest).stat().st_size
     except FileNotFoundError:
-        raise VerificationError("blob-missing", f"layer {digest} is missing in the store") from None
+        raise VerificationError(
+            "blob-missing", f"layer {digest} is missing in the store", hint=STORE_DAMAGE_HINT
+        ) from None
     if found != size:
         what = f"layer {digest} has {found} bytes in the store, not {size}"
         raise VerificationError("blob-damaged", what, hint=_DAMAGED_STORE)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from pipeline.digest import Digest, identity
-from pipeline.errors import RelbuildError, VerificationError
+from pipeline.errors import STORE_DAMAGE_HINT, RelbuildError, VerificationError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.store.authenticated_values import SealFault, read_small
 from pipeline.store.blobs import (
@@ -173,7 +173,9 @@ class Store:
         try:
             size = path.stat().st_size
         except FileNotFoundError:
-            raise VerificationError("blob-missing", f"{digest} is not in the store", place=str(path)) from None
+            raise VerificationError(
+                "blob-missing", f"{digest} is not in the store", place=str(path), hint=STORE_DAMAGE_HINT
+            ) from None
         if size > limit:
             raise VerificationError("blob-too-large", f"{digest} has {size} bytes, more than {limit}", place=str(path))
         data = path.read_bytes()
@@ -187,7 +189,7 @@ class Store:
         try:
             file = self.blob(digest).open("rb")
         except FileNotFoundError:
-            raise VerificationError("blob-missing", f"{digest} is not in the store") from None
+            raise VerificationError("blob-missing", f"{digest} is not in the store", hint=STORE_DAMAGE_HINT) from None
         with file:
             yield file
 

@@ -35,7 +35,7 @@ from pipeline.compression import (
     codec_of,
     layer_codec,
 )
-from pipeline.errors import VerificationError
+from pipeline.errors import STORE_DAMAGE_HINT, VerificationError
 from pipeline.gzip_members import decompress_own_gzip, gzip_member
 from pipeline.oci.media_types import LAYER_TAR, LAYERS
 from pipeline.streams import decompressed, open_compressed, prefetch
@@ -230,6 +230,18 @@ def test_what_is_no_member_is_refused(what: str, workers: int) -> None:
 def test_a_member_with_nothing_in_it_is_read(workers: int) -> None:
     assert of_size_0(NOTHING) == gzip_member(b"")
     assert read(gzip_member(b"") + gzip_member(b"hello") + gzip_member(b""), workers=workers) == b"hello"
+
+
+@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize("codec", Compression)
+def test_only_damage_of_this_store_is_told_with_its_way_out(codec: Compression, own: bool) -> None:
+    """A stream of a mirror or a package comes from elsewhere, and who reads it says where from."""
+    damaged = compressed(codec)[:-30] + bytes(30)
+    with pytest.raises(VerificationError) as caught:
+        for _ in decompressed(io.BytesIO(damaged), limit=1 << 30, name="it", own=own):
+            pass
+    (problem,) = caught.value.problems
+    assert (problem.code, problem.hint) == ("stream-damaged", STORE_DAMAGE_HINT if own else None)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from pipeline.compression import Compression
-from pipeline.errors import BuildError, VerificationError
+from pipeline.errors import STORE_DAMAGE_HINT, BuildError, VerificationError
 from pipeline.layers import building_layers, layer_packing, lower_folders, tree_packing, two_step_layer
 from pipeline.layers.built_layer import packed_layer
 from pipeline.layers.layer_progress import LayerProgress
@@ -91,7 +91,7 @@ def test_a_tree_that_is_removed_with_its_package_tells_what_is_missing(
         for part in three.parts:
             store.blob(part.checksum).unlink()
         go.set()
-    assert caught.value.code == "blob-missing"
+    assert (caught.value.code, caught.value.problems[0].hint) == ("blob-missing", STORE_DAMAGE_HINT)
 
 
 def test_an_earlier_tree_that_is_removed_while_it_is_hashed_is_told(
@@ -121,7 +121,9 @@ def test_a_segment_that_is_lost_before_it_is_copied_is_told_with_its_package(
         before(losing, "_append", lose)
         with pytest.raises(VerificationError, match=r"segment of b-1-1\.noarch") as caught, building(store, more):
             pass
-    assert caught.value.code == "blob-missing" and "run the command again" in (caught.value.problems[0].hint or "")
+    (problem,) = caught.value.problems
+    assert problem.code == "blob-missing" and "run the command again" in (problem.hint or "")
+    assert "→" not in problem.message
     assert made(store, more)
 
 

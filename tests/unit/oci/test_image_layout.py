@@ -15,7 +15,7 @@ import pytest
 from pipeline import clone
 from pipeline.compression import Compression
 from pipeline.digest import Digest
-from pipeline.errors import UsageError, VerificationError
+from pipeline.errors import STORE_DAMAGE_HINT, UsageError, VerificationError
 from pipeline.model.image import Image
 from pipeline.oci import blob_path, make_image, read_layout, validate_layout, write_layout, writing_layout
 from pipeline.oci import image_layout as layout_module
@@ -281,6 +281,14 @@ def test_what_cannot_be_copied_is_told_when_the_block_has_ended(store: Store, la
     with pytest.raises(VerificationError) as caught, writing_layout(other, store=store, target=layout):
         ended = True
     assert ended and caught.value.code == "blob-missing" and read_layout(layout) == before
+    assert caught.value.problems[0].hint == STORE_DAMAGE_HINT
+
+
+def test_a_document_that_a_layout_lacks_is_told_with_the_way_out(layout: Path) -> None:
+    with pytest.raises(VerificationError) as caught:
+        layout_module.read_blob(layout, Digest.of(b"lost"))
+    (problem,) = caught.value.problems
+    assert (problem.code, problem.hint) == ("blob-missing", layout_module.DAMAGED_LAYOUT)
 
 
 def test_without_its_layers_nothing_is_written(store: Store, layout: Path, tmp_path: Path) -> None:

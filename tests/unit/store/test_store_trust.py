@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.digest import Digest, digest_json
-from pipeline.errors import EnvironmentLacking, UsageError, VerificationError
+from pipeline.errors import STORE_DAMAGE_HINT, EnvironmentLacking, UsageError, VerificationError
 from pipeline.store import (
     Store,
     check_store,
@@ -43,6 +43,15 @@ def told(tmp_path: Path) -> Told:
 
 def quarantined(store: Store) -> list[Path]:
     return sorted((store.root / "quarantine").iterdir())
+
+
+def test_a_blob_that_is_gone_is_told_with_the_way_out(told: Told) -> None:
+    store, lost = told.open(), Digest.of(b"lost")
+    for read in (lambda: store.read(lost, limit=10), lambda: store.reading(lost).__enter__()):
+        with pytest.raises(VerificationError) as caught:
+            read()
+        (problem,) = caught.value.problems
+        assert (problem.code, problem.hint) == ("blob-missing", STORE_DAMAGE_HINT)
 
 
 def test_a_result_that_anybody_else_wrote_is_a_miss(told: Told) -> None:
