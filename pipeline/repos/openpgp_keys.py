@@ -7,6 +7,8 @@ certificate in a block of its own, without its expired or revoked keys. Which th
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
@@ -113,7 +115,7 @@ def load_keys(
             reader = documents
             if not offline and is_http_url(place):
                 reader = DocumentFetcher(store, network=key_network(expanded, place, way, variables))
-            found.update(_load(place, expanded, reader, warn, partial(_key_hint, key, platform)))
+            found.update(_load(place, expanded, reader, warn, partial(_key_hint, key, place, platform)))
         if expanded.fingerprints and not found:
             raise _none_pinned(expanded)
         keys |= found
@@ -152,8 +154,19 @@ def _none_pinned(repository: PackageRepository) -> VerificationError:
     )
 
 
-def _key_hint(key: str, platform: Platform) -> str:
-    """Return the way out of a key that cannot be read; `key` is its path as the platform has it."""
+def _key_hint(key: str, place: str, platform: Platform) -> str:
+    """Return the way out of a key that cannot be read.
+
+    `key` is its path as the platform has it, `place` the path that this became.
+    """
+    import difflib  # Most keys are there.
+
+    path = Path(place)
+    with contextlib.suppress(OSError, ValueError):
+        if path.is_absolute() and not path.exists():
+            near = difflib.get_close_matches(path.name, os.listdir(path.parent), 1)  # noqa: PTH208  names alone
+            if near:
+                return f"did you mean '{near[0]}', in the same folder?"
     if depends := environment_behind(key, platform):
         return f"it comes from the environment variable {' or '.join(depends)}: set that to a folder that has the key"
     return "write a path relative to repositories.yaml, one from the root, ~/…, or a URL"

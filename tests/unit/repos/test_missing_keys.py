@@ -52,6 +52,17 @@ def test_a_missing_key_is_told_with_the_variable_that_leads_to_it(store: Store, 
     assert hint in (caught.value.problems[0].hint or "")
 
 
+def test_a_misspelled_key_is_suggested_the_name_beside_it(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "RPM-GPG-KEY-local").write_text("")
+    (tmp_path / "repodata").mkdir()
+    variables = (("mirror", "${RELBUILD_MIRROR}"),)
+    repository = PackageRepository("a", baseurls=("file:///a",), keys=("$mirror/RPM-GPG-KEY-lokal",))
+    platform = Platform("p", (repository,), variables=variables)
+    with pytest.raises(RecipeError) as caught:
+        load_keys(platform, "x86_64", variables={"RELBUILD_MIRROR": str(tmp_path)}, store=store)
+    assert caught.value.problems[0].hint == "did you mean 'RPM-GPG-KEY-local', in the same folder?"
+
+
 def test_what_leads_to_a_key_is_asked_only_where_one_fails(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
