@@ -76,7 +76,7 @@ def run_publish(
         print_lines(*published_as_lines(one))
     if name is not None and before is not None and len(done) == 1 and not told.warnings:
         with contextlib.suppress(OSError, ValueError, LookupError, RelbuildError):
-            remembered = snapshot.remembered(done[0], log, before)
+            remembered = snapshot.remembered(done[0], log, before, options.key.public.fingerprint)
             if remembered is not None:
                 build_env.store.remember(name, remembered)
     return tuple(published_as_json(one) for one in done)
@@ -113,7 +113,9 @@ class _Snapshot:
         given = any(name in self._build_env.environment for name in PASSWORD_VARIABLES)
         return not given and _ENCRYPTED in self._request.key.read_bytes()
 
-    def remembered(self, one: Publication, log: QuestionLog, before: Mapping[str, object]) -> dict[str, object] | None:
+    def remembered(
+        self, one: Publication, log: QuestionLog, before: Mapping[str, object], key: Digest
+    ) -> dict[str, object] | None:
         """Return the fields of a `RememberedPublication`.
 
         None if it changed something, or cannot be recognised.
@@ -134,7 +136,7 @@ class _Snapshot:
             folders=(),
             key="",
             rules=None,
-            numbers=[(one.repository, tag, memory.seen(one.repository, tag)) for tag in one.unmoved],
+            numbers=[(one.repository, tag, str(key), memory.seen(one.repository, tag, key)) for tag in one.unmoved],
             programs=programs,
             modules=modules,
             code=code,

@@ -46,9 +46,10 @@ class RememberedPublication:
 
     `made`: when, in seconds since the epoch; `settled_until`: until when nothing has to be signed of its tags, in
     milliseconds since the epoch. `folders` are (path, entries) of layouts and reports; `key` is the store's seal on the
-    key's file, `rules` the resolved path, mode and digest of the operator's. `numbers` are (repository, tag, number):
-    the highest statement seen on each tag. `programs`, `modules` and `code` tell of relbuild and what it has loaded.
-    `questions`: fields of each `KnownAnswer`; `scopes` are theirs. `lines` and `answer` (with --json) are what it said.
+    key's file, `rules` the resolved path, mode and digest of the operator's. `numbers` are (repository, tag,
+    fingerprint, number): the highest statement by the key that was seen on each tag. `programs`, `modules` and `code`
+    tell of relbuild and what it has loaded. `questions`: fields of each `KnownAnswer`; `scopes` are theirs. `lines` and
+    `answer` (with --json) are what it said.
     """
 
     made: float
@@ -56,7 +57,7 @@ class RememberedPublication:
     folders: Sequence[tuple[str, Mapping[str, object]]]
     key: str
     rules: Sequence[object] | None
-    numbers: Sequence[tuple[str, str, int]]
+    numbers: Sequence[tuple[str, str, str, int]]
     programs: Sequence[str]
     modules: Sequence[str]
     code: str
@@ -133,7 +134,7 @@ def _reads_the_same(known: RememberedPublication, request: PublishRequest, store
         if look_at_output(folder, stamped) != entries:
             return False
     memory = TagMemory(store)
-    if any(memory.seen(url, tag) != number for url, tag, number in known.numbers):
+    if any(memory.seen(url, tag, Digest.parse(key)) != number for url, tag, key, number in known.numbers):
         return False
     return program_digest(known.programs, frozenset(known.modules))[0] == known.code
 

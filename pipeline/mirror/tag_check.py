@@ -15,7 +15,7 @@ from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.protocol import Repository
 from pipeline.mirror.tag_claims import claiming_key
 from pipeline.mirror.tag_statements import find_statement, recent_statements, signed_statements
-from pipeline.model.publication import TagStatement
+from pipeline.model.publication import RecordedStatement, TagStatement
 from pipeline.model.tag_chain import believable
 from pipeline.oci import VerifyingKey
 
@@ -25,13 +25,14 @@ class TagStanding:
     """A tag that points where its newest signed statement says.
 
     `identity`: the repository's name in the statement; `number` and `until` (milliseconds since the epoch) are the
-    statement's; `stale`: it has expired, which was allowed.
+    statement's, and `key` is the fingerprint of the one that signed it; `stale`: it has expired, which was allowed.
     """
 
     tag: str
     identity: str
     number: int
     until: int
+    key: Digest
     stale: bool = False
 
 
@@ -76,7 +77,16 @@ def check_tag(
             hint="the next nightly run renews it, or `relbuild promote` of the same image to it; --allow-stale "
             "accepts it as it is",
         )
-    return TagStanding(tag, identity, said.number, said.until, stale)
+    return TagStanding(tag, identity, said.number, said.until, _signer(repository, newest[0], key), stale)
+
+
+def _signer(repository: Repository, newest: RecordedStatement, key: VerifyingKey) -> Digest:
+    """Return the fingerprint of the key that signed a statement, of those that `key` has."""
+    said = newest.statement
+    for each in key.each[:-1]:
+        if find_statement(repository, said.repository, said.move.tag, newest.record, each) is not None:
+            return each.fingerprint
+    return key.each[-1].fingerprint
 
 
 def _unsigned(

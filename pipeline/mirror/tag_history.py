@@ -132,9 +132,8 @@ def is_withdrawn(
 
     `name` is the repository's in statements, `key` the one that signed them, `listed` the statements on the tag; most
     often they tell that nobody did, and none is read. Only what `key` signed counts, and no unsigned old record: who
-    can write to the mirror could keep a tag where it is, and have nights sign that. Where `key` signed nothing of the
-    tag yet, what others signed counts, unverified: the first publication with a new key must not undo what a person did
-    before, and a tag that is left there is signed by nobody. Raises as the repository does.
+    can write to the mirror could keep a tag where it is, and have nights sign that. Raises as the repository
+    does.
     """
     moves = [one.statement.move for one in listed]
     causes = {move.why for move in moves}
@@ -142,9 +141,9 @@ def is_withdrawn(
         digest not in (move.before, move.after) for move in moves
     ):
         return False
-    counted = signed_statements(repository, name, tag, key, listed=listed) or listed
-    made = chain(counted, head(counted, repository.resolve(tag)))
-    return digest in withdrawn_digests(tuple(_signed(counted, made, {})))
+    signed = signed_statements(repository, name, tag, key, listed=listed)
+    made = chain(signed, head(signed, repository.resolve(tag)))
+    return digest in withdrawn_digests(tuple(_signed(signed, made, {})))
 
 
 # --- old records ---------------------------------------------------------------------------------------

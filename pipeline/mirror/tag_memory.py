@@ -9,23 +9,37 @@ from pipeline.store import Store
 
 @dataclass(frozen=True, slots=True)
 class TagMemory:
-    """Record in the store of the highest signed statement number seen on each tag.
+    """Record in the store of the highest number seen of each key on each tag.
 
-    A mirror that later shows a lower one was rolled back.
+    A mirror that later shows a lower one was rolled back. Keys are told apart by fingerprint: who has stolen one must
+    not be able to have what another key signs refused.
     """
 
     store: Store
 
-    def seen(self, url: str, tag: str) -> int:
-        """Return the highest number seen on a tag of the repository at `url`; 0 if none was."""
-        known = self.store.recall(_memory(url, tag))
+    def seen(self, url: str, tag: str, *keys: Digest) -> int:
+        """Return the highest number seen of any of `keys` on a tag; 0 if none was.
+
+        `url` is the repository's.
+        """
+        return max((self._seen(url, tag, key) for key in keys), default=0)
+
+    def see(self, url: str, tag: str, key: Digest, number: int) -> None:
+        """Record a number that `key` signed, unless a higher one is recorded."""
+        if number > self._seen(url, tag, key):
+            self.store.remember(_memory(url, tag, key), number)
+
+    def _seen(self, url: str, tag: str, key: Digest) -> int:
+        known = self.store.recall(_memory(url, tag, key))
+        if known is None:
+            known = self.store.recall(_memory_of_all_keys(url, tag))
         return known if isinstance(known, int) and not isinstance(known, bool) else 0
 
-    def see(self, url: str, tag: str, number: int) -> None:
-        """Record a number, unless a higher one is recorded."""
-        if number > self.seen(url, tag):
-            self.store.remember(_memory(url, tag), number)
+
+def _memory(url: str, tag: str, key: Digest) -> Digest:
+    return identity("tag-number", 2, repository=url, tag=tag, key=str(key))
 
 
-def _memory(url: str, tag: str) -> Digest:
+def _memory_of_all_keys(url: str, tag: str) -> Digest:
+    """Name the record of earlier versions, which did not tell keys apart."""
     return identity("tag-number", 1, repository=url, tag=tag)

@@ -138,6 +138,7 @@ class TagMover:
                 move = self._move(tag, cleared, found, signed)
             except PublicationRefused as error:
                 problems += error.problems
+                self._withdraw(tag)
                 continue
             if move is not None:
                 moved.append(move)
@@ -247,6 +248,7 @@ class TagMover:
                 found, move = error.found, None  # somebody else moved it first, maybe back
                 if found is not None and self._was_moved_back(tag, wanted):
                     self.left[tag] = found
+                    self._withdraw(tag)
                     return None
             else:
                 return move
@@ -259,6 +261,11 @@ class TagMover:
         if self.signer is not None:
             self._signed_tag(tag, self.signer).announce(move, listed)
         return move
+
+    def _withdraw(self, tag: str) -> None:
+        """Have what was signed of a tag hold before its move was announced, which is not made."""
+        if self.signer is not None:
+            self._signed_tag(tag, self.signer).withdraw(self.repository.resolve(tag))
 
     def _confirm(self, tag: str, wanted: Digest) -> None:
         if self.signer is not None:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import field
 
 from pipeline.digest import Digest
+from pipeline.errors import VerificationError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.protocol import Repository
 from pipeline.mirror.tag_statements import (
@@ -20,6 +21,7 @@ from pipeline.mirror.tag_statements import (
     STATEMENT_NUMBER_LIMIT,
     TagSigner,
     VerifiedStatements,
+    claimed_signer,
     find_statement,
     list_statements,
     recent_statements,
@@ -73,8 +75,8 @@ class SignedTag:
         """
         listed = self._listed() if listed is None else listed
         recent = self._recent(listed)
-        # If another key signed until now, its moves stay as the history before this one.
-        self._write(move, self._number(listed, recent), head(recent or listed, move.before), first=not listed)
+        last = self._predecessor(listed, recent, move.before)
+        self._write(move, self._number(listed, recent), last, first=not listed)
 
     def confirm(
         self,
@@ -98,10 +100,10 @@ class SignedTag:
         if elsewhere and is_withdrawn(listed):
             return Confirmation(False, withdrawn=True)
         number = self._number(listed, recent)
+        last = self._predecessor(listed, recent, digest)
         # What another key signed until now is no move of this one: the tag is confirmed where it stands, after that.
-        told = recent or listed
-        last = head(told, digest)
-        if not any(one.statement.move.after == digest for one in told) or (last is None and not recent):
+        told = recent or (listed if last is not None else ())
+        if not any(one.statement.move.after == digest for one in told):
             before = next((one.statement.move.after for one in told if one.statement.renews), None)
             move = Move(self.tag, before, digest, self.signer.now, why, version)
             record = self._write(move, number, last, first=not listed).record
@@ -111,6 +113,21 @@ class SignedTag:
         renewal = self._write(Move(self.tag, None, digest, self.signer.now, MoveCause.RENEW, version), number, last)
         tidy_statements(self.repository, renewal.statement, self.signer.key.public, self.signer.now)
         return Confirmation(True)
+
+    def withdraw(self, digest: Digest | None) -> None:
+        """Confirm `digest` again, after the announcement of a move that is not going to be made.
+
+        Only where the newest confirmation is of it, and the tag points there: a newer announcement would have the tag
+        taken for one that was set back.
+        """
+        listed = self._listed()
+        recent = self._recent(listed)
+        confirmed = next((one.statement for one in recent if one.statement.renews), None)
+        if confirmed is None or recent[0].statement.renews or confirmed.move.after != digest:
+            return
+        if self.repository.resolve(self.tag) == digest:
+            move = Move(self.tag, None, digest, self.signer.now, MoveCause.RENEW, confirmed.move.version)
+            self._write(move, self._number(listed, recent), confirmed.previous)
 
     def settled_until(self, digest: Digest) -> int:
         """Return until when `confirm` would sign nothing, as it is signed already and not old.
@@ -122,10 +139,12 @@ class SignedTag:
     def believed_until(self, digest: Digest) -> int | None:
         """Return when the newest statement expires that allows `digest` as the tag's target.
 
-        Milliseconds since the epoch; None: no statement allows it.
+        Milliseconds since the epoch; None: no statement allows it, or the mirror was set back.
         """
         believed, newest = believable(self._recent(), self._find)
-        return newest[0].statement.until if digest in believed else None
+        if digest not in believed or newest[0].statement.number < self.signer.seen(self.repository, self.tag):
+            return None
+        return newest[0].statement.until
 
     @property
     def under_way(self) -> bool:
@@ -169,17 +188,42 @@ class SignedTag:
         written = write_statement(self.repository, said, self.signer.key, first=first)
         self._known.note(written, self.signer.key.public, written=True)
         if self.signer.memory is not None:
-            self.signer.memory.see(self.repository.url, self.tag, number)
+            self.signer.memory.see(self.repository.url, self.tag, self.signer.key.public.fingerprint, number)
         return written
+
+    def _predecessor(
+        self, listed: tuple[RecordedStatement, ...], recent: tuple[RecordedStatement, ...], target: Digest | None
+    ) -> Digest | None:
+        """Return the record of the move that was made last, where the tag points to `target`.
+
+        Where no key that is believed signed any, that of another key, so that its moves stay as the history before this
+        one; but of none that names a key that is believed, which would be one that is out of its place.
+        """
+        if recent:
+            return head(recent, target)
+        record = head(listed, target)
+        one = next((one for one in listed if one.record == record), None)
+        named = claimed_signer(self.repository, one) if one is not None else None
+        believed = {each.fingerprint for each in self.signer.trusted.each}
+        return record if named is not None and named not in believed else None
 
     def _number(self, listed: tuple[RecordedStatement, ...], recent: tuple[RecordedStatement, ...]) -> int:
         """Return the number for the next statement: higher than all that are signed, seen or listed.
 
-        Listed numbers are unverified and are ignored above half of the limit, so that there is room to grow.
+        Listed numbers are unverified and are ignored above half of the limit, so that there is room to grow. Raises
+        VerificationError `move-numbers-used-up`.
         """
         signed = (one.statement.number for one in recent)
         said = (one.statement.number for one in listed if one.statement.number <= STATEMENT_NUMBER_LIMIT // 2)
-        return max((self.signer.seen(self.repository, self.tag), *signed, *said)) + 1
+        number = max((self.signer.seen(self.repository, self.tag), *signed, *said)) + 1
+        if number >= STATEMENT_NUMBER_LIMIT:  # Two are written at once.
+            raise VerificationError(
+                "move-numbers-used-up",
+                f"the last number is used up by a signed move of tag '{self.tag}'",
+                place=f"{self.repository.url}:{self.tag}",
+                hint="if a former key was stolen, leave out --former-key; else publish to another tag, or repository",
+            )
+        return number
 
     def _listed(self) -> tuple[RecordedStatement, ...]:
         return list_statements(self.repository, self.identity, self.tag)

@@ -97,8 +97,9 @@ class TagSigner:
         return int(self.clock() * 1000)
 
     def seen(self, repository: Repository, tag: str) -> int:
-        """Return the highest number that was seen on a tag; 0 if none was."""
-        return self.memory.seen(repository.url, tag) if self.memory else 0
+        """Return the highest number by a key that is believed that was seen on a tag; 0 if none was."""
+        keys = (each.fingerprint for each in self.trusted.each)
+        return self.memory.seen(repository.url, tag, *keys) if self.memory else 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,9 +23,9 @@ from pipeline.release.current_images import tag_signer
 class RenewalResult:
     """Result of a renewal.
 
-    `tags` were renewed; `left` point elsewhere than signed, or have no statement; `due`: when the next statement is to
-    be renewed, in milliseconds since the epoch. `other_keys`: those of `left` of which only statements by another key
-    are there: tag → fingerprint of the key that these name, unverified.
+    `tags` were renewed; `left` point elsewhere than signed, have no statement, or an older one than was seen; `due`:
+    when the next statement is to be renewed, in milliseconds since the epoch. `other_keys`: those of `left` of which
+    only statements by another key are there: tag → fingerprint of the key that these name, unverified.
     """
 
     tags: tuple[str, ...]

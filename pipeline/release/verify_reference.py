@@ -145,7 +145,7 @@ def _standing(
                 key,
                 names,
                 now=int(build_env.clock() * 1000),
-                seen=memory.seen(repository.url, tag),
+                seen=memory.seen(repository.url, tag, *(each.fingerprint for each in key.each)),
                 allow_stale=allow_stale,
             )
         except VerificationError:
@@ -157,7 +157,7 @@ def _standing(
                 raise _TagMovedError from None
             before = state
         else:
-            memory.see(repository.url, tag, standing.number)
+            memory.see(repository.url, tag, standing.key, standing.number)
             return standing
     raise _TagMovedError
 

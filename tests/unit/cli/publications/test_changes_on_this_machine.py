@@ -16,6 +16,7 @@ from pipeline.cli import publish_run, remembered_publications
 from pipeline.mirror.damage_memory import DamageMemory
 from pipeline.mirror.tag_memory import TagMemory
 from pipeline.model.evidence import EVIDENCE_FILE
+from pipeline.oci import load_signing_key
 from tests.support.published_twice import Publisher
 from tests.support.repeated_publisher import REFUSED
 
@@ -30,7 +31,8 @@ def _rotate_key(publisher: Publisher) -> None:
 def _see_higher_number(publisher: Publisher) -> None:
     url = f"registry+http://{publisher.registry.host}/ns/small"
     memory = TagMemory(publisher.maker.store)
-    memory.see(url, "latest", memory.seen(url, "latest") + 7)
+    key = load_signing_key(publisher.key.read_bytes()).public.fingerprint
+    memory.see(url, "latest", key, memory.seen(url, "latest", key) + 7)
 
 
 def _alter_record(publisher: Publisher) -> None:

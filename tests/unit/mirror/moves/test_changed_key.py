@@ -128,13 +128,15 @@ def test_who_has_only_the_old_key_is_told_of_another_and_of_no_rollback(
     repository: Repository, maker: ImagePublisher
 ) -> None:
     verified(repository, "latest", NEW.public, maker)  # this store has seen the new key's number
-    error = refused(repository, "latest", OLD.public, maker)
+    verified(repository, "latest", OLD.public, maker)  # it is where the old key moved it
+    promote(parse_address(f"{repository.url}:latest"), "new", NEW, RULES, maker.build_env)
+    error = refused(repository, "new", OLD.public, maker)
     assert error.code == "tag-other-key" and NEW.public.fingerprint.short in str(error)
     assert verified(repository, "latest", BOTH, maker).tag is not None
 
 
 def test_a_mirror_that_was_set_back_is_still_told_as_set_back(tmp_path: Path, maker: ImagePublisher) -> None:
-    """Also where the key was changed since: the older state has no statement with the number that was seen."""
+    """Also where the key was changed since, to whoever believes the new one."""
     mirror = tmp_path / "mirror"
     repository = opened(mirror, maker)
     maker.publish(repository, maker.image("1.0"), signer=OLD)
@@ -143,10 +145,62 @@ def test_a_mirror_that_was_set_back_is_still_told_as_set_back(tmp_path: Path, ma
     shutil.copytree(mirror, tmp_path / "second", symlinks=True)
     maker.publish(repository, maker.image("1.1"), signer=NEW)
     verified(repository, "latest", NEW.public, maker)
-    for saved, trusted in (("first", OLD.public), ("second", NEW.public), ("second", BOTH)):
+    for saved, trusted in (("first", BOTH), ("second", NEW.public), ("second", BOTH)):
         shutil.rmtree(mirror)
         shutil.copytree(tmp_path / saved, mirror, symlinks=True)
         assert refused(repository, "latest", trusted, maker).code == "moves-rolled-back"
+
+
+def test_who_has_stolen_the_former_key_cannot_have_the_new_ones_moves_refused(
+    repository: Repository, maker: ImagePublisher
+) -> None:
+    """They sign the last number that there is; a store that verified it with both keys sees it."""
+    newest = list_statements(repository, repository.identity, "latest")[0].statement
+    write_statement(repository, replace(newest, number=10**12), OLD)
+    verified(repository, "latest", BOTH, maker)
+    verified(repository, "latest", OLD.public, maker)
+    assert verified(repository, "latest", NEW.public, maker).tag is not None
+    done = maker.publish(repository, maker.image("1.2"), tags=("latest",), signer=NEW)
+    assert [move.tag for move in done.moved] == ["latest"]
+    assert verified(repository, "latest", NEW.public, maker).held.digest == maker.image("1.2").digest
+    signer = tag_signer(NEW, MirrorRules(), maker.build_env, (OLD.public,))
+    announced = SignedTag(repository, repository.identity, "latest", signer)
+    move = Move("latest", maker.image("1.2").digest, maker.image("1.1").digest, 1, MoveCause.PROMOTE)
+    assert code_of(lambda: announced.announce(move)) == "move-numbers-used-up"
+
+
+def test_a_night_does_not_renew_what_was_set_back(tmp_path: Path, maker: ImagePublisher) -> None:
+    """A higher number than any that was seen would have the older state believed."""
+    mirror = tmp_path / "mirror"
+    repository = opened(mirror, maker)
+    maker.publish(repository, maker.image("1.0"), tags=("latest",), signer=NEW)
+    shutil.copytree(mirror, tmp_path / "first", symlinks=True)
+    maker.publish(repository, maker.image("1.1"), tags=("latest",), signer=NEW)
+    shutil.rmtree(mirror)
+    shutil.copytree(tmp_path / "first", mirror, symlinks=True)
+    maker.clock.now += 5 * DAY
+    assert night(opened(mirror, maker), maker).left == ("latest",)
+    assert refused(opened(mirror, maker), "latest", NEW.public, maker).code == "moves-rolled-back"
+    done = maker.publish(opened(mirror, maker), maker.image("1.1"), tags=("latest",), signer=NEW)
+    assert done.moved and verified(opened(mirror, maker), "latest", NEW.public, maker).tag is not None
+
+
+def test_a_claim_that_leads_back_to_an_own_move_is_no_predecessor(tmp_path: Path, maker: ImagePublisher) -> None:
+    """The mirror withholds the own statements once, and shows a stranger's that names an old one of them."""
+    repository = opened(tmp_path / "mirror", maker)
+    for version in ("1.0", "1.1"):
+        maker.publish(repository, maker.image(version), tags=("latest",), signer=NEW)
+    moves = [one for one in list_statements(repository, repository.identity, "latest") if not one.statement.renews]
+    oldest = moves[-1]
+    renewal = Move("latest", None, oldest.statement.move.after, oldest.statement.move.at, MoveCause.RENEW, "1.0")
+    stranger = write_statement(
+        repository, TagStatement(repository.identity, renewal, 50, oldest.record, oldest.statement.until), STRANGER
+    )
+    listed = (stranger, oldest)
+    signed_tag = SignedTag(repository, repository.identity, "latest", tag_signer(NEW, MirrorRules(), maker.build_env))
+    assert signed_tag._predecessor(listed, (), resolved(repository, "latest")) is None
+    others = SignedTag(repository, repository.identity, "latest", tag_signer(OLD, MirrorRules(), maker.build_env))
+    assert others._predecessor(listed, (), resolved(repository, "latest")) == oldest.record
 
 
 def test_what_a_stranger_signs_changes_words_and_never_a_verdict(tmp_path: Path, maker: ImagePublisher) -> None:

@@ -105,3 +105,4 @@ def test_a_rollback_while_a_night_publishes_is_kept(maker: ImagePublisher, monke
         done = night(found, maker, "1.2")
         assert ([move.tag for move in done.moved], done.left) == (["1.2"], (("latest", first),))
         assert resolved(found, "latest") == first
+        verify_reference(parse_address(f"{found.url}:latest"), key().public, maker.build_env)

@@ -16,6 +16,7 @@ module: Any = importlib.import_module("pipeline.release.verify_reference")
 """By its name: the package exports its function under the same."""
 
 OLD, NEW = Digest.of(b"old"), Digest.of(b"new")
+TRUSTED: Any = SimpleNamespace(each=())
 FOUND: Any = SimpleNamespace(held=SimpleNamespace(version="1", created=None, digest=OLD))
 
 
@@ -40,7 +41,7 @@ class Mirror:
         self.look(self)
         if self.signed != OLD:
             raise VerificationError("tag-replayed", "the tag points elsewhere")
-        return SimpleNamespace(number=self.number)
+        return SimpleNamespace(number=self.number, key=OLD)
 
     def statements(self, *_: object) -> tuple[SimpleNamespace, ...]:
         return (SimpleNamespace(record=Digest.of(str(self.number).encode())),)
@@ -60,7 +61,7 @@ def looked(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Mirror], None
         environment = SimpleNamespace(store=None, clock=lambda: 0.0)
         try:
             said: Any = module.check_signed_tag(
-                mirror, "latest", FOUND, None, environment, names=("app",), allow_stale=False
+                mirror, "latest", FOUND, TRUSTED, environment, names=("app",), allow_stale=False
             )
         except (VerificationError, EnvironmentLacking) as error:
             said = error.code
@@ -117,13 +118,13 @@ def test_a_reference_that_is_moved_is_verified_anew_where_it_stands(
     def check(repository: Mirror, tag: str, digest: Digest, *_: object, **__: object) -> SimpleNamespace:
         if digest != repository.signed:
             raise VerificationError("tag-replayed", "the tag points elsewhere")
-        return SimpleNamespace(number=repository.number)
+        return SimpleNamespace(number=repository.number, key=OLD)
 
     monkeypatch.setattr(module, "verify_held", verify)
     monkeypatch.setattr(module, "check_tag", check)
     monkeypatch.setattr(module, "known_names", lambda *_: ("app",))
     monkeypatch.setattr(module, "replace", lambda found, tag: (found.held.digest, tag.number))
     environment = SimpleNamespace(store=None, clock=lambda: 0.0, progress=None)
-    said = module.verify_in_repository(mirror, "latest", None, environment, contents=True, expected=None)
+    said = module.verify_in_repository(mirror, "latest", TRUSTED, environment, contents=True, expected=None)
     assert said == (NEW, 2)
     assert seen == [OLD, NEW]

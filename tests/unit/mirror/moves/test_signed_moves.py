@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.digest import Digest, identity
 from pipeline.mirror.address_parser import parse_address
 from pipeline.mirror.signed_identity import ExpectedIdentity
 from pipeline.mirror.tag_history import read_history
@@ -234,9 +235,23 @@ def test_on_a_registry_it_is_the_same(api: bool, maker: ImagePublisher) -> None:
 def test_a_number_is_remembered_by_the_place_where_it_was_seen(tmp_path: Path) -> None:
     (tmp_path / "s").mkdir(mode=0o700)
     memory = TagMemory(Store.open(tmp_path / "s"))
-    memory.see("dir:/a", "latest", 5)
-    memory.see("dir:/a", "latest", 3)
-    assert [memory.seen("dir:/a", "latest"), memory.seen("dir:/a", "1"), memory.seen("dir:/b", "latest")] == [5, 0, 0]
+    one, other = Digest.of(b"one"), Digest.of(b"other")
+    memory.see("dir:/a", "latest", one, 5)
+    memory.see("dir:/a", "latest", one, 3)
+    asked = [("dir:/a", "latest", one), ("dir:/a", "latest", other), ("dir:/a", "1", one), ("dir:/b", "latest", one)]
+    assert [memory.seen(*each) for each in asked] == [5, 0, 0, 0]
+    assert memory.seen("dir:/a", "latest", one, other) == memory.seen("dir:/a", "latest", other, one) == 5
+
+
+def test_a_number_that_an_earlier_version_remembered_counts_for_every_key(tmp_path: Path) -> None:
+    (tmp_path / "s").mkdir(mode=0o700)
+    store = Store.open(tmp_path / "s")
+    store.remember(identity("tag-number", 1, repository="dir:/a", tag="latest"), 7)
+    memory, one, other = TagMemory(store), Digest.of(b"one"), Digest.of(b"other")
+    memory.see("dir:/a", "latest", one, 6)
+    assert [memory.seen("dir:/a", "latest", key) for key in (one, other)] == [7, 7]
+    memory.see("dir:/a", "latest", one, 8)
+    assert [memory.seen("dir:/a", "latest", key) for key in (one, other)] == [8, 7]
 
 
 def test_what_is_no_statement_is_refused_or_passed_over(mirror: Path, maker: ImagePublisher) -> None:
