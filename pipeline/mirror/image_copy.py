@@ -15,7 +15,7 @@ from pipeline.errors import PublicationRefused, VerificationError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.protocol import Arrival, Repository, TagConflict
 from pipeline.mirror.published import MirroredImage
-from pipeline.mirror.references import references
+from pipeline.mirror.references import manifest_subject, references
 from pipeline.mirror.tag_check import TagStanding
 from pipeline.mirror.tag_statements import anchor_manifest, list_statements
 from pipeline.model.image import Descriptor
@@ -138,7 +138,10 @@ class _ImageCopier:
         )
 
     def referrers(self, subject: Digest, depth: int) -> None:
-        """Copy the referrers of `subject`, and their referrers, `depth` levels in all."""
+        """Copy the referrers of `subject`, and their referrers, `depth` levels in all.
+
+        What is listed and refers to something else is left.
+        """
         found = self.source.referrers(subject)
         if len(found) > REFERRER_LIMIT:
             raise VerificationError(
@@ -151,6 +154,8 @@ class _ImageCopier:
                 raise VerificationError(
                     "referrer-missing", f"{one.descriptor.digest} is listed but missing", place=self.source.url
                 )
+            if manifest_subject(manifest) != subject:
+                continue
             if manifest.digest not in listed:
                 self.manifest(manifest)
                 self.target.attach(manifest)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import field
 
 from pipeline.digest import Digest
 from pipeline.errors import Problem, VerificationError
@@ -11,7 +12,6 @@ from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.attestations import (
     IMAGE_PREDICATES,
     INDEX_PREDICATES,
-    Attestation,
     find_attested,
 )
 from pipeline.mirror.gate import Cleared
@@ -22,9 +22,9 @@ from pipeline.mirror.signed_identity import SignedIdentity, find_signed_names
 from pipeline.mirror.tag_check import TagStanding
 from pipeline.model.enforcement import LimitEnforcement
 from pipeline.model.image import Descriptor
-from pipeline.model.manifests import Manifest
+from pipeline.model.manifests import Manifest, Referrer
 from pipeline.oci import VerifyingKey, media_types, read_artifact
-from pipeline.oci.sources_artifact import SOURCES_TYPE
+from pipeline.oci.sources_artifact import SOURCES_TYPE, is_sources_artifact
 from pipeline.progress import Progress, task
 
 _WRONG_KEY = "signature-wrong-key"
@@ -34,20 +34,44 @@ VERIFICATION_PARALLEL = 4
 
 
 @dataclass(frozen=True, slots=True)
+class VerifiedManifest:
+    """A manifest that was verified: that of an image, an index, or attached source packages.
+
+    `names`: under which it is signed; `attested`: predicate type → the bundles that attest it, for the types that are
+    required.
+    """
+
+    about: Descriptor
+    names: tuple[str, ...]
+    attested: Mapping[str, tuple[Referrer, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Verified:
     """Result of a successful verification.
 
-    `identities`: the names under which it is signed; `attested`: for each manifest, its attested predicate types;
+    `manifests`: of the image or images, and of the index; `sources`: of source packages that are attached to them;
     `bytes_read`: of blobs; `limits`: resource limits of the tested instances, and whether they were enforced; `tag`:
-    the check of the given tag, if it is a floating one.
+    the check of the given tag, if it is a floating one. What is signed because of a verification is taken from here: a
+    mirror may list something else when it is asked again.
     """
 
     held: MirroredImage
-    identities: tuple[str, ...]
-    attested: tuple[tuple[Digest, tuple[str, ...]], ...]
+    manifests: tuple[VerifiedManifest, ...]
+    sources: tuple[VerifiedManifest, ...]
     bytes_read: int
     limits: tuple[LimitEnforcement, ...] = ()
     tag: TagStanding | None = None
+
+    @property
+    def identities(self) -> tuple[str, ...]:
+        """The names under which the image or index is signed, sorted."""
+        return tuple(sorted({name for one in self.manifests for name in one.names}))
+
+    @property
+    def attested(self) -> tuple[tuple[Digest, tuple[str, ...]], ...]:
+        """For each manifest, its attested predicate types."""
+        return tuple((one.about.digest, tuple(one.attested)) for one in self.manifests)
 
 
 def verify_image(
@@ -70,8 +94,8 @@ def verify_image(
     """
     held = read_published(repository, reference)
     problems: list[Problem] = []
-    identities: set[str] = set()
-    attested: list[tuple[Digest, tuple[str, ...]]] = []
+    manifests: list[VerifiedManifest] = []
+    sources: list[VerifiedManifest] = []
     read = 0
     with task(progress, "verify", f"{repository.url} {reference}"):
         for problem, size in _contents(repository, held, contents):
@@ -79,16 +103,17 @@ def verify_image(
             read += size
         for manifest in held.manifests:
             names, wrong = find_signed_names(repository, manifest, key, expected)
-            identities |= set(names)
             problems += wrong
-            problems += _sources(repository, manifest.digest, key, expected)
-            said, found = _attested(repository, manifest, key)
-            attested.append((manifest.digest, tuple(said)))
-            problems += found
+            attached, wrong = _sources(repository, manifest.digest, key, expected)
+            sources += attached
+            problems += wrong
+            attested, wrong = _attested(repository, manifest, key)
+            manifests.append(VerifiedManifest(_descriptor(manifest), names, attested))
+            problems += wrong
     if problems:
         raise VerificationError.of(join_wrong_keys(problems, repository.url, key))
     limits = judge(held).limits
-    return Verified(held, tuple(sorted(identities)), tuple(attested), read, limits)
+    return Verified(held, tuple(manifests), tuple(sources), read, limits)
 
 
 def join_wrong_keys(problems: Sequence[Problem], place: str, key: VerifyingKey) -> list[Problem]:
@@ -126,10 +151,18 @@ def _contents(repository: Repository, held: MirroredImage, contents: bool) -> It
         yield from pool.map(look, wanted.values())
 
 
+def _descriptor(manifest: Manifest) -> Descriptor:
+    return Descriptor(manifest.media_type, manifest.digest, len(manifest.data))
+
+
 def _sources(
     repository: Repository, subject: Digest, key: VerifyingKey, expected: SignedIdentity | None
-) -> tuple[Problem, ...]:
-    """Verify the source packages attached to a manifest, if there are any: signatures and blobs."""
+) -> tuple[tuple[VerifiedManifest, ...], tuple[Problem, ...]]:
+    """Verify the source packages attached to a manifest, if there are any: signatures and blobs.
+
+    Returns those that are source packages of the manifest by what they say themselves: the list is not signed.
+    """
+    found: list[VerifiedManifest] = []
     problems: list[Problem] = []
     for referrer in repository.referrers(subject):
         if referrer.artifact_type != SOURCES_TYPE:
@@ -138,26 +171,30 @@ def _sources(
         if manifest is None:
             problems.append(Problem("referrer-missing", f"{referrer.descriptor.digest} not found", repository.url))
             continue
-        problems += find_signed_names(repository, manifest, key, expected)[1]
-        for layer in read_artifact(manifest).layers:
+        names, wrong = find_signed_names(repository, manifest, key, expected)
+        problems += wrong
+        said = read_artifact(manifest)
+        for layer in said.layers:
             try:
                 repository.check_blob(layer)
             except VerificationError as error:
                 problems += error.problems
-    return tuple(problems)
+        if is_sources_artifact(said, subject):
+            found.append(VerifiedManifest(_descriptor(manifest), names))
+    return tuple(found), tuple(problems)
 
 
 def _attested(
     repository: Repository, manifest: Manifest, key: VerifyingKey
-) -> tuple[dict[str, tuple[Attestation, ...]], tuple[Problem, ...]]:
-    """Return a manifest's valid attestations by predicate type, and problems of required ones."""
+) -> tuple[dict[str, tuple[Referrer, ...]], tuple[Problem, ...]]:
+    """Return a manifest's valid bundles by required predicate type, and problems."""
     wanted = INDEX_PREDICATES if manifest.media_type == media_types.INDEX else IMAGE_PREDICATES
-    said: dict[str, tuple[Attestation, ...]] = {}
+    said: dict[str, tuple[Referrer, ...]] = {}
     problems: list[Problem] = []
     for predicate_type in wanted:
         good, bad = find_attested(repository, manifest.digest, predicate_type, key)
         if good:
-            said[predicate_type] = good
+            said[predicate_type] = tuple(one.referrer for one in good)
             continue
         problems += [problem for error in bad for problem in error.problems] or [
             Problem(

@@ -10,7 +10,7 @@ from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.image import Descriptor
 from pipeline.model.manifests import Artifact, Manifest
 from pipeline.oci import media_types
-from pipeline.oci.artifacts import EMPTY_DATA, EMPTY_DESCRIPTOR
+from pipeline.oci.artifacts import EMPTY_DATA, EMPTY_DESCRIPTOR, ArtifactManifest
 from pipeline.oci.image_manifest import descriptor_json, timestamp
 
 SOURCES_TYPE = "application/vnd.relbuild.sources.v1"
@@ -50,3 +50,14 @@ def make_sources_artifact(files: Sequence[SourceFile], subject: Descriptor, crea
     blobs: list[tuple[Descriptor, bytes | Path]] = [(EMPTY_DESCRIPTOR, EMPTY_DATA)]
     blobs += [(Descriptor(SOURCE_RPM, one.digest, one.size), one.path) for one in ordered]
     return Artifact(Manifest(media_types.MANIFEST, data), tuple(blobs))
+
+
+def is_sources_artifact(said: ArtifactManifest, subject: Digest) -> bool:
+    """Return whether a manifest has the form of source packages of `subject`, and of no image."""
+    return (
+        said.artifact_type == SOURCES_TYPE
+        and said.subject is not None
+        and said.subject.digest == subject
+        and said.config.media_type == media_types.EMPTY
+        and all(layer.media_type == SOURCE_RPM for layer in said.layers)
+    )

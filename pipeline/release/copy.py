@@ -5,15 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pipeline.digest import Digest
-from pipeline.errors import UsageError
+from pipeline.errors import Problem, PublicationRefused, UsageError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.address import Address
 from pipeline.mirror.attestations import NameSignature
 from pipeline.mirror.gate import Cleared
 from pipeline.mirror.image_copy import CopiedArtifacts, copy_image, copy_statements
-from pipeline.mirror.image_tags import immutable_tag
+from pipeline.mirror.image_tags import immutable_tag, named_digest_prefix
 from pipeline.mirror.protocol import Repository, is_auxiliary
-from pipeline.mirror.published import MirroredImage
 from pipeline.mirror.push import push_attachments
 from pipeline.mirror.signed_identity import EXPECT_OWN, ExpectedIdentity, SignedIdentity, known_names
 from pipeline.mirror.tag_check import TagStanding
@@ -23,7 +22,6 @@ from pipeline.mirror.verification import Verified
 from pipeline.model.publication import NO_HOST, Move, MoveCause
 from pipeline.model.rules import MirrorRules
 from pipeline.oci import SigningKey, VerifyingKey
-from pipeline.oci.sources_artifact import SOURCES_TYPE
 from pipeline.prepare import BuildEnvironment
 from pipeline.release.current_images import (
     current_images,
@@ -70,7 +68,8 @@ def copy(
     key, the target is a mirror of the source: the signed moves of its tags are copied, and it verifies under the
     source's name (`--as`).
 
-    Raises UsageError, VerificationError, PublicationRefused.
+    Raises UsageError, VerificationError, PublicationRefused: where all tags are copied, with all that was refused,
+    after the rest was copied.
     """
     access = mirror_access(build_env)
     with access.repository(source) as here:
@@ -78,7 +77,10 @@ def copy(
         with access.repository(target, create=True, write=True) as there:
             expected = _expected(here, there, identity)
             copy_job = _CopyJob(here, there, key, rules, build_env, expected, allow_stale)
-            return tuple(copy_job.copy_one(digest, tags) for digest, tags in _wanted(here, source, target))
+            wanted = _wanted(here, source, target)
+            if source.tag or source.digest is not None:
+                return tuple(copy_job.copy_one(digest, tags) for digest, tags in wanted)
+            return _copy_all(copy_job, dict(wanted))
 
 
 TagPairs = tuple[tuple[str, str], ...]
@@ -103,6 +105,46 @@ def _wanted(here: Repository, source: Address, target: Address) -> list[tuple[Di
             )
         by_digest.setdefault(digest, []).append((tag, target.tag or tag))
     return [(digest, tuple(tags)) for digest, tags in sorted(by_digest.items())]
+
+
+def _copy_all(copy_job: _CopyJob, wanted: dict[Digest, TagPairs]) -> tuple[CopyResult, ...]:
+    """Copy the images of all tags; what is refused does not stop the rest.
+
+    Raises PublicationRefused with all that was.
+    """
+    done: list[CopyResult] = []
+    problems: list[Problem] = []
+    images = {digest.short: digest for digest in wanted}
+    for digest, tags in wanted.items():
+        allowed = []
+        for tag, called in tags:
+            named = images.get(named_digest_prefix(called) or "")
+            if named is not None and named != digest:
+                problems.append(_moved_immutable(copy_job.here, tag, digest, named))
+                continue
+            try:
+                refuse_immutable(copy_job.there, called, digest, carried=tag == called)
+            except PublicationRefused as refused:
+                problems += refused.problems
+            else:
+                allowed.append((tag, called))
+        try:
+            done.append(copy_job.copy_one(digest, tuple(allowed)))
+        except PublicationRefused as refused:
+            problems += refused.problems
+    if problems:
+        raise PublicationRefused.of(problems)
+    return tuple(done)
+
+
+def _moved_immutable(here: Repository, tag: str, found: Digest, named: Digest) -> Problem:
+    """Make the problem of an immutable tag that an older version of relbuild moved."""
+    return Problem(
+        "tag-immutable",
+        f"'{tag}' is the immutable tag of {named}, but points to {found}: it was not copied",
+        here.url,
+        f"`relbuild promote {here.url}@{named} --to {tag}` sets it right on the source",
+    )
 
 
 def _expected(here: Repository, there: Repository, identity: ExpectedIdentity) -> SignedIdentity | None:
@@ -135,7 +177,8 @@ class _CopyJob:
                 refuse_immutable(self.there, called, held.digest, carried=tag == called)
         copied = copy_image(held, self.here, self.there, store=work.store, progress=work.progress)
         if isinstance(self.key, SigningKey):
-            push_attachments(self._names(held, self.key), self.there, progress=work.progress)
+            signed = [NameSignature(one.about.digest, self.key) for one in (*found.manifests, *found.sources)]
+            push_attachments(signed, self.there, progress=work.progress)
 
         def clear() -> Cleared:
             current = current_images(self.there, floating, held.digest)
@@ -186,14 +229,3 @@ class _CopyJob:
                 )
             checked.append(standing)
         return checked
-
-    def _names(self, held: MirroredImage, key: SigningKey) -> list[NameSignature]:
-        """Return what to sign under the target's name: manifests, index, and source packages."""
-        subjects = [manifest.digest for manifest in held.manifests]
-        sources = [
-            one.descriptor.digest
-            for subject in subjects
-            for one in self.here.referrers(subject)
-            if one.artifact_type == SOURCES_TYPE
-        ]
-        return [NameSignature(subject, key) for subject in (*subjects, *sources)]

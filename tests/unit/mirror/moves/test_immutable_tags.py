@@ -9,12 +9,15 @@ import pytest
 from pipeline.digest import Digest
 from pipeline.errors import PublicationRefused, UsageError
 from pipeline.mirror.address_parser import parse_address
+from pipeline.mirror.backends.directory.directory_mirror import open_directory
 from pipeline.mirror.backends.directory.directory_repository import DirectoryRepository
 from pipeline.mirror.gate import Cleared
 from pipeline.mirror.image_tags import immutable_tag
-from pipeline.mirror.protocol import TagConflict
+from pipeline.mirror.protocol import Repository, TagConflict, is_auxiliary
 from pipeline.mirror.tag_moves import refuse_immutable
+from pipeline.mirror.tag_statements import write_statement
 from pipeline.model.image import Image
+from pipeline.model.publication import Move, MoveCause, TagStatement
 from pipeline.release import copy, move, promote, rollback
 from tests.support.moved_tags import at, opened, point, published_files, resolved
 from tests.support.published_images import RULES, ImagePublisher, key
@@ -129,6 +132,63 @@ def test_a_lookalike_is_carried_to_another_mirror(mirror: Path, maker: ImagePubl
     assert LOOKALIKE in done.tags and (done.repository, done.former_name) == (target.url, "")
     with pytest.raises(PublicationRefused, match="whose digest begins with"):
         copy(at(mirror), parse_address(f"{target.url}:edge-20261101-ab0123456789"), key(), RULES, maker.build_env)
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_a_tag_that_an_older_version_moved_does_not_stop_a_copy_of_the_rest(
+    version: str, mirror: Path, maker: ImagePublisher, tmp_path: Path
+) -> None:
+    """Whichever digest comes first."""
+    repository, image = opened(mirror, maker), maker.image(version)
+    other = maker.image("1.1" if version == "1.0" else "1.0")
+    tag = own_tag(image, version)
+    sign_moved(mirror, tag, other.digest, maker)
+    there = parse_address(f"dir:{tmp_path / 'there'}/small")
+    with pytest.raises(PublicationRefused) as refused:
+        copy(at(mirror, ""), there, key(), RULES, maker.build_env)
+    (problem,) = refused.value.problems
+    assert problem.code == "tag-immutable" and problem.place == repository.url
+    hint = problem.hint or ""
+    assert f"`relbuild promote {repository.url}@{image.digest} --to {tag}` sets it right" in hint
+    copied = open_directory(tmp_path / "there", create=False, clock=maker.clock).repository("small")
+    for name in {*public_tags(repository), tag}:
+        wanted = image.digest if name == tag else resolved(repository, name)
+        assert copied.resolve(name) == wanted, name
+    promote(at(mirror, f"@{image.digest}"), tag, key(), RULES, maker.build_env)
+    assert len(copy(at(mirror, ""), there, key(), RULES, maker.build_env)) == 2
+
+
+def test_what_the_target_refuses_does_not_stop_a_copy_of_the_rest(
+    mirror: Path, maker: ImagePublisher, tmp_path: Path
+) -> None:
+    """The target has an immutable tag that the source points elsewhere, and whose image has no tag there any more."""
+    image = maker.image("1.0")
+    tag = own_tag(image, "1.0")
+    there = parse_address(f"dir:{tmp_path / 'there'}/small")
+    copy(at(mirror, f"@{image.digest}"), there, key(), RULES, maker.build_env)
+    for name in ("1.0", "stable"):
+        (mirror / "repositories" / "small" / "_tags" / name).unlink()
+    sign_moved(mirror, tag, maker.image("1.1").digest, maker)
+    with pytest.raises(PublicationRefused, match="is never moved") as refused:
+        copy(at(mirror, ""), there, key(), RULES, maker.build_env)
+    assert len(refused.value.problems) == 1
+    copied = open_directory(tmp_path / "there", create=False, clock=maker.clock).repository("small")
+    assert resolved(copied, tag) == image.digest
+    assert {resolved(copied, name) for name in ("1.1", "latest")} == {maker.image("1.1").digest}
+
+
+def public_tags(repository: Repository) -> list[str]:
+    return [tag for tag in repository.tags() if not is_auxiliary(tag)]
+
+
+def sign_moved(mirror: Path, tag: str, to: Digest, maker: ImagePublisher) -> None:
+    """Move an immutable tag with a signed move, as older versions of relbuild did."""
+    repository = opened(mirror, maker)
+    before = resolved(repository, tag)
+    said = Move(tag, before, to, int(maker.clock() * 1000), MoveCause.PROMOTE, "")
+    until = int((maker.clock() + 86_400) * 1000)
+    write_statement(repository, TagStatement(repository.identity, said, 1, None, until), key())
+    point(mirror, tag, to)
 
 
 def test_other_tags_are_asked_nothing(mirror: Path, maker: ImagePublisher, monkeypatch: pytest.MonkeyPatch) -> None:
