@@ -53,11 +53,14 @@ def naming_files(recipe: Path, repositories: Path) -> Iterator[None]:
 
 
 def with_path(place: str, recipe: Path, repositories: Path) -> str:
-    """Name the file with which a place begins by its path, if it is the recipe's or beside it."""
+    """Name the file with which a place begins by its path, if it is the recipe's or beside it.
+
+    `.repo` files are looked for beside the platforms, where these name them.
+    """
     name, colon, rest = place.partition(":")
     if not name.endswith(_DOCUMENTS) or Path(name).is_absolute():
         return place
-    others = () if name == repositories.name else (recipe.parent / name,)
+    others = () if name == repositories.name or name.endswith(".repo") else (recipe.parent / name,)
     for path in (*others, repositories.parent / name):
         if path.is_file():
             return f"{os.path.normpath(path)}{colon}{rest}"

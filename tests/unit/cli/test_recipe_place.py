@@ -44,6 +44,11 @@ def test_a_place_in_a_document_has_the_path_to_it(place: str, shown: str) -> Non
     assert told(place, Path("recipes/demo.yaml")) == shown
 
 
+def test_a_repo_file_is_the_platforms_own_where_the_recipe_has_one_of_that_name() -> None:
+    Path("recipes/os.repo").touch()
+    assert told("os.repo:2: [base]", Path("recipes/demo.yaml")) == "platforms/os.repo:2: [base]"
+
+
 @pytest.mark.parametrize("place", [None, "", "bash", "recipes/demo.yaml:3", "gone.yaml:1", "/etc/x.yaml:1", "part"])
 def test_other_places_are_as_they_were(place: str | None) -> None:
     assert told(place, Path("recipes/demo.yaml")) == place

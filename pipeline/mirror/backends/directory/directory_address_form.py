@@ -125,7 +125,7 @@ def find_root(path: Path) -> tuple[Path, str] | None:
     Raises VerificationError `marker-missing` for a mirror that has lost its marker.
     """
     for folder in (path.absolute(), *path.absolute().parents):
-        if (folder / MARKER).is_file():
+        if (folder / MARKER).is_file() or _is_damaged(folder):
             name = path.absolute().relative_to(folder).as_posix()
             return folder, "" if name == "." else name
         if is_unmarked(folder):
@@ -141,6 +141,13 @@ def is_unmarked(folder: Path) -> bool:
     with contextlib.suppress(OSError):
         # The marker last: another process may make the mirror, and publish to it, meanwhile.
         return _has_content(folder) and not os.path.lexists(folder / MARKER)
+    return False
+
+
+def _is_damaged(folder: Path) -> bool:
+    """Return whether a folder has a mirror's content, and a marker that is no file."""
+    with contextlib.suppress(OSError):
+        return os.path.lexists(folder / MARKER) and _has_content(folder)
     return False
 
 

@@ -9,6 +9,7 @@ writers of the repository take.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -183,7 +184,7 @@ def open_directory(path: Path, *, create: bool, clock: Callable[[], float], host
         require_pull_host(host, root)
     with mirror_errors(f"dir:{root}"):
         place = MirrorPaths(root, clock)
-        if not (root / MARKER).exists():
+        if not os.path.lexists(root / MARKER):
             if is_unmarked(root):
                 raise marker_missing(root)
             refuse_nested(root)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
+import stat
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,10 +22,10 @@ from pipeline.mirror.backends.directory.directory_address_form import MARKER, SC
 from pipeline.mirror.backends.directory.mirror_paths import MirrorPaths
 from pipeline.mirror.known_blobs import set_aside
 from pipeline.model.publication import NO_HOST
-from pipeline.model.scrub import DamageKind, Finding, RepairOutcome, ScrubbedObject
 
 if TYPE_CHECKING:
     from pipeline.mirror.backends.directory.directory_repository import DirectoryRepository
+    from pipeline.model.scrub import DamageKind, Finding
 
 FORMAT = 1
 """Format of the layout of files; a mirror with another one is refused."""
@@ -54,8 +56,7 @@ def read_host(root: Path) -> str:
 
     Raises UsageError `mirror-format` for another format, VerificationError `marker-damaged`, OSError.
     """
-    with (root / MARKER).open("rb") as file:
-        data = file.read(_MARKER_LIMIT)
+    data = _read_marker(root)
     try:
         value = json.loads(data)
         found, host = value["format"], value.get("host")
@@ -79,13 +80,24 @@ def read_host(root: Path) -> str:
     return host
 
 
+def _read_marker(root: Path) -> bytes:
+    """Return a marker's content; nothing of what is no regular file, such as a link or a FIFO."""
+    if not stat.S_ISREG(os.lstat(root / MARKER).st_mode):
+        return b""
+    handle = os.open(root / MARKER, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(handle, "rb") as file:
+        return file.read(_MARKER_LIMIT) if stat.S_ISREG(os.fstat(handle).st_mode) else b""
+
+
 def restore_marker(root: Path, clock: Callable[[], float], stated: str) -> Finding | None:
     """Write a mirror's marker anew if it is damaged, or missing where a mirror's content is.
 
-    Its name is the `stated` one, else that in the signatures of its images ("localhost" if nothing is signed). Returns
-    None if nothing was to be restored. Raises UsageError `mirror-host`, `mirror-format`, `marker-ambiguous` if the
-    signatures have several names, EnvironmentLacking.
+    Its name is the `stated` one, else that in the signatures of its images. Returns None if nothing was to be restored.
+    Raises UsageError `mirror-host`, `mirror-format`, `marker-ambiguous` if the signatures have several names or there
+    are none, EnvironmentLacking.
     """
+    from pipeline.model.scrub import Finding, RepairOutcome, ScrubbedObject
+
     if stated:
         require_pull_host(stated, root)
     with mirror_errors(f"dir:{root}"):
@@ -106,6 +118,8 @@ def restore_marker(root: Path, clock: Callable[[], float], stated: str) -> Findi
 
 def _damage(root: Path) -> DamageKind | None:
     """Return what is wrong with a mirror's marker; None if nothing is, or it is no mirror."""
+    from pipeline.model.scrub import DamageKind
+
     try:
         read_host(root)
     except VerificationError:
@@ -130,7 +144,9 @@ def _signed_host(place: MirrorPaths) -> str:
         found = [hosts for hosts in _signed_hosts(repository) if hosts]
         signed += found
         moved |= _moving_hosts(repository, {host for hosts in found for host in hosts})
-    known = moved or (set.intersection(*signed) or set.union(*signed) if signed else {NO_HOST})
+    if not signed:
+        raise _nothing_signed(place.root)
+    known = moved or set.intersection(*signed) or set.union(*signed)
     if len(known) > 1:
         names = sorted(known)
         raise UsageError(
@@ -140,6 +156,17 @@ def _signed_host(place: MirrorPaths) -> str:
             hint=f"add the name by which people pull from it: --as {' or --as '.join(names)}",
         )
     return known.pop()
+
+
+def _nothing_signed(root: Path) -> UsageError:
+    """Make the error of what may be a mirror, or folders that somebody made to look like one."""
+    return UsageError(
+        "marker-ambiguous",
+        f"'{root}' has the content of a mirror and no {MARKER}, but nothing in it is signed under a mirror's name",
+        place=str(root),
+        hint=f"if it is a mirror, add the name by which people pull from it, such as --as {NO_HOST}; if not, move "
+        "its folders 'blobs' and 'repositories' away",
+    )
 
 
 def _repositories(place: MirrorPaths) -> Iterator[DirectoryRepository]:

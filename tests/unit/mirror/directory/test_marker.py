@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import stat
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -75,6 +79,55 @@ def test_a_damaged_marker_is_put_aside_and_written_anew(text: str, published: Pa
     assert published_files(published) == before
     verify_reference(at(published), key().public, maker.build_env)
     assert scrub(parse_address(f"dir:{published}"), maker.build_env).findings == ()
+
+
+@pytest.mark.parametrize("kind", ["FIFO", "dangling link", "link to a file", "link to a folder", "folder", "socket"])
+def test_what_is_no_file_is_damage_and_neither_read_nor_followed(
+    kind: str, published: Path, maker: ImagePublisher, tmp_path: Path
+) -> None:
+    before, elsewhere = published_files(published), tmp_path / "elsewhere"
+    marker = published / MARKER
+    if kind == "link to a file":
+        elsewhere.write_bytes(marker.read_bytes())
+    marker.unlink()
+    match kind:
+        case "FIFO":
+            os.mkfifo(marker)
+        case "folder":
+            marker.mkdir()
+            (marker / "something").touch()
+        case "socket":
+            os.mknod(marker, stat.S_IFSOCK | 0o600)
+        case _:
+            if kind == "link to a folder":
+                elsewhere.mkdir()
+            marker.symlink_to(elsewhere)
+    assert code_of_opening(published)[0] == code_of_opening(published, create=False)[0] == "marker-damaged"
+    with pytest.raises(VerificationError, match="marker-damaged"):
+        verify_reference(at(published), key().public, maker.build_env)
+    (found,) = scrub(parse_address(f"dir:{published}"), maker.build_env).findings
+    assert (found.thing, found.wrong, found.fate) == (ScrubbedObject.MARKER, DamageKind.ROTTEN, RepairOutcome.HEALED)
+    (aside,) = (published / ".quarantine" / "rotten").iterdir()
+    assert not stat.S_ISREG(aside.lstat().st_mode)
+    shutil.rmtree(aside) if kind == "folder" else aside.unlink()
+    assert published_files(published) == before
+    verify_reference(at(published), key().public, maker.build_env)
+
+
+def test_folders_that_look_like_a_mirror_are_made_none_where_nothing_is_signed(
+    tmp_path: Path, maker: ImagePublisher
+) -> None:
+    """Whoever can write to a folder above a mirror can make such folders there."""
+    (tmp_path / "shared" / "blobs" / "sha256").mkdir(parents=True)
+    (tmp_path / "shared" / "blobs" / "sha256" / ("a" * 64)).touch()
+    (tmp_path / "shared" / "repositories").mkdir()
+    with pytest.raises(VerificationError, match="marker-missing"):
+        open_directory(tmp_path / "shared" / "mine", create=True, clock=time.time)
+    with pytest.raises(UsageError, match="marker-ambiguous") as caught:
+        scrub(parse_address(f"dir:{tmp_path / 'shared'}"), maker.build_env)
+    hint = caught.value.problems[0].hint or ""
+    assert "--as localhost" in hint and "move its folders 'blobs' and 'repositories' away" in hint
+    assert {path.name for path in (tmp_path / "shared").iterdir()} == {"blobs", "repositories"}
 
 
 def test_a_missing_marker_is_told_by_every_way_in_and_written_anew(published: Path, maker: ImagePublisher) -> None:
@@ -149,11 +202,24 @@ def test_blobs_alone_are_content(mirror: DirectoryMirror, store: Store) -> None:
     assert not is_unmarked(root)
 
 
-def test_what_nobody_signed_gets_the_name_of_a_mirror_without_one(mirror: DirectoryMirror, store: Store) -> None:
+def test_what_nobody_signed_gets_the_name_that_is_given(mirror: DirectoryMirror, store: Store) -> None:
     mirror_images.publish(mirror.repository("tiny"), store, mirror_images.image(store, 1), "1")
-    (mirror.place.root / MARKER).unlink()
-    assert restore_marker(mirror.place.root, time.time, "") is not None
-    assert open_directory(mirror.place.root, create=False, clock=time.time).host == "localhost"
+    root = mirror.place.root
+    for text in (None, TRUNCATED):
+        (root / MARKER).unlink()
+        if text:
+            (root / MARKER).write_text(text)
+        with pytest.raises(UsageError, match="marker-ambiguous"):
+            restore_marker(root, time.time, "")
+        assert restore_marker(root, time.time, "localhost") is not None
+        assert open_directory(root, create=False, clock=time.time).host == "localhost"
+
+
+def test_opening_a_mirror_loads_nothing_for_its_repair() -> None:
+    """A publication without changes only opens it."""
+    script = "import sys, pipeline.mirror.backends.directory.directory_mirror; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    assert "pipeline.mirror.backends.directory.mirror_marker" in loaded and "pipeline.model.scrub" not in loaded
 
 
 def test_a_copy_signed_under_its_own_name_has_that_and_not_its_sources(
