@@ -8,6 +8,7 @@ bindings, with NUL between them) and the document; stdout is the `.solv` file, s
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import sys
@@ -57,11 +58,14 @@ def convert_document(kind: str, primary: str, source: int, target: int) -> str:
 def add_solv_file(repo: solv.Repo, path: str, flags: int) -> bool:
     """Load a `.solv` file into a repository, and return whether libsolv could read it.
 
-    It is opened here, because libsolv's bindings refuse a path that is not UTF-8. Raises OSError, but not of a file
-    that another process has removed.
+    Its bindings refuse a path that is not UTF-8: such a file is opened here, and read more slowly. Raises OSError then,
+    but not of a file that another process has removed.
     """
     import solv
 
+    with contextlib.suppress(UnicodeEncodeError):
+        path.encode()
+        return bool(repo.add_solv(path, flags))
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
