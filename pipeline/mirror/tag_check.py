@@ -16,8 +16,12 @@ from pipeline.mirror.protocol import Repository
 from pipeline.mirror.tag_claims import claiming_key
 from pipeline.mirror.tag_statements import find_statement, recent_statements, signed_statements
 from pipeline.model.publication import RecordedStatement, TagStatement
+from pipeline.model.quantities import LONGEST_VALIDITY
 from pipeline.model.tag_chain import believable
 from pipeline.oci import VerifyingKey
+
+CLOCKS_DIFFER = 86_400_000
+"""Milliseconds by which a publisher's clock may be ahead of a verifier's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,7 @@ def check_tag(
     Raises VerificationError: `tag-unsigned` (there are no statements), `moves-rolled-back` (the newest number is lower
     than `seen`), `tag-replayed` (the tag was moved away from `digest`), `tag-unsigned-move` (no statement has
     `digest`), `tag-other-key` (in place of the first two and the fourth, where another key's statement says it),
-    `tag-frozen` (the newest statement has expired, unless `allow_stale`).
+    `tag-frozen` (the newest statement has expired, or claims to be valid for longer than any, unless `allow_stale`).
     """
     place = f"{repository.url}:{tag}"
     signed = ((name, recent_statements(repository, name, tag, key)) for name in dict.fromkeys(names))
@@ -68,7 +72,17 @@ def check_tag(
         raise _rolled_back(repository, said, seen, key, place)
     if digest not in believed:
         raise _elsewhere(repository, said, digest, believed, key)
-    stale = said.until < now
+    ahead = said.until > now + LONGEST_VALIDITY * 1000 + CLOCKS_DIFFER
+    if ahead and not allow_stale:
+        raise VerificationError(
+            "tag-frozen",
+            f"the signed move of tag '{tag}' would be valid until {_day(said.until)}, which is longer than any: "
+            f"the publisher's clock was ahead, or this one ({_day(now)}) is behind",
+            place=place,
+            hint="correct this machine's clock, if it is wrong; else the next nightly run or publication signs it "
+            "anew; --allow-stale accepts it as it is",
+        )
+    stale = said.until < now or ahead
     if stale and not allow_stale:
         raise VerificationError(
             "tag-frozen",

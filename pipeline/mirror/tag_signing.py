@@ -20,7 +20,7 @@ from pipeline.mirror.tag_statements import (
     MOVE_MILLISECONDS,
     STATEMENT_NUMBER_LIMIT,
     TagSigner,
-    VerifiedStatements,
+    WrittenStatements,
     claimed_signer,
     find_statement,
     list_statements,
@@ -34,7 +34,7 @@ from pipeline.model.publication import (
     RecordedStatement,
     TagStatement,
 )
-from pipeline.model.tag_chain import believable, head
+from pipeline.model.tag_chain import NEAR, believable, head
 
 RENEWAL_SHARE = 0.75
 """Remaining share of its validity below which a statement is renewed: a nightly run that is repeated within the hour
@@ -62,11 +62,7 @@ class SignedTag:
     identity: str
     tag: str
     signer: TagSigner
-    _known: VerifiedStatements = field(init=False)
-
-    def __post_init__(self) -> None:
-        memory = self.signer.memory
-        object.__setattr__(self, "_known", VerifiedStatements(memory.store if memory else None))
+    _written: WrittenStatements = field(default_factory=WrittenStatements, init=False)
 
     def announce(self, move: Move, listed: tuple[RecordedStatement, ...] | None = None) -> None:
         """Sign a move that is about to be made; `move.before` is the tag's present target.
@@ -104,7 +100,10 @@ class SignedTag:
         # What another key signed until now is no move of this one: the tag is confirmed where it stands, after that.
         told = recent or (listed if last is not None else ())
         if not any(one.statement.move.after == digest for one in told):
-            before = next((one.statement.move.after for one in told if one.statement.renews), None)
+            # Nobody announced this one, so what is listed tells where the tag was: not what others say, nor a part.
+            before = next((one.statement.move.after for one in recent if one.statement.renews), None)
+            if self._is_set_back(recent):
+                before = last = None
             move = Move(self.tag, before, digest, self.signer.now, why, version)
             record = self._write(move, number, last, first=not listed).record
             if last is None:
@@ -171,7 +170,9 @@ class SignedTag:
             return 0
         said = newest[0].statement
         due = said.until - math.ceil(RENEWAL_SHARE * self.signer.validity * 1000)
-        young = self.signer.now <= due
+        # One that is valid for longer was signed by a clock that was ahead, or when the rules allowed more.
+        longest = self.signer.now + self.signer.validity * 1000 + MOVE_MILLISECONDS
+        young = self.signer.now <= due and said.until <= longest
         return due if young and said.number >= self.signer.seen(self.repository, self.tag) else 0
 
     def _own(self, statements: tuple[RecordedStatement, ...]) -> bool:
@@ -186,7 +187,7 @@ class SignedTag:
         until = self.signer.now + self.signer.validity * 1000
         said = TagStatement(self.identity, move, number, previous, until)
         written = write_statement(self.repository, said, self.signer.key, first=first)
-        self._known.note(written, self.signer.key.public, written=True)
+        self._written.note(written)
         if self.signer.memory is not None:
             self.signer.memory.see(self.repository.url, self.tag, self.signer.key.public.fingerprint, number)
         return written
@@ -196,11 +197,13 @@ class SignedTag:
     ) -> Digest | None:
         """Return the record of the move that was made last, where the tag points to `target`.
 
-        Where no key that is believed signed any, that of another key, so that its moves stay as the history before this
-        one; but of none that names a key that is believed, which would be one that is out of its place.
+        Where no key that is believed ever signed any, that of another key, so that its moves stay as the history before
+        this one; but of none that names a key that is believed, which would be one that is out of its place.
         """
         if recent:
             return head(recent, target)
+        if self._is_set_back(recent):
+            return None
         record = head(listed, target)
         one = next((one for one in listed if one.record == record), None)
         named = claimed_signer(self.repository, one) if one is not None else None
@@ -210,12 +213,15 @@ class SignedTag:
     def _number(self, listed: tuple[RecordedStatement, ...], recent: tuple[RecordedStatement, ...]) -> int:
         """Return the number for the next statement: higher than all that are signed, seen or listed.
 
-        Listed numbers are unverified and are ignored above half of the limit, so that there is room to grow. Raises
-        VerificationError `move-numbers-used-up`.
+        Where the mirror withholds some that were seen, none of those before is near it. Listed numbers are unverified
+        and are ignored above half of the limit, so that there is room to grow. Raises VerificationError
+        `move-numbers-used-up`.
         """
         signed = (one.statement.number for one in recent)
         said = (one.statement.number for one in listed if one.statement.number <= STATEMENT_NUMBER_LIMIT // 2)
         number = max((self.signer.seen(self.repository, self.tag), *signed, *said)) + 1
+        if self._is_set_back(recent):
+            number += NEAR
         if number >= STATEMENT_NUMBER_LIMIT:  # Two are written at once.
             raise VerificationError(
                 "move-numbers-used-up",
@@ -225,12 +231,17 @@ class SignedTag:
             )
         return number
 
+    def _is_set_back(self, recent: tuple[RecordedStatement, ...]) -> bool:
+        """Return whether a higher number than the newest one that is signed was seen on the tag."""
+        newest = max((one.statement.number for one in recent), default=0)
+        return self.signer.seen(self.repository, self.tag) > newest
+
     def _listed(self) -> tuple[RecordedStatement, ...]:
         return list_statements(self.repository, self.identity, self.tag)
 
     def _recent(self, listed: tuple[RecordedStatement, ...] | None = None) -> tuple[RecordedStatement, ...]:
         key = self.signer.trusted
-        return recent_statements(self.repository, self.identity, self.tag, key, verified=self._known, listed=listed)
+        return recent_statements(self.repository, self.identity, self.tag, key, written=self._written, listed=listed)
 
     def _find(self, record: Digest) -> RecordedStatement | None:
         return find_statement(self.repository, self.identity, self.tag, record, self.signer.trusted)

@@ -4,19 +4,21 @@ A statement is a sigstore bundle that refers to an anchor: an untagged manifest 
 repository and is computed from their names. A registry with the referrers API lists no tag for it; one without has one
 referrers index for each anchor.
 
-A statement is read from its signed bytes. Its manifest's annotations repeat it for listing: without a key they are
-unverified.
+Its manifest's annotations repeat a statement for listing, with its signature, which is verified of what is listed: the
+signed bytes are those of the values. So what others have put there costs no request, and a bundle that is lost makes
+nobody disbelieve a tag. One that an earlier version wrote, without a signature in the list, is read from its bundle.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import contextlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import field, replace
 
 from pipeline.digest import Digest, canonical_json
-from pipeline.digest import identity as identity_of
 from pipeline.errors import EnvironmentLacking, VerificationError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.protocol import Repository
@@ -36,6 +38,7 @@ from pipeline.oci import (
     StatementSubject,
     VerifyingKey,
     bundle_layer,
+    is_signature,
     make_attestation,
     media_types,
     named_key,
@@ -45,7 +48,6 @@ from pipeline.oci import (
 from pipeline.oci.artifacts import EMPTY_DATA, EMPTY_DESCRIPTOR
 from pipeline.oci.image_manifest import JsonReader, descriptor_json
 from pipeline.oci.predicates import MOVE
-from pipeline.store import Store
 
 ANCHOR_TYPE = "application/vnd.relbuild.tag.v1+json"
 """The artifactType of a tag's anchor manifest."""
@@ -54,7 +56,8 @@ STATEMENTS_KEPT = 1000
 """Moves of one tag that are kept: at 900 bytes each in a referrers index, a quarter of what registries accept."""
 
 STATEMENTS_EXAMINED = 64
-"""Statements that are verified to find the newest valid ones: whoever can write to a mirror can add invalid ones."""
+"""Statements without a signature in the list, as earlier versions wrote them, that are read to find the newest valid
+ones: whoever can write to a mirror can add others. Also valid ones that are returned: copies of one can be listed."""
 
 STATEMENT_NUMBER_LIMIT = 10**12
 """Highest statement number that is accepted: a higher one would leave no room to grow."""
@@ -67,6 +70,8 @@ MOVE_MILLISECONDS = 3_600_000
 
 MOVE_ANNOTATION_PREFIX = "org.relbuild.move."
 """Prefix of the annotations that describe a move."""
+
+_SIGNATURE = f"{MOVE_ANNOTATION_PREFIX}signature"
 
 _NUMBER = re.compile(r"\d{1,13}")
 """Thirteen digits of milliseconds reach to the year 2286."""
@@ -103,38 +108,18 @@ class TagSigner:
 
 
 @dataclass(frozen=True, slots=True)
-class VerifiedStatements:
-    """Statements that were signed here or verified before, so that they are not read again.
+class WrittenStatements:
+    """The statements that a publisher has put on the mirror, by record: that they are there need not be asked."""
 
-    A record's digest names the statement's bytes and its signature, so what was verified once under a key stays so.
-    `store` remembers it for later runs; `_written`: what this process has put on the mirror.
-    """
+    _records: set[Digest] = field(default_factory=set)
 
-    store: Store | None = None
-    _written: dict[tuple[Digest, Digest], TagStatement] = field(default_factory=dict)
+    def note(self, one: RecordedStatement) -> None:
+        """Note that a statement was put on the mirror just now."""
+        self._records.add(one.record)
 
-    def holds(self, repository: Repository, one: RecordedStatement, key: VerifyingKey) -> bool:
-        """Return whether the listed statement is known to be signed by `key`, and is on the mirror."""
-        if self._written.get((one.record, key.fingerprint)) == one.statement:
-            return True
-        known = self.store.recall(_verified(one, key)) if self.store is not None else None
-        return known == _text(one.statement) and repository.has_manifest(one.record)
-
-    def note(self, one: RecordedStatement, key: VerifyingKey, *, written: bool = False) -> None:
-        """Record that `key` signed a statement; `written`: it was put on the mirror just now."""
-        if written:
-            self._written[one.record, key.fingerprint] = one.statement
-        if self.store is not None:
-            self.store.remember(_verified(one, key), _text(one.statement), sync=False)
-
-
-def _verified(one: RecordedStatement, key: VerifyingKey) -> Digest:
-    keys = ",".join(str(each.fingerprint) for each in key.each)  # A statement by a former key is not one by this key.
-    return identity_of("statement-verified", 1, record=one.record, key=keys)
-
-
-def _text(said: TagStatement) -> dict[str, str]:
-    return {**_values(said), "repository": said.repository}
+    def on(self, repository: Repository, one: RecordedStatement) -> bool:
+        """Return whether the mirror has the manifest of a listed statement."""
+        return one.record in self._records or repository.has_manifest(one.record)
 
 
 def anchor_manifest(identity: str, tag: str) -> Manifest:
@@ -164,8 +149,16 @@ def list_statements(repository: Repository, identity: str, tag: str) -> tuple[Re
     for referrer in repository.referrers(anchor_manifest(identity, tag).digest):
         said = listed_statement(referrer.annotation, identity)
         if said is not None and said.move.tag == tag:
-            found.append(RecordedStatement(referrer.descriptor.digest, said))
+            found.append(RecordedStatement(referrer.descriptor.digest, said, _decoded(referrer.annotation(_SIGNATURE))))
     return newest_first(found)
+
+
+def _decoded(signature: str) -> bytes:
+    """Decode an annotation; what is no base64 is no key's signature."""
+    try:
+        return base64.b64decode(signature, validate=True)
+    except (binascii.Error, ValueError):
+        return b"malformed"
 
 
 def listed_statement(note: Callable[[str], str], identity: str = "") -> TagStatement | None:
@@ -187,33 +180,39 @@ def recent_statements(
     tag: str,
     key: VerifyingKey,
     *,
-    verified: VerifiedStatements | None = None,
+    written: WrittenStatements | None = None,
     listed: tuple[RecordedStatement, ...] | None = None,
 ) -> tuple[RecordedStatement, ...]:
     """Return the statements on a tag signed by `key`, from the newest to the newest renewal.
 
     Also older moves that began at the renewal's target. Statements before a renewal do not count otherwise. Invalid
-    ones are skipped. `verified`: for publishers, those that need not be read again; `listed`: all that are listed,
-    where the caller has just asked. Raises VerificationError as the repository does.
+    ones are skipped, without a request where they are listed with a signature, so that however many somebody has added
+    hide none. `written`: for publishers, to whom none is returned that is listed and missing, so that they sign anew.
+    `listed`: all that are listed, where the caller has just asked. Raises VerificationError as the repository does.
     """
     for _ in range(STATEMENT_ATTEMPTS):
         found: list[RecordedStatement] = []
         if listed is None:
             listed = list_statements(repository, identity, tag)
         superseded = False
-        for one in listed[:STATEMENTS_EXAMINED]:
+        left = STATEMENTS_EXAMINED
+        for one in listed:
             older = any(other.statement.renews and other.statement.number > one.statement.number for other in found)
             if older and not begins_where(one, found):
                 continue
-            if verified is not None and verified.holds(repository, one, key):
-                found.append(one)
+            if one.signature:
+                if len(found) < STATEMENTS_EXAMINED and _is_signed(one, key):
+                    there = written is None or written.on(repository, one)
+                    superseded = superseded or not there
+                    found += [one] * there
                 continue
+            if not left:
+                continue
+            left -= 1
             manifest = repository.manifest(one.record)
             superseded = superseded or manifest is None
             if manifest is not None and _holds(repository, manifest, one, key):
                 found.append(one)
-                if verified is not None:
-                    verified.note(one, key)
         if not superseded or found:
             break
         listed = None
@@ -225,8 +224,7 @@ def find_statement(
 ) -> RecordedStatement | None:
     """Return the statement in the manifest `record`, if `key` signed it; None otherwise."""
     one = next((one for one in list_statements(repository, identity, tag) if one.record == record), None)
-    manifest = repository.manifest(record) if one is not None else None
-    return one if one is not None and manifest is not None and _holds(repository, manifest, one, key) else None
+    return one if one is not None and _is_by(repository, one, key) else None
 
 
 def signed_statements(
@@ -241,12 +239,8 @@ def signed_statements(
 
     `listed`: all that are listed, where the caller has just asked.
     """
-    found = []
-    for one in list_statements(repository, identity, tag) if listed is None else listed:
-        manifest = repository.manifest(one.record)
-        if manifest is not None and _holds(repository, manifest, one, key):
-            found.append(one)
-    return tuple(found)
+    listed = list_statements(repository, identity, tag) if listed is None else listed
+    return tuple(one for one in listed if _is_by(repository, one, key))
 
 
 def claimed_signer(repository: Repository, listed: RecordedStatement) -> Digest | None:
@@ -267,8 +261,21 @@ def claimed_signer(repository: Repository, listed: RecordedStatement) -> Digest 
         return None
 
 
+def _is_by(repository: Repository, listed: RecordedStatement, key: VerifyingKey) -> bool:
+    """Return whether `key` signed the listed statement."""
+    if listed.signature:
+        return _is_signed(listed, key)
+    manifest = repository.manifest(listed.record)
+    return manifest is not None and _holds(repository, manifest, listed, key)
+
+
+def _is_signed(listed: RecordedStatement, key: VerifyingKey) -> bool:
+    """Return whether the signature in the list is that of the statement by `key`."""
+    return is_signature(listed.signature, _signed(listed.statement), key)
+
+
 def _holds(repository: Repository, manifest: Manifest, listed: RecordedStatement, key: VerifyingKey) -> bool:
-    """Return whether `key` signed exactly the listed statement."""
+    """Return whether the bundle that a manifest has is by `key`, and says exactly what is listed."""
     subject = anchor_manifest(listed.statement.repository, listed.statement.move.tag).digest
     try:
         bundle = repository.read_blob(bundle_layer(manifest))
@@ -298,6 +305,15 @@ def _values(said: TagStatement) -> dict[str, str]:
         "until": str(said.until),
     }
     return {name: value for name, value in values.items() if value}
+
+
+def _signed(said: TagStatement) -> Statement:
+    """Return what is signed: the statement about its tag's anchor."""
+    return Statement(
+        MOVE,
+        (StatementSubject(anchor_manifest(said.repository, said.move.tag).digest, f"{said.repository}:{said.move.tag}"),),
+        canonical_json({**_values(said), "repository": said.repository}),
+    )
 
 
 def _predicate(data: bytes) -> TagStatement:
@@ -343,14 +359,10 @@ def write_statement(
     `first`: nothing is listed of the anchor, so it is put without asking for it.
     """
     subject = anchor_manifest(said.repository, said.move.tag)
-    values = _values(said)
-    signed = Statement(
-        MOVE,
-        (StatementSubject(subject.digest, f"{said.repository}:{said.move.tag}"),),
-        canonical_json({**values, "repository": said.repository}),
+    notes = {MOVE_ANNOTATION_PREFIX + name: value for name, value in _values(said).items()}
+    artifact = make_attestation(
+        _signed(said), subject.descriptor, key, annotations=notes, signature_annotation=_SIGNATURE
     )
-    notes = {MOVE_ANNOTATION_PREFIX + name: value for name, value in values.items()}
-    artifact = make_attestation(signed, subject.descriptor, key, annotations=notes)
     repository.put_blob(EMPTY_DESCRIPTOR, EMPTY_DATA)
     repository.put_manifest(subject, new=first)
     for descriptor, content in artifact.blobs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import field
 from enum import StrEnum
 
 from pipeline.digest import Digest
@@ -62,10 +63,14 @@ class TagStatement:
 
 @dataclass(frozen=True, slots=True)
 class RecordedStatement:
-    """A statement, and the digest of the manifest that has it."""
+    """A statement, and the digest of the manifest that has it.
+
+    `signature`: the listing's, unverified; b"" if it has none, as those of earlier versions.
+    """
 
     record: Digest
     statement: TagStatement
+    signature: bytes = field(default=b"", repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,10 @@ from collections.abc import Callable, Iterable, Sequence
 from pipeline.digest import Digest
 from pipeline.model.publication import RecordedStatement
 
+NEAR = 64
+"""Greatest difference between the numbers of statements that publishers may have signed at once, or one after the other
+with none confirmed. A publisher that sees that a mirror withholds statements goes further, so that none before counts."""
+
 
 def newest_first(statements: Iterable[RecordedStatement]) -> tuple[RecordedStatement, ...]:
     """Sort statements by number, the newest first, and those of one number by digest.
@@ -91,9 +95,12 @@ def believable(
 
     A renewal allows its own digest. A move that is not renewed yet may be under way or killed: then the tag may still
     point where it did before: by its predecessor, or by a renewal of that, whoever signed the predecessor. Both also
-    allow the digests of the other moves with the same predecessor.
+    allow the digests of the other moves with the same predecessor. Only what is `NEAR` counts: who can have a mirror
+    withhold statements while another is signed decides which ones that names.
     """
     newest = tuple(one for one in recent if one.statement.number == recent[0].statement.number) if recent else ()
+    least = recent[0].statement.number - NEAR if recent else 0
+    recent = [one for one in recent if one.statement.number >= least]
     found: set[Digest] = set()
     for one in newest:
         found.add(one.statement.move.after)
@@ -104,7 +111,7 @@ def believable(
             if other.statement.previous == previous and not (one.statement.renews and other.statement.renews)
         }
         before = look_up(previous) if previous is not None and not one.statement.renews else None
-        if before is not None:
+        if before is not None and before.statement.number >= least:
             found.add(before.statement.move.after)
     return frozenset(found), newest
 

@@ -43,6 +43,7 @@ with imported_when_used(__name__):
     from pipeline.oci.sigstore_bundle import (
         PREDICATE_TYPE_ANNOTATION,
         bundle_layer,
+        is_signature,
         make_attestation,
         named_key,
         unverified_statement,
@@ -78,6 +79,7 @@ __all__ = [
     "generate_key",
     "image_architecture",
     "index_bytes",
+    "is_signature",
     "join_signatures",
     "load_layers",
     "load_layout_image",

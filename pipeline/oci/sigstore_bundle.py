@@ -51,7 +51,10 @@ def make_bundle(statement: Statement, key: SigningKey) -> bytes:
 
     The same statement and key always give the same bytes.
     """
-    envelope = sign_envelope(media_types.IN_TOTO, statement_bytes(statement), key)
+    return _bundle(sign_envelope(media_types.IN_TOTO, statement_bytes(statement), key), key)
+
+
+def _bundle(envelope: Envelope, key: SigningKey) -> bytes:
     return canonical_json(
         {
             "mediaType": media_types.SIGSTORE_BUNDLE,
@@ -61,23 +64,31 @@ def make_bundle(statement: Statement, key: SigningKey) -> bytes:
     )
 
 
+def is_signature(signature: bytes, statement: Statement, key: VerifyingKey) -> bool:
+    """Return whether `signature` is that in a bundle of `statement` by `key`."""
+    return Envelope(media_types.IN_TOTO, statement_bytes(statement), (signature,)).signed_by(key)
+
+
 def make_attestation(
     statement: Statement,
     subject: Descriptor,
     key: SigningKey,
     created: int | None = None,
     annotations: Mapping[str, str] | None = None,
+    signature_annotation: str | None = None,
 ) -> Artifact:
     """Sign a statement and return it as a referrer of `subject`.
 
     `created`: the image's creation time, in seconds since the epoch; not the present time, which would give another
-    manifest each time. `annotations`: the manifest's, besides those of a bundle.
+    manifest each time. `annotations`: the manifest's, besides those of a bundle; `signature_annotation` is the name of
+    one that gets the signature, in base64.
 
     Raises VerificationError `bundle-too-large`; ValueError if the statement is not about `subject`.
     """
     if subject.digest not in {named.digest for named in statement.subjects}:
         raise ValueError(f"the statement is not about {subject.digest}")
-    data = make_bundle(statement, key)
+    envelope = sign_envelope(media_types.IN_TOTO, statement_bytes(statement), key)
+    data = _bundle(envelope, key)
     if len(data) > BUNDLE_LIMIT:
         raise VerificationError(
             "bundle-too-large",
@@ -92,6 +103,8 @@ def make_attestation(
     }
     if created is not None:
         notes[media_types.CREATED] = timestamp(created)
+    if signature_annotation is not None:
+        notes[signature_annotation] = base64.b64encode(envelope.signatures[0]).decode()
     return make_referrer(media_types.SIGSTORE_BUNDLE, [(media_types.SIGSTORE_BUNDLE, data)], subject, notes)
 
 

@@ -14,12 +14,12 @@ from pipeline.errors import VerificationError
 from pipeline.mirror.backends.registry.registry_repository import RegistryRepository
 from pipeline.mirror.protocol import Repository
 from pipeline.mirror.tag_signing import SignedTag
-from pipeline.mirror.tag_statements import VerifiedStatements, list_statements, recent_statements
+from pipeline.mirror.tag_statements import WrittenStatements, list_statements, recent_statements
 from pipeline.model.manifests import Manifest
+from pipeline.model.publication import RecordedStatement
 from pipeline.model.rules import MirrorRules
-from pipeline.oci import media_types
+from pipeline.oci import VerifyingKey, media_types
 from pipeline.release.current_images import tag_signer
-from pipeline.store import Store
 from pipeline.transfer.counters import TrafficMeter, registry_endpoint
 from tests.support.published_images import ImagePublisher, key
 from tests.support.registry_contents import open_mirror
@@ -176,23 +176,24 @@ def test_what_is_to_be_read_back_is_read_before_a_tag_points_to_it(maker: ImageP
         assert not [tag for tag in registry.held("ns/small").tags if not tag.startswith("sha256-")]
 
 
-def test_a_statement_that_was_verified_is_not_read_again(maker: ImagePublisher, tmp_path: Path) -> None:
+def test_a_statement_is_verified_by_what_is_listed(maker: ImagePublisher) -> None:
     with fake_registry() as registry, open_mirror(registry) as there:
         repository = there.repository("small")
         maker.publish(repository, maker.image("1.0"))
         (one,) = list_statements(repository, repository.identity, "latest")
-        known = VerifiedStatements(Store.open(tmp_path / "other"))
-        assert not known.holds(repository, one, key().public)
-        for _ in range(2):
-            found = recent_statements(repository, repository.identity, "latest", key().public, verified=known)
-            assert found == (one,)
-        assert registry.count("GET", f"manifests/{one.record}") == 1
-        assert known.holds(repository, one, key().public)
-        assert not known.holds(repository, one, key(1).public)
-        said = replace(one.statement, number=one.statement.number + 1)  # as a mirror could list it
-        assert not known.holds(repository, replace(one, statement=said), key().public)
+        written = WrittenStatements()
+        asked = len(registry.requests)
+
+        def recent(trusted: VerifyingKey) -> tuple[RecordedStatement, ...]:
+            return recent_statements(repository, repository.identity, "latest", trusted, listed=(one,))
+
+        assert recent(key().public) == (one,) and recent(key(1).public) == ()
+        assert len(registry.requests) == asked
+        assert written.on(repository, one)
         repository.remove_referrer(one.record)
-        assert not known.holds(repository, one, key().public)
+        assert not written.on(repository, one)
+        written.note(one)
+        assert written.on(repository, one)
 
 
 def test_a_signature_that_another_publisher_overwrote_is_put_beside_theirs(maker: ImagePublisher) -> None:

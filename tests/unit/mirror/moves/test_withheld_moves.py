@@ -1,0 +1,282 @@
+"""A mirror that withholds what is signed of a tag while an honest publisher signs, or adds what it likes: it decides
+neither what is believed nor where a rollback goes, and once it does so no more all is as before.
+
+Who writes to the mirror here has no key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipeline.digest import Digest
+from pipeline.errors import RelbuildError
+from pipeline.mirror.protocol import Repository
+from pipeline.mirror.references import referrers_index
+from pipeline.mirror.tag_statements import (
+    STATEMENT_NUMBER_LIMIT,
+    STATEMENTS_EXAMINED,
+    anchor_manifest,
+    list_statements,
+    write_statement,
+)
+from pipeline.model.manifests import Referrer
+from pipeline.model.publication import Move, MoveCause, RecordedStatement, TagStatement
+from pipeline.model.rules import MirrorRules
+from pipeline.model.tag_chain import NEAR
+from pipeline.oci import bundle_layer
+from pipeline.release import history, rollback, verify_reference
+from pipeline.release.renew import renew
+from tests.support.moved_tags import DAY, at, code_of, opened, point, unsign
+from tests.support.published_images import RULES, ImagePublisher, key
+
+OLD, NEW, STRANGER = key(1), key(0), key(2)
+
+
+def listed(mirror: Path, maker: ImagePublisher) -> tuple[Referrer, ...]:
+    repository = opened(mirror, maker)
+    return tuple(repository.referrers(anchor_manifest(repository.identity, "latest").digest))
+
+
+def show_only(mirror: Path, maker: ImagePublisher, entries: Iterable[Referrer]) -> None:
+    """Have the mirror list these statements on `latest`, and no others."""
+    repository = opened(mirror, maker)
+    tag = f"sha256-{anchor_manifest(repository.identity, 'latest').digest.hex}"
+    (mirror / "repositories" / "small" / "_tags" / tag).unlink(missing_ok=True)
+    index = referrers_index(list(entries))
+    repository.put_manifest(index)
+    point(mirror, tag, index.digest)
+
+
+def show_all(mirror: Path, maker: ImagePublisher, saved: Iterable[Referrer]) -> None:
+    show_only(mirror, maker, {one.descriptor.digest: one for one in (*saved, *listed(mirror, maker))}.values())
+
+
+def claim(
+    repository: Repository, move: Move, number: int, previous: Digest | None, until: int = 10**13 - 1
+) -> RecordedStatement:
+    """Write what only a stranger signs."""
+    said = TagStatement(repository.identity, move, number, previous, until)
+    return write_statement(repository, said, STRANGER)
+
+
+def verdict(mirror: Path, maker: ImagePublisher, store: str | None = None) -> str:
+    """Return the version that is verified, or the code of the refusal; in another store, by who has seen nothing."""
+    client = maker if store is None else ImagePublisher.at(mirror.parent / store)
+    client.clock.now = maker.clock.now
+    try:
+        return verify_reference(at(mirror), NEW.public, client.build_env).held.version
+    except RelbuildError as error:
+        return error.code
+
+
+def publish(mirror: Path, maker: ImagePublisher, *versions: str) -> None:
+    for version in versions:
+        maker.publish(opened(mirror, maker), maker.image(version), tags=("latest",), signer=NEW)
+
+
+def test_no_number_of_foreign_statements_hides_the_own_ones(tmp_path: Path, maker: ImagePublisher) -> None:
+    mirror = tmp_path / "mirror"
+    publish(mirror, maker, "1.0")
+    repository = opened(mirror, maker)
+    (own,) = list_statements(repository, repository.identity, "latest")
+    for number in range(STATEMENTS_EXAMINED + 1):
+        claim(repository, own.statement.move, STATEMENT_NUMBER_LIMIT, None, own.statement.until + number)
+    assert verdict(mirror, maker) == "1.0"
+    publish(mirror, maker, "1.1")
+    assert verdict(mirror, maker) == "1.1"
+    told = [one.past.move.after for one in history(at(mirror), maker.build_env, NEW.public)]
+    assert told == [maker.image("1.0").digest, maker.image("1.1").digest]
+
+
+def noted(entry: Referrer, **notes: str | None) -> Referrer:
+    """Return an entry of the list in which a statement's values are others; None: missing."""
+    changed = dict(entry.descriptor.annotations) | {f"org.relbuild.move.{name}": note for name, note in notes.items()}
+    kept = tuple((name, note) for name, note in changed.items() if note is not None)
+    return replace(entry, descriptor=replace(entry.descriptor, annotations=kept))
+
+
+def unsigned_in_list(entries: Iterable[Referrer]) -> list[Referrer]:
+    return [noted(one, signature=None) for one in entries]
+
+
+def test_statements_of_earlier_versions_are_read_and_so_many_of_them_alone(
+    tmp_path: Path, maker: ImagePublisher
+) -> None:
+    """They are listed without a signature."""
+    mirror = tmp_path / "mirror"
+    publish(mirror, maker, "1.0", "1.1")
+    show_only(mirror, maker, unsigned_in_list(listed(mirror, maker)))
+    assert verdict(mirror, maker) == "1.1"
+    repository = opened(mirror, maker)
+    newest, *_ = list_statements(repository, repository.identity, "latest")
+    assert not newest.signature
+    for number in range(STATEMENTS_EXAMINED):
+        claim(repository, newest.statement.move, 1000 + number, None)
+    show_only(mirror, maker, unsigned_in_list(listed(mirror, maker)))
+    assert verdict(mirror, maker) == "tag-other-key"
+    publish(mirror, maker, "1.2")
+    assert verdict(mirror, maker) == "1.2"
+
+
+@pytest.mark.parametrize("change", ["number", "until", "to"])
+def test_a_list_that_says_something_else_than_was_signed_is_not_believed(
+    change: str, tmp_path: Path, maker: ImagePublisher
+) -> None:
+    mirror = tmp_path / "mirror"
+    publish(mirror, maker, "1.0", "1.1")
+    other = {"number": "999", "until": "9999999999999", "to": str(Digest.of(b""))}[change]
+    show_only(mirror, maker, [noted(one, **{change: other}) for one in listed(mirror, maker)])
+    assert verdict(mirror, maker, store="fresh") == "tag-unsigned"
+
+
+def test_a_rollback_does_not_go_where_another_key_says_that_the_tag_was(
+    tmp_path: Path, maker: ImagePublisher
+) -> None:
+    mirror = tmp_path / "mirror"
+    publish(mirror, maker, "1.0", "1.1", "1.2")
+    unsign(mirror, maker)
+    repository, evil = opened(mirror, maker), maker.image("1.0").digest
+    first = claim(repository, Move("latest", None, evil, 1, MoveCause.PUBLISH, "1.0"), 50, None)
+    claim(repository, Move("latest", None, evil, 1, MoveCause.RENEW, "1.0"), 51, first.record)
+    publish(mirror, maker, "1.2")
+    assert verdict(mirror, maker) == "1.2"
+    assert code_of(lambda: rollback(at(mirror), None, NEW, RULES, maker.build_env)) == "history-empty"
+
+
+def test_a_rollback_does_not_go_where_a_part_of_the_history_says(tmp_path: Path, maker: ImagePublisher) -> None:
+    mirror = tmp_path / "mirror"
+    publish(mirror, maker, "1.0", "1.1", "1.2", "1.3")
+    repository = opened(mirror, maker)
+    oldest = list_statements(repository, repository.identity, "latest")[-1].record
+    show_only(mirror, maker, [one for one in listed(mirror, maker) if one.descriptor.digest == oldest])
+    publish(mirror, maker, "1.3")
+    assert code_of(lambda: rollback(at(mirror), None, NEW, RULES, maker.build_env)) == "history-empty"
+
+
+def test_what_is_signed_while_own_moves_are_withheld_brings_none_of_them_back(
+    tmp_path: Path, maker: ImagePublisher
+) -> None:
+    """After a change of the key: the first move by the new one names the old key's as its predecessor."""
+    mirror = tmp_path / "mirror"
+    maker.publish(opened(mirror, maker), maker.image("1.0"), tags=("latest",), signer=OLD)
+    before = listed(mirror, maker)
+    publish(mirror, maker, "1.1", "1.2", "1.3")
+    saved = listed(mirror, maker)
+    show_only(mirror, maker, before)
+    renewal = Move("latest", None, maker.image("1.3").digest, 1, MoveCause.RENEW, "1.3")
+    claim(opened(mirror, maker), renewal, 60, before[0].descriptor.digest)
+    publish(mirror, maker, "1.3")
+    show_all(mirror, maker, saved)
+    assert verdict(mirror, maker) == "1.3"
+    point(mirror, "latest", maker.image("1.1").digest)
+    assert verdict(mirror, maker) == "tag-replayed"
+    assert verdict(mirror, maker, store="fresh") == "tag-replayed"
+
+
+def test_a_stranger_chooses_no_predecessor_of_two_renewals(tmp_path: Path, maker: ImagePublisher) -> None:
+    mirror = tmp_path / "mirror"
+    publish(mirror, maker, "1.0")
+    first = claim(
+        opened(mirror, maker), Move("latest", None, maker.image("1.0").digest, 1, MoveCause.PUBLISH, "1.0"), 50, None
+    )
+    strangers = [one for one in listed(mirror, maker) if one.descriptor.digest == first.record]
+    show_only(mirror, maker, strangers)
+    publish(mirror, maker, "1.1")
+    publish(mirror, maker, "1.2", "1.3")
+    saved = listed(mirror, maker)
+    show_only(mirror, maker, strangers)
+    renewal = Move("latest", None, maker.image("1.3").digest, 1, MoveCause.RENEW, "1.3")
+    claim(opened(mirror, maker), renewal, 60, first.record)
+    publish(mirror, maker, "1.3")
+    show_all(mirror, maker, saved)
+    assert verdict(mirror, maker) == "1.3"
+    point(mirror, "latest", maker.image("1.1").digest)
+    assert verdict(mirror, maker) == "tag-replayed"
+
+
+def test_a_move_that_is_signed_after_a_part_of_the_history_allows_nothing_of_that_part(
+    tmp_path: Path, maker: ImagePublisher
+) -> None:
+    """The mirror shows the first move alone while 1.4 is published."""
+    mirror = tmp_path / "mirror"
+    publish(mirror, maker, "1.0", "1.1", "1.2", "1.3")
+    saved = listed(mirror, maker)
+    repository = opened(mirror, maker)
+    seen, *_, first = list_statements(repository, repository.identity, "latest")
+    show_only(mirror, maker, [one for one in saved if one.descriptor.digest == first.record])
+    publish(mirror, maker, "1.4")
+    show_all(mirror, maker, saved)
+    repository = opened(mirror, maker)
+    newest = list_statements(repository, repository.identity, "latest")[0].statement
+    assert not newest.renews and newest.number > seen.statement.number + NEAR
+    assert verdict(mirror, maker, store="client") == "1.4"
+    for version in ("1.0", "1.1", "1.2"):
+        point(mirror, "latest", maker.image(version).digest)
+        assert verdict(mirror, maker, store=version) == "tag-replayed"
+
+
+def test_a_mirror_that_was_restored_goes_on(tmp_path: Path, maker: ImagePublisher) -> None:
+    """Nothing is withheld on purpose: what was restored is an older state, tag and all."""
+    mirror = tmp_path / "mirror"
+    publish(mirror, maker, "1.0", "1.1")
+    backup = listed(mirror, maker)
+    publish(mirror, maker, "1.2", "1.3")
+    show_only(mirror, maker, backup)
+    point(mirror, "latest", maker.image("1.1").digest)
+    assert verdict(mirror, maker) == "moves-rolled-back"
+    publish(mirror, maker, "1.4")
+    assert verdict(mirror, maker) == "1.4"
+    assert verdict(mirror, maker, store="fresh") == "1.4"
+    assert rollback(at(mirror), None, NEW, RULES, maker.build_env).version == "1.1"
+
+
+def test_a_tag_is_believed_without_the_bundle_of_its_move(tmp_path: Path, maker: ImagePublisher) -> None:
+    mirror = tmp_path / "mirror"
+    publish(mirror, maker, "1.0", "1.1")
+    repository = opened(mirror, maker)
+    for one in list_statements(repository, repository.identity, "latest"):
+        manifest = repository.manifest(one.record)
+        assert manifest is not None
+        (mirror / "blobs" / "sha256" / bundle_layer(manifest).digest.hex).unlink()
+    assert verdict(mirror, maker) == "1.1"
+    point(mirror, "latest", maker.image("1.0").digest)
+    assert verdict(mirror, maker) == "tag-replayed"
+
+
+def test_what_was_signed_by_a_clock_that_was_ahead_is_told_and_signed_anew(
+    tmp_path: Path, maker: ImagePublisher
+) -> None:
+    mirror = tmp_path / "mirror"
+    publish(mirror, maker, "1.0")
+    right = maker.clock.now
+    maker.clock.now += 20 * 365 * DAY
+    publish(mirror, maker, "1.1")
+    maker.clock.now = right + DAY
+    assert verdict(mirror, maker) == "tag-frozen"
+    stale = verify_reference(at(mirror), NEW.public, maker.build_env, allow_stale=True).tag
+    assert stale is not None and stale.stale
+    assert renew(opened(mirror, maker), NEW, MirrorRules(), maker.build_env, {}).tags == ("latest",)
+    assert verdict(mirror, maker) == "1.1"
+    assert renew(opened(mirror, maker), NEW, MirrorRules(), maker.build_env, {}).tags == ()
+    maker.clock.now += 15 * DAY
+    assert verdict(mirror, maker) == "tag-frozen"
+
+
+def test_a_shorter_validity_holds_from_the_next_night_on(tmp_path: Path, maker: ImagePublisher) -> None:
+    mirror = tmp_path / "mirror"
+    maker.publish(opened(mirror, maker), maker.image("1.0"), tags=("latest",), signer=NEW, validity=90 * 86_400)
+    assert renew(opened(mirror, maker), NEW, MirrorRules(validity=86_400), maker.build_env, {}).tags == ("latest",)
+    maker.clock.now += 2 * DAY
+    assert verdict(mirror, maker) == "tag-frozen"
+
+
+def test_the_clocks_of_two_publishers_may_differ(tmp_path: Path, maker: ImagePublisher) -> None:
+    mirror = tmp_path / "mirror"
+    maker.publish(opened(mirror, maker), maker.image("1.0"), tags=("latest",), signer=NEW, validity=90 * 86_400)
+    maker.clock.now -= 600
+    assert verdict(mirror, maker) == "1.0"
+    longest = MirrorRules(validity=90 * 86_400)
+    assert renew(opened(mirror, maker), NEW, longest, maker.build_env, {}).tags == ()
