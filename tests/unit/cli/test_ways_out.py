@@ -77,10 +77,10 @@ def test_a_file_whose_draft_cannot_be_made_is_named_itself(tmp_path: Path, monke
 
 
 def test_a_container_that_does_not_start_for_its_memory_says_so() -> None:
-    small = Limits().changed(enforce=False, memory=1)
+    small = Limits().changed(enforce=False, memory=1 << 20)
     with pytest.raises(SmokeError) as told, _told_of_memory(small):
         raise SmokeError("not-started", "the runtime's own words", hint="check that the entrypoint is in the image")
-    assert told.value.code == "not-started" and "memory limit (1 B) is too small" in str(told.value)
+    assert told.value.code == "not-started" and "memory limit (1MiB) is too small" in str(told.value)
     assert "at least 8MiB" in _hint(told.value)
     with pytest.raises(SmokeError, match="own words"), _told_of_memory(Limits()):
         raise SmokeError("not-started", "the runtime's own words")
