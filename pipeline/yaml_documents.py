@@ -24,6 +24,7 @@ from pipeline.beneath import (
 )
 from pipeline.errors import Problem, RecipeError
 from pipeline.lazy_dataclasses import dataclass
+from pipeline.yaml_hints import bracket_hint, syntax_hint
 
 YAML_SIZE_LIMIT = 1 << 20
 """Bytes of a document: a recipe is a few kilobytes, so a megabyte is a mistake or an attack."""
@@ -206,8 +207,10 @@ class _Builder:
         context = f", {error.context}" if error.context and error.context != said else ""
         lines = text.splitlines()
         line = lines[mark.line] if mark.line < len(lines) else ""
+        begun = error.context_mark if (error.context or "").startswith("while parsing a flow") else None
+        hint = (begun and bracket_hint(lines, begun.line, begun.column)) or syntax_hint(said, line)
         place = f"{self.name}:{mark.line + 1}:{mark.column + 1}"
-        self.problems.append(Problem("yaml-syntax", said + context, place, _syntax_hint(said, line)))
+        self.problems.append(Problem("yaml-syntax", said + context, place, hint))
 
     def _value(self, event: yaml.Event, events: Iterator[yaml.Event], path: DocumentPath, depth: int) -> object:
         mark = _mark(event)
@@ -375,15 +378,3 @@ def _too_large(name: str) -> RecipeError:
         place=name,
         hint="move long texts into separate files and refer to them with 'source' or 'template'",
     )
-
-
-def _syntax_hint(said: str, line: str) -> str:
-    if "\t" in line[: len(line) - len(line.lstrip())] or "'\\t'" in said:
-        return "indent with spaces, never with tabs"
-    if "mapping values are not allowed" in said:
-        return "put text that contains ': ' in quotes; indent all keys of a mapping equally"
-    if "cannot start any token" in said:
-        return "text that begins with '@', '`' or '%' needs quotes"
-    if "{{" in line:
-        return "a value that begins with '{{' needs double quotes"
-    return "check the quotes, brackets and indentation here and on the lines above"

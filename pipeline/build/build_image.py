@@ -32,8 +32,8 @@ from pipeline.build.build_stages import (
     render_recipe_files,
     reused_layers,
     smoke_test,
-    warn_of_oddities,
 )
+from pipeline.build.image_warnings import warn_of_oddities
 from pipeline.build.remembered_build import output_lock
 from pipeline.errors import RelbuildError, SmokeError, UsageError
 from pipeline.heap import release_free_memory

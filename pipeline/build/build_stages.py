@@ -303,26 +303,6 @@ def draft_layers(layers: Sequence[BuiltLayer], compression: Compression) -> list
     return [layer.layer if layer.confirmed else drafted(layer) for layer in layers]
 
 
-def warn_of_oddities(image: Image, locked: LockedRecipe, options: BuildOptions, build_env: BuildEnvironment) -> None:
-    """Warn of layers without packages, and of an unknown user of the image.
-
-    A smoke test finds such a user, so that is told only without one.
-    """
-    recipe = locked.recipe
-    for layer in recipe.layers:
-        if not layer.requests and not layer.local:
-            build_env.progress.warn(
-                f"{recipe.path.name}: the layer '{layer.name}' is empty on the platform {locked.platform.full_name}:"
-                " all of its packages are called [] there"
-            )
-    user = image.config.user.partition(":")[0]
-    if not options.smoke and user and not user.isdigit() and locked.accounts.uid(user) is None:
-        build_env.progress.warn(
-            f"{recipe.path.name}: image.user '{user}' is no account that the recipe or a package makes, so the image"
-            " cannot be launched (user-unknown); add it under 'accounts', or write its ID"
-        )
-
-
 def _place_of(text: str, recipe: Recipe) -> str:
     """Find the file and line of a text: in the recipe, or one that it includes."""
     for path in (recipe.path, *recipe.sources):

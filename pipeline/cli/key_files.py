@@ -18,8 +18,11 @@ PASSWORD_VARIABLES = ("RELBUILD_KEY_PASSWORD", "COSIGN_PASSWORD")
 """Environment variables that may hold the password of a key, in this order."""
 
 
-def password(path: Path, environment: Mapping[str, str]) -> Callable[[], bytes]:
-    """Return a function that gets a key's password from the environment or the terminal."""
+def password(path: Path, environment: Mapping[str, str], *, public: str = "") -> Callable[[], bytes]:
+    """Return a function that gets a key's password from the environment or the terminal.
+
+    `public`: what takes the public key as well, which has no password, for the error where there is none.
+    """
 
     def ask() -> bytes:
         for name in PASSWORD_VARIABLES:
@@ -30,11 +33,17 @@ def password(path: Path, environment: Mapping[str, str]) -> Callable[[], bytes]:
                 "key-password-missing",
                 "the key has a password, and there is no terminal to prompt for it",
                 place=str(path),
-                hint=f"set the environment variable {PASSWORD_VARIABLES[0]}",
+                hint=f"set the environment variable {PASSWORD_VARIABLES[0]}"
+                + (f"; {public} takes the public key too, which has none: {_public_half(path)}" if public else ""),
             )
         return str(typer.prompt(f"password of {path}", hide_input=True, err=True)).encode()
 
     return ask
+
+
+def _public_half(path: Path) -> str:
+    """Return the option for the public key, which `keygen` and cosign write beside it."""
+    return f"--key {path.with_suffix('.pub')}"
 
 
 def open_signing_key(path: Path, context: CommandContext) -> SigningKey:
@@ -49,7 +58,8 @@ def open_verifying_key(path: Path, context: CommandContext) -> VerifyingKey:
     Raises UsageError, EnvironmentLacking.
     """
     require_key_file(path)
-    return load_verifying_key(path, password(path, context.environment), progress=context.progress)
+    ask = password(path, context.environment, public="verifying")
+    return load_verifying_key(path, ask, progress=context.progress)
 
 
 def open_former_keys(paths: Sequence[Path] | None, context: CommandContext) -> tuple[VerifyingKey, ...]:

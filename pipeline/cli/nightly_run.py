@@ -188,7 +188,7 @@ def _fingerprint(key: Path | None, environment: dict[str, str], build_env: Build
 
 def _ask_once(key: Path, environment: dict[str, str]) -> Callable[[], bytes]:
     def ask() -> bytes:
-        given = password(key, environment)()
+        given = password(key, environment, public="--plan")()
         environment[PASSWORD_VARIABLES[0]] = given.decode()
         return given
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import field
 from functools import partial
 from typing import TypeVar
 
 from pipeline.digest import Digest
-from pipeline.errors import Problem, PublicationRefused
+from pipeline.errors import PublicationRefused, RelbuildError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.gate import Cleared
 from pipeline.mirror.image_tags import named_digest_prefix, names_digest
@@ -105,6 +105,8 @@ class TagMover:
     _signed_tags: dict[str, SignedTag] = field(default_factory=dict)
     _listed: dict[str, tuple[RecordedStatement, ...]] = field(default_factory=dict)
     """Statements on tags to be moved, as they were listed just before."""
+    _announced: set[str] = field(default_factory=set)
+    """Tags of which a move was signed here: to be withdrawn where it certainly is not made."""
 
     def move(self, tags: Sequence[str], cleared: Cleared) -> tuple[tuple[Move, ...], tuple[str, ...]]:
         """Move tags to the cleared manifest; return the moves, and tags that pointed there already.
@@ -112,7 +114,8 @@ class TagMover:
         Statements on the latter are renewed if they are missing or old.
 
         Moves are signed in parallel, made sequentially, then confirmed in parallel. A tag that cannot be moved does not
-        stop the others. Raises PublicationRefused with all that could not be moved.
+        stop the others, whatever the reason: their moves are signed already, and of those not made it would be open
+        where the tag belongs. Raises the first tag's error with the problems of all.
         """
         with self.repository.moving():
             return self._move_all(tags, cleared)
@@ -127,38 +130,45 @@ class TagMover:
     def _move_all(self, tags: Sequence[str], cleared: Cleared) -> tuple[tuple[Move, ...], tuple[str, ...]]:
         moved: list[Move] = []
         unmoved: list[str] = []
-        problems: list[Problem] = []
+        failed: list[RelbuildError] = []
         wanted = cleared.manifest.digest
-        asked = tags
-        found_before = self._look_for_moves_back(tags, wanted)
-        tags = [tag for tag in tags if tag not in self.left]
-        begun = self._in_parallel(lambda tag: self._begin(tag, cleared, found_before), tags)
-        for tag, (found, signed) in zip(tags, begun, strict=True):
+        found_before = self._look_for_moves_back(tags, wanted, failed)
+        asked = [tag for tag in tags if tag not in self.left and (tag in found_before or not failed)]
+        begun = self._in_parallel(lambda tag: self._begin(tag, cleared, found_before), asked, failed)
+        for tag, (found, signed) in begun.items():
             try:
                 move = self._move(tag, cleared, found, signed)
-            except PublicationRefused as error:
-                problems += error.problems
-                self._withdraw(tag)
+            except RelbuildError as error:
+                failed += self._given_up(tag, error)
                 continue
             if move is not None:
                 moved.append(move)
             elif tag not in self.left:
                 unmoved.append(tag)
-        lost = self._overtaken_tags(moved)
-        problems += (problem for tag in lost for problem in self._overtaken(tag, wanted, None).problems)
-        standing = (*(move.tag for move in moved if move.tag not in lost), *unmoved)
-        self._in_parallel(lambda tag: self._confirm(tag, wanted), standing)
-        for tag in [tag for tag in asked if tag in self.left]:
+        standing = (*self._not_overtaken([move.tag for move in moved], wanted, failed), *unmoved)
+        self._in_parallel(lambda tag: self._confirm(tag, wanted), standing, failed)
+        for tag in [tag for tag in tags if tag in self.left]:
             self.left[tag] = self.left.pop(tag)  # in the order that was asked
-        if problems:
-            raise PublicationRefused.of(problems)
+        if failed:
+            problems = dict.fromkeys(problem for error in failed for problem in error.problems)
+            raise type(failed[0]).of(tuple(problems))
         return tuple(moved), tuple(tag for tag in unmoved if tag not in self.left)
 
-    def _look_for_moves_back(self, tags: Sequence[str], wanted: Digest) -> Mapping[str, Digest | None]:
+    def _given_up(self, tag: str, error: RelbuildError) -> Iterator[RelbuildError]:
+        """Withdraw what was announced of a tag that `error` kept from moving; yield all errors."""
+        yield error
+        try:
+            self._withdraw(tag)
+        except RelbuildError as another:
+            yield another
+
+    def _look_for_moves_back(
+        self, tags: Sequence[str], wanted: Digest, failed: list[RelbuildError]
+    ) -> Mapping[str, Digest | None]:
         """Note the tags that a person moved back, which are left; return all tags' targets.
 
-        Nothing is looked for, and no target returned, unless that was asked for. Statements on the tags to be moved are
-        kept for signing their moves.
+        Nothing is looked for, and no target returned, unless that was asked for, nor that of a tag that fails.
+        Statements on the tags to be moved are kept for signing their moves.
         """
         if not self.leave_moved_back or self.signer is None:
             return {}
@@ -172,7 +182,7 @@ class TagMover:
                 self._listed[tag] = listed
             return found
 
-        present = dict(zip(tags, self._in_parallel(look, tags), strict=True))
+        present = self._in_parallel(look, tags, failed)
         self.left.update(
             (tag, found) for tag, found in present.items() if found not in (None, wanted) and tag not in self._listed
         )
@@ -195,19 +205,32 @@ class TagMover:
         """The repository's name in statements."""
         return self.identity or self.repository.identity
 
-    def _overtaken_tags(self, moved: Sequence[Move]) -> tuple[str, ...]:
-        """Return the tags that another writer has moved since.
+    def _not_overtaken(self, moved: Sequence[str], wanted: Digest, failed: list[RelbuildError]) -> Sequence[str]:
+        """Return the moved tags that no other writer has moved since.
 
-        None where a mirror compares and swaps.
+        The errors of the others are added to `failed`. All are returned where a mirror compares and swaps.
         """
         if not moved or not self.repository.await_writers():
-            return ()
-        targets = self._in_parallel(self.repository.resolve, [move.tag for move in moved])
-        return tuple(move.tag for move, target in zip(moved, targets, strict=True) if target != move.after)
+            return moved
+        targets = self._in_parallel(self.repository.resolve, moved, failed)
+        failed += (self._overtaken(tag, wanted, None) for tag, target in targets.items() if target != wanted)
+        return [tag for tag, target in targets.items() if target == wanted]
 
-    def _in_parallel(self, do: Callable[[str], _Result], tags: Sequence[str]) -> list[_Result]:
+    def _in_parallel(
+        self, do: Callable[[str], _Result], tags: Sequence[str], failed: list[RelbuildError]
+    ) -> dict[str, _Result]:
+        """Return what `do` returns of each tag; the errors of those that fail are added to `failed`."""
+
+        def attempt(tag: str) -> _Result | RelbuildError:
+            try:
+                return do(tag)
+            except RelbuildError as error:
+                return error
+
         with ThreadPoolExecutor(PUBLISH_CONCURRENCY, "sign") as pool:
-            return list(pool.map(do, tags))
+            outcomes = dict(zip(tags, pool.map(attempt, tags), strict=True))
+        failed += (one for one in outcomes.values() if isinstance(one, RelbuildError))
+        return {tag: one for tag, one in outcomes.items() if not isinstance(one, RelbuildError)}
 
     def _begin(
         self, tag: str, cleared: Cleared, found_before: Mapping[str, Digest | None]
@@ -250,6 +273,10 @@ class TagMover:
                     self.left[tag] = found
                     self._withdraw(tag)
                     return None
+            except RelbuildError as error:
+                if not isinstance(error, PublicationRefused):  # It may be made all the same: both targets are believed.
+                    self._announced.discard(tag)
+                raise
             else:
                 return move
         raise self._overtaken(tag, wanted, found)
@@ -260,11 +287,13 @@ class TagMover:
         move = Move(tag, found, wanted, int(self.clock() * 1000), self.why, self.version)
         if self.signer is not None:
             self._signed_tag(tag, self.signer).announce(move, listed)
+            self._announced.add(tag)
         return move
 
     def _withdraw(self, tag: str) -> None:
-        """Have what was signed of a tag hold before its move was announced, which is not made."""
-        if self.signer is not None:
+        """Sign again what held of a tag before its move was announced, if that was done here."""
+        if self.signer is not None and tag in self._announced:
+            self._announced.discard(tag)
             self._signed_tag(tag, self.signer).withdraw(self.repository.resolve(tag))
 
     def _confirm(self, tag: str, wanted: Digest) -> None:

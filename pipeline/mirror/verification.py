@@ -23,7 +23,9 @@ from pipeline.mirror.tag_check import TagStanding
 from pipeline.model.enforcement import LimitEnforcement
 from pipeline.model.image import Descriptor
 from pipeline.model.manifests import Manifest, Referrer
-from pipeline.oci import VerifyingKey, media_types, read_artifact
+from pipeline.model.provenance import AttestedBuild
+from pipeline.oci import Statement, VerifyingKey, media_types, read_artifact, read_attested_build
+from pipeline.oci.predicates import PROVENANCE
 from pipeline.oci.sources_artifact import SOURCES_TYPE, is_sources_artifact
 from pipeline.progress import Progress, task
 
@@ -38,12 +40,13 @@ class VerifiedManifest:
     """A manifest that was verified: that of an image, an index, or attached source packages.
 
     `names`: under which it is signed; `attested`: predicate type → the bundles that attest it, for the types that are
-    required.
+    required; `build`: what the attested provenance says, None if it is not in SLSA's form.
     """
 
     about: Descriptor
     names: tuple[str, ...]
     attested: Mapping[str, tuple[Referrer, ...]] = field(default_factory=dict)
+    build: AttestedBuild | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +110,8 @@ def verify_image(
             attached, wrong = _sources(repository, manifest.digest, key, expected)
             sources += attached
             problems += wrong
-            attested, wrong = _attested(repository, manifest, key)
-            manifests.append(VerifiedManifest(_descriptor(manifest), names, attested))
+            attested, build, wrong = _attested(repository, manifest, key)
+            manifests.append(VerifiedManifest(_descriptor(manifest), names, attested, build))
             problems += wrong
     if problems:
         raise VerificationError.of(join_wrong_keys(problems, repository.url, key))
@@ -186,15 +189,18 @@ def _sources(
 
 def _attested(
     repository: Repository, manifest: Manifest, key: VerifyingKey
-) -> tuple[dict[str, tuple[Referrer, ...]], tuple[Problem, ...]]:
-    """Return a manifest's valid bundles by required predicate type, and problems."""
+) -> tuple[dict[str, tuple[Referrer, ...]], AttestedBuild | None, tuple[Problem, ...]]:
+    """Return a manifest's valid bundles by required predicate type, its build, and problems."""
     wanted = INDEX_PREDICATES if manifest.media_type == media_types.INDEX else IMAGE_PREDICATES
     said: dict[str, tuple[Referrer, ...]] = {}
     problems: list[Problem] = []
+    build = None
     for predicate_type in wanted:
         good, bad = find_attested(repository, manifest.digest, predicate_type, key)
         if good:
             said[predicate_type] = tuple(one.referrer for one in good)
+            if predicate_type == PROVENANCE:
+                build = _build([one.statement for one in good], key)
             continue
         problems += [problem for error in bad for problem in error.problems] or [
             Problem(
@@ -204,4 +210,16 @@ def _attested(
                 "publish it with relbuild, or copy it with `relbuild copy`, which also copies attestations",
             )
         ]
-    return said, tuple(problems)
+    return said, build, tuple(problems)
+
+
+def _build(provenances: Sequence[Statement], key: VerifyingKey) -> AttestedBuild | None:
+    """Return the build that one of the verified provenances describes.
+
+    That by the key itself before those by former ones, and among several of one key the first by digest: the order in
+    which a mirror lists them is not signed.
+    """
+    keys = [one.fingerprint for one in key.each]
+    read = ((one.predicate, read_attested_build(one)) for one in provenances)
+    known = [(keys.index(build.signer), Digest.of(data).hex, build) for data, build in read if build is not None]
+    return min(known, key=lambda one: one[:2])[2] if known else None

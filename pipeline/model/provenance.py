@@ -49,6 +49,28 @@ class Material:
 
 
 @dataclass(frozen=True, slots=True)
+class AttestedBuild:
+    """A build as its signed provenance describes it: who built, and from which recipe and lock.
+
+    `signer` is the fingerprint of the key whose signature of it was verified. `builder` and `build_type` are URIs, and
+    `versions` those of the builder's programs (`relbuild`: `1.2`). `recipe` and `lock` are None where the provenance
+    names none, as that of an index has no lock. `started` and `finished` are RFC 3339 texts, empty where they are not
+    said: relbuild says no times. All texts are as they were signed, and may be of any builder.
+    """
+
+    signer: Digest
+    builder: str
+    build_type: str = ""
+    versions: tuple[tuple[str, str], ...] = ()
+    platform: str = ""
+    architecture: str = ""
+    recipe: Material | None = None
+    lock: Material | None = None
+    started: str = ""
+    finished: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Provenance:
     """The materials and parameters of one build.
 

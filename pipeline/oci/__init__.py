@@ -58,7 +58,7 @@ with imported_when_used(__name__):
         signature_tag,
         verify_signatures,
     )
-    from pipeline.oci.statements import Statement, StatementSubject, provenance_predicate
+    from pipeline.oci.statements import Statement, StatementSubject, provenance_predicate, read_attested_build
     from pipeline.oci.validation import validate_layout
 
 __all__ = [
@@ -98,6 +98,7 @@ __all__ = [
     "predicates",
     "provenance_predicate",
     "read_artifact",
+    "read_attested_build",
     "read_layout",
     "read_layout_images",
     "read_layout_index",

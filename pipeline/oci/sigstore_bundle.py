@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
+from dataclasses import replace
 
 from pipeline.digest import Digest, canonical_json
 from pipeline.errors import VerificationError
@@ -129,9 +130,11 @@ def bundle_layer(manifest: Manifest) -> Descriptor:
 def verify_bundle(manifest: Manifest, blob: bytes, subject: Digest, key: VerifyingKey) -> Statement:
     """Verify that a referrer's bundle is about `subject` and signed by `key`; return it parsed.
 
-    `blob`: the bundle's bytes. Raises VerificationError: `bundle-malformed`, `signature-of-another` (made for another
-    image), `signature-wrong-key`, `signature-altered` (the bundle names this key and does not verify, or does not match
-    the manifest's digest), `predicate-mismatch` (the manifest's annotation differs from the signed predicate type).
+    `blob`: the bundle's bytes. The statement names its signer.
+
+    Raises VerificationError: `bundle-malformed`, `signature-of-another` (made for another image),
+    `signature-wrong-key`, `signature-altered` (the bundle names this key and does not verify, or does not match the
+    manifest's digest), `predicate-mismatch` (the manifest's annotation differs from the signed predicate type).
     """
     layer = bundle_layer(manifest)
     said = read_artifact(manifest)
@@ -147,7 +150,7 @@ def verify_bundle(manifest: Manifest, blob: bytes, subject: Digest, key: Verifyi
         envelope, hint = _read_bundle(blob)
     except VerificationError as error:
         raise _malformed(manifest, error.problems[0].message) from error
-    _refuse_signature(envelope, hint, key, place)
+    signer = _signer(envelope, hint, key, place)
     try:
         statement = read_statement(envelope.payload)
     except VerificationError as error:
@@ -163,7 +166,7 @@ def verify_bundle(manifest: Manifest, blob: bytes, subject: Digest, key: Verifyi
             place=place,
             hint="the manifest's annotation was changed; publish it again",
         )
-    return statement
+    return replace(statement, signer=signer)
 
 
 def unverified_statement(blob: bytes) -> Statement:
@@ -208,9 +211,11 @@ def _read_bundle(blob: bytes) -> tuple[Envelope, str]:
     return envelope, "" if public.missing else public.get("hint").text("")
 
 
-def _refuse_signature(envelope: Envelope, hint: str, key: VerifyingKey, place: str) -> None:
-    if envelope.signed_by(key):
-        return
+def _signer(envelope: Envelope, hint: str, key: VerifyingKey, place: str) -> Digest:
+    """Return the fingerprint of that of the keys which signed the envelope."""
+    for one in key.each:
+        if envelope.signed_by(one):
+            return one.fingerprint
     named = next((one for one in key.each if one.hint == hint), None)
     if named is not None:
         raise VerificationError(

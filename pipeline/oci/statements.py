@@ -13,7 +13,7 @@ from dataclasses import field
 from pipeline.digest import Digest, canonical_json
 from pipeline.errors import VerificationError
 from pipeline.lazy_dataclasses import dataclass
-from pipeline.model.provenance import Material, Provenance
+from pipeline.model.provenance import AttestedBuild, Material, MaterialKind, Provenance
 from pipeline.model.scriptlets import ToleratedFailure
 from pipeline.oci.image_manifest import JsonReader, timestamp
 
@@ -42,11 +42,15 @@ class StatementSubject:
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """An in-toto statement about subjects. `predicate` is JSON text of type `predicate_type`."""
+    """An in-toto statement about subjects. `predicate` is JSON text of type `predicate_type`.
+
+    `signer`: the fingerprint of the key whose signature of it was verified, None if none was.
+    """
 
     predicate_type: str
     subjects: tuple[StatementSubject, ...]
     predicate: bytes = field(default=b"{}", repr=False)
+    signer: Digest | None = field(default=None, compare=False)
 
 
 def statement_bytes(statement: Statement) -> bytes:
@@ -125,6 +129,59 @@ def provenance_predicate(provenance: Provenance) -> bytes:
             },
         }
     )
+
+
+def read_attested_build(statement: Statement) -> AttestedBuild | None:
+    """Read who built what from a verified provenance statement.
+
+    None if it was not verified, or is no SLSA provenance v1 as its specification has it: cosign attests anything.
+    """
+    if statement.signer is None:
+        return None
+    try:
+        document = JsonReader.parse(statement.predicate, "provenance")
+        build, run = document.get("buildDefinition"), document.get("runDetails")
+        asked, metadata = build.get("externalParameters"), run.get("metadata")
+        if asked.missing:
+            return None
+        recipe, lock = _recipe_and_lock(build, _text(asked, "recipe"))
+        versions = run.get("builder").get("version").members()
+        return AttestedBuild(
+            signer=statement.signer,
+            builder=run.get("builder").get("id").text(),
+            build_type=build.get("buildType").text(""),
+            versions=tuple(sorted((name, value.text()) for name, value in versions.items())),
+            platform=_text(asked, "platform"),
+            architecture=_text(asked, "architecture"),
+            recipe=recipe,
+            lock=lock,
+            started="" if metadata.missing else metadata.get("startedOn").text(""),
+            finished="" if metadata.missing else metadata.get("finishedOn").text(""),
+        )
+    except (VerificationError, ValueError):
+        return None
+
+
+def _text(value: JsonReader, key: str) -> str:
+    """Return a parameter if it is a string, else ""; other builders have other values."""
+    try:
+        return value.get(key).text("")
+    except VerificationError:
+        return ""
+
+
+def _recipe_and_lock(build: JsonReader, recipe: str) -> tuple[Material | None, Material | None]:
+    """Return the recipe that was asked for, and the lock, of the resolved dependencies."""
+    found: dict[MaterialKind, Material] = {}
+    for one in build.get("resolvedDependencies").items():
+        kind = "" if one.get("annotations").missing else _text(one.get("annotations"), "kind")
+        if kind not in (MaterialKind.RECIPE, MaterialKind.LOCK):
+            continue
+        digest = Digest(one.get("digest").get("sha256").text())
+        material = Material(one.get("name").text(""), one.get("uri").text(""), digest, MaterialKind(kind))
+        if material.kind is MaterialKind.LOCK or recipe in (material.uri, material.name):
+            found.setdefault(material.kind, material)
+    return found.get(MaterialKind.RECIPE), found.get(MaterialKind.LOCK)
 
 
 def _sorted(materials: Sequence[Material]) -> list[Material]:

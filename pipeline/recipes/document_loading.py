@@ -215,15 +215,6 @@ def loading_documents(
         yield DocumentLoading(read_here, known, call, keep)
 
 
-def load_documents(path: Path, target: PlatformTarget, store: Store, *, started: float) -> None:
-    """Load a recipe, its parents and their platform now: `loading_documents`, finished at once.
-
-    Raises RecipeError as `load_recipe` and `find_platform` do.
-    """
-    with loading_documents(path, target, store, started=started) as loading:
-        loading.finish()
-
-
 def _told(path: Path, target: PlatformTarget, started: float) -> object:
     """Read documents in a child; return what it tells as JSON values.
 

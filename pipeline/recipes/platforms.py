@@ -187,7 +187,8 @@ class _Reader:
                     hint = f"rename it to {OFFERED_PREFIX}{given}, here and where it is set"
                     message = f"platforms cannot use the environment variable {given}"
                     self._refuse("variable-not-offered", message, (*path, "variables", key), hint, below)
-        if not repositories and not below and name not in self.broken:
+        # Of one that extends another the problem is there: the other is unknown, refused, or lacks repositories itself.
+        if not repositories and not below and document.extends is None and name not in self.broken:
             message = f"the platform '{name}' has no repositories"
             self._refuse("key-missing", message, path, "add 'repositories:', or 'refused:' with a reason", below)
         architectures = tuple(document.architectures or (base.architectures if base else ("x86_64",)))
@@ -261,8 +262,9 @@ class _Reader:
             return None
         inner = (*path, "extends")
         if base not in self._platforms:
-            near = nearest(base, self._platforms)
-            hint = f"did you mean '{near}'?" if near else f"platforms: {', '.join(self._platforms)}"
+            others = [one for one, found in self._platforms.items() if one != name and found.refused is None]
+            near = nearest(base, others)
+            hint = f"did you mean '{near}'?" if near else _known_platforms(others)
             self._refuse("platform-unknown", f"no platform '{base}'", inner, hint, below)
             return None
         if base in (*below, name) or len(below) >= EXTENDS_DEPTH:
@@ -338,6 +340,12 @@ class _Reader:
                     hint = f"did you mean '${near}'?" if near else "define it under 'variables'"
                     message = f"the variable '${name}' is not defined"
                     self._refuse("variable-undefined", message, (*path, *inner), hint, below)
+
+
+def _known_platforms(names: Sequence[str]) -> str:
+    if not names:
+        return "define it in this file, or remove 'extends:' and list 'repositories:'"
+    return f"platforms of this file: {', '.join(names)}"
 
 
 def _texts(repository: PackageRepository) -> tuple[str, ...]:

@@ -136,7 +136,8 @@ def _translate(
         key = str(path[-1])
         known = _keys(model, path[:-1])
         near = nearest(key, known) if len(problems) < _COMPARED else None
-        way_out = f"did you mean '{near}'?" if near else f"known keys: {', '.join(known)}"
+        listed = f"did you mean '{near}'?" if near else f"known keys: {', '.join(known)}"
+        way_out = _repo_file_option(key, known) or listed
         problems.add("key-unknown", f"unknown key '{key[:60]}'", document, path, way_out)
     elif found == "missing":
         key = str(details["loc"][-1])
@@ -152,6 +153,16 @@ def _translate(
     else:
         message = details["msg"].replace("Input should be", "the value should be")
         problems.add("value-out-of-range", message, document, path, reference)
+
+
+def _repo_file_option(key: str, known: Sequence[str]) -> str:
+    """Return the meaning of an option of `.repo` files among a repository's keys, else ""."""
+    from pipeline.recipes.repo_file_options import OPTIONS, Treatment  # Here and not above: only this error needs it.
+
+    option = OPTIONS.get(key) if "baseurls" in known else None
+    if option is None or option.treatment is Treatment.OBEYED:
+        return ""
+    return f"leave it out; it is an option of .repo files ({option.treatment.value}: {option.meaning})"
 
 
 def _document_path(location: Sequence[str | int], document: YamlDocument) -> DocumentPath:
@@ -182,7 +193,8 @@ def _keys(model: type[Strict], path: DocumentPath) -> list[str]:
                 if (field.alias or name) == part:
                     inner += _models_in(field.annotation)
         models = inner or models
-    return [field.alias or name for found in models for name, field in found.model_fields.items()]
+    every = (field.alias or name for found in models for name, field in found.model_fields.items())
+    return list(dict.fromkeys(every))  # Alternatives, as a repository and a .repo file, have keys in common.
 
 
 def _models_in(annotation: Any) -> list[type[Strict]]:  # noqa: ANN401

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pipeline.digest import Digest
-from pipeline.errors import Problem, PublicationRefused, UsageError
+from pipeline.errors import Problem, PublicationRefused, RelbuildError, UsageError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.address import Address
 from pipeline.mirror.attestations import NameSignature
@@ -110,7 +110,7 @@ def _wanted(here: Repository, source: Address, target: Address) -> list[tuple[Di
 def _copy_all(copy_job: _CopyJob, wanted: dict[Digest, TagPairs]) -> tuple[CopyResult, ...]:
     """Copy the images of all tags; what is refused does not stop the rest.
 
-    Raises PublicationRefused with all that was.
+    Raises PublicationRefused with all that was; another error, which ends it, has that behind its own problems.
     """
     done: list[CopyResult] = []
     problems: list[Problem] = []
@@ -132,6 +132,8 @@ def _copy_all(copy_job: _CopyJob, wanted: dict[Digest, TagPairs]) -> tuple[CopyR
             done.append(copy_job.copy_one(digest, tuple(allowed)))
         except PublicationRefused as refused:
             problems += refused.problems
+        except RelbuildError as error:
+            raise type(error).of((*error.problems, *problems)) from error
     if problems:
         raise PublicationRefused.of(problems)
     return tuple(done)

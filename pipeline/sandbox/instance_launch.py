@@ -15,6 +15,7 @@ from pipeline.model.limits.bandwidth import LIMIT as BANDWIDTH
 from pipeline.model.limits.memory import LIMIT as MEMORY
 from pipeline.model.limits.tmpfs import LIMIT as TMPFS
 from pipeline.model.limits.volume import LIMIT as VOLUME
+from pipeline.model.quantities import write_size
 from pipeline.sandbox.container_user import Identity
 from pipeline.sandbox.emulation import find_emulator
 from pipeline.sandbox.entry_program import require_entry_program
@@ -33,7 +34,7 @@ from pipeline.sandbox.limit_readings import (
 )
 from pipeline.sandbox.mount_namespace import open_mount_namespace
 from pipeline.sandbox.mounts import SYSTEM_FOLDERS, BindMount, InstanceMounts
-from pipeline.sandbox.output import Capture
+from pipeline.sandbox.output import Capture, HeldOutput
 from pipeline.sandbox.overlay import mount_overlay
 from pipeline.sandbox.rootfs import RootFs
 from pipeline.sandbox.runtime import last_message, wait_until_started
@@ -188,7 +189,8 @@ def _start(
     slot, closing = instance_mounts.slot, instance_mounts.closing
     pid_file, log = slot.folder / "pid", slot.folder / "runtime.log"
     uid, gid = slot.base + plan.uid, slot.base + plan.gid
-    output = closing.enter_context(Capture(LOG_LIMIT, uid=uid, gid=gid, follow=follow))
+    held = None if follow is None else HeldOutput(follow)
+    output = closing.enter_context(Capture(LOG_LIMIT, uid=uid, gid=gid, follow=held))
     command: list[str | Path] = [*sandboxes.runtime.command, "--root", slot.folder / "runtime"]
     command += ["--log", log, "--log-format", "json", "run", "--bundle", slot.folder, "--pid-file", pid_file]
     command += [*(["--keep"] if sandboxes.runtime.keeps_ended else []), slot.name]
@@ -203,6 +205,8 @@ def _start(
             lambda: last_message(log) or output.kept.decode(errors="replace").strip()[-2000:] or "no reason given",
             within=_START_TIMEOUT,
         )
+    if held is not None:
+        held.release()
     set_limits(limits, StartedInstance(slot.group, slot.folder, instance_mounts.file_systems.devices()))
     pidfd, namespace = _handles(pid, instance_mounts)
     return Instance(
@@ -235,7 +239,7 @@ def _told_of_memory(limits: Limits) -> Iterator[None]:
             raise
         raise SmokeError(
             error.code,
-            f"the container could not be started: its memory limit ({memory} B) is too small",
+            f"the container could not be started: its memory limit ({write_size(memory)}) is too small",
             hint=f"give it at least {_LEAST_MEMORY >> 20}MiB (--memory, or 'limits.memory' in the recipe)",
         ) from error
 

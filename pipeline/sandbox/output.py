@@ -158,6 +158,35 @@ class BoundedOutput:
             self._follower = None
 
 
+class HeldOutput:
+    """A follower that hands its output on to `follow` once it is released.
+
+    A runtime and the container that it starts write to the same pipe. Why a container did not start is told as an
+    error, and not as if the container had printed it.
+    """
+
+    def __init__(self, follow: Callable[[bytes], None]) -> None:
+        self._follow = follow
+        self._held: list[bytes] | None = []
+        self._lock = threading.Lock()
+
+    def __call__(self, piece: bytes) -> None:
+        """Keep or hand on a piece; raises what `follow` raises."""
+        with self._lock:
+            if self._held is None:
+                self._follow(piece)
+            else:
+                self._held.append(piece)  # At most what a follower gets until a start fails: FOLLOW_RATE.
+
+    def release(self) -> None:
+        """Hand on what was kept, and from now on everything."""
+        with self._lock:
+            held, self._held = self._held, None
+            with contextlib.suppress(Exception):  # A closed terminal: the next piece raises it for the reading thread.
+                for piece in held or ():
+                    self._follow(piece)
+
+
 class Capture(BoundedOutput):
     """A pipe's write end for a container, and a thread that reads the other end.
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import assert_never
 
 from pipeline.digest import Digest
 from pipeline.errors import VerificationError
 from pipeline.lazy_dataclasses import dataclass
+from pipeline.progress import QUIET, Progress, Task, task
 from pipeline.store.authenticated_values import SealFault, read_small
 from pipeline.store.blobs import stamp_of_whole
 from pipeline.store.content_store import Store, last_stamped
@@ -141,21 +142,26 @@ def _bytes(path: Path) -> int:
 # --- checking --------------------------------------------------------------------------------------------
 
 
-def check_store(store: Store) -> StoreChecked:
+def check_store(store: Store, progress: Progress = QUIET) -> StoreChecked:
     """Read and verify everything in the store; move what is damaged to quarantine.
 
     It is then made or fetched again when it is needed.
     """
+    with task(progress, "fsck", str(store.root), unit="items") as running:
+        return _check_all(store, running)
+
+
+def _check_all(store: Store, running: Task) -> StoreChecked:
     damaged: list[Damage] = []
     read = dict.fromkeys(("blobs", "results", "trees", "metadata"), 0)
     foreign = 0
     _check_key(store, damaged)
-    for path in sorted((store.root / "blobs").iterdir()):
+    for path in _counted((store.root / "blobs").iterdir(), running):
         if not _check_blob(store, path):
             damaged.append(_put_aside(store, "blob", path, "its content does not match its digest"))
         else:
             read["blobs"] += 1
-    for path in sorted(_items(store, "results")):
+    for path in _counted(_items(store, "results"), running):
         match _check_result(store, path):
             case None:
                 read["results"] += 1
@@ -165,19 +171,26 @@ def check_store(store: Store) -> StoreChecked:
                 damaged.append(_put_aside(store, "result", path, "it was changed after this store wrote it"))
             case other:
                 assert_never(other)
-    for path in sorted((store.root / "trees").iterdir()):
+    for path in _counted((store.root / "trees").iterdir(), running):
         if path.is_dir() and not path.is_symlink() and store.trees.holds(path, reading=True):
             read["trees"] += 1
         elif not path.is_symlink() and store.trees.is_foreign(path):
             foreign += 1
         else:
             damaged.append(_put_aside(store, "tree", path, "it was changed after this store wrote it"))
-    for path in sorted(_items(store, "metadata")):
+    for path in _counted(_items(store, "metadata"), running):
         if path.parent.name == PARTIAL and path.is_file() and not path.is_symlink():
             read["metadata"] += 1  # A partial download: verified by its digest when it is complete.
         else:
             damaged.append(_put_aside(store, "metadata", path, "not a file of relbuild's"))
     return StoreChecked(tuple(damaged), read, foreign)
+
+
+def _counted(paths: Iterable[Path], running: Task) -> Iterator[Path]:
+    """Yield the paths sorted, and count them as done one by one."""
+    for path in sorted(paths):
+        yield path
+        running.advance(1)
 
 
 def _check_key(store: Store, damaged: list[Damage]) -> None:

@@ -14,7 +14,7 @@ import pytest
 from pipeline.beneath import ReadCache, ReadLog, logged_reads
 from pipeline.model.platform import Platform
 from pipeline.model.recipe import Recipe
-from pipeline.recipes import PlatformTarget, find_platform, load_documents, load_recipe, loading_documents
+from pipeline.recipes import PlatformTarget, find_platform, load_recipe, loading_documents
 from pipeline.store import Store
 
 LOADING: Any = importlib.import_module("pipeline.recipes.document_loading")
@@ -45,6 +45,12 @@ platforms:
 REPO_FILE = "[more]\nname=more\nbaseurl=file:///more\ngpgkey=file:///key\n"
 
 _CACHES = ("_recipes", "_platforms", "_included")
+
+
+def load_now(path: Path, target: PlatformTarget, store: Store, *, started: float | None = None) -> None:
+    """Load a recipe, its parents and their platform, as a command that has nothing else to do meanwhile."""
+    with loading_documents(path, target, store, started=time.time() if started is None else started) as loading:
+        loading.finish()
 
 
 class RecipeDocuments:
@@ -93,7 +99,7 @@ class RecipeDocuments:
         self.forget()
         with self._read_here() as read:
             now = time.time() if started is None else started
-            load_documents(self.path("top.yaml"), self.target, self.store, started=now)
+            load_now(self.path("top.yaml"), self.target, self.store, started=now)
             recipe, platform = self._loaded()
         return recipe, platform, bool(read)
 

@@ -188,6 +188,16 @@ def test_one_that_ends_by_itself_ends_run_with_its_exit_code(start: Callable[...
     assert "error" in value or value["exit_code"] == code
 
 
+def test_too_little_memory_is_one_error_without_a_line_of_the_runtime(
+    start: Callable[..., Started],
+) -> None:
+    run = start("run", "tiny", "--memory", "1MiB")
+    assert run.rest() == 6
+    assert "error[not-started] the container could not be started: its memory limit (1MiB) is too small" in run.said
+    assert "→ give it at least 8MiB (--memory, or 'limits.memory' in the recipe)" in run.said
+    assert "tiny-1 |" not in run.said and "runc" not in run.said, run.said
+
+
 def test_named_volumes_are_kept_from_run_to_run_and_each_instance_has_its_own(start: Callable[..., Started]) -> None:
     for times in (1, 2):
         run = start("run", "silent", "--instances", "2", "--volume", "words:/data")

@@ -136,7 +136,7 @@ def _require_own_layouts(requests: Sequence[BuildRequest], context: CommandConte
     """Refuse several recipes of one product, parents included.
 
     The layout of one would replace the other's. The first is read by a child, beside imports. Raises RecipeError
-    `name-twice`, and as `load_documents`.
+    `name-twice`, and as `load_recipe` and `find_platform`.
     """
     from pipeline.recipes import PlatformTarget, load_recipe, loading_documents
     from pipeline.snapshots import process_started

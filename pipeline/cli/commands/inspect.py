@@ -10,6 +10,7 @@ from pipeline.cli import options
 from pipeline.cli.app import CommandContext, command
 from pipeline.cli.image_format import image_as_json, image_as_lines
 from pipeline.cli.path_arguments import built_layout
+from pipeline.cli.progress_display import ProgressStyle
 from pipeline.errors import UsageError, VerificationError
 from pipeline.mirror.address_parser import is_address, parse_address
 from pipeline.model.image import Image
@@ -17,7 +18,7 @@ from pipeline.oci import choose_image, image_architecture, read_layout_images
 from pipeline.release import inspect_reference
 
 
-@command(rank=40, progress=None)
+@command(rank=40, progress=ProgressStyle.NONE)
 def inspect_command(
     context: CommandContext,
     *,

@@ -10,6 +10,7 @@ import typer
 from pipeline.cli import options
 from pipeline.cli.app import CommandContext, command
 from pipeline.cli.messages import print_lines
+from pipeline.cli.progress_display import ProgressStyle
 from pipeline.errors import Problem, UsageError
 from pipeline.instances import InstanceFolder, find_instance, request_stop
 
@@ -17,7 +18,7 @@ _KILL_TIMEOUT = 30.0
 """Seconds that a killed instance gets to end; it takes less than one."""
 
 
-@command(rank=95, progress=None)
+@command(rank=95, progress=ProgressStyle.NONE)
 def rm_command(
     context: CommandContext,
     *,

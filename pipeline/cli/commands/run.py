@@ -305,7 +305,8 @@ def wait_for_run(run: ImageRun, *, shell: bool, stopping: StopRequest, within: i
         for instance in run.instances:
             instance.kill()
     for instance in run.instances:
-        print_lines(f"{instance.name} ended with exit code {instance.exit_code}")
+        why = "; killed: out of memory, give it more with --memory" if instance.usage().oom_kills else ""
+        print_lines(f"{instance.name} ended with exit code {instance.exit_code}{why}")
     return run.exit_code
 
 

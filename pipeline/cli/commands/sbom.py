@@ -13,6 +13,7 @@ from pipeline.cli.app import CommandContext, command
 from pipeline.cli.key_files import open_verifying_key
 from pipeline.cli.mirror_options import identity_for
 from pipeline.cli.path_arguments import built_layout
+from pipeline.cli.progress_display import ProgressStyle
 from pipeline.errors import Problem, UsageError, VerificationError
 from pipeline.mirror.address_parser import is_address, parse_address
 from pipeline.oci import choose_image, image_architecture, read_layout_images
@@ -21,7 +22,7 @@ from pipeline.release import attested_sbom
 from pipeline.reports import member_layout, read_sbom, report_folder
 
 
-@command(rank=60, progress=None)
+@command(rank=60, progress=ProgressStyle.NONE)
 def sbom_command(
     context: CommandContext,
     *,

@@ -13,6 +13,7 @@ import typer
 from pipeline.cli import options
 from pipeline.cli.app import CommandContext, command
 from pipeline.cli.path_arguments import built_layout
+from pipeline.cli.progress_display import ProgressStyle
 from pipeline.cli.recipe_argument import layout_image
 from pipeline.escaping import escape_invisible
 from pipeline.layers import ImageFiles
@@ -25,7 +26,7 @@ SHOWN_FILE_LIMIT = 64 << 20
 """Bytes of a file that is printed: larger than any that a person reads."""
 
 
-@command(rank=41, progress=None)
+@command(rank=41, progress=ProgressStyle.NONE)
 def show_command(
     context: CommandContext,
     *,

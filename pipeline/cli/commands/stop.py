@@ -10,6 +10,7 @@ import typer
 from pipeline.cli import options
 from pipeline.cli.app import CommandContext, command
 from pipeline.cli.messages import print_lines
+from pipeline.cli.progress_display import ProgressStyle
 from pipeline.errors import EnvironmentLacking
 from pipeline.instances import STOP_LIMIT, InstanceFolder, find_instance, request_stop
 
@@ -24,7 +25,7 @@ def _require_number(within: float | None) -> float | None:
     return within
 
 
-@command(rank=94, progress=None)
+@command(rank=94, progress=ProgressStyle.NONE)
 def stop_command(
     context: CommandContext,
     *,

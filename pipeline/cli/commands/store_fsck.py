@@ -10,13 +10,13 @@ from pipeline.errors import Problem, VerificationError
 from pipeline.store import check_store
 
 
-@command(rank=30, in_user_namespace=True, progress=None)
+@command(rank=30, in_user_namespace=True)
 def store_fsck_command(context: CommandContext) -> int:
     """Read everything in the store.
 
     What is damaged is put into quarantine, so that the next build makes it anew.
     """
-    found = check_store(context.open_store())
+    found = check_store(context.open_store(), context.progress)
     damaged = [{"kind": one.kind, "path": str(one.path), "why": one.why} for one in found.damaged]
     context.answer({"damaged": damaged, "read": found.read, "foreign": found.foreign})
     if found.foreign:

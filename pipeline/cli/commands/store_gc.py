@@ -10,7 +10,7 @@ import typer
 
 from pipeline.cli.app import CommandContext, command
 from pipeline.cli.messages import print_lines
-from pipeline.cli.progress_display import bytes_text
+from pipeline.cli.progress_display import ProgressStyle, bytes_text
 from pipeline.prepare import locked_packages
 from pipeline.store import collect_garbage
 
@@ -18,7 +18,7 @@ from pipeline.store import collect_garbage
 @command(
     rank=20,
     in_user_namespace=True,
-    progress=None,
+    progress=ProgressStyle.NONE,
     interrupted="nothing that is in use was removed; run it again to remove the rest",
 )
 def store_gc_command(

@@ -13,6 +13,7 @@ import pytest
 
 from pipeline.build import build_stages
 from pipeline.build.build_report import DraftedDocuments
+from pipeline.build.image_warnings import warn_of_oddities
 from pipeline.compression import Compression
 from pipeline.digest import Digest
 from pipeline.errors import BuildError, RecipeError
@@ -348,7 +349,7 @@ def test_a_user_that_nothing_makes_is_warned_of_where_no_test_would_find_it(
     made = replace(two_layers(tmp_path), accounts=accounts)
     full = replace(made, recipe=replace(made.recipe, layers=()))
     here = build_env(tmp_path, progress=told)
-    build_stages.warn_of_oddities(image("demo", user=user), full, order(tmp_path, smoke=smoke), here)
+    warn_of_oddities(image("demo", user=user), full, order(tmp_path, smoke=smoke), here)
     assert [("image.user 'nobdy'" in one, "'accounts'" in one) for one in told.warnings] == [(True, True)] * warned
 
 
@@ -356,6 +357,16 @@ def test_a_layer_without_packages_is_warned_of(tmp_path: Path) -> None:
     told = Told()
     plans = (LayerPlan("tools", ()), LayerPlan("all", (Request("a", "demo.yaml:1"),)))
     made = locked(recipe(tmp_path, "demo", *plans))
-    build_stages.warn_of_oddities(image(), made, order(tmp_path), build_env(tmp_path, progress=told))
+    warn_of_oddities(image(), made, order(tmp_path), build_env(tmp_path, progress=told))
     (warning,) = told.warnings
     assert warning.startswith("demo.yaml: the layer 'tools' is empty on the platform ")
+
+
+def test_a_layer_whose_packages_are_all_in_lower_ones_is_warned_of(tmp_path: Path) -> None:
+    told = Told()
+    plans = (LayerPlan("base", (Request("a", "demo.yaml:1"),)), LayerPlan("upper", (Request("a", "demo.yaml:2"),)))
+    made = locked(recipe(tmp_path, "demo", *plans))
+    layers = (replace(layer("base"), contents=("a-1-1.noarch",)), layer("upper"), layer("state"))
+    warn_of_oddities(replace(image(), layers=layers), made, order(tmp_path), build_env(tmp_path, progress=told))
+    (warning,) = told.warnings
+    assert warning.startswith("demo.yaml: the layer 'upper' has no package of its own: all that it requests is in ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pty
 import re
@@ -27,6 +28,7 @@ from pipeline.digest import Digest
 from pipeline.errors import UsageError
 from pipeline.mirror.address_parser import is_address, parse_address
 from pipeline.model.image import Descriptor
+from pipeline.store import Store
 from tests.support.source import ROOT
 from tests.support.typed_command import run_typed
 
@@ -188,6 +190,40 @@ def test_quiet_is_no_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     for option in ("-q", "--quiet", "--progress plain"):
         assert run_typed(f"build {tmp_path}/none.yaml --store {tmp_path} {option}", monkeypatch) == 3
     assert styles == [ProgressStyle.NONE, ProgressStyle.NONE, ProgressStyle.PLAIN]
+
+
+def test_every_command_that_reads_a_store_or_a_mirror_can_be_quiet() -> None:
+    import_commands()
+    loud = set()
+    for command in _commands(typer.main.get_group(app)):
+        words = {word for one in command.params for word in one.opts}
+        assert ("-q" in words) == ("--quiet" in words) == ("--progress" in words), command.name
+        if "-q" not in words:
+            loud.add(command.name)
+    at_once = {"completion", "doctor", "help", "init", "new", "ps", "schema", "version"}
+    its_output_is_another_programs = {"exec", "logs", "serve"}
+    assert loud == at_once | its_output_is_another_programs
+
+
+def test_a_check_of_the_store_shows_how_far_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store.open(tmp_path / "store")
+    store.put(b"blob")
+    assert run_typed(f"store fsck --store {store.root}", monkeypatch) == 0
+    assert re.search(rf"  fsck  {re.escape(str(store.root))}: \d items", capsys.readouterr().err)
+    assert run_typed(f"store fsck -q --store {store.root}", monkeypatch) == 0
+    assert re.fullmatch(r"no damage found: 1 blobs, .*\n", capsys.readouterr().err)
+
+
+def test_the_usage_of_the_store_has_a_total(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store.open(tmp_path / "store")
+    store.put(b"blob")
+    assert run_typed(f"store du --json --store {store.root}", monkeypatch) == 0
+    held = json.loads(capsys.readouterr().out)
+    assert held.pop("total") == sum(held.values()) >= held["blobs"] > 0
 
 
 def test_a_registry_is_understood_as_other_programs_write_it() -> None:

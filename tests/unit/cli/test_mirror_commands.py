@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,12 @@ from typer.testing import CliRunner
 
 from pipeline.cli.app import app
 from pipeline.cli.commands import import_commands
+from pipeline.oci import Statement, StatementSubject, make_attestation, provenance_predicate
+from pipeline.oci.predicates import PROVENANCE
+from pipeline.oci.statements import BUILD_TYPE, BUILDER
 from tests.support.moved_tags import opened
-from tests.support.published_images import ImagePublisher
+from tests.support.published_images import ImagePublisher, key
+from tests.support.signing_examples import OTHER, PROVENANCE_VALUE
 
 
 class Keeper:
@@ -95,3 +100,42 @@ def test_scrub_writes_the_file_anew_by_which_the_mirror_is_known(keeper: Keeper)
     assert json.loads(marker.read_bytes())["host"] == "given.example"
     status, _, said = keeper.types("scrub", f"{keeper.there}:stable", key=False)
     assert status == 2 and f"→ write dir:{keeper.folder}/mirror, without" in said
+
+
+def test_verify_shows_who_built_the_image_from_what_and_who_signed_that(keeper: Keeper) -> None:
+    status, out, said = keeper.types("verify", f"{keeper.there}:latest", "--json")
+    assert status == 0, said
+    image, signer = keeper.maker.image("1.1").digest, key().public.fingerprint
+    recipe = PROVENANCE_VALUE.recipe.sha256
+    assert f"\n  built by relbuild 0.1.0 from recipe tiny.yaml ({recipe.short}), for el10 x86_64\n" in said
+    assert f"; provenance signed by key {signer.short}; builder {BUILDER}\n" in said
+    answer = json.loads(out)
+    assert answer["provenance"] == {
+        str(image): {
+            "builder": BUILDER,
+            "build_type": BUILD_TYPE,
+            "versions": {"relbuild": "0.1.0"},
+            "platform": "el10",
+            "architecture": "x86_64",
+            "recipe": {"name": "tiny.yaml", "uri": None, "digest": str(recipe)},
+            "lock": None,
+            "started": None,
+            "finished": None,
+            "signed_by": str(signer),
+        }
+    }
+    assert answer["created"].endswith("Z")
+
+
+def test_verify_shows_no_provenance_that_another_key_signed(keeper: Keeper) -> None:
+    """Somebody who can write to the mirror lists a provenance of their own beside the publisher's."""
+    repository, image = opened(keeper.folder / "mirror", keeper.maker), keeper.maker.image("1.1")
+    forged = replace(PROVENANCE_VALUE, builder_version="6.6.6")
+    statement = Statement(PROVENANCE, (StatementSubject(image.digest),), provenance_predicate(forged))
+    artifact = make_attestation(statement, image.manifest_descriptor, OTHER)
+    for descriptor, content in artifact.blobs:
+        repository.put_blob(descriptor, content)
+    repository.attach_all((artifact.manifest,))
+    status, out, said = keeper.types("verify", f"{keeper.there}:latest", "--json")
+    assert status == 0 and "6.6.6" not in said + out, said
+    assert json.loads(out)["provenance"][str(image.digest)]["versions"] == {"relbuild": "0.1.0"}

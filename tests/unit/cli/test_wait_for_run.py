@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 import pytest
@@ -15,7 +15,10 @@ from pipeline.cli.log_follower import Follower
 from pipeline.cli.stop_request import StopRequest, stopped_by_signals
 from pipeline.instances import HostedInstance
 from pipeline.launch import ImageRun
+from pipeline.model.usage import Usage
 from pipeline.sandbox import Instance
+
+NO_USAGE = Usage(None, None, None, None, None)
 
 
 @dataclass
@@ -29,6 +32,7 @@ class OneInstance:
     alive: bool = True
     exit_code: int = 0
     stops: list[float] = field(default_factory=list)
+    used: Usage = NO_USAGE
 
     @property
     def instances(self) -> tuple[OneInstance, ...]:
@@ -46,6 +50,9 @@ class OneInstance:
 
     def kill(self) -> None:
         self.alive, self.exit_code = False, 137
+
+    def usage(self) -> Usage:
+        return self.used
 
 
 def waited(run: OneInstance, stopping: StopRequest) -> int:
@@ -76,6 +83,9 @@ def test_a_stronger_stop_is_heard_while_a_weaker_one_waits() -> None:
     class Deaf:
         name, alive, exit_code = "x-1", True, 0
 
+        def usage(self) -> Usage:
+            return NO_USAGE
+
         def stop(self, stop_signal: str, within: float) -> None:
             assert within == 0.0
 
@@ -87,6 +97,16 @@ def test_a_stronger_stop_is_heard_while_a_weaker_one_waits() -> None:
 
     run = ImageRun((cast(Instance, Deaf()),), ((),), "SIGTERM")
     assert wait_for_run(run, shell=False, stopping=stopping, within=2000) == 137
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+def test_who_was_killed_for_its_memory_is_told_what_to_give(killed: int, capsys: pytest.CaptureFixture[str]) -> None:
+    run = OneInstance(alive=False, exit_code=137, used=replace(NO_USAGE, oom_kills=killed))
+    stopping = StopRequest()
+    stopping.ask(0)
+    assert waited(run, stopping) == 137
+    why = "; killed: out of memory, give it more with --memory" if killed else ""
+    assert capsys.readouterr().err == f"x-1 ended with exit code 137{why}\n"
 
 
 def test_output_that_can_no_longer_be_shown_is_still_kept() -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import tempfile
 from pathlib import Path
 
 import pytest
 
+from pipeline.cli.key_files import password
 from pipeline.digest import Digest
-from pipeline.errors import RecipeError, RelbuildError, SmokeError, UsageError, VerificationError
+from pipeline.errors import EnvironmentLacking, RecipeError, RelbuildError, SmokeError, UsageError, VerificationError
 from pipeline.mirror.verified_blobs import check_digest
 from pipeline.model.image import Descriptor
 from pipeline.model.limits import Limits
@@ -77,10 +79,23 @@ def test_a_file_whose_draft_cannot_be_made_is_named_itself(tmp_path: Path, monke
 
 
 def test_a_container_that_does_not_start_for_its_memory_says_so() -> None:
-    small = Limits().changed(enforce=False, memory=1)
+    small = Limits().changed(enforce=False, memory=1 << 20)
     with pytest.raises(SmokeError) as told, _told_of_memory(small):
         raise SmokeError("not-started", "the runtime's own words", hint="check that the entrypoint is in the image")
-    assert told.value.code == "not-started" and "memory limit (1 B) is too small" in str(told.value)
+    assert told.value.code == "not-started" and "memory limit (1MiB) is too small" in str(told.value)
     assert "at least 8MiB" in _hint(told.value)
     with pytest.raises(SmokeError, match="own words"), _told_of_memory(Limits()):
         raise SmokeError("not-started", "the runtime's own words")
+
+
+def test_who_needs_no_private_key_is_told_of_the_public_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = tmp_path / "release.key"
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    with pytest.raises(EnvironmentLacking) as raised:
+        password(key, {}, public="--plan")()
+    assert raised.value.code == "key-password-missing"
+    public = f"--key {tmp_path}/release.pub"
+    assert _hint(raised.value).endswith(f"; --plan takes the public key too, which has none: {public}")
+    with pytest.raises(EnvironmentLacking) as raised:
+        password(key, {})()
+    assert _hint(raised.value) == "set the environment variable RELBUILD_KEY_PASSWORD"

@@ -85,6 +85,10 @@ def test_the_place_of_what_does_not_exist_is_what_is_around_it() -> None:
         ("a: @b", "yaml-syntax", "r.yaml:1:4", "'@'"),
         ("a: 1\n---\nb: 2", "yaml-syntax", "r.yaml:2:1", "one document"),
         ("a: [1,", "yaml-syntax", "r.yaml:2:1", "brackets"),
+        ('a: [x\nb: "{{ y }}"\n', "yaml-syntax", "r.yaml:2:2", "close the '[' of line 1 with ']'"),
+        ('a:\n  b: {x: 1\n  c: "{{ y }}"\n', "yaml-syntax", "r.yaml:3:4", "close the '{' of line 2 with '}'"),
+        ("a: [x}\n", "yaml-syntax", "r.yaml:1:6", "close the '[' of line 1 with ']'"),
+        ('a: "x\nb: "{{ y }}"\n', "yaml-syntax", "r.yaml:2:5", "check the quotes"),
         ("a: " + "9" * 65, "yaml-number", "r.yaml:1:4", "quotes"),
         ("a: \x07", "yaml-encoding", "r.yaml:1:4", "escape"),
         ("[" * 40 + "]" * 40, "yaml-too-deep", "r.yaml:1:34", None),
@@ -97,6 +101,13 @@ def test_what_a_recipe_does_not_need_is_refused(text: str, code: str, place: str
         assert problem.hint is None
     else:
         assert hint in (problem.hint or "")
+
+
+@pytest.mark.parametrize("text", ["a: {{ b['c'].d }}", "a: {{ b\n", "a: {{ b }}-1\n"])
+def test_a_template_without_quotes_is_told_to_need_them_by_each_problem(text: str) -> None:
+    problems = refused(text).problems
+    assert problems[-1].code == "yaml-syntax"
+    assert all("double quotes" in (problem.hint or "") for problem in problems)
 
 
 def test_all_problems_are_reported_at_once() -> None:

@@ -16,7 +16,7 @@ from pipeline.errors import VerificationError
 from pipeline.mirror.references import referrer_of
 from pipeline.model.image import Descriptor
 from pipeline.model.manifests import Artifact, Manifest
-from pipeline.model.provenance import MaterialKind
+from pipeline.model.provenance import AttestedBuild, MaterialKind
 from pipeline.oci import (
     Statement,
     StatementSubject,
@@ -25,6 +25,7 @@ from pipeline.oci import (
     media_types,
     provenance_predicate,
     read_artifact,
+    read_attested_build,
     verify_bundle,
 )
 from pipeline.oci import sigstore_bundle as bundles
@@ -35,7 +36,7 @@ from pipeline.oci.dsse import (
 )
 from pipeline.oci.image_manifest import descriptor_json
 from pipeline.oci.predicates import PROVENANCE, SIGN, SPDX
-from pipeline.oci.statements import statement_bytes
+from pipeline.oci.statements import BUILD_TYPE, BUILDER, statement_bytes
 from tests.support.signing_examples import FOREIGN, IMAGE, KEY, OTHER, PROVENANCE_VALUE, material
 
 # --- provenance -------------------------------------------------------------------------------------
@@ -130,6 +131,59 @@ def bundle() -> dict[str, dict[str, object]]:
 def test_what_was_attested_comes_back() -> None:
     assert verify_bundle(GOOD.manifest, GOOD.blobs[1][1], IMAGE.digest, KEY.public) == stated()
     assert bundle_layer(GOOD.manifest) == GOOD.blobs[1][0]
+
+
+def read_build(predicate: bytes) -> AttestedBuild | None:
+    """What is read of a provenance that a former key signed."""
+    made = make_attestation(Statement(PROVENANCE, (StatementSubject(IMAGE.digest),), predicate), IMAGE, KEY)
+    trusted = replace(OTHER.public, former=(KEY.public,))
+    return read_attested_build(verify_bundle(made.manifest, made.blobs[1][1], IMAGE.digest, trusted))
+
+
+def test_who_built_what_is_read_with_the_key_that_signed_it() -> None:
+    lock, included = material("tiny.lock", MaterialKind.LOCK), material("base.yaml", MaterialKind.RECIPE)
+    value = replace(PROVENANCE_VALUE, materials=(*PROVENANCE_VALUE.materials, lock, included), started=0)
+    build = read_build(provenance_predicate(value))
+    assert build == AttestedBuild(
+        signer=KEY.public.fingerprint,
+        builder=BUILDER,
+        build_type=BUILD_TYPE,
+        versions=(("relbuild", "0.1.0"),),
+        platform="el10",
+        architecture="x86_64",
+        recipe=PROVENANCE_VALUE.recipe,
+        lock=lock,
+        started="1970-01-01T00:00:00Z",
+    )
+
+
+def test_nothing_is_read_of_a_provenance_that_nobody_verified() -> None:
+    statement = Statement(PROVENANCE, (StatementSubject(IMAGE.digest),), provenance_predicate(PROVENANCE_VALUE))
+    assert read_attested_build(statement) is None
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"buildDefinition": None},
+        {"buildDefinition": {"externalParameters": {}, "resolvedDependencies": [7]}},
+        {"buildDefinition": {"externalParameters": {}, "resolvedDependencies": [{"annotations": {"kind": "lock"}}]}},
+        {"runDetails": {"builder": {"id": 7}}},
+        {"runDetails": {}},
+    ],
+)
+def test_a_provenance_of_another_form_is_no_error(changed: dict[str, object]) -> None:
+    """`cosign attest` signs any JSON under this type; it is verified, and not shown."""
+    document = json.loads(provenance_predicate(PROVENANCE_VALUE))
+    assert read_build(canonical_json({**document, **changed})) is None
+
+
+def test_a_provenance_of_another_builder_is_read_as_far_as_it_says_the_same() -> None:
+    document = {
+        "buildDefinition": {"externalParameters": {"recipe": ["x"], "source": "git"}},
+        "runDetails": {"builder": {"id": "https://builder.example"}},
+    }
+    assert read_build(canonical_json(document)) == AttestedBuild(KEY.public.fingerprint, "https://builder.example")
 
 
 def test_attesting_again_gives_the_same_manifest_and_the_clock_is_not_asked() -> None:

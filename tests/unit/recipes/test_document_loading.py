@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,9 +14,9 @@ import pytest
 from pipeline.beneath import logged_reads
 from pipeline.digest import Digest
 from pipeline.errors import RecipeError
-from pipeline.recipes import PlatformTarget, load_documents, load_recipe
+from pipeline.recipes import PlatformTarget, load_recipe
 from pipeline.store import Store
-from tests.support.recipe_documents import LOADING, MORE, RecipeDocuments
+from tests.support.recipe_documents import LOADING, MORE, RecipeDocuments, load_now
 
 
 def test_the_next_process_reads_no_recipe(documents: RecipeDocuments) -> None:
@@ -209,7 +208,7 @@ def test_what_is_made_of_recalled_recipes_names_the_program_that_read_them(
     monkeypatch.setattr(LOADING, "loaded_files", list)
     assert not documents.load()[2]
     target = PlatformTarget(documents.path("repositories.yaml"), "local")  # As that of `below` in memory.
-    load_documents(documents.path("below.yaml"), target, documents.store, started=time.time())
+    load_now(documents.path("below.yaml"), target, documents.store)
     (second,) = set(documents.results()) - {first}
     value = documents.store.recall(Digest(second.name))
     assert isinstance(value, dict)
@@ -228,7 +227,7 @@ def test_each_recipe_of_a_line_is_written_once(documents: RecipeDocuments) -> No
     whole = []
     for _ in range(2):
         documents.forget()
-        load_documents(documents.path("r4.yaml"), target, documents.store, started=time.time())
+        load_now(documents.path("r4.yaml"), target, documents.store)
         whole.append(repr(load_recipe(documents.path("r4.yaml"), target)))
     assert whole[0] == whole[1]
     (kept,) = documents.results()
@@ -290,12 +289,14 @@ def test_a_full_disk_is_no_error(documents: RecipeDocuments, monkeypatch: pytest
 _LOAD = """
 import json, sys, time
 from pathlib import Path
-from pipeline.recipes import PlatformTarget, document_loading, load_documents
+from pipeline.recipes import PlatformTarget, document_loading, loading_documents
 from pipeline.store import Store
 sys.modules["pipeline.recipes.document_loading"].START = -3600.0
 folder = Path(sys.argv[1])
 target = PlatformTarget(folder / "recipes/repositories.yaml")
-load_documents(folder / "recipes/top.yaml", target, Store.open(folder / "store"), started=time.time())
+store = Store.open(folder / "store")
+with loading_documents(folder / "recipes/top.yaml", target, store, started=time.time()) as loading:
+    loading.finish()
 print(json.dumps(sorted(sys.modules)))
 """
 

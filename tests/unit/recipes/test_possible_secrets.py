@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import importlib
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline.beneath import ReadCache
-from pipeline.recipes import PlatformTarget, load_documents
+from pipeline.recipes import PlatformTarget
 from pipeline.recipes.possible_secrets import may_hold_secret
 from pipeline.store import Store
+from tests.support.recipe_documents import load_now
 
 LOADING: Any = importlib.import_module("pipeline.recipes.document_loading")
 SHIPPED = Path(__file__).parents[3] / "recipes"
@@ -31,7 +31,7 @@ def _entries(folder: Path, monkeypatch: pytest.MonkeyPatch, definitions: str, **
         (folder / name).write_text(text)
     store = Store.open(folder / "store")
     target = PlatformTarget(folder / "repositories.yaml")
-    load_documents(folder / "top.yaml", target, store, started=time.time())
+    load_now(folder / "top.yaml", target, store)
     return [path.read_bytes() for path in (store.root / "results").rglob("*") if path.is_file()]
 
 

@@ -126,6 +126,31 @@ def test_a_refused_platform_says_why(tmp_path: Path) -> None:
     assert "it is too old" in problem.message
 
 
+@pytest.mark.parametrize(
+    ("base", "hint"), [("ell", "did you mean 'el'?"), ("zzz", "platforms of this file: el, vendor")]
+)
+def test_a_platform_that_extends_an_unknown_one_is_told_of_its_name_alone(base: str, hint: str, tmp_path: Path) -> None:
+    text = f"platforms:\n  mine:\n    extends: {base}\n" + GOOD.split("platforms:\n", 1)[1]
+    with pytest.raises(RecipeError) as caught:
+        load(tmp_path, text)
+    (problem,) = caught.value.problems
+    assert (problem.code, problem.hint) == ("platform-unknown", hint)
+
+
+def test_an_option_of_repo_files_among_a_repositorys_keys_is_explained(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load(tmp_path, GOOD.replace('        exclude: ["*-debug"]\n', "        gpgcheck: 1\n"))
+    hint = "leave it out; it is an option of .repo files (always so: signatures of packages are always checked)"
+    assert caught.value.problems[0].hint == hint
+
+
+def test_each_known_key_of_a_repository_is_listed_once(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load(tmp_path, GOOD.replace('        exclude: ["*-debug"]\n', "        qqqqq: 1\n"))
+    keys = str(caught.value.problems[0].hint).removeprefix("known keys: ").split(", ")
+    assert len(keys) == len(set(keys)) > 10
+
+
 def test_an_unknown_platform_is_guessed(tmp_path: Path) -> None:
     platforms = load(tmp_path, GOOD)
     for name, hint in (("vendro", "did you mean 'vendor'?"), ("zzz", "platforms: el, vendor")):

@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.sandbox import output
 from pipeline.sandbox.named_output import NamedOutput
-from pipeline.sandbox.output import Capture, _Bucket, _cost
+from pipeline.sandbox.output import Capture, HeldOutput, _Bucket, _cost
 
 IDS = {"uid": os.getuid(), "gid": os.getgid()}
 
@@ -168,3 +168,24 @@ class TestNamedOutput:
             with NamedOutput(tmp_path / "out", limit, os.getuid()) as out:
                 assert out.read_once() == 0.0, "nothing is there, and it does not wait"
                 assert (out.kept, out.dropped) == (b"", 0)
+
+
+def test_held_output_is_handed_on_in_order_once_it_is_released(told: list[bytes]) -> None:
+    held = HeldOutput(told.append)
+    held(b"one")
+    held(b"two")
+    assert told == []
+    held.release()
+    held(b"three")
+    assert told == [b"one", b"two", b"three"]
+
+
+def test_a_follower_that_fails_at_the_release_is_found_by_the_next_piece() -> None:
+    def closed(_: bytes) -> None:
+        raise BrokenPipeError
+
+    held = HeldOutput(closed)
+    held(b"one")
+    held.release()
+    with pytest.raises(BrokenPipeError):
+        held(b"two")

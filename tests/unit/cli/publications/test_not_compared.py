@@ -99,7 +99,7 @@ def test_a_key_whose_password_a_person_types_is_not_remembered(
             serialization.BestAvailableEncryption(b"secret"),
         )
     )
-    monkeypatch.setattr("pipeline.cli.key_files.password", lambda *_: lambda: b"secret")
+    monkeypatch.setattr("pipeline.cli.key_files.password", lambda *_, **__: lambda: b"secret")
     assert not publisher.recognised()
     assert not publisher.recognised()
     monkeypatch.setenv("RELBUILD_KEY_PASSWORD", "secret")
