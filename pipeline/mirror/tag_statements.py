@@ -109,7 +109,7 @@ class TagSigner:
 
 @dataclass(frozen=True, slots=True)
 class WrittenStatements:
-    """The statements that a publisher has put on the mirror, by record: that they are there need not be asked."""
+    """The statements, by record, that a publisher has put on the mirror and need not look for."""
 
     _records: set[Digest] = field(default_factory=set)
 
@@ -275,7 +275,7 @@ def _is_signed(listed: RecordedStatement, key: VerifyingKey) -> bool:
 
 
 def _holds(repository: Repository, manifest: Manifest, listed: RecordedStatement, key: VerifyingKey) -> bool:
-    """Return whether the bundle that a manifest has is by `key`, and says exactly what is listed."""
+    """Return whether a manifest's bundle is by `key`, and says exactly what is listed."""
     subject = anchor_manifest(listed.statement.repository, listed.statement.move.tag).digest
     try:
         bundle = repository.read_blob(bundle_layer(manifest))
@@ -309,11 +309,9 @@ def _values(said: TagStatement) -> dict[str, str]:
 
 def _signed(said: TagStatement) -> Statement:
     """Return what is signed: the statement about its tag's anchor."""
-    return Statement(
-        MOVE,
-        (StatementSubject(anchor_manifest(said.repository, said.move.tag).digest, f"{said.repository}:{said.move.tag}"),),
-        canonical_json({**_values(said), "repository": said.repository}),
-    )
+    anchor = anchor_manifest(said.repository, said.move.tag)
+    subject = StatementSubject(anchor.digest, f"{said.repository}:{said.move.tag}")
+    return Statement(MOVE, (subject,), canonical_json({**_values(said), "repository": said.repository}))
 
 
 def _predicate(data: bytes) -> TagStatement:

@@ -15,8 +15,8 @@ from pipeline.digest import Digest
 from pipeline.model.publication import RecordedStatement
 
 NEAR = 64
-"""Greatest difference between the numbers of statements that publishers may have signed at once, or one after the other
-with none confirmed. A publisher that sees that a mirror withholds statements goes further, so that none before counts."""
+"""Greatest difference between the numbers of statements that publishers may have signed at once, or one after the
+other with none confirmed. One that sees that a mirror withholds statements goes further, so that none before counts."""
 
 
 def newest_first(statements: Iterable[RecordedStatement]) -> tuple[RecordedStatement, ...]:

@@ -76,6 +76,7 @@ def make_attestation(
     key: SigningKey,
     created: int | None = None,
     annotations: Mapping[str, str] | None = None,
+    *,
     signature_annotation: str | None = None,
 ) -> Artifact:
     """Sign a statement and return it as a referrer of `subject`.

@@ -132,9 +132,7 @@ def test_a_list_that_says_something_else_than_was_signed_is_not_believed(
     assert verdict(mirror, maker, store="fresh") == "tag-unsigned"
 
 
-def test_a_rollback_does_not_go_where_another_key_says_that_the_tag_was(
-    tmp_path: Path, maker: ImagePublisher
-) -> None:
+def test_a_rollback_does_not_go_where_another_key_says_that_the_tag_was(tmp_path: Path, maker: ImagePublisher) -> None:
     mirror = tmp_path / "mirror"
     publish(mirror, maker, "1.0", "1.1", "1.2")
     unsign(mirror, maker)
