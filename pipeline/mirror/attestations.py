@@ -74,7 +74,7 @@ class SignedAttachments:
 
         None: this key's signature is among them.
         """
-        artifact = make_simple_signature(self.about.digest, repository.identity, self.key, present)
+        artifact = make_simple_signature(self.about.digest, repository.identity, self.key, _kept(present))
         return None if artifact.manifest == present else artifact
 
     def attestations(self, repository: Repository) -> tuple[Artifact, ...]:
@@ -116,12 +116,20 @@ class NameSignature:
 
         None: this key's signature is among them.
         """
-        artifact = make_simple_signature(self.subject, repository.identity, self.key, present)
+        artifact = make_simple_signature(self.subject, repository.identity, self.key, _kept(present))
         return None if artifact.manifest == present else artifact
 
     def attestations(self, repository: Repository) -> tuple[Artifact, ...]:
         """Return none: they were copied with the manifest."""
         return ()
+
+
+def _kept(present: Manifest | None) -> Manifest | None:
+    """Return the manifest of signatures that are kept; None for a malformed one."""
+    try:
+        return present if present is None or read_artifact(present) else None
+    except VerificationError:
+        return None
 
 
 def _present(repository: Repository, digests: Collection[Digest]) -> set[Digest]:

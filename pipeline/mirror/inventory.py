@@ -17,7 +17,7 @@ from pipeline.digest import Digest
 from pipeline.errors import VerificationError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.protocol import Mirror, Repository, is_auxiliary
-from pipeline.mirror.references import references
+from pipeline.mirror.references import References, references
 from pipeline.mirror.retention.pruning import (
     HeldBlob,
     HeldManifest,
@@ -49,9 +49,8 @@ def inventory_by_tags(mirror: Mirror) -> Inventory:
     )
 
 
-def inventory_manifest(manifest: Manifest, since: int | None) -> HeldManifest:
+def inventory_manifest(manifest: Manifest, said: References, since: int | None) -> HeldManifest:
     """Describe a manifest for an inventory. `since`: its arrival (seconds since the epoch)."""
-    said = references(manifest)
     return HeldManifest(
         digest=manifest.digest,
         media_type=manifest.media_type,
@@ -150,12 +149,13 @@ class _Search:
             self.waiting += (one.descriptor.digest for one in self.repository.referrers(digest))
 
     def _add(self, manifest: Manifest) -> None:
-        held = inventory_manifest(manifest, None)
+        said = references(manifest)
+        held = inventory_manifest(manifest, said, None)
         self.found[manifest.digest] = held
         self.waiting += [manifest.digest, *(child.digest for child in held.children)]
         if held.subject is not None:
             self.waiting.append(held.subject)
-        move = signed_move(manifest)
+        move = signed_move(said)
         if move is not None:
             self.signed.append(move)
             self.waiting += [digest for digest in (move.before, move.after) if digest is not None]
@@ -170,11 +170,11 @@ def recorded_moves(tagged: Mapping[str, Manifest]) -> tuple[Move, ...]:
     return tuple(found)
 
 
-def signed_move(manifest: Manifest) -> Move | None:
+def signed_move(said: References) -> Move | None:
     """Return the move in the annotations of a statement's manifest; None for other manifests."""
-    notes = dict(references(manifest).annotations)
-    said = listed_statement(lambda name: notes.get(name, ""))
-    return said.move if said is not None else None
+    notes = dict(said.annotations)
+    statement = listed_statement(lambda name: notes.get(name, ""))
+    return statement.move if statement is not None else None
 
 
 def known_times(moves: tuple[Move, ...]) -> Mapping[Digest, int]:

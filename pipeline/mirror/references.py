@@ -61,11 +61,28 @@ def references(manifest: Manifest) -> References:
 
     Raises VerificationError `document-malformed`, `digest-malformed`.
     """
-    document = JsonReader.parse(manifest.data, f"manifest {manifest.digest}")
+    return _references(JsonReader.parse(manifest.data, f"manifest {manifest.digest}"), manifest.media_type)
+
+
+def readable_references(manifest: Manifest) -> References | None:
+    """Return the references of a manifest; None if nobody published it so.
+
+    That is a malformed one, which no mirror takes, or one whose content has another media type than `manifest`.
+    """
+    try:
+        document = JsonReader.parse(manifest.data, "manifest")
+        if document.get("mediaType").text(manifest.media_type) != manifest.media_type:
+            return None
+        return _references(document, manifest.media_type)
+    except VerificationError:
+        return None
+
+
+def _references(document: JsonReader, media_type: str) -> References:
     entries: tuple[Descriptor, ...] = ()
     blobs: tuple[Descriptor, ...] = ()
     artifact_type = document.get("artifactType").text("")
-    if manifest.media_type in _INDEXES:
+    if media_type in _INDEXES:
         entries = tuple(item.descriptor() for item in document.get("manifests").items())
     else:
         config = document.get("config").descriptor()

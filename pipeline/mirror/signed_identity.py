@@ -105,7 +105,16 @@ def signed_names(
             place=repository.url,
             hint="publish it with relbuild, or copy it with `relbuild copy`, which also copies signatures",
         )
-    good = verify_signatures(signature, signature_payloads(repository, signature), manifest.digest, key)
+    try:
+        payloads = signature_payloads(repository, signature)
+    except VerificationError as error:
+        raise VerificationError(
+            "document-malformed",
+            f"the signatures of {manifest.digest} are malformed: {error.problems[0].message}",
+            place=f"{repository.url}:{tag}",
+            hint="publish it again: malformed signatures are replaced; on a directory, `relbuild scrub` removes them",
+        ) from None
+    good = verify_signatures(signature, payloads, manifest.digest, key)
     names = tuple(dict.fromkeys(one.identity for one in good if one.identity))
     covered = tuple(name for name in names if expected is None or expected.covers(name))
     if not covered and expected is not None:

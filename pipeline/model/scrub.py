@@ -24,7 +24,7 @@ class DamageKind(StrEnum):
     """Kind of damage that a scrub found."""
 
     ROTTEN = "rotten"
-    """Other bytes than its digest promises, unreadable, or a link where a file belongs."""
+    """Other bytes than its digest promises, unreadable, malformed, or a link where a file belongs."""
     MISSING = "missing"
     OUTDATED = "outdated"
     """A list that does not say what is there."""

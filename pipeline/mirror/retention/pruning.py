@@ -30,7 +30,8 @@ class HeldManifest:
     """A manifest or index of one repository, in an inventory.
 
     `children`: entries of an index; `blobs`: config and layers; `subject`: of a referrer; `since`: when it arrived, or
-    when a tag was last known to point to it, None where that is unknown.
+    when a tag was last known to point to it, None where that is unknown. `planted`: nobody published it, since it is
+    malformed, and it leads to nothing.
     """
 
     digest: Digest
@@ -41,6 +42,7 @@ class HeldManifest:
     subject: Digest | None = None
     artifact_type: str = ""
     since: int | None = None
+    planted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -300,6 +300,8 @@ class _RepositoryDecision:
             if tag.name in self.kept.tags and tag.digest not in self._graph.manifests:
                 yield f"{name}:{tag.name} points to {tag.digest}, which is missing"
         for manifest in self.repository.manifests:
+            if manifest.planted:
+                yield f"{name}@{manifest.digest} is malformed, so nobody published it: `relbuild scrub` removes it"
             if manifest.digest in self.kept.manifests:
                 for blob in manifest.blobs:
                     if blob.digest not in blobs:

@@ -7,8 +7,7 @@ import os
 import re
 
 from pipeline.digest import Digest
-from pipeline.errors import VerificationError
-from pipeline.mirror.backends.directory.manifest_names import parse_manifest_path
+from pipeline.mirror.backends.directory.manifest_files import damaged_manifest, manifest_files, read_regular
 from pipeline.mirror.backends.directory.mirror_paths import MirrorPaths, RepositoryPaths
 from pipeline.mirror.inventory import (
     inventory_manifest,
@@ -16,8 +15,10 @@ from pipeline.mirror.inventory import (
     recorded_moves,
     signed_move,
 )
+from pipeline.mirror.references import References, readable_references
 from pipeline.mirror.retention.pruning import (
     HeldBlob,
+    HeldManifest,
     HeldRepository,
     HeldTag,
     Inventory,
@@ -48,16 +49,22 @@ def _repository(paths: RepositoryPaths, tags: tuple[HeldTag, ...]) -> HeldReposi
     """
     manifests = _manifests(paths)
     tagged = {tag.name: manifests[tag.digest][0] for tag in tags if tag.digest in manifests}
-    signed = (signed_move(manifest) for manifest, _ in manifests.values())
+    signed = (signed_move(said) for _, said, _ in manifests.values() if said is not None)
     known = known_times((*recorded_moves(tagged), *(move for move in signed if move is not None)))
     return HeldRepository(
         paths.name,
         tags,
         tuple(
-            inventory_manifest(manifest, max(arrived, known.get(digest, 0)))
-            for digest, (manifest, arrived) in sorted(manifests.items(), key=lambda one: one[0])
+            _held(manifest, said, max(arrived, known.get(digest, 0)))
+            for digest, (manifest, said, arrived) in sorted(manifests.items(), key=lambda one: one[0])
         ),
     )
+
+
+def _held(manifest: Manifest, said: References | None, since: int) -> HeldManifest:
+    if said is not None:
+        return inventory_manifest(manifest, said, since)
+    return HeldManifest(manifest.digest, manifest.media_type, len(manifest.data), since=since, planted=True)
 
 
 def _tags(paths: RepositoryPaths) -> tuple[HeldTag, ...]:
@@ -72,24 +79,22 @@ def _tags(paths: RepositoryPaths) -> tuple[HeldTag, ...]:
     return tuple(found)
 
 
-def _manifests(paths: RepositoryPaths) -> dict[Digest, tuple[Manifest, int]]:
-    """Return all manifests, with the time at which each arrived (see `_blobs`)."""
-    found = {}
-    for path in sorted(paths.manifests.iterdir()):
-        known = parse_manifest_path(path)
-        if known is None:
+def _manifests(paths: RepositoryPaths) -> dict[Digest, tuple[Manifest, References | None, int]]:
+    """Return all manifests, their references, and when each arrived (see `_blobs`).
+
+    A malformed one has none. Of two files with the same content, that counts whose name tells its media type.
+    """
+    found: dict[Digest, tuple[Manifest, References | None, int]] = {}
+    for path, digest, media_type in manifest_files(paths.manifests):
+        read = read_regular(path)
+        if read is None and not os.path.lexists(path):  # removed meanwhile
             continue
-        digest, media_type = known
-        with contextlib.suppress(FileNotFoundError):
-            manifest = Manifest(media_type, path.read_bytes())
-            if manifest.digest != digest:
-                raise VerificationError(
-                    "digest-mismatch",
-                    f"the content of {digest} does not match its digest",
-                    place=str(path),
-                    hint="`relbuild scrub` moves it to quarantine and restores it from a good copy",
-                )
-            found[digest] = manifest, int(path.stat().st_ctime)
+        manifest = Manifest(media_type, read[0] if read is not None else b"")
+        if read is None or manifest.digest != digest:
+            raise damaged_manifest(digest, path)
+        said = readable_references(manifest)
+        if said is not None or digest not in found:
+            found[digest] = manifest, said, int(read[1].st_ctime)
     return found
 
 

@@ -7,11 +7,12 @@ a tag leads to is complete at every moment, and what a killed pruning leaves ove
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from pipeline.digest import Digest
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, VerificationError
 from pipeline.mirror.atomic_files import mirror_errors
 from pipeline.mirror.backends.directory.mirror_paths import MirrorPaths, RepositoryPaths
 from pipeline.mirror.references import listed_referrers, referrers_index
@@ -29,7 +30,7 @@ from pipeline.mirror.retention.quarantine import RemovalList
 from pipeline.mirror.retention.reachability import tag_subject
 from pipeline.mirror.retention.referrers_rewrite import add_rebuilt_indexes
 from pipeline.model.image import Descriptor
-from pipeline.model.manifests import Manifest
+from pipeline.model.manifests import Manifest, Referrer
 from pipeline.model.rules import MirrorRules
 
 if TYPE_CHECKING:
@@ -166,12 +167,8 @@ class _UndoCleanup:
                 continue
             present = self._tags.get((name, tag))
             meanwhile = paths.read(present) if present is not None else None
-            entries = {one.descriptor.digest: one for one in listed_referrers(old)}
-            more = [
-                one
-                for one in (listed_referrers(meanwhile) if meanwhile else ())
-                if one.descriptor.digest not in entries
-            ]
+            entries = {one.descriptor.digest: one for one in _listed(old)}
+            more = [one for one in _listed(meanwhile) if one.descriptor.digest not in entries]
             with paths.locked():
                 _point(paths, tag, referrers_index((*entries.values(), *more)) if more else old)
         return [(name, tag) for name, tag in kept if not _is_fallback(tag)]
@@ -194,6 +191,13 @@ class _UndoCleanup:
             if held not in used and (held not in known or held in superseded):
                 descriptor = Descriptor(one.media_type, one.digest, one.size)
                 self._place.paths(name).manifest_file(descriptor).unlink(missing_ok=True)
+
+
+def _listed(index: Manifest | None) -> tuple[Referrer, ...]:
+    """Return the referrers that an index lists; none of a malformed one, which somebody planted."""
+    with contextlib.suppress(VerificationError):
+        return listed_referrers(index) if index is not None else ()
+    return ()
 
 
 def _tags(held: Inventory) -> Iterator[tuple[str, HeldTag]]:

@@ -23,7 +23,6 @@ from pipeline.mirror.protocol import (
     ignore_progress,
     is_auxiliary,
 )
-from pipeline.mirror.references import references
 from pipeline.mirror.verified_blobs import check_verified, fetch_verified, read_verified
 from pipeline.model.image import Descriptor
 from pipeline.model.manifests import Manifest, Referrer
@@ -240,8 +239,7 @@ class DirectoryRepository:
             for tag in self.paths.tag_names():
                 if self.paths.target(tag) == digest:
                     self.paths.drop(tag)
-            if references(manifest).subject is not None:
-                self.paths.detach(manifest)
+            self.paths.detach(manifest)
             self.paths.manifest_file(manifest.descriptor).unlink(missing_ok=True)
             sync_names(self.paths.manifests)
 

@@ -17,18 +17,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.digest import Digest
-from pipeline.errors import RelbuildError, VerificationError
+from pipeline.errors import VerificationError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.atomic_files import (
     mirror_errors,
     open_without_links,
-    replace_file,
     sync_names,
     write_blob,
 )
-from pipeline.mirror.backends.directory.manifest_names import parse_manifest_path
+from pipeline.mirror.backends.directory.manifest_files import manifest_files
 from pipeline.mirror.backends.directory.mirror_paths import RepositoryPaths
 from pipeline.mirror.backends.directory.scrub_record import ScrubRecord
+from pipeline.mirror.backends.directory.server_files import warn_of_links
 from pipeline.mirror.known_blobs import (
     hash_file,
     regular_file,
@@ -36,7 +36,7 @@ from pipeline.mirror.known_blobs import (
     stamp_of,
 )
 from pipeline.mirror.protocol import TAG
-from pipeline.mirror.references import References, listed_repositories, listed_tags, references
+from pipeline.mirror.references import References, listed_repositories, listed_tags, readable_references
 from pipeline.mirror.repair_sources import ReadThrottle, RepairSources
 from pipeline.mirror.retention.reachability import tag_subject
 from pipeline.model.image import Descriptor
@@ -68,24 +68,11 @@ def scrub_directory(mirror: DirectoryMirror, healing: RepairSources, *, rate: in
     with mirror_errors(mirror.url):
         mirror.place.make()
         drafts = mirror.place.sweep()
-        _warn_of_configuration(mirror, progress)
+        warn_of_links(mirror.place.root, progress)
         total = sum(found.st_size for path in _blob_files(mirror) if (found := regular_file(path)))
         with task(progress, "scrub", mirror.url, total=total, unit="bytes") as running:
             record = ScrubRecord.begin(mirror.place)
             return _DirectoryScrub(mirror, healing, ReadThrottle(rate), running, drafts, record).run()
-
-
-def _warn_of_configuration(mirror: DirectoryMirror, progress: Progress) -> None:
-    """Warn of an `nginx.conf` that lets nginx follow symlinks.
-
-    A mirror keeps the file with which it was made, which its operator may have changed.
-    """
-    path = mirror.place.root / "nginx.conf"
-    with contextlib.suppress(FileNotFoundError):
-        if b"disable_symlinks" not in path.read_bytes():
-            progress.warn(
-                f"{path} is from an older relbuild and lets nginx follow symlinks: see `relbuild help mirrors`"
-            )
 
 
 def _blob_files(mirror: DirectoryMirror) -> list[Path]:
@@ -105,6 +92,8 @@ class _DirectoryScrub:
     """Blob → its descriptor in a manifest, and the repositories that need it."""
     lists: dict[tuple[str, Digest], Digest] = field(default_factory=dict)
     """Referrers indexes: (repository, digest) → subject."""
+    planted: set[tuple[str, Digest]] = field(default_factory=set)
+    """Malformed manifests: (repository, digest)."""
     findings: list[Finding] = field(default_factory=list)
     blobs: int = 0
     read: int = 0
@@ -144,8 +133,17 @@ class _DirectoryScrub:
         with self.mirror.writing(), paths.locked():
             yield
 
-    def _found(self, thing: ScrubbedObject, wrong: DamageKind, name: str, repository: str, source: str | None) -> None:
-        fate = RepairOutcome.LOST if source is None else RepairOutcome.HEALED
+    def _found(
+        self,
+        thing: ScrubbedObject,
+        wrong: DamageKind,
+        name: str,
+        repository: str,
+        source: str | None,
+        *,
+        unused: bool = False,
+    ) -> None:
+        fate = RepairOutcome.HEALED if source else RepairOutcome.ASIDE if unused else RepairOutcome.LOST
         self.findings.append(Finding(thing, wrong, name, repository, fate, source or ""))
 
     # --- manifests
@@ -157,25 +155,28 @@ class _DirectoryScrub:
                 self.lists[paths.name, digest] = about[0]
 
     def _manifests(self, paths: RepositoryPaths) -> None:
-        for path in sorted(paths.manifests.iterdir()):
-            known = parse_manifest_path(path)
-            if known is None:
-                continue
-            digest, media_type = known
+        for path, digest, media_type in manifest_files(paths.manifests):
             manifest = self._read(path, media_type)
             if manifest is None or manifest.digest != digest:
                 manifest = self._restore_corrupt_manifest(paths, digest, path, media_type)
-            if manifest is not None:
-                self._note_references(paths, manifest)
+            if manifest is not None and not self._note_references(paths, manifest):
+                self._put_planted_aside(paths, digest, path)
 
-    def _note_references(self, paths: RepositoryPaths, manifest: Manifest) -> None:
-        try:
-            said = references(manifest)
-        except VerificationError:  # published so: malformed, not corrupted
-            return
+    def _note_references(self, paths: RepositoryPaths, manifest: Manifest) -> bool:
+        """Note what a manifest refers to; return False for a malformed one, which nobody published."""
+        said = readable_references(manifest)
+        if said is None:
+            return False
         self.held[paths.name, manifest.digest] = said
         for blob in said.blobs:
             self.needed.setdefault(blob.digest, (blob, []))[1].append(paths.name)
+        return True
+
+    def _put_planted_aside(self, paths: RepositoryPaths, digest: Digest, path: Path) -> None:
+        with self._changing(paths):
+            set_aside(self.mirror.place.root, path)
+        self.planted.add((paths.name, digest))
+        self._found(ScrubbedObject.MANIFEST, DamageKind.ROTTEN, str(digest), paths.name, None, unused=True)
 
     def _read(self, path: Path, media_type: str) -> Manifest | None:
         try:
@@ -251,12 +252,8 @@ class _DirectoryScrub:
             if good is not None:
                 write_blob(descriptor, good[0], path, place.drafts)
                 sync_names(place.blobs)
-        if good is None and about is None:
-            self.findings.append(Finding(ScrubbedObject.BLOB, wrong, str(digest), "", RepairOutcome.ASIDE))
-        else:
-            self._found(
-                ScrubbedObject.BLOB, wrong, str(digest), ", ".join(sorted(set(names))), good[1] if good else None
-            )
+        where, source = ", ".join(sorted(set(names))), good[1] if good else None
+        self._found(ScrubbedObject.BLOB, wrong, str(digest), where, source, unused=about is None)
 
     def _no_longer_wrong(self, digest: Digest, wrong: DamageKind) -> bool:
         """Return whether the blob was written intact, or removed on purpose, in the meantime."""
@@ -276,11 +273,10 @@ class _DirectoryScrub:
         """
         for name in self.mirror.place.names():
             paths = self.mirror.place.paths(name)
-            for path in paths.manifests.iterdir():
-                known = parse_manifest_path(path)
-                if known is not None and (name, known[0]) not in self.held:
-                    manifest = self._read(path, known[1])
-                    if manifest is not None and manifest.digest == known[0]:
+            for path, found, media_type in manifest_files(paths.manifests):
+                if (name, found) not in self.held:
+                    manifest = self._read(path, media_type)
+                    if manifest is not None and manifest.digest == found:
                         self._note_references(paths, manifest)
         return self.needed.get(digest) or (None, [])
 
@@ -323,21 +319,30 @@ class _DirectoryScrub:
     def _tags(self, paths: RepositoryPaths) -> None:
         for tag in sorted(path.name for path in paths.tags.iterdir()):
             self.tags += 1
-            path = paths.tags / tag
-            digest = paths.target(tag) if path.is_symlink() and TAG.fullmatch(tag) else None
-            if digest is None or path.readlink().parent.as_posix() != "../_manifests":
-                if os.path.lexists(path):
-                    with self._changing(paths):
-                        set_aside(self.mirror.place.root, path)
-                    self._found(ScrubbedObject.TAG, DamageKind.ROTTEN, tag[:140], paths.name, None)
-                continue
-            if paths.find(digest) is not None:
-                continue
             about = tag_subject(tag)
-            if about is not None and about[1]:
+            lists = about is not None and about[1]
+            digest = _target(paths, tag)
+            if digest is None:
+                self._put_tag_aside(paths, tag, digest, unused=lists)
+            elif paths.find(digest) is not None:
+                continue
+            elif about is not None and lists:
                 self._rebuild_referrers(paths, about[0])
+                if paths.target(tag) == digest:  # there are none
+                    self._put_tag_aside(paths, tag, digest, unused=True)
+            elif (paths.name, digest) in self.planted:
+                self._put_tag_aside(paths, tag, digest, unused=False)
             elif paths.target(tag) == digest and not any(one.name == str(digest) for one in self.findings):
                 self._restore_manifest(paths, digest)
+
+    def _put_tag_aside(self, paths: RepositoryPaths, tag: str, target: Digest | None, *, unused: bool) -> None:
+        """Quarantine what is no tag or leads nowhere for ever, unless it was replaced."""
+        with self._changing(paths):
+            now = _target(paths, tag)
+            if now != target or not os.path.lexists(paths.tags / tag) or (now and paths.find(now) is not None):
+                return
+            set_aside(self.mirror.place.root, paths.tags / tag)
+        self._found(ScrubbedObject.TAG, DamageKind.ROTTEN, tag[:140], paths.name, None, unused=unused)
 
     def _referrers(self, paths: RepositoryPaths) -> None:
         """Add unlisted referrers to their referrers index; restore listed ones that are missing."""
@@ -346,11 +351,9 @@ class _DirectoryScrub:
             if name == paths.name and said.subject is not None:
                 about.setdefault(said.subject, set()).add(digest)
         for subject, wanted in sorted(about.items(), key=lambda one: one[0].hex):
-            try:
-                listed = {one.descriptor.digest for one in paths.referrers(subject)}
-            except RelbuildError:
-                listed = set()
-            if not wanted <= listed:
+            index = paths.listed_referrers(subject)
+            listed = {one.descriptor.digest for one in index or ()}
+            if index is None or not wanted <= listed:
                 self._rebuild_referrers(paths, subject)
             for digest in sorted(listed - wanted, key=lambda one: one.hex):
                 if paths.find(digest) is None:
@@ -374,20 +377,21 @@ class _DirectoryScrub:
             return None
 
     def _tag_and_repository_lists(self, all_paths: list[RepositoryPaths]) -> None:
-        for paths in all_paths:
-            path = paths.folder / "_tags.json"
-            with self._changing(paths):
-                wanted = listed_tags(paths.name, paths.tag_names())
-                if not path.is_file() or path.is_symlink() or path.read_bytes() != wanted:
-                    replace_file(wanted, path, self.mirror.place.drafts)
-                    self._found(ScrubbedObject.LISTING, DamageKind.OUTDATED, "tags", paths.name, SCRUBBED_MIRROR)
         place = self.mirror.place
+        for paths in all_paths:
+            with self._changing(paths):
+                if place.write_list(paths.folder / "_tags.json", listed_tags(paths.name, paths.tag_names())):
+                    self._found(ScrubbedObject.LISTING, DamageKind.OUTDATED, "tags", paths.name, SCRUBBED_MIRROR)
         with place.cataloguing():
-            wanted = listed_repositories(place.names())
-            path = place.root / "catalog.json"
-            if not path.is_file() or path.is_symlink() or path.read_bytes() != wanted:
-                replace_file(wanted, path, place.drafts)
+            if place.write_list(place.root / "catalog.json", listed_repositories(place.names())):
                 self._found(ScrubbedObject.LISTING, DamageKind.OUTDATED, "repositories", "", SCRUBBED_MIRROR)
+
+
+def _target(paths: RepositoryPaths, tag: str) -> Digest | None:
+    """Return the digest to which a tag points; None for what is no tag."""
+    digest = paths.target(tag) if TAG.fullmatch(tag) else None
+    above = (paths.tags / tag).readlink().parent.as_posix() if digest is not None else ""
+    return digest if above == "../_manifests" else None
 
 
 def _size(path: Path) -> int:

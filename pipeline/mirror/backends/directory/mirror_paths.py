@@ -23,9 +23,8 @@ points to the referrers index of an image, for clients with the referrers API an
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
-import threading
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -43,6 +42,7 @@ from pipeline.mirror.atomic_files import (
     sync_names,
 )
 from pipeline.mirror.backends.directory import write_lock
+from pipeline.mirror.backends.directory.manifest_files import attached_manifests, damaged_manifest, read_regular
 from pipeline.mirror.backends.directory.manifest_names import (
     manifest_file_name,
     manifest_file_names,
@@ -56,6 +56,7 @@ from pipeline.mirror.references import (
     listed_referrers,
     listed_repositories,
     listed_tags,
+    readable_references,
     references,
     referrer_of,
     referrers_index,
@@ -64,11 +65,6 @@ from pipeline.mirror.references import (
 from pipeline.model.image import Descriptor
 from pipeline.model.manifests import Manifest, Referrer
 from pipeline.oci.image_manifest import DOCUMENT_LIMIT
-
-_moving: Counter[Path] = Counter()
-"""Folder of a repository → times that this process moves its tags."""
-
-_counting = threading.Lock()
 
 _ATTEMPTS = 5
 """Attempts to read a tag's manifest, which may be pruned while the tag moves on."""
@@ -141,6 +137,16 @@ class MirrorPaths:
             inner[:] = [name for name in inner if not name.startswith(("_", "."))]
         return tuple(sorted(found))
 
+    def write_list(self, path: Path, wanted: bytes) -> bool:
+        """Write a list's file unless it has this content; return whether it was written."""
+        read = read_regular(path, len(wanted))
+        if read is not None and read[0] == wanted:
+            return False
+        if read is None and path.is_dir():  # planted: no rename replaces it
+            set_aside(self.root, path)
+        replace_file(wanted, path, self.drafts)
+        return True
+
     def sweep(self) -> int:
         """Remove drafts that killed processes left; return how many."""
         return sweep_drafts(self.drafts, shared=False)
@@ -178,7 +184,7 @@ class RepositoryPaths:
         with self.place.cataloguing():
             make_folder(self.manifests)
             make_folder(self.tags)
-            replace_file(listed_repositories(self.place.names()), self.place.root / "catalog.json", self.place.drafts)
+            self.place.write_list(self.place.root / "catalog.json", listed_repositories(self.place.names()))
             self.list_tags()
             (self.folder / "_lock").touch(0o600)
             sync_names(self.folder)
@@ -196,11 +202,11 @@ class RepositoryPaths:
         Tags are listed once, at the end: also those that a killed publisher moved and did not list.
         """
         with file_locked(self.folder / "_moves"):
-            _count_moving(self.folder, 1)
+            write_lock.count_moving(self.folder, 1)
             try:
                 yield
             finally:
-                _count_moving(self.folder, -1)
+                write_lock.count_moving(self.folder, -1)
                 with self.locked():
                     self.list_tags()
 
@@ -227,19 +233,13 @@ class RepositoryPaths:
             data = file.read(DOCUMENT_LIMIT + 1)
         manifest = Manifest(named_media_type(path), data)
         if manifest.digest != digest:
-            raise VerificationError(
-                "digest-mismatch",
-                f"the content of {digest} does not match its digest",
-                place=str(path),
-                hint="`relbuild scrub` moves it to quarantine and restores it from a good copy",
-            )
+            raise damaged_manifest(digest, path)
         return manifest
 
     def put(self, manifest: Manifest) -> bool:
         """Write a manifest; return False if it was here.
 
-        Raises VerificationError when it is too large or refers to something missing, UsageError when its media type
-        cannot be served.
+        Raises VerificationError if it is too large or refers to something missing, UsageError for another media type.
         """
         if self._holds(manifest):
             return False
@@ -287,8 +287,10 @@ class RepositoryPaths:
         """Return the digest that a tag points to; None if it does not exist."""
         try:
             return named_digest((self.tags / tag).readlink().name)
-        except FileNotFoundError:
-            return None
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.EINVAL):  # missing, or no link: no publication puts that there
+                return None
+            raise
 
     def tagged(self, tag: str) -> Manifest | None:
         """Return the manifest that a tag points to; None if there is none.
@@ -317,7 +319,10 @@ class RepositoryPaths:
         """
         destination = f"../_manifests/{manifest_file_name(descriptor)}"
         path = self.tags / tag
-        if not path.is_symlink() or str(path.readlink()) != destination:
+        link = path.is_symlink()
+        if not link or str(path.readlink()) != destination:
+            if not link and path.is_dir():  # planted: no rename replaces it
+                set_aside(self.place.root, path)
             sync_names(self.place.blobs)
             sync_names(self.manifests)
             replace_symlink(destination, path, self.place.drafts, self.place.clock())
@@ -334,25 +339,30 @@ class RepositoryPaths:
 
     def _list_changed_tags(self) -> None:
         """List the tags now, or at the end of `moving` in this process."""
-        if not _moving[self.folder]:
+        if not write_lock.is_moving(self.folder):
             self.list_tags()
 
     def list_tags(self) -> None:
         """Write `_tags.json` if it does not list exactly the tags that exist."""
-        wanted = listed_tags(self.name, self.tag_names())
-        path = self.folder / "_tags.json"
-        if not path.exists() or path.read_bytes() != wanted:
-            replace_file(wanted, path, self.place.drafts)
+        self.place.write_list(self.folder / "_tags.json", listed_tags(self.name, self.tag_names()))
 
     # --- referrers
 
     def referrers(self, subject: Digest) -> tuple[Referrer, ...]:
-        """List the referrers of `subject`, sorted by digest."""
-        index = self.tagged(fallback_tag(subject))
-        return listed_referrers(index) if index else ()
+        """List the referrers of `subject`, sorted by digest; without a whole index, what is here."""
+        listed = self.listed_referrers(subject)
+        return attached_manifests(self.manifests, subject) if listed is None else listed
+
+    def listed_referrers(self, subject: Digest) -> tuple[Referrer, ...] | None:
+        """Return what the referrers index of `subject` lists; None if it is damaged or malformed."""
+        try:
+            index = self.tagged(fallback_tag(subject))
+            return listed_referrers(index) if index else ()
+        except VerificationError:
+            return None
 
     def attach(self, *manifests: Manifest) -> bool:
-        """Add manifests that are here, of one subject, to its referrers index.
+        """Add manifests that are here, of one subject, to its referrers index; or make it anew.
 
         Returns False if all were listed.
         """
@@ -360,10 +370,11 @@ class RepositoryPaths:
         subject = subjects.pop() if len(subjects) == 1 else None
         if subject is None:
             raise ValueError("manifests to attach need one subject")
-        listed = self.referrers(subject)
+        whole = self.listed_referrers(subject)
+        listed = attached_manifests(self.manifests, subject) if whole is None else whole
         known = {one.descriptor.digest for one in listed}
         added = [referrer_of(one) for one in manifests if one.digest not in known]
-        if not added:
+        if not added and whole is not None:
             self._list_changed_tags()
             return False
         self._point_referrers(subject, (*listed, *added))
@@ -371,7 +382,8 @@ class RepositoryPaths:
 
     def detach(self, manifest: Manifest) -> None:
         """Remove a manifest from its subject's referrers index; an empty index is removed."""
-        subject = references(manifest).subject
+        said = readable_references(manifest)
+        subject = said.subject if said is not None else None
         listed = self.referrers(subject) if subject else ()
         rest = tuple(one for one in listed if one.descriptor.digest != manifest.digest)
         if subject is None or rest == listed:
@@ -385,10 +397,3 @@ class RepositoryPaths:
         index = referrers_index(listed)
         self.write(index, sync=False)
         self.move(fallback_tag(subject), index.descriptor)
-
-
-def _count_moving(folder: Path, change: int) -> None:
-    with _counting:
-        _moving[folder] += change
-        if not _moving[folder]:
-            del _moving[folder]

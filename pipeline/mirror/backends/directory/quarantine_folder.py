@@ -27,7 +27,7 @@ from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.atomic_files import make_folder, replace_file, sync_names
 from pipeline.mirror.backends.directory.directory_inventory import take_inventory
 from pipeline.mirror.backends.directory.mirror_paths import MirrorPaths, RepositoryPaths
-from pipeline.mirror.references import references
+from pipeline.mirror.references import readable_references
 from pipeline.mirror.retention.pruning import Inventory
 from pipeline.mirror.retention.quarantine import (
     QuarantinedPruning,
@@ -104,7 +104,8 @@ class Pruning:
                 paths.make()
                 manifests += self._move_back(self.place.root / path.relative_to(aside), aside)
         for paths, manifest in self._manifests(leaving):
-            if references(manifest).subject is not None:
+            said = readable_references(manifest)
+            if said is not None and said.subject is not None:
                 paths.attach(manifest)
         tags: list[tuple[str, str]] = []
         kept: list[tuple[str, str]] = []
@@ -147,7 +148,7 @@ class Pruning:
                 shutil.rmtree(path)
         for path in (self._folder / "rotten").glob("*"):
             if path.lstat().st_ctime < before:
-                path.unlink(missing_ok=True)
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
         return freed
 
     # --- paths and moves

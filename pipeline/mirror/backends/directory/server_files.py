@@ -12,6 +12,8 @@ from importlib.resources import files
 from pathlib import Path
 
 from pipeline.errors import UsageError
+from pipeline.mirror.backends.directory.manifest_files import read_regular
+from pipeline.progress import Progress
 
 LISTEN = "127.0.0.1:8080"
 """Default address and port of the web server."""
@@ -31,6 +33,17 @@ def nginx_configuration(root: Path, listen: str = LISTEN) -> str:
             hint="""use a path without " ' \\ $ ; { }""",
         )
     return _text("nginx.conf").replace("/srv/mirror", text).replace(f"listen {LISTEN};", f"listen {listen};")
+
+
+def warn_of_links(root: Path, progress: Progress) -> None:
+    """Warn of an `nginx.conf` that lets nginx follow symlinks.
+
+    A mirror keeps the file with which it was made, which its operator may have changed.
+    """
+    path = root / "nginx.conf"
+    read = read_regular(path)
+    if read is not None and b"disable_symlinks" not in read[0]:
+        progress.warn(f"{path} is from an older relbuild and lets nginx follow symlinks: see `relbuild help mirrors`")
 
 
 def rsync_script() -> str:

@@ -20,6 +20,9 @@ from pipeline.mirror.atomic_files import file_locked
 _GATE, _LOCK = "gate", "prune"
 
 _held: Counter[Path] = Counter()
+_moving: Counter[Path] = Counter()
+"""Folder of a repository → times that this process moves its tags."""
+
 _counting = threading.Lock()
 
 
@@ -60,3 +63,16 @@ def _count(folder: Path, change: int) -> None:
         _held[folder] += change
         if not _held[folder]:
             del _held[folder]
+
+
+def count_moving(folder: Path, change: int) -> None:
+    """Record that this process begins (1) or ends (-1) to move a repository's tags."""
+    with _counting:
+        _moving[folder] += change
+        if not _moving[folder]:
+            del _moving[folder]
+
+
+def is_moving(folder: Path) -> bool:
+    """Return whether this process moves tags of the repository in `folder`."""
+    return bool(_moving[folder])

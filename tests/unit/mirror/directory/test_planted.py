@@ -1,0 +1,238 @@
+"""What a writer without a key plants in a directory ends no command, and loses nothing that was published."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline.digest import Digest
+from pipeline.errors import RelbuildError
+from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror
+from pipeline.mirror.backends.directory.directory_prune import prune_directory
+from pipeline.mirror.references import fallback_tag
+from pipeline.mirror.tag_statements import anchor_manifest
+from pipeline.model.rules import MirrorRules
+from pipeline.model.scrub import DamageKind, RepairOutcome, ScrubbedObject
+from pipeline.oci import media_types, signature_tag
+from pipeline.release import history, verify_reference
+from tests.support.moved_tags import DAY, at, code_of, opened
+from tests.support.published_images import ImagePublisher, key
+from tests.unit.mirror.directory.test_reuse import rotten
+from tests.unit.mirror.directory.test_scrub import scrub, told
+
+INDEX = f'{{"schemaVersion":2,"mediaType":"{media_types.INDEX}","manifests":'
+ENTRY = f'{{"mediaType":"{media_types.MANIFEST}","digest":"sha256:{"b" * 64}","size":5'
+MALFORMED = {
+    "no text": b"\xff\x00",
+    "no object": b"7",
+    "deep": (INDEX + "[" * 20_000 + "]" * 20_000 + "}").encode(),
+    "no list": (INDEX + "{}}").encode(),
+    "a number in an annotation": f'{INDEX}[{ENTRY},"annotations":{{"a":5}}}}]}}'.encode(),
+    "a bad digest": (INDEX + '[{"mediaType":"x","digest":"sha256:zz","size":1}]}').encode(),
+    "a negative size": f"{INDEX}[{ENTRY.replace('5', '-1')}}}]}}".encode(),
+    "a huge size": f"{INDEX}[{ENTRY.replace('5', '9' * 400)}}}]}}".encode(),
+    "half a character": f'{INDEX}[{ENTRY},"annotations":{{"a":"\\ud800"}}}}]}}'.encode(),
+    "too long": (INDEX + "[]}").encode() + b" " * (4 << 20),
+}
+
+
+@pytest.fixture
+def maker(tmp_path: Path) -> ImagePublisher:
+    return ImagePublisher.at(tmp_path)
+
+
+@pytest.fixture
+def root(tmp_path: Path, maker: ImagePublisher) -> Path:
+    """A mirror with a signed image."""
+    maker.publish(opened(tmp_path / "mirror", maker), maker.image("1.0"))
+    return tmp_path / "mirror"
+
+
+def plant(root: Path, data: bytes, *tags: str, kind: str = "oci-index") -> Digest:
+    """Put a document as a manifest, and point tags at it."""
+    digest = Digest.of(data)
+    repository = root / "repositories" / "small"
+    (repository / "_manifests" / f"{digest.hex}.{kind}").write_bytes(data)
+    for tag in tags:
+        (repository / "_tags" / tag).unlink(missing_ok=True)
+        (repository / "_tags" / tag).symlink_to(f"../_manifests/{digest.hex}.{kind}")
+    return digest
+
+
+def version(root: Path, maker: ImagePublisher) -> str:
+    return verify_reference(at(root), key().public, maker.build_env).held.version
+
+
+def prune(mirror: DirectoryMirror, now: float, rules: MirrorRules | None = None) -> tuple[str, ...]:
+    return prune_directory(mirror, rules or MirrorRules(), int(now)).plan.notes
+
+
+@pytest.mark.parametrize("form", MALFORMED)
+@pytest.mark.parametrize("about", ["tag", "image"])
+def test_a_malformed_list_of_referrers_ends_nothing_and_is_made_anew(
+    root: Path, maker: ImagePublisher, form: str, about: str
+) -> None:
+    repository = opened(root, maker)
+    subject = maker.image("1.0").digest if about == "image" else anchor_manifest(repository.identity, "latest").digest
+    before = repository.referrers(subject)
+    plant(root, MALFORMED[form], fallback_tag(subject))
+    assert repository.referrers(subject) == before
+    assert version(root, maker) == "1.0"
+    assert len(history(at(root), maker.build_env, key().public)) == 1
+    maker.publish(opened(root, maker), maker.image("1.1"))
+    assert version(root, maker) == "1.1"
+    done = scrub(opened(root, maker).mirror, maker.store)
+    assert not done.lost or form == "too long"  # other bytes than its digest promises
+    assert {one.descriptor.digest for one in before} <= {
+        one.descriptor.digest for one in opened(root, maker).paths.listed_referrers(subject) or ()
+    }
+    assert not scrub(opened(root, maker).mirror, maker.store).findings
+
+
+@pytest.mark.parametrize("form", MALFORMED)
+def test_scrub_makes_a_malformed_list_of_referrers_anew_and_puts_it_aside(
+    root: Path, maker: ImagePublisher, form: str
+) -> None:
+    mirror = opened(root, maker).mirror
+    before = opened(root, maker).resolve(fallback_tag(maker.image("1.0").digest))
+    plant(root, MALFORMED[form], fallback_tag(maker.image("1.0").digest))
+    done = scrub(mirror, maker.store)
+    assert (ScrubbedObject.REFERRERS, DamageKind.OUTDATED, RepairOutcome.HEALED) in told(done) and not done.lost
+    assert len(rotten(root)) == 1
+    assert opened(root, maker).resolve(fallback_tag(maker.image("1.0").digest)) == before
+    assert not scrub(mirror, maker.store).findings
+
+
+@pytest.mark.parametrize("form", [form for form in MALFORMED if form != "too long"])
+def test_prune_tells_of_a_malformed_manifest_and_goes_on(root: Path, maker: ImagePublisher, form: str) -> None:
+    mirror = opened(root, maker).mirror
+    digest = plant(root, MALFORMED[form])
+    (note,) = prune(mirror, maker.clock.now)
+    assert note == f"small@{digest} is malformed, so nobody published it: `relbuild scrub` removes it"
+    assert told(scrub(mirror, maker.store)) == {(ScrubbedObject.MANIFEST, DamageKind.ROTTEN, RepairOutcome.ASIDE)}
+    assert prune(mirror, maker.clock.now) == () and version(root, maker) == "1.0"
+
+
+def test_a_malformed_manifest_that_is_old_is_pruned_and_comes_back(root: Path, maker: ImagePublisher) -> None:
+    mirror = opened(root, maker).mirror
+    digest = plant(root, b"\xff", kind="oci-image")
+    result = prune_directory(mirror, MirrorRules(grace=0), int(maker.clock.now + 9 * DAY))
+    assert digest in {one.digest for one in result.plan.manifests}
+    assert mirror.restore(result.stamp).manifests == len(result.plan.manifests)
+    assert opened(root, maker).has_manifest(digest)
+
+
+def test_a_name_with_another_media_type_hides_no_manifest(root: Path, maker: ImagePublisher) -> None:
+    """Of an image that is listed as an index the layers would be unused."""
+    mirror = opened(root, maker).mirror
+    folder = root / "repositories" / "small" / "_manifests"
+    image = maker.image("1.0").digest
+    shutil.copy(folder / f"{image.hex}.oci-image", folder / f"{image.hex}.oci-index")
+    held = {one.digest: one for one in mirror.inventory().repositories[0].manifests}[image]
+    assert held.media_type == media_types.MANIFEST and held.blobs
+    assert told(scrub(mirror, maker.store)) == {(ScrubbedObject.MANIFEST, DamageKind.ROTTEN, RepairOutcome.ASIDE)}
+    assert not (folder / f"{image.hex}.oci-index").exists() and version(root, maker) == "1.0"
+
+
+def test_malformed_signatures_are_told_replaced_and_removed(root: Path, maker: ImagePublisher) -> None:
+    tag = signature_tag(maker.image("1.0").digest)
+    for heal in ("publish", "scrub"):
+        plant(root, MALFORMED["a bad digest"], tag, kind="oci-image")
+        with pytest.raises(RelbuildError) as caught:
+            version(root, maker)
+        problem = caught.value.problems[0]
+        assert (problem.code, (problem.place or "").endswith(tag)) == ("document-malformed", True)
+        assert "publish it again" in (problem.hint or "")
+        if heal == "scrub":
+            done = scrub(opened(root, maker).mirror, maker.store)
+            assert [one.name for one in done.lost] == [tag]
+            assert code_of(lambda: version(root, maker)) == "signature-missing"
+        maker.publish(opened(root, maker), maker.image("1.0"))
+        assert version(root, maker) == "1.0"
+
+
+def test_a_tag_of_a_malformed_manifest_is_put_aside_and_published_again(root: Path, maker: ImagePublisher) -> None:
+    plant(root, MALFORMED["no list"], "latest")
+    mirror = opened(root, maker).mirror
+    assert [one.name for one in scrub(mirror, maker.store).lost] == ["latest"]
+    assert opened(root, maker).resolve("latest") is None and not scrub(mirror, maker.store).findings
+    maker.publish(opened(root, maker), maker.image("1.1"))
+    assert version(root, maker) == "1.1"
+
+
+def test_a_list_that_leads_nowhere_and_has_nothing_to_list_is_put_aside(root: Path, maker: ImagePublisher) -> None:
+    name = f"sha256-{'c' * 64}"
+    plant(root, MALFORMED["deep"], name)
+    mirror = opened(root, maker).mirror
+    assert (ScrubbedObject.TAG, DamageKind.ROTTEN, RepairOutcome.ASIDE) in told(scrub(mirror, maker.store))
+    assert name not in opened(root, maker).tags() and not scrub(mirror, maker.store).findings
+
+
+def folder(path: Path) -> None:
+    (path / "inner").mkdir(parents=True)
+
+
+PLANTED: dict[str, Callable[[Path], object]] = {"a folder": folder, "a FIFO": os.mkfifo, "a file": Path.touch}
+
+
+@pytest.mark.parametrize("kind", PLANTED)
+@pytest.mark.parametrize("where", ["_tags/sha256-" + "c" * 64, "_tags/latest", "_tags/list", "_tags.json"])
+def test_what_is_no_tag_and_no_list_ends_nothing(root: Path, maker: ImagePublisher, kind: str, where: str) -> None:
+    repository = opened(root, maker)
+    subject = maker.image("1.0").digest
+    path = root / "repositories" / "small" / where.replace("list", fallback_tag(subject))
+    path.unlink(missing_ok=True)
+    PLANTED[kind](path)
+    prune(repository.mirror, maker.clock.now)
+    repository.referrers(subject)
+    scrub(repository.mirror, maker.store)
+    assert not scrub(repository.mirror, maker.store).findings
+    maker.publish(opened(root, maker), maker.image("1.1"))
+    assert version(root, maker) == "1.1"
+    assert len(repository.referrers(subject)) == 5
+
+
+@pytest.mark.parametrize("kind", PLANTED)
+@pytest.mark.parametrize("where", ["_tags/latest", "_tags/list", "_tags.json"])
+def test_what_is_no_tag_and_no_list_is_replaced_by_a_publication(
+    root: Path, maker: ImagePublisher, kind: str, where: str
+) -> None:
+    path = root / "repositories" / "small" / where.replace("list", fallback_tag(maker.image("1.0").digest))
+    path.unlink(missing_ok=True)
+    PLANTED[kind](path)
+    maker.publish(opened(root, maker), maker.image("1.0"))
+    assert path.is_symlink() or (where == "_tags.json" and path.is_file())
+    assert version(root, maker) == "1.0"
+
+
+@pytest.mark.parametrize("kind", PLANTED)
+def test_what_is_no_manifest_is_told_with_its_place_and_healed(root: Path, maker: ImagePublisher, kind: str) -> None:
+    repository = opened(root, maker)
+    path = root / "repositories" / "small" / "_manifests" / f"{'d' * 64}.oci-image"
+    PLANTED[kind](path)
+    with pytest.raises(RelbuildError) as caught:
+        prune(repository.mirror, maker.clock.now)
+    assert caught.value.problems[0].place == str(path) and "scrub" in (caught.value.problems[0].hint or "")
+    assert version(root, maker) == "1.0"
+    scrub(repository.mirror, maker.store)
+    assert prune(repository.mirror, maker.clock.now) == ()
+
+
+def test_a_repository_without_manifests_ends_no_pruning(root: Path, maker: ImagePublisher) -> None:
+    (root / "repositories" / "empty" / "_tags").mkdir(parents=True)
+    mirror = opened(root, maker).mirror
+    assert prune(mirror, maker.clock.now) == ()
+    assert not scrub(mirror, maker.store).lost
+
+
+def test_a_planted_folder_leaves_quarantine_with_its_age(root: Path, maker: ImagePublisher) -> None:
+    mirror = opened(root, maker).mirror
+    folder(root / "repositories" / "small" / "_tags" / "planted")
+    scrub(mirror, maker.store)
+    assert [path.is_dir() for path in (root / ".quarantine" / "rotten").iterdir()] == [True]
+    prune(mirror, maker.clock.now + 99 * DAY, MirrorRules(quarantine=0))
+    assert not list((root / ".quarantine" / "rotten").iterdir())
