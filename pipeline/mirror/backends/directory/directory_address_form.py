@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -112,25 +113,41 @@ class DirectoryForm(AddressForm):
 
     def operators_file(self, address: Address, name: str) -> Path | None:
         """See `AddressForm`. `address` can be a repository's too."""
-        for folder in (address.path, *address.path.parents):
-            if (folder / name).is_file() and (folder / MARKER).is_file():
-                return folder / name
-        return None
+        found = find_root(address.path)
+        path = found[0] / name if found is not None else None
+        return path if path is not None and path.is_file() and not _is_foreign(path) else None
 
 
 def find_root(path: Path) -> tuple[Path, str] | None:
     """Split `ROOT/NAME` into the mirror's root, found by its marker, and the repository's name.
 
-    The name is empty for the root itself. Returns None if no parent folder is a mirror. Only the root need exist.
-    Raises VerificationError `marker-missing` for a mirror that has lost its marker.
+    The name is empty for the root itself. Returns None if no parent folder is a mirror. Only the root need exist. What
+    another user put into a folder that all share, such as /tmp, makes no mirror of it. Raises VerificationError
+    `marker-missing` for a mirror that has lost its marker.
     """
     for folder in (path.absolute(), *path.absolute().parents):
-        if (folder / MARKER).is_file() or _is_damaged(folder):
+        if ((folder / MARKER).is_file() or _is_damaged(folder)) and not _is_foreign(folder / MARKER):
             name = path.absolute().relative_to(folder).as_posix()
             return folder, "" if name == "." else name
-        if is_unmarked(folder):
+        if is_unmarked(folder) and not _is_foreign(folder / "repositories"):
             raise marker_missing(folder)
     return None
+
+
+def _is_foreign(path: Path) -> bool:
+    """Return whether another user put a file into a folder that all share, such as /tmp.
+
+    That is neither this user, nor root, nor the owner of the folder.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        folder = path.parent.stat()
+        shared = folder.st_mode & stat.S_ISVTX and folder.st_mode & stat.S_IWOTH
+        return bool(shared) and _owner(path) not in {0, os.geteuid(), folder.st_uid}
+    return False
+
+
+def _owner(path: Path) -> int:
+    return path.lstat().st_uid
 
 
 def is_unmarked(folder: Path) -> bool:
@@ -180,22 +197,19 @@ def refuse_nested(root: Path) -> None:
 
     Raises UsageError `mirror-nested`.
     """
-    above = find_root(root.resolve().parent)
+    above, below = find_root(root.resolve().parent), _mirror_below(root)
     if above is not None:
-        raise UsageError(
-            "mirror-nested",
+        raise _nested(
+            root,
             f"a mirror in '{root}' would be inside the mirror '{above[0]}'",
-            place=str(root),
-            hint=f"write {DIRECTORY.prefix}{above[0]}: products become its repositories; a mirror of its own needs a "
+            f"write {DIRECTORY.prefix}{above[0]}: products become its repositories; a mirror of its own needs a "
             "folder outside of it",
         )
-    below = _mirror_below(root)
     if below is not None:
-        raise UsageError(
-            "mirror-nested",
+        raise _nested(
+            root,
             f"a mirror in '{root}' would be around the mirror '{below}'",
-            place=str(root),
-            hint=f"write {DIRECTORY.prefix}{below}, or choose a new directory beside it",
+            f"write {DIRECTORY.prefix}{below}, or choose a new directory beside it",
         )
 
 
@@ -206,12 +220,15 @@ def _refuse_inner_mirror(root: Path) -> None:
     """
     above = find_root(root.parent)
     if above is not None:
-        raise UsageError(
-            "mirror-nested",
+        raise _nested(
+            root,
             f"'{root}' is a mirror inside the mirror '{above[0]}', and no repository",
-            place=str(root),
-            hint=f"write {DIRECTORY.prefix}{root}/NAME for what was published to it, or move that folder away",
+            f"write {DIRECTORY.prefix}{root}/NAME for what was published to it, or move that folder away",
         )
+
+
+def _nested(root: Path, message: str, hint: str) -> UsageError:
+    return UsageError("mirror-nested", message, place=str(root), hint=hint)
 
 
 def _mirror_below(root: Path) -> Path | None:

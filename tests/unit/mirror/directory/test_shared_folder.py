@@ -1,0 +1,105 @@
+"""Who shares a folder such as /tmp with others decides nothing about their mirrors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import UsageError, VerificationError
+from pipeline.mirror.address_parser import parse_address
+from pipeline.mirror.backends.directory import directory_address_form
+from pipeline.mirror.backends.directory.directory_address_form import MARKER, find_root
+from pipeline.mirror.backends.directory.directory_mirror import open_directory
+from pipeline.model.rules import MirrorRules
+from pipeline.release import rules_for
+
+PLANTED = ("relbuild-mirror.json", "rules.yaml", "repositories")
+RULES = "retention:\n- {tags: '*', keep: 1}\ngrace: 1s\nquarantine: 1s\n"
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Path:
+    """A folder like /tmp, in which somebody put what makes a mirror."""
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    folder.chmod(0o1777)
+    (folder / MARKER).write_text('{"format":1,"host":"localhost"}')
+    (folder / "rules.yaml").write_text(RULES)
+    return folder
+
+
+@pytest.fixture
+def another_user(monkeypatch: pytest.MonkeyPatch, shared: Path) -> None:
+    """The files in the shared folder are another user's."""
+    real = directory_address_form._owner
+    monkeypatch.setattr(
+        directory_address_form,
+        "_owner",
+        lambda path: 4711 if path.parent == shared and path.name in PLANTED else real(path),
+    )
+
+
+def mirror(root: Path) -> Path:
+    open_directory(root, create=True, clock=lambda: 0.0, host="registry.example/prod")
+    return root
+
+
+@pytest.mark.parametrize("address", ["", "/small", "/team/small:1.0"])
+def test_the_rules_of_a_mirror_above_hold_for_no_mirror_below(tmp_path: Path, address: str) -> None:
+    root = mirror(tmp_path / "shared" / "job" / "mirror")
+    (tmp_path / "shared" / MARKER).write_text('{"format":1,"host":"localhost"}')
+    (tmp_path / "shared" / "rules.yaml").write_text(RULES)
+    assert rules_for(parse_address(f"dir:{root}{address}")) == MirrorRules()
+    (root / "rules.yaml").write_text("grace: 2d\n")
+    assert rules_for(parse_address(f"dir:{root}{address}")).grace == 2 * 86_400
+    assert rules_for(parse_address(f"dir:{tmp_path}/shared/other")).grace == 1
+
+
+@pytest.mark.usefixtures("another_user")
+def test_files_of_another_user_in_a_shared_folder_make_no_mirror(shared: Path) -> None:
+    assert find_root(shared / "job" / "small") is None
+    assert rules_for(parse_address(f"dir:{shared}/job/small")) == MirrorRules()
+    root = mirror(shared / "job")
+    assert find_root(root / "small") == (root, "small")
+    with pytest.raises(UsageError, match="not-a-mirror"):
+        parse_address(f"dir:{shared}/small").form.require_place(parse_address(f"dir:{shared}/small"), "small")
+
+
+@pytest.mark.usefixtures("another_user")
+def test_content_of_another_user_in_a_shared_folder_stops_nobody(shared: Path) -> None:
+    (shared / MARKER).unlink()
+    (shared / "repositories" / "small" / "_tags").mkdir(parents=True)
+    (shared / "repositories" / "small" / "_manifests").mkdir()
+    (shared / "blobs" / "sha256").mkdir(parents=True)
+    assert find_root(shared / "job") is None
+    mirror(shared / "job")
+
+
+def test_own_files_in_a_shared_folder_count(shared: Path) -> None:
+    assert find_root(shared / "job" / "small") == (shared, "job/small")
+    assert rules_for(parse_address(f"dir:{shared}/small")).grace == 1
+    (shared / MARKER).unlink()
+    (shared / "repositories" / "small" / "_tags").mkdir(parents=True)
+    (shared / "repositories" / "small" / "_manifests").mkdir()
+    (shared / "blobs" / "sha256").mkdir(parents=True)
+    with pytest.raises(VerificationError, match="marker-missing"):
+        find_root(shared / "small")
+
+
+@pytest.mark.usefixtures("another_user")
+@pytest.mark.parametrize("mode", [0o775, 0o2775, 0o777])
+def test_folders_that_a_team_shares_are_as_ever(shared: Path, mode: int) -> None:
+    """Who publishes there made the marker, whoever owns the folder."""
+    shared.chmod(mode)
+    assert find_root(shared / "small") == (shared, "small")
+    assert rules_for(parse_address(f"dir:{shared}/small")).grace == 1
+
+
+@pytest.mark.usefixtures("another_user")
+def test_rules_that_another_user_put_into_a_shared_mirror_are_not_its_operators(
+    shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.unit.mirror.directory.test_shared_folder.PLANTED", ("rules.yaml",))
+    assert find_root(shared / "small") == (shared, "small")
+    assert rules_for(parse_address(f"dir:{shared}/small")) == MirrorRules()
