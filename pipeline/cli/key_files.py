@@ -10,7 +10,7 @@ from pathlib import Path
 import typer
 
 from pipeline.cli.app import CommandContext
-from pipeline.cli.path_arguments import require_key_file
+from pipeline.cli.path_arguments import require_key_file, require_present_key
 from pipeline.errors import EnvironmentLacking, UsageError
 from pipeline.oci import SigningKey, VerifyingKey, load_signing_key, load_verifying_key
 
@@ -73,6 +73,17 @@ def open_trusted_keys(path: Path, former: Sequence[Path] | None, context: Comman
     Raises UsageError, EnvironmentLacking.
     """
     return replace(open_verifying_key(path, context), former=open_former_keys(former, context))
+
+
+def open_optional_keys(
+    path: Path | None, former: Sequence[Path] | None, context: CommandContext
+) -> VerifyingKey | None:
+    """Load a public key file, if one is given, as `open_trusted_keys` does.
+
+    Raises UsageError `key-missing` for former keys without a present one, EnvironmentLacking.
+    """
+    require_present_key(path, former)
+    return open_trusted_keys(path, former, context) if path is not None else None
 
 
 def open_either_key(path: Path, context: CommandContext) -> SigningKey | VerifyingKey:

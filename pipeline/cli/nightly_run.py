@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pipeline
 import pipeline.process as processes
 from pipeline.cli.app import CommandContext
-from pipeline.cli.key_files import PASSWORD_VARIABLES, password
+from pipeline.cli.key_files import PASSWORD_VARIABLES, open_former_keys, password
 from pipeline.compression import Compression
 from pipeline.digest import Digest
 from pipeline.errors import RelbuildError, UsageError
@@ -34,7 +34,7 @@ from pipeline.nightly.run_night import (
 )
 from pipeline.nightly.sent_environment import sent_environment
 from pipeline.nightly.snapshot import night_snapshot
-from pipeline.oci import load_signing_key, load_verifying_key
+from pipeline.oci import VerifyingKey, load_signing_key, load_verifying_key
 from pipeline.prepare import BuildEnvironment
 from pipeline.recipes import load_platforms
 from pipeline.release import rules_for
@@ -113,6 +113,7 @@ def _prepared(request: NightRequest, context: CommandContext) -> tuple[BuildEnvi
         platform=request.platform,
         architectures=request.architectures,
         fingerprint=_fingerprint(request.key, environment, build_env),
+        former=_former_keys(request, context, build_env),
         known_as=request.known_as,
         rules=rules_for(request.to, request.rules),
         compression=request.compression,
@@ -141,6 +142,7 @@ def _again(request: NightRequest) -> tuple[str, ...]:
     words = ["relbuild", "nightly", *map(str, request.catalogue), "--to", request.destination]
     given = (
         ("--key", request.key),
+        *(("--former-key", path) for path in request.former),
         ("--platform", request.platform),
         *(("--arch", arch) for arch in request.architectures),
         ("--repositories", request.repositories),
@@ -184,6 +186,19 @@ def _fingerprint(key: Path | None, environment: dict[str, str], build_env: Build
     found = str(load_verifying_key(key, _ask_once(key, environment), progress=build_env.progress).fingerprint)
     remember_fingerprint(build_env.store, key, found)
     return found
+
+
+def _former_keys(
+    request: NightRequest, context: CommandContext, build_env: BuildEnvironment
+) -> tuple[VerifyingKey, ...]:
+    """Load the publisher's former keys, and remember their fingerprints.
+
+    Raises UsageError, EnvironmentLacking.
+    """
+    former = open_former_keys(request.former, context)
+    for path, one in zip(request.former, former, strict=True):
+        remember_fingerprint(build_env.store, path, str(one.fingerprint))
+    return former
 
 
 def _ask_once(key: Path, environment: dict[str, str]) -> Callable[[], bytes]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pipeline.errors import UsageError
@@ -53,6 +53,12 @@ def require_report_file(path: Path, option: str) -> Path:
             hint="name a file in a folder that exists and that you may write to",
         )
     return path
+
+
+def require_present_key(path: Path | None, former: Sequence[Path] | None) -> None:
+    """Refuse former keys without the present one. Raises UsageError `key-missing`."""
+    if former and path is None:
+        raise UsageError("key-missing", "--former-key needs --key", hint="give the publisher's present key with --key")
 
 
 def require_key_file(path: Path) -> Path:

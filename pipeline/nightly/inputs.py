@@ -51,6 +51,9 @@ TEST_INPUTS = frozenset({"checks", "older", "runtime", "emulator"})
 REPOSITORIES_INPUT = "offer"
 """The input that may differ without effect: the repositories changed, but not the packages of this image."""
 
+KEY_INPUT = "key"
+"""The input that is the fingerprint of the signing key."""
+
 _LEFT_OUT = frozenset({"place", "sources", "template_folders", "parent", "smoke", "platform_entries"})
 """Fields of a recipe that no byte of the image depends on, or that are inputs of their own."""
 
@@ -66,7 +69,7 @@ def image_inputs(recipe: Recipe, compression: Compression, key: str) -> dict[str
         "files": _digest([_content(path) for path in _copied(recipe)]),
         "formats": _digest(_form(formats)),
         "compression": compression.value,
-        "key": key,
+        KEY_INPUT: key,
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import field
+from dataclasses import field, replace
 
 from pipeline.compression import Compression
 from pipeline.digest import Digest
@@ -13,8 +13,9 @@ from pipeline.model.absolute_path import AbsolutePath
 from pipeline.model.night_record import Product
 from pipeline.model.provenance import Provenance
 from pipeline.model.rules import MirrorRules
-from pipeline.nightly.inputs import REPOSITORIES_INPUT, TEST_INPUTS, changed_inputs
-from pipeline.nightly.inputs_record import PublishedProduct
+from pipeline.nightly.inputs import KEY_INPUT, REPOSITORIES_INPUT, TEST_INPUTS, changed_inputs
+from pipeline.nightly.inputs_record import InputsRecord, PublishedProduct
+from pipeline.oci import VerifyingKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +23,9 @@ class RunSettings:
     """The settings that all products of a night have in common.
 
     Every path is absolute, because it is used in other processes and on other machines. `key` is the file of the key
-    that signs, on the worker (None where nothing is to be signed), `fingerprint` is its; `clock` gives seconds since
-    the epoch. `again` is the command that runs the night again for all its products, with paths as they were given.
+    that signs, on the worker (None where nothing is to be signed), `fingerprint` is its; `former` are public keys of
+    the publisher before it, whose signatures count as well; `clock` gives seconds since the epoch. `again` is the
+    command that runs the night again for all its products, with paths as they were given.
     """
 
     repositories: AbsolutePath
@@ -36,6 +38,7 @@ class RunSettings:
     platform: str | None = None
     architectures: tuple[str, ...] = ()
     fingerprint: str = ""
+    former: tuple[VerifyingKey, ...] = ()
     known_as: str = ""
     rules: MirrorRules = MirrorRules()
     compression: Compression = Compression.GZIP
@@ -45,6 +48,20 @@ class RunSettings:
     retest: bool = False
     runtime: str | None = None
     again: tuple[str, ...] = ()
+
+    @property
+    def signers(self) -> str:
+        """The fingerprints of the key and of the former ones, separated by commas."""
+        return ",".join((self.fingerprint, *(str(key.fingerprint) for key in self.former)))
+
+
+def signed_by_present_key(record: InputsRecord, settings: RunSettings) -> InputsRecord:
+    """Return a record with the present key as its input, where that is a former one."""
+    former = {str(key.fingerprint) for key in settings.former}
+    facts = (
+        (name, settings.fingerprint if name == KEY_INPUT and value in former else value) for name, value in record.facts
+    )
+    return replace(record, facts=tuple(facts))
 
 
 @dataclass(frozen=True, slots=True)

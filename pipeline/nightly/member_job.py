@@ -106,6 +106,7 @@ def publish_members(job: Job, recipe: Recipe, build_env: BuildEnvironment, progr
         rules=settings.rules,
         known_as=settings.known_as,
         attested={LOCK: record_predicate(record)},
+        former=settings.former,
     )
     publication = publish_index(options, build_env)
     for line in unenforced_lines(publication.limits):

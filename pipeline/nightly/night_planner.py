@@ -23,6 +23,7 @@ from pipeline.model.night_record import (
 from pipeline.model.recipe import Recipe
 from pipeline.nightly.catalogue import Catalogue, CatalogueEntry, has_auto_layers
 from pipeline.nightly.inputs import (
+    KEY_INPUT,
     REPOSITORIES_INPUT,
     TEST_INPUTS,
     changed_inputs,
@@ -179,7 +180,7 @@ class Planner:
         if on_mirror is not None:
             facts["templates"] = templates_digest(recipe, on_mirror.record.templates)
             if self.settings.key is None:
-                facts["key"] = on_mirror.record.inputs.get("key", "")
+                facts[KEY_INPUT] = on_mirror.record.inputs.get(KEY_INPUT, "")
             product = _as_it_stands(product, on_mirror)
             changed = frozenset(changed_inputs(on_mirror.record.inputs, facts))
         # A child needs its parent's packages, and `auto` layers need the packages' changelogs; the members of an index

@@ -200,6 +200,7 @@ class _Worker:
                 full=settings.full,
                 folder=recipe.path.parent,
                 also=lambda image: {LOCK: record_predicate(record)},
+                former=settings.former,
             )
             attached = list_attached(repository, on_mirror.digest)
         report = done.tested.report
@@ -238,6 +239,7 @@ class _Worker:
             attested={LOCK: record_predicate(record)},
             read_back=True,
             leave_moved_back=True,
+            former=settings.former,
         )
         with publishing():
             (publication,) = publish(options, self.build_env)

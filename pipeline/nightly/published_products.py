@@ -18,7 +18,7 @@ from pipeline.mirror.signed_identity import require_identity
 from pipeline.mirror.tag_check import check_tag
 from pipeline.model.night_record import Product
 from pipeline.nightly.inputs_record import PublishedProduct, attested_inputs, recall_published
-from pipeline.nightly.job import RunSettings
+from pipeline.nightly.job import RunSettings, signed_by_present_key
 from pipeline.nightly.night_key import password_from_environment
 from pipeline.nightly.published_tags import read_tag, require_readable_tags
 from pipeline.oci import VerifyingKey, load_verifying_key
@@ -64,8 +64,7 @@ class PublishedProducts:
             return None
         repository = self.mirror.repository(product.name)
         known = self._recalled(product.name)
-        if known is not None and not _is_of(known, product):
-            known = None
+        known = self._of_present_key(known) if known is not None and _is_of(known, product) else None
         try:
             if known is not None and read_tag(repository, known.immutable) == known.digest:
                 self.remembered[product.name] = known
@@ -112,13 +111,19 @@ class PublishedProducts:
         known = last if last and last.published.digest == held.digest else product
         tags = tuple(tag for tag in floating_tags(held.version) if read_tag(repository, tag) == held.digest)
         published = replace(known.published, version=held.version, tags=tags)
-        return PublishedProduct(record, held.digest, immutable, replace(known, published=published))
+        return self._of_present_key(
+            PublishedProduct(record, held.digest, immutable, replace(known, published=published))
+        )
+
+    def _of_present_key(self, known: PublishedProduct) -> PublishedProduct:
+        """Return a product with the present key as its input, where a former one signed it."""
+        return replace(known, record=signed_by_present_key(known.record, self.settings))
 
     def _public(self, path: Path) -> VerifyingKey:
         if self._key is None:
-            self._key = load_verifying_key(
-                path, password_from_environment(self.settings), progress=self.build_env.progress
-            )
+            ask = password_from_environment(self.settings)
+            key = load_verifying_key(path, ask, progress=self.build_env.progress)
+            self._key = replace(key, former=self.settings.former) if self.settings.former else key
         return self._key
 
 

@@ -5,15 +5,19 @@ Every night does it, also one without changes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
+from pipeline.digest import Digest
 from pipeline.errors import RelbuildError
-from pipeline.mirror.protocol import Mirror
+from pipeline.mirror.protocol import Mirror, Repository
 from pipeline.model.night_record import Product
-from pipeline.nightly.job import RunSettings
+from pipeline.nightly.inputs_record import attested_inputs, record_predicate
+from pipeline.nightly.job import RunSettings, signed_by_present_key
 from pipeline.nightly.night_key import load_night_key
 from pipeline.nightly.renewal_due import products_due, remember_due
 from pipeline.oci import SigningKey
+from pipeline.oci.predicates import LOCK
 from pipeline.prepare import BuildEnvironment
 from pipeline.progress import task
 from pipeline.release.renew import renew
@@ -28,7 +32,7 @@ def renew_tags(
     """
     destination, now = str(settings.to), int(build_env.clock() * 1000)
     on_mirror = {product.name: product for product in products if product.published.digest is not None}
-    waiting = products_due(build_env.store, destination, on_mirror, now, key=settings.fingerprint)
+    waiting = products_due(build_env.store, destination, on_mirror, now, key=settings.signers)
     if not waiting or mirror is None or settings.key is None:
         return
     with task(build_env.progress, "sign", f"tags of {len(waiting)} products"):
@@ -49,8 +53,13 @@ def _renew(
 ) -> None:
     assert product.published.digest is not None
     own = dict.fromkeys(product.published.tags, product.published.digest)
+    repository = mirror.repository(product.name)
+
+    def record_of(image: Digest) -> Mapping[str, bytes]:
+        return _record_again(repository, image, key, settings, build_env)
+
     with mirror.writing():
-        done = renew(mirror.repository(product.name), key, settings.rules, build_env, own)
+        done = renew(repository, key, settings.rules, build_env, own, former=settings.former, also=record_of)
     left = [tag for tag in done.left if tag not in done.other_keys]
     if left:
         build_env.progress.warn(
@@ -64,4 +73,18 @@ def _renew(
             f"{other.short}, unverified. `relbuild promote` signs them with this key: see 'Changing the key' in "
             "docs/mirrors.md"
         )
-    remember_due(build_env.store, str(settings.to), product.name, done.due, key=settings.fingerprint)
+    remember_due(build_env.store, str(settings.to), product.name, done.due, key=settings.signers)
+
+
+def _record_again(
+    repository: Repository, image: Digest, key: SigningKey, settings: RunSettings, build_env: BuildEnvironment
+) -> Mapping[str, bytes]:
+    """Return the record that only a former key attests of an image, as a predicate to attest.
+
+    So a night that knows the image from the mirror alone does not build it again. No predicate if there is none.
+    """
+    if attested_inputs(repository, image, key.public, build_env.progress.warn) is not None:
+        return {}
+    trusted = replace(key.public, former=settings.former)
+    record = attested_inputs(repository, image, trusted, build_env.progress.warn)
+    return {} if record is None else {LOCK: record_predicate(signed_by_present_key(record, settings))}

@@ -16,7 +16,7 @@ def products_due(store: Store, destination: str, products: Iterable[str], now: i
     """Return the products whose tag statements are to be renewed at `now`.
 
     Products without a remembered time are among them, and so are all for another key. `now` is in milliseconds since
-    the epoch; `key` is the fingerprint of the signing key.
+    the epoch; `key` has the fingerprints of the signing key and of former ones.
     """
 
     def is_due(product: str) -> bool:
@@ -27,8 +27,16 @@ def products_due(store: Store, destination: str, products: Iterable[str], now: i
 
 
 def remember_due(store: Store, destination: str, product: str, when: int, *, key: str) -> None:
-    """Remember when a product's tag statements are due next; `key` is a fingerprint."""
+    """Remember when a product's tag statements are due next; `key` as in `products_due`."""
     store.remember(_name(destination, product, key), when)
+
+
+def known_signers(store: Store, key: Path | None, former: Iterable[Path]) -> str:
+    """Return the remembered fingerprints of the signing key and former keys.
+
+    As `RunSettings.signers`, and empty ones where there are none: no product's time is remembered under these.
+    """
+    return ",".join((known_fingerprint(store, key), *(known_fingerprint(store, path) for path in former)))
 
 
 def known_fingerprint(store: Store, key: Path | None) -> str:

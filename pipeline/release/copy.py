@@ -14,6 +14,7 @@ from pipeline.mirror.image_copy import CopiedArtifacts, copy_image, copy_stateme
 from pipeline.mirror.image_tags import immutable_tag, named_digest_prefix
 from pipeline.mirror.protocol import Repository, is_auxiliary
 from pipeline.mirror.push import push_attachments
+from pipeline.mirror.signed_again import sign_again
 from pipeline.mirror.signed_identity import EXPECT_OWN, ExpectedIdentity, SignedIdentity, known_names
 from pipeline.mirror.tag_check import TagStanding
 from pipeline.mirror.tag_moves import TagMover, refuse_immutable, set_immutable_tag
@@ -56,6 +57,7 @@ def copy(
     *,
     identity: ExpectedIdentity = EXPECT_OWN,
     allow_stale: bool = False,
+    former: tuple[VerifyingKey, ...] = (),
 ) -> tuple[CopyResult, ...]:
     """Verify an image and copy it to another mirror or layout.
 
@@ -68,6 +70,8 @@ def copy(
     key, the target is a mirror of the source: the signed moves of its tags are copied, and it verifies under the
     source's name (`--as`).
 
+    What `former` keys of the publisher signed on the source counts as well; with a private key it is signed with that.
+
     Raises UsageError, VerificationError, PublicationRefused: where all tags are copied, with all that was refused,
     after the rest was copied.
     """
@@ -76,7 +80,7 @@ def copy(
         target.form.require_place(target, here.name or "NAME")
         with access.repository(target, create=True, write=True) as there:
             expected = _expected(here, there, identity)
-            copy_job = _CopyJob(here, there, key, rules, build_env, expected, allow_stale)
+            copy_job = _CopyJob(here, there, key, rules, build_env, expected, allow_stale, former)
             wanted = _wanted(here, source, target)
             if source.tag or source.digest is not None:
                 return tuple(copy_job.copy_one(digest, tags) for digest, tags in wanted)
@@ -165,6 +169,7 @@ class _CopyJob:
     build_env: BuildEnvironment
     expected: SignedIdentity | None
     allow_stale: bool
+    former: tuple[VerifyingKey, ...] = ()
 
     def copy_one(self, digest: Digest, tags: TagPairs) -> CopyResult:
         """Copy one image or index: verify it, copy it, clear it at the gate, then set its tags."""
@@ -181,6 +186,7 @@ class _CopyJob:
         if isinstance(self.key, SigningKey):
             signed = [NameSignature(one.about.digest, self.key) for one in (*found.manifests, *found.sources)]
             push_attachments(signed, self.there, progress=work.progress)
+            sign_again(found, self.there, self.key, public, work.progress)
 
         def clear() -> Cleared:
             current = current_images(self.there, floating, held.digest)
@@ -190,7 +196,7 @@ class _CopyJob:
         set_immutable_tag(self.there, own, cleared)
         for standing in checked_tags:
             copy_statements(self.here, self.there, standing, renewals=False)
-        signer = tag_signer(self.key, self.rules, work) if isinstance(self.key, SigningKey) else None
+        signer = tag_signer(self.key, self.rules, work, self.former) if isinstance(self.key, SigningKey) else None
         mover = TagMover(self.there, held.version, MoveCause.COPY, clear, work.clock, signer)
         moves, _ = mover.move(floating, cleared)
         for standing in checked_tags:
@@ -204,7 +210,8 @@ class _CopyJob:
 
     @property
     def _public(self) -> VerifyingKey:
-        return self.key.public if isinstance(self.key, SigningKey) else self.key
+        own = self.key.public if isinstance(self.key, SigningKey) else self.key
+        return replace(own, former=self.former)
 
     def _check_source_tags(self, found: Verified, tags: TagPairs) -> list[TagStanding]:
         """Check that every tag of the source points where its newest signed move says.

@@ -29,6 +29,7 @@ from pipeline.model.publication import Publication
 from pipeline.model.rules import MirrorRules
 from pipeline.oci import (
     SigningKey,
+    VerifyingKey,
     damaged_layers,
     load_layout_image,
     make_index,
@@ -73,6 +74,7 @@ class PublishOptions:
     `sources`: also publish the source packages, which the builds have fetched. `attested`: further attestations of each
     image, predicate type → JSON. `read_back`: read what was put on the mirror, and what a registry says that it has,
     before a tag points to it. `leave_moved_back`: as nights do, leave tags that a person moved back from this image.
+    `former`: keys of the publisher before `key`, whose signed moves of tags count as well.
     """
 
     layouts: tuple[Path, ...]
@@ -85,6 +87,7 @@ class PublishOptions:
     attested: Mapping[str, bytes] = field(default_factory=dict)
     read_back: bool = False
     leave_moved_back: bool = False
+    former: tuple[VerifyingKey, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +137,7 @@ def publish(
                 upload,
                 repository,
                 clear_again=clear_again,
-                signer=tag_signer(options.key, options.rules, build_env),
+                signer=tag_signer(options.key, options.rules, build_env, options.former),
                 progress=build_env.progress,
             )
             publications.append(replace(done, requests=(mirror.traffic - before).kinds))

@@ -7,7 +7,7 @@ has the gate judge what is attested of them, pushes the index, and sets the tags
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import field
+from dataclasses import field, replace
 from pathlib import Path
 
 from pipeline.digest import Digest
@@ -25,7 +25,7 @@ from pipeline.model.image import Image
 from pipeline.model.provenance import Provenance
 from pipeline.model.publication import Publication
 from pipeline.model.rules import MirrorRules
-from pipeline.oci import SigningKey, make_index
+from pipeline.oci import SigningKey, VerifyingKey, make_index
 from pipeline.prepare import BuildEnvironment
 from pipeline.release.current_images import current_images, mirror_access, tag_signer
 from pipeline.release.publish import (
@@ -46,7 +46,8 @@ class IndexOptions:
 
     `name` is the product's, `members` are the digests of its images on the mirror `to`, `provenance` is that of one of
     their builds. `checks` is the digest of the recipe's checks, which all must have passed. `attested`: further
-    attestations of each image, predicate type → JSON.
+    attestations of each image, predicate type → JSON. `former`: keys of the publisher before `key`, whose signatures
+    count as well.
     """
 
     name: str
@@ -58,6 +59,12 @@ class IndexOptions:
     rules: MirrorRules = MirrorRules()
     known_as: str = ""
     attested: Mapping[str, bytes] = field(default_factory=dict)
+    former: tuple[VerifyingKey, ...] = ()
+
+    @property
+    def trusted(self) -> VerifyingKey:
+        """The keys whose signatures count."""
+        return replace(self.key.public, former=self.former)
 
 
 def push_member(
@@ -115,7 +122,7 @@ def publish_index(options: IndexOptions, build_env: BuildEnvironment) -> Publica
     access = mirror_access(build_env, read_back=True)  # As nights do, which alone publish so.
     with access.mirror(options.to, name=options.known_as) as mirror, mirror.writing():
         repository = mirror.repository(options.name)
-        members = [_member(repository, digest, options.key) for digest in options.members]
+        members = [_member(repository, digest, options.trusted) for digest in options.members]
         images = tuple(image for member in members for image in member.images)
         refuse_doubles(images)
         top = make_index(images)
@@ -143,22 +150,22 @@ def publish_index(options: IndexOptions, build_env: BuildEnvironment) -> Publica
             upload,
             repository,
             clear_again=clear,
-            signer=tag_signer(options.key, options.rules, build_env),
+            signer=tag_signer(options.key, options.rules, build_env, options.former),
             progress=build_env.progress,
         )
 
 
-def _member(repository: Repository, digest: Digest, key: SigningKey) -> MirroredImage:
+def _member(repository: Repository, digest: Digest, key: VerifyingKey) -> MirroredImage:
     """Read a member, which `key` must have signed for this repository."""
     held = read_published(repository, digest)
     if len(held.images) != 1 or held.images[0].digest != digest:
         raise VerificationError("image-missing", f"{digest} is an index, not a single image", place=repository.url)
-    require_identity(repository, held.manifest, key.public)
+    require_identity(repository, held.manifest, key)
     return held
 
 
 def _candidate(image: Image, repository: Repository, options: IndexOptions) -> Candidate:
-    warrant = AttestedEvidence(image.digest, repository, options.key.public, options.checks)
+    warrant = AttestedEvidence(image.digest, repository, options.trusted, options.checks)
     return Candidate(image.manifest_bytes, image.config_bytes, warrant.evidence, warrant, options.checks)
 
 

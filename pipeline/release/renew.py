@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import field
 
 from pipeline.digest import Digest
@@ -14,9 +14,14 @@ from pipeline.mirror.tag_signing import RENEWAL_SHARE, SignedTag
 from pipeline.mirror.tag_statements import recent_statements
 from pipeline.model.publication import MoveCause
 from pipeline.model.rules import MirrorRules
-from pipeline.oci import SigningKey
+from pipeline.oci import SigningKey, VerifyingKey
 from pipeline.prepare import BuildEnvironment
 from pipeline.release.current_images import tag_signer
+
+
+def _nothing(image: Digest) -> Mapping[str, bytes]:
+    """Return no attestation."""
+    return {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +40,26 @@ class RenewalResult:
 
 
 def renew(
-    repository: Repository, key: SigningKey, rules: MirrorRules, build_env: BuildEnvironment, own: Mapping[str, Digest]
+    repository: Repository,
+    key: SigningKey,
+    rules: MirrorRules,
+    build_env: BuildEnvironment,
+    own: Mapping[str, Digest],
+    *,
+    former: tuple[VerifyingKey, ...] = (),
+    also: Callable[[Digest], Mapping[str, bytes]] = _nothing,
 ) -> RenewalResult:
     """Renew the old statements by `key` on a repository's floating tags.
 
     `own`: tag → digest of tags that this run has set: they are signed also where no statement is. A tag that points
-    elsewhere than signed is left, to be examined by a person. Raises as the repository does.
+    elsewhere than signed is left, to be examined by a person.
+
+    `former`: keys of the publisher before `key`, whose statements count as well. The images of these tags are verified
+    and signed again with `key`, and so are the attestations that `also` returns of an image of `own`, predicate type →
+    JSON; a tag whose image does not verify is left. Raises as the repository does.
     """
-    signer = tag_signer(key, rules, build_env)
+    signer = tag_signer(key, rules, build_env, former)
+    signed_again: dict[Digest, bool] = {}
     renewed: list[str] = []
     left: list[str] = []
     others: dict[str, Digest] = {}
@@ -58,9 +75,17 @@ def renew(
         until = signed_tag.believed_until(digest)
         if until is None and own.get(tag) != digest:
             left.append(tag)
-            other = claiming_key(repository, repository.identity, tag, key.public)
-            if other is not None and not recent_statements(repository, repository.identity, tag, key.public):
+            other = claiming_key(repository, repository.identity, tag, signer.trusted)
+            if other is not None and not recent_statements(repository, repository.identity, tag, signer.trusted):
                 others[tag] = other
+            continue
+        if former and digest not in signed_again:
+            from pipeline.release.sign_image_again import sign_image_again  # only here: keys are changed in few nights
+
+            further = also if digest in own.values() else _nothing
+            signed_again[digest] = sign_image_again(repository, digest, key, build_env, former=former, also=further)
+        if not signed_again.get(digest, True):
+            left.append(tag)
             continue
         with repository.moving():
             signed = signed_tag.confirm(digest, signed_tag.version, MoveCause.PUBLISH).signed

@@ -6,6 +6,7 @@ For other checks or another runtime than before. Nothing is built, and no tag mo
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline.digest import Digest
@@ -20,7 +21,7 @@ from pipeline.mirror.signed_identity import require_identity
 from pipeline.model.evidence import evidence_json
 from pipeline.model.image import Image
 from pipeline.model.smoke import SmokePlan
-from pipeline.oci import SigningKey
+from pipeline.oci import SigningKey, VerifyingKey
 from pipeline.oci.predicates import SMOKE
 from pipeline.prepare import BuildEnvironment
 
@@ -48,16 +49,18 @@ def retest(
     full: bool = False,
     folder: Path = Path(),
     also: Callable[[Image], Mapping[str, bytes]] = lambda image: {},
+    former: tuple[VerifyingKey, ...] = (),
 ) -> RetestResult:
     """Test the image `digest` of a repository with the checks of `plan`; attest a pass.
 
-    `also` returns further attestations (predicate type → JSON). `folder` is the recipe's.
+    `also` returns further attestations (predicate type → JSON). `folder` is the recipe's. What `former`
+    keys of the publisher signed counts as well.
 
     Raises UsageError `reference-missing`, VerificationError `image-missing` for an index, `identity-mismatch`.
     """
     held = read_published(repository, digest)
     image = _one(held, repository)
-    require_identity(repository, held.manifest, key.public)
+    require_identity(repository, held.manifest, replace(key.public, former=former))
     for layer in image.layers:
         if not build_env.store.sound(layer.blob.digest):
             repository.fetch_blob(layer.blob, build_env.store)

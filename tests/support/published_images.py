@@ -20,7 +20,15 @@ from pipeline.model.image import Image
 from pipeline.model.manifests import Manifest
 from pipeline.model.publication import Publication
 from pipeline.model.rules import GateRule, MirrorRules
-from pipeline.oci import SigningKey, load_signing_key, make_image, make_index, media_types, provenance_predicate
+from pipeline.oci import (
+    SigningKey,
+    VerifyingKey,
+    load_signing_key,
+    make_image,
+    make_index,
+    media_types,
+    provenance_predicate,
+)
 from pipeline.oci.predicates import CYCLONEDX, PROVENANCE, SMOKE, SPDX
 from pipeline.prepare import BuildEnvironment
 from pipeline.progress import QUIET
@@ -90,6 +98,7 @@ class ImagePublisher:
         validity: int = 14 * 86_400,
         read_back: bool = False,
         leave_moved_back: bool = False,
+        former: tuple[VerifyingKey, ...] = (),
     ) -> Publication:
         """Publish an image, or an index of several, as `relbuild publish` does."""
         signer = signer or key()
@@ -132,5 +141,5 @@ class ImagePublisher:
             standing=targets.standing,
             leave_moved_back=leave_moved_back,
         )
-        signing = tag_signer(signer, MirrorRules(validity=validity), self.build_env)
+        signing = tag_signer(signer, MirrorRules(validity=validity), self.build_env, former)
         return push(upload, repository, clear_again=clear, signer=signing, progress=QUIET)

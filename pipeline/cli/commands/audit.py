@@ -11,7 +11,7 @@ import typer
 
 from pipeline.cli import options
 from pipeline.cli.app import CommandContext, command
-from pipeline.cli.key_files import open_verifying_key
+from pipeline.cli.key_files import open_optional_keys
 from pipeline.cli.messages import print_error
 from pipeline.cli.mirror_options import identity_for
 from pipeline.cli.path_arguments import built_layout
@@ -50,6 +50,7 @@ def audit_command(
         Path | None,
         typer.Option("--key", help="The public key that must have signed the attestations of the image's content."),
     ] = None,
+    former: options.FormerKeyOption = None,
     platform: Annotated[
         str | None,
         typer.Option(
@@ -80,7 +81,7 @@ def audit_command(
         AuditOptions(
             subject=subject,
             repositories=repositories or _platforms_file(subject),
-            key=open_verifying_key(key, context) if key is not None else None,
+            key=open_optional_keys(key, former, context),
             platform=platform,
             architectures=options.split_architectures(arch),
             modules=tuple(module or ()),

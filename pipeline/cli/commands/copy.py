@@ -9,7 +9,7 @@ import typer
 
 from pipeline.cli import options
 from pipeline.cli.app import CommandContext, command
-from pipeline.cli.key_files import open_either_key
+from pipeline.cli.key_files import open_either_key, open_former_keys
 from pipeline.cli.messages import print_lines
 from pipeline.cli.mirror_options import identity_for
 from pipeline.cli.move_format import move_as_json, move_text
@@ -37,6 +37,7 @@ def copy_command(
             show_default=False,
         ),
     ],
+    former: options.FormerKeyOption = None,
     known_as: options.SignedAsOption,
     allow_stale: options.StaleOption,
     rules: options.RulesOption,
@@ -55,6 +56,7 @@ def copy_command(
         build_env,
         identity=identity,
         allow_stale=allow_stale,
+        former=open_former_keys(former, context),
     )
     for one in done:
         print_lines(*_lines(one))

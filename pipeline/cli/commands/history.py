@@ -11,11 +11,10 @@ import typer
 
 from pipeline.cli import options
 from pipeline.cli.app import CommandContext, command
-from pipeline.cli.key_files import open_trusted_keys
+from pipeline.cli.key_files import open_optional_keys
 from pipeline.cli.mirror_options import identity_for
 from pipeline.cli.move_format import move_as_json
 from pipeline.cli.progress_display import ProgressStyle, bytes_text
-from pipeline.errors import UsageError
 from pipeline.mirror.address_parser import parse_address
 from pipeline.mirror.image_difference import ImageDifference
 from pipeline.release import HistoryStep, history
@@ -40,9 +39,7 @@ def history_command(
 ) -> int:
     """List what a tag pointed to, when, and what changed."""
     build_env = context.build_env()
-    if former and key is None:
-        raise UsageError("key-missing", "--former-key needs --key", hint="give the publisher's present key with --key")
-    verifying = open_trusted_keys(key, former, context) if key is not None else None
+    verifying = open_optional_keys(key, former, context)
     steps = history(parse_address(reference), build_env, verifying, identity=identity_for(known_as))
     lines = [line for step in steps for line in _lines(step)] or ["this tag has no recorded moves"]
     context.show(lines, {"history": [_json(step) for step in steps]})

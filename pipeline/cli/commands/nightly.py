@@ -15,7 +15,7 @@ from pipeline.cli import options
 from pipeline.cli.app import CommandContext, command
 from pipeline.cli.messages import print_lines, report_error
 from pipeline.cli.night_format import night_lines, planned_as_json, planned_lines
-from pipeline.cli.path_arguments import require_folder, require_key_file, require_report_file
+from pipeline.cli.path_arguments import require_folder, require_key_file, require_present_key, require_report_file
 from pipeline.compression import Compression
 from pipeline.digest import digest_file
 from pipeline.errors import RelbuildError, UsageError
@@ -29,7 +29,7 @@ from pipeline.model.night_record import NightlyRun
 from pipeline.nightly.exit_status import FAILED_EXIT, with_exit_code
 from pipeline.nightly.no_change import ResolveTag, repeat_unchanged, request_digest
 from pipeline.nightly.output_sweep import sweep_output
-from pipeline.nightly.renewal_due import known_fingerprint, products_due
+from pipeline.nightly.renewal_due import known_signers, products_due
 from pipeline.shipped import platforms_file
 from pipeline.site import junit_xml, refuse_newer_site, summary_markdown, write_site
 from pipeline.transfer import Network, fetch_document
@@ -49,6 +49,7 @@ class NightRequest:
     to: Address
     destination: str
     key: Path | None
+    former: tuple[Path, ...]
     pages: Path | None
     only: tuple[str, ...]
     labels: tuple[str, ...]
@@ -97,6 +98,7 @@ def nightly_command(
             envvar=options.SIGNING_KEY_VARIABLE,
         ),
     ] = None,
+    former: options.FormerKeyOption = None,
     plan_only: Annotated[bool, typer.Option("--plan", help="Show what would be done and why, and do nothing.")] = False,
     only: Annotated[
         list[str] | None, typer.Option("--only", help="Only this product and its parents (repeatable).")
@@ -180,6 +182,9 @@ def nightly_command(
         raise UsageError("key-missing", "publishing needs a signing key", hint="add --key FILE")
     if key is not None:
         require_key_file(key)
+    require_present_key(key, former)
+    for path in former or ():
+        require_key_file(path)
     for option, report in (("--junit", junit), ("--summary", summary)):
         if report is not None:
             require_report_file(report, option)
@@ -190,6 +195,7 @@ def nightly_command(
         to=address,
         destination=to,
         key=key,
+        former=tuple(former or ()),
         pages=site or (served / _PAGES if served is not None else None),
         only=tuple(only or ()),
         labels=tuple(labels or ()),
@@ -284,7 +290,7 @@ def _night(request: NightRequest, context: CommandContext) -> NightlyRun:
                 str(request.to),
                 (one.name for one in night.products if one.published.digest),
                 night.began,
-                key=known_fingerprint(store, request.key),
+                key=known_signers(store, request.key, request.former),
             )
             if waiting:
                 from pipeline.cli.nightly_run import renew_night
@@ -305,10 +311,11 @@ def _result_settings(request: NightRequest) -> dict[str, object]:
     given = {
         field.name: str(getattr(request, field.name))
         for field in dataclasses.fields(request)
-        if field.name not in {"key", "jobs", "scheduler", "plain_scheduler", "send_env", "output"}
+        if field.name not in {"key", "former", "jobs", "scheduler", "plain_scheduler", "send_env", "output"}
     }
     key = str(digest_file(request.key)) if request.key is not None and request.key.is_file() else ""
-    return {**given, "key": key, "folder": str(Path.cwd())}
+    former = [str(digest_file(path)) if path.is_file() else "" for path in request.former]
+    return {**given, "key": key, **({"former": former} if former else {}), "folder": str(Path.cwd())}
 
 
 @contextlib.contextmanager

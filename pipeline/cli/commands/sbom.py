@@ -10,9 +10,9 @@ import typer
 
 from pipeline.cli import options
 from pipeline.cli.app import CommandContext, command
-from pipeline.cli.key_files import open_verifying_key
+from pipeline.cli.key_files import open_trusted_keys
 from pipeline.cli.mirror_options import identity_for
-from pipeline.cli.path_arguments import built_layout
+from pipeline.cli.path_arguments import built_layout, require_present_key
 from pipeline.cli.progress_display import ProgressStyle
 from pipeline.errors import Problem, UsageError, VerificationError
 from pipeline.mirror.address_parser import is_address, parse_address
@@ -32,6 +32,7 @@ def sbom_command(
         Path | None,
         typer.Option("--key", help="For an image on a mirror: the public key that must have signed the SBOM."),
     ] = None,
+    former: options.FormerKeyOption = None,
     check: Annotated[
         bool, typer.Option("--validate", help="Validate it against the format's schema first (about a second).")
     ] = False,
@@ -43,11 +44,12 @@ def sbom_command(
 
     That of a layout that was built here, or as a mirror attests it.
     """
+    require_present_key(key, former)
     if is_address(image):
         if key is None:
             raise UsageError("key-missing", "reading an SBOM from a mirror needs a public key", hint="add --key FILE")
         build_env = context.build_env()
-        verifying, identity = open_verifying_key(key, context), identity_for(known_as)
+        verifying, identity = open_trusted_keys(key, former, context), identity_for(known_as)
         _, document = attested_sbom(parse_address(image), form, verifying, build_env, identity=identity, arch=arch)
     else:
         layout = built_layout(image, output)

@@ -21,20 +21,23 @@ from tests.support.published_images import ImagePublisher, key
 from tests.support.signing_examples import OTHER, PROVENANCE_VALUE
 
 
+def write_key(path: Path, number: int) -> Path:
+    """Write one of the keys of `published_images`."""
+    made = ec.derive_private_key(0x7E57 + number, ec.SECP256R1())
+    path.write_bytes(
+        made.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    path.chmod(0o600)
+    return path
+
+
 class Keeper:
     """Types commands about a mirror with two versions of a product, `latest` and `stable` on the second."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.maker = ImagePublisher.at(folder)
-        self.key = folder / "release.key"
-        key = ec.derive_private_key(0x7E57, ec.SECP256R1())  # That of `published_images`.
-        self.key.write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
-        )
-        self.key.chmod(0o600)
+        self.key = write_key(folder / "release.key", 0)
         repository = opened(folder / "mirror", self.maker)
         for version in ("1.0", "1.1"):
             self.maker.publish(repository, self.maker.image(version), tags=(version, "latest", "stable"))
@@ -139,3 +142,43 @@ def test_verify_shows_no_provenance_that_another_key_signed(keeper: Keeper) -> N
     status, out, said = keeper.types("verify", f"{keeper.there}:latest", "--json")
     assert status == 0 and "6.6.6" not in said + out, said
     assert json.loads(out)["provenance"][str(image.digest)]["versions"] == {"relbuild": "0.1.0"}
+
+
+# --- a former key
+
+
+@pytest.fixture
+def changed(keeper: Keeper) -> tuple[str, ...]:
+    """The options that name the key of `keeper` as the former one of a new key."""
+    former = keeper.folder / "release.pub"
+    former.write_bytes(key().public.pem)
+    return ("--key", str(write_key(keeper.folder / "new.key", 1)), "--former-key", str(former))
+
+
+def test_an_sbom_and_a_copy_by_the_former_key(keeper: Keeper, changed: tuple[str, ...]) -> None:
+    latest, there = f"{keeper.there}:latest", f"dir:{keeper.folder}/there/small"
+    for words in (("sbom", latest), ("copy", latest, there)):
+        status, _, said = keeper.types(*words, *changed[:2], key=False)
+        assert status == 5 and "signature-wrong-key" in said
+        status, _, said = keeper.types(*words, *changed, key=False)
+        assert status == 0, said
+    assert keeper.types("verify", f"{there}:latest", *changed[:2], key=False)[0] == 0
+
+
+def test_an_audit_by_the_former_key_gets_beyond_the_signature(keeper: Keeper, changed: tuple[str, ...]) -> None:
+    """It is of a platform that is not known here."""
+    latest = f"{keeper.there}:latest"
+    assert "[signature-wrong-key]" in keeper.types("audit", latest, *changed[:2], key=False)[2]
+    status, _, said = keeper.types("audit", latest, *changed, key=False)
+    assert status == 3 and "[platform-unknown]" in said, said
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("sbom", "IT"), ("audit", "IT"), ("history", "IT"), ("nightly", ".", "--to", "dir:m", "--plan")],
+    ids=" ".join,
+)
+def test_a_former_key_needs_a_present_one(keeper: Keeper, changed: tuple[str, ...], words: tuple[str, ...]) -> None:
+    typed = (keeper.there if word == "IT" else word for word in words)
+    status, _, said = keeper.types(*typed, *changed[2:], key=False)
+    assert status == 2 and "--former-key needs --key" in said and "[key-missing]" in said
