@@ -11,6 +11,7 @@ from pipeline.cli.app import CommandContext
 from pipeline.cli.build_format import build_lines, index_json, index_lines, result_json
 from pipeline.cli.messages import print_lines
 from pipeline.cli.progress_display import bytes_text
+from pipeline.cli.recipe_place import with_check_paths
 from pipeline.cli.remembered_builds import WarningLog, remember_result
 from pipeline.compression import Compression
 from pipeline.digest import Digest
@@ -60,7 +61,7 @@ def run_build(
             target = request.output / f"{built.layout.name}.{archive}.tar"
             write_archive(built.layout, target, archive)
             print_lines(f"wrote {target} ({bytes_text(target.stat().st_size)})")
-        print_lines(*build_lines(built, verbose=context.verbose))
+        print_lines(*build_lines(_with_paths(built, request), verbose=context.verbose))
         if name is not None:
             remember_result(name, built, options, build_env, log=log, warnings=warned.warnings, started=started)
     if made.index is not None:
@@ -70,6 +71,15 @@ def run_build(
         (index_json(made),) if made.index is not None else (),
         tuple(built for built in made.members if built.report is not None and not built.report.passed),
     )
+
+
+def _with_paths(built: BuildResult, request: BuildRequest) -> BuildResult:
+    """Return a result whose failed checks are told with the paths of their files, as errors are."""
+    tested = built.tested
+    if tested is None or tested.report.passed:
+        return built
+    report = with_check_paths(tested.report, request.recipe, request.repositories)
+    return replace(built, tested=replace(tested, report=report))
 
 
 def _options(request: BuildRequest, *, retest: bool, sources: bool) -> BuildOptions:

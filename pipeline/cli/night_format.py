@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,7 +72,12 @@ def _lines_of(product: Product, subject: str, repositories: Path) -> list[str]:
     # Here and not above: it loads what reads recipes, and most nights have no failure.
     from pipeline.cli.recipe_place import with_path
 
-    named = partial(with_path, recipe=Path(product.recipe), repositories=repositories)
+    def named(text: str) -> str:
+        """Name the platforms' files by their paths; those of the recipe have them in the record."""
+        name = text.partition(":")[0]
+        of_platforms = name == repositories.name or name.endswith(".repo")
+        return with_path(text, Path(product.recipe), repositories) if of_platforms else text
+
     place = f"{named(failure.place)}: " if failure.place else ""
     also = [named(line) for line in failure.message.split("\n")[1:]]
     more = [f"… and {len(also) - _ALSO_SHOWN} more"] if len(also) > _ALSO_SHOWN else []

@@ -7,11 +7,16 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.errors import RelbuildError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.recipes import find_recipe
 from pipeline.shipped import SHIPPED_RECIPES, locks_folder, platforms_file
+
+if TYPE_CHECKING:  # Not above: commands that test nothing need none of it.
+    from pipeline.model.report import SmokeReport
+    from pipeline.model.smoke import Check
 
 _DOCUMENTS = (".yaml", ".yml", ".repo")
 """Endings of the files that a recipe and its platforms are written in."""
@@ -50,6 +55,17 @@ def naming_files(recipe: Path, repositories: Path) -> Iterator[None]:
             for one in error.problems
         )
         raise
+
+
+def with_check_paths(report: SmokeReport, recipe: Path, repositories: Path) -> SmokeReport:
+    """Return a report whose checks' places name the recipe's files as the command line does."""
+
+    def named(check: Check) -> Check:
+        return replace(check, place=with_path(check.place, recipe, repositories)) if check.place else check
+
+    asked = report.asked
+    ready = None if asked.ready is None else named(asked.ready)
+    return replace(report, asked=replace(asked, ready=ready, checks=tuple(map(named, asked.checks))))
 
 
 def with_path(place: str, recipe: Path, repositories: Path) -> str:

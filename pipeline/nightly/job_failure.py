@@ -29,6 +29,9 @@ LOG_LINES = 60
 _OF_MIRROR = ("mirror-", "registry-")
 """Beginnings of the codes of errors of a mirror, which is read also before anything is built."""
 
+_DOCUMENTS = (".yaml", ".yml")
+"""Endings of the files that a recipe is written in."""
+
 _LOGS_SHOWN = 3
 """Instances whose logs are shown, of those that failed in ways of their own."""
 
@@ -57,7 +60,10 @@ def failed_job(job: Job, error: Exception, progress_log: ProgressLog, *, publish
     known = relbuild_error(error)
     if known is not None:
         log = tuple(progress_log.lines)
-        return _as_given(failed_product(job.product, known, job.settings, log=log, published=published), job)
+        failed = failed_product(
+            job.product, known, job.settings, log=log, published=published, folder=job.recipe.parent
+        )
+        return _as_given(failed, job)
     lines = tuple(line for part in traceback.format_exception(error) for line in part.rstrip().split("\n"))
     failure = Failure(
         Stage.WORKER,
@@ -77,18 +83,24 @@ def failed_product(
     *,
     log: tuple[str, ...] = (),
     published: bool = False,
+    folder: Path | None = None,
 ) -> Product:
     """Return the product with an error as its failure; its published image is kept.
 
     `published`: it was raised while the product was published, as what the mirror or the gate refuses always is.
+    `folder`: where the recipe was read, if not where the night's options name it.
     """
+
+    def named(place: str) -> str:
+        return _with_folder(place, product, folder or Path(product.recipe).parent, settings)
+
     of_mirror = isinstance(error, PublicationRefused) or error.code.startswith(_OF_MIRROR)
     command = command_for(product, settings, published=published or of_mirror)
     first = error.problems[0]
-    others = (f"{one.place}: {one.message}" if one.place else one.message for one in error.problems[1:])
+    others = (f"{named(one.place)}: {one.message}" if one.place else one.message for one in error.problems[1:])
     message = "\n".join((first.message, *others))
     stage = Stage.PUBLISH if published else _stage(error)
-    failure = Failure(stage, first.code, message, first.place or "", first.hint or "", log, command)
+    failure = Failure(stage, first.code, message, named(first.place or ""), first.hint or "", log, command)
     return _with_failure(product, message.split("\n")[0], failure)
 
 
@@ -133,7 +145,22 @@ def _place(place: str, job: Job) -> str:
 
     It is relative to that folder.
     """
-    return os.path.normpath(Path(job.product.recipe).parent / place) if place else ""
+    return _in_folder_of(job.product, place) if place else ""
+
+
+def _with_folder(place: str, product: Product, folder: Path, settings: RunSettings) -> str:
+    """Return a place in a document of the recipe with its path as the night's options name it.
+
+    The library's places are relative to the recipe's folder, in which two recipes of a catalogue may have one name.
+    """
+    name, colon, rest = place.partition(":")
+    if not name.endswith(_DOCUMENTS) or name == settings.repositories.name or Path(name).is_absolute():
+        return place
+    return f"{_in_folder_of(product, name)}{colon}{rest}" if (folder / name).is_file() else place
+
+
+def _in_folder_of(product: Product, name: str) -> str:
+    return os.path.normpath(Path(product.recipe).parent / name)
 
 
 def _log_of(failures: Sequence[SharedFailure], report: SmokeReport) -> tuple[str, tuple[str, ...]]:

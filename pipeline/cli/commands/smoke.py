@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +17,7 @@ from pipeline.cli.environment_options import malformed_option
 from pipeline.cli.messages import print_error, print_lines
 from pipeline.cli.path_arguments import names_layout, require_report_file
 from pipeline.cli.recipe_argument import build_options, image_to_launch
-from pipeline.cli.recipe_place import naming_files
+from pipeline.cli.recipe_place import naming_files, with_check_paths
 from pipeline.errors import SmokeError
 from pipeline.escaping import escape_invisible
 from pipeline.launch import (
@@ -99,7 +100,10 @@ def smoke_command(
     else:
         wanted = build_options(subject, platform, [arch] if arch else None, repositories, output=output, full=full)
         with naming_files(wanted.recipe, wanted.repositories):
-            tested = smoke_architectures(wanted, build_env, image, keeping)
+            tested = tuple(
+                replace(one, report=with_check_paths(one.report, wanted.recipe, wanted.repositories))
+                for one in smoke_architectures(wanted, build_env, image, keeping)
+            )
     for one in tested:
         if one.architecture:
             print_lines(f"{one.title}:")

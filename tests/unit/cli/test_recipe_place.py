@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from pipeline.cli.recipe_place import naming_files
+from pipeline.cli.recipe_place import naming_files, with_check_paths
 from pipeline.errors import Problem, RecipeError
+from pipeline.model.checks import CheckKind
+from pipeline.model.smoke import Check, Expectation
 from pipeline.recipes import load_recipe
+from pipeline.smoke import plan_digest
 from tests.support.builds import DEMO_RECIPE
+from tests.support.tested_images import image, report
+
+TESTED = report(image())
 
 
 @pytest.fixture(autouse=True)
@@ -60,6 +67,19 @@ def test_the_path_is_the_one_that_was_given(folder: Path, monkeypatch: pytest.Mo
     assert told("demo.yaml:1", Path("demo.yaml")) == "demo.yaml:1"
     monkeypatch.chdir(folder / "platforms")
     assert told("demo.yaml:1", Path("../recipes/demo.yaml")) == "../recipes/demo.yaml:1"
+
+
+def test_the_checks_of_a_report_have_the_paths_that_were_given() -> None:
+    port = CheckKind("port")
+    ready = Check("ready", port, 1000, Expectation(exit_code=None), port=80, place="demo.yaml:7")
+    places = ("part/more.yaml:3: smoke.checks[0]", "")
+    others = tuple(replace(ready, name=f"{number}", place=place) for number, place in enumerate(places))
+    plan = replace(TESTED.asked, ready=ready, checks=others)
+    report = replace(TESTED, asked=plan)
+    named = with_check_paths(report, Path("recipes/demo.yaml"), Path("platforms/local.yaml")).asked
+    assert named.ready is not None and named.ready.place == "recipes/demo.yaml:7"
+    assert [one.place for one in named.checks] == ["recipes/part/more.yaml:3: smoke.checks[0]", ""]
+    assert plan_digest(named) == plan_digest(plan)
 
 
 def test_what_is_kept_of_a_recipe_names_no_folder(folder: Path) -> None:

@@ -18,7 +18,7 @@ from pipeline.nightly import product_result
 from pipeline.nightly.executors.executor_protocol import CURRENT_WORKER, WorkerSettings
 from pipeline.nightly.inputs_record import InputsRecord, PublishedProduct
 from pipeline.nightly.job import Job
-from pipeline.nightly.job_failure import failed_product, smoke_failed_product
+from pipeline.nightly.job_failure import failed_job, failed_product, smoke_failed_product
 from pipeline.nightly.progress_log import ProgressLog
 from pipeline.progress import QUIET
 from tests.support.journal import Journal
@@ -97,6 +97,32 @@ def test_the_lines_of_a_failure_have_place_and_way_out_and_further_problems(job:
         product_lines(bare, PLATFORMS)[:1] == ["failed    base: it is odd [odd]"]
         and len(product_lines(bare, PLATFORMS)) == 2
     )
+
+
+def test_a_failure_names_documents_by_the_path_of_the_nights_options(job: Job, tmp_path: Path) -> None:
+    """Two recipes in different folders of a catalogue may have one name; pages and JSON have the record alone."""
+    recipe = tmp_path / "catalogue" / "web" / "it.yaml"
+    (recipe.parent / "part").mkdir(parents=True)
+    for one in (recipe, recipe.parent / "part" / "more.yaml"):
+        one.touch()
+    found = [
+        Problem("key-unknown", "first", "it.yaml:3: verson"),
+        Problem("key-unknown", "second", "part/more.yaml:4: x"),
+        Problem("key-unknown", "third", f"{job.settings.repositories.name}:5: y"),
+        Problem("key-unknown", "fourth", "gone.yaml:6"),
+    ]
+    product = replace(job.product, recipe=str(recipe))
+    failure = failed_product(product, RecipeError.of(found), job.settings).run.failure
+    assert failure is not None and failure.place == f"{recipe}:3: verson"
+    assert failure.message.split("\n") == [
+        "first",
+        f"{recipe.parent}/part/more.yaml:4: x: second",
+        f"{job.settings.repositories.name}:5: y: third",
+        "gone.yaml:6: fourth",
+    ]
+    of_worker = replace(job, product=replace(product, recipe="given/web/it.yaml"), recipe=absolute(recipe))
+    failure = failed_job(of_worker, RecipeError.of(found), ProgressLog(QUIET, lambda: 0.0)).run.failure
+    assert failure is not None and failure.place == "given/web/it.yaml:3: verson"
 
 
 def test_a_blocked_product_has_its_parents_command_and_no_more(job: Job) -> None:
