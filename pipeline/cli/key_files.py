@@ -29,12 +29,12 @@ def password(path: Path, environment: Mapping[str, str], *, public: str = "") ->
             if name in environment:
                 return environment[name].encode()
         if not sys.stdin.isatty():
+            also = f"; {public} takes the public key too, which has none: {_public_half(path)}" if public else ""
             raise EnvironmentLacking(
                 "key-password-missing",
                 "the key has a password, and there is no terminal to prompt for it",
                 place=str(path),
-                hint=f"set the environment variable {PASSWORD_VARIABLES[0]}"
-                + (f"; {public} takes the public key too, which has none: {_public_half(path)}" if public else ""),
+                hint=f"set {PASSWORD_VARIABLES[0]} in the environment{also}",
             )
         return str(typer.prompt(f"password of {path}", hide_input=True, err=True)).encode()
 

@@ -98,4 +98,4 @@ def test_who_needs_no_private_key_is_told_of_the_public_one(tmp_path: Path, monk
     assert _hint(raised.value).endswith(f"; --plan takes the public key too, which has none: {public}")
     with pytest.raises(EnvironmentLacking) as raised:
         password(key, {})()
-    assert _hint(raised.value) == "set the environment variable RELBUILD_KEY_PASSWORD"
+    assert _hint(raised.value) == "set RELBUILD_KEY_PASSWORD in the environment"
