@@ -156,7 +156,7 @@ class CommandContext:
         if self.as_json:
             print_json(value)
         else:
-            print(escape_invisible("\n".join(lines)))
+            print("\n".join(escape_invisible(line, lines=False) for line in lines))
 
 
 def command_group(name: str, *, help: str) -> None:

@@ -17,7 +17,6 @@ from pipeline.errors import VerificationError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.protocol import Repository
 from pipeline.mirror.tag_statements import (
-    MOVE_MILLISECONDS,
     STATEMENT_NUMBER_LIMIT,
     TagSigner,
     WrittenStatements,
@@ -34,7 +33,7 @@ from pipeline.model.publication import (
     RecordedStatement,
     TagStatement,
 )
-from pipeline.model.tag_chain import NEAR, believable, head
+from pipeline.model.tag_chain import AT_ONCE, NEAR, believable, head
 
 RENEWAL_SHARE = 0.75
 """Remaining share of its validity below which a statement is renewed: a nightly run that is repeated within the hour
@@ -151,7 +150,7 @@ class SignedTag:
         recent = self._recent()
         if not recent or recent[0].statement.renews or len(believable(recent, self._find)[0]) == 1:
             return False
-        return 0 <= self.signer.now - recent[0].statement.move.at < MOVE_MILLISECONDS
+        return 0 <= self.signer.now - recent[0].statement.move.at < AT_ONCE
 
     @property
     def version(self) -> str:
@@ -171,7 +170,7 @@ class SignedTag:
         said = newest[0].statement
         due = said.until - math.ceil(RENEWAL_SHARE * self.signer.validity * 1000)
         # One that is valid for longer was signed by a clock that was ahead, or when the rules allowed more.
-        longest = self.signer.now + self.signer.validity * 1000 + MOVE_MILLISECONDS
+        longest = self.signer.now + self.signer.validity * 1000 + AT_ONCE
         young = self.signer.now <= due and said.until <= longest
         return due if young and said.number >= self.signer.seen(self.repository, self.tag) else 0
 
@@ -213,13 +212,14 @@ class SignedTag:
     def _number(self, listed: tuple[RecordedStatement, ...], recent: tuple[RecordedStatement, ...]) -> int:
         """Return the number for the next statement: higher than all that are signed, seen or listed.
 
-        Where the mirror withholds some that were seen, none of those before is near it. Listed numbers are unverified
-        and are ignored above half of the limit, so that there is room to grow. Raises VerificationError
-        `move-numbers-used-up`.
+        Where the mirror withholds some that were seen, none of those before is near it. Above half of the limit only
+        the own key's count, so that there is room to grow: listed numbers are unverified, and who has stolen a former
+        key could use up those of this one. Raises VerificationError `move-numbers-used-up`.
         """
-        signed = (one.statement.number for one in recent)
-        said = (one.statement.number for one in listed if one.statement.number <= STATEMENT_NUMBER_LIMIT // 2)
-        number = max((self.signer.seen(self.repository, self.tag), *signed, *said)) + 1
+        room = STATEMENT_NUMBER_LIMIT // 2
+        signed = (one.statement.number for one in recent if one.statement.number <= room or self._own((one,)))
+        said = (one.statement.number for one in listed if one.statement.number <= room)
+        number = max((*self.signer.numbers_seen(self.repository, self.tag, room), *signed, *said), default=0) + 1
         if self._is_set_back(recent):
             number += NEAR
         if number >= STATEMENT_NUMBER_LIMIT:  # Two are written at once.
@@ -227,7 +227,7 @@ class SignedTag:
                 "move-numbers-used-up",
                 f"the last number is used up by a signed move of tag '{self.tag}'",
                 place=f"{self.repository.url}:{self.tag}",
-                hint="if a former key was stolen, leave out --former-key; else publish to another tag, or repository",
+                hint="publish to another tag, or repository",
             )
         return number
 

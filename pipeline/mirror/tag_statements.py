@@ -31,7 +31,7 @@ from pipeline.model.publication import (
     TagStatement,
 )
 from pipeline.model.rules import MirrorRules
-from pipeline.model.tag_chain import begins_where, newest_first
+from pipeline.model.tag_chain import AT_ONCE, begins_where, newest_first
 from pipeline.oci import (
     SigningKey,
     Statement,
@@ -62,11 +62,11 @@ ones: whoever can write to a mirror can add others. Also valid ones that are ret
 STATEMENT_NUMBER_LIMIT = 10**12
 """Highest statement number that is accepted: a higher one would leave no room to grow."""
 
+STATEMENT_SIZE_LIMIT = 64 << 10
+"""Bytes of a statement's bundle: it has some 2 KiB. Whoever can write to a mirror can list any blob as one."""
+
 STATEMENT_ATTEMPTS = 5
 """Attempts to list and read statements, which may be removed meanwhile."""
-
-MOVE_MILLISECONDS = 3_600_000
-"""Milliseconds for which the publisher of a statement may still be working on its move."""
 
 MOVE_ANNOTATION_PREFIX = "org.relbuild.move."
 """Prefix of the annotations that describe a move."""
@@ -103,8 +103,14 @@ class TagSigner:
 
     def seen(self, repository: Repository, tag: str) -> int:
         """Return the highest number by a key that is believed that was seen on a tag; 0 if none was."""
-        keys = (each.fingerprint for each in self.trusted.each)
-        return self.memory.seen(repository.url, tag, *keys) if self.memory else 0
+        return max(self.numbers_seen(repository, tag, STATEMENT_NUMBER_LIMIT), default=0)
+
+    def numbers_seen(self, repository: Repository, tag: str, limit: int) -> tuple[int, ...]:
+        """Return the highest number by each key that is believed; by a former one only up to `limit`."""
+        if self.memory is None:
+            return ()
+        numbers = {each: self.memory.seen(repository.url, tag, each.fingerprint) for each in self.trusted.each}
+        return tuple(number for each, number in numbers.items() if number <= limit or each == self.key.public)
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,12 +259,20 @@ def claimed_signer(repository: Repository, listed: RecordedStatement) -> Digest 
         manifest = repository.manifest(listed.record)
         if manifest is None:
             return None
-        bundle = repository.read_blob(bundle_layer(manifest))
+        bundle = _read_bundle(repository, manifest)
         claimed = unverified_statement(bundle)
         about = subject in {one.digest for one in claimed.subjects} and claimed.predicate_type == MOVE
         return named_key(bundle) if about and _predicate(claimed.predicate) == listed.statement else None
     except VerificationError:
         return None
+
+
+def _read_bundle(repository: Repository, manifest: Manifest) -> bytes:
+    """Read a statement's bundle. Raises VerificationError, also `bundle-too-large`."""
+    layer = bundle_layer(manifest)
+    if layer.size > STATEMENT_SIZE_LIMIT:
+        raise VerificationError("bundle-too-large", f"{layer.size} bytes are too many for a statement on a tag")
+    return repository.read_blob(layer)
 
 
 def _is_by(repository: Repository, listed: RecordedStatement, key: VerifyingKey) -> bool:
@@ -278,8 +292,7 @@ def _holds(repository: Repository, manifest: Manifest, listed: RecordedStatement
     """Return whether a manifest's bundle is by `key`, and says exactly what is listed."""
     subject = anchor_manifest(listed.statement.repository, listed.statement.move.tag).digest
     try:
-        bundle = repository.read_blob(bundle_layer(manifest))
-        signed = verify_bundle(manifest, bundle, subject, key)
+        signed = verify_bundle(manifest, _read_bundle(repository, manifest), subject, key)
         return signed.predicate_type == MOVE and _predicate(signed.predicate) == listed.statement
     except VerificationError:
         return False
@@ -372,14 +385,14 @@ def write_statement(
 def tidy_statements(repository: Repository, newest: TagStatement, key: VerifyingKey, now: int) -> None:
     """Remove statements on a tag, signed by `key`, that `newest` makes unnecessary.
 
-    These are superseded renewals, and the oldest moves beyond `STATEMENTS_KEPT`. Those younger than `MOVE_MILLISECONDS`
+    These are superseded renewals, and the oldest moves beyond `STATEMENTS_KEPT`. Those younger than `AT_ONCE`
     at `now` (milliseconds since the epoch) are kept: their publisher may still check whether they are listed. A
     registry without deletions keeps all, which does no harm.
     """
     listed = list_statements(repository, newest.repository, newest.move.tag)
     with contextlib.suppress(EnvironmentLacking):
         for one in _superseded(listed, newest.number):
-            manifest = repository.manifest(one.record) if now - one.statement.move.at >= MOVE_MILLISECONDS else None
+            manifest = repository.manifest(one.record) if now - one.statement.move.at >= AT_ONCE else None
             if manifest is not None and _holds(repository, manifest, one, key):
                 repository.remove_referrer(one.record)
 

@@ -1,6 +1,6 @@
 """Evaluation of a tag's signed statements: the last move, its chain, believable digests.
 
-Pure: it depends neither on a clock nor on the order of the statements.
+Pure: it depends neither on the present time nor on the order of the statements.
 
 Moves are a chain: each names the one that was made before it. A renewal names the move that it renews, and is written
 when the tag was seen to point there, so it confirms that this move was made. A move that is newer than the newest
@@ -12,7 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from pipeline.digest import Digest
-from pipeline.model.publication import RecordedStatement
+from pipeline.model.publication import RecordedStatement, TagStatement
+
+AT_ONCE = 3_600_000
+"""Milliseconds for which the publisher of a statement may still be working on its move."""
 
 NEAR = 64
 """Greatest difference between the numbers of statements that publishers may have signed at once, or one after the
@@ -54,15 +57,18 @@ def _settled(ordered: Sequence[RecordedStatement]) -> Digest | None:
 def _begun(ordered: Sequence[RecordedStatement], settled: Digest | None) -> tuple[RecordedStatement, ...]:
     """Return the moves that follow a settled one, newest first.
 
-    `settled` None: the moves without a known predecessor, and those that follow them.
+    `settled` None: the moves without a known predecessor, and those that follow them. Also a later one that names none:
+    its publisher saw that the mirror withholds what was before.
     """
     moves = [one for one in ordered if not one.statement.renews]
     known = {one.record for one in moves}
+    last = next((one.statement.number for one in ordered if one.statement.renews), 0)
     after = set() if settled is None else {settled}
     begun = []
     for one in reversed(moves):  # a predecessor has a lower number
         previous = one.statement.previous
-        root = settled is None and (previous is None or previous not in known)
+        root = previous is None and one.statement.number > last
+        root = root or (settled is None and (previous is None or previous not in known))
         if root or previous in after:
             after.add(one.record)
             begun.append(one)
@@ -95,8 +101,9 @@ def believable(
 
     A renewal allows its own digest. A move that is not renewed yet may be under way or killed: then the tag may still
     point where it did before: by its predecessor, or by a renewal of that, whoever signed the predecessor. Both also
-    allow the digests of the other moves with the same predecessor. Only what is `NEAR` counts: who can have a mirror
-    withhold statements while another is signed decides which ones that names.
+    allow the digests of other moves with the same predecessor that were signed `AT_ONCE`: of two publishers either may
+    have been first. Only what is `NEAR` counts: who can have a mirror withhold statements while another is signed
+    decides which ones that names.
     """
     newest = tuple(one for one in recent if one.statement.number == recent[0].statement.number) if recent else ()
     least = recent[0].statement.number - NEAR if recent else 0
@@ -108,12 +115,22 @@ def believable(
         found |= {
             other.statement.move.after
             for other in recent
-            if other.statement.previous == previous and not (one.statement.renews and other.statement.renews)
+            if other.statement.previous == previous and _is_beside(other.statement, one.statement)
         }
         before = look_up(previous) if previous is not None and not one.statement.renews else None
         if before is not None and before.statement.number >= least:
             found.add(before.statement.move.after)
     return frozenset(found), newest
+
+
+def _is_beside(other: TagStatement, newest: TagStatement) -> bool:
+    """Return whether a statement with the same predecessor counts beside the newest one.
+
+    A renewal of what the newest move begins at does, however old; a move that was signed at once.
+    """
+    if other.renews:
+        return not newest.renews
+    return abs(newest.move.at - other.move.at) <= AT_ONCE
 
 
 def begins_where(one: RecordedStatement, settled: Iterable[RecordedStatement]) -> bool:

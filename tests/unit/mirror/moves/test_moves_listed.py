@@ -17,7 +17,6 @@ from pipeline.mirror.protocol import is_auxiliary
 from pipeline.mirror.tag_history import read_history
 from pipeline.mirror.tag_signing import SignedTag
 from pipeline.mirror.tag_statements import (
-    MOVE_MILLISECONDS,
     STATEMENTS_KEPT,
     TagSigner,
     list_statements,
@@ -25,6 +24,7 @@ from pipeline.mirror.tag_statements import (
 )
 from pipeline.model.publication import Move, MoveCause
 from pipeline.model.rules import MirrorRules, RetentionRule
+from pipeline.model.tag_chain import AT_ONCE
 from pipeline.release import promote, rollback, verify_reference
 from tests.support.moved_tags import (
     DAY,
@@ -135,7 +135,7 @@ def test_a_list_of_thousands_of_moves_is_cut_at_its_old_end(
     monkeypatch.setattr("pipeline.mirror.tag_statements.STATEMENTS_KEPT", 5)
     repository = opened(tmp_path / "mirror", maker)
     for number in range(12):
-        maker.clock.now += MOVE_MILLISECONDS / 1000
+        maker.clock.now += AT_ONCE / 1000
         maker.publish(repository, maker.image(f"1.{number % 3}"))
     listed = list_statements(repository, repository.identity, "latest")
     assert len([one for one in listed if not one.statement.renews]) <= 6

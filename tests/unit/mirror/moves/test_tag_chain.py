@@ -15,7 +15,7 @@ from pipeline.model.publication import (
     RecordedStatement,
     TagStatement,
 )
-from pipeline.model.tag_chain import begins_where, believable, chain, head, newest_first
+from pipeline.model.tag_chain import AT_ONCE, NEAR, begins_where, believable, chain, head, newest_first
 from tests.support.examples import examples
 
 IMAGES = [Digest.of(b"image %d" % number) for number in range(4)]
@@ -108,6 +108,43 @@ def test_one_publisher_after_the_other_killed_anywhere_leaves_a_tag_that_verifie
         if how in ("whole", "renewed"):
             tag.settle(clock)
             tag.holds()
+
+
+def chained(*given: tuple[int, str, int | None, int]) -> list[RecordedStatement]:
+    """Statements by number, cause, the number of the predecessor, and time."""
+    made: dict[int, RecordedStatement] = {}
+    for number, why, previous, at in given:
+        move = Move("latest", None, Digest.of(b"%d" % number), at, MoveCause(why))
+        said = TagStatement("host/name", move, number, made[previous].record if previous else None, 0)
+        made[number] = RecordedStatement(Digest.of(b"record %d" % number), said)
+    return list(newest_first(made.values()))
+
+
+def believed(*given: tuple[int, str, int | None, int]) -> set[int]:
+    """Return the numbers of those whose targets are believed."""
+    statements = chained(*given)
+    found, _ = believable(statements, lambda record: next((one for one in statements if one.record == record), None))
+    return {one.statement.number for one in statements if one.statement.move.after in found}
+
+
+def test_only_what_may_have_been_signed_at_once_counts_beside_the_newest_statement() -> None:
+    last = 1 + NEAR
+    assert believed((1, "publish", None, 0), (last, "publish", 1, 0)) == {1, last}
+    assert believed((1, "publish", None, 0), (last + 1, "publish", 1, 0)) == {last + 1}
+    assert believed((1, "publish", None, 0), (2, "publish", 1, 0), (2 + NEAR, "renew", 1, 0)) == {2, 2 + NEAR}
+    assert believed((1, "publish", None, 0), (2, "publish", 1, 0), (3 + NEAR, "renew", 1, 0)) == {3 + NEAR}
+
+
+def test_of_two_moves_that_begin_at_one_place_both_count_only_if_they_were_signed_at_once() -> None:
+    for why in ("publish", "renew"):
+        assert believed((1, "publish", None, 0), (2, "publish", 1, 0), (3, why, 1, AT_ONCE)) >= {2, 3}
+        assert 2 not in believed((1, "publish", None, 0), (2, "publish", 1, 0), (3, why, 1, AT_ONCE + 1))
+        assert 2 not in believed((1, "publish", None, 0), (2, "publish", 1, AT_ONCE + 1), (3, why, 1, 0))
+
+
+def test_where_a_renewal_found_the_tag_counts_however_old_it_is_but_for_another_renewal() -> None:
+    assert believed((1, "publish", None, 0), (2, "renew", 1, 0), (3, "publish", 1, 10**9)) == {1, 2, 3}
+    assert believed((1, "publish", None, 0), (2, "renew", 1, 0), (3, "renew", 1, 0)) == {3}
 
 
 TURNS = st.lists(

@@ -15,8 +15,10 @@ from pipeline.digest import Digest
 from pipeline.errors import RelbuildError
 from pipeline.mirror.protocol import Repository
 from pipeline.mirror.references import referrers_index
+from pipeline.mirror.tag_signing import SignedTag
 from pipeline.mirror.tag_statements import (
     STATEMENT_NUMBER_LIMIT,
+    STATEMENT_SIZE_LIMIT,
     STATEMENTS_EXAMINED,
     anchor_manifest,
     list_statements,
@@ -26,8 +28,9 @@ from pipeline.model.manifests import Referrer
 from pipeline.model.publication import Move, MoveCause, RecordedStatement, TagStatement
 from pipeline.model.rules import MirrorRules
 from pipeline.model.tag_chain import NEAR
-from pipeline.oci import bundle_layer
-from pipeline.release import history, rollback, verify_reference
+from pipeline.oci import bundle_layer, make_referrer, media_types
+from pipeline.release import history, promote, rollback, verify_reference
+from pipeline.release.current_images import tag_signer
 from pipeline.release.renew import renew
 from tests.support.moved_tags import DAY, at, code_of, opened, point, unsign
 from tests.support.published_images import RULES, ImagePublisher, key
@@ -144,14 +147,37 @@ def test_a_rollback_does_not_go_where_another_key_says_that_the_tag_was(tmp_path
     assert code_of(lambda: rollback(at(mirror), None, NEW, RULES, maker.build_env)) == "history-empty"
 
 
-def test_a_rollback_does_not_go_where_a_part_of_the_history_says(tmp_path: Path, maker: ImagePublisher) -> None:
+@pytest.mark.parametrize("last", ["1.0", "1.1"])
+def test_a_rollback_does_not_go_where_a_part_of_the_history_says(
+    last: str, tmp_path: Path, maker: ImagePublisher
+) -> None:
     mirror = tmp_path / "mirror"
-    publish(mirror, maker, "1.0", "1.1", "1.2", "1.3")
-    repository = opened(mirror, maker)
-    oldest = list_statements(repository, repository.identity, "latest")[-1].record
-    show_only(mirror, maker, [one for one in listed(mirror, maker) if one.descriptor.digest == oldest])
+    publish(mirror, maker, "1.0")
+    part = listed(mirror, maker)
+    publish(mirror, maker, "1.1")
+    part = listed(mirror, maker) if last == "1.1" else part
+    publish(mirror, maker, "1.2", "1.3")
+    show_only(mirror, maker, part)
     publish(mirror, maker, "1.3")
+    newest = list_statements(opened(mirror, maker), "registry.example/prod/small", "latest")[0].statement
+    assert (newest.previous, newest.move.before) == (None, None)
     assert code_of(lambda: rollback(at(mirror), None, NEW, RULES, maker.build_env)) == "history-empty"
+
+
+def test_what_strangers_renewed_is_not_signed_as_where_a_tag_was(tmp_path: Path, maker: ImagePublisher) -> None:
+    """By who has seen nothing: a tag that was set without a signature, and claims about it."""
+    mirror = tmp_path / "mirror"
+    publish(mirror, maker, "1.0")
+    unsign(mirror, maker)
+    repository, evil = opened(mirror, maker), Digest.of(b"evil")
+    first = claim(repository, Move("latest", None, evil, 1, MoveCause.PUBLISH, "0.9"), 50, None)
+    claim(repository, Move("latest", None, evil, 1, MoveCause.RENEW, "0.9"), 51, first.record)
+    other = ImagePublisher.at(tmp_path / "other")
+    other.clock.now = maker.clock.now
+    publish(mirror, other, "1.0")
+    statements = [one.statement for one in list_statements(repository, repository.identity, "latest")]
+    assert statements[0].number > 51
+    assert all(one.move.before is None for one in statements)
 
 
 def test_what_is_signed_while_own_moves_are_withheld_brings_none_of_them_back(
@@ -253,7 +279,9 @@ def test_what_was_signed_by_a_clock_that_was_ahead_is_told_and_signed_anew(
     maker.clock.now += 20 * 365 * DAY
     publish(mirror, maker, "1.1")
     maker.clock.now = right + DAY
-    assert verdict(mirror, maker) == "tag-frozen"
+    with pytest.raises(RelbuildError, match="the publisher's clock was ahead") as caught:
+        verify_reference(at(mirror), NEW.public, maker.build_env)
+    assert caught.value.code == "tag-frozen"
     stale = verify_reference(at(mirror), NEW.public, maker.build_env, allow_stale=True).tag
     assert stale is not None and stale.stale
     assert renew(opened(mirror, maker), NEW, MirrorRules(), maker.build_env, {}).tags == ("latest",)
@@ -278,3 +306,87 @@ def test_the_clocks_of_two_publishers_may_differ(tmp_path: Path, maker: ImagePub
     assert verdict(mirror, maker) == "1.0"
     longest = MirrorRules(validity=90 * 86_400)
     assert renew(opened(mirror, maker), NEW, longest, maker.build_env, {}).tags == ()
+
+
+def test_who_stole_a_former_key_uses_up_no_numbers_of_the_new_one(tmp_path: Path, maker: ImagePublisher) -> None:
+    """The theft is not known yet when the key is changed."""
+    mirror = tmp_path / "mirror"
+    repository = opened(mirror, maker)
+    maker.publish(repository, maker.image("1.0"), tags=("1.0", "latest"), signer=OLD)
+    stolen = list_statements(repository, repository.identity, "latest")[0].statement
+    write_statement(repository, replace(stolen, number=STATEMENT_NUMBER_LIMIT - 2), OLD)
+    promote(at(mirror), "latest", NEW, RULES, maker.build_env, former=(OLD.public,))
+    assert verdict(mirror, maker) == "1.0"
+    publish(mirror, maker, "1.1", "1.2")
+    assert verdict(mirror, maker) == verdict(mirror, maker, store="fresh") == "1.2"
+
+
+def signed_tag(mirror: Path, maker: ImagePublisher) -> SignedTag:
+    repository = opened(mirror, maker)
+    return SignedTag(repository, repository.identity, "latest", tag_signer(NEW, MirrorRules(), maker.build_env))
+
+
+def announced(mirror: Path, maker: ImagePublisher) -> Move:
+    """1.0 and 1.1, and the move to 1.2 announced and not made."""
+    publish(mirror, maker, "1.0", "1.1")
+    maker.publish(opened(mirror, maker), maker.image("1.2"), tags=("1.2",), signer=NEW)
+    before, after = maker.image("1.1").digest, maker.image("1.2").digest
+    move = Move("latest", before, after, int(maker.clock() * 1000), MoveCause.PUBLISH, "1.2")
+    signed_tag(mirror, maker).announce(move)
+    return move
+
+
+def test_what_was_announced_and_withdrawn_is_believed_no_longer_than_its_publisher_may_be_at_it(
+    tmp_path: Path, maker: ImagePublisher
+) -> None:
+    mirror = tmp_path / "mirror"
+    move = announced(mirror, maker)
+    signed_tag(mirror, maker).withdraw(move.before)
+    point(mirror, "latest", move.after)
+    assert verdict(mirror, maker) == "1.2"
+    maker.clock.now += 4 * DAY
+    point(mirror, "latest", maker.image("1.1").digest)
+    assert "latest" in renew(opened(mirror, maker), NEW, MirrorRules(), maker.build_env, {}).tags
+    assert verdict(mirror, maker) == "1.1"
+    point(mirror, "latest", move.after)
+    assert verdict(mirror, maker) == "tag-replayed"
+
+
+@pytest.mark.parametrize("case", ["confirmed", "elsewhere", "another", "missing"])
+def test_nothing_is_withdrawn_where_there_is_nothing_to_withdraw(
+    case: str, tmp_path: Path, maker: ImagePublisher
+) -> None:
+    mirror = tmp_path / "mirror"
+    if case == "confirmed":
+        publish(mirror, maker, "1.0", "1.1")
+    else:
+        announced(mirror, maker)
+    if case == "elsewhere":
+        point(mirror, "latest", maker.image("1.2").digest)
+    count = len(listed(mirror, maker))
+    asked = {"another": maker.image("1.2").digest, "missing": None}.get(case, maker.image("1.1").digest)
+    signed_tag(mirror, maker).withdraw(asked)
+    assert len(listed(mirror, maker)) == count
+
+
+def test_a_blob_that_is_too_large_for_a_statement_is_not_read(tmp_path: Path, maker: ImagePublisher) -> None:
+    mirror = tmp_path / "mirror"
+    publish(mirror, maker, "1.0", "1.1")
+    repository = opened(mirror, maker)
+    entries = unsigned_in_list(listed(mirror, maker))
+    manifest = repository.manifest(entries[0].descriptor.digest)
+    assert manifest is not None
+    bundle, anchor = bundle_layer(manifest), anchor_manifest(repository.identity, "latest")
+    padded = repository.read_blob(bundle).ljust(STATEMENT_SIZE_LIMIT + 1)
+    large = make_referrer(
+        media_types.SIGSTORE_BUNDLE,
+        [(media_types.SIGSTORE_BUNDLE, padded)],
+        anchor.descriptor,
+        dict(entries[0].descriptor.annotations),
+    )
+    for descriptor, content in large.blobs:
+        repository.put_blob(descriptor, content)
+    repository.put_manifest(large.manifest)
+    notes = entries[0].descriptor.annotations
+    show_only(mirror, maker, [replace(entries[0], descriptor=replace(large.manifest.descriptor, annotations=notes))])
+    assert verdict(mirror, maker, store="fresh") == "tag-unsigned"
