@@ -91,6 +91,7 @@ class SignedAttachments:
             made[predicate_type] = predicate, make_attestation(statement, self.about, self.key, self.created)
         own = {artifact.manifest.digest for artifact in (*self.attached, *(one for _, one in made.values()))}
         known = _present(repository, own & {referrer.descriptor.digest for referrer in everything})
+        known -= {one.manifest.digest for _, one in made.values() if _lost(repository, one)}
         missing = [artifact for artifact in self.attached if artifact.manifest.digest not in known]
         for predicate_type, (predicate, artifact) in made.items():
             if artifact.manifest.digest in known:
@@ -139,6 +140,12 @@ def _present(repository: Repository, digests: Collection[Digest]) -> set[Digest]
     with ThreadPoolExecutor(min(len(digests), LOOKS_AT_ONCE), "attested") as pool:
         found = zip(digests, pool.map(repository.has_manifest, digests), strict=True)
         return {digest for digest, there in found if there}
+
+
+def _lost(repository: Repository, artifact: Artifact) -> bool:
+    """Return whether a mirror of files lacks a blob of a manifest; no registry is asked."""
+    served = [descriptor.digest for descriptor, _ in artifact.blobs if repository.file_path(descriptor.digest)]
+    return not all(repository.has_blob(digest) for digest in served)
 
 
 def _says_the_same(predicate_type: str, known: bytes, new: bytes) -> bool:

@@ -5,8 +5,12 @@ For the kinds of mirror that are folders of this machine.
 
 from __future__ import annotations
 
+import errno
+import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 from pipeline.digest import Digest, HashingWriter, chunks
 from pipeline.errors import VerificationError
@@ -23,11 +27,8 @@ def read_verified(path: Path, descriptor: Descriptor, limit: int = SMALL_BLOB) -
 
     Raises VerificationError `blob-missing`, `blob-too-large`, `digest-mismatch`.
     """
-    try:
-        with path.open("rb") as file:
-            data = file.read(limit + 1)
-    except FileNotFoundError:
-        raise missing_blob(descriptor, path) from None
+    with _opened(path, descriptor, "digest-mismatch") as file:
+        data = file.read(limit + 1)
     if len(data) > limit:
         raise VerificationError("blob-too-large", f"{descriptor.digest} has more than {limit} bytes", place=str(path))
     check_digest(descriptor, Digest.of(data), len(data), path)
@@ -40,13 +41,12 @@ def check_verified(path: Path, descriptor: Descriptor, advance: Callable[[int], 
     `advance` is called with the number of bytes of each piece. Raises VerificationError `blob-missing`, `blob-damaged`.
     """
     seen = HashingWriter()
-    try:
-        with path.open("rb") as file:
-            for piece in chunks(file):
-                seen.write(piece)
-                advance(len(piece))
-    except FileNotFoundError:
-        raise missing_blob(descriptor, path) from None
+    with _opened(path, descriptor, "blob-damaged") as file:
+        for piece in chunks(file):
+            seen.write(piece)
+            advance(len(piece))
+            if seen.size > descriptor.size:
+                break
     check_digest(descriptor, seen.digest, seen.size, path, "blob-damaged")
 
 
@@ -57,17 +57,36 @@ def fetch_verified(path: Path, descriptor: Descriptor, store: Store) -> None:
     """
     if store.sound(descriptor.digest):
         return
-    try:
-        file = path.open("rb")
-    except FileNotFoundError:
-        raise missing_blob(descriptor, path) from None
-    with file, store.writer(descriptor.digest) as blob:
+    with _opened(path, descriptor, "digest-mismatch") as file, store.writer(descriptor.digest) as blob:
         for piece in chunks(file):
             if blob.size + len(piece) > descriptor.size:
                 raise VerificationError(
                     "digest-mismatch", f"{descriptor.digest} has more than {descriptor.size} bytes", place=str(path)
                 )
             blob.write(piece)
+
+
+def _opened(path: Path, descriptor: Descriptor, code: str) -> BinaryIO:
+    """Open a blob's file without waiting for it, as for a FIFO that somebody planted.
+
+    Raises VerificationError `blob-missing`, or `code` if it is no regular file.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise missing_blob(descriptor, path) from None
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENXIO, errno.ENODEV):
+            raise
+        raise _no_file(path, descriptor, code) from None
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise _no_file(path, descriptor, code)
+    return os.fdopen(handle, "rb")
+
+
+def _no_file(path: Path, descriptor: Descriptor, code: str) -> VerificationError:
+    return VerificationError(code, f"{descriptor.digest} is no regular file", place=str(path), hint=HEALED_BY_SCRUB)
 
 
 def check_digest(

@@ -15,7 +15,7 @@ from pipeline.mirror.atomic_files import (
     sync_names,
 )
 from pipeline.mirror.backends.directory.mirror_paths import RepositoryPaths
-from pipeline.mirror.known_blobs import is_whole, place_blob
+from pipeline.mirror.known_blobs import is_whole, place_blob, regular_file
 from pipeline.mirror.protocol import (
     TAG,
     Arrival,
@@ -93,7 +93,7 @@ class DirectoryRepository:
     def has_blob(self, digest: Digest) -> bool:
         """Return whether the mirror has the blob, which all its repositories share."""
         with mirror_errors(self.url):
-            return self.paths.place.blob(digest).exists()
+            return regular_file(self.paths.place.blob(digest)) is not None
 
     def pruned_by(self, reference: Digest | str) -> str:
         """Return the stamp of the pruning that removed a manifest or tag; "" if none can be undone."""

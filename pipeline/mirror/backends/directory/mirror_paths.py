@@ -49,7 +49,7 @@ from pipeline.mirror.backends.directory.manifest_names import (
     named_digest,
     named_media_type,
 )
-from pipeline.mirror.known_blobs import KnownInFolder, set_aside
+from pipeline.mirror.known_blobs import KnownInFolder, regular_file, set_aside
 from pipeline.mirror.protocol import TAG
 from pipeline.mirror.references import (
     fallback_tag,
@@ -224,10 +224,8 @@ class RepositoryPaths:
     def read(self, digest: Digest) -> Manifest | None:
         """Read a manifest, verified; None if missing. Raises VerificationError `digest-mismatch`."""
         path = self.find(digest)
-        if path is None:
-            return None
-        file = open_without_links(self.place.root, path)
-        if file is None:
+        file = open_without_links(self.place.root, path) if path is not None else None
+        if path is None or file is None:
             return None
         with file:
             data = file.read(DOCUMENT_LIMIT + 1)
@@ -279,7 +277,7 @@ class RepositoryPaths:
 
     def require_complete(self, manifest: Manifest) -> None:
         """See `mirror.references.require_complete`."""
-        require_complete(manifest, self.name, lambda digest: self.place.blob(digest).exists(), self.read)
+        require_complete(manifest, self.name, lambda one: regular_file(self.place.blob(one)) is not None, self.read)
 
     # --- tags
 
@@ -355,11 +353,11 @@ class RepositoryPaths:
 
     def listed_referrers(self, subject: Digest) -> tuple[Referrer, ...] | None:
         """Return what the referrers index of `subject` lists; None if it is damaged or malformed."""
-        try:
-            index = self.tagged(fallback_tag(subject))
-            return listed_referrers(index) if index else ()
-        except VerificationError:
-            return None
+        tag = fallback_tag(subject)
+        with contextlib.suppress(VerificationError):
+            index = self.tagged(tag)
+            return listed_referrers(index) if index else () if self.target(tag) is None else None
+        return None
 
     def attach(self, *manifests: Manifest) -> bool:
         """Add manifests that are here, of one subject, to its referrers index; or make it anew.

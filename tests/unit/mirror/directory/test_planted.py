@@ -9,16 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.digest import Digest
-from pipeline.errors import RelbuildError
+from pipeline.digest import CHUNK, Digest
+from pipeline.errors import RelbuildError, VerificationError
 from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror
 from pipeline.mirror.backends.directory.directory_prune import prune_directory
 from pipeline.mirror.references import fallback_tag
 from pipeline.mirror.tag_statements import anchor_manifest
+from pipeline.model.image import Descriptor
 from pipeline.model.rules import MirrorRules
 from pipeline.model.scrub import DamageKind, RepairOutcome, ScrubbedObject
-from pipeline.oci import media_types, signature_tag
+from pipeline.oci import bundle_layer, media_types, signature_tag
 from pipeline.release import history, verify_reference
+from pipeline.store import Store
 from tests.support.moved_tags import DAY, at, code_of, opened
 from tests.support.published_images import ImagePublisher, key
 from tests.unit.mirror.directory.test_reuse import rotten
@@ -220,6 +222,73 @@ def test_what_is_no_manifest_is_told_with_its_place_and_healed(root: Path, maker
     assert version(root, maker) == "1.0"
     scrub(repository.mirror, maker.store)
     assert prune(repository.mirror, maker.clock.now) == ()
+
+
+def endless(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+IN_PLACE_OF_BLOBS = {
+    "a folder": folder,
+    "a FIFO": os.mkfifo,
+    "an endless device": endless,
+    "nothing": lambda path: None,
+}
+
+
+@pytest.mark.parametrize("kind", IN_PLACE_OF_BLOBS)
+@pytest.mark.parametrize("what", ["layer", "attestation"])
+def test_what_is_no_blob_is_told_at_once_and_healed_by_a_publication(
+    root: Path, maker: ImagePublisher, kind: str, what: str
+) -> None:
+    """Without waiting for a FIFO, or reading without end."""
+    repository, image = opened(root, maker), maker.image("1.0")
+    digest = image.layers[0].blob.digest
+    if what == "attestation":
+        manifest = repository.manifest(repository.referrers(image.digest)[0].descriptor.digest)
+        assert manifest is not None
+        digest = bundle_layer(manifest).digest
+    path = root / "blobs" / "sha256" / digest.hex
+    path.unlink()
+    IN_PLACE_OF_BLOBS[kind](path)
+    with pytest.raises(RelbuildError) as caught:
+        version(root, maker)
+    problem = caught.value.problems[0]
+    assert problem.code in {"blob-damaged", "digest-mismatch", "blob-missing"} and problem.place == str(path)
+    assert "relbuild scrub" in (problem.hint or "")
+    assert not repository.has_blob(digest) or kind == "nothing"
+    with pytest.raises(VerificationError):
+        repository.fetch_blob(Descriptor("application/octet-stream", digest, 1), Store(root.parent / "other"))
+    maker.publish(opened(root, maker), image)
+    assert version(root, maker) == "1.0"
+    assert not scrub(repository.mirror, maker.store).findings
+
+
+def test_a_layer_that_grew_is_read_no_further_than_it_should_be(root: Path, maker: ImagePublisher) -> None:
+    blob = maker.image("1.0").layers[0].blob
+    read: list[int] = []
+    with (root / "blobs" / "sha256" / blob.digest.hex).open("r+b") as file:
+        file.truncate(50 << 20)
+    with pytest.raises(VerificationError, match="blob-damaged"):
+        opened(root, maker).check_blob(blob, read.append)
+    assert sum(read) <= CHUNK
+
+
+@pytest.mark.parametrize("kind", PLANTED)
+def test_a_list_whose_manifest_is_no_file_is_looked_up_and_made_anew(
+    root: Path, maker: ImagePublisher, kind: str
+) -> None:
+    repository, subject = opened(root, maker), maker.image("1.0").digest
+    before, target = repository.referrers(subject), repository.resolve(fallback_tag(subject))
+    assert target is not None
+    path = root / "repositories" / "small" / "_manifests" / f"{target.hex}.oci-index"
+    path.unlink()
+    assert repository.referrers(subject) == before
+    PLANTED[kind](path)
+    assert repository.referrers(subject) == before and version(root, maker) == "1.0"
+    maker.publish(opened(root, maker), maker.image("1.0"))
+    assert not scrub(repository.mirror, maker.store).lost
+    assert opened(root, maker).paths.listed_referrers(subject) == before
 
 
 def test_a_repository_without_manifests_ends_no_pruning(root: Path, maker: ImagePublisher) -> None:
