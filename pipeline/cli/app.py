@@ -152,7 +152,10 @@ class CommandContext:
             print_json(value)
 
     def show(self, lines: Iterable[str], value: object) -> None:
-        """Print a command's result on stdout: lines of text, or as JSON."""
+        """Print a command's result on stdout: lines of text, or as JSON.
+
+        A line feed in a line is escaped: it comes from elsewhere.
+        """
         if self.as_json:
             print_json(value)
         else:

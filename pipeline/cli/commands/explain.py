@@ -33,8 +33,8 @@ def explain_command(
         told = explain_package(wanted, context.build_env(offline=offline), package)
     if len(told) == 1:
         (text,) = told.values()
-        context.show([text], {"package": package, "explanation": text})
+        context.show(text.splitlines(), {"package": package, "explanation": text})
         return 0
     text = "\n\n".join(f"{arch}:\n{one}" for arch, one in told.items())
-    context.show([text], {"package": package, "explanation": text, "architectures": told})
+    context.show(text.splitlines(), {"package": package, "explanation": text, "architectures": told})
     return 0

@@ -40,7 +40,7 @@ def help_command(
         )
     elif name in documents:
         text = documents[name].read_text()
-        context.show([text.rstrip("\n")], {"topic": name, "text": text})
+        context.show(text.splitlines(), {"topic": name, "text": text})
     elif name in {commands.words_of(module)[0] for module in commands.modules()}:
         commands.import_commands(name)
         app([name, "--help"])

@@ -316,7 +316,7 @@ def test_what_others_wrote_into_a_mirror_does_not_steer_the_terminal(scene: Scen
     record = json.loads(site.manifest("small", step["record"]).data)
     image = json.loads(scene.mine.manifest_bytes)
     image["config"]["mediaType"] = "\x1b[2Jall is well"
-    told = dict(record["annotations"], **{"org.relbuild.move.version": "\x1b[2Jall is well"})
+    told = dict(record["annotations"], **{"org.relbuild.move.version": "\x1b[2Jall is well\nforged"})
     broken = dict(record["annotations"], **{"org.relbuild.move.at": "9" * 15})
     forged, odd, late = (
         Manifest(media_types.MANIFEST, canonical_json(document))
@@ -330,7 +330,7 @@ def test_what_others_wrote_into_a_mirror_does_not_steer_the_terminal(scene: Scen
         assert done.returncode == 5 and "\\x1b[2Jall is well" in done.stderr and "\x1b" not in done.stderr
     with site.pointing("small", "move.1.0.20990101T000000000Z.abcdef", odd):
         done = relbuild_at_once(shipped.folder, "history", address, *store)
-        assert done.returncode == 0 and "\\x1b[2Jall is well" in done.stdout and "\x1b" not in done.stdout
+        assert done.returncode == 0 and "\\x1b[2Jall is well\\nforged" in done.stdout and "\x1b" not in done.stdout
     with site.pointing("small", "move.1.0.20990101T000000000Z.abcdef", late):
         assert shipped.refused("history", address) == (5, {"move-malformed"})
 
