@@ -9,6 +9,7 @@ from pipeline.digest import Digest
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.image_tags import names_digest
 from pipeline.mirror.protocol import Repository, is_auxiliary
+from pipeline.mirror.published import read_published
 from pipeline.mirror.tag_claims import claiming_key
 from pipeline.mirror.tag_signing import RENEWAL_SHARE, SignedTag
 from pipeline.mirror.tag_statements import recent_statements
@@ -51,8 +52,9 @@ def renew(
 ) -> RenewalResult:
     """Renew the old statements by `key` on a repository's floating tags.
 
-    `own`: tag → digest of tags that this run has set: they are signed also where no statement is. A tag that points
-    elsewhere than signed is left, to be examined by a person.
+    `own`: tag → digest of tags as they were last published: one that points there is signed also where no statement is
+    and none was ever seen, on a mirror that is older than signed moves. Any other tag that points elsewhere than signed
+    is left, to be examined by a person: somebody may have pointed it back to what it was published as.
 
     `former`: keys of the publisher before `key`, whose statements count as well. The images of these tags are verified
     and signed again with `key`, and so are the attestations that `also` returns of an image of `own`, predicate type →
@@ -69,14 +71,16 @@ def renew(
         if digest is None or names_digest(tag, digest):
             continue
         signed_tag = SignedTag(repository, repository.identity, tag, signer)
-        if signed_tag.under_way and own.get(tag) != digest:
+        if signed_tag.under_way:
             due = signer.now
             continue
         until = signed_tag.believed_until(digest)
-        if until is None and own.get(tag) != digest:
+        unsigned = until is None and not recent_statements(repository, repository.identity, tag, signer.trusted)
+        first = unsigned and own.get(tag) == digest and signer.seen(repository, tag) == 0
+        if until is None and not first:
             left.append(tag)
             other = claiming_key(repository, repository.identity, tag, signer.trusted)
-            if other is not None and not recent_statements(repository, repository.identity, tag, signer.trusted):
+            if other is not None and unsigned:
                 others[tag] = other
             continue
         if former and digest not in signed_again:
@@ -87,8 +91,9 @@ def renew(
         if not signed_again.get(digest, True):
             left.append(tag)
             continue
+        version = read_published(repository, digest).version if first else signed_tag.version
         with repository.moving():
-            signed = signed_tag.confirm(digest, signed_tag.version, MoveCause.PUBLISH).signed
+            signed = signed_tag.confirm(digest, version, MoveCause.PUBLISH).signed
         if signed:
             renewed.append(tag)
             until = None
