@@ -70,9 +70,10 @@ def read_host(root: Path) -> str:
     if number is not None and number != FORMAT:
         raise UsageError(
             "mirror-format",
-            f"'{root / MARKER}' has format {found}, this version of relbuild reads {FORMAT}",
+            f"'{root / MARKER}' has format {str(found)[:20]}, this version of relbuild reads {FORMAT}",
             place=str(root / MARKER),
-            hint="use the relbuild version that created it",
+            hint="use the relbuild version that created it; if this version published to it, somebody wrote that: run "
+            f"`relbuild scrub dir:{root} --as` with its name",
         )
     if number is None or not isinstance(host, str) or not _HOST.fullmatch(host):
         raise VerificationError(
@@ -120,8 +121,8 @@ def _renamed(root: Path, host: str, known: str) -> UsageError:
         "mirror-host",
         f"mirror '{root}' had the name {known}, and has {host} now; signatures contain the name",
         place=str(root / MARKER),
-        hint=f"`relbuild scrub dir:{root} --as {known}` writes the former one; if it is another mirror, or its name was "
-        f"meant to change, run scrub with --as {host}",
+        hint=f"`relbuild scrub dir:{root} --as {known}` writes the former one; if it is another mirror, or its name "
+        f"was meant to change, run scrub with --as {host}",
     )
 
 
@@ -140,25 +141,57 @@ def restore_marker(
     Raises UsageError `mirror-host`, `mirror-format`, `marker-ambiguous` if the signatures have several names or there
     are none, EnvironmentLacking.
     """
-    from pipeline.model.scrub import DamageKind, Finding, RepairOutcome, ScrubbedObject
+    from pipeline.model.scrub import Finding, RepairOutcome, ScrubbedObject
 
     if stated:
         require_pull_host(stated, root)
     with mirror_errors(f"dir:{root}"):
         place = MirrorPaths(root, clock)
-        renamed = _other_name(place, stated, known, warn) if _damage(root) is None else ""
-        if not renamed and _damage(root) is None:
+        before = _readable_host(root)
+        repair = _repair(place, stated, known, warn)
+        if repair is None:
             return None
-        host = stated or renamed or _signed_host(place)
+        wrong, host, source = repair
         place.make()
         with file_locked(root / ".lock" / "catalog"):
-            wrong = _damage(root) or (DamageKind.ROTTEN if renamed and read_host(root) != renamed else None)
-            if wrong is None:  # Another process restored it meanwhile.
+            if _readable_host(root) != before:  # Another process restored it meanwhile.
                 return None
             set_aside(root, root / MARKER, stays=True)
             write_marker(place, host)
-    source = "--as" if stated else "the name that this store remembers" if renamed else "the names in signatures"
     return Finding(ScrubbedObject.MARKER, wrong, MARKER, "", RepairOutcome.HEALED, f"{source}: {host}")
+
+
+def _repair(
+    place: MirrorPaths, stated: str, known: str, warn: Callable[[str], None]
+) -> tuple[DamageKind, str, str] | None:
+    """Return what is wrong with a marker, the right name, and its source; None if nothing is.
+
+    Another format is wrong only where a person states a name by which the store knows the mirror, or under which images
+    are signed that lie where this format has them. Raises as `restore_marker`.
+    """
+    from pipeline.model.scrub import DamageKind
+
+    try:
+        wrong = _damage(place.root)
+    except UsageError:
+        if not stated or (stated != known and stated not in _all_signed_hosts(place)):
+            raise
+        return DamageKind.ROTTEN, stated, "--as"
+    if wrong is not None:
+        return wrong, stated or _signed_host(place), "--as" if stated else "the names in signatures"
+    renamed = _other_name(place, stated, known, warn)
+    source = "--as" if stated else "the name that this store remembers"
+    return (DamageKind.ROTTEN, renamed, source) if renamed else None
+
+
+def _readable_host(root: Path) -> str | None:
+    with contextlib.suppress(RelbuildError, FileNotFoundError):
+        return read_host(root)
+    return None
+
+
+def _all_signed_hosts(place: MirrorPaths) -> set[str]:
+    return {name for one in _repositories(place) for names in _signed_hosts(one) for name in names}
 
 
 def _other_name(place: MirrorPaths, stated: str, known: str, warn: Callable[[str], None]) -> str:
@@ -171,7 +204,7 @@ def _other_name(place: MirrorPaths, stated: str, known: str, warn: Callable[[str
     host, wanted = read_host(place.root), stated or known
     if wanted == host:
         return ""
-    signed = {name for one in _repositories(place) for names in _signed_hosts(one) for name in names}
+    signed = _all_signed_hosts(place)
     if wanted and wanted in signed and (stated or host not in signed):
         return wanted
     if known and not stated:

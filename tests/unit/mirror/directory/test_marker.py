@@ -58,7 +58,11 @@ def code_of_opening(root: Path, *, create: bool = True) -> tuple[str, str]:
 def test_another_format_is_not_damage_and_never_overwritten(published: Path) -> None:
     for text in ('{"format":2,"host":"x"}', '{"format":2}', '{"format":0,"name":[]}'):
         (published / MARKER).write_text(text)
-        assert code_of_opening(published) == ("mirror-format", "use the relbuild version that created it")
+        assert code_of_opening(published) == (
+            "mirror-format",
+            "use the relbuild version that created it; if this version published to it, somebody wrote that: run "
+            f"`relbuild scrub dir:{published} --as` with its name",
+        )
         with pytest.raises(UsageError, match="mirror-format"):
             restore_marker(published, time.time, "")
         assert (published / MARKER).read_text() == text
@@ -404,3 +408,49 @@ def test_scrub_warns_of_a_name_under_which_nothing_is_signed(published: Path, ma
     assert restore_marker(published, time.time, "", "", told.append) is None
     (message,) = told
     assert OTHER_HOST in message and f"--as {HOST}" in message
+
+
+def test_a_planted_format_is_overwritten_with_a_name_that_the_content_has(
+    published: Path, maker: ImagePublisher
+) -> None:
+    """Or with that which the store remembers; with no other one."""
+    address = parse_address(f"dir:{published}")
+    for text in ('{"format":2}', f'{{"format":-1{"0" * 4000}}}'):
+        (published / MARKER).write_text(text)
+        for name in ("", OTHER_HOST):
+            with pytest.raises(UsageError, match="mirror-format") as caught:
+                scrub(address, maker.build_env, known_as=name)
+            assert len(caught.value.problems[0].message) < 300 + len(str(published))
+        (found,) = scrub(address, maker.build_env, known_as=HOST).findings
+        assert found.fate is RepairOutcome.HEALED and mirror_marker.read_host(published) == HOST
+
+
+def outside(path: Path) -> None:
+    folder = path.parent.parent / "outside"
+    folder.mkdir(exist_ok=True)
+    path.symlink_to(folder)
+
+
+IN_PLACE_OF_FOLDERS: dict[str, Callable[[Path], object]] = {
+    "a file": Path.touch,
+    "a FIFO": os.mkfifo,
+    "a link": outside,
+}
+
+
+@pytest.mark.parametrize("kind", IN_PLACE_OF_FOLDERS)
+@pytest.mark.parametrize("where", [".quarantine", ".quarantine/rotten"])
+def test_what_is_no_quarantine_is_replaced_by_one(
+    published: Path, maker: ImagePublisher, kind: str, where: str
+) -> None:
+    (published / where).parent.mkdir(exist_ok=True)
+    IN_PLACE_OF_FOLDERS[kind](published / where)
+    (published / MARKER).write_text("garbage")
+    (found,) = scrub(parse_address(f"dir:{published}"), maker.build_env).findings
+    assert found.fate is RepairOutcome.HEALED
+    aside = published / ".quarantine" / "rotten"
+    assert not aside.is_symlink() and {path.name.partition(".")[0] for path in aside.iterdir()} == {
+        "relbuild-mirror",
+        where.rpartition("/")[2].lstrip("."),
+    }
+    assert not list(published.parent.glob("*outside/*")) and not list(published.glob("outside/*"))
