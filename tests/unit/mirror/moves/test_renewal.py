@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipeline.digest import Digest
-from pipeline.errors import VerificationError
+from pipeline.errors import EnvironmentLacking, VerificationError
+from pipeline.mirror import tag_signing
 from pipeline.mirror.address_parser import parse_address
 from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror, open_directory
+from pipeline.mirror.protocol import Repository
 from pipeline.mirror.tag_history import read_history
-from pipeline.mirror.tag_signing import SignedTag
+from pipeline.mirror.tag_signing import Confirmation, SignedTag
 from pipeline.mirror.tag_statements import list_statements
 from pipeline.model.night_record import Outcome, Product, ProductRun
-from pipeline.model.publication import Move, MoveCause
+from pipeline.model.publication import Move, MoveCause, RecordedStatement
 from pipeline.model.published_image import PublishedImage
 from pipeline.model.rules import MirrorRules
 from pipeline.nightly.job import RunSettings
@@ -26,6 +30,7 @@ from pipeline.release import promote, rollback, verify_reference
 from pipeline.release.current_images import tag_signer
 from pipeline.release.renew import RenewalResult, renew
 from tests.support import mirror_images
+from tests.support.journal import Told
 from tests.support.moved_tags import point
 from tests.support.published_images import RULES, ImagePublisher, key
 from tests.support.signing_examples import PRIVATE
@@ -136,23 +141,63 @@ def test_a_move_that_may_be_under_way_is_left_alone(mirror: DirectoryMirror, mak
     assert list_statements(repository, repository.identity, "latest") == listed
 
 
+@pytest.mark.parametrize("bad", ["1.0", "stable"], ids=["the first", "the last"])
+def test_a_tag_that_fails_keeps_no_other_from_its_renewal(
+    mirror: DirectoryMirror, maker: ImagePublisher, monkeypatch: pytest.MonkeyPatch, bad: str
+) -> None:
+    broken = VerificationError("document-malformed", "somebody planted it")
+    listing = tag_signing.list_statements
+
+    def malformed(repository: Repository, identity: str, tag: str) -> tuple[RecordedStatement, ...]:
+        if tag == bad:
+            raise broken
+        return listing(repository, identity, tag)
+
+    monkeypatch.setattr(tag_signing, "list_statements", malformed)
+    maker.clock.now += 10 * DAY
+    done = renewed(mirror, maker)
+    assert done.failed == {bad: broken} and not done.left
+    assert {*done.tags, bad} == {"1.0", "latest", "stable"} and len(done.tags) == 2
+    assert done.due <= maker.clock() * 1000
+    monkeypatch.undo()
+    assert renewed(mirror, maker).tags == (bad,)
+
+
+def test_a_night_tells_which_tag_it_could_not_renew_and_tries_again(
+    mirror: DirectoryMirror, maker: ImagePublisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, product = night_of(mirror, maker, tmp_path)
+    answers = Told()
+    build_env = replace(maker.build_env, progress=answers)
+    confirm = SignedTag.confirm
+
+    def refused(self: SignedTag, *given: Any) -> Confirmation:
+        if self.tag == "latest":
+            raise EnvironmentLacking("registry-failing", "it fails")
+        return confirm(self, *given)
+
+    monkeypatch.setattr(SignedTag, "confirm", refused)
+    renew_tags([product], settings, mirror, build_env)
+    (warning,) = answers.warnings
+    assert warning.startswith("small: the signed move of tag 'latest' was not renewed: it fails")
+    assert products_due(maker.store, str(settings.to), ["small"], int(maker.clock() * 1000), key="") == ("small",)
+
+
+def night_of(mirror: DirectoryMirror, maker: ImagePublisher, folder: Path) -> tuple[RunSettings, Product]:
+    """The settings of a night, and the product as it was published."""
+    file = folder / "night.key"
+    file.touch(0o600)
+    file.write_bytes(PRIVATE)
+    published = PublishedImage(digest=maker.image("1.0").digest, tags=("latest",))
+    product = Product("small", "small.yaml", "p", "x86_64", ProductRun(Outcome.UNCHANGED, ""), published)
+    return RunSettings(folder, parse_address(mirror.url), file, folder, folder, {}, maker.clock), product
+
+
 def test_a_night_renews_what_is_due_and_asks_its_store_alone_when_nothing_is(
     mirror: DirectoryMirror, maker: ImagePublisher, tmp_path: Path
 ) -> None:
-    file = tmp_path / "night.key"
-    file.touch(0o600)
-    file.write_bytes(PRIVATE)
-    to = parse_address(mirror.url)
-    settings = RunSettings(tmp_path, to, file, tmp_path, tmp_path, {}, maker.clock)
-    digest = maker.image("1.0").digest
-    product = Product(
-        "small",
-        "small.yaml",
-        "p",
-        "x86_64",
-        ProductRun(Outcome.UNCHANGED, ""),
-        PublishedImage(digest=digest, tags=("latest",)),
-    )
+    settings, product = night_of(mirror, maker, tmp_path)
+    to = settings.to
     absent = Product("never", "never.yaml", "p", "x86_64", ProductRun(Outcome.FAILED, ""))
 
     def waiting() -> tuple[str, ...]:
