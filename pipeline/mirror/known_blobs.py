@@ -104,7 +104,7 @@ class KnownInRun:
         """Record that a registry returned a blob corrupt just now: its word for it counts no more."""
         self.forget(digest)
         if self.store is not None:
-            DamageMemory(self.store, self.url).note(digest, self.clock())
+            DamageMemory(self.store, self.url).note(digest)
 
     def doubts(self, digest: Digest) -> bool:
         """Return whether a blob was found corrupt, and not intact since."""
