@@ -12,6 +12,9 @@ def main() -> None:
     """Run the command line as the whole of this process."""
     # Here and not above, and in this order: Ctrl-C is handled before the rest is loaded, which takes a while.
     try:
+        from pipeline.cli.utf8_mode import use_utf8
+
+        use_utf8()
         from pipeline.cli.signals import end_at_once
 
         end_at_once()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import os
 import sys
@@ -13,6 +12,7 @@ from pipeline.cli.app import app, list_app
 from pipeline.cli.commands import DEFAULT, command_of, import_commands
 from pipeline.cli.messages import report_error
 from pipeline.cli.refused_plugins import refuse_plugins
+from pipeline.cli.standard_streams import drop_stdout
 from pipeline.cli.unknown_word import require_recipe
 from pipeline.escaping import escape_invisible
 
@@ -47,9 +47,14 @@ def _complete(line: str) -> None:
     """Print what completes a line, and nothing of what goes wrong: people are still typing."""
     from pipeline.cli.completion import completion_lines
 
-    with contextlib.suppress(Exception, SystemExit):
+    try:
         for found in completion_lines(line):
             print(escape_invisible(found, lines=False))
+        sys.stdout.flush()
+    except OSError:
+        drop_stdout()
+    except (Exception, SystemExit):
+        return
 
 
 _ALIASES = {"--version": "version", "-V": "version"}

@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 
-from pipeline.cli.standard_streams import BROKEN_PIPE, STDOUT, drop_stdout
+from pipeline.cli.standard_streams import BROKEN_PIPE, STDOUT, drop_stdout, stdout_is_unicode
 from pipeline.errors import ERROR_TEXT_LIMIT, EnvironmentLacking, RelbuildError
 from pipeline.escaping import escape_invisible, escape_message, json_text
 from pipeline.system_errors import relbuild_error
@@ -24,7 +24,7 @@ def print_lines(*lines: str) -> None:
 
 def print_json(value: object) -> None:
     """Print the one machine-readable result on stdout."""
-    print(json_text(value))
+    print(json_text(value) if stdout_is_unicode() else json.dumps(value, indent=2, sort_keys=True))
 
 
 def print_error(error: RelbuildError) -> int:

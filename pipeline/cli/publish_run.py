@@ -22,6 +22,7 @@ from pipeline.cli.remembered_publications import (
 )
 from pipeline.digest import Digest
 from pipeline.errors import RelbuildError
+from pipeline.mirror.damage_memory import DamageMemory
 from pipeline.mirror.tag_memory import TagMemory
 from pipeline.model.enforcement import enforcement_lines
 from pipeline.model.publication import Publication
@@ -89,6 +90,7 @@ class _Snapshot:
         self._request = request
         self._build_env = build_env
         self._started = started
+        self._damage = DamageMemory(build_env.store, request.to.url).latest()
 
     def inputs(self) -> dict[str, object] | None:
         """Return key, rules, layouts and reports as they are now; None if they cannot be told."""
@@ -132,6 +134,7 @@ class _Snapshot:
         memory = TagMemory(self._build_env.store)
         made = RememberedPublication(
             made=self._started,
+            damage=self._damage,
             settled_until=one.settled_until,
             folders=(),
             key="",

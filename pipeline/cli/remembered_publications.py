@@ -44,15 +44,16 @@ class PublishRequest:
 class RememberedPublication:
     """All that a publication read, what it asked the registry, and what it said.
 
-    `made`: when, in seconds since the epoch; `settled_until`: until when nothing has to be signed of its tags, in
-    milliseconds since the epoch. `folders` are (path, entries) of layouts and reports; `key` is the store's seal on the
-    key's file, `rules` the resolved path, mode and digest of the operator's. `numbers` are (repository, tag,
-    fingerprint, number): the highest statement by the key that was seen on each tag. `programs`, `modules` and `code`
-    tell of relbuild and what it has loaded. `questions`: fields of each `KnownAnswer`; `scopes` are theirs. `lines` and
-    `answer` (with --json) are what it said.
+    `made`: when, in seconds since the epoch; `damage`: what `DamageMemory.latest` returned before; `settled_until`:
+    until when nothing has to be signed of its tags, in milliseconds since the epoch. `folders` are (path, entries) of
+    layouts and reports; `key` is the store's seal on the key's file, `rules` the resolved path, mode and digest of the
+    operator's. `numbers` are (repository, tag, fingerprint, number): the highest statement by the key that was seen on
+    each tag. `programs`, `modules` and `code` tell of relbuild and what it has loaded. `questions`: fields of each
+    `KnownAnswer`; `scopes` are theirs. `lines` and `answer` (with --json) are what it said.
     """
 
     made: float
+    damage: str
     settled_until: int
     folders: Sequence[tuple[str, Mapping[str, object]]]
     key: str
@@ -92,7 +93,7 @@ def repeat_publication(
     now = context.clock()
     if known is None or not known.made <= now < known.made + LIFETIME or now * 1000 >= known.settled_until:
         return None
-    if DamageMemory(store, request.to.url).found_since(known.made):
+    if DamageMemory(store, request.to.url).latest() != known.damage:
         return None  # the registry's answers were found to be wrong since
     with contextlib.suppress(OSError):
         answers = [KnownAnswer(**one) for one in known.questions]

@@ -6,15 +6,38 @@ import contextlib
 import fcntl
 import io
 import os
+import select
 import signal
 import sys
-from collections.abc import Iterator
+from typing import Any, cast
 
 BROKEN_PIPE = 128 + signal.SIGPIPE
 """Exit status where standard output is a broken pipe: that of a program which SIGPIPE ended."""
 
 STDOUT = "standard output"
 """The file name in an OSError of standard output."""
+
+
+class _Stream(io.FileIO):
+    """Standard stream that waits for its reader, also where the pipe or terminal does not block."""
+
+    def write(self, data: Any, /) -> int:  # noqa: ANN401  any buffer
+        while (written := cast("int | None", super().write(data))) is None:
+            select.select([], [self], [])  # Another process that has this terminal open set O_NONBLOCK.
+        return written
+
+
+class _StandardOutput(_Stream):
+    """Standard output whose write errors have the file name STDOUT, for text and for bytes."""
+
+    def write(self, data: Any, /) -> int:  # noqa: ANN401  any buffer
+        try:
+            return super().write(data)
+        except OSError as error:
+            error.filename = STDOUT
+            if isinstance(error, BrokenPipeError):
+                error.errno = None  # Where it is EPIPE, Typer ends the process with status 1.
+            raise
 
 
 class _Diagnostics(io.TextIOWrapper):
@@ -28,27 +51,6 @@ class _Diagnostics(io.TextIOWrapper):
     def flush(self) -> None:
         with contextlib.suppress(OSError):
             super().flush()
-
-
-class _Answers(io.TextIOWrapper):
-    """Standard output whose write errors have the file name STDOUT."""
-
-    def write(self, text: str, /) -> int:
-        with _about_stdout():
-            return super().write(text)
-
-    def flush(self) -> None:
-        with _about_stdout():
-            super().flush()
-
-
-@contextlib.contextmanager
-def _about_stdout() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        error.filename = STDOUT
-        raise
 
 
 def open_streams() -> None:
@@ -65,9 +67,9 @@ def open_streams() -> None:
     if sys.stdin is None:
         sys.stdin = open(0, closefd=False)  # noqa: SIM115
     encoding = sys.stdout.encoding if sys.stdout is not None else "utf-8"
-    answers, diagnostics = (io.FileIO(number, "w", closefd=False) for number in (1, 2))
+    answers, diagnostics = _StandardOutput(1, "w", closefd=False), _Stream(2, "w", closefd=False)
     lines = answers.isatty()
-    sys.stdout = _Answers(io.BufferedWriter(answers), encoding, "strict", line_buffering=lines)
+    sys.stdout = io.TextIOWrapper(io.BufferedWriter(answers), encoding, "backslashreplace", line_buffering=lines)
     sys.stderr = _Diagnostics(io.BufferedWriter(diagnostics), encoding, "backslashreplace", line_buffering=True)
 
 
@@ -76,6 +78,14 @@ def stdout_is_closed() -> bool:
     with contextlib.suppress(OSError):
         return fcntl.fcntl(1, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
     return False
+
+
+def stdout_is_unicode() -> bool:
+    """Return whether standard output can hold any text.
+
+    PYTHONIOENCODING may name an encoding that cannot.
+    """
+    return sys.__stdout__ is None or sys.__stdout__.encoding.lower() == "utf-8"
 
 
 def drop_streams() -> None:

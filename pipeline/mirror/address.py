@@ -99,10 +99,17 @@ class AddressForm(ABC):
 
     # --- only for mirrors that are folders on this machine
 
-    def restore_marker(self, address: Address, clock: Callable[[], float], name: str) -> Finding | None:
-        """Write anew the file by which a mirror is known, if it is lost; return the finding.
+    def restore_marker(self, address: Address, access: MirrorAccess, name: str) -> Finding | None:
+        """Restore the file by which a mirror is known, or the name in it; return the finding.
 
         `name`: the `HOST/NAMESPACE` by which clients pull from it ("": that in its signatures). Raises UsageError.
+        """
+        return None
+
+    def require_known_name(self, address: Address, access: MirrorAccess) -> None:
+        """Refuse a mirror with another name than the store remembers: it would be signed.
+
+        Raises UsageError `mirror-host`.
         """
         return None
 

@@ -6,6 +6,8 @@ for that blob again until it was read intact.
 
 from __future__ import annotations
 
+import secrets
+
 from pipeline.digest import Digest, identity
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.store import Store
@@ -22,9 +24,9 @@ class DamageMemory:
         """Return whether the blob was found corrupt, and not intact since."""
         return self.store.recall(self._name(digest)) is True
 
-    def note(self, digest: Digest, now: float) -> None:
-        """Record that the blob was found corrupt at `now`, in seconds since the epoch."""
-        self.store.remember(self._last(), int(now * 1000))
+    def note(self, digest: Digest) -> None:
+        """Record that the blob was found corrupt."""
+        self.store.remember(self._last(), secrets.token_hex(8))
         self.store.remember(self._name(digest), True)
 
     def clear(self, digest: Digest) -> None:
@@ -32,10 +34,12 @@ class DamageMemory:
         if self.has(digest):
             self.store.remember(self._name(digest), False)
 
-    def found_since(self, moment: float) -> bool:
-        """Return whether a blob was found corrupt since `moment`, in seconds since the epoch."""
-        last = self.store.recall(self._last())
-        return isinstance(last, int) and last >= int(moment * 1000)
+    def latest(self) -> str:
+        """Return a text that changes each time that a blob is found corrupt; "" before.
+
+        It is no time of a clock, which may be set back meanwhile.
+        """
+        return str(self.store.recall(self._last()) or "")
 
     def _name(self, digest: Digest) -> Digest:
         return identity("blob-damaged", 1, mirror=self.url, digest=digest)

@@ -104,7 +104,7 @@ class KnownInRun:
         """Record that a registry returned a blob corrupt just now: its word for it counts no more."""
         self.forget(digest)
         if self.store is not None:
-            DamageMemory(self.store, self.url).note(digest, self.clock())
+            DamageMemory(self.store, self.url).note(digest)
 
     def doubts(self, digest: Digest) -> bool:
         """Return whether a blob was found corrupt, and not intact since."""
@@ -306,12 +306,7 @@ def set_aside(root: Path, path: Path, *, stays: bool = False) -> None:
 
     `stays`: hard-link it there, because it stays in place until it is replaced.
     """
-    aside = root / ".quarantine" / "rotten"
-    if not aside.is_dir():
-        aside.parent.mkdir(mode=0o700, exist_ok=True)
-        aside.mkdir(mode=0o700, exist_ok=True)
-        sync_names(root)
-        sync_names(aside.parent)
+    aside = make_quarantine(root, "rotten")
     target = aside / f"{path.name}.{secrets.token_hex(4)}"
     with contextlib.suppress(FileNotFoundError):
         if stays and not path.is_dir():
@@ -320,6 +315,33 @@ def set_aside(root: Path, path: Path, *, stays: bool = False) -> None:
             path.rename(target)
             sync_names(path.parent)
         sync_names(aside)
+
+
+def make_quarantine(root: Path, *below: str) -> Path:
+    """Make the quarantine of the mirror at `root`, or a folder in it; return its path.
+
+    A link or a file in the place of one is moved into it: nothing is put where a link leads.
+    """
+    folder, planted = root, list[Path]()
+    for name in (".quarantine", *below):
+        folder = folder / name
+        if is_folder(folder):
+            continue
+        if os.path.lexists(folder):
+            planted.append(folder.rename(folder.with_name(f"{name}.{secrets.token_hex(4)}")))
+        folder.mkdir(mode=0o700, exist_ok=True)
+        sync_names(folder.parent)
+    for path in planted:
+        path.rename(folder / path.name.lstrip("."))
+    return folder
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether a path is a folder, and no link to one."""
+    try:
+        return stat.S_ISDIR(path.lstat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def still_corrupt(what: str, url: str) -> VerificationError:

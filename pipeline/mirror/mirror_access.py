@@ -52,4 +52,6 @@ class MirrorAccess:
             self.mirror(above, create=create) as mirror,
             mirror.writing() if write else contextlib.nullcontext(),
         ):
+            if write:
+                above.form.require_known_name(above, self)
             yield mirror.repository(name)

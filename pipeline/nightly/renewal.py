@@ -60,6 +60,8 @@ def _renew(
 
     with mirror.writing():
         done = renew(repository, key, settings.rules, build_env, own, former=settings.former, also=record_of)
+    for tag, error in done.failed.items():
+        build_env.progress.warn(f"{product.name}: the signed move of tag '{tag}' was not renewed: {error}")
     left = [tag for tag in done.left if tag not in done.other_keys]
     if left:
         build_env.progress.warn(

@@ -32,7 +32,7 @@ def scrub(
     access = mirror_access(build_env)
     with contextlib.ExitStack() as stack:
         others = [stack.enter_context(access.mirror(address)) for address in sources]
-        restored = mirror.form.restore_marker(mirror, build_env.clock, known_as)
+        restored = mirror.form.restore_marker(mirror, access, known_as)
         opened = stack.enter_context(access.mirror(mirror, name=known_as))
         healing = RepairSources(build_env.store, others)
         done = opened.scrub(healing, rate=rate, progress=build_env.progress)

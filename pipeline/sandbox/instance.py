@@ -19,7 +19,6 @@ from itertools import count
 from pathlib import Path
 
 from pipeline import process
-from pipeline.errors import SmokeError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.account_files import ACCOUNTS_LIMIT
 from pipeline.model.limit import LimitReading, LinkRates
@@ -46,6 +45,7 @@ from pipeline.sandbox.output import (
 from pipeline.sandbox.rootfs import RootFs
 from pipeline.sandbox.runtime_bundle import ProcessPlan, merge_environment
 from pipeline.sandbox.sandbox_registry import SandboxRegistry, SandboxSlot
+from pipeline.sandbox.stop_signal import signal_number, wait_until_taken
 
 _OUTPUT_LIMIT = 1 << 20
 """Bytes kept of a command's stdout and of its stderr."""
@@ -83,6 +83,7 @@ class Instance:
     _network: int
     _last_usage: Usage
     _settled: bool = False
+    _launched: float = field(default_factory=time.monotonic)
     _numbers: Iterator[int] = field(default_factory=count)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -285,14 +286,15 @@ class Instance:
     def stop(self, stop_signal: str, within: float) -> int | None:
         """Send a signal (`SIGTERM`, `TERM`, `15`) and wait up to `within` seconds for the end.
 
-        Returns the exit code, or None if it still runs. The kernel drops a signal for which the first process of a
-        container has no handler.
+        Returns the exit code, or None if it still runs. The signal is sent once the first process handles it: the
+        kernel drops a signal for which the first process of a container has no handler, as until it has started.
         """
-        number = signal_number(stop_signal)
+        number, ends = signal_number(stop_signal), time.monotonic() + within
         if self._pidfd >= 0:
+            wait_until_taken(self.pid, number, self._launched, ends, self.wait)
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, number)
-        return self.wait(within)
+        return self.wait(max(0.0, ends - time.monotonic()))
 
     def kill(self) -> int:
         """Kill all its processes; return the exit code (137 if it was running)."""
@@ -363,25 +365,6 @@ def resolve_identity(files: RootFs, user: str) -> Identity:
 def _as_user(plan: ProcessPlan, identity: Identity) -> ProcessPlan:
     environment = merge_environment(plan.environment, {"HOME": identity.home})
     return replace(plan, uid=identity.uid, gid=identity.gid, groups=identity.groups, environment=environment)
-
-
-def signal_number(text: str) -> int:
-    """Parse the name or number of a signal.
-
-    `SIGTERM`, `TERM` or `15` → 15; `SIGRTMIN+3` too; empty → SIGTERM (image-spec, StopSignal).
-
-    Raises SmokeError `signal-unknown`.
-    """
-    name = (text or "SIGTERM").upper().removeprefix("SIG")
-    base, plus, offset = name.partition("+")
-    if name.isdecimal() and 0 < int(name) < signal.NSIG:
-        return int(name)
-    found = getattr(signal, f"SIG{base}", None)
-    if isinstance(found, signal.Signals) and (not plus or offset.isdecimal()):
-        return int(found) + int(offset or 0)
-    raise SmokeError(
-        "signal-unknown", f"unknown signal: '{text}'", hint="use a signal name such as SIGTERM, SIGQUIT or SIGINT"
-    )
 
 
 def _command_ended(running: RunningCommand, pid_file: Path, deadline: float) -> bool:

@@ -17,7 +17,7 @@ from pipeline.transfer.challenge import Scope
 if TYPE_CHECKING:
     from pipeline.transfer.registry_http import RegistryResponse
 
-FORMAT = 3
+FORMAT = 4
 """Of what is remembered of a publication: to be raised when what is compared, asked or repeated changes its meaning."""
 
 QUESTIONS_MOST = 2000

@@ -240,6 +240,21 @@ class TestRunning:
             require_groups("measured usage")
             assert (instance.usage().cpu_time or 0) > 0
 
+    def test_a_signal_that_its_process_does_not_handle_yet_is_sent_once_it_does(
+        self, root: Path, sandboxes: SandboxRegistry
+    ) -> None:
+        """The kernel drops it for the first process of a container, which then ran for ever."""
+        image = config("sleep 1; trap 'echo got it; exit 3' TERM; while :; do sleep 0.05; done")
+        with launch(image, [root], Limits(), sandboxes=sandboxes, name="late") as instance:
+            assert instance.stop("SIGTERM", 20) == 3
+            assert instance.log.count(b"got it") == 1
+
+    def test_what_ends_before_it_handles_its_signal_has_its_own_exit_code(
+        self, root: Path, sandboxes: SandboxRegistry
+    ) -> None:
+        with launch(config("sleep 0.5; exit 4"), [root], Limits(), sandboxes=sandboxes, name="short") as instance:
+            assert instance.stop("SIGTERM", 20) == 4
+
     def test_what_ignores_its_signal_still_runs_and_is_killed_at_the_end(
         self, root: Path, sandboxes: SandboxRegistry
     ) -> None:

@@ -291,7 +291,8 @@ def test_a_shell_of_the_host_where_the_image_has_none(start: Callable[..., Start
     run = start("run", "silent", "--shell", stdin=subprocess.PIPE)
     pid = run.until(r"files are in /proc/(\d+)/root")[1]
     assert run.process.stdin is not None
-    run.process.stdin.write(f"ls /proc/{pid}/root; cat /proc/net/tcp; exit\n".encode())
+    listening = "until grep ':0050 ' /proc/net/tcp; do sleep 0.05; done"  # The image has only been started.
+    run.process.stdin.write(f"ls /proc/{pid}/root; {listening}; exit\n".encode())
     run.process.stdin.flush()
     assert run.rest() == 0
     assert re.search(r"\bapp\b.*\bdata\b", run.said)

@@ -22,7 +22,7 @@ from pipeline.model.limits.volume import LIMIT as VOLUME
 from pipeline.model.usage import Usage
 from pipeline.sandbox.command_container import CommandResult
 from pipeline.sandbox.container_user import Identity
-from pipeline.sandbox.instance import resolve_identity, signal_number
+from pipeline.sandbox.instance import resolve_identity
 from pipeline.sandbox.instance_network import dial, dial_loopback
 from pipeline.sandbox.launchers.client_command import run_client
 from pipeline.sandbox.launchers.container_engine import UNENFORCED, ContainerEngine
@@ -30,6 +30,7 @@ from pipeline.sandbox.launchers.engine_cgroup import EngineCgroup
 from pipeline.sandbox.limit_readings import ObservedInstance, read_limits
 from pipeline.sandbox.output import Capture, RunningCommand, wait_for_exit
 from pipeline.sandbox.rootfs import RootFs
+from pipeline.sandbox.stop_signal import signal_number
 
 ISOLATION = "isolation"
 """The name under which a report says what a container lacks of the isolation of relbuild's own sandbox."""

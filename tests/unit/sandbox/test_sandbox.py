@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import re
 import resource
+import signal
+import time
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -27,7 +30,6 @@ from pipeline.sandbox.idmap import (
     IDS,
     first_id_of,
 )
-from pipeline.sandbox.instance import signal_number
 from pipeline.sandbox.limit_readings import resources_of, rlimits_of
 from pipeline.sandbox.output import Capture
 from pipeline.sandbox.runtime import last_message
@@ -39,6 +41,7 @@ from pipeline.sandbox.runtime_bundle import (
     merge_environment,
     spec,
 )
+from pipeline.sandbox.stop_signal import signal_number, wait_until_taken
 
 PASSWD = """root:x:0:0:root:/root:/bin/sh
 server:x:27:28:Server:/var/lib/server:/sbin/nologin
@@ -364,3 +367,9 @@ def test_only_the_kernels_door_calls_the_kernel() -> None:
     folder = Path(seccomp.__file__).parent
     users = {path.name for path in folder.glob("*.py") if re.search(r"^import ctypes", path.read_text(), re.M)}
     assert users == {"kernel.py"}
+
+
+@pytest.mark.parametrize("pid", [os.getpid(), 2**22 + 1], ids=["another's first process", "none"])
+def test_a_process_that_is_no_containers_first_is_not_waited_for(pid: int) -> None:
+    now = time.monotonic()
+    wait_until_taken(pid, signal.SIGUSR2, now, now + 60, lambda _: pytest.fail("waited"))

@@ -81,13 +81,31 @@ class DirectoryForm(AddressForm):
         """See `AddressForm`. Raises UsageError `not-a-mirror`, `mirror-format`, `mirror-host`."""
         from pipeline.mirror.backends.directory.directory_mirror import open_directory
 
-        yield open_directory(address.path, create=create, clock=access.clock, host=name or None)
+        made = not os.path.lexists(address.path / MARKER)
+        mirror = open_directory(address.path, create=create, clock=access.clock, host=name or None)
+        if create:
+            self._require_known_name(address, access, stated=made or bool(name))
+        yield mirror
 
-    def restore_marker(self, address: Address, clock: Callable[[], float], name: str) -> Finding | None:
+    def require_known_name(self, address: Address, access: MirrorAccess) -> None:
         """See `AddressForm`."""
-        from pipeline.mirror.backends.directory.mirror_marker import restore_marker
+        self._require_known_name(address, access, stated=False)
 
-        return restore_marker(address.path, clock, name)
+    def _require_known_name(self, address: Address, access: MirrorAccess, *, stated: bool) -> None:
+        from pipeline.mirror.backends.directory.mirror_marker import read_host, require_remembered_host
+
+        if access.store is not None:
+            require_remembered_host(address.path, read_host(address.path), access.store, stated=stated)
+
+    def restore_marker(self, address: Address, access: MirrorAccess, name: str) -> Finding | None:
+        """See `AddressForm`. The name that is stated is remembered."""
+        from pipeline.mirror.backends.directory.mirror_marker import read_host, remembered_host, restore_marker
+
+        known = remembered_host(address.path, access.store) if access.store is not None else ""
+        found = restore_marker(address.path, access.clock, name, known, access.progress.warn)
+        if found is not None or (name and os.path.lexists(address.path / MARKER) and read_host(address.path) == name):
+            self._require_known_name(address, access, stated=True)
+        return found
 
     def exists(self, address: Address) -> bool:
         """See `AddressForm`. Raises UsageError `mirror-nested`."""
@@ -197,19 +215,22 @@ def refuse_nested(root: Path) -> None:
 
     Raises UsageError `mirror-nested`.
     """
-    above, below = find_root(root.resolve().parent), _mirror_below(root)
+    above = find_root(root.resolve().parent)
     if above is not None:
-        raise _nested(
-            root,
+        raise UsageError(
+            "mirror-nested",
             f"a mirror in '{root}' would be inside the mirror '{above[0]}'",
-            f"write {DIRECTORY.prefix}{above[0]}: products become its repositories; a mirror of its own needs a "
+            place=str(root),
+            hint=f"write {DIRECTORY.prefix}{above[0]}: products become its repositories; a mirror of its own needs a "
             "folder outside of it",
         )
+    below = _mirror_below(root)
     if below is not None:
-        raise _nested(
-            root,
+        raise UsageError(
+            "mirror-nested",
             f"a mirror in '{root}' would be around the mirror '{below}'",
-            f"write {DIRECTORY.prefix}{below}, or choose a new directory beside it",
+            place=str(root),
+            hint=f"write {DIRECTORY.prefix}{below}, or choose a new directory beside it",
         )
 
 
@@ -220,15 +241,12 @@ def _refuse_inner_mirror(root: Path) -> None:
     """
     above = find_root(root.parent)
     if above is not None:
-        raise _nested(
-            root,
+        raise UsageError(
+            "mirror-nested",
             f"'{root}' is a mirror inside the mirror '{above[0]}', and no repository",
-            f"write {DIRECTORY.prefix}{root}/NAME for what was published to it, or move that folder away",
+            place=str(root),
+            hint=f"write {DIRECTORY.prefix}{root}/NAME for what was published to it, or move that folder away",
         )
-
-
-def _nested(root: Path, message: str, hint: str) -> UsageError:
-    return UsageError("mirror-nested", message, place=str(root), hint=hint)
 
 
 def _mirror_below(root: Path) -> Path | None:

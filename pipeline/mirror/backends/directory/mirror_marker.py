@@ -1,5 +1,8 @@
 """Read, write and restore the marker of a directory mirror: format, and name in signatures.
 
+Whoever can write to a mirror can write another mirror's name there, under which publishers would sign. So a store
+remembers the name of each mirror that was opened with it.
+
 A mirror that lost its marker is told apart from one of another format and from a folder that is none: its content is
 there. What the marker says can be restored, since signatures have the mirror's name.
 """
@@ -15,7 +18,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.digest import canonical_json
+from pipeline.digest import Digest, canonical_json, identity
 from pipeline.errors import RelbuildError, UsageError, VerificationError
 from pipeline.mirror.atomic_files import file_locked, mirror_errors, replace_file
 from pipeline.mirror.backends.directory.directory_address_form import MARKER, SCRUB_WRITES_MARKER, is_unmarked
@@ -26,6 +29,7 @@ from pipeline.model.publication import NO_HOST
 if TYPE_CHECKING:
     from pipeline.mirror.backends.directory.directory_repository import DirectoryRepository
     from pipeline.model.scrub import DamageKind, Finding
+    from pipeline.store import Store
 
 FORMAT = 1
 """Format of the layout of files; a mirror with another one is refused."""
@@ -66,9 +70,10 @@ def read_host(root: Path) -> str:
     if number is not None and number != FORMAT:
         raise UsageError(
             "mirror-format",
-            f"'{root / MARKER}' has format {found}, this version of relbuild reads {FORMAT}",
+            f"'{root / MARKER}' has format {str(found)[:20]}, this version of relbuild reads {FORMAT}",
             place=str(root / MARKER),
-            hint="use the relbuild version that created it",
+            hint="use the relbuild version that created it; if this version published to it, somebody wrote that: run "
+            f"`relbuild scrub dir:{root} --as` with its name",
         )
     if number is None or not isinstance(host, str) or not _HOST.fullmatch(host):
         raise VerificationError(
@@ -89,10 +94,50 @@ def _read_marker(root: Path) -> bytes:
         return file.read(_MARKER_LIMIT) if stat.S_ISREG(os.fstat(handle).st_mode) else b""
 
 
-def restore_marker(root: Path, clock: Callable[[], float], stated: str) -> Finding | None:
-    """Write a mirror's marker anew if it is damaged, or missing where a mirror's content is.
+def remembered_host(root: Path, store: Store) -> str:
+    """Return the host of a mirror when this store was last used to write to it, or ""."""
+    known = store.recall(_memory(root))
+    return known if isinstance(known, str) else ""
 
-    Its name is the `stated` one, else that in the signatures of its images. Returns None if nothing was to be restored.
+
+def require_remembered_host(root: Path, host: str, store: Store, *, stated: bool) -> None:
+    """Refuse a mirror whose name has changed since this store knows it; remember a new one.
+
+    `stated`: a person gave the name just now. Raises UsageError `mirror-host`.
+    """
+    known = remembered_host(root, store)
+    if known not in ("", host) and not stated:
+        raise _renamed(root, host, known)
+    if known != host:
+        store.remember(_memory(root), host)
+
+
+def _memory(root: Path) -> Digest:
+    return identity("mirror-host", 1, mirror=str(root))
+
+
+def _renamed(root: Path, host: str, known: str) -> UsageError:
+    return UsageError(
+        "mirror-host",
+        f"mirror '{root}' had the name {known}, and has {host} now; signatures contain the name",
+        place=str(root / MARKER),
+        hint=f"`relbuild scrub dir:{root} --as {known}` writes the former one; if it is another mirror, or its name "
+        f"was meant to change, run scrub with --as {host}",
+    )
+
+
+def restore_marker(
+    root: Path,
+    clock: Callable[[], float],
+    stated: str,
+    known: str = "",
+    warn: Callable[[str], None] = lambda message: None,
+) -> Finding | None:
+    """Write a mirror's marker anew if it is lost or damaged, or has another name.
+
+    Its name is the `stated` one, else that in the signatures of its images. A whole marker is written anew only with
+    the stated name, or with the `known` one that this store remembers, and only where images are signed under it.
+    `warn` is told if none is signed under the marker's. Returns None if nothing was to be restored.
     Raises UsageError `mirror-host`, `mirror-format`, `marker-ambiguous` if the signatures have several names or there
     are none, EnvironmentLacking.
     """
@@ -101,19 +146,78 @@ def restore_marker(root: Path, clock: Callable[[], float], stated: str) -> Findi
     if stated:
         require_pull_host(stated, root)
     with mirror_errors(f"dir:{root}"):
-        if _damage(root) is None:
-            return None
         place = MirrorPaths(root, clock)
-        host = stated or _signed_host(place)
+        before = _readable_host(root)
+        repair = _repair(place, stated, known, warn)
+        if repair is None:
+            return None
+        wrong, host, source = repair
         place.make()
         with file_locked(root / ".lock" / "catalog"):
-            wrong = _damage(root)
-            if wrong is None:  # Another process restored it meanwhile.
+            if _readable_host(root) != before:  # Another process restored it meanwhile.
                 return None
             set_aside(root, root / MARKER, stays=True)
             write_marker(place, host)
-    source = "--as" if stated else "the names in signatures"
     return Finding(ScrubbedObject.MARKER, wrong, MARKER, "", RepairOutcome.HEALED, f"{source}: {host}")
+
+
+def _repair(
+    place: MirrorPaths, stated: str, known: str, warn: Callable[[str], None]
+) -> tuple[DamageKind, str, str] | None:
+    """Return what is wrong with a marker, the right name, and its source; None if nothing is.
+
+    Another format is wrong only where a person states a name by which the store knows the mirror, or under which images
+    are signed that lie where this format has them. Raises as `restore_marker`.
+    """
+    from pipeline.model.scrub import DamageKind
+
+    try:
+        wrong = _damage(place.root)
+    except UsageError:
+        if not stated or (stated != known and stated not in _all_signed_hosts(place)):
+            raise
+        return DamageKind.ROTTEN, stated, "--as"
+    if wrong is not None:
+        return wrong, stated or _signed_host(place), "--as" if stated else "the names in signatures"
+    renamed = _other_name(place, stated, known, warn)
+    source = "--as" if stated else "the name that this store remembers"
+    return (DamageKind.ROTTEN, renamed, source) if renamed else None
+
+
+def _readable_host(root: Path) -> str | None:
+    with contextlib.suppress(RelbuildError, FileNotFoundError):
+        return read_host(root)
+    return None
+
+
+def _all_signed_hosts(place: MirrorPaths) -> set[str]:
+    return {name for one in _repositories(place) for names in _signed_hosts(one) for name in names}
+
+
+def _other_name(place: MirrorPaths, stated: str, known: str, warn: Callable[[str], None]) -> str:
+    """Return the name that a mirror with a whole marker should have, "" for the one that it has.
+
+    Raises UsageError `mirror-host` where the store remembers another name, and signatures do not tell which is right.
+    """
+    if not os.path.lexists(place.root / MARKER) or not _has_folders(place.root):
+        return ""
+    host, wanted = read_host(place.root), stated or known
+    if wanted == host:
+        return ""
+    signed = _all_signed_hosts(place)
+    if wanted and wanted in signed and (stated or host not in signed):
+        return wanted
+    if known and not stated:
+        raise _renamed(place.root, host, known)
+    if stated and stated == known:
+        return stated
+    if signed and host not in signed and not stated:
+        names = sorted(signed)
+        warn(
+            f"'{place.root}' has the name {host}, and its images are signed as {', '.join(names)}: right for a copy "
+            f"made with the public key; if its name was changed, run scrub with --as {' or --as '.join(names)}"
+        )
+    return ""
 
 
 def _damage(root: Path) -> DamageKind | None:

@@ -22,11 +22,13 @@ from operator import itemgetter
 from pathlib import Path
 
 from pipeline.digest import Digest
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, VerificationError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.atomic_files import make_folder, replace_file, sync_names
 from pipeline.mirror.backends.directory.directory_inventory import take_inventory
+from pipeline.mirror.backends.directory.manifest_files import read_regular
 from pipeline.mirror.backends.directory.mirror_paths import MirrorPaths, RepositoryPaths
+from pipeline.mirror.known_blobs import is_folder, make_quarantine, regular_file
 from pipeline.mirror.references import readable_references
 from pipeline.mirror.retention.pruning import Inventory
 from pipeline.mirror.retention.quarantine import (
@@ -41,6 +43,9 @@ from pipeline.model.manifests import Manifest
 
 LIST_FILE = "list.json"
 """Name of the file that lists what one pruning removed."""
+
+LIST_LIMIT = 256 << 20
+"""Bytes of that file: a million manifests."""
 
 _STAMP = re.compile(r"(\d{8}T\d{6}Z)\.[0-9a-f]{8}")
 _TIME = "%Y%m%dT%H%M%SZ"
@@ -63,11 +68,7 @@ class Pruning:
         point elsewhere. `at`: seconds since the epoch. Returns the stamp by which `restore` finds them.
         """
         stamp = f"{datetime.fromtimestamp(at, UTC).strftime(_TIME)}.{secrets.token_hex(4)}"
-        aside = self._folder / stamp
-        if not self._folder.is_dir():
-            self._folder.mkdir()
-            self._folder.chmod(0o700)
-            sync_names(self._folder.parent)
+        aside = make_quarantine(self.place.root) / stamp
         aside.mkdir()
         replace_file(removal_list_json(leaving, self._times(leaving)), aside / LIST_FILE, self.place.drafts)
         sync_names(aside)
@@ -95,7 +96,7 @@ class Pruning:
         `quarantine-unknown`.
         """
         aside = self._folder_of(stamp)
-        leaving, times = _read_list(aside), read_tag_times((aside / LIST_FILE).read_bytes(), str(aside / LIST_FILE))
+        leaving, times = _read_list(aside), read_tag_times(_list_bytes(aside), str(aside / LIST_FILE))
         blobs = sum(self._move_back(self.place.blob(digest), aside) for digest in leaving.blobs)
         manifests = 0
         for name, digest in leaving.manifests:
@@ -126,11 +127,12 @@ class Pruning:
         return RestoreResult(tuple(tags), manifests, blobs, tuple(kept))
 
     def quarantined(self) -> tuple[QuarantinedPruning, ...]:
-        """Return all prunings that can be undone, oldest first."""
-        return tuple(
-            QuarantinedPruning(path.name, _at(path.name), _read_list(path), _bytes(path))
-            for path in sorted(self._stamps())
-        )
+        """Return all prunings that can be undone, oldest first; without one whose list is malformed."""
+        found = []
+        for path in sorted(self._stamps()):
+            with contextlib.suppress(VerificationError):
+                found.append(QuarantinedPruning(path.name, _at(path.name), _read_list(path), _bytes(path)))
+        return tuple(found)
 
     def empty_quarantine(self, before: float) -> int:
         """Delete prunings and corrupt files older than `before`; return the prunings' bytes.
@@ -142,13 +144,14 @@ class Pruning:
             if _at(path.name) < before:
                 freed += _bytes(path)
                 self._remove(path)
-        for path in self._folder.glob("*"):
+        for path in self._folder.glob("*") if is_folder(self._folder) else ():
             # Deletions in progress, and prunings killed before they had a list: nothing was moved there.
             if path.name.startswith("gone-") or (_STAMP.fullmatch(path.name) and not _has_list(path)):
-                shutil.rmtree(path)
-        for path in (self._folder / "rotten").glob("*"):
+                _delete(path)
+        rotten = self._folder / "rotten"
+        for path in rotten.glob("*") if is_folder(self._folder) and is_folder(rotten) else ():
             if path.lstat().st_ctime < before:
-                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+                _delete(path)
         return freed
 
     # --- paths and moves
@@ -158,7 +161,7 @@ class Pruning:
         return self.place.root / ".quarantine"
 
     def _stamps(self) -> Iterator[Path]:
-        with contextlib.suppress(FileNotFoundError):
+        if is_folder(self._folder):  # no link to one, where nothing of the mirror is
             # Without a list nothing was moved yet.
             yield from (path for path in self._folder.iterdir() if _is_stamp(path.name) and _has_list(path))
 
@@ -225,23 +228,37 @@ class Pruning:
 def find_pruning(paths: RepositoryPaths, reference: Digest | str) -> str:
     """Return the stamp of the newest pruning that removed a repository's manifest or tag, or "".
 
-    Raises VerificationError for a damaged list, OSError.
+    Raises OSError.
     """
     pruning = Pruning(paths.place)
     for aside in sorted(pruning._stamps(), reverse=True):
-        leaving = _read_list(aside)
-        tags = ((name, tag) for name, tag, _ in leaving.tags)
-        if (paths.name, reference) in (*tags, *leaving.manifests):
-            return aside.name
+        with contextlib.suppress(VerificationError):  # a malformed list
+            leaving = _read_list(aside)
+            tags = ((name, tag) for name, tag, _ in leaving.tags)
+            if (paths.name, reference) in (*tags, *leaving.manifests):
+                return aside.name
     return ""
 
 
 def _read_list(aside: Path) -> RemovalList:
-    return read_removal_list((aside / LIST_FILE).read_bytes(), str(aside / LIST_FILE))
+    return read_removal_list(_list_bytes(aside), str(aside / LIST_FILE))
+
+
+def _list_bytes(aside: Path) -> bytes:
+    read = read_regular(aside / LIST_FILE, LIST_LIMIT)
+    return read[0] if read is not None else b""
 
 
 def _has_list(path: Path) -> bool:
-    return (path / LIST_FILE).is_file()
+    return is_folder(path) and regular_file(path / LIST_FILE) is not None
+
+
+def _delete(path: Path) -> None:
+    """Delete a file or a folder; of a link, the link."""
+    if is_folder(path):
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _is_stamp(name: str) -> bool:

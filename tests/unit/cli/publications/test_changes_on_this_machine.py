@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from pipeline.cli import publish_run, remembered_publications
-from pipeline.mirror.damage_memory import DamageMemory
+from pipeline.mirror.known_blobs import KnownInRun
 from pipeline.mirror.tag_memory import TagMemory
 from pipeline.model.evidence import EVIDENCE_FILE
 from pipeline.oci import load_signing_key
@@ -56,10 +56,15 @@ def test_what_was_changed_here_is_published_anew(publisher: Publisher, change: C
     assert publisher.recognised()
 
 
-def test_a_blob_that_was_found_rotten_since_is_read_by_an_ordinary_publication(publisher: Publisher) -> None:
+@pytest.mark.parametrize("later", [60.0, -3600.0])
+def test_a_blob_that_was_found_rotten_since_is_read_by_an_ordinary_publication(
+    publisher: Publisher, later: float
+) -> None:
+    """Also where the clock was set back before it was found."""
     assert publisher.recognised()
     layer = publisher.maker.image("1.0").layers[0].blob.digest
-    DamageMemory(publisher.maker.store, f"registry+http://{publisher.registry.host}/ns").note(layer, time.time())
+    mirror = f"registry+http://{publisher.registry.host}/ns"
+    KnownInRun(mirror, publisher.maker.store, lambda: time.time() + later).note_damage(layer)
     assert not publisher.recognised()
     assert publisher.registry.count("GET", f"/blobs/{layer}") == 1  # of this publication's requests
     assert not publisher.recognised()  # what reads blobs is not remembered

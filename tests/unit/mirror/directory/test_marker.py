@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror,
 from pipeline.mirror.backends.directory.mirror_marker import restore_marker
 from pipeline.model.scrub import DamageKind, RepairOutcome, ScrubbedObject
 from pipeline.release import copy, scrub, verify_reference
+from pipeline.release.current_images import mirror_access
 from pipeline.store import Store
 from tests.support import mirror_images
 from tests.support.moved_tags import HOST, at, opened, published_files
@@ -56,7 +58,11 @@ def code_of_opening(root: Path, *, create: bool = True) -> tuple[str, str]:
 def test_another_format_is_not_damage_and_never_overwritten(published: Path) -> None:
     for text in ('{"format":2,"host":"x"}', '{"format":2}', '{"format":0,"name":[]}'):
         (published / MARKER).write_text(text)
-        assert code_of_opening(published) == ("mirror-format", "use the relbuild version that created it")
+        assert code_of_opening(published) == (
+            "mirror-format",
+            "use the relbuild version that created it; if this version published to it, somebody wrote that: run "
+            f"`relbuild scrub dir:{published} --as` with its name",
+        )
         with pytest.raises(UsageError, match="mirror-format"):
             restore_marker(published, time.time, "")
         assert (published / MARKER).read_text() == text
@@ -299,3 +305,152 @@ def test_a_restoration_that_is_killed_before_the_marker_is_written_can_be_repeat
     assert (published / MARKER).read_text() == TRUNCATED
     assert restore_marker(published, time.time, "") is not None
     assert open_directory(published, create=False, clock=time.time).host == HOST
+
+
+OTHER_HOST = "registry.example/staging"
+
+
+def renamed(root: Path, host: str = OTHER_HOST) -> None:
+    """What one does who can write to a mirror and not sign: publishers would sign under another mirror's name."""
+    (root / MARKER).write_text(json.dumps({"format": 1, "host": host}))
+
+
+def writing(root: Path, maker: ImagePublisher) -> list[tuple[str, Callable[[], object]]]:
+    """All ways in which a mirror is opened to be signed on."""
+    access, address = mirror_access(maker.build_env), parse_address(f"dir:{root}")
+
+    def to_publish() -> None:
+        with access.mirror(address, create=True):
+            pass
+
+    def to_move() -> None:
+        with access.repository(at(root), write=True):
+            pass
+
+    def to_copy() -> None:
+        with access.repository(at(root), create=True, write=True):
+            pass
+
+    return [("publish", to_publish), ("move", to_move), ("copy", to_copy)]
+
+
+def test_a_mirror_with_another_name_than_the_store_remembers_is_not_signed_on(
+    published: Path, maker: ImagePublisher
+) -> None:
+    for _, act in writing(published, maker):
+        act()
+    renamed(published)
+    for name, act in writing(published, maker):
+        with pytest.raises(UsageError) as caught:
+            act()
+        (problem,) = caught.value.problems
+        assert problem.code == "mirror-host" and f"--as {HOST}" in (problem.hint or ""), name
+    (found,) = scrub(parse_address(f"dir:{published}"), maker.build_env).findings
+    assert (found.thing, found.fate) == (ScrubbedObject.MARKER, RepairOutcome.HEALED)
+    assert found.source == f"the name that this store remembers: {HOST}"
+    for _, act in writing(published, maker):
+        act()
+    assert not scrub(parse_address(f"dir:{published}"), maker.build_env).findings
+
+
+def test_a_name_that_is_meant_to_change_is_stated_once(published: Path, maker: ImagePublisher) -> None:
+    address = parse_address(f"dir:{published}")
+    for _, act in writing(published, maker):
+        act()
+    renamed(published)
+    assert not scrub(address, maker.build_env, known_as=OTHER_HOST).findings
+    for _, act in writing(published, maker):
+        act()
+    renamed(published, HOST)
+    with mirror_access(maker.build_env).mirror(address, create=True, name=HOST):
+        pass
+    for _, act in writing(published, maker):
+        act()
+
+
+def test_a_mirror_that_is_made_anew_at_the_same_place_has_the_name_that_it_is_given(
+    published: Path, maker: ImagePublisher
+) -> None:
+    writing(published, maker)[0][1]()
+    shutil.rmtree(published)
+    with mirror_access(maker.build_env).mirror(parse_address(f"dir:{published}"), create=True, name=OTHER_HOST):
+        pass
+    for _, act in writing(published, maker):
+        act()
+
+
+def test_scrub_as_writes_a_name_under_which_images_are_signed(published: Path, maker: ImagePublisher) -> None:
+    """Also with a store that has not seen the mirror; and no name under which nothing is signed."""
+    renamed(published)
+    address = parse_address(f"dir:{published}")
+    (found,) = scrub(address, maker.build_env, known_as=HOST).findings
+    assert found.source == f"--as: {HOST}" and mirror_marker.read_host(published) == HOST
+    with pytest.raises(UsageError, match="mirror-host"):
+        scrub(address, maker.build_env, known_as="registry.example/third")
+    assert mirror_marker.read_host(published) == HOST
+
+
+def test_scrub_asks_where_signatures_do_not_tell_which_name_is_right(published: Path, maker: ImagePublisher) -> None:
+    writing(published, maker)[0][1]()
+    renamed(published)
+    mirror = open_directory(published, create=False, clock=maker.clock)
+    maker.publish(mirror.repository("small"), maker.image("1.1"))
+    with pytest.raises(UsageError) as caught:
+        scrub(parse_address(f"dir:{published}"), maker.build_env)
+    assert f"--as {OTHER_HOST}" in (caught.value.problems[0].hint or "")
+    scrub(parse_address(f"dir:{published}"), maker.build_env, known_as=HOST)
+    assert mirror_marker.read_host(published) == HOST
+
+
+def test_scrub_warns_of_a_name_under_which_nothing_is_signed(published: Path, maker: ImagePublisher) -> None:
+    renamed(published)
+    told: list[str] = []
+    assert restore_marker(published, time.time, "", "", told.append) is None
+    (message,) = told
+    assert OTHER_HOST in message and f"--as {HOST}" in message
+
+
+def test_a_planted_format_is_overwritten_with_a_name_that_the_content_has(
+    published: Path, maker: ImagePublisher
+) -> None:
+    """Or with that which the store remembers; with no other one."""
+    address = parse_address(f"dir:{published}")
+    for text in ('{"format":2}', f'{{"format":-1{"0" * 4000}}}'):
+        (published / MARKER).write_text(text)
+        for name in ("", OTHER_HOST):
+            with pytest.raises(UsageError, match="mirror-format") as caught:
+                scrub(address, maker.build_env, known_as=name)
+            assert len(caught.value.problems[0].message) < 300 + len(str(published))
+        (found,) = scrub(address, maker.build_env, known_as=HOST).findings
+        assert found.fate is RepairOutcome.HEALED and mirror_marker.read_host(published) == HOST
+
+
+def outside(path: Path) -> None:
+    folder = path.parent.parent / "outside"
+    folder.mkdir(exist_ok=True)
+    path.symlink_to(folder)
+
+
+IN_PLACE_OF_FOLDERS: dict[str, Callable[[Path], object]] = {
+    "a file": Path.touch,
+    "a FIFO": os.mkfifo,
+    "a link": outside,
+}
+
+
+@pytest.mark.parametrize("kind", IN_PLACE_OF_FOLDERS)
+@pytest.mark.parametrize("where", [".quarantine", ".quarantine/rotten"])
+def test_what_is_no_quarantine_is_replaced_by_one(
+    published: Path, maker: ImagePublisher, kind: str, where: str
+) -> None:
+    (published / where).parent.mkdir(exist_ok=True)
+    IN_PLACE_OF_FOLDERS[kind](published / where)
+    (published / MARKER).write_text("garbage")
+    (found,) = scrub(parse_address(f"dir:{published}"), maker.build_env).findings
+    assert found.fate is RepairOutcome.HEALED
+    aside = published / ".quarantine" / "rotten"
+    assert not aside.is_symlink() and {path.name.partition(".")[0] for path in aside.iterdir()} == {
+        "relbuild-mirror",
+        where.rpartition("/")[2].lstrip("."),
+    }
+    assert not list(published.parent.glob("*outside/*")) and not list(published.glob("outside/*"))

@@ -305,3 +305,42 @@ def test_a_planted_folder_leaves_quarantine_with_its_age(root: Path, maker: Imag
     assert [path.is_dir() for path in (root / ".quarantine" / "rotten").iterdir()] == [True]
     prune(mirror, maker.clock.now + 99 * DAY, MirrorRules(quarantine=0))
     assert not list((root / ".quarantine" / "rotten").iterdir())
+
+
+@pytest.mark.parametrize("where", [".quarantine", ".quarantine/rotten"])
+def test_nothing_is_deleted_where_a_link_in_the_place_of_quarantine_leads(
+    root: Path, maker: ImagePublisher, where: str
+) -> None:
+    outside = root.parent / "outside"
+    for name in ("rotten", "gone-20260101T000000Z.00000000", "20260101T000000Z.00000000"):
+        (outside / name).mkdir(parents=True)
+        (outside / name / "precious").touch()
+    (root / where).parent.mkdir(exist_ok=True)
+    (root / where).symlink_to(outside)
+    rules, mirror = MirrorRules(quarantine=0, grace=0), opened(root, maker).mirror
+    plant(root, b"\xff", kind="oci-image")
+    result = prune_directory(mirror, rules, int(maker.clock.now + 99 * DAY))
+    assert result.stamp and (root / ".quarantine" / result.stamp).is_dir()
+    assert len(list(outside.glob("*/precious"))) == 3 and len(list(outside.iterdir())) == 3
+    assert mirror.restore(result.stamp).manifests == len(result.plan.manifests)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"tags":[[1]]}', "a link", "a FIFO"])
+def test_a_planted_pruning_ends_no_command(root: Path, maker: ImagePublisher, text: str) -> None:
+    planted = root / ".quarantine" / "20260101T000000Z.00000000"
+    if text == "a link":
+        planted.parent.mkdir()
+        planted.symlink_to(root)
+    else:
+        planted.mkdir(parents=True)
+        if text == "a FIFO":
+            os.mkfifo(planted / "list.json")
+        else:
+            (planted / "list.json").write_text(text)
+    repository = opened(root, maker)
+    assert repository.pruned_by("nowhere") == ""
+    plant(root, b"\xff", kind="oci-image")
+    result = prune_directory(repository.mirror, MirrorRules(grace=0), int(maker.clock.now + 2 * DAY))
+    assert result.stamp
+    prune(repository.mirror, maker.clock.now + 99 * DAY, MirrorRules(quarantine=0))
+    assert not os.path.lexists(planted) and version(root, maker) == "1.0"

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipeline.digest import Digest
-from pipeline.errors import VerificationError
+from pipeline.errors import EnvironmentLacking, VerificationError
+from pipeline.mirror import tag_signing
 from pipeline.mirror.address_parser import parse_address
 from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror, open_directory
+from pipeline.mirror.protocol import Repository
 from pipeline.mirror.tag_history import read_history
+from pipeline.mirror.tag_signing import Confirmation, SignedTag
 from pipeline.mirror.tag_statements import list_statements
 from pipeline.model.night_record import Outcome, Product, ProductRun
+from pipeline.model.publication import Move, MoveCause, RecordedStatement
 from pipeline.model.published_image import PublishedImage
 from pipeline.model.rules import MirrorRules
 from pipeline.nightly.job import RunSettings
 from pipeline.nightly.renewal import renew_tags
 from pipeline.nightly.renewal_due import products_due
-from pipeline.release import promote, verify_reference
+from pipeline.release import promote, rollback, verify_reference
+from pipeline.release.current_images import tag_signer
 from pipeline.release.renew import RenewalResult, renew
 from tests.support import mirror_images
+from tests.support.journal import Told
+from tests.support.moved_tags import point
 from tests.support.published_images import RULES, ImagePublisher, key
 from tests.support.signing_examples import PRIVATE
 
@@ -77,7 +87,7 @@ def test_what_points_elsewhere_than_is_signed_is_not_renewed(mirror: DirectoryMi
 
 
 def test_what_nobody_signed_is_signed_where_the_night_knows_that_it_is_right(
-    mirror: DirectoryMirror, maker: ImagePublisher
+    mirror: DirectoryMirror, maker: ImagePublisher, tmp_path: Path
 ) -> None:
     """A mirror that is older than signed moves."""
     repository = mirror.repository("small")
@@ -87,28 +97,107 @@ def test_what_nobody_signed_is_signed_where_the_night_knows_that_it_is_right(
         if manifest is not None and b"org.relbuild.move" in manifest.data:
             repository.remove_tag(tag, manifest.digest)
     assert renewed(mirror, maker).left == ("1.0", "latest", "stable")
-    done = renewed(mirror, maker, {"latest": digest, "1.0": maker.image("9.9").digest})
+    own = {"latest": digest, "1.0": maker.image("9.9").digest}
+    assert renewed(mirror, maker, own).left == ("1.0", "latest", "stable")  # This store has seen what is missing.
+    fresh = ImagePublisher.at(tmp_path / "fresh")
+    done = renewed(mirror, fresh, own)
     assert (done.tags, done.left) == (("latest",), ("1.0", "stable"))
-    believed(mirror, maker, "latest")
+    believed(mirror, fresh, "latest")
+    (signed,) = list_statements(repository, repository.identity, "latest")
+    assert signed.statement.move.version == "1.0"
+
+
+@pytest.mark.parametrize("how", ["pointed back", "mirror set back"])
+def test_a_tag_is_not_signed_where_it_was_last_published_if_a_person_moved_it_since(
+    mirror: DirectoryMirror, maker: ImagePublisher, tmp_path: Path, how: str
+) -> None:
+    """Who can write to the mirror, and cannot sign, points it there again; the next night knows what it published."""
+    root, withdrawn = mirror.place.root, maker.image("1.1").digest
+    maker.publish(mirror.repository("small"), maker.image("1.1"), tags=("1.1", "latest"))
+    shutil.copytree(root, tmp_path / "before", symlinks=True)
+    rollback(parse_address(f"{mirror.url}/small:latest"), None, key(), RULES, maker.build_env)
+    if how == "pointed back":
+        point(root, "latest", withdrawn)
+    else:
+        shutil.rmtree(root)
+        shutil.copytree(tmp_path / "before", root, symlinks=True)
+    mirror = open_directory(root, create=False, clock=maker.clock)
+    maker.clock.now += 5 * DAY
+    done = renewed(mirror, maker, {"1.1": withdrawn, "latest": withdrawn})
+    assert done.left == ("latest",) and set(done.tags) == {"1.0", "1.1", "stable"}
+    with pytest.raises(VerificationError, match=r"tag-replayed|moves-rolled-back"):
+        believed(mirror, maker, "latest")
+
+
+def test_a_move_that_may_be_under_way_is_left_alone(mirror: DirectoryMirror, maker: ImagePublisher) -> None:
+    """Also one to where the night knows the tag: whoever makes it confirms it, and may be making another."""
+    repository, digest = mirror.repository("small"), maker.image("1.0").digest
+    signer = tag_signer(key(), MirrorRules(), maker.build_env)
+    other = Move("latest", digest, maker.image("1.1").digest, signer.now, MoveCause.PUBLISH)
+    SignedTag(repository, repository.identity, "latest", signer).announce(other)
+    listed = list_statements(repository, repository.identity, "latest")
+    done = renewed(mirror, maker, {"latest": digest})
+    assert "latest" not in {*done.tags, *done.left} and done.due <= maker.clock() * 1000
+    assert list_statements(repository, repository.identity, "latest") == listed
+
+
+@pytest.mark.parametrize("bad", ["1.0", "stable"], ids=["the first", "the last"])
+def test_a_tag_that_fails_keeps_no_other_from_its_renewal(
+    mirror: DirectoryMirror, maker: ImagePublisher, monkeypatch: pytest.MonkeyPatch, bad: str
+) -> None:
+    broken = VerificationError("document-malformed", "somebody planted it")
+    listing = tag_signing.list_statements
+
+    def malformed(repository: Repository, identity: str, tag: str) -> tuple[RecordedStatement, ...]:
+        if tag == bad:
+            raise broken
+        return listing(repository, identity, tag)
+
+    monkeypatch.setattr(tag_signing, "list_statements", malformed)
+    maker.clock.now += 10 * DAY
+    done = renewed(mirror, maker)
+    assert done.failed == {bad: broken} and not done.left
+    assert {*done.tags, bad} == {"1.0", "latest", "stable"} and len(done.tags) == 2
+    assert done.due <= maker.clock() * 1000
+    monkeypatch.undo()
+    assert renewed(mirror, maker).tags == (bad,)
+
+
+def test_a_night_tells_which_tag_it_could_not_renew_and_tries_again(
+    mirror: DirectoryMirror, maker: ImagePublisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, product = night_of(mirror, maker, tmp_path)
+    answers = Told()
+    build_env = replace(maker.build_env, progress=answers)
+    confirm = SignedTag.confirm
+
+    def refused(self: SignedTag, *given: Any) -> Confirmation:
+        if self.tag == "latest":
+            raise EnvironmentLacking("registry-failing", "it fails")
+        return confirm(self, *given)
+
+    monkeypatch.setattr(SignedTag, "confirm", refused)
+    renew_tags([product], settings, mirror, build_env)
+    (warning,) = answers.warnings
+    assert warning.startswith("small: the signed move of tag 'latest' was not renewed: it fails")
+    assert products_due(maker.store, str(settings.to), ["small"], int(maker.clock() * 1000), key="") == ("small",)
+
+
+def night_of(mirror: DirectoryMirror, maker: ImagePublisher, folder: Path) -> tuple[RunSettings, Product]:
+    """The settings of a night, and the product as it was published."""
+    file = folder / "night.key"
+    file.touch(0o600)
+    file.write_bytes(PRIVATE)
+    published = PublishedImage(digest=maker.image("1.0").digest, tags=("latest",))
+    product = Product("small", "small.yaml", "p", "x86_64", ProductRun(Outcome.UNCHANGED, ""), published)
+    return RunSettings(folder, parse_address(mirror.url), file, folder, folder, {}, maker.clock), product
 
 
 def test_a_night_renews_what_is_due_and_asks_its_store_alone_when_nothing_is(
     mirror: DirectoryMirror, maker: ImagePublisher, tmp_path: Path
 ) -> None:
-    file = tmp_path / "night.key"
-    file.touch(0o600)
-    file.write_bytes(PRIVATE)
-    to = parse_address(mirror.url)
-    settings = RunSettings(tmp_path, to, file, tmp_path, tmp_path, {}, maker.clock)
-    digest = maker.image("1.0").digest
-    product = Product(
-        "small",
-        "small.yaml",
-        "p",
-        "x86_64",
-        ProductRun(Outcome.UNCHANGED, ""),
-        PublishedImage(digest=digest, tags=("latest",)),
-    )
+    settings, product = night_of(mirror, maker, tmp_path)
+    to = settings.to
     absent = Product("never", "never.yaml", "p", "x86_64", ProductRun(Outcome.FAILED, ""))
 
     def waiting() -> tuple[str, ...]:

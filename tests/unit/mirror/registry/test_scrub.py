@@ -123,7 +123,7 @@ def test_what_was_found_rotten_is_read_by_the_next_publication(
         with opened(registry, store) as mirror, pytest.raises(VerificationError) as caught:
             mirror.repository("tiny").put_blob(layer, store.blob(layer.digest))
         assert caught.value.code == "mirror-rotten"
-    assert DamageMemory(store, f"registry+http://{registry.host}/team").found_since(0)
+    assert DamageMemory(store, f"registry+http://{registry.host}/team").latest()
 
 
 def test_what_was_found_rotten_and_is_read_intact_is_taken_at_the_registrys_word_again(
