@@ -18,6 +18,7 @@ from pipeline.mirror.address_parser import parse_address
 from pipeline.mirror.protocol import Repository, is_auxiliary
 from pipeline.mirror.tag_check import check_tag
 from pipeline.mirror.tag_history import read_history
+from pipeline.mirror.tag_memory import _memory
 from pipeline.model.publication import PastMove
 from pipeline.prepare import BuildEnvironment
 from pipeline.release.current_images import mirror_access
@@ -63,7 +64,12 @@ class Site:
             yield opened
 
     def restore(self, saved: Path | None) -> None:
-        """Everything as in `saved`; None: nothing."""
+        """Everything as in `saved`, which nobody has seen move on since; None: nothing."""
+        if self.begun():
+            with self.repository() as repository:
+                for tag in TAGS:
+                    seen = _memory(repository.url, tag, signer(0).public.fingerprint)
+                    self.build_env.store.result(seen).unlink(missing_ok=True)
         if self.data.exists():
             shutil.rmtree(self.data)
         if saved is not None:
