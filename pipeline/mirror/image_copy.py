@@ -17,10 +17,10 @@ from pipeline.mirror.protocol import Arrival, Repository, TagConflict
 from pipeline.mirror.published import MirroredImage
 from pipeline.mirror.references import manifest_subject, references
 from pipeline.mirror.tag_check import TagStanding
-from pipeline.mirror.tag_statements import anchor_manifest, list_statements
+from pipeline.mirror.tag_statements import anchor_manifest, list_statements, signed_statements
 from pipeline.model.image import Descriptor
 from pipeline.model.manifests import Artifact, Manifest
-from pipeline.oci import join_signatures, media_types, signature_tag
+from pipeline.oci import VerifyingKey, join_signatures, media_types, signature_tag
 from pipeline.oci.artifacts import EMPTY_DATA, EMPTY_DESCRIPTOR
 from pipeline.progress import Progress, task
 from pipeline.store import Store
@@ -33,6 +33,9 @@ REFERRER_DEPTH = 4
 
 REFERRER_LIMIT = 1000
 """Referrers of one subject, at most: a subject that is attested each night for a year has a few hundred."""
+
+CLAIMS_COPIED = 64
+"""Statements on a tag by other keys that are copied: the history before a changed key, and not all that is added."""
 
 COPY_ATTEMPTS = 5
 """Attempts to add a signature under a tag to which others add theirs at the same time."""
@@ -67,23 +70,36 @@ def copy_image(
     return copied
 
 
-def copy_statements(source: Repository, target: Repository, standing: TagStanding, *, renewals: bool) -> None:
+def copy_statements(
+    source: Repository, target: Repository, standing: TagStanding, key: VerifyingKey, *, renewals: bool
+) -> None:
     """Copy the signed statements on a tag byte for byte: moves, or (`renewals`) renewals.
 
-    Raises as the repositories do.
+    Of those that `key` did not sign, which may be a publisher's from before it or anybody's, the newest ones that can
+    be read. Raises as the repositories do.
     """
     identity, tag = standing.identity, standing.tag
     there = {one.record for one in list_statements(target, identity, tag)}
     subject = anchor_manifest(identity, tag)
-    for one in reversed(list_statements(source, identity, tag)):
-        manifest = source.manifest(one.record)
-        if manifest is None or one.record in there or one.statement.renews is not renewals:
+    listed = list_statements(source, identity, tag)
+    signed = {one.record for one in signed_statements(source, identity, tag, key, listed=listed)}
+    claims = {one.record for one in [one for one in listed if one.record not in signed][:CLAIMS_COPIED]}
+    for one in reversed(listed):
+        if one.record in there or one.record not in signed | claims or one.statement.renews is not renewals:
             continue
-        target.put_blob(EMPTY_DESCRIPTOR, EMPTY_DATA)
-        target.put_manifest(subject)
-        for blob in references(manifest).blobs:
-            target.put_blob(blob, source.read_blob(blob))
-        target.attach(manifest)
+        try:
+            manifest = source.manifest(one.record)
+            blobs = {} if manifest is None else {blob: source.read_blob(blob) for blob in references(manifest).blobs}
+        except VerificationError:
+            if one.record in signed:
+                raise
+            continue
+        if manifest is not None:
+            target.put_blob(EMPTY_DESCRIPTOR, EMPTY_DATA)
+            target.put_manifest(subject)
+            for blob, content in blobs.items():
+                target.put_blob(blob, content)
+            target.attach(manifest)
 
 
 def _size(held: MirroredImage) -> int:

@@ -14,7 +14,7 @@ from pipeline.digest import Digest, identity
 from pipeline.errors import RelbuildError, VerificationError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.known_blobs import SCRUB_KNOWN_SECONDS, KnownInRun
-from pipeline.mirror.protocol import Mirror, Repository
+from pipeline.mirror.protocol import OTHER_SIZE, Mirror, Repository
 from pipeline.mirror.references import References, references
 from pipeline.mirror.repair_sources import ReadThrottle, RepairSources
 from pipeline.model.image import Descriptor
@@ -105,8 +105,9 @@ class _RemoteScrub:
             said = self._manifest(repository, digest)
             if said is None:
                 continue
-            for blob in said.blobs:
-                self._blob(repository, blob, run)
+            wrong_sizes = [self._has_other_size(repository, blob, run) for blob in said.blobs]
+            if any(wrong_sizes):  # nobody published it so, and its blobs are good
+                self._found(ScrubbedObject.MANIFEST, DamageKind.ROTTEN, digest, repository)
             waiting += [one.digest for one in said.manifests]
             waiting += self._referrers(repository, digest)
 
@@ -154,6 +155,17 @@ class _RemoteScrub:
             return False
         return True
 
+    def _has_other_size(self, repository: Repository, blob: Descriptor, run: str) -> bool:
+        """Scrub a blob; return whether it is intact, and has another size than a manifest gives it."""
+        try:
+            self._blob(repository, blob, run)
+        except VerificationError as error:
+            if error.code != OTHER_SIZE:
+                raise
+            self.known.note_scrub(blob.digest, run)
+            return True
+        return False
+
     def _blob(self, repository: Repository, blob: Descriptor, run: str) -> None:
         if blob.digest in self.seen:
             return
@@ -166,6 +178,8 @@ class _RemoteScrub:
         try:
             repository.check_blob(blob, self._advance)
         except VerificationError as error:
+            if error.code == OTHER_SIZE:
+                raise
             known.forget(blob.digest)
             wrong = DamageKind.MISSING if error.code == "blob-missing" else DamageKind.ROTTEN
             good = self.healing.blob(blob, (repository.name,))

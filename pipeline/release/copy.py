@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from pipeline.digest import Digest
-from pipeline.errors import Problem, PublicationRefused, RelbuildError, UsageError
+from pipeline.errors import PublicationRefused, RelbuildError, UsageError, VerificationError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.address import Address
 from pipeline.mirror.attestations import NameSignature
@@ -72,8 +73,8 @@ def copy(
 
     What `former` keys of the publisher signed on the source counts as well; with a private key it is signed with that.
 
-    Raises UsageError, VerificationError, PublicationRefused: where all tags are copied, with all that was refused,
-    after the rest was copied.
+    Raises UsageError, VerificationError, PublicationRefused: where all tags are copied, with all that was refused or
+    did not verify, after the rest was copied.
     """
     access = mirror_access(build_env)
     with access.repository(source) as here:
@@ -83,7 +84,7 @@ def copy(
             copy_job = _CopyJob(here, there, key, rules, build_env, expected, allow_stale, former)
             wanted = _wanted(here, source, target)
             if source.tag or source.digest is not None:
-                return tuple(copy_job.copy_one(digest, tags) for digest, tags in wanted)
+                return tuple(one for digest, tags in wanted for one in copy_job.copy_one(digest, tags))
             return _copy_all(copy_job, dict(wanted))
 
 
@@ -112,44 +113,51 @@ def _wanted(here: Repository, source: Address, target: Address) -> list[tuple[Di
 
 
 def _copy_all(copy_job: _CopyJob, wanted: dict[Digest, TagPairs]) -> tuple[CopyResult, ...]:
-    """Copy the images of all tags; what is refused does not stop the rest.
+    """Copy the images of all tags; what is refused or does not verify does not stop the rest.
 
-    Raises PublicationRefused with all that was; another error, which ends it, has that behind its own problems.
+    Raises the first PublicationRefused or VerificationError with the problems of all; another error, which ends it, has
+    these behind its own.
     """
     done: list[CopyResult] = []
-    problems: list[Problem] = []
+    refused: list[RelbuildError] = []
     images = {digest.short: digest for digest in wanted}
     for digest, tags in wanted.items():
         allowed = []
         for tag, called in tags:
             named = images.get(named_digest_prefix(called) or "")
             if named is not None and named != digest:
-                problems.append(_moved_immutable(copy_job.here, tag, digest, named))
+                refused.append(_moved_immutable(copy_job.here, tag, digest, named))
                 continue
             try:
                 refuse_immutable(copy_job.there, called, digest, carried=tag == called)
-            except PublicationRefused as refused:
-                problems += refused.problems
+            except PublicationRefused as error:
+                refused.append(error)
             else:
                 allowed.append((tag, called))
         try:
-            done.append(copy_job.copy_one(digest, tuple(allowed)))
-        except PublicationRefused as refused:
-            problems += refused.problems
+            done += copy_job.copy_one(digest, tuple(allowed), refused)
+        except (PublicationRefused, VerificationError) as error:
+            refused.append(error)
         except RelbuildError as error:
-            raise type(error).of((*error.problems, *problems)) from error
-    if problems:
-        raise PublicationRefused.of(problems)
+            raise _all_problems([error, *refused]) from error
+    if refused:
+        raise _all_problems(refused)
     return tuple(done)
 
 
-def _moved_immutable(here: Repository, tag: str, found: Digest, named: Digest) -> Problem:
-    """Make the problem of an immutable tag that an older version of relbuild moved."""
-    return Problem(
+def _all_problems(errors: Sequence[RelbuildError]) -> RelbuildError:
+    """Join errors to one of the first one's class."""
+    problems = dict.fromkeys(problem for error in errors for problem in error.problems)
+    return type(errors[0]).of(tuple(problems))
+
+
+def _moved_immutable(here: Repository, tag: str, found: Digest, named: Digest) -> PublicationRefused:
+    """Make the error of an immutable tag that an older version of relbuild moved."""
+    return PublicationRefused(
         "tag-immutable",
         f"'{tag}' is the immutable tag of {named}, but points to {found}: it was not copied",
-        here.url,
-        f"`relbuild promote {here.url}@{named} --to {tag}` sets it right on the source",
+        place=here.url,
+        hint=f"`relbuild promote {here.url}@{named} --to {tag}` sets it right on the source",
     )
 
 
@@ -171,13 +179,23 @@ class _CopyJob:
     allow_stale: bool
     former: tuple[VerifyingKey, ...] = ()
 
-    def copy_one(self, digest: Digest, tags: TagPairs) -> CopyResult:
-        """Copy one image or index: verify it, copy it, clear it at the gate, then set its tags."""
-        work, public = self.build_env, self._public
-        found = verify_in_repository(self.here, digest, public, work, contents=True, expected=self.expected)
-        held = found.held
+    def copy_one(
+        self, digest: Digest, tags: TagPairs, refused: list[RelbuildError] | None = None
+    ) -> tuple[CopyResult, ...]:
+        """Copy one image or index: verify it, copy it, clear it at the gate, then set its tags.
+
+        With `refused`, a tag that does not point where its newest signed move says is added there with its error, and
+        an image is not copied, and no result returned, if no tag is left.
+        """
+        found = verify_in_repository(
+            self.here, digest, self._public, self.build_env, contents=True, expected=self.expected
+        )
+        signed, checked_tags = self._check_source_tags(found, tags, refused)
+        return (self._copy_verified(found, signed, checked_tags),) if signed or not tags else ()
+
+    def _copy_verified(self, found: Verified, tags: TagPairs, checked_tags: Sequence[TagStanding]) -> CopyResult:
+        work, public, held = self.build_env, self._public, found.held
         own = immutable_tag(held.version, held.created, held.digest)
-        checked_tags = self._check_source_tags(found, tags)
         floating = tuple(there for _, there in tags if there != own)
         for tag, called in tags:
             if called != own:
@@ -195,12 +213,12 @@ class _CopyJob:
         cleared = clear()
         set_immutable_tag(self.there, own, cleared)
         for standing in checked_tags:
-            copy_statements(self.here, self.there, standing, renewals=False)
+            copy_statements(self.here, self.there, standing, public, renewals=False)
         signer = tag_signer(self.key, self.rules, work, self.former) if isinstance(self.key, SigningKey) else None
         mover = TagMover(self.there, held.version, MoveCause.COPY, clear, work.clock, signer)
         moves, _ = mover.move(floating, cleared)
         for standing in checked_tags:
-            copy_statements(self.here, self.there, standing, renewals=True)
+            copy_statements(self.here, self.there, standing, public, renewals=True)
             for one in list_statements(self.there, standing.identity, standing.tag):
                 if one.statement.number == standing.number:
                     tidy_statements(self.there, one.statement, public, int(work.clock() * 1000))
@@ -213,28 +231,44 @@ class _CopyJob:
         own = self.key.public if isinstance(self.key, SigningKey) else self.key
         return replace(own, former=self.former)
 
-    def _check_source_tags(self, found: Verified, tags: TagPairs) -> list[TagStanding]:
+    def _check_source_tags(
+        self, found: Verified, tags: TagPairs, refused: list[RelbuildError] | None
+    ) -> tuple[TagPairs, list[TagStanding]]:
         """Check that every tag of the source points where its newest signed move says.
 
-        Returns the tags whose signed moves are to be copied, because without a private key none can be signed.
+        Returns those that do, and of these the tags whose signed moves are to be copied, because without a private key
+        none can be signed. Others are added to `refused`, or raised where that is None.
         """
-        names = (*known_names(self.here, self.expected), *found.identities)
-        checked = []
-        own = immutable_tag(found.held.version, found.held.created, found.held.digest)
+        good: list[tuple[str, str]] = []
+        checked: list[TagStanding] = []
         for tag, called in tags:
-            standing = None
-            if tag:
-                standing = check_signed_tag(
-                    self.here, tag, found, self._public, self.build_env, names=names, allow_stale=self.allow_stale
-                )
-            if isinstance(self.key, SigningKey) or called == own:
+            try:
+                standing = self._check_source_tag(found, tag, called)
+            except VerificationError as error:
+                if refused is None:
+                    raise
+                refused.append(error)
                 continue
-            if standing is None or called != tag:
-                raise UsageError(
-                    "key-not-private",
-                    f"no signed statement says that '{called}' points to {found.held.digest}",
-                    place=f"{self.there.url}:{called}",
-                    hint="give the private key, or copy to the same tag name, which copies the signed moves",
-                )
-            checked.append(standing)
-        return checked
+            good.append((tag, called))
+            if standing is not None:
+                checked.append(standing)
+        return tuple(good), checked
+
+    def _check_source_tag(self, found: Verified, tag: str, called: str) -> TagStanding | None:
+        names = (*known_names(self.here, self.expected), *found.identities)
+        own = immutable_tag(found.held.version, found.held.created, found.held.digest)
+        standing = None
+        if tag:
+            standing = check_signed_tag(
+                self.here, tag, found, self._public, self.build_env, names=names, allow_stale=self.allow_stale
+            )
+        if isinstance(self.key, SigningKey) or called == own:
+            return None
+        if standing is None or called != tag:
+            raise UsageError(
+                "key-not-private",
+                f"no signed statement says that '{called}' points to {found.held.digest}",
+                place=f"{self.there.url}:{called}",
+                hint="give the private key, or copy to the same tag name, which copies the signed moves",
+            )
+        return standing

@@ -250,7 +250,8 @@ class _DirectoryScrub:
             if os.path.lexists(path):
                 set_aside(place.root, path, stays=good is not None)
             if good is not None:
-                write_blob(descriptor, good[0], path, place.drafts)
+                size = good[0].stat().st_size  # a manifest may give it another one
+                write_blob(Descriptor(descriptor.media_type, digest, size), good[0], path, place.drafts)
                 sync_names(place.blobs)
         where, source = ", ".join(sorted(set(names))), good[1] if good else None
         self._found(ScrubbedObject.BLOB, wrong, str(digest), where, source, unused=about is None)

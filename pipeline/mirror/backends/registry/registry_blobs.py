@@ -12,7 +12,7 @@ from pipeline.mirror.backends.registry.blob_upload import BlobUpload, UploadForm
 from pipeline.mirror.backends.registry.registry_responses import require_digest
 from pipeline.mirror.backends.registry.repository_requests import RepositoryRequests
 from pipeline.mirror.known_blobs import NO_STAMP, HashedBy, KnownInRun, still_corrupt
-from pipeline.mirror.protocol import Arrival, ignore_progress
+from pipeline.mirror.protocol import OTHER_SIZE, Arrival, ignore_progress
 from pipeline.model.image import Descriptor
 from pipeline.progress import Progress, task
 from pipeline.store import Store
@@ -140,17 +140,34 @@ class RegistryBlobs:
                 return
 
     def _read_through(self, descriptor: Descriptor, advance: Callable[[int], None]) -> None:
+        seen, whole = self._hash(descriptor.digest, descriptor.size, advance)
+        if whole and (seen.digest, seen.size) == (descriptor.digest, descriptor.size):
+            return
+        size = seen.size if whole else self._size(descriptor.digest)
+        if not whole and size is not None and size > descriptor.size:  # is it the manifest that is wrong?
+            seen, _ = self._hash(descriptor.digest, size, advance)
+        if seen.digest == descriptor.digest:
+            self._known.note(descriptor.digest, NO_STAMP, HashedBy.PUBLISHER)
+            raise VerificationError(
+                OTHER_SIZE,
+                f"a manifest gives blob {descriptor.digest} {descriptor.size} bytes; it has {seen.size}, and is intact",
+                place=self._requests.url,
+                hint="nobody pulls an image with that manifest: publish it again, or remove the tags that lead to it",
+            )
+        self._known.note_damage(descriptor.digest)
+        what = f"the registry stored other content for {descriptor.digest} than was uploaded"
+        raise VerificationError("blob-damaged", what, place=self._requests.url, hint=_DAMAGED)
+
+    def _hash(self, digest: Digest, size: int, advance: Callable[[int], None]) -> tuple[HashingWriter, bool]:
+        """Hash a blob's first bytes, at most `size`; return also whether there were no more."""
         seen = HashingWriter()
-        with self._requests.stream(self._requests.blob_url(descriptor.digest)) as stream:
+        with self._requests.stream(self._requests.blob_url(digest)) as stream:
             for piece in stream.pieces:
-                if seen.size + len(piece) > descriptor.size:
-                    break
+                if seen.size + len(piece) > size:
+                    return seen, False
                 seen.write(piece)
                 advance(len(piece))
-        if (seen.digest, seen.size) != (descriptor.digest, descriptor.size):
-            self._known.note_damage(descriptor.digest)
-            what = f"the registry stored other content for {descriptor.digest} than was uploaded"
-            raise VerificationError("blob-damaged", what, place=self._requests.url, hint=_DAMAGED)
+        return seen, True
 
     def put(
         self, descriptor: Descriptor, content: bytes | Path, *, elsewhere: Sequence[str] = (), new: bool = False

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.digest import Digest
+from pipeline.digest import Digest, canonical_json
 from pipeline.mirror.backends.directory import directory_scrub as scrubbing
 from pipeline.mirror.backends.directory import scrub_record
 from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror, open_directory
@@ -321,3 +321,20 @@ def test_a_configuration_that_follows_links_is_told(mirror: DirectoryMirror, sto
     scrub_directory(mirror, RepairSources(store), rate=0, progress=Told())
     assert len(told) == 1
     assert "follow symlinks" in told[0]
+
+
+def test_a_size_that_only_a_manifest_claims_ends_no_scrub(
+    mirror: DirectoryMirror, store: Store, put: Manifest, layers: list[Digest]
+) -> None:
+    def with_other_sizes(more: int) -> Manifest:
+        document = json.loads(put.data)
+        for layer in document["layers"]:
+            layer["size"] += more
+        return Manifest(put.media_type, canonical_json(document))
+
+    planted = next(one for one in map(with_other_sizes, range(1, 99)) if one.digest < put.digest)  # read first
+    (mirror.place.repositories / "tiny" / "_manifests" / f"{planted.digest.hex}.oci-image").write_bytes(planted.data)
+    mirror.place.blob(layers[0]).unlink()
+    flip(mirror.place.blob(layers[1]))
+    assert not scrub(mirror, store).lost
+    mirror_images.whole(mirror)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, VerificationError
+from pipeline.mirror import image_copy
 from pipeline.mirror.address_parser import parse_address
 from pipeline.mirror.backends.directory.directory_address_form import DIRECTORY
 from pipeline.mirror.backends.directory.directory_mirror import open_directory
+from pipeline.mirror.image_tags import names_digest
 from pipeline.mirror.signed_identity import ExpectedIdentity
+from pipeline.mirror.tag_statements import list_statements, signed_statements, write_statement
+from pipeline.oci import bundle_layer
 from pipeline.release import copy, verify_reference
 from tests.support.moved_tags import (
     DAY,
@@ -18,7 +23,9 @@ from tests.support.moved_tags import (
     at,
     code_of,
     opened,
+    point,
     published_files,
+    resolved,
 )
 from tests.support.published_images import RULES, ImagePublisher, key
 
@@ -95,3 +102,69 @@ def test_a_mirrors_own_address_is_told_with_what_to_add(mirror: Path) -> None:
     with pytest.raises(UsageError, match="is not the address of a repository") as refused:
         DIRECTORY.locate(parse_address(f"dir:{mirror}"), create=False)
     assert refused.value.problems[0].hint == f"write dir:{mirror}/NAME"
+
+
+@pytest.mark.parametrize("private", [True, False], ids=["private key", "public key"])
+def test_a_tag_that_does_not_verify_stops_no_copy_of_the_others(
+    mirror: Path, maker: ImagePublisher, tmp_path: Path, private: bool
+) -> None:
+    """Planted tags by who cannot sign: beside others of the image, and the only one of an image that nobody signed."""
+    first, second = maker.image("1.0").digest, maker.image("1.1").digest
+    stranger = maker.publish(opened(mirror, maker), maker.image("6.6"), tags=("evil",), signer=key(7)).digest
+    point(mirror, "aaa", min(first, second))
+    point(mirror, "zzz", max(first, second))
+    there = parse_address(f"dir:{tmp_path / 'there'}/small")
+    signer = key() if private else key().public
+    with pytest.raises(VerificationError) as caught:
+        copy(at(mirror, ""), there, signer, RULES, maker.build_env)
+    assert sorted(problem.code for problem in caught.value.problems) == [
+        "signature-wrong-key", "tag-unsigned", "tag-unsigned"
+    ]  # fmt: skip
+    copied = open_directory(tmp_path / "there", create=False, clock=maker.clock).repository("small")
+    for tag in ("1.0", "1.1", "latest", "stable"):
+        assert resolved(copied, tag) == resolved(opened(mirror, maker), tag)
+    assert not {"aaa", "zzz", "evil"} & set(copied.tags()) and copied.manifest(stranger) is None
+    identity = ExpectedIdentity("" if private else f"{HOST}/small")
+    verify_reference(parse_address(f"{there.url}:stable"), key().public, maker.build_env, identity=identity)
+
+
+def test_an_image_whose_tags_are_all_refused_is_not_copied(mirror: Path, maker: ImagePublisher, tmp_path: Path) -> None:
+    maker.clock.now += 20 * DAY
+    opened(mirror, maker)
+    maker.publish(opened(mirror, maker), maker.image("1.1"), tags=("1.1", "latest"))
+    for tag in opened(mirror, maker).tags():
+        if names_digest(tag, maker.image("1.0").digest):
+            (mirror / "repositories" / "small" / "_tags" / tag).unlink()
+    with pytest.raises(VerificationError) as caught:
+        copy(at(mirror, ""), parse_address(f"dir:{tmp_path / 'there'}/small"), key(), RULES, maker.build_env)
+    assert {problem.code for problem in caught.value.problems} == {"tag-frozen"}
+    copied = open_directory(tmp_path / "there", create=False, clock=maker.clock).repository("small")
+    assert copied.manifest(maker.image("1.0").digest) is None and copied.resolve("latest") is not None
+
+
+def test_what_others_added_to_a_tag_ends_no_copy_and_is_not_all_copied(
+    mirror: Path, maker: ImagePublisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = opened(mirror, maker)
+    newest = list_statements(repository, repository.identity, "latest")[0].statement
+    for number in range(1, 5):
+        planted = write_statement(repository, replace(newest, number=number, until=newest.until + number), key(7))
+    manifest = repository.manifest(planted.record)
+    assert manifest is not None
+    (mirror / "blobs" / "sha256" / bundle_layer(manifest).digest.hex).unlink()
+    monkeypatch.setattr(image_copy, "CLAIMS_COPIED", 3)
+    copy(at(mirror, ":latest"), parse_address(f"dir:{tmp_path / 'there'}/small"), key().public, RULES, maker.build_env)
+    copied = open_directory(tmp_path / "there", create=False, clock=maker.clock).repository("small")
+    said = list_statements(copied, repository.identity, "latest")
+    own = signed_statements(repository, repository.identity, "latest", key().public)
+    assert {one.record for one in own} <= {one.record for one in said} and len(said) == len(own) + 2
+
+
+def test_an_own_statement_that_is_lost_ends_the_copy(mirror: Path, maker: ImagePublisher, tmp_path: Path) -> None:
+    repository = opened(mirror, maker)
+    newest = list_statements(repository, repository.identity, "latest")[0]
+    manifest = repository.manifest(newest.record)
+    assert manifest is not None
+    (mirror / "blobs" / "sha256" / bundle_layer(manifest).digest.hex).unlink()
+    there = parse_address(f"dir:{tmp_path / 'there'}/small")
+    assert code_of(lambda: copy(at(mirror, ":latest"), there, key().public, RULES, maker.build_env)) == "blob-missing"

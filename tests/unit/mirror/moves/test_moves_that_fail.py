@@ -193,7 +193,7 @@ def test_a_copy_that_ends_tells_what_was_refused_before(
 ) -> None:
     first, second = sorted((maker.image("1.0"), maker.image("1.1")), key=lambda one: one.digest)
 
-    def ending(_: Any, digest: Digest, tags: TagPairs) -> CopyResult:
+    def ending(_: Any, digest: Digest, tags: TagPairs, refused: list[RelbuildError]) -> tuple[CopyResult, ...]:
         if digest == first.digest:
             raise PublicationRefused("tag-overtaken", "somebody was faster")
         assert digest == second.digest

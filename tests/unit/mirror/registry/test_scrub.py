@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
 
-from pipeline.digest import Digest
+from pipeline.digest import Digest, canonical_json
 from pipeline.errors import EnvironmentLacking, VerificationError
 from pipeline.mirror.backends.registry.registry_mirror import RegistryMirror, open_registry
 from pipeline.mirror.damage_memory import DamageMemory
@@ -86,6 +88,46 @@ def test_what_the_registry_keeps_is_told(registry: FakeRegistry, store: Store) -
     registry.faults = [Fault("PUT", "/blobs/uploads/", drops)]
     done = scrub(registry, store)
     assert [(one.name, one.fate) for one in done.lost] == [(str(layer), RepairOutcome.KEPT)] and done.kept == done.lost
+
+
+@pytest.mark.parametrize("more", [7, -1])
+@pytest.mark.parametrize("tag", ["0", "zzz"])
+def test_a_size_that_only_a_manifest_claims_is_no_damage_of_the_layer(
+    registry: FakeRegistry, store: Store, more: int, tag: str
+) -> None:
+    """Which all images share: nobody is told to remove it."""
+    made = filled(registry, store)
+    document = json.loads(made.data)
+    for layer in document["layers"]:
+        layer["size"] += more
+    planted = Manifest(made.media_type, canonical_json(document))
+    held = registry.held("team/tiny")
+    held.manifests[str(planted.digest)] = (planted.media_type, planted.data)
+    held.tags[tag] = str(planted.digest)
+    before = dict(held.blobs)
+    done = scrub(registry, store)
+    assert {(one.thing, one.fate) for one in done.findings} <= {(ScrubbedObject.MANIFEST, RepairOutcome.LOST)}
+    with opened(registry, store) as mirror, pytest.raises(VerificationError, match="blob-size") as caught:
+        layer = mirror_images.image(store, 1).layers[0].blob
+        mirror.repository("tiny").check_blob(replace(layer, size=layer.size + more))
+    assert "is intact" in str(caught.value)
+    assert not DamageMemory(store, f"registry+http://{registry.host}/team").latest() and held.blobs == before
+
+
+def test_a_manifest_with_wrong_sizes_is_told_where_it_is_read_first(registry: FakeRegistry, store: Store) -> None:
+    made = filled(registry, store)
+    document = json.loads(made.data)
+    document["layers"][0]["size"] += 1
+    planted = Manifest(made.media_type, canonical_json(document))
+    held = registry.held("team/tiny")
+    held.manifests[str(planted.digest)] = (planted.media_type, planted.data)
+    held.tags = {"1.0": str(planted.digest)}
+    (found,) = scrub(registry, store).findings
+    assert (found.thing, found.name, found.fate) == (
+        ScrubbedObject.MANIFEST,
+        str(planted.digest),
+        RepairOutcome.LOST,
+    )
 
 
 def keeps_blobs(registry: FakeRegistry) -> None:
