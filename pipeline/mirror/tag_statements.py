@@ -106,7 +106,7 @@ class TagSigner:
         return max(self.numbers_seen(repository, tag, STATEMENT_NUMBER_LIMIT), default=0)
 
     def numbers_seen(self, repository: Repository, tag: str, limit: int) -> tuple[int, ...]:
-        """Return the highest number by each key that is believed; by a former one only up to `limit`."""
+        """Return the highest number by each believed key; by a former one only up to `limit`."""
         if self.memory is None:
             return ()
         numbers = {each: self.memory.seen(repository.url, tag, each.fingerprint) for each in self.trusted.each}
