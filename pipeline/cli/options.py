@@ -202,7 +202,10 @@ EnvOption = Annotated[
 MirrorOption = Annotated[
     str,
     typer.Option(
-        "--to", help="The mirror: registry://HOST/NAMESPACE or dir:PATH.", show_default=False, envvar="RELBUILD_TO"
+        "--to",
+        help="The mirror: registry://HOST/NAMESPACE or dir:PATH. The product's name is added to it.",
+        show_default=False,
+        envvar="RELBUILD_TO",
     ),
 ]
 PublicNameOption = Annotated[

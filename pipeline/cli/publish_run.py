@@ -172,6 +172,21 @@ def published_as_lines(done: Publication) -> Iterator[str]:
     yield from (f"  {move_text(move)}" for move in done.moved)
     if done.unmoved:
         yield f"  tags already there: {', '.join(done.unmoved)}"
+    yield from _doubled_name(done)
+
+
+def _doubled_name(done: Publication) -> Iterator[str]:
+    """Yield a note where a registry's repository was begun whose namespace ends with its name.
+
+    `--to registry://HOST/team/redis` looks like the image's reference elsewhere, and names a mirror here.
+    """
+    scheme, slashes, place = done.repository.partition("://")
+    host, *path = place.split("/")
+    begun = not done.unmoved and all(move.before is None for move in done.moved)
+    if slashes and begun and len(path) > 1 and path[-1] == path[-2]:
+        there, wanted = "/".join(path), "/".join(path[:-1])
+        mirror = "/".join((f"{scheme}://{host}", *path[:-2]))
+        yield f"note: the repository is '{there}', as --to names a mirror; --to {mirror} would publish to '{wanted}'"
 
 
 def published_as_json(done: Publication) -> dict[str, object]:
