@@ -10,10 +10,12 @@ all drafts there were left by killed processes.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import secrets
 import shutil
+import stat
 import sys
 import tempfile
 import time
@@ -32,6 +34,9 @@ from pipeline.system_errors import FULL_DISK
 
 _POLL = 0.05
 """Seconds between two attempts to take a lock for which one waits with a timeout."""
+
+_OUT_OF_PLACE = frozenset({errno.ENOTDIR, errno.EISDIR, errno.ELOOP})
+"""Errors of a file where a folder belongs, of a folder where a file does, and of a link."""
 
 _DRAFT = "draft-"
 """Prefix of the names of drafts: in a layout, other programs have temporary files in the same folder."""
@@ -57,6 +62,14 @@ def mirror_errors(url: str, *, writes: bool = True) -> Iterator[None]:
                 place=url,
                 hint="free space on its file system, or publish to another one; `relbuild prune` removes images that "
                 "the rules do not keep, after their time in quarantine",
+            ) from error
+        if isinstance(error, NotRegular) or error.errno in _OUT_OF_PLACE:
+            raise EnvironmentLacking(
+                "mirror-unreachable",
+                f"cannot access the mirror '{url}': {error}",
+                place=url,
+                hint="something else is where a file or folder of the mirror belongs: `relbuild scrub MIRROR` puts it "
+                "aside",
             ) from error
         raise EnvironmentLacking(
             "mirror-unreachable",
@@ -91,10 +104,13 @@ def make_folder(path: Path) -> None:
 def make_drafts_folder(path: Path) -> None:
     """Make the folder of drafts, accessible to its owner alone.
 
-    Whoever can open it can lock it, and so block all writers.
+    Whoever can open it can lock it, and so block all writers. Raises LinkRefused.
     """
     make_folder(path)
-    if path.stat().st_mode & 0o077:
+    mode = path.lstat().st_mode
+    if not stat.S_ISDIR(mode):  # a link: what is where it leads would be swept
+        raise LinkRefused(path)
+    if mode & 0o077:
         with contextlib.suppress(PermissionError):
             path.chmod(0o700)
 
@@ -240,8 +256,11 @@ def file_locked(path: Path, *, shared: bool = False, timeout: float | None = Non
     others.
     """
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-    handle = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    handle = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
     try:
+        mode = os.fstat(handle).st_mode
+        if not stat.S_ISREG(mode):
+            raise NotRegular(path, mode)
         if timeout is None:
             fcntl.flock(handle, kind)
         else:

@@ -39,9 +39,6 @@ NAME = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_
 DELETE_UNSUPPORTED = "delete-unsupported"
 """Code of the error of a mirror that does not allow deletions."""
 
-OTHER_SIZE = "blob-size"
-"""Code of the error of an intact blob to which a manifest gives another size."""
-
 _AUXILIARY = re.compile(r"sha256-[0-9a-f]{64}(?:\.(?:sig|att|sbom))?|move\..+|sources-[0-9a-f]{12}|prune\.[0-9a-f]{32}")
 
 

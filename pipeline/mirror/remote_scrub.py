@@ -14,7 +14,7 @@ from pipeline.digest import Digest, identity
 from pipeline.errors import RelbuildError, VerificationError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.known_blobs import SCRUB_KNOWN_SECONDS, KnownInRun
-from pipeline.mirror.protocol import OTHER_SIZE, Mirror, Repository
+from pipeline.mirror.protocol import Mirror, Repository
 from pipeline.mirror.references import References, references
 from pipeline.mirror.repair_sources import ReadThrottle, RepairSources
 from pipeline.model.image import Descriptor
@@ -160,7 +160,7 @@ class _RemoteScrub:
         try:
             self._blob(repository, blob, run)
         except VerificationError as error:
-            if error.code != OTHER_SIZE:
+            if error.code != "blob-size":
                 raise
             self.known.note_scrub(blob.digest, run)
             return True
@@ -178,7 +178,7 @@ class _RemoteScrub:
         try:
             repository.check_blob(blob, self._advance)
         except VerificationError as error:
-            if error.code == OTHER_SIZE:
+            if error.code == "blob-size":
                 raise
             known.forget(blob.digest)
             wrong = DamageKind.MISSING if error.code == "blob-missing" else DamageKind.ROTTEN

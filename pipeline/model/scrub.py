@@ -17,7 +17,7 @@ class ScrubbedObject(StrEnum):
     LISTING = "list"
     """Of tags, or of repositories."""
     MARKER = "file"
-    """The one by which a folder is known as a mirror."""
+    """The one by which a folder is known as a mirror, or what is in the place of a folder or lock of a mirror."""
 
 
 class DamageKind(StrEnum):

@@ -27,6 +27,7 @@ from pipeline.mirror.atomic_files import (
 )
 from pipeline.mirror.backends.directory.manifest_files import manifest_files
 from pipeline.mirror.backends.directory.mirror_paths import RepositoryPaths
+from pipeline.mirror.backends.directory.misplaced_files import put_misplaced_aside
 from pipeline.mirror.backends.directory.scrub_record import ScrubRecord
 from pipeline.mirror.backends.directory.server_files import warn_of_links
 from pipeline.mirror.known_blobs import (
@@ -66,13 +67,14 @@ def scrub_directory(mirror: DirectoryMirror, healing: RepairSources, *, rate: in
     Raises EnvironmentLacking `mirror-unreachable`.
     """
     with mirror_errors(mirror.url):
-        mirror.place.make()
+        planted = put_misplaced_aside(mirror.place)
         drafts = mirror.place.sweep()
         warn_of_links(mirror.place.root, progress)
         total = sum(found.st_size for path in _blob_files(mirror) if (found := regular_file(path)))
         with task(progress, "scrub", mirror.url, total=total, unit="bytes") as running:
             record = ScrubRecord.begin(mirror.place)
-            return _DirectoryScrub(mirror, healing, ReadThrottle(rate), running, drafts, record).run()
+            scrub = _DirectoryScrub(mirror, healing, ReadThrottle(rate), running, drafts, record, findings=planted)
+            return scrub.run()
 
 
 def _blob_files(mirror: DirectoryMirror) -> list[Path]:
@@ -250,8 +252,7 @@ class _DirectoryScrub:
             if os.path.lexists(path):
                 set_aside(place.root, path, stays=good is not None)
             if good is not None:
-                size = good[0].stat().st_size  # a manifest may give it another one
-                write_blob(Descriptor(descriptor.media_type, digest, size), good[0], path, place.drafts)
+                write_blob(Descriptor(descriptor.media_type, digest, _size(good[0])), good[0], path, place.drafts)
                 sync_names(place.blobs)
         where, source = ", ".join(sorted(set(names))), good[1] if good else None
         self._found(ScrubbedObject.BLOB, wrong, str(digest), where, source, unused=about is None)
@@ -396,5 +397,4 @@ def _target(paths: RepositoryPaths, tag: str) -> Digest | None:
 
 
 def _size(path: Path) -> int:
-    found = regular_file(path)
-    return found.st_size if found is not None else 0
+    return found.st_size if (found := regular_file(path)) is not None else 0

@@ -141,6 +141,7 @@ def restore_marker(
     Raises UsageError `mirror-host`, `mirror-format`, `marker-ambiguous` if the signatures have several names or there
     are none, EnvironmentLacking.
     """
+    from pipeline.mirror.backends.directory.misplaced_files import put_misplaced_aside
     from pipeline.model.scrub import Finding, RepairOutcome, ScrubbedObject
 
     if stated:
@@ -152,7 +153,7 @@ def restore_marker(
         if repair is None:
             return None
         wrong, host, source = repair
-        place.make()
+        put_misplaced_aside(place)
         with file_locked(root / ".lock" / "catalog"):
             if _readable_host(root) != before:  # Another process restored it meanwhile.
                 return None

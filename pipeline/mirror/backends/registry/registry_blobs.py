@@ -12,7 +12,7 @@ from pipeline.mirror.backends.registry.blob_upload import BlobUpload, UploadForm
 from pipeline.mirror.backends.registry.registry_responses import require_digest
 from pipeline.mirror.backends.registry.repository_requests import RepositoryRequests
 from pipeline.mirror.known_blobs import NO_STAMP, HashedBy, KnownInRun, still_corrupt
-from pipeline.mirror.protocol import OTHER_SIZE, Arrival, ignore_progress
+from pipeline.mirror.protocol import Arrival, ignore_progress
 from pipeline.model.image import Descriptor
 from pipeline.progress import Progress, task
 from pipeline.store import Store
@@ -149,7 +149,7 @@ class RegistryBlobs:
         if seen.digest == descriptor.digest:
             self._known.note(descriptor.digest, NO_STAMP, HashedBy.PUBLISHER)
             raise VerificationError(
-                OTHER_SIZE,
+                "blob-size",
                 f"a manifest gives blob {descriptor.digest} {descriptor.size} bytes; it has {seen.size}, and is intact",
                 place=self._requests.url,
                 hint="nobody pulls an image with that manifest: publish it again, or remove the tags that lead to it",

@@ -344,3 +344,52 @@ def test_a_planted_pruning_ends_no_command(root: Path, maker: ImagePublisher, te
     assert result.stamp
     prune(repository.mirror, maker.clock.now + 99 * DAY, MirrorRules(quarantine=0))
     assert not os.path.lexists(planted) and version(root, maker) == "1.0"
+
+
+def elsewhere(path: Path) -> None:
+    folder = path.with_name("elsewhere") if path.parent.name == "mirror" else path.parents[1] / "elsewhere"
+    folder.mkdir()
+    (folder / "precious").touch()
+    path.symlink_to(folder)
+
+
+MISPLACED: dict[str, Callable[[Path], object]] = {
+    "a FIFO": os.mkfifo,
+    "a link": elsewhere,
+    "an endless device": endless,
+}
+
+
+@pytest.mark.parametrize("kind", [*MISPLACED, "another kind"])
+@pytest.mark.parametrize(
+    "where",
+    [
+        *(".lock", ".lock/gate", ".lock/prune", ".lock/catalog", ".incoming", ".scrub", ".scrub/blobs"),
+        *("repositories/small/_lock", "repositories/small/_moves", "repositories/small/_manifests"),
+    ],
+)
+def test_nothing_waits_for_what_is_no_lock_or_folder_and_scrub_heals_it(
+    root: Path, maker: ImagePublisher, kind: str, where: str
+) -> None:
+    repository, path = opened(root, maker), root / where
+    path.parent.mkdir(exist_ok=True)
+    if was_folder := path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+    MISPLACED.get(kind, Path.touch if was_folder else folder)(path)
+    for act in (
+        lambda: maker.publish(opened(root, maker), maker.image("1.1")),
+        lambda: prune(repository.mirror, maker.clock.now),
+    ):
+        try:
+            act()
+        except RelbuildError as error:
+            problem = error.problems[0]
+            assert problem.code == "mirror-unreachable" and "`relbuild scrub MIRROR`" in (problem.hint or "")
+    scrub(repository.mirror, maker.store)
+    assert not path.is_symlink() and (path.is_dir() or path.is_file() or not path.exists())
+    prune(repository.mirror, maker.clock.now)
+    maker.publish(opened(root, maker), maker.image("1.2"))
+    assert version(root, maker) == "1.2"
+    assert all(path.exists() for path in root.glob("**/elsewhere") for path in [path / "precious"])
+    assert not scrub(repository.mirror, maker.store).lost or where.endswith("_manifests")  # which were in it
