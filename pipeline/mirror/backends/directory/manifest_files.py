@@ -46,8 +46,7 @@ def read_regular(path: Path, limit: int = DOCUMENT_LIMIT) -> tuple[bytes, os.sta
         seen = os.fstat(handle)
         if not stat.S_ISREG(seen.st_mode):
             return None
-        with os.fdopen(handle, "rb", closefd=False) as file:
-            return file.read(limit + 1), seen
+        return os.read(handle, min(seen.st_size, limit) + 1), seen
     finally:
         os.close(handle)
 
