@@ -56,12 +56,12 @@ def strip_invisible(text: str) -> str:
     return _UNSEEN.sub("", _SEQUENCE.sub("", text).replace("\r\n", "\n"))
 
 
-def json_text(value: object) -> str:
+def json_text(value: object, *, unicode: bool = True) -> str:
     """Return a value as indented JSON with sorted keys.
 
-    Only control and invisible characters are written as JSON escapes.
+    Only control and invisible characters are written as JSON escapes; without `unicode`, all that is not ASCII.
     """
-    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=not unicode)
     return _UNSEEN.sub(lambda found: json.dumps(found[0])[1:-1], text)
 
 

@@ -154,6 +154,10 @@ def _of_system(error: OSError) -> RelbuildError:
             f"no directory for temporary files can be written to: {error.strerror}",
             hint="set TMPDIR to one that can",
         )
+    if number == errno.ENOENT and where is None and _without_working_directory():
+        return EnvironmentLacking(
+            "working-directory-missing", "the working directory was removed", hint="change to a folder that exists"
+        )
     answer = _CONVERSIONS.get(number or 0)
     if isinstance(error, FileExistsError) and where and not Path(where).is_dir():
         answer = _NOT_A_FOLDER  # An existing folder would be no error, so something else is there.
@@ -167,6 +171,14 @@ def _of_system(error: OSError) -> RelbuildError:
             hint="run `relbuild doctor` to see what this machine lacks, then run the command again",
         )
     return answer.kind(answer.code, f"{answer.message}: {error.strerror}", place=where, hint=answer.hint)
+
+
+def _without_working_directory() -> bool:
+    try:
+        os.getcwd()  # noqa: PTH109  a look, and no path
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _path(filename: object) -> str | None:

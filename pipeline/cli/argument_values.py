@@ -79,7 +79,9 @@ def reference_values(incomplete: str) -> Iterator[str]:
 
 def instance_values(incomplete: str) -> Iterator[str]:
     """Yield the names of instances in the store that the environment names, else in the user's."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path(home_folder(os.environ) or "/", ".cache")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "")
+    if not cache.is_absolute():
+        cache = Path(home_folder(os.environ) or "/", ".cache")
     store = Path(os.environ.get("RELBUILD_STORE") or Path(cache, "relbuild", "store"))
     names = sorted(path.name for path in (store / "instances").glob("[!.]*"))
     yield from (name for name in names if name.startswith(incomplete))

@@ -24,7 +24,7 @@ def print_lines(*lines: str) -> None:
 
 def print_json(value: object) -> None:
     """Print the one machine-readable result on stdout."""
-    print(json_text(value) if stdout_is_unicode() else json.dumps(value, indent=2, sort_keys=True))
+    print(json_text(value, unicode=stdout_is_unicode()))
 
 
 def print_error(error: RelbuildError) -> int:

@@ -151,7 +151,12 @@ def _refuse_costly_scrypt(n: int, r: int, p: int, place: str) -> None:
 def _derive(password: bytes, salt: bytes, n: int, r: int, p: int) -> bytes:
     # OpenSSL adds some blocks to N·r·128, and refuses more than maxmem.
     limit = SCRYPT_MEMORY + (1 << 20)
-    return hashlib.scrypt(password, salt=salt, n=n, r=r, p=p, maxmem=limit, dklen=_BOX_KEY)
+    try:
+        return hashlib.scrypt(password, salt=salt, n=n, r=r, p=p, maxmem=limit, dklen=_BOX_KEY)
+    except ValueError as error:
+        if "malloc failure" in str(error):  # OpenSSL's word for it; Python has no exception of its own.
+            raise MemoryError from error
+        raise
 
 
 def _costly(what: str, place: str) -> UsageError:

@@ -74,7 +74,8 @@ class Runtime:
 def find_runtime(name: str | None = None) -> Runtime:
     """Find the runtime `name` (or at that path), or the first of RUNTIMES that is installed.
 
-    Raises EnvironmentLacking `runtime-missing`, or `runtime-unknown` if the program does not print its version.
+    Raises EnvironmentLacking `runtime-missing`, `runtime-failed`, or `runtime-unknown` if the program does not
+    print its version.
     """
     for candidate in (name,) if name else RUNTIMES:
         path = process.find_program(candidate)
@@ -95,8 +96,15 @@ def find_runtime(name: str | None = None) -> Runtime:
 
 
 def _identify(path: Path) -> Runtime:
-    told = process.run([path, "--version"], timeout=10, check=False).stdout.decode(errors="replace")
+    ended = process.run([path, "--version"], timeout=10, check=False)
+    told, why = ended.stdout.decode(errors="replace"), ended.stderr.decode(errors="replace").strip()
     found = re.match(r"(\S+) version (\S+)", told)
+    if ended.status and not told:
+        raise EnvironmentLacking(
+            "runtime-failed",
+            f"`{path} --version` ended with status {ended.status}: {why[:200] or 'it printed nothing'}",
+            hint="mend or reinstall the runtime, or raise limits such as `ulimit -v`; or choose another runtime",
+        )
     if not found:
         raise EnvironmentLacking(
             "runtime-unknown",

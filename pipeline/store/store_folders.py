@@ -22,10 +22,10 @@ READ_ONLY_ERRNOS = (errno.EROFS, errno.EACCES, errno.EPERM)
 def cache_folder(environment: Mapping[str, str]) -> Path:
     """Return relbuild's folder in the user's cache directory (XDG Base Directory Specification).
 
-    Raises EnvironmentLacking `home-unknown`.
+    A relative path in the variable is ignored, as the specification has it. Raises EnvironmentLacking `home-unknown`.
     """
-    cache = environment.get("XDG_CACHE_HOME") or require_home(environment) / ".cache"
-    return Path(cache) / "relbuild"
+    cache = Path(environment.get("XDG_CACHE_HOME") or "")
+    return (cache if cache.is_absolute() else require_home(environment) / ".cache") / "relbuild"
 
 
 def make_store_folders(root: Path) -> None:

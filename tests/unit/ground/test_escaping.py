@@ -162,8 +162,11 @@ def test_progress_that_moves(text: str) -> None:
     assert harmless(lines) and "[red]package" in lines and "[bold]warning" in lines
 
 
-ESCAPED_BEFORE = {"log_follower.py prints '\\n'.join((f'{label}{text}' for text in texts))"}
-"""A flood of log lines passes there, and each part of them goes through `escape_invisible` once."""
+ESCAPED_BEFORE = {
+    "log_follower.py prints '\\n'.join((f'{label}{text}' for text in texts))",
+    "app.py prints '\\n'.join((escape_invisible(line, lines=False) for line in lines))",
+}
+"""A flood of log lines passes in the first, and each part of them goes through `escape_invisible` once."""
 
 
 def test_all_that_commands_print_is_escaped() -> None:

@@ -149,3 +149,15 @@ def test_a_machine_without_a_directory_for_temporary_files_is_told_to_name_one(
     error = relbuild_error(refused.value)
     assert isinstance(error, EnvironmentLacking)
     assert error.problems[0].code == "no-temporary-directory" and "TMPDIR" in error.problems[0].hint
+
+
+def test_a_working_directory_that_was_removed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(FileNotFoundError) as refused:
+        Path("recipes").absolute()
+    error = relbuild_error(refused.value)
+    assert isinstance(error, EnvironmentLacking) and error.problems[0].code == "working-directory-missing"
+    missing = relbuild_error(FileNotFoundError(errno.ENOENT, "No such file or directory", "recipe"))
+    assert missing is not None and missing.problems[0].code == "file-missing"

@@ -65,6 +65,20 @@ def test_a_user_without_account_is_told_unless_a_variable_says_where(place: str,
         require_home({"HOME": ""})
 
 
+@pytest.mark.parametrize("given", ["", "cache", "./cache", "~/cache"])
+def test_a_cache_directory_that_is_no_absolute_path_is_ignored(
+    given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The XDG Base Directory Specification: "must be absolute"; a store in each working directory is nobody's wish."""
+    environment = {"HOME": str(tmp_path), "XDG_CACHE_HOME": given}
+    assert cache_folder(environment) == tmp_path / ".cache/relbuild"
+    (tmp_path / ".cache/relbuild/store/instances/one-1").mkdir(parents=True)
+    monkeypatch.delenv("RELBUILD_STORE", raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert list(instance_values("")) == ["one-1"]
+
+
 def test_instances_are_completed_from_the_accounts_home(
     tmp_path: Path, user: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from pipeline.errors import UsageError
-from pipeline.oci import SigningKey, generate_key, load_signing_key, load_verifying_key
+from pipeline.oci import SigningKey, generate_key, load_signing_key, load_verifying_key, private_key
 from pipeline.oci.private_key import COSIGN_LABELS, SCRYPT_MEMORY, SCRYPT_N
 from pipeline.oci.signing_keys import KEY_LIMIT
 from pipeline.progress import QUIET
@@ -275,3 +275,12 @@ def test_whatever_a_file_holds_is_a_key_or_an_error_that_is_told(label: str, bod
     for load in (load_signing_key, load_verifying_key):
         with pytest.raises(UsageError):
             load(data, password)
+
+
+def test_too_little_memory_for_a_password_is_the_machines_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> bytes:
+        raise ValueError("[digital envelope routines] malloc failure")
+
+    monkeypatch.setattr(private_key.hashlib, "scrypt", refuse)
+    with pytest.raises(MemoryError):
+        generate_key(b"x")

@@ -1,0 +1,37 @@
+"""The OCI runtime that is found, and what it says of itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import EnvironmentLacking
+from pipeline.sandbox.runtime import find_runtime
+
+
+def runtime(tmp_path: Path, script: str) -> str:
+    program = tmp_path / "runtime"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    return str(program)
+
+
+def test_a_runtime_tells_its_name_and_version(tmp_path: Path) -> None:
+    found = find_runtime(runtime(tmp_path, "echo 'crun version 1.14.1+x'; exit 1"))
+    assert (found.name, found.version) == ("crun", "1.14.1")
+
+
+@pytest.mark.parametrize(
+    ("script", "code", "said"),
+    [
+        ("echo 'fatal error: out of address space' >&2; exit 2", "runtime-failed", "out of address space"),
+        ("exit 3", "runtime-failed", "status 3: it printed nothing"),
+        ("echo something else", "runtime-unknown", "something else"),
+        (":", "runtime-unknown", "printed ''"),
+    ],
+)
+def test_what_is_no_runtime_is_told_by_what_it_says(tmp_path: Path, script: str, code: str, said: str) -> None:
+    with pytest.raises(EnvironmentLacking, match=said) as refused:
+        find_runtime(runtime(tmp_path, script))
+    assert refused.value.code == code
