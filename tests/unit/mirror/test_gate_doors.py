@@ -110,6 +110,7 @@ def test_whoever_has_tags_moved_was_given_what_was_cleared_or_asks_the_gate() ->
             "clear_published",
             "prepare_upload",
             "copy_one",
+            "_copy_verified",
         }
         assert given or made, f"{one.place} has tags moved: it must be given a Cleared, or make one"
 
