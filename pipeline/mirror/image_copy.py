@@ -5,6 +5,7 @@ Every document is copied byte for byte, so that all digests and signatures stay 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import field
@@ -17,9 +18,15 @@ from pipeline.mirror.protocol import Arrival, Repository, TagConflict
 from pipeline.mirror.published import MirroredImage
 from pipeline.mirror.references import manifest_subject, references
 from pipeline.mirror.tag_check import TagStanding
-from pipeline.mirror.tag_statements import anchor_manifest, list_statements, signed_statements
+from pipeline.mirror.tag_statements import (
+    anchor_manifest,
+    list_statements,
+    remade_statement,
+    signed_statements,
+)
 from pipeline.model.image import Descriptor
 from pipeline.model.manifests import Artifact, Manifest
+from pipeline.model.publication import RecordedStatement
 from pipeline.oci import VerifyingKey, join_signatures, media_types, signature_tag
 from pipeline.oci.artifacts import EMPTY_DATA, EMPTY_DESCRIPTOR
 from pipeline.progress import Progress, task
@@ -75,8 +82,8 @@ def copy_statements(
 ) -> None:
     """Copy the signed statements on a tag byte for byte: moves, or (`renewals`) renewals.
 
-    Of those that `key` did not sign, which may be a publisher's from before it or anybody's, the newest ones that can
-    be read. Raises as the repositories do.
+    What `key` signed is made again from what is listed, so none is lacking. Of the others, which may be a publisher's
+    from before it or anybody's, the newest ones that can be read. Raises as the repositories do.
     """
     identity, tag = standing.identity, standing.tag
     there = {one.record for one in list_statements(target, identity, tag)}
@@ -84,22 +91,32 @@ def copy_statements(
     listed = list_statements(source, identity, tag)
     signed = {one.record for one in signed_statements(source, identity, tag, key, listed=listed)}
     claims = {one.record for one in [one for one in listed if one.record not in signed][:CLAIMS_COPIED]}
-    for one in reversed(listed):
-        if one.record in there or one.record not in signed | claims or one.statement.renews is not renewals:
-            continue
-        try:
-            manifest = source.manifest(one.record)
-            blobs = {} if manifest is None else {blob: source.read_blob(blob) for blob in references(manifest).blobs}
-        except VerificationError:
-            if one.record in signed:
-                raise
-            continue
+    lacking = [
+        one
+        for one in reversed(listed)
+        if one.record not in there and one.record in signed | claims and one.statement.renews is renewals
+    ]
+    artifacts = [artifact for one in lacking if (artifact := _statement(source, one, key)) is not None]
+    if not artifacts:
+        return
+    target.put_blob(EMPTY_DESCRIPTOR, EMPTY_DATA)
+    target.put_manifest(subject)
+    for blob, content in (blob for artifact in artifacts for blob in artifact.blobs):
+        target.put_blob(blob, content)
+    target.attach_all(tuple(artifact.manifest for artifact in artifacts))
+
+
+def _statement(source: Repository, listed: RecordedStatement, key: VerifyingKey) -> Artifact | None:
+    """Return a listed statement's manifest and bundle, made again or read; None if they cannot be had."""
+    remade = remade_statement(listed, key)
+    if remade is not None and remade.manifest.digest == listed.record:
+        return remade
+    with contextlib.suppress(VerificationError):
+        manifest = source.manifest(listed.record)
         if manifest is not None:
-            target.put_blob(EMPTY_DESCRIPTOR, EMPTY_DATA)
-            target.put_manifest(subject)
-            for blob, content in blobs.items():
-                target.put_blob(blob, content)
-            target.attach(manifest)
+            blobs = tuple((blob, source.read_blob(blob)) for blob in references(manifest).blobs)
+            return Artifact(manifest, blobs)
+    return None
 
 
 def _size(held: MirroredImage) -> int:

@@ -92,6 +92,8 @@ def earlier_digests(past: Sequence[PastMove]) -> tuple[Digest, ...]:
         if move.why is MoveCause.ROLLBACK and move.after in stack:
             while stack[-1] != move.after:
                 stack.pop()
+        elif move.why is MoveCause.ROLLBACK:
+            stack = [move.after]  # What was before that is not known, and what it left is not earlier.
         elif not stack or stack[-1] != move.after:
             stack.append(move.after)
     return tuple(reversed(stack[:-1]))
@@ -142,7 +144,13 @@ def is_withdrawn(
     ):
         return False
     signed = signed_statements(repository, name, tag, key, listed=listed)
-    made = chain(signed, head(signed, repository.resolve(tag)))
+    made: tuple[RecordedStatement, ...] = chain(signed, head(signed, repository.resolve(tag)))
+    # A move that names none before it may have been signed while a mirror withheld those: they happened all the same.
+    while made and (before := [one for one in signed if one.statement.number < made[0].statement.number]):
+        earlier = chain(before, head(before, made[0].statement.move.before))
+        if not earlier:
+            break
+        made = (*earlier, *made)
     return digest in withdrawn_digests(tuple(_signed(signed, made, {})))
 
 

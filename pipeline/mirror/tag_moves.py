@@ -18,6 +18,9 @@ from pipeline.mirror.tag_signing import SignedTag
 from pipeline.mirror.tag_statements import TagSigner, list_statements
 from pipeline.model.publication import Move, MoveCause, RecordedStatement
 
+_NOT_MADE = {"registry-denied", "registry-refused", "registry-tag-immutable"}
+"""Codes of a registry's answers after which it certainly has not moved a tag."""
+
 _Result = TypeVar("_Result")
 
 PUBLISH_CONCURRENCY = 6
@@ -170,15 +173,18 @@ class TagMover:
         Nothing is looked for, and no target returned, unless that was asked for, nor that of a tag that fails.
         Statements on the tags to be moved are kept for signing their moves.
         """
-        if not self.leave_moved_back or self.signer is None:
+        signer = self.signer
+        if not self.leave_moved_back or signer is None:
             return {}
 
         def look(tag: str) -> Digest | None:
+            signed = self._signed_tag(tag, signer)  # It knows what was seen before the list.
             found = self.repository.resolve(tag)
             if found is None or found == wanted:
                 return found
             listed = list_statements(self.repository, self._name, tag)
-            if not self._was_moved_back(tag, wanted, listed):
+            # What is withheld may be that a person moved it back.
+            if not signed.is_set_back(listed) and not self._was_moved_back(tag, wanted, listed):
                 self._listed[tag] = listed
             return found
 
@@ -274,8 +280,8 @@ class TagMover:
                     self._withdraw(tag)
                     return None
             except RelbuildError as error:
-                if not isinstance(error, PublicationRefused):  # It may be made all the same: both targets are believed.
-                    self._announced.discard(tag)
+                if not isinstance(error, PublicationRefused) and error.code not in _NOT_MADE:
+                    self._announced.discard(tag)  # It may be made all the same: both targets are believed.
                 raise
             else:
                 return move

@@ -17,6 +17,7 @@ from pipeline.errors import VerificationError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.protocol import Repository
 from pipeline.mirror.tag_statements import (
+    ROOM,
     STATEMENT_NUMBER_LIMIT,
     TagSigner,
     WrittenStatements,
@@ -62,13 +63,18 @@ class SignedTag:
     tag: str
     signer: TagSigner
     _written: WrittenStatements = field(default_factory=WrittenStatements, init=False)
+    _seen: int = field(init=False)
+    """The highest number that was seen before anything was listed here: what is signed meanwhile is not withheld."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_seen", self.signer.seen(self.repository, self.tag))
 
     def announce(self, move: Move, listed: tuple[RecordedStatement, ...] | None = None) -> None:
         """Sign a move that is about to be made; `move.before` is the tag's present target.
 
         `listed`: the statements on the tag, where the caller has just listed them, after it resolved the tag.
         """
-        listed = self._listed() if listed is None else listed
+        listed = self._listed() if listed is None else self._written.among(listed)
         recent = self._recent(listed)
         last = self._predecessor(listed, recent, move.before)
         self._write(move, self._number(listed, recent), last, first=not listed)
@@ -105,7 +111,7 @@ class SignedTag:
                 before = last = None
             move = Move(self.tag, before, digest, self.signer.now, why, version)
             record = self._write(move, number, last, first=not listed).record
-            if last is None:
+            if last is None and not recent:
                 return Confirmation(True)
             last, number = record, number + 1
         renewal = self._write(Move(self.tag, None, digest, self.signer.now, MoveCause.RENEW, version), number, last)
@@ -115,17 +121,19 @@ class SignedTag:
     def withdraw(self, digest: Digest | None) -> None:
         """Confirm `digest` again, after the announcement of a move that is not going to be made.
 
-        Only where the newest confirmation is of it, and the tag points there: a newer announcement would have the tag
-        taken for one that was set back.
+        Only where the newest confirmation is of it, or without any a move, and the tag points there: a newer
+        announcement would have the tag taken for one that was set back.
         """
         listed = self._listed()
         recent = self._recent(listed)
-        confirmed = next((one.statement for one in recent if one.statement.renews), None)
-        if confirmed is None or recent[0].statement.renews or confirmed.move.after != digest:
+        if not recent or recent[0].statement.renews:
             return
-        if self.repository.resolve(self.tag) == digest:
-            move = Move(self.tag, None, digest, self.signer.now, MoveCause.RENEW, confirmed.move.version)
-            self._write(move, self._number(listed, recent), confirmed.previous)
+        confirmed = next((one for one in recent if one.statement.renews), None)
+        made = confirmed or next((one for one in recent if one.statement.move.after == digest), None)
+        if made is None or made.statement.move.after != digest or self.repository.resolve(self.tag) != digest:
+            return
+        move = Move(self.tag, None, digest, self.signer.now, MoveCause.RENEW, made.statement.move.version)
+        self._write(move, self._number(listed, recent), made.statement.previous if confirmed else made.record)
 
     def settled_until(self, digest: Digest) -> int:
         """Return until when `confirm` would sign nothing, as it is signed already and not old.
@@ -140,7 +148,7 @@ class SignedTag:
         Milliseconds since the epoch; None: no statement allows it, or the mirror was set back.
         """
         believed, newest = believable(self._recent(), self._find)
-        if digest not in believed or newest[0].statement.number < self.signer.seen(self.repository, self.tag):
+        if digest not in believed or newest[0].statement.number < self._seen:
             return None
         return newest[0].statement.until
 
@@ -165,14 +173,15 @@ class SignedTag:
         # An abandoned move stays acceptable until the next one is confirmed.
         if not all(one.statement.move.after == digest for one in newest):
             return 0
-        if believed != {digest} and not newest[0].statement.renews:
-            return 0
         said = newest[0].statement
+        # The first move needs no confirmation. A later one does, also where nothing before it counts.
+        if not said.renews and (believed != {digest} or any(one.statement.renews for one in recent)):
+            return 0
         due = said.until - math.ceil(RENEWAL_SHARE * self.signer.validity * 1000)
         # One that is valid for longer was signed by a clock that was ahead, or when the rules allowed more.
         longest = self.signer.now + self.signer.validity * 1000 + AT_ONCE
         young = self.signer.now <= due and said.until <= longest
-        return due if young and said.number >= self.signer.seen(self.repository, self.tag) else 0
+        return due if young and said.number >= self._seen else 0
 
     def _own(self, statements: tuple[RecordedStatement, ...]) -> bool:
         """Return whether the signer's own key signed them all, and no former one."""
@@ -216,10 +225,9 @@ class SignedTag:
         the own key's count, so that there is room to grow: listed numbers are unverified, and who has stolen a former
         key could use up those of this one. Raises VerificationError `move-numbers-used-up`.
         """
-        room = STATEMENT_NUMBER_LIMIT // 2
-        signed = (one.statement.number for one in recent if one.statement.number <= room or self._own((one,)))
-        said = (one.statement.number for one in listed if one.statement.number <= room)
-        number = max((*self.signer.numbers_seen(self.repository, self.tag, room), *signed, *said), default=0) + 1
+        signed = (one.statement.number for one in recent if one.statement.number <= ROOM or self._own((one,)))
+        said = (one.statement.number for one in listed if one.statement.number <= ROOM)
+        number = max((self._seen, *signed, *said)) + 1
         if self._is_set_back(recent):
             number += NEAR
         if number >= STATEMENT_NUMBER_LIMIT:  # Two are written at once.
@@ -232,12 +240,16 @@ class SignedTag:
         return number
 
     def _is_set_back(self, recent: tuple[RecordedStatement, ...]) -> bool:
-        """Return whether a higher number than the newest one that is signed was seen on the tag."""
-        newest = max((one.statement.number for one in recent), default=0)
-        return self.signer.seen(self.repository, self.tag) > newest
+        """Return whether a higher number than the newest one that is signed was seen on the tag before."""
+        return self._seen > max((one.statement.number for one in recent), default=0)
+
+    def is_set_back(self, listed: tuple[RecordedStatement, ...]) -> bool:
+        """Return whether the mirror withholds statements that were seen before; `listed`: what it lists."""
+        key = self.signer.trusted  # Whether they are there, too, is asked by who signs.
+        return self._is_set_back(recent_statements(self.repository, self.identity, self.tag, key, listed=listed))
 
     def _listed(self) -> tuple[RecordedStatement, ...]:
-        return list_statements(self.repository, self.identity, self.tag)
+        return self._written.among(list_statements(self.repository, self.identity, self.tag))
 
     def _recent(self, listed: tuple[RecordedStatement, ...] | None = None) -> tuple[RecordedStatement, ...]:
         key = self.signer.trusted

@@ -4,9 +4,10 @@ A statement is a sigstore bundle that refers to an anchor: an untagged manifest 
 repository and is computed from their names. A registry with the referrers API lists no tag for it; one without has one
 referrers index for each anchor.
 
-Its manifest's annotations repeat a statement for listing, with its signature, which is verified of what is listed: the
-signed bytes are those of the values. So what others have put there costs no request, and a bundle that is lost makes
-nobody disbelieve a tag. One that an earlier version wrote, without a signature in the list, is read from its bundle.
+Its manifest's annotations repeat a statement for listing, with its signature. From both, the bundle and its manifest
+are made again: if the manifest's digest is the one that is listed, that is what it says, and `key` signed it. So what
+others have put there costs no request, and a bundle that is lost makes nobody disbelieve a tag. A statement that an
+earlier version wrote, without a signature in the list, is read from its bundle.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from pipeline.errors import EnvironmentLacking, VerificationError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.protocol import Repository
 from pipeline.mirror.tag_memory import TagMemory
-from pipeline.model.manifests import Manifest
+from pipeline.model.manifests import Artifact, Manifest
 from pipeline.model.publication import (
     Move,
     MoveCause,
@@ -38,14 +39,14 @@ from pipeline.oci import (
     StatementSubject,
     VerifyingKey,
     bundle_layer,
-    is_signature,
     make_attestation,
     media_types,
     named_key,
+    remade_attestation,
     unverified_statement,
     verify_bundle,
 )
-from pipeline.oci.artifacts import EMPTY_DATA, EMPTY_DESCRIPTOR
+from pipeline.oci.artifacts import EMPTY_DATA, EMPTY_DESCRIPTOR, read_artifact
 from pipeline.oci.image_manifest import JsonReader, descriptor_json
 from pipeline.oci.predicates import MOVE
 
@@ -61,6 +62,9 @@ ones: whoever can write to a mirror can add others. Also valid ones that are ret
 
 STATEMENT_NUMBER_LIMIT = 10**12
 """Highest statement number that is accepted: a higher one would leave no room to grow."""
+
+ROOM = STATEMENT_NUMBER_LIMIT // 2
+"""Numbers above it count only where the own key signed them, so that there is room to grow."""
 
 STATEMENT_SIZE_LIMIT = 64 << 10
 """Bytes of a statement's bundle: it has some 2 KiB. Whoever can write to a mirror can list any blob as one."""
@@ -102,30 +106,33 @@ class TagSigner:
         return int(self.clock() * 1000)
 
     def seen(self, repository: Repository, tag: str) -> int:
-        """Return the highest number by a key that is believed that was seen on a tag; 0 if none was."""
-        return max(self.numbers_seen(repository, tag, STATEMENT_NUMBER_LIMIT), default=0)
+        """Return the highest number by a key that is believed that was seen on a tag; 0 if none was.
 
-    def numbers_seen(self, repository: Repository, tag: str, limit: int) -> tuple[int, ...]:
-        """Return the highest number by each believed key; by a former one only up to `limit`."""
+        By a former key only up to `ROOM`: who has stolen one could sign any.
+        """
         if self.memory is None:
-            return ()
+            return 0
         numbers = {each: self.memory.seen(repository.url, tag, each.fingerprint) for each in self.trusted.each}
-        return tuple(number for each, number in numbers.items() if number <= limit or each == self.key.public)
+        return max(number for each, number in numbers.items() if number <= ROOM or each == self.key.public)
 
 
 @dataclass(frozen=True, slots=True)
 class WrittenStatements:
-    """The statements, by record, that a publisher has put on the mirror and need not look for."""
+    """The statements that a publisher has put on the mirror and need not look for, by record."""
 
-    _records: set[Digest] = field(default_factory=set)
+    _statements: dict[Digest, RecordedStatement] = field(default_factory=dict)
 
     def note(self, one: RecordedStatement) -> None:
         """Note that a statement was put on the mirror just now."""
-        self._records.add(one.record)
+        self._statements[one.record] = one
 
     def on(self, repository: Repository, one: RecordedStatement) -> bool:
         """Return whether the mirror has the manifest of a listed statement."""
-        return one.record in self._records or repository.has_manifest(one.record)
+        return one.record in self._statements or repository.has_manifest(one.record)
+
+    def among(self, listed: Sequence[RecordedStatement]) -> tuple[RecordedStatement, ...]:
+        """Return what is listed and what was written, which a registry may not list yet."""
+        return newest_first({**{one.record: one for one in listed}, **self._statements}.values())
 
 
 def anchor_manifest(identity: str, tag: str) -> Manifest:
@@ -206,16 +213,17 @@ def recent_statements(
             older = any(other.statement.renews and other.statement.number > one.statement.number for other in found)
             if older and not begins_where(one, found):
                 continue
-            if one.signature:
-                if len(found) < STATEMENTS_EXAMINED and _is_signed(one, key):
+            remade = remade_statement(one, key)
+            if remade is not None and remade.manifest.digest == one.record:
+                if len(found) < STATEMENTS_EXAMINED:
                     there = written is None or written.on(repository, one)
                     superseded = superseded or not there
                     found += [one] * there
                 continue
-            if not left:
+            if not left:  # One whose signature in the list is no key's may have been cut off on its way.
                 continue
             left -= 1
-            manifest = repository.manifest(one.record)
+            manifest = _read_manifest(repository, one.record)
             superseded = superseded or manifest is None
             if manifest is not None and _holds(repository, manifest, one, key):
                 found.append(one)
@@ -276,16 +284,33 @@ def _read_bundle(repository: Repository, manifest: Manifest) -> bytes:
 
 
 def _is_by(repository: Repository, listed: RecordedStatement, key: VerifyingKey) -> bool:
-    """Return whether `key` signed the listed statement."""
-    if listed.signature:
-        return _is_signed(listed, key)
-    manifest = repository.manifest(listed.record)
+    """Return whether `key` signed the listed statement, and its record is of that."""
+    remade = remade_statement(listed, key)
+    if remade is not None and remade.manifest.digest == listed.record:
+        return True
+    if listed.signature and remade is None:
+        return False
+    manifest = _read_manifest(repository, listed.record)
     return manifest is not None and _holds(repository, manifest, listed, key)
 
 
-def _is_signed(listed: RecordedStatement, key: VerifyingKey) -> bool:
-    """Return whether the signature in the list is that of the statement by `key`."""
-    return is_signature(listed.signature, _signed(listed.statement), key)
+def _read_manifest(repository: Repository, record: Digest) -> Manifest | None:
+    """Read a statement's manifest; None if it is missing or damaged."""
+    with contextlib.suppress(VerificationError):
+        return repository.manifest(record)
+    return None
+
+
+def remade_statement(listed: RecordedStatement, key: VerifyingKey) -> Artifact | None:
+    """Make a listed statement's manifest and bundle again; None if `key` did not sign the signature in the list.
+
+    It is the one that is listed only if it has that digest: who writes the list can put it beside another's.
+    """
+    if not listed.signature:
+        return None
+    notes = _annotations(listed.statement) | {_SIGNATURE: base64.b64encode(listed.signature).decode()}
+    anchor = anchor_manifest(listed.statement.repository, listed.statement.move.tag).descriptor
+    return remade_attestation(_signed(listed.statement), anchor, key, notes, listed.signature)
 
 
 def _holds(repository: Repository, manifest: Manifest, listed: RecordedStatement, key: VerifyingKey) -> bool:
@@ -318,6 +343,10 @@ def _values(said: TagStatement) -> dict[str, str]:
         "until": str(said.until),
     }
     return {name: value for name, value in values.items() if value}
+
+
+def _annotations(said: TagStatement) -> dict[str, str]:
+    return {MOVE_ANNOTATION_PREFIX + name: value for name, value in _values(said).items()}
 
 
 def _signed(said: TagStatement) -> Statement:
@@ -370,16 +399,16 @@ def write_statement(
     `first`: nothing is listed of the anchor, so it is put without asking for it.
     """
     subject = anchor_manifest(said.repository, said.move.tag)
-    notes = {MOVE_ANNOTATION_PREFIX + name: value for name, value in _values(said).items()}
     artifact = make_attestation(
-        _signed(said), subject.descriptor, key, annotations=notes, signature_annotation=_SIGNATURE
+        _signed(said), subject.descriptor, key, annotations=_annotations(said), signature_annotation=_SIGNATURE
     )
     repository.put_blob(EMPTY_DESCRIPTOR, EMPTY_DATA)
     repository.put_manifest(subject, new=first)
     for descriptor, content in artifact.blobs:
         repository.put_blob(descriptor, content, new=descriptor != EMPTY_DESCRIPTOR)
     repository.attach_all((artifact.manifest,))  # with its time and number, there is no other like it
-    return RecordedStatement(artifact.manifest.digest, said)
+    signature = read_artifact(artifact.manifest).annotation(_SIGNATURE)
+    return RecordedStatement(artifact.manifest.digest, said, _decoded(signature))
 
 
 def tidy_statements(repository: Repository, newest: TagStatement, key: VerifyingKey, now: int) -> None:
@@ -392,9 +421,9 @@ def tidy_statements(repository: Repository, newest: TagStatement, key: Verifying
     listed = list_statements(repository, newest.repository, newest.move.tag)
     with contextlib.suppress(EnvironmentLacking):
         for one in _superseded(listed, newest.number):
-            manifest = repository.manifest(one.record) if now - one.statement.move.at >= AT_ONCE else None
-            if manifest is not None and _holds(repository, manifest, one, key):
-                repository.remove_referrer(one.record)
+            if now - one.statement.move.at >= AT_ONCE and _is_by(repository, one, key):
+                with contextlib.suppress(VerificationError):  # A damaged one is left to a scrub.
+                    repository.remove_referrer(one.record)
 
 
 def _superseded(listed: Sequence[RecordedStatement], newest: int) -> Iterator[RecordedStatement]:

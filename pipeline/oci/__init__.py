@@ -43,9 +43,9 @@ with imported_when_used(__name__):
     from pipeline.oci.sigstore_bundle import (
         PREDICATE_TYPE_ANNOTATION,
         bundle_layer,
-        is_signature,
         make_attestation,
         named_key,
+        remade_attestation,
         unverified_statement,
         verify_bundle,
     )
@@ -79,7 +79,6 @@ __all__ = [
     "generate_key",
     "image_architecture",
     "index_bytes",
-    "is_signature",
     "join_signatures",
     "load_layers",
     "load_layout_image",
@@ -102,6 +101,7 @@ __all__ = [
     "read_layout",
     "read_layout_images",
     "read_layout_index",
+    "remade_attestation",
     "require_layout_place",
     "signature_payload",
     "signature_tag",

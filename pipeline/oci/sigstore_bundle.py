@@ -52,22 +52,17 @@ def make_bundle(statement: Statement, key: SigningKey) -> bytes:
 
     The same statement and key always give the same bytes.
     """
-    return _bundle(sign_envelope(media_types.IN_TOTO, statement_bytes(statement), key), key)
+    return _bundle(sign_envelope(media_types.IN_TOTO, statement_bytes(statement), key), key.public)
 
 
-def _bundle(envelope: Envelope, key: SigningKey) -> bytes:
+def _bundle(envelope: Envelope, key: VerifyingKey) -> bytes:
     return canonical_json(
         {
             "mediaType": media_types.SIGSTORE_BUNDLE,
-            "verificationMaterial": {"publicKey": {"hint": key.public.hint}},
+            "verificationMaterial": {"publicKey": {"hint": key.hint}},
             "dsseEnvelope": envelope_json(envelope),
         }
     )
-
-
-def is_signature(signature: bytes, statement: Statement, key: VerifyingKey) -> bool:
-    """Return whether `signature` is that in a bundle of `statement` by `key`."""
-    return Envelope(media_types.IN_TOTO, statement_bytes(statement), (signature,)).signed_by(key)
 
 
 def make_attestation(
@@ -90,6 +85,29 @@ def make_attestation(
     if subject.digest not in {named.digest for named in statement.subjects}:
         raise ValueError(f"the statement is not about {subject.digest}")
     envelope = sign_envelope(media_types.IN_TOTO, statement_bytes(statement), key)
+    notes = dict(annotations or {})
+    if created is not None:
+        notes[media_types.CREATED] = timestamp(created)
+    if signature_annotation is not None:
+        notes[signature_annotation] = base64.b64encode(envelope.signatures[0]).decode()
+    return _attestation(envelope, statement, subject, key.public, notes)
+
+
+def remade_attestation(
+    statement: Statement, subject: Descriptor, key: VerifyingKey, annotations: Mapping[str, str], signature: bytes
+) -> Artifact | None:
+    """Make the attestation again that `make_attestation` made; None if `key` did not sign the statement.
+
+    `annotations`: those besides a bundle's, also that with the signature.
+    """
+    envelope = Envelope(media_types.IN_TOTO, statement_bytes(statement), (signature,))
+    signer = next((each for each in key.each if envelope.signed_by(each)), None)
+    return _attestation(envelope, statement, subject, signer, annotations) if signer is not None else None
+
+
+def _attestation(
+    envelope: Envelope, statement: Statement, subject: Descriptor, key: VerifyingKey, annotations: Mapping[str, str]
+) -> Artifact:
     data = _bundle(envelope, key)
     if len(data) > BUNDLE_LIMIT:
         raise VerificationError(
@@ -99,14 +117,10 @@ def make_attestation(
             place=str(subject.digest),
         )
     notes = {
-        **(annotations or {}),
+        **annotations,
         CONTENT_ANNOTATION: "dsse-envelope",
         PREDICATE_TYPE_ANNOTATION: statement.predicate_type,
     }
-    if created is not None:
-        notes[media_types.CREATED] = timestamp(created)
-    if signature_annotation is not None:
-        notes[signature_annotation] = base64.b64encode(envelope.signatures[0]).decode()
     return make_referrer(media_types.SIGSTORE_BUNDLE, [(media_types.SIGSTORE_BUNDLE, data)], subject, notes)
 
 

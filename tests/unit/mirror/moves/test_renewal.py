@@ -25,7 +25,7 @@ from pipeline.model.published_image import PublishedImage
 from pipeline.model.rules import MirrorRules
 from pipeline.nightly.job import RunSettings
 from pipeline.nightly.renewal import renew_tags
-from pipeline.nightly.renewal_due import products_due
+from pipeline.nightly.renewal_due import products_due, remember_due
 from pipeline.release import promote, rollback, verify_reference
 from pipeline.release.current_images import tag_signer
 from pipeline.release.renew import RenewalResult, renew
@@ -224,3 +224,10 @@ def test_an_operator_says_how_long_it_is_believed(tmp_path: Path, maker: ImagePu
     maker.clock.now += DAY
     with pytest.raises(VerificationError, match="expired"):
         believed(mirror, maker, "latest")
+
+
+def test_a_time_that_a_clock_remembered_that_was_ahead_is_due(maker: ImagePublisher) -> None:
+    now, day = int(maker.clock() * 1000), int(DAY * 1000)
+    for days, due in ((10, ()), (90, ()), (91, ("small",)), (20 * 365, ("small",))):
+        remember_due(maker.store, "dir:there", "small", now + days * day, key="")
+        assert products_due(maker.store, "dir:there", ["small"], now, key="") == due

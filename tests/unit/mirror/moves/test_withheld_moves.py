@@ -5,7 +5,6 @@ Who writes to the mirror here has no key."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +12,6 @@ import pytest
 
 from pipeline.digest import Digest
 from pipeline.errors import RelbuildError
-from pipeline.mirror.protocol import Repository
-from pipeline.mirror.references import referrers_index
-from pipeline.mirror.tag_signing import SignedTag
 from pipeline.mirror.tag_statements import (
     STATEMENT_NUMBER_LIMIT,
     STATEMENT_SIZE_LIMIT,
@@ -24,60 +20,28 @@ from pipeline.mirror.tag_statements import (
     list_statements,
     write_statement,
 )
-from pipeline.model.manifests import Referrer
-from pipeline.model.publication import Move, MoveCause, RecordedStatement, TagStatement
+from pipeline.model.publication import Move, MoveCause
 from pipeline.model.rules import MirrorRules
 from pipeline.model.tag_chain import NEAR
 from pipeline.oci import bundle_layer, make_referrer, media_types
 from pipeline.release import history, promote, rollback, verify_reference
-from pipeline.release.current_images import tag_signer
 from pipeline.release.renew import renew
-from tests.support.moved_tags import DAY, at, code_of, opened, point, unsign
-from tests.support.published_images import RULES, ImagePublisher, key
-
-OLD, NEW, STRANGER = key(1), key(0), key(2)
-
-
-def listed(mirror: Path, maker: ImagePublisher) -> tuple[Referrer, ...]:
-    repository = opened(mirror, maker)
-    return tuple(repository.referrers(anchor_manifest(repository.identity, "latest").digest))
-
-
-def show_only(mirror: Path, maker: ImagePublisher, entries: Iterable[Referrer]) -> None:
-    """Have the mirror list these statements on `latest`, and no others."""
-    repository = opened(mirror, maker)
-    tag = f"sha256-{anchor_manifest(repository.identity, 'latest').digest.hex}"
-    (mirror / "repositories" / "small" / "_tags" / tag).unlink(missing_ok=True)
-    index = referrers_index(list(entries))
-    repository.put_manifest(index)
-    point(mirror, tag, index.digest)
-
-
-def show_all(mirror: Path, maker: ImagePublisher, saved: Iterable[Referrer]) -> None:
-    show_only(mirror, maker, {one.descriptor.digest: one for one in (*saved, *listed(mirror, maker))}.values())
-
-
-def claim(
-    repository: Repository, move: Move, number: int, previous: Digest | None, until: int = 10**13 - 1
-) -> RecordedStatement:
-    """Write what only a stranger signs."""
-    said = TagStatement(repository.identity, move, number, previous, until)
-    return write_statement(repository, said, STRANGER)
-
-
-def verdict(mirror: Path, maker: ImagePublisher, store: str | None = None) -> str:
-    """Return the version that is verified, or the code of the refusal; in another store, by who has seen nothing."""
-    client = maker if store is None else ImagePublisher.at(mirror.parent / store)
-    client.clock.now = maker.clock.now
-    try:
-        return verify_reference(at(mirror), NEW.public, client.build_env).held.version
-    except RelbuildError as error:
-        return error.code
-
-
-def publish(mirror: Path, maker: ImagePublisher, *versions: str) -> None:
-    for version in versions:
-        maker.publish(opened(mirror, maker), maker.image(version), tags=("latest",), signer=NEW)
+from tests.support.moved_tags import DAY, HOST, at, code_of, opened, point, unsign
+from tests.support.published_images import RULES, ImagePublisher
+from tests.support.withheld_moves import (
+    NEW,
+    OLD,
+    announced,
+    claim,
+    listed,
+    noted,
+    publish,
+    show_all,
+    show_only,
+    signed_tag,
+    unsigned_in_list,
+    verdict,
+)
 
 
 def test_no_number_of_foreign_statements_hides_the_own_ones(tmp_path: Path, maker: ImagePublisher) -> None:
@@ -92,17 +56,6 @@ def test_no_number_of_foreign_statements_hides_the_own_ones(tmp_path: Path, make
     assert verdict(mirror, maker) == "1.1"
     told = [one.past.move.after for one in history(at(mirror), maker.build_env, NEW.public)]
     assert told == [maker.image("1.0").digest, maker.image("1.1").digest]
-
-
-def noted(entry: Referrer, **notes: str | None) -> Referrer:
-    """Return an entry of the list in which a statement's values are others; None: missing."""
-    changed = dict(entry.descriptor.annotations) | {f"org.relbuild.move.{name}": note for name, note in notes.items()}
-    kept = tuple((name, note) for name, note in changed.items() if note is not None)
-    return replace(entry, descriptor=replace(entry.descriptor, annotations=kept))
-
-
-def unsigned_in_list(entries: Iterable[Referrer]) -> list[Referrer]:
-    return [noted(one, signature=None) for one in entries]
 
 
 def test_statements_of_earlier_versions_are_read_and_so_many_of_them_alone(
@@ -159,8 +112,9 @@ def test_a_rollback_does_not_go_where_a_part_of_the_history_says(
     publish(mirror, maker, "1.2", "1.3")
     show_only(mirror, maker, part)
     publish(mirror, maker, "1.3")
-    newest = list_statements(opened(mirror, maker), "registry.example/prod/small", "latest")[0].statement
-    assert (newest.previous, newest.move.before) == (None, None)
+    renewal, move, *_ = list_statements(opened(mirror, maker), f"{HOST}/small", "latest")
+    assert renewal.statement.renews and renewal.statement.previous == move.record
+    assert (move.statement.previous, move.statement.move.before) == (None, None)
     assert code_of(lambda: rollback(at(mirror), None, NEW, RULES, maker.build_env)) == "history-empty"
 
 
@@ -319,21 +273,6 @@ def test_who_stole_a_former_key_uses_up_no_numbers_of_the_new_one(tmp_path: Path
     assert verdict(mirror, maker) == "1.0"
     publish(mirror, maker, "1.1", "1.2")
     assert verdict(mirror, maker) == verdict(mirror, maker, store="fresh") == "1.2"
-
-
-def signed_tag(mirror: Path, maker: ImagePublisher) -> SignedTag:
-    repository = opened(mirror, maker)
-    return SignedTag(repository, repository.identity, "latest", tag_signer(NEW, MirrorRules(), maker.build_env))
-
-
-def announced(mirror: Path, maker: ImagePublisher) -> Move:
-    """1.0 and 1.1, and the move to 1.2 announced and not made."""
-    publish(mirror, maker, "1.0", "1.1")
-    maker.publish(opened(mirror, maker), maker.image("1.2"), tags=("1.2",), signer=NEW)
-    before, after = maker.image("1.1").digest, maker.image("1.2").digest
-    move = Move("latest", before, after, int(maker.clock() * 1000), MoveCause.PUBLISH, "1.2")
-    signed_tag(mirror, maker).announce(move)
-    return move
 
 
 def test_what_was_announced_and_withdrawn_is_believed_no_longer_than_its_publisher_may_be_at_it(
