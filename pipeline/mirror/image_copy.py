@@ -107,7 +107,7 @@ def copy_statements(
 
 
 def _statement(source: Repository, listed: RecordedStatement, key: VerifyingKey) -> Artifact | None:
-    """Return a listed statement's manifest and bundle, made again or read; None if they cannot be had."""
+    """Return a statement's manifest and bundle, made again or read; None if that fails."""
     remade = remade_statement(listed, key)
     if remade is not None and remade.manifest.digest == listed.record:
         return remade

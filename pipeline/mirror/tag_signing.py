@@ -240,11 +240,11 @@ class SignedTag:
         return number
 
     def _is_set_back(self, recent: tuple[RecordedStatement, ...]) -> bool:
-        """Return whether a higher number than the newest one that is signed was seen on the tag before."""
+        """Return whether a higher number was seen on the tag than the newest one that is signed."""
         return self._seen > max((one.statement.number for one in recent), default=0)
 
     def is_set_back(self, listed: tuple[RecordedStatement, ...]) -> bool:
-        """Return whether the mirror withholds statements that were seen before; `listed`: what it lists."""
+        """Return whether the mirror, which lists `listed`, withholds what was seen before."""
         key = self.signer.trusted  # Whether they are there, too, is asked by who signs.
         return self._is_set_back(recent_statements(self.repository, self.identity, self.tag, key, listed=listed))
 

@@ -302,9 +302,9 @@ def _read_manifest(repository: Repository, record: Digest) -> Manifest | None:
 
 
 def remade_statement(listed: RecordedStatement, key: VerifyingKey) -> Artifact | None:
-    """Make a listed statement's manifest and bundle again; None if `key` did not sign the signature in the list.
+    """Make a listed statement's manifest and bundle again; None if `key` did not sign it.
 
-    It is the one that is listed only if it has that digest: who writes the list can put it beside another's.
+    Its record is the manifest's digest: who writes the list can put the values of one beside the record of another.
     """
     if not listed.signature:
         return None

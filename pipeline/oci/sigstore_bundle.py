@@ -96,7 +96,7 @@ def make_attestation(
 def remade_attestation(
     statement: Statement, subject: Descriptor, key: VerifyingKey, annotations: Mapping[str, str], signature: bytes
 ) -> Artifact | None:
-    """Make the attestation again that `make_attestation` made; None if `key` did not sign the statement.
+    """Make again what `make_attestation` made; None if `key` did not sign the statement.
 
     `annotations`: those besides a bundle's, also that with the signature.
     """
