@@ -274,3 +274,13 @@ def test_a_signature_that_was_cut_off_in_the_list_is_read_from_the_bundle(
     short = [noted(one, signature="MEUCIQ") for one in listed(mirror, maker)]
     show_only(mirror, maker, short)
     assert verdict(mirror, maker) == verdict(mirror, maker, store="fresh") == "1.1"
+
+
+def test_a_publisher_names_no_record_under_which_another_move_is_listed(tmp_path: Path, maker: ImagePublisher) -> None:
+    mirror = tmp_path / "mirror"
+    publish(mirror, maker, "1.0", "1.1")
+    entries = by_number(mirror, maker)
+    show_only(mirror, maker, [under(entries[1], entries[2])])
+    assert signed_tag(mirror, maker)._recent() == ()
+    show_only(mirror, maker, [entries[2]])
+    assert [one.statement.number for one in signed_tag(mirror, maker)._recent()] == [2]
