@@ -153,7 +153,7 @@ def restore_marker(
         if repair is None:
             return None
         wrong, host, source = repair
-        put_misplaced_aside(place)
+        put_misplaced_aside(place, warn)
         with file_locked(root / ".lock" / "catalog"):
             if _readable_host(root) != before:  # Another process restored it meanwhile.
                 return None
@@ -179,10 +179,26 @@ def _repair(
             raise
         return DamageKind.ROTTEN, stated, "--as"
     if wrong is not None:
-        return wrong, stated or _signed_host(place), "--as" if stated else "the names in signatures"
+        return wrong, *_lost_name(place, stated, known)
     renamed = _other_name(place, stated, known, warn)
     source = "--as" if stated else "the name that this store remembers"
     return (DamageKind.ROTTEN, renamed, source) if renamed else None
+
+
+def _lost_name(place: MirrorPaths, stated: str, known: str) -> tuple[str, str]:
+    """Return the name of a mirror without a readable marker, and its source.
+
+    Raises UsageError `mirror-host` where images are signed under other names than that which the store remembers.
+    """
+    if stated:
+        return stated, "--as"
+    signed = _all_signed_hosts(place) if known else set()
+    if known and (known in signed or not signed):
+        return known, "the name that this store remembers"
+    host = _signed_host(place)
+    if known:
+        raise _renamed(place.root, host, known)
+    return host, "the names in signatures"
 
 
 def _readable_host(root: Path) -> str | None:
