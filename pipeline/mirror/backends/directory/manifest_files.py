@@ -47,7 +47,10 @@ def read_regular(path: Path, limit: int = DOCUMENT_LIMIT) -> tuple[bytes, os.sta
         seen = os.fstat(handle)
         if not stat.S_ISREG(seen.st_mode):
             return None
-        return os.read(handle, min(seen.st_size, limit) + 1), seen
+        data = os.read(handle, size := min(seen.st_size, limit) + 1)
+        while len(data) < size - 1 and (more := os.read(handle, size - len(data))):  # some file systems read less
+            data += more
+        return data, seen
     finally:
         os.close(handle)
 

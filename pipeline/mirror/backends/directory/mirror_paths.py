@@ -353,11 +353,11 @@ class RepositoryPaths:
         return attached_manifests(self.manifests, subject) if listed is None else listed
 
     def listed_referrers(self, subject: Digest) -> tuple[Referrer, ...] | None:
-        """Return what the referrers index of `subject` lists; None if it is damaged or malformed."""
+        """Return what the referrers index of `subject` lists; None if damaged, malformed or no link."""
         tag = fallback_tag(subject)
         with contextlib.suppress(VerificationError):
             index = self.tagged(tag)
-            return listed_referrers(index) if index else () if self.target(tag) is None else None
+            return listed_referrers(index) if index else None if os.path.lexists(self.tags / tag) else ()
         return None
 
     def attach(self, *manifests: Manifest) -> bool:

@@ -46,7 +46,7 @@ def put_misplaced_aside(place: MirrorPaths, warn: Callable[[str], None]) -> list
 
 
 def _judge(root: Path, path: Path, wanted: bool, warn: Callable[[str], None]) -> RepairOutcome | None:
-    """Return `ASIDE` for what is no folder (`wanted`) or file, and no lock; None for what is left.
+    """Return `ASIDE` for what is no folder (`wanted`) or file, and no lock; None to leave it.
 
     `LOST` for a link in the place of manifests: nobody reads any through it.
     """

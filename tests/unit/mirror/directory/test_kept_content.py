@@ -14,6 +14,8 @@ from pipeline.errors import RelbuildError, VerificationError
 from pipeline.mirror.atomic_files import folder_locked_at_once
 from pipeline.mirror.backends.directory.directory_prune import prune_directory
 from pipeline.mirror.backends.directory.misplaced_files import put_misplaced_aside
+from pipeline.mirror.references import fallback_tag
+from pipeline.mirror.tag_statements import anchor_manifest
 from pipeline.model.image import Descriptor
 from pipeline.model.manifests import Manifest
 from pipeline.model.rules import MirrorRules
@@ -176,3 +178,24 @@ def test_a_second_name_to_which_a_tag_leads_stays(root: Path, maker: ImagePublis
     (folder.parent / "_tags" / "docker").symlink_to(f"../_manifests/{second.name}")
     repository.paths.list_tags()
     assert not scrub(repository.mirror, maker.store).findings and second.exists()
+
+
+def test_what_is_no_list_hides_none_of_the_statements_that_are_here(root: Path, maker: ImagePublisher) -> None:
+    """The next publication would list its own alone, and begin the numbers anew."""
+    repository = opened(root, maker)
+    subject = anchor_manifest(repository.identity, "latest").digest
+    before, path = repository.referrers(subject), root / "repositories" / "small" / "_tags" / fallback_tag(subject)
+    path.unlink()
+    path.touch()
+    assert before and repository.referrers(subject) == before
+    maker.publish(opened(root, maker), maker.image("1.1"))
+    assert {one.descriptor.digest for one in before} < {one.descriptor.digest for one in repository.referrers(subject)}
+
+
+def test_a_file_system_that_reads_less_at_once_has_whole_manifests(
+    root: Path, maker: ImagePublisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirror, read = opened(root, maker).mirror, os.read
+    held = mirror.inventory()
+    monkeypatch.setattr(os, "read", lambda handle, size: read(handle, min(size, 100)))
+    assert mirror.inventory() == held
