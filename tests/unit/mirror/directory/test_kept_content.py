@@ -199,3 +199,17 @@ def test_a_file_system_that_reads_less_at_once_has_whole_manifests(
     held = mirror.inventory()
     monkeypatch.setattr(os, "read", lambda handle, size: read(handle, min(size, 100)))
     assert mirror.inventory() == held
+
+
+def test_a_publication_that_replaces_a_lost_tag_keeps_what_it_led_to(root: Path, maker: ImagePublisher) -> None:
+    mirror, tags, before = (
+        opened(root, maker).mirror,
+        root / "repositories" / "small" / "_tags",
+        manifests_and_blobs(root),
+    )
+    for path in [path for path in tags.iterdir() if not path.name.startswith("sha256-")]:
+        path.unlink()
+    (tags / "latest").touch()
+    maker.publish(opened(root, maker), maker.image("1.1"))
+    prune(mirror, maker.clock.now + 6 * DAY, RULES_OF_NOW)
+    assert before <= manifests_and_blobs(root) and version(root, maker) == "1.1"
