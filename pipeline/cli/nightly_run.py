@@ -82,7 +82,7 @@ def run_whole_night(
 def renew_night(request: NightRequest, context: CommandContext, night: NightlyRun) -> None:
     """Renew the signed tag statements of a night in which nothing changed."""
     build_env, order, _ = _prepared(request, context)
-    with mirror_access(build_env).mirror(request.to) as mirror:
+    with mirror_access(build_env).mirror(request.to, signs=True) as mirror:
         renew_tags(night.products, order.settings, mirror, build_env)
 
 

@@ -71,12 +71,13 @@ class AddressForm(ABC):
 
     @abstractmethod
     def open(
-        self, address: Address, access: MirrorAccess, *, create: bool, name: str
+        self, address: Address, access: MirrorAccess, *, create: bool, name: str, signs: bool = False
     ) -> AbstractContextManager[Mirror]:
         """Open the mirror at an address.
 
         `create`: make it if it is missing. `name`: the `HOST/NAMESPACE` by which clients pull from it ("": the default,
-        or the one that it has already). Raises UsageError.
+        or the one that it has already). `signs`: refuse a mirror with another name than the store remembers. Raises
+        UsageError.
         """
 
     def can_ask_again(self, address: Address, environment: Mapping[str, str]) -> bool:
@@ -103,13 +104,6 @@ class AddressForm(ABC):
         """Restore the file by which a mirror is known, or the name in it; return the finding.
 
         `name`: the `HOST/NAMESPACE` by which clients pull from it ("": that in its signatures). Raises UsageError.
-        """
-        return None
-
-    def require_known_name(self, address: Address, access: MirrorAccess) -> None:
-        """Refuse a mirror with another name than the store remembers: it would be signed.
-
-        Raises UsageError `mirror-host`.
         """
         return None
 

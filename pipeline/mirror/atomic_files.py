@@ -247,6 +247,18 @@ def _folder_locked(folder: Path, kind: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def folder_locked_at_once(folder: Path) -> Iterator[bool]:
+    """Hold a folder's lock within the block, which is told False if another process holds it."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(_folder_locked(folder, fcntl.LOCK_EX | fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+@contextlib.contextmanager
 def file_locked(path: Path, *, shared: bool = False, timeout: float | None = None) -> Iterator[None]:
     """Hold flock's lock on a file within the block, against other processes and threads.
 

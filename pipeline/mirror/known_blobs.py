@@ -301,12 +301,12 @@ def is_whole(root: Path, path: Path, digest: Digest, size: int, known: KnownBlob
     return True
 
 
-def set_aside(root: Path, path: Path, *, stays: bool = False) -> None:
+def set_aside(root: Path, path: Path, *, stays: bool = False, below: str = "") -> None:
     """Move a corrupt file to quarantine, where it can be examined; nothing if it is missing.
 
-    `stays`: hard-link it there, because it stays in place until it is replaced.
+    `stays`: hard-link it there, because it stays in place until it is replaced. `below`: a folder in `rotten`.
     """
-    aside = make_quarantine(root, "rotten")
+    aside = make_quarantine(root, "rotten", *([below] if below else []))
     target = aside / f"{path.name}.{secrets.token_hex(4)}"
     with contextlib.suppress(FileNotFoundError):
         if stays and not path.is_dir():

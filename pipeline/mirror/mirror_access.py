@@ -30,28 +30,27 @@ class MirrorAccess:
     log: QuestionLog | None = None
 
     def mirror(
-        self, address: Address, *, create: bool = False, name: str = ""
+        self, address: Address, *, create: bool = False, name: str = "", signs: bool = False
     ) -> contextlib.AbstractContextManager[Mirror]:
         """Open the mirror at an address.
 
         `create`: make a directory or layout that is missing. `name`: the `HOST/NAMESPACE` by which clients pull from it
-        ("": the default, or the one that it has already).
+        ("": the default, or the one that it has already). `signs`: its name is signed, as where `create` is given: it
+        must be the one that the store remembers.
 
         Raises UsageError if there is no mirror at the address.
         """
-        return address.form.open(address, self, create=create, name=name)
+        return address.form.open(address, self, create=create, name=name, signs=signs or create)
 
     @contextlib.contextmanager
     def repository(self, address: Address, *, create: bool = False, write: bool = False) -> Iterator[Repository]:
         """Open the repository at an address, on the mirror that contains it.
 
-        `write`: hold the publishing lock, so that nothing is pruned meanwhile.
+        `write`: its name is signed (see `mirror`); hold the publishing lock, so that nothing is pruned meanwhile.
         """
         above, name = address.form.locate(address, create=create)
         with (
-            self.mirror(above, create=create) as mirror,
+            self.mirror(above, create=create, signs=write) as mirror,
             mirror.writing() if write else contextlib.nullcontext(),
         ):
-            if write:
-                above.form.require_known_name(above, self)
             yield mirror.repository(name)

@@ -6,6 +6,7 @@ Pure functions without I/O. image-spec 1.1, manifest.md, image-index.md; distrib
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from types import MappingProxyType
 
 from pipeline.digest import Digest, canonical_json
@@ -55,34 +56,25 @@ class References:
     artifact_type: str
     annotations: tuple[tuple[str, str], ...]
 
+    def joined(self, other: References) -> References:
+        """Return these references, and all that only `other` has: of a manifest under a second name."""
+        return replace(
+            self,
+            manifests=tuple(dict.fromkeys((*self.manifests, *other.manifests))),
+            blobs=tuple(dict.fromkeys((*self.blobs, *other.blobs))),
+        )
+
 
 def references(manifest: Manifest) -> References:
     """Parse a manifest or index and return its references.
 
     Raises VerificationError `document-malformed`, `digest-malformed`.
     """
-    return _references(JsonReader.parse(manifest.data, f"manifest {manifest.digest}"), manifest.media_type)
-
-
-def readable_references(manifest: Manifest) -> References | None:
-    """Return the references of a manifest; None if nobody published it so.
-
-    That is a malformed one, which no mirror takes, or one whose content has another media type than `manifest`.
-    """
-    try:
-        document = JsonReader.parse(manifest.data, "manifest")
-        if document.get("mediaType").text(manifest.media_type) != manifest.media_type:
-            return None
-        return _references(document, manifest.media_type)
-    except VerificationError:
-        return None
-
-
-def _references(document: JsonReader, media_type: str) -> References:
+    document = JsonReader.parse(manifest.data, f"manifest {manifest.digest}")
     entries: tuple[Descriptor, ...] = ()
     blobs: tuple[Descriptor, ...] = ()
     artifact_type = document.get("artifactType").text("")
-    if media_type in _INDEXES:
+    if manifest.media_type in _INDEXES:
         entries = tuple(item.descriptor() for item in document.get("manifests").items())
     else:
         config = document.get("config").descriptor()
@@ -98,6 +90,14 @@ def _references(document: JsonReader, media_type: str) -> References:
         artifact_type,
         tuple(sorted(notes.items())),
     )
+
+
+def readable_references(manifest: Manifest) -> References | None:
+    """Return the references of a manifest; None for a malformed one, which no mirror takes."""
+    try:
+        return references(manifest)
+    except VerificationError:
+        return None
 
 
 def require_complete(

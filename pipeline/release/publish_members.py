@@ -120,7 +120,7 @@ def publish_index(options: IndexOptions, build_env: BuildEnvironment) -> Publica
     VerificationError, EnvironmentLacking.
     """
     access = mirror_access(build_env, read_back=True)  # As nights do, which alone publish so.
-    with access.mirror(options.to, name=options.known_as) as mirror, mirror.writing():
+    with access.mirror(options.to, name=options.known_as, signs=True) as mirror, mirror.writing():
         repository = mirror.repository(options.name)
         members = [_member(repository, digest, options.trusted) for digest in options.members]
         images = tuple(image for member in members for image in member.images)

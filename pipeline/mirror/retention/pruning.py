@@ -31,7 +31,7 @@ class HeldManifest:
 
     `children`: entries of an index; `blobs`: config and layers; `subject`: of a referrer; `since`: when it arrived, or
     when a tag was last known to point to it, None where that is unknown. `planted`: nobody published it, since it is
-    malformed, and it leads to nothing.
+    malformed, and `blobs` are all whose digests it names.
     """
 
     digest: Digest
@@ -56,11 +56,15 @@ class HeldBlob:
 
 @dataclass(frozen=True, slots=True)
 class HeldRepository:
-    """A repository in an inventory: tags sorted by name, manifests sorted by digest, each once."""
+    """A repository in an inventory: tags sorted by name, manifests sorted by digest, each once.
+
+    `lost_tags`: what was in the place of tags was put aside, and may have led to any manifest.
+    """
 
     name: str
     tags: tuple[HeldTag, ...]
     manifests: tuple[HeldManifest, ...]
+    lost_tags: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -192,7 +192,11 @@ class _RepositoryDecision:
             one.digest
             for one in repository.manifests
             if one.digest not in self.kept
-            and (_young(one.since, now, rules.grace) or (one.since is None and not idle and one.digest not in arrived))
+            and (
+                repository.lost_tags
+                or _young(one.since, now, rules.grace)
+                or (one.since is None and not idle and one.digest not in arrived)
+            )
         }
         fresh = [
             tag
@@ -294,6 +298,8 @@ class _RepositoryDecision:
         name, told = self.repository.name, self._tag_decision
         if told.untimed:
             yield f"{name}: {told.untimed} tags of unknown age are kept"
+        if self.repository.lost_tags and self._young:
+            yield f"{name}: nothing is removed to which a tag may have led that is in .quarantine/rotten"
         for rule in sorted(told.unknown_pulls):
             yield f"{name}: times of pulls are unknown; rule '{rule}' is applied without pulled-within"
         for tag in self.repository.tags:
@@ -301,8 +307,8 @@ class _RepositoryDecision:
                 yield f"{name}:{tag.name} points to {tag.digest}, which is missing"
         for manifest in self.repository.manifests:
             if manifest.planted:
-                yield f"{name}@{manifest.digest} is malformed, so nobody published it: `relbuild scrub` removes it"
-            if manifest.digest in self.kept.manifests:
+                yield f"{name}@{manifest.digest} is malformed, so nobody published it: `relbuild scrub` tells of it"
+            elif manifest.digest in self.kept.manifests:
                 for blob in manifest.blobs:
                     if blob.digest not in blobs:
                         yield f"{name}@{manifest.digest} needs {blob.digest}, which is missing"
@@ -325,6 +331,8 @@ class _RepositoryDecision:
     def _why_spared(self, manifest: HeldManifest) -> str:
         if manifest.digest not in self._young:
             return _NEEDED
+        if self.repository.lost_tags:
+            return "a tag that was put aside may have led to it"
         if manifest.since is None:
             return "its age is unknown: a publication may be in progress"
         return _why_young(self._grace)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from pipeline.errors import UsageError, VerificationError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.address import Address, AddressForm, names_no_repository
+from pipeline.model.publication import NO_HOST
 
 if TYPE_CHECKING:
     from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror
@@ -77,34 +78,35 @@ class DirectoryForm(AddressForm):
         )
 
     @contextlib.contextmanager
-    def open(self, address: Address, access: MirrorAccess, *, create: bool, name: str) -> Iterator[DirectoryMirror]:
+    def open(
+        self, address: Address, access: MirrorAccess, *, create: bool, name: str, signs: bool = False
+    ) -> Iterator[DirectoryMirror]:
         """See `AddressForm`. Raises UsageError `not-a-mirror`, `mirror-format`, `mirror-host`."""
         from pipeline.mirror.backends.directory.directory_mirror import open_directory
+        from pipeline.mirror.backends.directory.mirror_marker import require_remembered_host
 
         made = not os.path.lexists(address.path / MARKER)
         mirror = open_directory(address.path, create=create, clock=access.clock, host=name or None)
-        if create:
-            self._require_known_name(address, access, stated=made or bool(name))
+        if signs and access.store is not None:
+            # What signs is compared, and not what the file says by now.
+            stated = bool(name) or (made and mirror.host == NO_HOST)
+            require_remembered_host(address.path, mirror.host, access.store, stated=stated)
         yield mirror
-
-    def require_known_name(self, address: Address, access: MirrorAccess) -> None:
-        """See `AddressForm`."""
-        self._require_known_name(address, access, stated=False)
-
-    def _require_known_name(self, address: Address, access: MirrorAccess, *, stated: bool) -> None:
-        from pipeline.mirror.backends.directory.mirror_marker import read_host, require_remembered_host
-
-        if access.store is not None:
-            require_remembered_host(address.path, read_host(address.path), access.store, stated=stated)
 
     def restore_marker(self, address: Address, access: MirrorAccess, name: str) -> Finding | None:
         """See `AddressForm`. The name that is stated is remembered."""
-        from pipeline.mirror.backends.directory.mirror_marker import read_host, remembered_host, restore_marker
+        from pipeline.mirror.backends.directory.mirror_marker import (
+            read_host,
+            remembered_host,
+            require_remembered_host,
+            restore_marker,
+        )
 
         known = remembered_host(address.path, access.store) if access.store is not None else ""
         found = restore_marker(address.path, access.clock, name, known, access.progress.warn)
-        if found is not None or (name and os.path.lexists(address.path / MARKER) and read_host(address.path) == name):
-            self._require_known_name(address, access, stated=True)
+        has_name = found is not None or (os.path.lexists(address.path / MARKER) and read_host(address.path) == name)
+        if name and has_name and access.store is not None:
+            require_remembered_host(address.path, name, access.store, stated=True)
         return found
 
     def exists(self, address: Address) -> bool:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from pathlib import Path
 
 from pipeline.digest import Digest
+from pipeline.mirror.backends.directory.lost_tags import has_lost_tags, leads_to_list, lost_tag
 from pipeline.mirror.backends.directory.manifest_files import damaged_manifest, manifest_files, read_regular
 from pipeline.mirror.backends.directory.mirror_paths import MirrorPaths, RepositoryPaths
 from pipeline.mirror.inventory import (
@@ -15,7 +17,7 @@ from pipeline.mirror.inventory import (
     recorded_moves,
     signed_move,
 )
-from pipeline.mirror.references import References, readable_references
+from pipeline.mirror.references import References, media_type_of, readable_references
 from pipeline.mirror.retention.pruning import (
     HeldBlob,
     HeldManifest,
@@ -23,17 +25,25 @@ from pipeline.mirror.retention.pruning import (
     HeldTag,
     Inventory,
 )
+from pipeline.model.image import Descriptor
 from pipeline.model.manifests import Manifest
 
 _BLOB = re.compile(r"[0-9a-f]{64}")
+
+_NAMED = re.compile(rb"sha256:([0-9a-f]{64})")
+"""Digests in a malformed manifest: what they name is kept as long as a tag leads to it."""
 
 
 def take_inventory(place: MirrorPaths) -> Inventory:
     """List all repositories, tags, manifests and blobs of a directory mirror.
 
     Tags are read first, so that their manifests are in the inventory also while others publish. Files that are removed
-    meanwhile are skipped. Raises VerificationError `digest-mismatch` for a damaged manifest.
+    meanwhile are skipped. Raises VerificationError `digest-mismatch` for a damaged manifest, `tag-damaged` for what is
+    in the place of a tag: what it led to is not known.
     """
+    for folder, _, files in os.walk(place.repositories):
+        if "_tags" in files:
+            raise lost_tag(place.root, Path(folder, "_tags"))
     tags = {name: _tags(place.paths(name)) for name in place.names()}
     repositories = (_repository(place.paths(name), held) for name, held in tags.items())
     return Inventory(
@@ -58,13 +68,18 @@ def _repository(paths: RepositoryPaths, tags: tuple[HeldTag, ...]) -> HeldReposi
             _held(manifest, said, max(arrived, known.get(digest, 0)))
             for digest, (manifest, said, arrived) in sorted(manifests.items(), key=lambda one: one[0])
         ),
+        has_lost_tags(paths.place.root, paths.name),
     )
 
 
 def _held(manifest: Manifest, said: References | None, since: int) -> HeldManifest:
     if said is not None:
         return inventory_manifest(manifest, said, since)
-    return HeldManifest(manifest.digest, manifest.media_type, len(manifest.data), since=since, planted=True)
+    named = (Digest(name.decode()) for name in dict.fromkeys(_NAMED.findall(manifest.data)))
+    blobs = tuple(Descriptor("", digest, 0) for digest in named)
+    return HeldManifest(
+        manifest.digest, manifest.media_type, len(manifest.data), blobs=blobs, since=since, planted=True
+    )
 
 
 def _tags(paths: RepositoryPaths) -> tuple[HeldTag, ...]:
@@ -76,13 +91,15 @@ def _tags(paths: RepositoryPaths) -> tuple[HeldTag, ...]:
             digest = paths.target(tag)
             if digest is not None:
                 found.append(HeldTag(tag, digest, int(moved)))
+            elif not leads_to_list(tag) and os.path.lexists(paths.tags / tag):
+                raise lost_tag(paths.place.root, paths.tags / tag)
     return tuple(found)
 
 
 def _manifests(paths: RepositoryPaths) -> dict[Digest, tuple[Manifest, References | None, int]]:
     """Return all manifests, their references, and when each arrived (see `_blobs`).
 
-    A malformed one has none. Of two files with the same content, that counts whose name tells its media type.
+    A malformed one has none. Of several files with the same content, what all refer to counts.
     """
     found: dict[Digest, tuple[Manifest, References | None, int]] = {}
     for path, digest, media_type in manifest_files(paths.manifests):
@@ -92,9 +109,13 @@ def _manifests(paths: RepositoryPaths) -> dict[Digest, tuple[Manifest, Reference
         manifest = Manifest(media_type, read[0] if read is not None else b"")
         if read is None or manifest.digest != digest:
             raise damaged_manifest(digest, path)
-        said = readable_references(manifest)
-        if said is not None or digest not in found:
+        said, before = readable_references(manifest), found.get(digest)
+        if before is None or (said is not None and before[1] is None):
             found[digest] = manifest, said, int(read[1].st_ctime)
+        elif said is not None and before[1] is not None:
+            better = media_type_of(manifest.data) == media_type
+            joined = said.joined(before[1]) if better else before[1].joined(said)
+            found[digest] = manifest if better else before[0], joined, int(read[1].st_ctime)
     return found
 
 

@@ -25,7 +25,8 @@ from pipeline.mirror.atomic_files import (
     sync_names,
     write_blob,
 )
-from pipeline.mirror.backends.directory.manifest_files import manifest_files
+from pipeline.mirror.backends.directory.lost_tags import linked_names, put_tag_aside, tag_target
+from pipeline.mirror.backends.directory.manifest_files import is_named_rightly, manifest_files
 from pipeline.mirror.backends.directory.mirror_paths import RepositoryPaths
 from pipeline.mirror.backends.directory.misplaced_files import put_misplaced_aside
 from pipeline.mirror.backends.directory.scrub_record import ScrubRecord
@@ -36,7 +37,6 @@ from pipeline.mirror.known_blobs import (
     set_aside,
     stamp_of,
 )
-from pipeline.mirror.protocol import TAG
 from pipeline.mirror.references import References, listed_repositories, listed_tags, readable_references
 from pipeline.mirror.repair_sources import ReadThrottle, RepairSources
 from pipeline.mirror.retention.reachability import tag_subject
@@ -67,7 +67,7 @@ def scrub_directory(mirror: DirectoryMirror, healing: RepairSources, *, rate: in
     Raises EnvironmentLacking `mirror-unreachable`.
     """
     with mirror_errors(mirror.url):
-        planted = put_misplaced_aside(mirror.place)
+        planted = put_misplaced_aside(mirror.place, progress.warn)
         drafts = mirror.place.sweep()
         warn_of_links(mirror.place.root, progress)
         total = sum(found.st_size for path in _blob_files(mirror) if (found := regular_file(path)))
@@ -94,8 +94,6 @@ class _DirectoryScrub:
     """Blob → its descriptor in a manifest, and the repositories that need it."""
     lists: dict[tuple[str, Digest], Digest] = field(default_factory=dict)
     """Referrers indexes: (repository, digest) → subject."""
-    planted: set[tuple[str, Digest]] = field(default_factory=set)
-    """Malformed manifests: (repository, digest)."""
     findings: list[Finding] = field(default_factory=list)
     blobs: int = 0
     read: int = 0
@@ -105,7 +103,7 @@ class _DirectoryScrub:
     def run(self) -> ScrubResult:
         """Scrub everything, in the order of the module's docstring."""
         place = self.mirror.place
-        all_paths = [place.paths(name) for name in place.names()]
+        all_paths = [place.paths(name) for name in place.names() if not place.paths(name).manifests.is_symlink()]
         for paths in all_paths:
             self._find_lists(paths)
         for paths in all_paths:
@@ -157,28 +155,36 @@ class _DirectoryScrub:
                 self.lists[paths.name, digest] = about[0]
 
     def _manifests(self, paths: RepositoryPaths) -> None:
+        planted: list[tuple[Digest, Path, bool]] = []
         for path, digest, media_type in manifest_files(paths.manifests):
             manifest = self._read(path, media_type)
             if manifest is None or manifest.digest != digest:
                 manifest = self._restore_corrupt_manifest(paths, digest, path, media_type)
-            if manifest is not None and not self._note_references(paths, manifest):
-                self._put_planted_aside(paths, digest, path)
+            if manifest is not None:
+                second = not is_named_rightly(path, manifest.data, media_type)
+                if not self._note_references(paths, manifest) or second:
+                    planted.append((digest, path, second))
+        for digest, path, second in planted:
+            self._put_planted_aside(paths, digest, path, second)
 
     def _note_references(self, paths: RepositoryPaths, manifest: Manifest) -> bool:
         """Note what a manifest refers to; return False for a malformed one, which nobody published."""
-        said = readable_references(manifest)
+        said, before = readable_references(manifest), self.held.get((paths.name, manifest.digest))
         if said is None:
             return False
-        self.held[paths.name, manifest.digest] = said
+        self.held[paths.name, manifest.digest] = said if before is None else said.joined(before)
         for blob in said.blobs:
             self.needed.setdefault(blob.digest, (blob, []))[1].append(paths.name)
         return True
 
-    def _put_planted_aside(self, paths: RepositoryPaths, digest: Digest, path: Path) -> None:
+    def _put_planted_aside(self, paths: RepositoryPaths, digest: Digest, path: Path, second: bool) -> None:
+        """Quarantine a malformed manifest, or a second name of one, unless a tag leads to it."""
         with self._changing(paths):
-            set_aside(self.mirror.place.root, path)
-        self.planted.add((paths.name, digest))
-        self._found(ScrubbedObject.MANIFEST, DamageKind.ROTTEN, str(digest), paths.name, None, unused=True)
+            used = any(name.startswith(path.name if second else digest.hex) for name in linked_names(paths.tags))
+            if not used:
+                set_aside(self.mirror.place.root, path)
+        if not (used and second):
+            self._found(ScrubbedObject.MANIFEST, DamageKind.ROTTEN, str(digest), paths.name, None, unused=not used)
 
     def _read(self, path: Path, media_type: str) -> Manifest | None:
         try:
@@ -323,7 +329,7 @@ class _DirectoryScrub:
             self.tags += 1
             about = tag_subject(tag)
             lists = about is not None and about[1]
-            digest = _target(paths, tag)
+            digest = tag_target(paths, tag)
             if digest is None:
                 self._put_tag_aside(paths, tag, digest, unused=lists)
             elif paths.find(digest) is not None:
@@ -332,18 +338,16 @@ class _DirectoryScrub:
                 self._rebuild_referrers(paths, about[0])
                 if paths.target(tag) == digest:  # there are none
                     self._put_tag_aside(paths, tag, digest, unused=True)
-            elif (paths.name, digest) in self.planted:
-                self._put_tag_aside(paths, tag, digest, unused=False)
             elif paths.target(tag) == digest and not any(one.name == str(digest) for one in self.findings):
                 self._restore_manifest(paths, digest)
 
     def _put_tag_aside(self, paths: RepositoryPaths, tag: str, target: Digest | None, *, unused: bool) -> None:
         """Quarantine what is no tag or leads nowhere for ever, unless it was replaced."""
         with self._changing(paths):
-            now = _target(paths, tag)
+            now = tag_target(paths, tag)
             if now != target or not os.path.lexists(paths.tags / tag) or (now and paths.find(now) is not None):
                 return
-            set_aside(self.mirror.place.root, paths.tags / tag)
+            put_tag_aside(self.mirror.place.root, paths.name, paths.tags / tag)
         self._found(ScrubbedObject.TAG, DamageKind.ROTTEN, tag[:140], paths.name, None, unused=unused)
 
     def _referrers(self, paths: RepositoryPaths) -> None:
@@ -387,13 +391,6 @@ class _DirectoryScrub:
         with place.cataloguing():
             if place.write_list(place.root / "catalog.json", listed_repositories(place.names())):
                 self._found(ScrubbedObject.LISTING, DamageKind.OUTDATED, "repositories", "", SCRUBBED_MIRROR)
-
-
-def _target(paths: RepositoryPaths, tag: str) -> Digest | None:
-    """Return the digest to which a tag points; None for what is no tag."""
-    digest = paths.target(tag) if TAG.fullmatch(tag) else None
-    above = (paths.tags / tag).readlink().parent.as_posix() if digest is not None else ""
-    return digest if above == "../_manifests" else None
 
 
 def _size(path: Path) -> int:

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from pipeline.digest import Digest
 from pipeline.errors import VerificationError
-from pipeline.mirror.backends.directory.manifest_names import parse_manifest_path
-from pipeline.mirror.references import readable_references, referrer_of
+from pipeline.mirror.backends.directory.manifest_names import manifest_file_name, parse_manifest_path
+from pipeline.mirror.references import media_type_of, readable_references, referrer_of
+from pipeline.model.image import Descriptor
 from pipeline.model.manifests import Manifest, Referrer
 from pipeline.oci.image_manifest import DOCUMENT_LIMIT
 
@@ -46,9 +47,24 @@ def read_regular(path: Path, limit: int = DOCUMENT_LIMIT) -> tuple[bytes, os.sta
         seen = os.fstat(handle)
         if not stat.S_ISREG(seen.st_mode):
             return None
-        return os.read(handle, min(seen.st_size, limit) + 1), seen
+        data = os.read(handle, size := min(seen.st_size, limit) + 1)
+        while len(data) < size - 1 and (more := os.read(handle, size - len(data))):  # some file systems read less
+            data += more
+        return data, seen
     finally:
         os.close(handle)
+
+
+def is_named_rightly(path: Path, data: bytes, media_type: str) -> bool:
+    """Return whether a manifest's name tells its media type, or no name beside it does.
+
+    Somebody can give a manifest a second name: the name of an index tells no layers.
+    """
+    said = media_type_of(data)
+    if said is None or said == media_type:
+        return True
+    other = read_regular(path.with_name(manifest_file_name(Descriptor(said, Digest.of(data), len(data)))))
+    return other is None or other[0] != data
 
 
 def attached_manifests(folder: Path, subject: Digest) -> tuple[Referrer, ...]:
@@ -64,7 +80,7 @@ def attached_manifests(folder: Path, subject: Digest) -> tuple[Referrer, ...]:
             if manifest is None or manifest.digest != digest:
                 continue
             said = readable_references(manifest)
-            if said is not None and said.subject == subject:
+            if said is not None and said.subject == subject and is_named_rightly(path, manifest.data, media_type):
                 found[digest] = referrer_of(manifest)
     return tuple(found[digest] for digest in sorted(found))
 

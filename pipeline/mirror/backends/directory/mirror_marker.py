@@ -135,9 +135,10 @@ def restore_marker(
 ) -> Finding | None:
     """Write a mirror's marker anew if it is lost or damaged, or has another name.
 
-    Its name is the `stated` one, else that in the signatures of its images. A whole marker is written anew only with
-    the stated name, or with the `known` one that this store remembers, and only where images are signed under it.
-    `warn` is told if none is signed under the marker's. Returns None if nothing was to be restored.
+    Its name is the `stated` one, else the `known` one that this store remembers, else that in the signatures of its
+    images. A whole marker is written anew only with the stated name, where the store knows it or images are signed
+    under it. `warn` is told of another name than the known one, or under which no image is signed. Returns None if
+    nothing was to be restored.
     Raises UsageError `mirror-host`, `mirror-format`, `marker-ambiguous` if the signatures have several names or there
     are none, EnvironmentLacking.
     """
@@ -153,7 +154,7 @@ def restore_marker(
         if repair is None:
             return None
         wrong, host, source = repair
-        put_misplaced_aside(place)
+        put_misplaced_aside(place, warn)
         with file_locked(root / ".lock" / "catalog"):
             if _readable_host(root) != before:  # Another process restored it meanwhile.
                 return None
@@ -179,10 +180,25 @@ def _repair(
             raise
         return DamageKind.ROTTEN, stated, "--as"
     if wrong is not None:
-        return wrong, stated or _signed_host(place), "--as" if stated else "the names in signatures"
+        return wrong, *_lost_name(place, stated, known)
     renamed = _other_name(place, stated, known, warn)
-    source = "--as" if stated else "the name that this store remembers"
-    return (DamageKind.ROTTEN, renamed, source) if renamed else None
+    return (DamageKind.ROTTEN, renamed, "--as") if renamed else None
+
+
+def _lost_name(place: MirrorPaths, stated: str, known: str) -> tuple[str, str]:
+    """Return the name of a mirror without a readable marker, and its source.
+
+    Raises UsageError `mirror-host` where images are signed under other names than that which the store remembers.
+    """
+    if stated:
+        return stated, "--as"
+    signed = _all_signed_hosts(place) if known else set()
+    if known and (known in signed or not signed):
+        return known, "the name that this store remembers"
+    host = _signed_host(place)
+    if known:
+        raise _renamed(place.root, host, known)
+    return host, "the names in signatures"
 
 
 def _readable_host(root: Path) -> str | None:
@@ -198,21 +214,20 @@ def _all_signed_hosts(place: MirrorPaths) -> set[str]:
 def _other_name(place: MirrorPaths, stated: str, known: str, warn: Callable[[str], None]) -> str:
     """Return the name that a mirror with a whole marker should have, "" for the one that it has.
 
-    Raises UsageError `mirror-host` where the store remembers another name, and signatures do not tell which is right.
+    Only a stated name is written over another one: it may have been meant to change, and `warn` is told.
     """
     if not os.path.lexists(place.root / MARKER) or not _has_folders(place.root):
         return ""
-    host, wanted = read_host(place.root), stated or known
-    if wanted == host:
+    host = read_host(place.root)
+    if host in (stated, "" if stated else known):
         return ""
-    signed = _all_signed_hosts(place)
-    if wanted and wanted in signed and (stated or host not in signed):
-        return wanted
-    if known and not stated:
-        raise _renamed(place.root, host, known)
-    if stated and stated == known:
-        return stated
-    if signed and host not in signed and not stated:
+    if stated:
+        return stated if stated == known or stated in _all_signed_hosts(place) else ""
+    signed = set() if known else _all_signed_hosts(place)
+    if known:
+        problem = _renamed(place.root, host, known).problems[0]
+        warn(f"{problem.message}: {problem.hint}")
+    elif signed and host not in signed:
         names = sorted(signed)
         warn(
             f"'{place.root}' has the name {host}, and its images are signed as {', '.join(names)}: right for a copy "

@@ -42,6 +42,7 @@ from pipeline.mirror.atomic_files import (
     sync_names,
 )
 from pipeline.mirror.backends.directory import write_lock
+from pipeline.mirror.backends.directory.lost_tags import put_tag_aside
 from pipeline.mirror.backends.directory.manifest_files import attached_manifests, damaged_manifest, read_regular
 from pipeline.mirror.backends.directory.manifest_names import (
     manifest_file_name,
@@ -319,8 +320,8 @@ class RepositoryPaths:
         path = self.tags / tag
         link = path.is_symlink()
         if not link or str(path.readlink()) != destination:
-            if not link and path.is_dir():  # planted: no rename replaces it
-                set_aside(self.place.root, path)
+            if self.target(tag) is None and os.path.lexists(path):  # what it led to is not known
+                put_tag_aside(self.place.root, self.name, path)
             sync_names(self.place.blobs)
             sync_names(self.manifests)
             replace_symlink(destination, path, self.place.drafts, self.place.clock())
@@ -352,11 +353,11 @@ class RepositoryPaths:
         return attached_manifests(self.manifests, subject) if listed is None else listed
 
     def listed_referrers(self, subject: Digest) -> tuple[Referrer, ...] | None:
-        """Return what the referrers index of `subject` lists; None if it is damaged or malformed."""
+        """Return what the referrers index of `subject` lists; None if damaged, malformed or no link."""
         tag = fallback_tag(subject)
         with contextlib.suppress(VerificationError):
             index = self.tagged(tag)
-            return listed_referrers(index) if index else () if self.target(tag) is None else None
+            return listed_referrers(index) if index else None if os.path.lexists(self.tags / tag) else ()
         return None
 
     def attach(self, *manifests: Manifest) -> bool:

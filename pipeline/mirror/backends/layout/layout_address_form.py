@@ -39,7 +39,9 @@ class LayoutForm(AddressForm):
         return Address(self, address.rest)
 
     @contextlib.contextmanager
-    def open(self, address: Address, access: MirrorAccess, *, create: bool, name: str) -> Iterator[LayoutMirror]:
+    def open(
+        self, address: Address, access: MirrorAccess, *, create: bool, name: str, signs: bool = False
+    ) -> Iterator[LayoutMirror]:
         """See `AddressForm`. Raises UsageError `not-a-layout`."""
         from pipeline.mirror.backends.layout.layout_mirror import open_layout
 

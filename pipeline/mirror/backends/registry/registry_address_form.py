@@ -94,7 +94,9 @@ class RegistryForm(AddressForm):
         return Address(self, address.rest.rpartition("/")[0] or address.rest)
 
     @contextlib.contextmanager
-    def open(self, address: Address, access: MirrorAccess, *, create: bool, name: str) -> Iterator[RegistryMirror]:
+    def open(
+        self, address: Address, access: MirrorAccess, *, create: bool, name: str, signs: bool = False
+    ) -> Iterator[RegistryMirror]:
         """See `AddressForm`. Sends no request yet."""
         from pipeline.mirror.backends.registry.registry_mirror import open_registry
         from pipeline.mirror.known_blobs import KnownInRun

@@ -12,22 +12,26 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from pipeline.cli import nightly_run
 from pipeline.errors import RelbuildError, UsageError, VerificationError
 from pipeline.mirror.address_parser import parse_address
-from pipeline.mirror.backends.directory import mirror_marker
+from pipeline.mirror.backends.directory import directory_mirror, mirror_marker
 from pipeline.mirror.backends.directory.directory_address_form import DIRECTORY, MARKER, find_root, is_unmarked
 from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror, open_directory
 from pipeline.mirror.backends.directory.mirror_marker import restore_marker
 from pipeline.model.scrub import DamageKind, RepairOutcome, ScrubbedObject
 from pipeline.release import copy, scrub, verify_reference
 from pipeline.release.current_images import mirror_access
+from pipeline.release.publish_members import IndexOptions, publish_index
 from pipeline.store import Store
 from tests.support import mirror_images
 from tests.support.moved_tags import HOST, at, opened, published_files
 from tests.support.published_images import RULES, ImagePublisher, key
+from tests.support.signing_examples import PROVENANCE_VALUE
 
 DAMAGED = ["", "[]", "{}", "null", "7", '{"format":1,"host":7}', '{"format":1}', '{"format":true,"host":"x"}']
 TRUNCATED = f'{{"format":1,"host":"{HOST}"}}'[:40]
@@ -247,8 +251,8 @@ def test_where_signatures_have_several_names_a_person_chooses(
         at(published, f"@{digest}"), parse_address(f"dir:{there}/small"), key(), RULES, maker.build_env
     )  # no tag moves
     (there / MARKER).unlink()
-    with pytest.raises(UsageError, match="marker-ambiguous") as caught:
-        scrub(parse_address(f"dir:{there}"), maker.build_env)
+    with pytest.raises(UsageError, match="marker-ambiguous") as caught:  # a store that has not seen the mirror
+        scrub(parse_address(f"dir:{there}"), ImagePublisher.at(tmp_path / "other").build_env)
     assert (caught.value.problems[0].hint or "").endswith(f"--as inside.example or --as {HOST}")
     assert not (there / MARKER).exists()
     with pytest.raises(UsageError, match="mirror-host"):
@@ -256,6 +260,9 @@ def test_where_signatures_have_several_names_a_person_chooses(
     (found,) = scrub(parse_address(f"dir:{there}"), maker.build_env, known_as="inside.example").findings
     assert found.source == "--as: inside.example"
     verify_reference(at(there, f"@{digest}"), key().public, maker.build_env)
+    (there / MARKER).unlink()
+    (found,) = scrub(parse_address(f"dir:{there}"), maker.build_env).findings
+    assert found.source == "the name that this store remembers: inside.example"
 
 
 def test_a_name_that_is_given_is_compared_where_nothing_is_lost(published: Path, maker: ImagePublisher) -> None:
@@ -331,7 +338,24 @@ def writing(root: Path, maker: ImagePublisher) -> list[tuple[str, Callable[[], o
         with access.repository(at(root), create=True, write=True):
             pass
 
-    return [("publish", to_publish), ("move", to_move), ("copy", to_copy)]
+    def to_renew() -> None:
+        request = SimpleNamespace(to=address)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(nightly_run, "_prepared", lambda *_: (maker.build_env, SimpleNamespace(settings=None), {}))
+            patch.setattr(nightly_run, "renew_tags", lambda *_: None)
+            nightly_run.renew_night(request, None, SimpleNamespace(products=()))  # type: ignore[arg-type]
+
+    def to_join() -> None:
+        image = maker.image("1.0").digest
+        options = IndexOptions("small", (image,), address, key(), PROVENANCE_VALUE, image, RULES)
+        try:
+            publish_index(options, maker.build_env)
+        except RelbuildError as error:  # this image is no member, or not here
+            if error.code == "mirror-host":
+                raise
+
+    ways = [("publish", to_publish), ("move", to_move), ("copy", to_copy)]
+    return [*ways, ("renew", to_renew), ("join", to_join)]
 
 
 def test_a_mirror_with_another_name_than_the_store_remembers_is_not_signed_on(
@@ -345,9 +369,8 @@ def test_a_mirror_with_another_name_than_the_store_remembers_is_not_signed_on(
             act()
         (problem,) = caught.value.problems
         assert problem.code == "mirror-host" and f"--as {HOST}" in (problem.hint or ""), name
-    (found,) = scrub(parse_address(f"dir:{published}"), maker.build_env).findings
+    (found,) = scrub(parse_address(f"dir:{published}"), maker.build_env, known_as=HOST).findings
     assert (found.thing, found.fate) == (ScrubbedObject.MARKER, RepairOutcome.HEALED)
-    assert found.source == f"the name that this store remembers: {HOST}"
     for _, act in writing(published, maker):
         act()
     assert not scrub(parse_address(f"dir:{published}"), maker.build_env).findings
@@ -379,6 +402,54 @@ def test_a_mirror_that_is_made_anew_at_the_same_place_has_the_name_that_it_is_gi
         act()
 
 
+def test_the_name_that_signs_is_compared_and_not_what_the_file_says_by_then(
+    published: Path, maker: ImagePublisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who flips the file back and forth has it read twice."""
+    for _, act in writing(published, maker):
+        act()
+    opening = directory_mirror.open_directory
+
+    def flipped(*args: object, **options: object) -> DirectoryMirror:
+        renamed(published)
+        try:
+            return opening(*args, **options)  # type: ignore[arg-type]
+        finally:
+            renamed(published, HOST)
+
+    monkeypatch.setattr(directory_mirror, "open_directory", flipped)
+    for name, act in writing(published, maker):
+        with pytest.raises(UsageError, match="mirror-host"):
+            act()
+            pytest.fail(name)
+
+
+@pytest.mark.parametrize("text", ["", "{"])
+def test_a_lost_name_is_the_remembered_one_and_no_other_is_remembered_unless_a_person_states_it(
+    published: Path, maker: ImagePublisher, text: str
+) -> None:
+    """Also where somebody removed what is signed under it, and put another mirror's images beside."""
+    address = parse_address(f"dir:{published}")
+    for _, act in writing(published, maker):
+        act()
+    (published / MARKER).write_text(text)
+    (found,) = scrub(address, maker.build_env).findings
+    assert found.source == f"the name that this store remembers: {HOST}"
+    other = published.with_name("other")
+    mirror = open_directory(other, create=True, clock=maker.clock, host=OTHER_HOST)
+    maker.publish(mirror.repository("small"), maker.image("1.0"))
+    for part in ("blobs", "repositories"):
+        shutil.rmtree(published / part)
+        shutil.copytree(other / part, published / part, symlinks=True)
+    (published / MARKER).write_text(text)
+    with pytest.raises(UsageError, match="mirror-host") as caught:
+        scrub(address, maker.build_env)
+    assert f"--as {OTHER_HOST}" in (caught.value.problems[0].hint or "")
+    assert scrub(address, maker.build_env, known_as=OTHER_HOST).findings
+    for _, act in writing(published, maker):
+        act()
+
+
 def test_scrub_as_writes_a_name_under_which_images_are_signed(published: Path, maker: ImagePublisher) -> None:
     """Also with a store that has not seen the mirror; and no name under which nothing is signed."""
     renamed(published)
@@ -390,14 +461,17 @@ def test_scrub_as_writes_a_name_under_which_images_are_signed(published: Path, m
     assert mirror_marker.read_host(published) == HOST
 
 
-def test_scrub_asks_where_signatures_do_not_tell_which_name_is_right(published: Path, maker: ImagePublisher) -> None:
+def test_scrub_warns_of_another_name_than_the_store_remembers_and_goes_on(
+    published: Path, maker: ImagePublisher
+) -> None:
+    """It may have been meant to change, and be stated in another publisher's store: it is not written back."""
     writing(published, maker)[0][1]()
     renamed(published)
-    mirror = open_directory(published, create=False, clock=maker.clock)
-    maker.publish(mirror.repository("small"), maker.image("1.1"))
-    with pytest.raises(UsageError) as caught:
-        scrub(parse_address(f"dir:{published}"), maker.build_env)
-    assert f"--as {OTHER_HOST}" in (caught.value.problems[0].hint or "")
+    told: list[str] = []
+    assert restore_marker(published, time.time, "", HOST, told.append) is None
+    assert len(told) == 1 and f"--as {HOST}" in told[0] and f"--as {OTHER_HOST}" in told[0]
+    assert not scrub(parse_address(f"dir:{published}"), maker.build_env).findings
+    assert mirror_marker.read_host(published) == OTHER_HOST
     scrub(parse_address(f"dir:{published}"), maker.build_env, known_as=HOST)
     assert mirror_marker.read_host(published) == HOST
 

@@ -1,0 +1,73 @@
+"""Put aside what is no tag, in the place of one; keep what it may have led to.
+
+    .quarantine/rotten/tags-HEX/TAG.…       what was in the place of tags; HEX stands for the repository
+
+A mirror that was copied or restored without symbolic links has files in the place of its tags: what these led to is not
+known any more. So a pruning ends while they are there, and removes nothing of the repository while they are in
+quarantine. Not so for lists of referrers (`sha256-HEX`): a referrer names its subject itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.digest import Digest
+from pipeline.errors import VerificationError
+from pipeline.mirror.known_blobs import is_folder, set_aside
+from pipeline.mirror.protocol import TAG
+from pipeline.mirror.retention.reachability import tag_subject
+
+if TYPE_CHECKING:
+    from pipeline.mirror.backends.directory.mirror_paths import RepositoryPaths
+
+
+def leads_to_list(tag: str) -> bool:
+    """Return whether a tag is one of a list of referrers (`sha256-HEX`)."""
+    about = tag_subject(tag)
+    return about is not None and about[1]
+
+
+def tag_target(paths: RepositoryPaths, tag: str) -> Digest | None:
+    """Return the digest to which a tag points; None for what is no tag."""
+    digest = paths.target(tag) if TAG.fullmatch(tag) else None
+    above = (paths.tags / tag).readlink().parent.as_posix() if digest is not None else ""
+    return digest if above == "../_manifests" else None
+
+
+def linked_names(folder: Path) -> set[str]:
+    """Return the names of the files to which the tags in a folder lead.
+
+    Without those of lists of referrers.
+    """
+    links = (path for path in folder.iterdir() if path.is_symlink() and not leads_to_list(path.name))
+    return {path.readlink().name for path in links}
+
+
+def put_tag_aside(root: Path, name: str, path: Path) -> None:
+    """Move what is in the place of a tag of the repository `name`, or of all, to quarantine."""
+    set_aside(root, path, below="" if leads_to_list(path.name) else _folder_name(name))
+
+
+def has_lost_tags(root: Path, name: str) -> bool:
+    """Return whether something that was in the place of a repository's tag is in quarantine."""
+    quarantine = root / ".quarantine"
+    rotten = quarantine / "rotten"
+    aside = rotten / _folder_name(name)
+    return all(map(is_folder, (quarantine, rotten, aside))) and any(aside.iterdir())
+
+
+def lost_tag(root: Path, path: Path) -> VerificationError:
+    """Make the error of what is in the place of a tag, or of a repository's tags, and is none."""
+    return VerificationError(
+        "tag-damaged",
+        f"'{path.relative_to(root)}' is no link to a manifest, so what it led to is not known: nothing is pruned",
+        place=str(path),
+        hint=f"run `relbuild scrub dir:{root}` first, which puts it aside; what it may have led to stays until that "
+        "leaves quarantine",
+    )
+
+
+def _folder_name(name: str) -> str:
+    return f"tags-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
