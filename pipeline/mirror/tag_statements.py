@@ -198,10 +198,11 @@ def recent_statements(
 ) -> tuple[RecordedStatement, ...]:
     """Return the statements on a tag signed by `key`, from the newest to the newest renewal.
 
-    Also older moves that began at the renewal's target. Statements before a renewal do not count otherwise. Invalid
-    ones are skipped, without a request where they are listed with a signature, so that however many somebody has added
-    hide none. `written`: for publishers, to whom none is returned that is listed and missing, so that they sign anew.
-    `listed`: all that are listed, where the caller has just asked. Raises VerificationError as the repository does.
+    Also older moves that began at the renewal's target. Statements before a renewal do not count otherwise. Those that
+    prove themselves by what is listed cost no request and are not limited in number by others; of the rest, at most
+    `STATEMENTS_EXAMINED` are read, and invalid ones skipped. `written`: for publishers, to whom none is returned that
+    is listed and missing, so that they sign anew. `listed`: all that are listed, where the caller has just asked.
+    Raises VerificationError as the repository does.
     """
     for _ in range(STATEMENT_ATTEMPTS):
         found: list[RecordedStatement] = []
@@ -220,7 +221,7 @@ def recent_statements(
                     superseded = superseded or not there
                     found += [one] * there
                 continue
-            if not left:  # One whose signature in the list is no key's may have been cut off on its way.
+            if not left:  # The signature of one in the list may have been cut off on its way, so it is read.
                 continue
             left -= 1
             manifest = _read_manifest(repository, one.record)

@@ -87,7 +87,7 @@ def published_product(job: Job, product: Product, publication: Publication, *, t
 def _left(publication: Publication) -> Sequence[str]:
     """Return in words which tags are left: they stay where a person moved them, or should."""
     return [
-        f"'{tag}' stays at {target.short}, where it was moved back to"
+        f"'{tag}' stays at {target.short}: it was moved back, or the mirror shows less of its moves than was seen"
         if target != publication.digest
         else f"'{tag}' points to {target.short}, from which it was moved back, without a signed move: "
         "`relbuild promote` the right image"

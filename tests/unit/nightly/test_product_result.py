@@ -66,7 +66,8 @@ def test_tags_that_stay_where_they_were_moved_back_to_are_told(job: Job) -> None
     product = replace(job.product, run=replace(job.product.run, why="requested"))
     told = product_result.published_product(again, product, done, tested=True)
     assert (told.run.outcome, told.run.moved, told.published.tags) == (Outcome.RETESTED, (), ("1.0",))
-    stays = f"'latest' stays at {former.short}, where it was moved back to"
+    why = "it was moved back, or the mirror shows less of its moves than was seen"
+    stays = f"'latest' stays at {former.short}: {why}"
     assert told.run.why == f"requested; the image is identical; {stays}"
     assert product_result.published_product(job, product, done, tested=True).run.why == f"requested; {stays}"
     done = replace(done, left=(("latest", image),))

@@ -23,11 +23,8 @@ from pipeline.oci import media_types
 from pipeline.oci.image_manifest import descriptor_json
 from tests.support.moved_tags import DAY, opened
 from tests.support.published_images import ImagePublisher
-from tests.unit.mirror.directory.test_planted import maker, prune, root, version
+from tests.unit.mirror.directory.test_planted import prune, version
 from tests.unit.mirror.directory.test_scrub import scrub
-
-__all__ = ["maker", "root"]
-
 
 LINKS = (".lock", ".lock/gate", ".lock/prune", ".lock/catalog", "repositories/small/_lock", "repositories/small/_moves")
 

@@ -42,18 +42,6 @@ MALFORMED = {
 }
 
 
-@pytest.fixture
-def maker(tmp_path: Path) -> ImagePublisher:
-    return ImagePublisher.at(tmp_path)
-
-
-@pytest.fixture
-def root(tmp_path: Path, maker: ImagePublisher) -> Path:
-    """A mirror with a signed image."""
-    maker.publish(opened(tmp_path / "mirror", maker), maker.image("1.0"))
-    return tmp_path / "mirror"
-
-
 def plant(root: Path, data: bytes, *tags: str, kind: str = "oci-index") -> Digest:
     """Put a document as a manifest, and point tags at it."""
     digest = Digest.of(data)
