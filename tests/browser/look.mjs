@@ -21,6 +21,7 @@ const TAGS = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-prac
 /** Opens a page and notes all that goes wrong meanwhile. */
 async function opened(context, path) {
   const page = await context.newPage();
+  page.setDefaultTimeout(300_000);
   const seen = { path, console: [], failed: [], foreign: [], requests: 0 };
   page.on('console', (message) => seen.console.push(message.text()));
   page.on('pageerror', (error) => seen.console.push(String(error)));
@@ -192,7 +193,7 @@ async function print(browser) {
   return all;
 }
 
-const browser = await chromium.launch({ executablePath: program, args: ['--no-sandbox'], timeout: 30_000 });
+const browser = await chromium.launch({ executablePath: program, args: ['--no-sandbox'], timeout: 300_000 });
 try {
   const done = await { look, keys, plain, reflow, print }[job.do](browser);
   process.stdout.write(JSON.stringify({ version: browser.version(), pages: done }));

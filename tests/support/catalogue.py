@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from pipeline.cli.app import app
 from pipeline.cli.commands import import_commands
 from tests.support.cheap_keys import write_cheap_key
+from tests.support.patience import HUNG
 from tests.support.rpm_factory import Forge
 
 PASSWORD = "a password"
@@ -162,7 +163,7 @@ class SmallCatalogue:
             cwd=self.folder,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=HUNG,
             check=False,
         )
 

@@ -14,6 +14,7 @@ import tree_sitter
 import tree_sitter_groovy
 import yaml
 
+from tests.support.patience import HUNG
 from tests.system.conftest import ROOT
 
 EXAMPLES = ROOT / "ci" / "examples"
@@ -201,6 +202,6 @@ def run(step: Step, at: Path, environment: Mapping[str, str]) -> subprocess.Comp
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=300,
+        timeout=HUNG,
         check=False,
     )

@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.support.patience import HUNG
+
 Storage = Callable[..., str]
 
 
 def run(*argv: str | Path) -> str:
-    done = subprocess.run([str(word) for word in argv], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([str(word) for word in argv], capture_output=True, text=True, timeout=HUNG, check=False)
     assert done.returncode == 0, f"{argv}: {done.stdout}\n{done.stderr}"
     return done.stdout
 

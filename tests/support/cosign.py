@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipeline.oci.predicates import CYCLONEDX, PROVENANCE, SMOKE, SPDX
 from tests.support.foreign_programs import program
+from tests.support.patience import HUNG
 from tests.support.sites import PASSWORD
 
 GENERATIONS = ("cosign", "cosign3")
@@ -20,7 +21,7 @@ def cosign(generation: str, *words: str | Path, accepts: bool = True) -> str:
     """Run without a network: its home is empty, and what it asks for is on the loopback."""
     environment = {**os.environ, "COSIGN_PASSWORD": PASSWORD, "COSIGN_YES": "true"}
     argv = [program(generation), *words]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60, env=environment)
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=HUNG, env=environment)
     assert (done.returncode == 0) is accepts, f"{words}: {done.stdout}{done.stderr}"
     return done.stdout if accepts else done.stderr
 

@@ -16,13 +16,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.patience import HUNG
+
 _FIGURE = re.compile(
     r"[0-9a-f]{12,64}\b"  # digests
     r"|(?<![a-z]\d)(?<!exit code )\d[\w.+~:-]*(?: (?:ms|s|min|h|[kMGT]?i?B)\b)?"  # numbers, times, sizes, versions
 )
 _SPEED = re.compile(r" at #/s")
-_WITHIN = 120.0
-"""Seconds that a command may take on a busy machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ class Shell:
             self._behind.append(process)
             _wait(lambda: printed_as_shown(step.shown, output.read_text()) or process.poll() is not None)
         else:
-            status = process.wait(_WITHIN)
+            status = process.wait(HUNG)
             failed = any(line.startswith("error[") for line in step.shown)
             assert (status != 0) == failed, f"{step.place}: {step.command}: {status}\n{output.read_text()}"
         said = output.read_text()
@@ -123,11 +123,11 @@ class Shell:
         """End what still runs."""
         for process in self._behind:
             os.killpg(process.pid, signal.SIGINT)
-            process.wait(_WITHIN)
+            process.wait(HUNG)
 
 
 def _wait(until: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + _WITHIN
+    deadline = time.monotonic() + HUNG
     while not until():
         assert time.monotonic() < deadline
         time.sleep(0.05)

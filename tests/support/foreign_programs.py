@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
-STARTING = 20.0
+STARTING = 120.0
 """Seconds that a server gets to listen."""
 
 

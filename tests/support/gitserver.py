@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from tests.support.patience import HUNG
+
 
 @contextlib.contextmanager
 def git_server(folder: Path, account: tuple[str, str]) -> Iterator[str]:
@@ -58,7 +60,7 @@ def git_server(folder: Path, account: tuple[str, str]) -> Iterator[str]:
                 "GIT_PROTOCOL": self.headers.get("git-protocol", ""),
             }
             done = subprocess.run(
-                ["git", "http-backend"], input=body, env=environment, capture_output=True, check=True, timeout=60
+                ["git", "http-backend"], input=body, env=environment, capture_output=True, check=True, timeout=HUNG
             )
             head, _, answer = done.stdout.partition(b"\r\n\r\n")
             fields = [tuple(line.split(": ", 1)) for line in head.decode().split("\r\n")]

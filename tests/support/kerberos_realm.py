@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tests.support.authority import Authority
 from tests.support.foreign_programs import ROOT, free_port, served
+from tests.support.patience import HUNG
 
 _KRB5 = """[libdefaults]
  default_realm = TEST.INVALID
@@ -86,7 +87,7 @@ def kerberos_realm(content: Path, authority: Authority) -> Iterator[Realm]:
         server = {**libraries, "KRB5_CONFIG": f"{folder}/krb5.conf", "KRB5_KDC_PROFILE": f"{folder}/kdc.conf"}
 
         def run(*words: str) -> None:
-            subprocess.run(words, env={**os.environ, **server}, check=True, capture_output=True, timeout=60)
+            subprocess.run(words, env={**os.environ, **server}, check=True, capture_output=True, timeout=HUNG)
 
         sbin = programs / "usr/sbin"
         run(f"{sbin}/kdb5_util", "-r", "TEST.INVALID", "create", "-s", "-P", "of a test", "-W")

@@ -19,6 +19,7 @@ from pipeline.model.recipe import Group, User
 from pipeline.packages import read_header
 from pipeline.store import Store
 from pipeline.trees import ComposeOptions, Composition, compose
+from tests.support.patience import HUNG
 from tests.support.trees import Found, differences, read_tree
 
 SETUP = Path(__file__).parents[2] / "ci" / "mirror.d" / "setup"
@@ -83,7 +84,7 @@ def installed(packages: Sequence[Path], root: Path, *options: str) -> dict[str, 
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=HUNG,
         env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "HOME": "/nonexistent"},
     )
     assert done.returncode == 0, done.stderr

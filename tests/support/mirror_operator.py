@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from pipeline.cli.app import app
 from pipeline.cli.commands import import_commands
 from pipeline.mirror.protocol import is_auxiliary
+from tests.support.patience import HUNG
 from tests.support.product_builds import SmallProducts, small_products
 from tests.support.rpm_factory import Forge
 
@@ -74,7 +75,7 @@ class MirrorOperator:
                 env=environment,
                 capture_output=True,
                 text=True,
-                timeout=120,
+                timeout=HUNG,
                 check=False,
                 stdin=subprocess.DEVNULL,
             )

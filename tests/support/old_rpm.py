@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.support.patience import HUNG
 from tests.support.rpm_factory import Forge
 
 _RPM, _LUA = "pool/main/r/rpm", "pool/main/l/lua5.2"
@@ -26,8 +27,6 @@ PACKAGES = {
 
 LIBRARIES = "libdb5.3 libpopt0 libgcrypt20 libsqlite3-0 libcap libzstd xz-libs bzip2-libs zlib"
 """What it needs besides, from the development mirror."""
-
-_SECONDS = 120
 
 
 def fetch_old_rpm() -> list[Path] | None:
@@ -45,7 +44,7 @@ def fetch_old_rpm() -> list[Path] | None:
     for (path, digest), place in zip(PACKAGES.items(), found, strict=True):
         if not _is(place, digest):
             command = ["/usr/lib/apt/apt-helper", "download-file", f"{archive}/{path}", place, f"SHA256:{digest}"]
-            subprocess.run(command, capture_output=True, timeout=_SECONDS, check=False)
+            subprocess.run(command, capture_output=True, timeout=HUNG, check=False)
         if not _is(place, digest):
             return None
     return found

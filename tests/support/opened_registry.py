@@ -20,6 +20,7 @@ from pipeline.oci.image_manifest import descriptor_json
 from pipeline.progress import QUIET
 from pipeline.store import Store
 from pipeline.transfer import Network
+from tests.support.patience import HUNG
 
 NETWORK = Network(backoff=0.05)
 EMPTY = Descriptor("application/vnd.oci.empty.v1+json", Digest.of(b"{}"), 2)
@@ -56,7 +57,7 @@ def note(number: int, subject: Manifest) -> Manifest:
 
 def clients(*argv: str | Path, **environment: str) -> str:
     done = subprocess.run(
-        argv, check=False, capture_output=True, text=True, env={**os.environ, **environment}, timeout=60
+        argv, check=False, capture_output=True, text=True, env={**os.environ, **environment}, timeout=HUNG
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_SECONDS = 60
+from tests.support.patience import HUNG
+
 _DAY = "20200101"
 EXPIRES, SUBKEY_EXPIRES = "2020-02-01", "2020-01-16"
 """Keys are made at a time that has passed, so that they can have expired."""
@@ -77,7 +78,7 @@ class KeyMaker:
     def close(self) -> None:
         """End gpg's agent."""
         command = ["gpgconf", "--homedir", str(self._home), "--kill", "all"]
-        subprocess.run(command, timeout=_SECONDS, capture_output=True, check=False)
+        subprocess.run(command, timeout=HUNG, capture_output=True, check=False)
 
     @contextmanager
     def _copy(self) -> Iterator[KeyMaker]:
@@ -102,7 +103,7 @@ class KeyMaker:
         now = f"{_DAY}T{self._minutes // 60:02}{self._minutes % 60:02}00"
         command += [*(["--batch"] if batch else []), "--passphrase", "", "--faked-system-time", now, *words]
         environment = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}
-        done = subprocess.run(command, input=data, capture_output=True, timeout=_SECONDS, env=environment, check=False)
+        done = subprocess.run(command, input=data, capture_output=True, timeout=HUNG, env=environment, check=False)
         assert done.returncode == 0, f"{' '.join(words)}\n{done.stderr.decode(errors='replace')}"
         return done.stdout
 

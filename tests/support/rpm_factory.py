@@ -14,8 +14,7 @@ from pipeline.digest import digest_file
 from pipeline.model.header import PackageHeader
 from pipeline.model.signing_key import PackageTrust
 from pipeline.packages import read_header
-
-_SECONDS = 120
+from tests.support.patience import HUNG
 
 
 class Signed(StrEnum):
@@ -47,7 +46,7 @@ class Forge:
 
     def close(self) -> None:
         """End gpg's agent."""
-        subprocess.run(["gpgconf", "--kill", "all"], env=self._environment(), timeout=_SECONDS, check=False)
+        subprocess.run(["gpgconf", "--kill", "all"], env=self._environment(), timeout=HUNG, check=False)
 
     def spec(
         self,
@@ -131,7 +130,7 @@ class Forge:
         return self._run("gpg", "--batch", "--quiet", "--passphrase", "", *words)
 
     def _run(self, *words: str) -> bytes:
-        done = subprocess.run(words, env=self._environment(), capture_output=True, timeout=_SECONDS, check=False)
+        done = subprocess.run(words, env=self._environment(), capture_output=True, timeout=HUNG, check=False)
         assert done.returncode == 0, f"{' '.join(words)}\n{done.stderr.decode(errors='replace')}"
         return done.stdout
 

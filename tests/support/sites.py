@@ -27,6 +27,7 @@ from pipeline.mirror.references import (
 from pipeline.model.manifests import Artifact, Manifest
 from pipeline.oci import bundle_layer, media_types
 from tests.support.foreign_programs import ROOT, docker_registry
+from tests.support.patience import HUNG
 from tests.support.webserver import nginx
 
 KINDS_OF_SITES = ("registry", "directory")
@@ -204,7 +205,7 @@ def relbuild(
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HUNG,
         check=False,
     )
 

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.support.patience import HUNG
+
 ROOT = Path(__file__).parents[2]
 
 _MOVING = """
@@ -55,7 +57,7 @@ def moving(folder: Path, seconds: float, *, prune: bool) -> Iterator[subprocess.
         assert process.stdout is not None
         assert process.stdout.readline().strip() == "ready"
         yield process
-        process.communicate(timeout=60)
+        process.communicate(timeout=HUNG)
         assert process.returncode == 0
     finally:
         process.kill()

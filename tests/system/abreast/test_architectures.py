@@ -30,6 +30,7 @@ from pipeline.resolve import read_lock
 from pipeline.sandbox import emulation, instance_launch
 from pipeline.store import Store
 from tests.support.machines import machines
+from tests.support.patience import HUNG
 from tests.support.product_builds import signed_repository
 from tests.support.rpm_factory import Forge
 from tests.support.sampling import SOAK
@@ -171,7 +172,7 @@ def test_a_night_builds_both_publishes_one_index_and_knows_it_again(folder: Path
             env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(folder), "PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=HUNG,
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
@@ -216,7 +217,7 @@ def test_a_night_on_a_cluster_gives_each_member_to_a_worker_that_can_run_it(
                 env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(folder), "PYTHONPATH": str(ROOT)},
                 capture_output=True,
                 text=True,
-                timeout=300,
+                timeout=HUNG,
                 check=False,
             )
             assert done.returncode == 0, done.stdout + done.stderr + net.made["emulating"].said

@@ -18,6 +18,7 @@ from pipeline.model.platform import PackageRepository, Platform
 from pipeline.repos import open_repositories
 from pipeline.resolve import missing_fixes, read_repository_advisories, streams_in_use
 from pipeline.store import Store
+from tests.support.patience import HUNG
 from tests.support.repository_metadata import add_metadata, add_updateinfo
 from tests.support.rpm_factory import Forge
 from tests.support.updateinfo import Fixed, Update
@@ -83,7 +84,7 @@ class Root:
             *(f"--repofrompath={one.name},file://{one}" for one in self.repositories),
             *(f"--repo={one.name}" for one in self.repositories), "updateinfo", "list", *words,
         ]  # fmt: skip
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=HUNG, check=False)
         assert done.returncode == 0, done.stderr
         found = set()
         for line in done.stdout.splitlines():

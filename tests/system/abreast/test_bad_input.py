@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.patience import HUNG
 from tests.support.sites import relbuild_at_once
 from tests.support.tiny_root import require_root
 from tests.system.conftest import ROOT
@@ -53,7 +54,7 @@ class Bench:
             },
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=HUNG,
             check=False,
         )
         return Ended(done.returncode, done.stdout, done.stderr)

@@ -16,6 +16,7 @@ from pipeline.launch import unpack_layers
 from pipeline.oci import validate_layout
 from pipeline.prepare import BuildEnvironment
 from pipeline.progress import QUIET
+from tests.support.patience import HUNG
 from tests.support.trees import differences, merged, read_tree
 from tests.system.conftest import PRODUCTS
 
@@ -89,7 +90,7 @@ def test_podman_runs_it_and_mysqld_answers(built: Callable[[str], BuildResult], 
     container = podman(
         "run", "--detach", "--network", "none", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024", image
     ).strip()  # fmt: skip
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + HUNG
     while True:
         try:
             answer = podman("exec", container, "mysql", "-uroot", "--batch", "--skip-column-names", "-e", "select 6*7")

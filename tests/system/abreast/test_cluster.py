@@ -25,6 +25,7 @@ from tests.support import cluster_tasks
 from tests.support.cluster_tasks import ProductTask, Waiting
 from tests.support.joined_cluster import HERE, Recorder, do, joined, until, until_there
 from tests.support.machines import ROOT, Machines, machines
+from tests.support.patience import HUNG
 from tests.support.product_builds import RECIPE, small_products
 from tests.support.rpm_factory import Forge
 from tests.support.tiny_root import require_root
@@ -294,7 +295,7 @@ def test_dasks_own_worker_does_the_same(net: Machines, words: list[str], environ
     try:
         with joined(net) as (executor, _):
             where: set[str] = set()
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + HUNG
             while name not in where:
                 assert time.monotonic() < deadline, net.made[name[-8:]].said
                 ended = do(executor, {str(number): (cluster_tasks.say_where, None) for number in range(6)})

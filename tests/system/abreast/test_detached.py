@@ -22,6 +22,7 @@ from pipeline.build import BuildResult
 from pipeline.instances import find_instance, supervisor_pid
 from pipeline.store import Store
 from tests.support.leftover_check import left_since, snapshot
+from tests.support.patience import HUNG
 from tests.system.conftest import ROOT
 
 WITHIN = 10.0
@@ -55,7 +56,7 @@ class Relbuild:
     def __call__(self, *words: str | Path, text: str = "", status: int = 0) -> str:
         """What it printed on stdout, or on stderr when it is to fail."""
         done = subprocess.run(
-            self.command(*words), input=text, capture_output=True, text=True, cwd=self.folder, timeout=60, check=False
+            self.command(*words), input=text, capture_output=True, text=True, cwd=self.folder, timeout=HUNG, check=False
         )
         assert done.returncode == status, (words, done.stdout, done.stderr)
         return done.stderr if status else done.stdout
@@ -139,7 +140,7 @@ def in_terminal(words: list[str | Path], line: str, *, status: int) -> str:
     shell = subprocess.Popen(words, stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
     os.close(slave)
     os.write(master, f"{line}\n".encode())
-    said, deadline = b"", time.monotonic() + 30
+    said, deadline = b"", time.monotonic() + HUNG
     try:
         while select.select([master], [], [], deadline - time.monotonic())[0]:
             said += os.read(master, 65536)

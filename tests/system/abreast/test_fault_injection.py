@@ -6,17 +6,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.support.patience import HUNG
 from tests.support.tiny_root import require_root
 from tests.system.conftest import ROOT
-
-_SECONDS = 300
 
 
 def _inject(tmp_path: Path, *words: str) -> dict[tuple[str, str], dict[str, str]]:
     """The rows of the result by command and fault."""
     result = tmp_path / "result.tsv"
     command = [sys.executable, ROOT / "ci/faults.d/main.py", "--cache", tmp_path / "cache", "--result", result, *words]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HUNG, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     names, *lines = [line.split("\t") for line in result.read_text().splitlines()]
     rows = [dict(zip(names, line, strict=True)) for line in lines]

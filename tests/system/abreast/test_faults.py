@@ -16,6 +16,7 @@ import pytest
 from pipeline.oci import validate_layout
 from pipeline.sandbox import find_runtime, open_sandbox_registry
 from pipeline.sandbox.cgroups import list_cgroups
+from tests.support.patience import HUNG
 from tests.support.sampling import dice, drawn
 from tests.system.conftest import ROOT
 
@@ -180,7 +181,7 @@ def test_two_builds_at_once_with_one_store_come_to_the_same(mirror: Path, tmp_pa
     ]  # fmt: skip
     results = []
     for process in running:
-        out, err = process.communicate(timeout=300)
+        out, err = process.communicate(timeout=HUNG)
         assert process.returncode == 0, err
         results.append(json.loads(out)["built"][0]["digest"])
     assert results[0] == results[1]

@@ -37,6 +37,7 @@ from tests.support.derived_images import (
     packages,
     unpack,
 )
+from tests.support.patience import HUNG
 from tests.support.product_builds import SmallProducts, small_products
 from tests.support.rpm_factory import Forge
 from tests.support.rpm_install import install_with_rpm, rpm
@@ -288,7 +289,7 @@ def test_children_that_are_built_side_by_side_share_their_parent(small: Family) 
         )
         for number in range(3)
     ]
-    told = [process.communicate(timeout=120) for process in running]
+    told = [process.communicate(timeout=HUNG) for process in running]
     assert [process.returncode for process in running] == [0, 0, 0], told
     parents = [json.loads(out)["built"][0]["parent"] for out, _ in told]
     assert {parent["recipe"] for parent in parents} == {"shared"} and len({p["digest"] for p in parents}) == 1

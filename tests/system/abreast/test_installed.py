@@ -15,6 +15,7 @@ import pytest
 
 from pipeline.packages import librpm
 from tests.support.document_sessions import Shell, sessions
+from tests.support.patience import HUNG
 
 ROOT = Path(__file__).parents[3]
 NO_BINDINGS = "import pipeline.packages.rpm_bindings as found; found.binding_folders = lambda: iter(())\n"
@@ -60,7 +61,7 @@ class Installed:
     def ask(self, *words: str) -> str:
         """Run a command in the home; return what it printed."""
         done = subprocess.run(
-            words, cwd=self.home, env=self.environment, capture_output=True, text=True, check=False, timeout=300
+            words, cwd=self.home, env=self.environment, capture_output=True, text=True, check=False, timeout=HUNG
         )
         assert done.returncode == 0, done.stderr
         return done.stdout

@@ -18,12 +18,13 @@ from pipeline.mirror.retention.quarantine import RemovalList
 from pipeline.store import Store
 from tests.support import mirror_images
 from tests.support.mirror_images import whole
+from tests.support.patience import HUNG
 from tests.support.tag_moving_publisher import moving
 
 
 def rsync(mirror: Path, source: Path | str, target: Path | str, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["sh", mirror / "rsync.sh", *options, source, target], capture_output=True, text=True, timeout=120, check=False
+        ["sh", mirror / "rsync.sh", *options, source, target], capture_output=True, text=True, timeout=HUNG, check=False
     )
 
 

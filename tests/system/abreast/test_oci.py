@@ -14,11 +14,12 @@ from pipeline.compression import Compression
 from pipeline.model.image import Image
 from pipeline.oci import write_archive, write_layout
 from pipeline.store import Store
+from tests.support.patience import HUNG
 from tests.support.tiny_image import tiny
 
 
 def run(*argv: str | Path) -> str:
-    return process.run(argv, timeout=120).stdout.decode()
+    return process.run(argv, timeout=HUNG).stdout.decode()
 
 
 @pytest.fixture(params=list(Compression))
@@ -62,7 +63,7 @@ def test_oci_image_tool_finds_nothing_wrong(tmp_path: Path) -> None:
     write_layout(tiny(store), store=store, target=tmp_path / "tiny")
     told = process.run(
         ["oci-image-tool", "validate", "--type", "image", "--ref", "name=1.0", tmp_path / "tiny"],
-        timeout=60,
+        timeout=HUNG,
         check=False,
     )
     assert told.status == 0, told.stderr

@@ -23,6 +23,7 @@ from pipeline.release.current_images import tag_signer
 from pipeline.release.publish import open_built_image, prepare_upload
 from tests.support.counting_proxy import counted_registry, stored
 from tests.support.foreign_programs import docker_registry
+from tests.support.patience import HUNG
 from tests.support.signing_examples import signing_key
 from tests.system.conftest import ROOT
 
@@ -50,7 +51,7 @@ def publish_on(mirror: RegistryMirror, built: BuildResult, build_env: BuildEnvir
 def skopeo(built: BuildResult, target: str) -> None:
     source = f"oci:{built.layout}:{built.image.reference}"
     argv = ["skopeo", "copy", "--quiet", "--preserve-digests", "--dest-tls-verify=false", source, f"docker://{target}"]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=HUNG, check=False)
     assert done.returncode == 0, done.stderr
 
 

@@ -16,6 +16,7 @@ import pytest
 
 from pipeline.build.early_imports import USED_LATER
 from tests.support.leftover_check import left_since, snapshot
+from tests.support.patience import HUNG
 from tests.support.product_builds import RECIPE, small_products
 from tests.support.rpm_factory import Forge
 from tests.support.source import ROOT
@@ -84,7 +85,7 @@ class Builder:
 
     def build(self, child: str, store: str, *words: str) -> tuple[int, dict[str, Any], str]:
         with self.begin(child, store, *words) as running:
-            out, err = running.communicate(timeout=300)
+            out, err = running.communicate(timeout=HUNG)
         for number in self.children():
             assert not Path("/proc", number).exists(), "a child is left"
         return running.returncode, json.loads(out), err
@@ -163,7 +164,7 @@ def test_a_signal_while_the_child_reads_ends_both_with_one_line(builder: Builder
             time.sleep(0.01)
         time.sleep(0.3)
         os.killpg(running.pid, number)
-        out, err = running.communicate(timeout=60)
+        out, err = running.communicate(timeout=HUNG)
     assert running.returncode == 128 + number
     assert out == "" and len(err.splitlines()) == 1 and "nothing was published" in err
     assert not Path("/proc", builder.children()[0]).exists()
@@ -194,7 +195,7 @@ def test_nothing_is_left_of_an_evaluation_that_is_interrupted(builder: Builder, 
             assert time.monotonic() < until
         time.sleep(0.5)
         os.killpg(running.pid, number)
-        out, err = running.communicate(timeout=60)
+        out, err = running.communicate(timeout=HUNG)
     assert running.returncode == 128 + number
     assert out == "" and len(err.splitlines()) == 1
     assert not [one for one in left_since(before) if "process" in one]

@@ -24,6 +24,7 @@ from pipeline.digest import Digest, identity
 from pipeline.oci import blob_path, read_layout
 from pipeline.store import Store
 from tests.support.catalogue import SmallCatalogue, small_catalogue
+from tests.support.patience import HUNG
 from tests.support.rpm_factory import Forge
 from tests.support.tiny_root import require_root
 
@@ -179,7 +180,7 @@ def test_what_was_remembered_under_a_given_key_counts_on_the_next_machine(
             cwd=small.folder,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=HUNG,
             check=False,
         )
         assert done.returncode == 0, done.stderr
@@ -212,7 +213,7 @@ def test_a_store_that_may_only_be_read_serves_a_build_in_which_nothing_changed(
             cwd=small.folder,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=HUNG,
             check=False,
         )
         assert ran.returncode == 0, ran.stderr

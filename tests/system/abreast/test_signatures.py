@@ -43,6 +43,7 @@ from pipeline.oci.image_manifest import descriptor_json
 from pipeline.oci.predicates import CYCLONEDX, PROVENANCE, SIGN, SMOKE, SPDX
 from pipeline.store import Store
 from tests.support.foreign_programs import docker_registry, program
+from tests.support.patience import HUNG
 from tests.support.signing_examples import PROVENANCE_VALUE
 from tests.support.tiny_image import CONFIG, layer
 
@@ -122,7 +123,7 @@ def cosign(generation: str, *words: str | Path) -> subprocess.CompletedProcess[s
     """Run without a network: its home is empty, and what it asks for is on the loopback."""
     environment = {**os.environ, "COSIGN_PASSWORD": PASSWORD.decode(), "COSIGN_YES": "true"}
     argv = [program(generation), *words]
-    return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=120, env=environment)
+    return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=HUNG, env=environment)
 
 
 def accepted(generation: str, *words: str | Path) -> str:

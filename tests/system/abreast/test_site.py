@@ -21,6 +21,7 @@ import pytest
 from pipeline.mirror.backends.directory.directory_mirror import open_directory
 from pipeline.site import write_site
 from tests.support import nightly_examples
+from tests.support.patience import HUNG
 from tests.support.sampling import dice, drawn
 from tests.support.webserver import nginx
 
@@ -61,7 +62,7 @@ class Site:
             input=json.dumps(job),
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=HUNG,
             check=False,
         )
         assert done.returncode == 0, done.stderr[-3000:]

@@ -21,6 +21,7 @@ import pytest
 
 from pipeline.build import build
 from pipeline.prepare import BuildEnvironment, BuildOptions
+from tests.support.patience import HUNG
 from tests.support.sampling import SOAK
 from tests.support.tiny_root import require_root
 from tests.system.conftest import MORE_PRODUCTS, PRODUCTS, ROOT
@@ -145,7 +146,7 @@ def digest_with_evidence(pod: Pod, name: str, tmp_path: Path) -> str:
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=HUNG,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.patience import HUNG
+
 ROOT = Path(__file__).parents[3]
-_SECONDS = 60
 
 _SIGNALLED = """
 import builtins, os, signal, sys, threading
@@ -48,7 +49,7 @@ def relbuild(*words: str | Path, shell: str = "", **environment: str) -> subproc
         ["bash", "-c", f"set -o pipefail; {command}"],
         env={"PATH": os.environ["PATH"], "HOME": "/nonexistent", "PYTHONPATH": str(ROOT), **environment},
         capture_output=True,
-        timeout=_SECONDS,
+        timeout=HUNG,
         check=False,
     )
 
@@ -59,7 +60,7 @@ def relbuild(*words: str | Path, shell: str = "", **environment: str) -> subproc
 )
 def test_a_signal_while_it_loads_ends_it_with_one_line(number: signal.Signals, words: bytes, module: str) -> None:
     program = _SIGNALLED.format(root=str(ROOT), number=int(number), module=module)
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=_SECONDS, check=False)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=HUNG, check=False)
     assert (done.returncode, done.stderr, done.stdout) == (128 + number, words, b"")
 
 
@@ -96,14 +97,14 @@ def test_a_signal_while_a_command_runs_lets_it_put_away_what_is_open_and_say_how
         process.send_signal(number)
         assert process.stdout.read() == b"put away\n"
         assert process.stderr.read() == word + b"; run it again\n"
-        assert process.wait(_SECONDS) == 128 + number
+        assert process.wait(HUNG) == 128 + number
 
 
 def test_what_was_ignored_when_it_was_started_stays_ignored() -> None:
     """`nohup`, and a shell that starts something with `&`, mean it."""
     program = _SIGNALLED.format(root=str(ROOT), number=int(signal.SIGINT), module="typer")
     program = f"import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n{program}"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=_SECONDS, check=False)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=HUNG, check=False)
     assert done.returncode == 0 and done.stdout.startswith(b"relbuild ")
 
 
@@ -144,7 +145,7 @@ def test_no_file_is_opened_in_place_of_a_closed_standard_stream(tmp_path: Path) 
         f"import os; file = open({str(tmp_path / 'blob')!r}, 'w'); os._exit(file.fileno())"
     )
     command = f"{sys.executable} -c '{program.replace(chr(39), chr(34))}' <&- >&- 2>&-"
-    done = subprocess.run(["bash", "-c", command], timeout=_SECONDS, check=False)
+    done = subprocess.run(["bash", "-c", command], timeout=HUNG, check=False)
     assert done.returncode > 2
 
 

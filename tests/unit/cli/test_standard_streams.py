@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.patience import HUNG
+
 ROOT = Path(__file__).parents[3]
-_SECONDS = 60
 _ASCII = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 """An environment in which Python's encoding of file names and of streams is ASCII."""
 
@@ -27,13 +28,13 @@ def shell(line: str, **more: str) -> subprocess.CompletedProcess[bytes]:
     relbuild = f"{sys.executable} -m pipeline"
     command = ["bash", "-c", f"set -o pipefail; {line}"]
     return subprocess.run(
-        command, env=_environment(relbuild=relbuild, **more), capture_output=True, timeout=_SECONDS, check=False
+        command, env=_environment(relbuild=relbuild, **more), capture_output=True, timeout=HUNG, check=False
     )
 
 
 def python(program: str, *words: bytes, **more: str) -> subprocess.CompletedProcess[bytes]:
     command = [sys.executable, "-c", program, *words]
-    return subprocess.run(command, env=_environment(**more), capture_output=True, timeout=_SECONDS, check=False)
+    return subprocess.run(command, env=_environment(**more), capture_output=True, timeout=HUNG, check=False)
 
 
 @pytest.mark.parametrize("flush", ["sys.stdout.buffer.flush()", "sys.stdout.flush()"])

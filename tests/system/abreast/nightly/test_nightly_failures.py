@@ -16,6 +16,7 @@ import pytest
 
 from tests.support.catalogue import PASSWORD, SmallCatalogue
 from tests.support.night_answers import outcomes, product, tags, text_of
+from tests.support.patience import HUNG
 
 pytestmark = pytest.mark.long
 
@@ -111,7 +112,7 @@ class TestFailures:
             while left := list((small.folder / "store" / "sandbox" / "live").glob("*-lone-*")):
                 assert time.monotonic() < deadline, left
                 time.sleep(0.05)
-            answer, _ = night.communicate(timeout=120)
+            answer, _ = night.communicate(timeout=HUNG)
         told = json.loads(answer)
         assert night.returncode == 1
         assert outcomes(told) == {
