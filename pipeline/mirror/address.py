@@ -170,11 +170,13 @@ class Address:
         return Address(self.form, f"{self.rest.rstrip('/')}/{name}")
 
 
-def names_no_repository(address: Address, form: str) -> UsageError:
+def names_no_repository(address: Address, form: str, why: str = "") -> UsageError:
     """Make the error of an address that names a mirror where a repository is expected.
 
-    `form`: shown in the hint.
+    `form`: shown in the hint. `why`: what looks like a mirror there, and is none.
     """
     return UsageError(
-        "address-malformed", f"'{address}' is not the address of a repository on a mirror", hint=f"write {form}"
+        "address-malformed",
+        f"'{address}' is not the address of a repository on a mirror{f': {why}' if why else ''}",
+        hint=f"write {form}",
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,13 +44,14 @@ class DirectoryForm(AddressForm):
 
     def locate(self, address: Address, *, create: bool) -> tuple[Address, str]:
         """See `AddressForm`: the mirror's root is looked for upwards from the repository's path."""
-        found = find_root(address.path)
+        found = find_root(address.path, reads=not create)
         if found is None and create:
             found = (address.path.parent, address.path.name)
         if found is not None and not found[1]:
             _refuse_inner_mirror(found[0])
         if found is None or not found[1]:
-            raise names_no_repository(address, f"{address.url}/NAME" if found else "dir:PATH-OF-THE-MIRROR/NAME")
+            way_out = f"{address.url}/NAME" if found else "dir:PATH-OF-THE-MIRROR/NAME"
+            raise names_no_repository(address, way_out, "" if found else _why_no_mirror(address.path))
         return Address(self, str(found[0])), found[1]
 
     def mirror_of(self, address: Address) -> Address:
@@ -84,9 +84,17 @@ class DirectoryForm(AddressForm):
         """See `AddressForm`. Raises UsageError `not-a-mirror`, `mirror-format`, `mirror-host`."""
         from pipeline.mirror.backends.directory.directory_mirror import open_directory
         from pipeline.mirror.backends.directory.mirror_marker import require_remembered_host
+        from pipeline.mirror.backends.directory.mirror_owner import require_own
 
         made = not os.path.lexists(address.path / MARKER)
+        if signs:
+            require_own(address.path)
+        why = _why_no_mirror(address.path) if made and create else ""
         mirror = open_directory(address.path, create=create, clock=access.clock, host=name or None)
+        if signs:
+            require_own(address.path)  # another user may have made it since
+        if why:
+            access.progress.warn(f"{why}; '{address.path}' is a mirror of its own")
         if signs and access.store is not None:
             # What signs is compared, and not what the file says by now.
             stated = bool(name) or (made and mirror.host == NO_HOST)
@@ -125,49 +133,61 @@ class DirectoryForm(AddressForm):
         from pipeline.mirror.backends.directory.directory_mirror import open_directory
         from pipeline.mirror.pull_source import PullSource
 
-        found = find_root(path)
+        found = find_root(path, reads=True)
         if found is None or found[1]:
             return None
         mirror = open_directory(path, create=False, clock=clock)
         return PullSource(mirror.repositories, mirror.existing)
 
     def operators_file(self, address: Address, name: str) -> Path | None:
-        """See `AddressForm`. `address` can be a repository's too."""
+        """See `AddressForm`. `address` can be a repository's too. Raises UsageError `rules-not-own`."""
+        from pipeline.mirror.backends.directory.mirror_owner import foreign_rules, is_foreign, owner
+
         found = find_root(address.path)
+        if found is None and _is_root(address.path, reads=True):  # another user's mirror counts where it is named
+            found = address.path, ""
         path = found[0] / name if found is not None else None
-        return path if path is not None and path.is_file() and not _is_foreign(path) else None
+        if found is None or path is None or not path.is_file():
+            return None
+        if is_foreign(path) and owner(path) != owner(found[0] / MARKER):
+            raise foreign_rules(path)
+        return path
 
 
-def find_root(path: Path) -> tuple[Path, str] | None:
+def find_root(path: Path, *, reads: bool = False) -> tuple[Path, str] | None:
     """Split `ROOT/NAME` into the mirror's root, found by its marker, and the repository's name.
 
     The name is empty for the root itself. Returns None if no parent folder is a mirror. Only the root need exist. What
-    another user put into a folder that all share, such as /tmp, makes no mirror of it. Raises VerificationError
-    `marker-missing` for a mirror that has lost its marker.
+    another user put into a folder that all share, such as /tmp, makes no mirror of it; but one that is only read
+    (`reads`) is found where all of it is that user's. Raises VerificationError `marker-missing` for a mirror that has
+    lost its marker.
     """
     for folder in (path.absolute(), *path.absolute().parents):
-        if ((folder / MARKER).is_file() or _is_damaged(folder)) and not _is_foreign(folder / MARKER):
+        if _is_root(folder, reads=reads):
             name = path.absolute().relative_to(folder).as_posix()
             return folder, "" if name == "." else name
-        if is_unmarked(folder) and not _is_foreign(folder / "repositories"):
+        if is_unmarked(folder) and _counts(folder / "repositories", reads=reads):
             raise marker_missing(folder)
     return None
 
 
-def _is_foreign(path: Path) -> bool:
-    """Return whether another user put a file into a folder that all share, such as /tmp.
-
-    That is neither this user, nor root, nor the owner of the folder.
-    """
-    with contextlib.suppress(FileNotFoundError):
-        folder = path.parent.stat()
-        shared = folder.st_mode & stat.S_ISVTX and folder.st_mode & stat.S_IWOTH
-        return bool(shared) and _owner(path) not in {0, os.geteuid(), folder.st_uid}
-    return False
+def _is_root(folder: Path, *, reads: bool) -> bool:
+    marked = (folder / MARKER).is_file() or _is_damaged(folder)
+    return marked and _counts(folder / MARKER, reads=reads)
 
 
-def _owner(path: Path) -> int:
-    return path.lstat().st_uid
+def _counts(path: Path, *, reads: bool) -> bool:
+    from pipeline.mirror.backends.directory.mirror_owner import is_foreign, is_of_one_user
+
+    return not is_foreign(path) or (reads and is_of_one_user(path.parent))
+
+
+def _why_no_mirror(path: Path) -> str:
+    """Say which marker of another user does not count in a folder or one above it; "" for none."""
+    from pipeline.mirror.backends.directory.mirror_owner import passed_over, passed_over_text
+
+    marker = passed_over(path)
+    return passed_over_text(marker) if marker is not None else ""
 
 
 def is_unmarked(folder: Path) -> bool:

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.errors import UsageError, VerificationError
 from pipeline.mirror.address_parser import parse_address
-from pipeline.mirror.backends.directory import directory_address_form
+from pipeline.mirror.backends.directory import mirror_owner
 from pipeline.mirror.backends.directory.directory_address_form import MARKER, find_root
 from pipeline.mirror.backends.directory.directory_mirror import open_directory
 from pipeline.model.rules import MirrorRules
@@ -32,10 +32,10 @@ def shared(tmp_path: Path) -> Path:
 @pytest.fixture
 def another_user(monkeypatch: pytest.MonkeyPatch, shared: Path) -> None:
     """The files in the shared folder are another user's."""
-    real = directory_address_form._owner
+    real = mirror_owner.owner
     monkeypatch.setattr(
-        directory_address_form,
-        "_owner",
+        mirror_owner,
+        "owner",
         lambda path: 4711 if path.parent == shared and path.name in PLANTED else real(path),
     )
 
@@ -97,9 +97,17 @@ def test_folders_that_a_team_shares_are_as_ever(shared: Path, mode: int) -> None
 
 
 @pytest.mark.usefixtures("another_user")
-def test_rules_that_another_user_put_into_a_shared_mirror_are_not_its_operators(
-    shared: Path, monkeypatch: pytest.MonkeyPatch
+def test_rules_that_another_user_put_into_a_shared_mirror_are_refused(
+    shared: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    """Not ignored either: an operator of another user would have gate and retention fall back to the defaults."""
     monkeypatch.setattr("tests.unit.mirror.directory.test_shared_folder.PLANTED", ("rules.yaml",))
     assert find_root(shared / "small") == (shared, "small")
-    assert rules_for(parse_address(f"dir:{shared}/small")) == MirrorRules()
+    for address in (parse_address(f"dir:{shared}"), parse_address(f"dir:{shared}/small")):
+        with pytest.raises(UsageError, match="rules-not-own") as caught:
+            rules_for(address)
+        (problem,) = caught.value.problems
+        assert problem.place == str(shared / "rules.yaml") and "uid 4711" in problem.message
+        assert "--rules FILE" in (problem.hint or "") and "chown" in (problem.hint or "")
+        (tmp_path / "given.yaml").write_text("grace: 3d\n")
+        assert rules_for(address, tmp_path / "given.yaml").grace == 3 * 86_400

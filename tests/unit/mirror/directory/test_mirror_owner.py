@@ -1,0 +1,268 @@
+"""Who publishes to a mirror in a folder that all share made it; others can read it."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import UsageError, VerificationError
+from pipeline.mirror.address_parser import parse_address
+from pipeline.mirror.backends.directory import mirror_owner
+from pipeline.mirror.backends.directory.directory_address_form import MARKER, find_root
+from pipeline.mirror.mirror_access import MirrorAccess
+from pipeline.model.rules import MirrorRules
+from pipeline.progress import QUIET
+from pipeline.release import promote, rules_for, verify_reference
+from tests.support.journal import Told
+from tests.support.moved_tags import published_files
+from tests.support.published_images import RULES, ImagePublisher, key
+
+OTHER = 4711
+UNMAPPED = 65534
+
+Give = Callable[[int, Path], None]
+
+
+@pytest.fixture
+def give(monkeypatch: pytest.MonkeyPatch) -> Give:
+    """A function that makes a user the owner of a path and all below it, as far as relbuild looks."""
+    owned: dict[Path, int] = {}
+    real = mirror_owner.owner
+
+    def owner(path: Path) -> int:
+        found = real(path)
+        return next((owned[one] for one in (path, *path.parents) if one in owned), found)
+
+    monkeypatch.setattr(mirror_owner, "owner", owner)
+    return lambda user, path: owned.update({path: user})
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Path:
+    """A folder like /tmp."""
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    folder.chmod(0o1777)
+    return folder
+
+
+def publish(root: Path, maker: ImagePublisher) -> None:
+    access = MirrorAccess({}, QUIET, maker.clock, maker.store)
+    with access.repository(parse_address(f"dir:{root}/small"), create=True, write=True) as repository:
+        maker.publish(repository, maker.image("1.0"))
+
+
+def refused(root: Path, maker: ImagePublisher) -> str:
+    """Return the message of the error with which publishing ends; nothing is written."""
+    before = sorted(root.rglob("*"))
+    with pytest.raises(UsageError, match="mirror-not-own") as caught:
+        publish(root, maker)
+    assert sorted(root.rglob("*")) == before
+    (problem,) = caught.value.problems
+    assert problem.place == f"dir:{root}" and "chown" in (problem.hint or "")
+    return problem.message
+
+
+@pytest.mark.parametrize("content", ["marker and rules", "nothing"])
+def test_a_folder_that_another_user_made_below_a_shared_one_is_not_published_to(
+    shared: Path, maker: ImagePublisher, give: Give, content: str
+) -> None:
+    root = shared / "mirror"
+    root.mkdir(mode=0o777)
+    if content != "nothing":
+        (root / MARKER).write_text('{"format":1,"host":"registry.example/prod"}')
+        (root / "rules.yaml").write_text("grace: 1s\n")
+    give(OTHER, root)
+    assert f"'{root}' belongs to uid {OTHER}, in a folder that all users share" in refused(root, maker)
+
+
+@pytest.mark.parametrize("between", [True, False])
+@pytest.mark.parametrize("exists", [True, False])
+def test_nor_is_one_in_a_folder_of_another_user(
+    shared: Path, maker: ImagePublisher, give: Give, between: bool, exists: bool
+) -> None:
+    """He can exchange the mirror."""
+    above = shared / "theirs" / "between" if between else shared / "theirs"
+    above.mkdir(parents=True)
+    give(OTHER, shared / "theirs")
+    give(os.geteuid(), shared / "theirs" / "mirror")
+    if exists:
+        (above / "mirror").mkdir()
+    if between:
+        give(os.geteuid(), above)
+    assert f"'{shared / 'theirs'}' belongs to uid {OTHER}" in refused(above / "mirror", maker)
+
+
+def test_nor_where_a_link_of_another_user_leads(
+    shared: Path, maker: ImagePublisher, give: Give, tmp_path: Path
+) -> None:
+    publish(tmp_path / "own", maker)
+    (shared / "mirror").symlink_to(tmp_path / "own")
+    give(OTHER, shared / "mirror")
+    before = published_files(tmp_path / "own")
+    with pytest.raises(UsageError, match=f"'{shared / 'mirror'}' belongs to uid {OTHER}"):
+        publish(shared / "mirror", maker)
+    assert published_files(tmp_path / "own") == before
+
+
+def test_nor_where_a_shared_folder_is_another_users_in_one_that_all_share(
+    shared: Path, maker: ImagePublisher, give: Give
+) -> None:
+    """Who owns a sticky folder can exchange all that is in it."""
+    inner = shared / "theirs"
+    inner.mkdir()
+    inner.chmod(0o1777)
+    give(OTHER, inner)
+    give(os.geteuid(), inner / "mirror")
+    assert f"'{inner}' belongs to uid {OTHER}" in refused(inner / "mirror", maker)
+
+
+def test_one_that_another_user_makes_meanwhile_is_not_signed_in(
+    shared: Path, maker: ImagePublisher, give: Give, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.mirror.backends.directory import directory_mirror
+
+    root, real = shared / "mirror", directory_mirror.can_be_made
+
+    def plant(path: Path) -> bool:
+        done = real(path)
+        give(OTHER, root)
+        return done
+
+    monkeypatch.setattr(directory_mirror, "can_be_made", plant)
+    access = MirrorAccess({}, QUIET, maker.clock, maker.store)
+    with (
+        pytest.raises(UsageError, match="mirror-not-own"),
+        access.mirror(parse_address(f"dir:{root}"), create=True),
+    ):
+        pytest.fail("opened")
+
+
+@pytest.mark.parametrize("user", [0, None])
+@pytest.mark.parametrize("where", ["mirror", "job/mirror"])
+def test_what_root_or_the_publisher_made_is_published_to(
+    shared: Path, maker: ImagePublisher, give: Give, user: int | None, where: str
+) -> None:
+    """A CI user publishes to the folder that root made for it."""
+    (shared / where).mkdir(parents=True)
+    give(os.geteuid() if user is None else user, shared / where)
+    give(0, shared / "job")
+    publish(shared / where, maker)
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o775, 0o2775, 0o777])
+def test_a_folder_that_another_user_gave_elsewhere_is_published_to(
+    tmp_path: Path, maker: ImagePublisher, give: Give, mode: int
+) -> None:
+    """An administrator's, or a team's: nobody else could make one in its place."""
+    team = tmp_path / "team"
+    (team / "mirror").mkdir(parents=True)
+    team.chmod(mode)
+    (team / "mirror").chmod(mode)
+    give(OTHER, team)
+    publish(team / "mirror", maker)
+
+
+def test_what_is_mounted_in_a_shared_folder_is_published_to(
+    shared: Path, maker: ImagePublisher, give: Give, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a container, a folder of the machine belongs to whoever has it there."""
+    root = shared / "mirror"
+    root.mkdir()
+    give(OTHER, root)
+    real = Path.lstat
+
+    def elsewhere(path: Path) -> os.stat_result:
+        found = real(path)
+        return os.stat_result((*found[:2], found.st_dev + 1, *found[3:])) if path == root else found
+
+    assert refused(root, maker)
+    monkeypatch.setattr(Path, "lstat", elsewhere)
+    publish(root, maker)
+
+
+def test_in_a_user_namespace_the_mirror_itself_is_a_known_users(
+    shared: Path, maker: ImagePublisher, give: Give, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There root's folders look like any other user's: one between is taken for root's."""
+    root = shared / "job" / "mirror"
+    root.mkdir(parents=True)
+    real = Path.read_text
+    kernel = {"/proc/sys/kernel/overflowuid": f"{UNMAPPED}\n", "/proc/self/uid_map": "0 7 1"}
+    monkeypatch.setattr(Path, "read_text", lambda path, **given: kernel.get(str(path)) or real(path, **given))
+    give(UNMAPPED, shared)
+    assert "which stands for all that this user namespace lacks" in refused(root, maker)
+    give(os.geteuid(), root)
+    publish(root, maker)
+
+
+def test_whose_folder_it_is_is_told_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pwd, "getpwuid", lambda user: pwd.struct_passwd(("bob", "x", user, user, "", "/", "/")))
+    assert mirror_owner._user(OTHER) == f"uid {OTHER} (bob)"
+
+
+# --- a mirror whose own folder all share: a tmpfs, a volume
+
+
+@pytest.fixture
+def volume(shared: Path, maker: ImagePublisher, give: Give) -> Path:
+    """A mirror of another user in a folder that all share."""
+    publish(shared, maker)
+    for name in (MARKER, "blobs", "repositories", ".lock", ".incoming"):
+        give(OTHER, shared / name)
+    return shared
+
+
+def test_others_read_a_mirror_that_is_one_users_in_a_shared_folder(
+    volume: Path, maker: ImagePublisher, give: Give
+) -> None:
+    reference = parse_address(f"dir:{volume}/small:latest")
+    verify_reference(reference, key().public, maker.build_env)
+    served = reference.form.pull_source(volume, maker.clock)
+    assert served is not None and served.names() == ("small",)
+    give(os.geteuid(), volume / "blobs")  # who else put something there?
+    with pytest.raises(UsageError, match="address-malformed") as caught:
+        verify_reference(reference, key().public, maker.build_env)
+    assert f"'{volume / MARKER}' of uid {OTHER} does not count in a folder that all users share" in str(caught.value)
+
+
+def test_others_do_not_publish_to_it(volume: Path, maker: ImagePublisher) -> None:
+    assert f"'{volume / MARKER}' belongs to uid {OTHER}" in refused(volume, maker)
+    with pytest.raises(UsageError, match=f"{MARKER}.*mirror-not-own"):
+        promote(parse_address(f"dir:{volume}/small:latest"), "stable", key(), RULES, maker.build_env)
+
+
+def test_what_is_read_there_is_no_mirror_of_what_is_made_in_it(volume: Path, maker: ImagePublisher) -> None:
+    """Anybody can make a whole mirror in /tmp, and its rules."""
+    (volume / "rules.yaml").write_text("grace: 1s\n")
+    assert find_root(volume / "job" / "small") is None
+    told = Told()
+    access = MirrorAccess({}, told, maker.clock, maker.store)
+    address = parse_address(f"dir:{volume}/job/mirror/small")
+    assert rules_for(address) == MirrorRules()
+    with access.repository(address, create=True, write=True) as repository:
+        maker.publish(repository, maker.image("1.0"))
+    (warned,) = told.warnings
+    assert f"'{volume / MARKER}' of uid {OTHER} does not count" in warned and f"'{volume}/job/mirror'" in warned
+    assert find_root(volume / "job" / "mirror" / "small") == (volume / "job" / "mirror", "small")
+
+
+def test_the_rules_of_its_owner_hold_for_whoever_names_it(volume: Path, give: Give) -> None:
+    """root prunes it by them."""
+    (volume / "rules.yaml").write_text("grace: 2d\n")
+    give(OTHER, volume / "rules.yaml")
+    assert rules_for(parse_address(f"dir:{volume}")).grace == 2 * 86_400
+    give(OTHER + 1, volume / "rules.yaml")
+    with pytest.raises(UsageError, match="rules-not-own"):
+        rules_for(parse_address(f"dir:{volume}"))
+
+
+def test_others_are_told_that_its_marker_is_lost(volume: Path, maker: ImagePublisher) -> None:
+    (volume / MARKER).unlink()
+    with pytest.raises(VerificationError, match="marker-missing"):
+        verify_reference(parse_address(f"dir:{volume}/small:latest"), key().public, maker.build_env)
+    assert find_root(volume / "job") is None
