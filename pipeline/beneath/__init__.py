@@ -25,7 +25,7 @@ with imported_when_used(__name__):
         TooLarge,
         escape_error,
     )
-    from pipeline.beneath.path_resolution import kernel_resolves
+    from pipeline.beneath.path_resolution import kernel_resolves, open_without_waiting
     from pipeline.beneath.read_cache import ReadCache, ReadSnapshot
     from pipeline.beneath.read_log import (
         ReadLog,
@@ -54,5 +54,6 @@ __all__ = [
     "logged_reads",
     "note_read",
     "open_file",
+    "open_without_waiting",
     "read_file",
 ]

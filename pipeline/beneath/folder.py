@@ -15,7 +15,7 @@ from pipeline.beneath.open_errors import (
     PathEscape,
     TooLarge,
 )
-from pipeline.beneath.path_resolution import PATH_FLAGS, open_below
+from pipeline.beneath.path_resolution import PATH_FLAGS, open_below, open_without_waiting
 from pipeline.beneath.read_log import note_looked, note_opened, note_read
 from pipeline.lazy_dataclasses import dataclass
 
@@ -241,7 +241,10 @@ def _open_component(folder: int, part: str, flags: int, path: Path) -> int:
     With O_PATH and O_NOFOLLOW a link itself is opened, so its type is checked.
     """
     try:
-        handle = os.open(part, flags | os.O_NOFOLLOW, dir_fd=folder)
+        if flags & os.O_PATH:
+            handle = os.open(part, flags | os.O_NOFOLLOW, dir_fd=folder)
+        else:
+            handle = open_without_waiting(part, flags | os.O_NOFOLLOW, dir_fd=folder)
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise LinkRefused(path) from None

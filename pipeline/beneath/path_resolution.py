@@ -28,6 +28,25 @@ _TRIES: Final = 8
 """Attempts while openat2 fails with EAGAIN, because something was renamed meanwhile."""
 
 
+def open_without_waiting(path: str | Path, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+    """Open a file without waiting for it, as for a FIFO that somebody planted.
+
+    A regular file on which another process has a lease (fcntl(2), F_SETLEASE: Samba's oplocks, the delegations of an
+    NFS server) is waited for: the kernel takes the lease back within /proc/sys/fs/lease-break-time seconds.
+    """
+    try:
+        return os.open(path, flags | os.O_NONBLOCK, mode, dir_fd=dir_fd)
+    except BlockingIOError:
+        seen = os.open(path, PATH_FLAGS | (flags & os.O_NOFOLLOW), dir_fd=dir_fd)
+        try:
+            if not stat.S_ISREG(os.fstat(seen).st_mode):
+                raise
+            # What was looked at is opened, and not what may be there by now.
+            return os.open(f"/proc/self/fd/{seen}", flags & ~(os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CREAT))
+        finally:
+            os.close(seen)
+
+
 # --- by the kernel -------------------------------------------------------------------------------
 
 

@@ -24,7 +24,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
-from pipeline.beneath import Folder, LinkRefused, NotRegular
+from pipeline.beneath import Folder, LinkRefused, NotRegular, open_without_waiting
 from pipeline.clone import CLONE_PIECE, clone_file
 from pipeline.digest import CHUNK, Digest, HashingWriter
 from pipeline.errors import EnvironmentLacking
@@ -268,7 +268,7 @@ def file_locked(path: Path, *, shared: bool = False, timeout: float | None = Non
     others.
     """
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-    handle = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+    handle = open_without_waiting(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         mode = os.fstat(handle).st_mode
         if not stat.S_ISREG(mode):

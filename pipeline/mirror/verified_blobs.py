@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+from pipeline.beneath import open_without_waiting
 from pipeline.digest import Digest, HashingWriter, chunks
 from pipeline.errors import VerificationError
 from pipeline.mirror.references import HEALED_BY_SCRUB
@@ -72,7 +73,7 @@ def _opened(path: Path, descriptor: Descriptor, code: str) -> BinaryIO:
     Raises VerificationError `blob-missing`, or `code` if it is no regular file.
     """
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        handle = open_without_waiting(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         raise missing_blob(descriptor, path) from None
     except OSError as error:

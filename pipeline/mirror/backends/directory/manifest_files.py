@@ -12,6 +12,7 @@ import os
 import stat
 from pathlib import Path
 
+from pipeline.beneath import open_without_waiting
 from pipeline.digest import Digest
 from pipeline.errors import VerificationError
 from pipeline.mirror.backends.directory.manifest_names import manifest_file_name, parse_manifest_path
@@ -38,7 +39,7 @@ def read_regular(path: Path, limit: int = DOCUMENT_LIMIT) -> tuple[bytes, os.sta
     None if it is missing, a link, or of another kind. Nothing is waited for: a FIFO is opened without blocking.
     """
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        handle = open_without_waiting(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ENODEV):
             return None

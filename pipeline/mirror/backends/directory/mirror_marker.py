@@ -18,6 +18,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.beneath import open_without_waiting
 from pipeline.digest import Digest, canonical_json, identity
 from pipeline.errors import RelbuildError, UsageError, VerificationError
 from pipeline.mirror.atomic_files import file_locked, mirror_errors, replace_file
@@ -89,7 +90,7 @@ def _read_marker(root: Path) -> bytes:
     """Return a marker's content; nothing of what is no regular file, such as a link or a FIFO."""
     if not stat.S_ISREG(os.lstat(root / MARKER).st_mode):
         return b""
-    handle = os.open(root / MARKER, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    handle = open_without_waiting(root / MARKER, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     with os.fdopen(handle, "rb") as file:
         return file.read(_MARKER_LIMIT) if stat.S_ISREG(os.fstat(handle).st_mode) else b""
 
