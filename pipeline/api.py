@@ -36,7 +36,7 @@ from pipeline.release import PublishOptions, rules_for
 from pipeline.release import publish as publish_images
 from pipeline.sandbox.rootless import enter_user_namespace
 from pipeline.shipped import SHIPPED_RECIPES, locks_folder, platforms_file
-from pipeline.store import Store, cache_folder, given_key
+from pipeline.store import Store, cache_folder, given_key, ignored_cache_warning
 from pipeline.user_home import with_home
 
 __all__ = [
@@ -250,6 +250,8 @@ def _options(
 
 def _environment(settings: Settings) -> BuildEnvironment:
     environment = with_home(os.environ) if settings.environment is None else settings.environment
+    if settings.store is None and (ignored := ignored_cache_warning(environment)):
+        settings.progress.warn(ignored)
     folder = settings.store or cache_folder(environment) / "store"
     return BuildEnvironment(
         store=Store.open(folder, key=given_key(environment), tell=settings.progress.warn),

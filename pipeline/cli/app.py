@@ -319,6 +319,15 @@ def _known_store(context: CommandContext) -> Path | None:
         return None
 
 
+def _warn_of_ignored_cache(context: CommandContext) -> None:
+    """Warn, once in a command that has a store, of a cache directory that is ignored."""
+    if context.has_store and context.store is None and not os.environ.get("XDG_CACHE_HOME", "/").startswith("/"):
+        from pipeline.store import ignored_cache_warning  # for a warning alone
+
+        if ignored := ignored_cache_warning(os.environ):
+            print_lines(f"warning: {ignored}") if context.progress is QUIET else context.progress.warn(ignored)
+
+
 def perform(act: Callable[[CommandContext], int], context: CommandContext, interrupted: str = "") -> None:
     """Run a command's body with live progress around it, and exit with its status.
 
@@ -333,6 +342,7 @@ def perform(act: Callable[[CommandContext], int], context: CommandContext, inter
                     "--json writes to standard output, which is closed",
                     hint="open it, or leave out --json",
                 )
+            _warn_of_ignored_cache(context)
             status = act(context)
             sys.stdout.flush()
             signals.check()

@@ -42,7 +42,7 @@ with imported_when_used(__name__):
         store_usage,
     )
     from pipeline.store.seal_key import KEY_FILE_VARIABLE, KEY_VARIABLE, given_key
-    from pipeline.store.store_folders import cache_folder
+    from pipeline.store.store_folders import cache_folder, ignored_cache_warning
     from pipeline.store.unnamed_copies import UnnamedCopies, UnnamedCopy
 
 __all__ = [
@@ -63,6 +63,7 @@ __all__ = [
     "copy_into",
     "failing_at",
     "given_key",
+    "ignored_cache_warning",
     "status_stamp",
     "store_usage",
     "sync_file",

@@ -28,6 +28,20 @@ def cache_folder(environment: Mapping[str, str]) -> Path:
     return (cache if cache.is_absolute() else require_home(environment) / ".cache") / "relbuild"
 
 
+def ignored_cache_warning(environment: Mapping[str, str]) -> str:
+    """Return the warning of a cache directory that `cache_folder` ignores; "" if there is none.
+
+    The store is then another one than that whose path the variable seems to say, and knows nothing of former builds.
+    """
+    given = environment.get("XDG_CACHE_HOME") or ""
+    if not given or Path(given).is_absolute():
+        return ""
+    return (
+        f"XDG_CACHE_HOME is '{given[:200]}', which is ignored: the XDG specification wants an absolute path; "
+        "the store is in ~/.cache; to have it elsewhere, give an absolute path, or --store or RELBUILD_STORE"
+    )
+
+
 def make_store_folders(root: Path) -> None:
     """Make a store's root and its folders where they are missing.
 
