@@ -25,7 +25,7 @@ from pipeline.mirror.atomic_files import (
     sync_names,
     write_blob,
 )
-from pipeline.mirror.backends.directory.lost_tags import linked_names, put_tag_aside, tag_target
+from pipeline.mirror.backends.directory.lost_tags import linked_names, put_tag_aside, relink_tag, tag_target
 from pipeline.mirror.backends.directory.manifest_files import is_named_rightly, manifest_files
 from pipeline.mirror.backends.directory.mirror_paths import RepositoryPaths
 from pipeline.mirror.backends.directory.misplaced_files import put_misplaced_aside
@@ -342,13 +342,15 @@ class _DirectoryScrub:
                 self._restore_manifest(paths, digest)
 
     def _put_tag_aside(self, paths: RepositoryPaths, tag: str, target: Digest | None, *, unused: bool) -> None:
-        """Quarantine what is no tag or leads nowhere for ever, unless it was replaced."""
+        """Quarantine what is no tag or leads nowhere for ever, unless it is a manifest or was replaced."""
         with self._changing(paths):
             now = tag_target(paths, tag)
             if now != target or not os.path.lexists(paths.tags / tag) or (now and paths.find(now) is not None):
                 return
-            put_tag_aside(self.mirror.place.root, paths.name, paths.tags / tag)
-        self._found(ScrubbedObject.TAG, DamageKind.ROTTEN, tag[:140], paths.name, None, unused=unused)
+            healed = SCRUBBED_MIRROR if now is None and relink_tag(paths, tag) else None
+            if healed is None:
+                put_tag_aside(self.mirror.place.root, paths.name, paths.tags / tag)
+        self._found(ScrubbedObject.TAG, DamageKind.ROTTEN, tag[:140], paths.name, healed, unused=unused)
 
     def _referrers(self, paths: RepositoryPaths) -> None:
         """Add unlisted referrers to their referrers index; restore listed ones that are missing."""

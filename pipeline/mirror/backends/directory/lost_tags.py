@@ -1,10 +1,14 @@
-"""Put aside what is no tag, in the place of one; keep what it may have led to.
+"""Make a tag's link again, or put aside what is no tag; keep what it may have led to.
 
     .quarantine/rotten/tags-HEX/TAG.…       what was in the place of tags; HEX stands for the repository
 
-A mirror that was copied or restored without symbolic links has files in the place of its tags: what these led to is not
-known any more. So a pruning ends while they are there, and removes nothing of the repository while they are in
-quarantine. Not so for lists of referrers (`sha256-HEX`): a referrer names its subject itself.
+A mirror that was copied or restored without symbolic links has files in the place of its tags. Such a file has the bytes
+of the manifest to which the tag led, so its link is made again. Whoever can put a file there can put a link there as
+well: what a tag may point to is said by signed moves, which are verified as before, and not by who made the link.
+
+What another file led to is not known any more. So a pruning ends while they are there, and removes nothing of the
+repository while they are in quarantine. Not so for lists of referrers (`sha256-HEX`): a referrer names its subject
+itself.
 """
 
 from __future__ import annotations
@@ -15,6 +19,9 @@ from typing import TYPE_CHECKING
 
 from pipeline.digest import Digest
 from pipeline.errors import VerificationError
+from pipeline.mirror.atomic_files import replace_symlink
+from pipeline.mirror.backends.directory.manifest_files import is_named_rightly, read_regular
+from pipeline.mirror.backends.directory.manifest_names import manifest_file_names, named_media_type
 from pipeline.mirror.known_blobs import is_folder, set_aside
 from pipeline.mirror.protocol import TAG
 from pipeline.mirror.retention.reachability import tag_subject
@@ -45,6 +52,24 @@ def linked_names(folder: Path) -> set[str]:
     return {path.readlink().name for path in links}
 
 
+def relink_tag(paths: RepositoryPaths, tag: str) -> bool:
+    """Replace a file in the place of a tag by a link to the manifest with the same bytes.
+
+    The file's time becomes the tag's. Returns False if it is no regular file, or no manifest of the repository. The
+    caller holds the lock for moving tags.
+    """
+    read = read_regular(paths.tags / tag) if TAG.fullmatch(tag) else None
+    if read is None:
+        return False
+    data, seen = read
+    for path in (paths.manifests / name for name in manifest_file_names(Digest.of(data))):
+        held = read_regular(path)
+        if held is not None and held[0] == data and is_named_rightly(path, data, named_media_type(path)):
+            replace_symlink(f"../_manifests/{path.name}", paths.tags / tag, paths.place.drafts, seen.st_mtime)
+            return True
+    return False
+
+
 def put_tag_aside(root: Path, name: str, path: Path) -> None:
     """Move what is in the place of a tag of the repository `name`, or of all, to quarantine."""
     set_aside(root, path, below="" if leads_to_list(path.name) else _folder_name(name))
@@ -64,8 +89,8 @@ def lost_tag(root: Path, path: Path) -> VerificationError:
         "tag-damaged",
         f"'{path.relative_to(root)}' is no link to a manifest, so what it led to is not known: nothing is pruned",
         place=str(path),
-        hint=f"run `relbuild scrub dir:{root}` first, which puts it aside; what it may have led to stays until that "
-        "leaves quarantine",
+        hint=f"run `relbuild scrub dir:{root}` first, which makes the link again where the file is a manifest, else "
+        "puts it aside; what that may have led to stays until it leaves quarantine",
     )
 
 
