@@ -123,7 +123,11 @@ def test_only_these_reach_what_lies_beneath_the_door() -> None:
         "mirror.directory_prune._point",  # a list of referrers, `sha256-HEX`
         "mirror.quarantine_folder.Pruning.restore",  # a tag that was there before it was pruned, where none is now
     }
-    assert callers("replace_symlink") == {"mirror.mirror_paths.RepositoryPaths.move"}
+    assert callers("replace_symlink") == {
+        "mirror.mirror_paths.RepositoryPaths.move",
+        "mirror.lost_tags.relink_tag",  # a file with a manifest's bytes where a tag was, in a copy made without links
+    }
+    assert callers("relink_tag") == {"mirror.directory_scrub._DirectoryScrub._put_tag_aside"}
     assert callers("self._put") - callers("self._put_blob") == {
         "mirror.registry_repository.RegistryRepository.put_manifest",
         "mirror.registry_repository.RegistryRepository._move",

@@ -342,7 +342,7 @@ class _DirectoryScrub:
                 self._restore_manifest(paths, digest)
 
     def _put_tag_aside(self, paths: RepositoryPaths, tag: str, target: Digest | None, *, unused: bool) -> None:
-        """Quarantine what is no tag or leads nowhere for ever, unless it is a manifest or was replaced."""
+        """Make a tag's link again, or quarantine what is none or leads nowhere for ever."""
         with self._changing(paths):
             now = tag_target(paths, tag)
             if now != target or not os.path.lexists(paths.tags / tag) or (now and paths.find(now) is not None):

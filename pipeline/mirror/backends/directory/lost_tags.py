@@ -2,7 +2,7 @@
 
     .quarantine/rotten/tags-HEX/TAG.…       what was in the place of tags; HEX stands for the repository
 
-A mirror that was copied or restored without symbolic links has files in the place of its tags. Such a file has the bytes
+A mirror that was copied without symbolic links has files in the place of its tags. Such a file has the bytes
 of the manifest to which the tag led, so its link is made again. Whoever can put a file there can put a link there as
 well: what a tag may point to is said by signed moves, which are verified as before, and not by who made the link.
 
