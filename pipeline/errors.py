@@ -137,3 +137,8 @@ class FixesLacking(RelbuildError):
     """An image lacks security fixes beyond the threshold, or they are unknown."""
 
     exit_code = 9
+
+
+def join_errors(errors: Sequence[RelbuildError]) -> RelbuildError:
+    """Join errors (at least one) to one of the first one's class, each problem once."""
+    return type(errors[0]).of(tuple(dict.fromkeys(problem for error in errors for problem in error.problems)))

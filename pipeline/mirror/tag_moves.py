@@ -9,7 +9,7 @@ from functools import partial
 from typing import TypeVar
 
 from pipeline.digest import Digest
-from pipeline.errors import PublicationRefused, RelbuildError
+from pipeline.errors import PublicationRefused, RelbuildError, join_errors
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.gate import Cleared
 from pipeline.mirror.image_tags import named_digest_prefix, names_digest
@@ -153,8 +153,7 @@ class TagMover:
         for tag in [tag for tag in tags if tag in self.left]:
             self.left[tag] = self.left.pop(tag)  # in the order that was asked
         if failed:
-            problems = dict.fromkeys(problem for error in failed for problem in error.problems)
-            raise type(failed[0]).of(tuple(problems))
+            raise join_errors(failed)
         return tuple(moved), tuple(tag for tag in unmoved if tag not in self.left)
 
     def _given_up(self, tag: str, error: RelbuildError) -> Iterator[RelbuildError]:

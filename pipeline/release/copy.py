@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from pipeline.digest import Digest
-from pipeline.errors import PublicationRefused, RelbuildError, UsageError, VerificationError
+from pipeline.errors import PublicationRefused, RelbuildError, UsageError, VerificationError, join_errors
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.address import Address
 from pipeline.mirror.attestations import NameSignature
@@ -139,16 +139,10 @@ def _copy_all(copy_job: _CopyJob, wanted: dict[Digest, TagPairs]) -> tuple[CopyR
         except (PublicationRefused, VerificationError) as error:
             refused.append(error)
         except RelbuildError as error:
-            raise _all_problems([error, *refused]) from error
+            raise join_errors([error, *refused]) from error
     if refused:
-        raise _all_problems(refused)
+        raise join_errors(refused)
     return tuple(done)
-
-
-def _all_problems(errors: Sequence[RelbuildError]) -> RelbuildError:
-    """Join errors to one of the first one's class."""
-    problems = dict.fromkeys(problem for error in errors for problem in error.problems)
-    return type(errors[0]).of(tuple(problems))
 
 
 def _moved_immutable(here: Repository, tag: str, found: Digest, named: Digest) -> PublicationRefused:
