@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline.cli.app import CommandContext
-from pipeline.cli.key_files import PASSWORD_VARIABLES, open_signing_key
+from pipeline.cli.key_files import PASSWORD_VARIABLES, open_former_keys, open_signing_key
 from pipeline.cli.messages import print_lines
 from pipeline.cli.move_format import limits_as_json, move_as_json, move_text
 from pipeline.cli.progress_display import bytes_text
@@ -70,6 +70,7 @@ def run_publish(
         sources=sources,
         known_as=request.known_as,
         read_back=read_back,
+        former=open_former_keys(request.former, context),
     )
     log = QuestionLog()
     done = publish(options, build_env, log)

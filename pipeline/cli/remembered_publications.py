@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PublishRequest:
-    """A publication as it was asked for. `layouts`: those found for the images; `to`: a mirror."""
+    """A publication as it was asked for.
+
+    `layouts`: those found for the images; `to`: a mirror; `former`: with any, it is not remembered.
+    """
 
     layouts: tuple[Path, ...]
     to: Address
@@ -38,6 +41,7 @@ class PublishRequest:
     rules: Path | None
     tags: tuple[str, ...]
     known_as: str
+    former: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,7 +135,7 @@ def _rolled_back(
         f"rollback: the newest move of tag '{tag}' is number {said.number}, but number {seen} was seen before",
         place=place,
         hint="the mirror shows an older state; if it was restored from a backup, the next publication "
-        "or promotion signs a higher number",
+        "or promotion signs a higher number (with --former-key where the key was changed since)",
     )
 
 

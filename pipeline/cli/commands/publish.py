@@ -34,6 +34,7 @@ def publish_command(
     ],
     to: options.MirrorOption,
     key: options.SigningKeyOption,
+    former: options.FormerKeyOption = None,
     tags: Annotated[
         list[str] | None,
         typer.Option("--tag", help="Move these tags instead of those derived from the version (repeatable)."),
@@ -65,9 +66,11 @@ def publish_command(
         rules=rules,
         tags=tuple(tags or ()),
         known_as=known_as,
+        former=tuple(former or ()),
     )
     store = context.open_store()
-    repeatable = not with_sources and not read_back and request.to.form.can_ask_again(request.to, context.environment)
+    ordinary = not with_sources and not read_back and not request.former
+    repeatable = ordinary and request.to.form.can_ask_again(request.to, context.environment)
     name = name_of_publication(request, store, context.environment) if repeatable else None
     answers = repeat_publication(name, request, context, store) if name is not None else None
     if answers is None:
