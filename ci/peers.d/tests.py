@@ -1,4 +1,7 @@
-"""Unpacks the programs that the tests of mirrors speak with; see ci/peers."""
+"""Unpacks the programs that the tests of mirrors speak with; see ci/peers.
+
+One that wants a newer C library than the machine may have is started by its own loader with its own libraries.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from archive import ArchiveUnavailable
-from fetch import Packages
+from bench import starter, write
+from closure import Unresolvable, close
+from fetch import SUITES, Packages
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +33,10 @@ PEERS = (
     Peer("cosign", "sid", "usr/bin/cosign", "cosign3"),
     Peer("crane", "sid", "usr/bin/crane", "crane"),
 )
+SKOPEO = Peer("skopeo", "sid", "usr/bin/skopeo", "skopeo")
+"""It verifies sigstore's signatures, which that of Debian 12 is built without."""
+WITHOUT = frozenset({"golang-github-containers-common", "gnupg"})
+"""What skopeo depends on and is not asked for: a test gives it its own policy, without OpenPGP."""
 
 
 def main(folder: Path) -> None:
@@ -42,11 +51,24 @@ def main(folder: Path) -> None:
         if not program.exists():
             raise ArchiveUnavailable(f"{peer.package} of {peer.suite} has no {peer.path}")
         (folder / "bin" / peer.name).symlink_to(program)
+    unpack_with_libraries(SKOPEO, packages, folder)
     (folder / "complete").touch()
+
+
+def unpack_with_libraries(peer: Peer, packages: Packages, folder: Path) -> None:
+    """Unpack a program and all libraries that it needs from its suite, and write what starts it."""
+    root = folder / peer.suite / f"{peer.package}-root"
+    offered = packages.suites((peer.suite, *(suite for suite in SUITES if suite != peer.suite)))
+    packages.unpack(close(offered, (peer.package,), WITHOUT, frozenset()).values(), root)
+    program, libraries = root / peer.path, next(root.glob("usr/lib/*-linux-gnu"))
+    if not program.exists():
+        raise ArchiveUnavailable(f"{peer.package} of {peer.suite} has no {peer.path}")
+    loader = next(libraries.glob("ld-linux-*.so.*"))
+    write(folder / "bin" / peer.name, starter([loader, "--library-path", libraries, program], {}))
 
 
 if __name__ == "__main__":
     try:
         main(Path(sys.argv[1]))
-    except ArchiveUnavailable as error:
+    except (ArchiveUnavailable, Unresolvable) as error:
         sys.exit(f"ci/peers: {error}")

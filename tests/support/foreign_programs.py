@@ -22,7 +22,7 @@ STARTING = 120.0
 
 @functools.cache
 def program(name: str) -> Path:
-    """One of `ci/peers`' programs: docker-registry, crane, nginx, cosign (2), cosign3, oras."""
+    """One of `ci/peers`' programs: docker-registry, crane, nginx, cosign (2), cosign3, oras, skopeo (of sid)."""
     done = subprocess.run([ROOT / "ci" / "peers"], check=True, capture_output=True, text=True)
     folder = done.stdout.strip()
     found = Path(folder) / name
