@@ -24,7 +24,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
-from pipeline.beneath import Folder, LinkRefused, NotRegular, open_without_waiting
+from pipeline.beneath import Folder, LinkRefused, NotRegular, TooLarge, open_without_waiting
 from pipeline.clone import CLONE_PIECE, clone_file
 from pipeline.digest import CHUNK, Digest, HashingWriter
 from pipeline.errors import EnvironmentLacking
@@ -46,16 +46,24 @@ _DRAFT = "draft-"
 def mirror_errors(url: str, *, writes: bool = True) -> Iterator[None]:
     """Turn an OSError within the block into EnvironmentLacking `mirror-unreachable`.
 
-    `disk-full` where the mirror's disk is full, with the file that was written. `writes` False: the block writes
-    elsewhere, as into a store, and the error of a full disk passes.
+    `disk-full` where the mirror's disk is full, or takes no file of that size, with the file that was written. `writes`
+    False: the block writes elsewhere, as into a store, and such an error passes.
     """
     try:
         yield
     except OSError as error:
+        if _is_refused_write(error) and not writes:
+            raise
+        path = str(error.filename2 or error.filename or url)
+        if _exceeds_file_size(error):
+            raise EnvironmentLacking(
+                "disk-full",
+                f"'{path}' of the mirror '{url}' is larger than a file may be: {error.strerror}",
+                place=url,
+                hint="`ulimit -f` shows the limit of this process: raise it; where there is none, the file system takes "
+                "no file of that size: publish to another one",
+            ) from error
         if error.errno in FULL_DISK:
-            if not writes:
-                raise
-            path = str(error.filename2 or error.filename or url)
             raise EnvironmentLacking(
                 "disk-full",
                 f"the disk of the mirror '{url}' is full while '{path}' is written: {error.strerror}",
@@ -77,6 +85,16 @@ def mirror_errors(url: str, *, writes: bool = True) -> Iterator[None]:
             place=url,
             hint="check its permissions and free space",
         ) from error
+
+
+def _is_refused_write(error: OSError) -> bool:
+    """Return whether what is full, or too small for a file, is the cause."""
+    return error.errno in FULL_DISK or _exceeds_file_size(error)
+
+
+def _exceeds_file_size(error: OSError) -> bool:
+    """Return whether a file was written beyond a limit on its size (write(2), EFBIG)."""
+    return error.errno == errno.EFBIG and not isinstance(error, TooLarge)
 
 
 def open_without_links(root: Path, path: Path) -> BinaryIO | None:
@@ -199,7 +217,7 @@ def _copy_and_hash(original: BinaryIO, file: BinaryIO) -> HashingWriter:
 def _draft(drafts: Path, target: Path) -> Iterator[tuple[Path, BinaryIO]]:
     """Make a draft of `target` and open it; the block renames it, or it is removed.
 
-    An OSError of a full disk names `target`: write and fsync name no file.
+    An OSError of a refused write names `target`: write and fsync name no file.
     """
     with _drafting(drafts):
         handle, name = tempfile.mkstemp(dir=drafts, prefix=_DRAFT)
@@ -208,7 +226,7 @@ def _draft(drafts: Path, target: Path) -> Iterator[tuple[Path, BinaryIO]]:
             with os.fdopen(handle, "w+b") as file:
                 yield draft, file
         except OSError as error:
-            if error.errno in FULL_DISK and error.filename is None:
+            if _is_refused_write(error) and error.filename is None:
                 error.filename = str(target)
             raise
         finally:
