@@ -60,8 +60,8 @@ def mirror_errors(url: str, *, writes: bool = True) -> Iterator[None]:
                 "disk-full",
                 f"'{path}' of the mirror '{url}' is larger than a file may be: {error.strerror}",
                 place=url,
-                hint="`ulimit -f` shows the limit of this process: raise it; where there is none, the file system takes "
-                "no file of that size: publish to another one",
+                hint="`ulimit -f` shows the limit of this process: raise it; where there is none, the file system "
+                "takes no file of that size: publish to another one",
             ) from error
         if error.errno in FULL_DISK:
             raise EnvironmentLacking(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import field
+from functools import partial
 
 from pipeline.digest import Digest
 from pipeline.errors import VerificationError
@@ -55,6 +56,19 @@ class Confirmation:
 
 
 @dataclass(frozen=True, slots=True)
+class TagReading:
+    """Statements on a tag, listed once: all, and of these what `recent_statements` returns."""
+
+    listed: tuple[RecordedStatement, ...]
+    recent: tuple[RecordedStatement, ...]
+
+    @property
+    def version(self) -> str:
+        """The version of the tag's image in the newest statement; "" if there is none."""
+        return self.recent[0].statement.move.version if self.recent else ""
+
+
+@dataclass(frozen=True, slots=True)
 class SignedTag:
     """Writer of signed statements on one tag. `identity`: the repository's name in them."""
 
@@ -94,7 +108,7 @@ class SignedTag:
         """
         listed = self._listed()  # Before the tag is resolved: a later mover signs a higher number.
         recent = self._recent(listed)
-        until = self._settled_until(recent, digest)
+        until = self._settled_until(TagReading(listed, recent), digest)
         if until or self.repository.resolve(self.tag) != digest:
             return Confirmation(False, until)
         elsewhere = not recent or recent[0].statement.move.after != digest
@@ -140,35 +154,36 @@ class SignedTag:
 
         Milliseconds since the epoch; 0 if it would.
         """
-        return self._settled_until(self._recent(), digest)
+        return self._settled_until(self.read(), digest)
 
-    def believed_until(self, digest: Digest) -> int | None:
+    def read(self, listed: tuple[RecordedStatement, ...] | None = None) -> TagReading:
+        """Read the statements on the tag. `listed`: all, where the caller has just listed them."""
+        listed = self._listed() if listed is None else listed
+        return TagReading(listed, self._recent(listed))
+
+    def believed_until(self, digest: Digest, reading: TagReading) -> int | None:
         """Return when the newest statement expires that allows `digest` as the tag's target.
 
         Milliseconds since the epoch; None: no statement allows it, or the mirror was set back.
         """
-        believed, newest = believable(self._recent(), self._find)
+        believed, newest = believable(reading.recent, partial(self._find, listed=reading.listed))
         if digest not in believed or newest[0].statement.number < self._seen:
             return None
         return newest[0].statement.until
 
-    @property
-    def under_way(self) -> bool:
+    def is_under_way(self, reading: TagReading) -> bool:
         """Return whether a signed move of the tag may be in progress."""
-        recent = self._recent()
-        if not recent or recent[0].statement.renews or len(believable(recent, self._find)[0]) == 1:
+        recent = reading.recent
+        if not recent or recent[0].statement.renews:
+            return False
+        if len(believable(recent, partial(self._find, listed=reading.listed))[0]) == 1:
             return False
         return 0 <= self.signer.now - recent[0].statement.move.at < AT_ONCE
 
-    @property
-    def version(self) -> str:
-        """The version of the tag's image in the newest statement; "" if there is none."""
-        recent = self._recent()
-        return recent[0].statement.move.version if recent else ""
-
-    def _settled_until(self, recent: tuple[RecordedStatement, ...], digest: Digest) -> int:
-        believed, newest = believable(recent, self._find)
-        if not newest or not self._own(newest):
+    def _settled_until(self, reading: TagReading, digest: Digest) -> int:
+        recent = reading.recent
+        believed, newest = believable(recent, partial(self._find, listed=reading.listed))
+        if not newest or not self._own(newest, reading.listed):
             return 0
         # An abandoned move stays acceptable until the next one is confirmed.
         if not all(one.statement.move.after == digest for one in newest):
@@ -183,13 +198,15 @@ class SignedTag:
         young = self.signer.now <= due and said.until <= longest
         return due if young and said.number >= self._seen else 0
 
-    def _own(self, statements: tuple[RecordedStatement, ...]) -> bool:
+    def _own(self, statements: tuple[RecordedStatement, ...], listed: tuple[RecordedStatement, ...]) -> bool:
         """Return whether the signer's own key signed them all, and no former one."""
         if not self.signer.former:
             return True
         own = self.signer.key.public
-        found = (find_statement(self.repository, self.identity, self.tag, one.record, own) for one in statements)
-        return all(one is not None for one in found)
+        return all(
+            find_statement(self.repository, self.identity, self.tag, one.record, own, listed=listed) is not None
+            for one in statements
+        )
 
     def _write(self, move: Move, number: int, previous: Digest | None, *, first: bool = False) -> RecordedStatement:
         until = self.signer.now + self.signer.validity * 1000
@@ -225,7 +242,7 @@ class SignedTag:
         the own key's count, so that there is room to grow: listed numbers are unverified, and who has stolen a former
         key could use up those of this one. Raises VerificationError `move-numbers-used-up`.
         """
-        signed = (one.statement.number for one in recent if one.statement.number <= ROOM or self._own((one,)))
+        signed = (one.statement.number for one in recent if one.statement.number <= ROOM or self._own((one,), listed))
         said = (one.statement.number for one in listed if one.statement.number <= ROOM)
         number = max((self._seen, *signed, *said)) + 1
         if self._is_set_back(recent):
@@ -255,5 +272,6 @@ class SignedTag:
         key = self.signer.trusted
         return recent_statements(self.repository, self.identity, self.tag, key, written=self._written, listed=listed)
 
-    def _find(self, record: Digest) -> RecordedStatement | None:
-        return find_statement(self.repository, self.identity, self.tag, record, self.signer.trusted)
+    def _find(self, record: Digest, listed: tuple[RecordedStatement, ...]) -> RecordedStatement | None:
+        key = self.signer.trusted
+        return find_statement(self.repository, self.identity, self.tag, record, key, listed=listed)

@@ -235,10 +235,20 @@ def recent_statements(
 
 
 def find_statement(
-    repository: Repository, identity: str, tag: str, record: Digest, key: VerifyingKey
+    repository: Repository,
+    identity: str,
+    tag: str,
+    record: Digest,
+    key: VerifyingKey,
+    *,
+    listed: tuple[RecordedStatement, ...] | None = None,
 ) -> RecordedStatement | None:
-    """Return the statement in the manifest `record`, if `key` signed it; None otherwise."""
-    one = next((one for one in list_statements(repository, identity, tag) if one.record == record), None)
+    """Return the statement in the manifest `record`, if `key` signed it; None otherwise.
+
+    `listed`: all that are listed, where the caller has just asked.
+    """
+    listed = list_statements(repository, identity, tag) if listed is None else listed
+    one = next((one for one in listed if one.record == record), None)
     return one if one is not None and _is_by(repository, one, key) else None
 
 

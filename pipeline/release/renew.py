@@ -14,7 +14,7 @@ from pipeline.mirror.published import read_published
 from pipeline.mirror.tag_claims import claiming_key
 from pipeline.mirror.tag_signing import RENEWAL_SHARE, SignedTag
 from pipeline.mirror.tag_statements import TagSigner, recent_statements
-from pipeline.model.publication import MoveCause
+from pipeline.model.publication import MoveCause, RecordedStatement
 from pipeline.model.rules import MirrorRules
 from pipeline.oci import SigningKey, VerifyingKey
 from pipeline.prepare import BuildEnvironment
@@ -102,11 +102,14 @@ class _Renewal:
         if digest is None or names_digest(tag, digest):
             return
         signed_tag = SignedTag(repository, repository.identity, tag, signer)
-        if signed_tag.under_way:
+        reading = signed_tag.read()
+        if signed_tag.is_under_way(reading):
             self.due = signer.now
             return
-        until = signed_tag.believed_until(digest)
-        unsigned = until is None and not recent_statements(repository, repository.identity, tag, signer.trusted)
+        until = signed_tag.believed_until(digest, reading)
+        unsigned = until is None and not recent_statements(
+            repository, repository.identity, tag, signer.trusted, listed=reading.listed
+        )
         first = unsigned and self.own.get(tag) == digest and signer.seen(repository, tag) == 0
         if until is None and not first:
             self.left.append(tag)
@@ -117,10 +120,21 @@ class _Renewal:
         if signer.former and not self._sign_again(digest):
             self.left.append(tag)
             return
-        version = read_published(repository, digest).version if first else signed_tag.version
+        version = read_published(repository, digest).version if first else reading.version
+
+        def is_elsewhere(listed: tuple[RecordedStatement, ...]) -> bool:
+            """Return whether what was signed since the reading speaks against the tag's target."""
+            now = signed_tag.read(listed)
+            return signed_tag.is_under_way(now) or (
+                bool(now.recent or not first) and signed_tag.believed_until(digest, now) is None
+            )
+
         with repository.moving():
-            signed = signed_tag.confirm(digest, version, MoveCause.PUBLISH).signed
-        if signed:
+            done = signed_tag.confirm(digest, version, MoveCause.PUBLISH, is_elsewhere)
+        if done.withdrawn:  # The next night looks at it again.
+            self.due = signer.now
+            return
+        if done.signed:
             self.tags.append(tag)
             until = None
         least = int(RENEWAL_SHARE * signer.validity * 1000)

@@ -226,7 +226,8 @@ def test_a_former_key_that_is_no_longer_given_counts_no_more(repository: Reposit
     digest = maker.image("1.1").digest
     for former in ((OLD.public,), ()):
         signer = tag_signer(NEW, MirrorRules(), maker.build_env, former)
-        believed = [SignedTag(repository, repository.identity, tag, signer).believed_until(digest) for tag in TAGS]
+        signed_tags = [SignedTag(repository, repository.identity, tag, signer) for tag in TAGS]
+        believed = [one.believed_until(digest, one.read()) for one in signed_tags]
         assert [until is not None for until in believed] == [bool(former)] * 2
     done = night(repository, maker)
     assert done.left == TAGS and set(done.other_keys) == set(TAGS)

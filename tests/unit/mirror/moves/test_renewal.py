@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,6 +17,7 @@ from pipeline.errors import EnvironmentLacking, VerificationError
 from pipeline.mirror import tag_signing
 from pipeline.mirror.address_parser import parse_address
 from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror, open_directory
+from pipeline.mirror.backends.directory.directory_repository import DirectoryRepository
 from pipeline.mirror.protocol import Repository
 from pipeline.mirror.tag_history import read_history
 from pipeline.mirror.tag_signing import Confirmation, SignedTag
@@ -139,6 +142,33 @@ def test_a_move_that_may_be_under_way_is_left_alone(mirror: DirectoryMirror, mak
     done = renewed(mirror, maker, {"latest": digest})
     assert "latest" not in {*done.tags, *done.left} and done.due <= maker.clock() * 1000
     assert list_statements(repository, repository.identity, "latest") == listed
+
+
+@pytest.mark.parametrize("made", [False, True], ids=["announced", "made, and set back without a signature"])
+def test_a_move_that_is_signed_after_the_reading_is_not_signed_over(
+    mirror: DirectoryMirror, maker: ImagePublisher, monkeypatch: pytest.MonkeyPatch, made: bool
+) -> None:
+    """A renewal would have a tag taken for one that was set back, or the image believed that it was moved away from."""
+    repository, digest = mirror.repository("small"), maker.image("1.0").digest
+    signer = tag_signer(key(), MirrorRules(), maker.build_env)
+    other = SignedTag(repository, repository.identity, "latest", signer)
+    moving, begun, listed = DirectoryRepository.moving, itertools.count(1), []
+
+    def later(self: DirectoryRepository) -> contextlib.AbstractContextManager[None]:
+        if next(begun) == 2:  # that of `latest`, which was read by now
+            if made:
+                maker.publish(repository, maker.image("1.1"), tags=("latest",))
+                point(mirror.place.root, "latest", digest)
+            else:
+                other.announce(Move("latest", digest, Digest.of(b"next"), signer.now, MoveCause.PUBLISH))
+            listed.extend(list_statements(repository, repository.identity, "latest"))
+        return moving(self)
+
+    monkeypatch.setattr(DirectoryRepository, "moving", later)
+    maker.clock.now += 10 * DAY
+    done = renewed(mirror, maker)
+    assert set(done.tags) == {"1.0", "stable"} and done.due <= maker.clock() * 1000
+    assert list_statements(repository, repository.identity, "latest") == tuple(listed)
 
 
 @pytest.mark.parametrize("bad", ["1.0", "stable"], ids=["the first", "the last"])

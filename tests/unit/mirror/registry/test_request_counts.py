@@ -19,6 +19,7 @@ from pipeline.model.publication import RecordedStatement
 from pipeline.model.rules import MirrorRules
 from pipeline.oci import VerifyingKey, media_types
 from pipeline.release.current_images import tag_signer
+from pipeline.release.renew import renew
 from pipeline.transfer.counters import TrafficMeter, registry_endpoint
 from tests.support.published_images import ImagePublisher, key
 from tests.support.registry_contents import open_mirror
@@ -150,6 +151,27 @@ def test_a_standing_tag_is_renewed_when_it_is_due(maker: ImagePublisher) -> None
             maker.publish(repository, maker.image("1.0"))
         said = list_statements(repository, repository.identity, "latest")
         assert [one.statement.renews for one in said] == [True, False]
+
+
+def test_a_renewal_reads_what_is_signed_of_a_tag_once_before_it_signs(maker: ImagePublisher) -> None:
+    """Once to find what is due, and again just before it signs; the third list is of what is superseded."""
+    with fake_registry() as registry:
+        published(registry, maker)
+        maker.clock.now += 5 * 86_400
+        with open_mirror(registry) as there:
+            done = renew(there.repository("small"), key(), MirrorRules(), maker.build_env, {})
+            sent = Counter(dict(there.traffic.kinds))
+    assert set(done.tags) == set(TAGS)
+    assert sent == {
+        "GET tags": 1,
+        "HEAD tag": 1 + 2 * TAG_COUNT,  # the immutable one; before the statements are read, and before one is signed
+        "GET referrers": 3 * TAG_COUNT,
+        "HEAD manifest": 3 * TAG_COUNT,  # the statement, each time that it is read, and the anchor
+        "HEAD blob": 1,
+        "POST upload": TAG_COUNT,
+        "PUT upload": TAG_COUNT,
+        "PUT manifest": TAG_COUNT,
+    }
 
 
 def test_attestations_take_one_change_of_an_index_where_clients_keep_it(maker: ImagePublisher) -> None:
