@@ -45,6 +45,18 @@ def show_all(mirror: Path, maker: ImagePublisher, saved: Iterable[Referrer]) -> 
     show_only(mirror, maker, {one.descriptor.digest: one for one in (*saved, *listed(mirror, maker))}.values())
 
 
+def signed_meanwhile(
+    mirror: Path, maker: ImagePublisher, shown: Iterable[Referrer], previous: Digest, version: str
+) -> None:
+    """Publish a version again while the mirror shows `shown` alone and a stranger's renewal; then it shows all."""
+    saved = listed(mirror, maker)
+    show_only(mirror, maker, shown)
+    renewal = Move("latest", None, maker.image(version).digest, 1, MoveCause.RENEW, version)
+    claim(opened(mirror, maker), renewal, 60, previous)
+    publish(mirror, maker, version)
+    show_all(mirror, maker, saved)
+
+
 def claim(
     repository: Repository, move: Move, number: int, previous: Digest | None, until: int = 10**13 - 1
 ) -> RecordedStatement:

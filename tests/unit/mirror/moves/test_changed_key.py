@@ -25,14 +25,9 @@ from pipeline.oci import VerifyingKey
 from pipeline.release import history, promote, rollback, verify_reference
 from pipeline.release.current_images import tag_signer
 from pipeline.release.renew import RenewalResult, renew
+from tests.support.changed_keys import BOTH, NEW, OLD, STRANGER, published_with_old_key
 from tests.support.moved_tags import DAY, code_of, opened, resolved
-from tests.support.published_images import RULES, ImagePublisher, key
-from tests.support.registry_contents import open_mirror
-from tests.support.registry_fake import fake_registry
-
-OLD, NEW, STRANGER = key(0), key(1), key(2)
-BOTH = replace(NEW.public, former=(OLD.public,))
-"""What is trusted while keys are changed."""
+from tests.support.published_images import RULES, ImagePublisher
 
 TAGS = ("edge", "stable")
 """Tags that only the old key moved."""
@@ -41,11 +36,7 @@ TAGS = ("edge", "stable")
 @pytest.fixture(params=["directory", "registry"])
 def repository(request: pytest.FixtureRequest, tmp_path: Path, maker: ImagePublisher) -> Iterator[Repository]:
     """1.0 and 1.1 by the old key, `stable` at 1.1; then 1.1 published again with the new key."""
-    with fake_registry() as registry, open_mirror(registry) as there:
-        found = there.repository("small") if request.param == "registry" else opened(tmp_path / "mirror", maker)
-        for version in ("1.0", "1.1"):
-            maker.publish(found, maker.image(version), tags=("latest",), signer=OLD)
-        promote(parse_address(f"{found.url}:latest"), "stable", OLD, RULES, maker.build_env)
+    with published_with_old_key(request.param, tmp_path, maker) as found:
         maker.publish(found, maker.image("1.1"), tags=("latest",), signer=NEW)
         yield found
 

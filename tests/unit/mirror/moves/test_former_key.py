@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,27 +16,18 @@ from pipeline.model.rules import MirrorRules
 from pipeline.oci import SigningKey
 from pipeline.oci.predicates import LOCK
 from pipeline.oci.sbom import SbomForm
-from pipeline.release import copy, promote, rollback, verify_reference
+from pipeline.release import copy, rollback, verify_reference
 from pipeline.release.inspect_reference import attested_sbom
 from pipeline.release.renew import RenewalResult, renew
-from tests.support.moved_tags import code_of, opened, resolved
-from tests.support.published_images import RULES, ImagePublisher, key
-from tests.support.registry_contents import open_mirror
-from tests.support.registry_fake import fake_registry
-
-OLD, NEW, STRANGER = key(0), key(1), key(2)
-FORMER = (OLD.public,)
-BOTH = replace(NEW.public, former=FORMER)
+from tests.support.changed_keys import BOTH, FORMER, NEW, OLD, STRANGER, published_with_old_key
+from tests.support.moved_tags import code_of, resolved
+from tests.support.published_images import RULES, ImagePublisher
 
 
 @pytest.fixture(params=["directory", "registry"])
 def repository(request: pytest.FixtureRequest, tmp_path: Path, maker: ImagePublisher) -> Iterator[Repository]:
     """By the old key: 1.0 and 1.1, `latest` moved back to 1.0, `stable` at 1.1."""
-    with fake_registry() as registry, open_mirror(registry) as there:
-        found = there.repository("small") if request.param == "registry" else opened(tmp_path / "mirror", maker)
-        for version in ("1.0", "1.1"):
-            maker.publish(found, maker.image(version), tags=("latest",), signer=OLD)
-        promote(parse_address(f"{found.url}:latest"), "stable", OLD, RULES, maker.build_env)
+    with published_with_old_key(request.param, tmp_path, maker) as found:
         rollback(parse_address(f"{found.url}:latest"), None, OLD, RULES, maker.build_env)
         yield found
 

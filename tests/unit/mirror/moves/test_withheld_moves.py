@@ -38,6 +38,7 @@ from tests.support.withheld_moves import (
     publish,
     show_all,
     show_only,
+    signed_meanwhile,
     signed_tag,
     unsigned_in_list,
     verdict,
@@ -142,12 +143,7 @@ def test_what_is_signed_while_own_moves_are_withheld_brings_none_of_them_back(
     maker.publish(opened(mirror, maker), maker.image("1.0"), tags=("latest",), signer=OLD)
     before = listed(mirror, maker)
     publish(mirror, maker, "1.1", "1.2", "1.3")
-    saved = listed(mirror, maker)
-    show_only(mirror, maker, before)
-    renewal = Move("latest", None, maker.image("1.3").digest, 1, MoveCause.RENEW, "1.3")
-    claim(opened(mirror, maker), renewal, 60, before[0].descriptor.digest)
-    publish(mirror, maker, "1.3")
-    show_all(mirror, maker, saved)
+    signed_meanwhile(mirror, maker, before, before[0].descriptor.digest, "1.3")
     assert verdict(mirror, maker) == "1.3"
     point(mirror, "latest", maker.image("1.1").digest)
     assert verdict(mirror, maker) == "tag-replayed"
@@ -164,12 +160,7 @@ def test_a_stranger_chooses_no_predecessor_of_two_renewals(tmp_path: Path, maker
     show_only(mirror, maker, strangers)
     publish(mirror, maker, "1.1")
     publish(mirror, maker, "1.2", "1.3")
-    saved = listed(mirror, maker)
-    show_only(mirror, maker, strangers)
-    renewal = Move("latest", None, maker.image("1.3").digest, 1, MoveCause.RENEW, "1.3")
-    claim(opened(mirror, maker), renewal, 60, first.record)
-    publish(mirror, maker, "1.3")
-    show_all(mirror, maker, saved)
+    signed_meanwhile(mirror, maker, strangers, first.record, "1.3")
     assert verdict(mirror, maker) == "1.3"
     point(mirror, "latest", maker.image("1.1").digest)
     assert verdict(mirror, maker) == "tag-replayed"
