@@ -29,7 +29,7 @@ def test_what_the_former_key_signed_is_signed_again(kind: str, small: SmallCatal
             return said
 
         def ran(command: str, *words: str) -> str:
-            done = small.relbuild(command, *words)
+            done = small.in_this_process(command, *words)
             assert done.returncode == 0, done.stderr
             return done.stdout + done.stderr
 
@@ -39,7 +39,7 @@ def test_what_the_former_key_signed_is_signed_again(kind: str, small: SmallCatal
         assert outcomes(night()) == {"lone": "built", "third": "unchanged"}
         ran("promote", f"{to}/lone:2", "--to", "stable", "--key", "night.key")
         ran("rollback", f"{to}/lone:latest", "--key", "night.key")
-        assert small.relbuild("verify", f"{to}/lone:latest", "--key", "new.pub").returncode == 5
+        assert small.in_this_process("verify", f"{to}/lone:latest", "--key", "new.pub").returncode == 5
         said = night(*BOTH)
         assert outcomes(said) == {"lone": "unchanged", "third": "unchanged"}
         assert not any(one["moved"] for one in said["products"])
