@@ -2,8 +2,8 @@
 //
 // Usage: node look.mjs MODULES CHROMIUM < JOB
 //   MODULES: the folder with node_modules; CHROMIUM: the browser's program.
-//   JOB: {"do": "look" | "keys" | "plain" | "reflow" | "print", "base": URL, "pages": [path, …], "twice": [path, …],
-//        "dark": [path, …], "folder": path}
+//   JOB: {"do": "look" | "keys" | "plain" | "reflow" | "print", "base": URL, "pages": [path, …],
+//        "once": {path: "SCREEN SCHEME", …}, "folder": path}
 
 import { createRequire } from 'node:module';
 import { readFileSync } from 'node:fs';
@@ -40,17 +40,15 @@ const tooWide = () => document.documentElement.scrollWidth - document.documentEl
 
 const openAll = () => document.querySelectorAll('details').forEach((one) => { one.open = true; });
 
-/** Every page on every screen, light and dark, and those to be seen twice on each screen in one of these: of a page in
- * `dark` it is dark on the phone and light on the desktop, of others the other way round. A picture, what went wrong, and what axe has to say of it with its folds
- * open. Light and dark go side by side. */
+/** Every page on every screen, light and dark, and those to be seen once in the way that is given. A picture, what went
+ * wrong, and what axe has to say of it with its folds open. Light and dark go side by side. */
 async function look(browser) {
   const all = [];
   for (const [screen, viewport] of Object.entries(SCREENS)) {
     await Promise.all(['light', 'dark'].map(async (scheme) => {
       const context = await browser.newContext({ viewport, colorScheme: scheme, reducedMotion: 'reduce' });
-      const straight = (screen === 'phone') === (scheme === 'light');
-      const twice = job.twice.filter((path) => job.dark.includes(path) !== straight);
-      for (const path of [...job.pages, ...twice]) {
+      const once = Object.keys(job.once).filter((path) => job.once[path] === `${screen} ${scheme}`);
+      for (const path of [...job.pages, ...once]) {
         const { page, seen } = await opened(context, path);
         const picture = join(job.folder, `${path.replace(/\W+/g, '-')}-${screen}-${scheme}.png`);
         await page.screenshot({ path: picture, fullPage: true });

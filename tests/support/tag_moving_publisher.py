@@ -14,18 +14,18 @@ from tests.support.patience import HUNG
 ROOT = Path(__file__).parents[2]
 
 _MOVING = """
-import sys, time
+import select, sys, time
 from pathlib import Path
 from pipeline.mirror.backends.directory.directory_mirror import open_directory
 from pipeline.mirror.retention.quarantine import RemovalList
 from pipeline.store import Store
 from tests.support import mirror_images
-folder, seconds, prune = Path(sys.argv[1]), float(sys.argv[2]), sys.argv[3] == "prune"
+folder, prune = Path(sys.argv[1]), sys.argv[2] == "prune"
 store = Store.open(folder / "store")
 mirror = open_directory(folder / "mirror", create=True, clock=time.time)
 repository = mirror.repository("tiny")
-number, end, old = 0, time.monotonic() + seconds, []
-while time.monotonic() < end:
+number, old = 0, []
+while not select.select([sys.stdin], [], [], 0)[0]:
     number += 1
     made = mirror_images.image(store, number)
     put = mirror_images.publish(repository, store, made, "latest")
@@ -40,16 +40,16 @@ while time.monotonic() < end:
                          if repository.resolve(tag) == goner.digest)
             gone = RemovalList(tags, (("tiny", goner.digest),), (image.layers[1].blob.digest,))
             pruning.quarantine(gone, time.time())
-print(number)
 """
 
 
 @contextlib.contextmanager
-def moving(folder: Path, seconds: float, *, prune: bool) -> Iterator[subprocess.Popen[str]]:
-    """A process that publishes to `folder/mirror` all the time, and prunes."""
+def moving(folder: Path, *, prune: bool) -> Iterator[subprocess.Popen[str]]:
+    """A process that publishes to `folder/mirror` until the block ends, and prunes."""
     process = subprocess.Popen(
-        [sys.executable, "-c", _MOVING, str(folder), str(seconds), "prune" if prune else "keep"],
+        [sys.executable, "-c", _MOVING, str(folder), "prune" if prune else "keep"],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -57,7 +57,8 @@ def moving(folder: Path, seconds: float, *, prune: bool) -> Iterator[subprocess.
         assert process.stdout is not None
         assert process.stdout.readline().strip() == "ready"
         yield process
-        process.communicate(timeout=HUNG)
+        assert process.poll() is None
+        process.communicate("stop", timeout=HUNG)
         assert process.returncode == 0
     finally:
         process.kill()

@@ -1,4 +1,4 @@
-"""A directory mirror while it changes, behind nginx, and the time that a publication takes."""
+"""A directory mirror while it changes, behind nginx, and what is copied into it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 from pipeline.mirror.backends.directory.directory_mirror import open_directory
 from pipeline.model.image import Descriptor
 from pipeline.store import Store
+from tests.support.patience import HUNG
 from tests.support.tag_moving_publisher import moving
 from tests.support.webserver import nginx
 
@@ -22,12 +23,13 @@ def test_who_asks_nginx_while_a_tag_moves_gets_old_or_new(tmp_path: Path) -> Non
     open_directory(tmp_path / "mirror", create=True, clock=time.time)
     with contextlib.ExitStack() as stack:
         host = stack.enter_context(nginx(tmp_path / "mirror", tmp_path / "nginx"))
-        connection = http.client.HTTPConnection(host, timeout=10)
+        connection = http.client.HTTPConnection(host, timeout=HUNG)
         stack.callback(connection.close)
-        process = stack.enter_context(moving(tmp_path, 6, prune=False))
+        process = stack.enter_context(moving(tmp_path, prune=False))
         seen = set()
-        asked = 0
-        while process.poll() is None:
+        asked, end = 0, time.monotonic() + 6
+        while asked <= 100 or len(seen) <= 20 or time.monotonic() < end:
+            assert process.poll() is None
             connection.request("GET", "/v2/tiny/manifests/latest")
             answer = connection.getresponse()
             body = answer.read()
@@ -49,26 +51,18 @@ def test_who_asks_nginx_while_a_tag_moves_gets_old_or_new(tmp_path: Path) -> Non
                 blob.read()
                 assert blob.status == 200
             asked += 1
-    assert asked > 100
-    assert len(seen) > 20
     assert "[error]" not in (tmp_path / "nginx" / "error.log").read_text()
 
 
-def test_publishing_what_the_store_has_is_a_matter_of_a_copy(tmp_path: Path) -> None:
-    """100 MB, on the store's file system and on another; the figures are printed (`-s`), and the bounds are wide enough
-    for a busy machine."""
+def test_publishing_what_the_store_has_copies_it(tmp_path: Path) -> None:
+    """On the store's file system and on another: the mirror's file is whole, and shares no inode with the store's."""
     store = Store.open(tmp_path / "store")
-    blobs = [Descriptor("x/y", store.put(data), len(data)) for data in (os.urandom(10 << 20) for _ in range(10))]
-    taken = {}
-    for name, folder in (("same", tmp_path), ("other", Path("/dev/shm"))):
+    data = os.urandom(10 << 20)
+    blob = Descriptor("x/y", store.put(data), len(data))
+    for folder in (tmp_path, Path("/dev/shm")):
         with tempfile.TemporaryDirectory(dir=folder) as place:
-            root = Path(place) / "mirror"
-            mirror = open_directory(root, create=True, clock=time.time)
-            repository = mirror.repository("large")
-            began = time.monotonic()
-            for blob in blobs:
-                repository.put_blob(blob, store.blob(blob.digest))
-            taken[name] = time.monotonic() - began
-            assert not mirror.place.blob(blobs[0].digest).samefile(store.blob(blobs[0].digest))
-    print({name: f"{seconds:.3f} s" for name, seconds in taken.items()})
-    assert max(taken.values()) < 40
+            mirror = open_directory(Path(place) / "mirror", create=True, clock=time.time)
+            mirror.repository("large").put_blob(blob, store.blob(blob.digest))
+            copy = mirror.place.blob(blob.digest)
+            assert copy.read_bytes() == data
+            assert not copy.samefile(store.blob(blob.digest))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import shutil
 import subprocess
@@ -32,7 +33,7 @@ PAGES = ("index.html", "mysql/index.html", "base/index.html", "nginx/index.html"
 """One of each kind, besides a past night's: the latest night, a product that failed, one that lacks fixes, one with two
 platforms."""
 
-
+WAYS = tuple(itertools.product(("phone", "desktop"), ("light", "dark")))
 WHOLE = 1
 """Of so many pages every screen in every scheme is looked at; of all with `RELBUILD_SOAK`."""
 
@@ -51,11 +52,10 @@ class Site:
     pictures: Path
 
     def browse(
-        self, what: str, pages: tuple[str, ...] | None = None, twice: tuple[str, ...] = ()
+        self, what: str, pages: tuple[str, ...] | None = None, once: tuple[str, ...] = ()
     ) -> list[dict[str, Any]]:
-        """What the browser saw. `twice`: pages to look at on each screen in one scheme, which is drawn for each."""
-        dark = [path for path in twice if dice(f"dark {path.rpartition('/')[0]}").random() < 0.5]
-        looks = {"twice": twice, "dark": dark, "folder": str(self.pictures)}
+        """What the browser saw. `once`: pages to look at on one screen in one scheme, drawn for each."""
+        looks = {"once": {path: self._way(path) for path in once}, "folder": str(self.pictures)}
         job = {"do": what, "base": self.url, "pages": self.pages if pages is None else pages, **looks}
         done = subprocess.run(
             ["node", ROOT / "tests" / "browser" / "look.mjs", modules(), chromium()],
@@ -69,6 +69,10 @@ class Site:
         seen: list[dict[str, Any]] = json.loads(done.stdout)["pages"]
         assert seen
         return seen
+
+    def _way(self, path: str) -> str:
+        """`SCREEN SCHEME`. Names of some pages are another in each run, so their kind decides."""
+        return dice(f"way {path.rpartition('/')[0]}").choice([f"{screen} {scheme}" for screen, scheme in WAYS])
 
 
 @functools.cache
@@ -106,7 +110,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 @pytest.fixture(scope="module")
 def looked(site: Site) -> list[dict[str, Any]]:
-    """Every kind of page on a phone and a desk, light and dark: one that is drawn in all four ways, others in two."""
+    """Every kind of page on a phone and a desk, light and dark: one that is drawn in all four ways, others in one."""
     whole = drawn("screens", site.pages, WHOLE)
     others = tuple(path for path in site.pages if path not in whole)
     return site.browse("look", whole, (*others, "find.html", site.compared))
@@ -114,7 +118,7 @@ def looked(site: Site) -> list[dict[str, Any]]:
 
 def test_pages_load_whole_from_their_own_place_alone(site: Site, looked: list[dict[str, Any]]) -> None:
     whole = len(drawn("screens", site.pages, WHOLE))
-    assert len(looked) == 4 * whole + 2 * (len(site.pages) - whole + 2)
+    assert len(looked) == len(WAYS) * whole + len(site.pages) - whole + 2
     ways = {(page["path"], page["screen"], page["scheme"]) for page in looked}
     assert len(ways) == len(looked) and {path for path, _, _ in ways} == {*site.pages, "find.html", site.compared}
     for page in looked:
