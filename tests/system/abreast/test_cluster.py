@@ -189,7 +189,7 @@ def test_a_worker_that_falls_silent_costs_so_many_seconds_and_its_task_is_done_e
         (tmp_path / "go").touch()
         waiting.join()
     assert found[0].lost == "" and found[0].worker != victim
-    assert 3 <= took < 20, took
+    assert 3 <= took < 60, took
     assert f"warning: {victim} sent no heartbeat for 3 s; its tasks are reassigned" in log.lines
 
 

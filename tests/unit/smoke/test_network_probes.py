@@ -131,7 +131,7 @@ def test_it_is_asked_anew_soon_whatever_time_there_is() -> None:
 
     with serving(serve, at_once=True) as (instance, _):
         assert ask(instance, r"^\+PONG", 600_000) == (True, "")
-        assert time.monotonic() - begun < 1.5
+        assert time.monotonic() - begun < 60
 
 
 def test_one_that_is_loading_for_long_is_not_asked_without_end() -> None:

@@ -45,9 +45,9 @@ def test_no_header_is_too_strange(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["Bearer " + 'a="' * 5000, "x" * 100_000, "," * 50_000, 'Bearer a="\\' * 3000])
 def test_a_long_header_is_read_in_no_time(text: str) -> None:
-    began = time.perf_counter()
+    began = time.thread_time()
     parse_challenges([text])
-    assert time.perf_counter() - began < 1.0
+    assert time.thread_time() - began < 1.0
 
 
 def test_scopes_are_merged_by_resource() -> None:
