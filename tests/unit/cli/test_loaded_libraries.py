@@ -105,10 +105,12 @@ def test_a_build_of_which_nothing_changed_needs_nothing_that_builds() -> None:
 
 
 def test_a_publication_of_which_nothing_changed_needs_nothing_that_publishes() -> None:
-    modules = _modules_of(("publish",), "pipeline.transfer.repeated_questions")
+    """What it knows its address by, too."""
+    modules = _modules_of(("publish",), "pipeline.transfer.repeated_questions", "pipeline.mirror.address_parser")
     rooms = {name.split(".")[1] for name in modules if name.startswith("pipeline.") and "." in name}
     assert rooms & {"layers", "oci", "packages", "prepare", "release", "reports", "repos", "resolve", "smoke"} == set()
     assert not modules & {"httpx", "cryptography", "pipeline.mirror.push", "pipeline.mirror.gate"}
+    assert not modules & {"decimal", "pipeline.model.checks", "pipeline.model.publication", "pipeline.model.report"}
 
 
 def test_a_build_leaves_launching_for_later() -> None:

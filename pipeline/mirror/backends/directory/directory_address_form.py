@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from pipeline.errors import UsageError, VerificationError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.address import Address, AddressForm, names_no_repository
-from pipeline.model.publication import NO_HOST
 
 if TYPE_CHECKING:
     from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror
@@ -85,6 +84,7 @@ class DirectoryForm(AddressForm):
         from pipeline.mirror.backends.directory.directory_mirror import open_directory
         from pipeline.mirror.backends.directory.mirror_marker import require_remembered_host
         from pipeline.mirror.backends.directory.mirror_owner import require_own
+        from pipeline.model.publication import NO_HOST
 
         made = not os.path.lexists(address.path / MARKER)
         if signs:
