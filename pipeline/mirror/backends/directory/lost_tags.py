@@ -13,7 +13,9 @@ itself.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +24,7 @@ from pipeline.errors import VerificationError
 from pipeline.mirror.atomic_files import replace_symlink
 from pipeline.mirror.backends.directory.manifest_files import is_named_rightly, read_regular
 from pipeline.mirror.backends.directory.manifest_names import manifest_file_names, named_media_type
+from pipeline.mirror.image_tags import named_digest_prefix
 from pipeline.mirror.known_blobs import is_folder, set_aside
 from pipeline.mirror.protocol import TAG
 from pipeline.mirror.retention.reachability import tag_subject
@@ -55,19 +58,29 @@ def linked_names(folder: Path) -> set[str]:
 def relink_tag(paths: RepositoryPaths, tag: str) -> bool:
     """Replace a file in the place of a tag by a link to the manifest with the same bytes.
 
-    The file's time becomes the tag's. Returns False if it is no regular file, or no manifest of the repository. The
-    caller holds the lock for moving tags.
+    The file's time becomes the tag's. Returns False if it is no regular file, or no manifest of the repository, or
+    cannot be read; and for the immutable tag of another image. The caller holds the lock for moving tags.
     """
-    read = read_regular(paths.tags / tag) if TAG.fullmatch(tag) else None
+    read = _read(paths.tags / tag) if TAG.fullmatch(tag) else None
     if read is None:
         return False
     data, seen = read
-    for path in (paths.manifests / name for name in manifest_file_names(Digest.of(data))):
-        held = read_regular(path)
+    digest = Digest.of(data)
+    if named_digest_prefix(tag) not in (None, digest.short):
+        return False
+    for path in (paths.manifests / name for name in manifest_file_names(digest)):
+        held = _read(path)
         if held is not None and held[0] == data and is_named_rightly(path, data, named_media_type(path)):
             replace_symlink(f"../_manifests/{path.name}", paths.tags / tag, paths.place.drafts, seen.st_mtime)
             return True
     return False
+
+
+def _read(path: Path) -> tuple[bytes, os.stat_result] | None:
+    """Read a regular file, as `read_regular`; None also where the disk or its mode forbids it."""
+    with contextlib.suppress(OSError):
+        return read_regular(path)
+    return None
 
 
 def put_tag_aside(root: Path, name: str, path: Path) -> None:

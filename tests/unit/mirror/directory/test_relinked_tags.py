@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -9,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.digest import Digest
-from pipeline.mirror.backends.directory import directory_scrub
+from pipeline.mirror.backends.directory import directory_scrub, lost_tags, manifest_files
 from pipeline.mirror.backends.directory.mirror_paths import RepositoryPaths
+from pipeline.mirror.image_tags import names_digest
 from pipeline.mirror.references import fallback_tag, referrers_index
 from pipeline.mirror.tag_statements import anchor_manifest
 from pipeline.model.rules import MirrorRules
@@ -126,3 +128,37 @@ def test_of_two_names_of_a_manifest_the_one_that_tells_its_media_type_is_linked_
     shutil.copy(folder / f"{digest.hex}.oci-image", folder / f"{digest.hex}.docker-image")
     scrub(opened(root, maker).mirror, maker.store)
     assert (tags / "latest").readlink().name == f"{digest.hex}.oci-image"
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
+@pytest.mark.parametrize("what", ["tag", "manifest"])
+def test_what_cannot_be_read_ends_no_scrub(
+    root: Path, maker: ImagePublisher, tags: Path, monkeypatch: pytest.MonkeyPatch, number: int, what: str
+) -> None:
+    """A file of root's after a restore, or a bad disk: the tag goes aside, and all others are made again."""
+    name = f"{Digest.of((tags / 'latest').read_bytes()).hex}.oci-image"
+    bad = tags / "latest" if what == "tag" else tags.with_name("_manifests") / name
+    others = {path.name for path in tags.iterdir() if path.read_bytes() != bad.read_bytes()}
+    real = manifest_files.read_regular
+
+    def read(path: Path) -> tuple[bytes, os.stat_result] | None:
+        if path == bad:
+            raise OSError(number, os.strerror(number), str(path))
+        return real(path)
+
+    monkeypatch.setattr(lost_tags, "read_regular", read)
+    done = scrub(opened(root, maker).mirror, maker.store)
+    assert "latest" in {one.name for one in done.lost} and not os.path.lexists(tags / "latest")
+    assert others and all((tags / one).is_symlink() for one in others)
+    assert len(list((root / ".quarantine" / "rotten").glob("tags-*/latest.*"))) == 1
+
+
+def test_the_immutable_tag_of_another_image_is_put_aside(root: Path, maker: ImagePublisher, tags: Path) -> None:
+    """A link to the wrong image would refuse the next publication of the right one (`tag-immutable`)."""
+    older, newer = maker.image("1.0").digest, maker.image("1.1").digest
+    (tag,) = (path.name for path in tags.iterdir() if names_digest(path.name, newer))
+    shutil.copyfile(tags.with_name("_manifests") / f"{older.hex}.oci-image", tags / tag)
+    done = scrub(opened(root, maker).mirror, maker.store)
+    assert [one.name for one in done.lost] == [tag] and not os.path.lexists(tags / tag)
+    maker.publish(opened(root, maker), maker.image("1.1"))
+    assert resolved(opened(root, maker), tag) == newer
