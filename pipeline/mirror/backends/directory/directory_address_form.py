@@ -237,7 +237,7 @@ def refuse_nested(root: Path) -> None:
 
     Raises UsageError `mirror-nested`.
     """
-    above = find_root(root.resolve().parent)
+    above = find_root(Path(os.path.realpath(root)).parent)  # Path.resolve has no error of its own for a loop of links
     if above is not None:
         raise UsageError(
             "mirror-nested",

@@ -7,10 +7,12 @@ he makes there before the mirror is made, would decide under which name publishe
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from pathlib import Path
 
+from pipeline.beneath.path_resolution import LINK_LIMIT, PATH_FLAGS
 from pipeline.errors import UsageError
 from pipeline.mirror.backends.directory.directory_address_form import MARKER
 
@@ -42,9 +44,9 @@ def is_of_one_user(root: Path) -> bool:
     return False
 
 
-def owner(path: Path) -> int:
-    """Return the user ID of a file's or link's owner."""
-    return path.lstat().st_uid
+def owner(path: Path, seen: os.stat_result | None = None) -> int:
+    """Return the user ID of a file's or link's owner; `seen`: its status, if known."""
+    return (seen or path.lstat()).st_uid
 
 
 def require_own(root: Path) -> None:
@@ -54,16 +56,77 @@ def require_own(root: Path) -> None:
     they can replace all that is in it. Raises UsageError `mirror-not-own`.
     """
     marker = root / MARKER
-    planted = marker if os.path.lexists(marker) and is_foreign(marker) else _foreign_folder(root)
-    if planted is not None:
-        raise UsageError(
-            "mirror-not-own",
-            f"'{planted}' belongs to {_user(owner(planted))}, in a folder that all users share: what is written there "
-            "would decide under which name is signed, and by which rules",
-            place=f"dir:{root}",
-            hint="publish to a folder that nobody else made; if it was made for you, have root `chown` it to the user "
-            "who publishes",
-        )
+    if os.path.lexists(marker) and is_foreign(marker):
+        raise _not_own(root, marker, owner(marker))
+    with contextlib.suppress(OSError):  # missing
+        os.close(open_own(root))
+
+
+def open_own(root: Path) -> int:
+    """Open a mirror's folder as `require_own` demands it; the caller closes the descriptor.
+
+    Each folder and link on the way is looked at as it was opened: who exchanges one meanwhile gains nothing, and no
+    other user can do it later. Raises UsageError `mirror-not-own`; OSError for a missing folder and a loop of links.
+    """
+    waiting = list(reversed(root.absolute().parts[1:]))
+    way = [(os.open("/", PATH_FLAGS | os.O_DIRECTORY), Path("/"))]
+    unknown: tuple[Path, int] | None = None
+    links = 0
+    try:
+        while waiting:
+            part, (above, shown) = waiting.pop(), way[-1]
+            if part == "..":
+                if len(way) > 1:
+                    os.close(way.pop()[0])
+                continue
+            path, handle = shown / part, _open_part(part, above)
+            way.append((handle, path))
+            seen = os.fstat(handle)
+            user = owner(path, seen)
+            if _is_foreign_part(above, handle, user):
+                # In a user namespace root's folders look like any other user's. One above the mirror is taken for
+                # root's where the mirror is one's own: whoever owns it can move that away, and put there only another
+                # user's, which is refused.
+                if not waiting or not _is_unmapped(user):
+                    raise _not_own(root, path, user)
+                unknown = unknown or (path, user)
+            if stat.S_ISLNK(seen.st_mode):
+                links += 1
+                if links > LINK_LIMIT:
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(root))
+                target = os.readlink("", dir_fd=handle)
+                for _ in range(len(way) - 1 if target.startswith("/") else 1):
+                    os.close(way.pop()[0])
+                waiting += [one for one in reversed(target.split("/")) if one not in ("", ".")]
+            elif not stat.S_ISDIR(seen.st_mode):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
+        handle, path = way[-1]
+        if unknown is not None and not _is_mine(owner(path, os.fstat(handle))):
+            raise _not_own(root, *unknown)
+        del way[-1]
+        return handle
+    finally:
+        for handle, _ in way:
+            os.close(handle)
+
+
+def _open_part(part: str, above: int) -> int:
+    """Open a folder or link below an open folder; what an automounter has there is mounted."""
+    try:
+        return os.open(part, PATH_FLAGS | os.O_NOFOLLOW | os.O_DIRECTORY, dir_fd=above)
+    except NotADirectoryError:
+        return os.open(part, PATH_FLAGS | os.O_NOFOLLOW, dir_fd=above)
+
+
+def _not_own(root: Path, planted: Path, user: int) -> UsageError:
+    return UsageError(
+        "mirror-not-own",
+        f"'{planted}' belongs to {_user(user)}, in a folder that all users share: what is written there "
+        "would decide under which name is signed, and by which rules",
+        place=f"dir:{root}",
+        hint="publish to a folder that nobody else made; if it was made for you, have root `chown` it to the user "
+        "who publishes",
+    )
 
 
 def passed_over(path: Path) -> Path | None:
@@ -88,26 +151,27 @@ def foreign_rules(path: Path) -> UsageError:
     )
 
 
-def _foreign_folder(root: Path) -> Path | None:
-    """Return another user's folder or link on the way to `root`, in a folder that all share."""
-    for path in dict.fromkeys((root, root.resolve())):
-        for folder in (path, *path.parents[:-1]):
-            if _is_foreign_folder(folder, path):
-                return folder
+def _is_foreign_part(above: int, part: int, user: int) -> bool:
+    """Return whether another user's folder or link is in one that all share, by descriptors."""
+    folder = os.fstat(above)
+    return _is_shared(folder) and not _is_trusted(user, folder) and not _is_mounted(above, part)
+
+
+def _is_mounted(above: int, part: int) -> bool:
+    """Return whether something is mounted on a folder: as root did, whose ever it is.
+
+    Not by the number of the device: anybody may make a subvolume of btrfs, and an overlay's files have several.
+    """
+    mounts = (_mount(above), _mount(part))
+    return stat.S_ISDIR(os.fstat(part).st_mode) and None not in mounts and mounts[0] != mounts[1]
+
+
+def _mount(handle: int) -> str | None:
+    """Return the number of an open file's mount (proc_pid_fdinfo(5)); None without /proc."""
+    with contextlib.suppress(OSError):
+        lines = Path(f"/proc/self/fdinfo/{handle}").read_text().splitlines()
+        return next((line for line in lines if line.startswith("mnt_id:")), None)
     return None
-
-
-def _is_foreign_folder(folder: Path, root: Path) -> bool:
-    try:
-        above, found, user = folder.parent.stat(), folder.lstat(), owner(folder)
-    except OSError:  # missing
-        return False
-    # Where others can write, only root mounts: a folder that a container has of its machine may be of any user.
-    if not _is_shared(above) or found.st_dev != above.st_dev or _is_trusted(user, above):
-        return False
-    # In a user namespace root's folders look like any other user's. One above the mirror is taken for root's where the
-    # mirror is one's own: whoever owns it can move that away, and put there only another user's, which is refused.
-    return not (_is_unmapped(user) and folder != root and (not os.path.lexists(root) or _is_mine(owner(root))))
 
 
 def _is_shared(folder: os.stat_result) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import UsageError, VerificationError
+from pipeline.errors import EnvironmentLacking, UsageError, VerificationError
 from pipeline.mirror.address_parser import parse_address
 from pipeline.mirror.backends.directory import mirror_owner
 from pipeline.mirror.backends.directory.directory_address_form import MARKER, find_root
@@ -33,8 +33,8 @@ def give(monkeypatch: pytest.MonkeyPatch) -> Give:
     owned: dict[Path, int] = {}
     real = mirror_owner.owner
 
-    def owner(path: Path) -> int:
-        found = real(path)
+    def owner(path: Path, seen: os.stat_result | None = None) -> int:
+        found = real(path, seen)
         return next((owned[one] for one in (path, *path.parents) if one in owned), found)
 
     monkeypatch.setattr(mirror_owner, "owner", owner)
@@ -109,6 +109,24 @@ def test_nor_where_a_link_of_another_user_leads(
     assert published_files(tmp_path / "own") == before
 
 
+def test_nor_where_a_link_leads_to_such_a_link(shared: Path, maker: ImagePublisher, give: Give, tmp_path: Path) -> None:
+    publish(tmp_path / "own", maker)
+    (shared / "mirror").symlink_to(tmp_path / "own")
+    (tmp_path / "first").symlink_to("shared/mirror")
+    give(OTHER, shared / "mirror")
+    with pytest.raises(UsageError, match=f"'{shared / 'mirror'}' belongs to uid {OTHER}"):
+        publish(tmp_path / "first", maker)
+    give(os.geteuid(), shared / "mirror")
+    publish(tmp_path / "first", maker)
+
+
+def test_a_loop_of_links_is_told(shared: Path, maker: ImagePublisher) -> None:
+    (shared / "loop").symlink_to("loop")
+    for root in (shared / "loop", shared / "loop" / "mirror"):
+        with pytest.raises(EnvironmentLacking, match=r"levels of symbolic links[^\n]*mirror-unreachable"):
+            publish(root, maker)
+
+
 def test_nor_where_a_shared_folder_is_another_users_in_one_that_all_share(
     shared: Path, maker: ImagePublisher, give: Give
 ) -> None:
@@ -170,19 +188,55 @@ def test_a_folder_that_another_user_gave_elsewhere_is_published_to(
 def test_what_is_mounted_in_a_shared_folder_is_published_to(
     shared: Path, maker: ImagePublisher, give: Give, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a container, a folder of the machine belongs to whoever has it there."""
+    """In a container, a folder of the machine belongs to whoever has it there; also one of the same file system."""
     root = shared / "mirror"
     root.mkdir()
     give(OTHER, root)
-    real = Path.lstat
+    real = mirror_owner._mount
 
-    def elsewhere(path: Path) -> os.stat_result:
-        found = real(path)
-        return os.stat_result((*found[:2], found.st_dev + 1, *found[3:])) if path == root else found
+    def mounted(handle: int) -> str | None:
+        return "mnt_id:\t0" if Path(f"/proc/self/fd/{handle}").readlink() == root else real(handle)
 
     assert refused(root, maker)
-    monkeypatch.setattr(Path, "lstat", elsewhere)
+    monkeypatch.setattr(mirror_owner, "_mount", mounted)
     publish(root, maker)
+
+
+@pytest.mark.parametrize("proc", [True, False])
+def test_a_device_number_of_its_own_makes_no_mount(
+    shared: Path, maker: ImagePublisher, give: Give, monkeypatch: pytest.MonkeyPatch, proc: bool
+) -> None:
+    """Anybody may make a subvolume of btrfs; links in the other layer of an overlay have another one, too."""
+    root = shared / "mirror"
+    root.mkdir()
+    give(OTHER, root)
+    fstat, lstat, inode = os.fstat, Path.lstat, root.stat().st_ino
+
+    def subvolume(found: os.stat_result) -> os.stat_result:
+        return os.stat_result((*found[:2], found.st_dev + (found.st_ino == inode), *found[3:]))
+
+    monkeypatch.setattr(os, "fstat", lambda handle: subvolume(fstat(handle)))
+    monkeypatch.setattr(Path, "lstat", lambda path: subvolume(lstat(path)))
+    if not proc:
+        monkeypatch.setattr(mirror_owner, "_mount", lambda handle: None)
+    assert f"'{root}' belongs to uid {OTHER}" in refused(root, maker)
+
+
+def test_a_mount_is_told_by_its_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "link").symlink_to("/proc")
+
+    def is_mounted(path: Path) -> bool:
+        above, part = (os.open(one, os.O_PATH | os.O_NOFOLLOW) for one in (path.parent, path))
+        try:
+            return mirror_owner._is_mounted(above, part)
+        finally:
+            os.close(above)
+            os.close(part)
+
+    assert is_mounted(Path("/proc"))
+    assert not is_mounted(Path("/proc/self")) and not is_mounted(tmp_path) and not is_mounted(tmp_path / "link")
+    monkeypatch.setattr(Path, "read_text", lambda path: Path("/no/such/proc").read_bytes().decode())
+    assert not is_mounted(Path("/proc"))
 
 
 def test_in_a_user_namespace_the_mirror_itself_is_a_known_users(

@@ -36,7 +36,7 @@ def another_user(monkeypatch: pytest.MonkeyPatch, shared: Path) -> None:
     monkeypatch.setattr(
         mirror_owner,
         "owner",
-        lambda path: 4711 if path.parent == shared and path.name in PLANTED else real(path),
+        lambda path, seen=None: 4711 if path.parent == shared and path.name in PLANTED else real(path, seen),
     )
 
 
