@@ -82,7 +82,7 @@ class DirectoryForm(AddressForm):
     ) -> Iterator[DirectoryMirror]:
         """See `AddressForm`. Raises UsageError `not-a-mirror`, `mirror-format`, `mirror-host`."""
         from pipeline.mirror.backends.directory.directory_mirror import open_directory
-        from pipeline.mirror.backends.directory.mirror_marker import require_remembered_host
+        from pipeline.mirror.backends.directory.mirror_marker import require_own_host, require_remembered_host
         from pipeline.mirror.backends.directory.mirror_owner import require_own
         from pipeline.model.publication import NO_HOST
 
@@ -90,9 +90,9 @@ class DirectoryForm(AddressForm):
         if signs:
             require_own(address.path)
         why = _why_no_mirror(address.path) if made and create else ""
-        mirror = open_directory(address.path, create=create, clock=access.clock, host=name or None)
+        mirror = open_directory(address.path, create=create, clock=access.clock, host=name or None, signs=signs)
         if signs:
-            require_own(address.path)  # another user may have made it since
+            require_own_host(address.path, mirror.host)  # another user may have made it since, or exchanged it
         if why:
             access.progress.warn(f"{why}; '{address.path}' is a mirror of its own")
         if signs and access.store is not None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from pipeline.digest import canonical_json
 from pipeline.errors import EnvironmentLacking, UsageError
 from pipeline.lazy_dataclasses import dataclass
-from pipeline.mirror.atomic_files import file_locked, mirror_errors, replace_file
+from pipeline.mirror.atomic_files import file_locked, make_folder, mirror_errors, replace_file
 from pipeline.mirror.backends.directory.directory_address_form import (
     MARKER,
     is_unmarked,
@@ -26,6 +26,7 @@ from pipeline.mirror.backends.directory.directory_address_form import (
 )
 from pipeline.mirror.backends.directory.directory_repository import DirectoryRepository
 from pipeline.mirror.backends.directory.mirror_marker import read_host, require_pull_host, write_marker
+from pipeline.mirror.backends.directory.mirror_owner import open_own
 from pipeline.mirror.backends.directory.mirror_paths import MirrorPaths
 from pipeline.mirror.backends.directory.server_files import nginx_configuration, rsync_script
 from pipeline.mirror.protocol import NAME
@@ -172,12 +173,15 @@ class DirectoryMirror:
             yield Pruning(self.place)
 
 
-def open_directory(path: Path, *, create: bool, clock: Callable[[], float], host: str | None = None) -> DirectoryMirror:
+def open_directory(
+    path: Path, *, create: bool, clock: Callable[[], float], host: str | None = None, signs: bool = False
+) -> DirectoryMirror:
     """Open the mirror at `path`; with `create`, make one if nothing or an empty folder is there.
 
     `host`: the `HOST` or `HOST/NAMESPACE` by which clients pull; it is recorded when the mirror is made (`localhost` if
-    not given) and compared later. Raises UsageError `not-a-mirror`, `mirror-nested`, `mirror-format`, `mirror-host`,
-    VerificationError `marker-missing`, `marker-damaged`, EnvironmentLacking `mirror-unreachable`.
+    not given) and compared later. `signs`: none is made in a folder that is not one's own. Raises UsageError
+    `not-a-mirror`, `mirror-nested`, `mirror-format`, `mirror-host`, `mirror-not-own`, VerificationError
+    `marker-missing`, `marker-damaged`, EnvironmentLacking `mirror-unreachable`.
     """
     root = path.absolute()
     if host is not None:
@@ -195,7 +199,7 @@ def open_directory(path: Path, *, create: bool, clock: Callable[[], float], host
                     place=str(root),
                     hint="give the directory that images were published to",
                 )
-            _make(place, host or "localhost")
+            _make(place, host or "localhost", signs=signs)
         known = read_host(root)
     if host is not None and host != known:
         raise UsageError(
@@ -207,7 +211,7 @@ def open_directory(path: Path, *, create: bool, clock: Callable[[], float], host
     return DirectoryMirror(place, known)
 
 
-def _make(place: MirrorPaths, host: str) -> None:
+def _make(place: MirrorPaths, host: str, *, signs: bool) -> None:
     """Make a directory mirror; its marker file is written last.
 
     With the marker, the mirror is complete. If several processes make one at the same time, only the first does: a
@@ -221,6 +225,9 @@ def _make(place: MirrorPaths, host: str) -> None:
             place=str(root),
             hint="choose a new directory",
         )
+    if signs:
+        make_folder(root)
+        os.close(open_own(root))  # nobody exchanges it from here on
     place.make()
     drafts = place.drafts
     with file_locked(root / ".lock" / "catalog"):

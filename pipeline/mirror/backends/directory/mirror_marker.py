@@ -23,6 +23,7 @@ from pipeline.digest import Digest, canonical_json, identity
 from pipeline.errors import RelbuildError, UsageError, VerificationError
 from pipeline.mirror.atomic_files import file_locked, mirror_errors, replace_file
 from pipeline.mirror.backends.directory.directory_address_form import MARKER, SCRUB_WRITES_MARKER, is_unmarked
+from pipeline.mirror.backends.directory.mirror_owner import open_own, require_own_marker
 from pipeline.mirror.backends.directory.mirror_paths import MirrorPaths
 from pipeline.mirror.known_blobs import set_aside
 from pipeline.model.publication import NO_HOST
@@ -61,7 +62,34 @@ def read_host(root: Path) -> str:
 
     Raises UsageError `mirror-format` for another format, VerificationError `marker-damaged`, OSError.
     """
-    data = _read_marker(root)
+    return _parse_marker(root, _read_marker(root)[0])
+
+
+def require_own_host(root: Path, host: str) -> None:
+    """Refuse a mirror that is not one's own, or has another host than was read from its marker.
+
+    Another user may have exchanged its folder meanwhile. What is looked at is what is read; nobody can exchange it
+    afterwards. Raises UsageError `mirror-not-own`, `mirror-host`, EnvironmentLacking if it is gone; as `read_host`.
+    """
+    with mirror_errors(f"dir:{root}"):
+        folder = open_own(root)
+        try:
+            data, seen = _read_marker(root, folder)
+            require_own_marker(root, folder, seen)
+        finally:
+            os.close(folder)
+    known = _parse_marker(root, data)
+    if known != host:
+        raise UsageError(
+            "mirror-host",
+            f"mirror '{root}' had the name {host} when it was opened, and has {known} now; signatures contain the name",
+            place=str(root / MARKER),
+            hint="publish again; if that comes back, another user exchanges the folder: publish to one where only you "
+            "can write",
+        )
+
+
+def _parse_marker(root: Path, data: bytes) -> str:
     try:
         value = json.loads(data)
         found, host = value["format"], value.get("host")
@@ -86,13 +114,19 @@ def read_host(root: Path) -> str:
     return host
 
 
-def _read_marker(root: Path) -> bytes:
-    """Return a marker's content; nothing of what is no regular file, such as a link or a FIFO."""
-    if not stat.S_ISREG(os.lstat(root / MARKER).st_mode):
-        return b""
-    handle = open_without_waiting(root / MARKER, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+def _read_marker(root: Path, folder: int | None = None) -> tuple[bytes, os.stat_result]:
+    """Return a marker's content and status; no content of what is no regular file, as a link.
+
+    `folder`: the descriptor of the mirror's folder, where that is open.
+    """
+    path = root / MARKER if folder is None else Path(MARKER)
+    seen = os.lstat(path) if folder is None else os.lstat(path, dir_fd=folder)
+    if not stat.S_ISREG(seen.st_mode):
+        return b"", seen
+    handle = open_without_waiting(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
     with os.fdopen(handle, "rb") as file:
-        return file.read(_MARKER_LIMIT) if stat.S_ISREG(os.fstat(handle).st_mode) else b""
+        seen = os.fstat(handle)
+        return file.read(_MARKER_LIMIT) if stat.S_ISREG(seen.st_mode) else b"", seen
 
 
 def remembered_host(root: Path, store: Store) -> str:

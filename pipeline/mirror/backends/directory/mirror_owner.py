@@ -62,6 +62,13 @@ def require_own(root: Path) -> None:
         os.close(open_own(root))
 
 
+def require_own_marker(root: Path, folder: int, seen: os.stat_result) -> None:
+    """Refuse a marker as `require_own` does, by the folder's descriptor and the marker's status."""
+    above, user = os.fstat(folder), owner(root / MARKER, seen)
+    if _is_shared(above) and not _is_trusted(user, above):
+        raise _not_own(root, root / MARKER, user)
+
+
 def open_own(root: Path) -> int:
     """Open a mirror's folder as `require_own` demands it; the caller closes the descriptor.
 

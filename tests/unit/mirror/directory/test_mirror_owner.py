@@ -6,13 +6,15 @@ import os
 import pwd
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipeline.errors import EnvironmentLacking, UsageError, VerificationError
 from pipeline.mirror.address_parser import parse_address
-from pipeline.mirror.backends.directory import mirror_owner
+from pipeline.mirror.backends.directory import directory_mirror, mirror_marker, mirror_owner
 from pipeline.mirror.backends.directory.directory_address_form import MARKER, find_root
+from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror
 from pipeline.mirror.mirror_access import MirrorAccess
 from pipeline.model.rules import MirrorRules
 from pipeline.progress import QUIET
@@ -142,12 +144,11 @@ def test_nor_where_a_shared_folder_is_another_users_in_one_that_all_share(
 def test_one_that_another_user_makes_meanwhile_is_not_signed_in(
     shared: Path, maker: ImagePublisher, give: Give, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline.mirror.backends.directory import directory_mirror
-
     root, real = shared / "mirror", directory_mirror.can_be_made
 
     def plant(path: Path) -> bool:
         done = real(path)
+        root.mkdir(mode=0o777)
         give(OTHER, root)
         return done
 
@@ -158,6 +159,50 @@ def test_one_that_another_user_makes_meanwhile_is_not_signed_in(
         access.mirror(parse_address(f"dir:{root}"), create=True),
     ):
         pytest.fail("opened")
+    assert not list(root.iterdir())
+
+
+def exchange(root: Path, monkeypatch: pytest.MonkeyPatch, then: Callable[[], object]) -> Path:
+    """Have another mirror stand in a mirror's place while that is opened, and return where it is else."""
+    hidden, real = root.with_name("hidden"), directory_mirror.open_directory
+    hidden.mkdir(mode=0o777)
+    (hidden / MARKER).write_text('{"format":1,"host":"registry.example/prod"}')
+
+    def flip(path: Path, **how: Any) -> DirectoryMirror:
+        hidden.rename(root)
+        try:
+            return real(path, **how)
+        finally:
+            root.rename(hidden)
+            then()
+
+    monkeypatch.setattr(directory_mirror, "open_directory", flip)
+    return hidden
+
+
+def test_one_that_comes_and_goes_meanwhile_gives_no_name(
+    shared: Path, maker: ImagePublisher, give: Give, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a loop of renames it was read while nothing was there when it was looked at."""
+    root = shared / "mirror"
+    hidden = exchange(root, monkeypatch, lambda: None)
+    give(OTHER, hidden)
+    with pytest.raises(EnvironmentLacking, match="mirror-unreachable"):
+        publish(root, maker)
+    assert not root.exists() and [path.name for path in hidden.iterdir()] == [MARKER]
+    monkeypatch.undo()
+    publish(root, maker)
+    assert mirror_marker.read_host(root) == "localhost"
+
+
+def test_nor_one_in_whose_place_is_ones_own_by_then(
+    shared: Path, maker: ImagePublisher, give: Give, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, real = shared / "mirror", directory_mirror.open_directory
+    exchange(root, monkeypatch, lambda: real(root, create=True, clock=maker.clock))
+    with pytest.raises(UsageError, match="when it was opened, and has localhost now") as caught:
+        publish(root, maker)
+    assert caught.value.problems[0].code == "mirror-host" and not list((root / "repositories").iterdir())
 
 
 @pytest.mark.parametrize("user", [0, None])
@@ -286,6 +331,8 @@ def test_others_read_a_mirror_that_is_one_users_in_a_shared_folder(
 
 def test_others_do_not_publish_to_it(volume: Path, maker: ImagePublisher) -> None:
     assert f"'{volume / MARKER}' belongs to uid {OTHER}" in refused(volume, maker)
+    with pytest.raises(UsageError, match="mirror-not-own"):  # exchanged after the first look
+        mirror_marker.require_own_host(volume, "localhost")
     with pytest.raises(UsageError, match=f"{MARKER}.*mirror-not-own"):
         promote(parse_address(f"dir:{volume}/small:latest"), "stable", key(), RULES, maker.build_env)
 
