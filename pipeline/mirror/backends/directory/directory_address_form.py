@@ -160,13 +160,14 @@ def find_root(path: Path, *, reads: bool = False) -> tuple[Path, str] | None:
     The name is empty for the root itself. Returns None if no parent folder is a mirror. Only the root need exist. What
     another user put into a folder that all share, such as /tmp, makes no mirror of it; but one that is only read
     (`reads`) is found where all of it is that user's. Raises VerificationError `marker-missing` for a mirror that has
-    lost its marker.
+    lost its marker; another user's only where `path` is that folder, since its content says nothing of what is in it.
     """
     for folder in (path.absolute(), *path.absolute().parents):
         if _is_root(folder, reads=reads):
             name = path.absolute().relative_to(folder).as_posix()
             return folder, "" if name == "." else name
-        if is_unmarked(folder) and _counts(folder / "repositories", reads=reads):
+        named = folder == path.absolute()
+        if is_unmarked(folder) and _counts(folder / "repositories", reads=reads and named):
             raise marker_missing(folder)
     return None
 

@@ -362,8 +362,15 @@ def test_the_rules_of_its_owner_hold_for_whoever_names_it(volume: Path, give: Gi
         rules_for(parse_address(f"dir:{volume}"))
 
 
-def test_others_are_told_that_its_marker_is_lost(volume: Path, maker: ImagePublisher) -> None:
+@pytest.mark.parametrize("missing", ["small:latest", "job/mirror/small:latest"])
+def test_others_are_told_that_its_marker_is_lost_where_they_name_it(
+    volume: Path, maker: ImagePublisher, missing: str
+) -> None:
+    """Anybody can put such folders into /tmp: whoever names another mirror there is not told to make /tmp one."""
     (volume / MARKER).unlink()
     with pytest.raises(VerificationError, match="marker-missing"):
-        verify_reference(parse_address(f"dir:{volume}/small:latest"), key().public, maker.build_env)
+        parse_address(f"dir:{volume}").form.pull_source(volume, maker.clock)
+    with pytest.raises(UsageError, match="address-malformed") as caught:
+        verify_reference(parse_address(f"dir:{volume}/{missing}"), key().public, maker.build_env)
+    assert "scrub" not in str(caught.value) + str(caught.value.problems[0].hint)
     assert find_root(volume / "job") is None
