@@ -217,7 +217,7 @@ def _open_regular(path: Path) -> BufferedReader:
         raise
     if not stat.S_ISREG(mode):
         raise NotRegular(path, mode)
-    handle = os.open(path, _READ)
+    handle = open_without_waiting(path, _READ)
     try:
         _demand(handle, path, stat.S_IFREG)
         return os.fdopen(handle, "rb")

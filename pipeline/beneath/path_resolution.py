@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
 import struct
+import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -26,6 +28,10 @@ _NO_MAGIC_LINKS: Final = 0x02
 _BENEATH: Final = 0x08
 _TRIES: Final = 8
 """Attempts while openat2 fails with EAGAIN, because something was renamed meanwhile."""
+_LEASE_TIME: Final = 60.0
+"""Seconds for which a lease is waited for without /proc: more than the kernel lets a holder keep it by default (45)."""
+_POLL: Final = 0.02
+"""Seconds between two attempts meanwhile."""
 
 
 def open_without_waiting(path: str | Path, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
@@ -41,10 +47,26 @@ def open_without_waiting(path: str | Path, flags: int, mode: int = 0o777, *, dir
         try:
             if not stat.S_ISREG(os.fstat(seen).st_mode):
                 raise
-            # What was looked at is opened, and not what may be there by now.
-            return os.open(f"/proc/self/fd/{seen}", flags & ~(os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CREAT))
+            return _open_leased(seen, flags, lambda: os.open(path, flags | os.O_NONBLOCK, mode, dir_fd=dir_fd))
         finally:
             os.close(seen)
+
+
+def _open_leased(seen: int, flags: int, again: Callable[[], int]) -> int:
+    """Open a regular file, whose O_PATH descriptor is `seen`, when its lease is given back.
+
+    What was looked at is opened, and not what may be there by now. Without /proc, `again` is tried, which must not
+    wait for a FIFO that is there by now. Raises BlockingIOError if the lease is kept.
+    """
+    try:
+        return os.open(f"/proc/self/fd/{seen}", flags & ~(os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CREAT))
+    except FileNotFoundError:
+        deadline = time.monotonic() + _LEASE_TIME
+        while time.monotonic() < deadline:
+            with contextlib.suppress(BlockingIOError):
+                return again()
+            time.sleep(_POLL)
+        return again()
 
 
 # --- by the kernel -------------------------------------------------------------------------------
@@ -119,9 +141,11 @@ def open_below(top: int, folder: Path, name: str, flags: int) -> int:
     for _ in range(_TRIES):
         try:
             return _openat2(top, name, flags)
+        except BlockingIOError:
+            handle = _open_leased_below(top, folder, name, flags)
+            if handle is not None:
+                return handle
         except OSError as error:
-            if error.errno == errno.EAGAIN:
-                continue
             if error.errno in (errno.EXDEV, errno.ELOOP):
                 break
             raise OSError(error.errno, error.strerror, str(folder / name)) from None
@@ -129,6 +153,24 @@ def open_below(top: int, folder: Path, name: str, flags: int) -> int:
     # meanwhile, or is a link of /proc, and it stays refused.
     os.close(_walk(top, folder, name, PATH_FLAGS))
     raise PathEscape(folder, name, name, "a target that changes between lookups")
+
+
+def _open_leased_below(top: int, folder: Path, name: str, flags: int) -> int | None:
+    """Open a regular file when its lease is given back; None if something was renamed instead."""
+    if flags & os.O_PATH:
+        return None
+    try:
+        seen = _openat2(top, name, PATH_FLAGS)
+    except OSError:
+        return None
+    try:
+        if not stat.S_ISREG(os.fstat(seen).st_mode):
+            return None
+        return _open_leased(seen, flags, lambda: _openat2(top, name, flags))
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(folder / name)) from None
+    finally:
+        os.close(seen)
 
 
 # --- component by component ----------------------------------------------------------------------
@@ -201,7 +243,7 @@ def _last(folder: int, part: str, seen: int, flags: int) -> int:
     if flags == PATH_FLAGS:
         return seen
     try:
-        handle = os.open(part, flags | os.O_NOFOLLOW, dir_fd=folder)
+        handle = open_without_waiting(part, flags | os.O_NOFOLLOW, dir_fd=folder)
         if not os.path.samestat(os.fstat(handle), os.fstat(seen)):
             os.close(handle)
             raise OSError(errno.EAGAIN, "it was exchanged meanwhile")
