@@ -131,8 +131,9 @@ def _not_own(root: Path, planted: Path, user: int) -> UsageError:
         f"'{planted}' belongs to {_user(user)}, in a folder that all users share: what is written there "
         "would decide under which name is signed, and by which rules",
         place=f"dir:{root}",
-        hint="publish to a folder that nobody else made; if it was made for you, have root `chown` it to the user "
-        "who publishes",
+        # No `chown`: it would make another user's marker and rules count.
+        hint="publish to a folder that nobody else made; if the mirror is that user's, publish as him; if it is to be "
+        "yours, have root move it away and make an empty folder there for you",
     )
 
 
@@ -153,8 +154,7 @@ def foreign_rules(path: Path) -> UsageError:
         "rules-not-own",
         f"'{path}' belongs to {_user(owner(path))}, in a folder that all users share: whose rules hold is not known",
         place=str(path),
-        hint="give the rules with --rules FILE; or have root remove that file, or `chown` it to root or to the user "
-        "who runs relbuild",
+        hint="give the rules with --rules FILE; or have root remove that file, and write the one that is to hold",
     )
 
 

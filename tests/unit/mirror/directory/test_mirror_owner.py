@@ -65,7 +65,9 @@ def refused(root: Path, maker: ImagePublisher) -> str:
         publish(root, maker)
     assert sorted(root.rglob("*")) == before
     (problem,) = caught.value.problems
-    assert problem.place == f"dir:{root}" and "chown" in (problem.hint or "")
+    hint = problem.hint or ""
+    assert problem.place == f"dir:{root}" and "have root move it away and make an empty folder" in hint
+    assert "chown" not in hint
     return problem.message
 
 
@@ -203,6 +205,20 @@ def test_nor_one_in_whose_place_is_ones_own_by_then(
     with pytest.raises(UsageError, match="when it was opened, and has localhost now") as caught:
         publish(root, maker)
     assert caught.value.problems[0].code == "mirror-host" and not list((root / "repositories").iterdir())
+
+
+def test_the_way_out_that_the_error_names_is_one(shared: Path, maker: ImagePublisher, give: Give) -> None:
+    """After a chown of the folder alone, its marker would count."""
+    root, away = shared / "mirror", shared / "away"
+    root.mkdir()
+    (root / MARKER).write_text('{"format":1,"host":"registry.example/prod"}')
+    give(OTHER, root)
+    refused(root, maker)
+    root.rename(away)
+    root.mkdir()
+    give(os.geteuid(), root)
+    publish(root, maker)
+    assert mirror_marker.read_host(root) == "localhost"
 
 
 @pytest.mark.parametrize("user", [0, None])
