@@ -27,7 +27,7 @@ def is_foreign(path: Path) -> bool:
     """
     with contextlib.suppress(FileNotFoundError):
         folder = path.parent.stat()
-        return _is_shared(folder) and not _is_trusted(owner(path), folder)
+        return _is_shared(folder) and not _is_trusted(owner(path), folder, path)
     return False
 
 
@@ -65,7 +65,7 @@ def require_own(root: Path) -> None:
 def require_own_marker(root: Path, folder: int, seen: os.stat_result) -> None:
     """Refuse a marker as `require_own` does, by the folder's descriptor and the marker's status."""
     above, user = os.fstat(folder), owner(root / MARKER, seen)
-    if _is_shared(above) and not _is_trusted(user, above):
+    if _is_shared(above) and not _is_trusted(user, above, root / MARKER):
         raise _not_own(root, root / MARKER, user)
 
 
@@ -108,7 +108,7 @@ def open_own(root: Path) -> int:
             elif not stat.S_ISDIR(seen.st_mode):
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
         handle, path = way[-1]
-        if unknown is not None and not _is_mine(owner(path, os.fstat(handle))):
+        if unknown is not None and not _is_mine(owner(path, os.fstat(handle)), _opened(handle)):
             raise _not_own(root, *unknown)
         del way[-1]
         return handle
@@ -161,7 +161,7 @@ def foreign_rules(path: Path) -> UsageError:
 def _is_foreign_part(above: int, part: int, user: int) -> bool:
     """Return whether another user's folder or link is in one that all share, by descriptors."""
     folder = os.fstat(above)
-    return _is_shared(folder) and not _is_trusted(user, folder) and not _is_mounted(above, part)
+    return _is_shared(folder) and not _is_trusted(user, folder, _opened(part)) and not _is_mounted(above, part)
 
 
 def _is_mounted(above: int, part: int) -> bool:
@@ -185,12 +185,24 @@ def _is_shared(folder: os.stat_result) -> bool:
     return bool(folder.st_mode & stat.S_ISVTX and folder.st_mode & stat.S_IWOTH)
 
 
-def _is_mine(user: int) -> bool:
-    return user in {0, os.geteuid()}
+def _is_mine(user: int, path: Path) -> bool:
+    return user == 0 or (user == os.geteuid() and (not _is_unmapped(user) or _owns(path)))
 
 
-def _is_trusted(user: int, folder: os.stat_result) -> bool:
-    return _is_mine(user) or (user == folder.st_uid and not _is_unmapped(user))
+def _owns(path: Path) -> bool:
+    """Return whether this user owns a file: the kernel lets no other open it with O_NOATIME."""
+    with contextlib.suppress(OSError):
+        os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOATIME | os.O_CLOEXEC))
+        return True
+    return False
+
+
+def _is_trusted(user: int, folder: os.stat_result, path: Path) -> bool:
+    return _is_mine(user, path) or (user == folder.st_uid and not _is_unmapped(user))
+
+
+def _opened(handle: int) -> Path:
+    return Path(f"/proc/self/fd/{handle}")
 
 
 def _is_unmapped(user: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 from collections.abc import Callable
@@ -313,6 +314,39 @@ def test_in_a_user_namespace_the_mirror_itself_is_a_known_users(
     assert "which stands for all that this user namespace lacks" in refused(root, maker)
     give(os.geteuid(), root)
     publish(root, maker)
+
+
+def test_who_is_nobody_in_a_user_namespace_does_not_own_what_all_others_own_there(
+    shared: Path, give: Give, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a map, or mapped to the number of nobody: all look like oneself."""
+    root = shared / "mirror"
+    root.mkdir()
+    real = Path.read_text
+    kernel = {"/proc/sys/kernel/overflowuid": f"{UNMAPPED}\n", "/proc/self/uid_map": "65534 7 1"}
+    monkeypatch.setattr(Path, "read_text", lambda path, **given: kernel.get(str(path)) or real(path, **given))
+    monkeypatch.setattr(os, "geteuid", lambda: UNMAPPED)
+    give(UNMAPPED, root)
+    monkeypatch.setattr(mirror_owner, "_owns", lambda path: path.readlink() != root)
+    with pytest.raises(UsageError, match=f"'{root}' belongs to uid {UNMAPPED}"):
+        mirror_owner.require_own(root)
+    monkeypatch.setattr(mirror_owner, "_owns", lambda path: path.readlink() == root)
+    mirror_owner.require_own(root)
+
+
+def test_the_kernel_says_who_owns_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert mirror_owner._owns(tmp_path) and not mirror_owner._owns(tmp_path / "missing")
+    if os.geteuid() != 0:
+        assert not mirror_owner._owns(Path("/"))
+    real = os.open
+
+    def refuse(path: str | Path, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        if flags & os.O_NOATIME:
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(path))
+        return real(path, flags, mode, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "open", refuse)
+    assert not mirror_owner._owns(tmp_path)
 
 
 def test_whose_folder_it_is_is_told_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
