@@ -98,7 +98,7 @@ def test_without_proc_a_lease_that_is_kept_is_told_as_that(
         monkeypatch.setattr(path_resolution, "kernel_resolves", lambda: False)
     without_proc(monkeypatch)
     monkeypatch.setattr(path_resolution, "_LEASE_TIME", 0)
-    real, resolved = os.open, path_resolution._openat2
+    real = os.open
 
     def kept(path: str | Path, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
         if Path(path).name == MARKER and not flags & os.O_PATH:
@@ -106,7 +106,7 @@ def test_without_proc_a_lease_that_is_kept_is_told_as_that(
         return real(path, flags, mode, dir_fd=dir_fd)
 
     def kept_below(folder: int, name: str, flags: int) -> int:
-        return resolved(folder, name, flags) if flags & os.O_PATH else kept(name, flags, dir_fd=folder)
+        return kept(name, flags, dir_fd=folder)
 
     monkeypatch.setattr(os, "open", kept)
     monkeypatch.setattr(path_resolution, "_openat2", kept_below)
@@ -116,16 +116,18 @@ def test_without_proc_a_lease_that_is_kept_is_told_as_that(
 
 def test_a_lease_below_a_folder_is_no_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Openat2 fails with the same error for both; what is no regular file is looked up again."""
+    (tmp_path / MARKER).write_bytes(CONTENT)
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "folder").mkdir()
-    looked, real = list[str](), path_resolution._openat2
+    looked = list[str]()
 
     def refuse(folder: int, name: str, flags: int) -> int:
         if flags == path_resolution.PATH_FLAGS:
-            return real(folder, name, flags)
+            return os.open(name, flags, dir_fd=folder)
         looked.append(name)
         raise BlockingIOError(errno.EAGAIN, "exchanged")
 
+    monkeypatch.setattr(path_resolution, "kernel_resolves", lambda: True)
     monkeypatch.setattr(path_resolution, "_openat2", refuse)
     top = os.open(tmp_path, os.O_PATH)
     try:
@@ -135,6 +137,7 @@ def test_a_lease_below_a_folder_is_no_rename(tmp_path: Path, monkeypatch: pytest
     finally:
         os.close(top)
     assert set(looked) == {"fifo", "folder"} and len(looked) == 2 * path_resolution._TRIES
+    assert Folder(tmp_path).read(MARKER, 100) == CONTENT and looked.count(MARKER) == 1
 
 
 def without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
