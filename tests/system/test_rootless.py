@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import pwd
@@ -22,7 +23,7 @@ import pytest
 from pipeline.build import BuildResult
 from pipeline.sandbox.cgroups import PARENT_CGROUP, mounted_hierarchies
 from pipeline.sandbox.emulation import emulated_architectures
-from tests.support.added_user import NAME, PLACE, added_user, subordinate
+from tests.support.added_user import LOCKS, NAME, PLACE, added_user, subordinate
 from tests.support.tiny_root import make_root, require_root
 from tests.system.isolation.probes import ADMITTED, PROBES
 
@@ -108,6 +109,7 @@ def person() -> Iterator[Person]:
         home = folder / "home"
         home.mkdir(mode=0o700)
         prepare(home, entry.pw_uid, entry.pw_gid, first)
+        take_back(entry.pw_uid)
         yield Person(entry.pw_uid, folder)
 
 
@@ -130,21 +132,34 @@ def prepare(home: Path, uid: int, gid: int, first: int) -> None:
 
 @contextlib.contextmanager
 def handed_over(person: Person) -> Iterator[None]:
-    """While the block lasts, relbuild's folder in every hierarchy is this user's."""
-    hierarchies = mounted_hierarchies()
-    if hierarchies.version != 1:
+    """While the block lasts, relbuild's folder in every hierarchy is this user's, and no other run's."""
+    if mounted_hierarchies().version != 1:
         pytest.skip("control groups v1 are missing here; on v2 ci/vm shows the same")
-    folders = [root / PARENT_CGROUP for root in hierarchies.roots()]
-    for folder in folders:
-        folder.mkdir(exist_ok=True)  # as docs/sandbox.md tells root to do
-    owners = [(folder, folder.stat().st_uid) for folder in folders]
-    try:
+    with (LOCKS / "relbuild-tests-groups").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        folders = group_folders()
         for folder in folders:
-            os.chown(folder, person.uid, -1)
-        yield
-    finally:
-        for folder, owner in owners:
-            os.chown(folder, owner, -1)
+            folder.mkdir(exist_ok=True)  # as docs/sandbox.md tells root to do
+        owners = [(folder, folder.stat().st_uid) for folder in folders]
+        try:
+            for folder, _ in owners:
+                os.chown(folder, person.uid, -1)
+            yield
+        finally:
+            for folder, owner in owners:
+                os.chown(folder, owner, -1)
+
+
+def take_back(uid: int) -> None:
+    """Give root what a run that was killed had handed to a user who had this number."""
+    for folder in group_folders():
+        if folder.is_dir() and folder.stat().st_uid == uid:
+            os.chown(folder, 0, -1)
+
+
+def group_folders() -> list[Path]:
+    """relbuild's folder in every hierarchy."""
+    return [root / PARENT_CGROUP for root in mounted_hierarchies().roots()]
 
 
 @pytest.fixture(scope="module")
