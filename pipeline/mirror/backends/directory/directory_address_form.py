@@ -149,7 +149,7 @@ class DirectoryForm(AddressForm):
         path = found[0] / name if found is not None else None
         if found is None or path is None or not path.is_file():
             return None
-        if is_foreign(path) and owner(path) != owner(found[0] / MARKER):
+        if is_foreign(path) and owner(path.lstat()) != owner((found[0] / MARKER).lstat()):
             raise foreign_rules(path)
         return path
 

@@ -27,7 +27,7 @@ def is_foreign(path: Path) -> bool:
     """
     with contextlib.suppress(FileNotFoundError):
         folder = path.parent.stat()
-        return _is_shared(folder) and not _is_trusted(owner(path), folder, path)
+        return _is_shared(folder) and not _is_trusted(owner(path.lstat()), folder, path)
     return False
 
 
@@ -40,13 +40,13 @@ def is_of_one_user(root: Path) -> bool:
     repositories = root / "repositories"
     names = (root / "blobs", root / MARKER if os.path.lexists(root / MARKER) else repositories)
     with contextlib.suppress(FileNotFoundError):
-        return {owner(path) for path in names} == {owner(repositories)}
+        return {owner(path.lstat()) for path in names} == {owner(repositories.lstat())}
     return False
 
 
-def owner(path: Path, seen: os.stat_result | None = None) -> int:
-    """Return the user ID of a file's or link's owner; `seen`: its status, if known."""
-    return (seen or path.lstat()).st_uid
+def owner(seen: os.stat_result) -> int:
+    """Return the user ID of the owner of a file or link with this status."""
+    return seen.st_uid
 
 
 def require_own(root: Path) -> None:
@@ -57,14 +57,14 @@ def require_own(root: Path) -> None:
     """
     marker = root / MARKER
     if os.path.lexists(marker) and is_foreign(marker):
-        raise _not_own(root, marker, owner(marker))
+        raise _not_own(root, marker, owner(marker.lstat()))
     with contextlib.suppress(OSError):  # missing
         os.close(open_own(root))
 
 
 def require_own_marker(root: Path, folder: int, seen: os.stat_result) -> None:
     """Refuse a marker as `require_own` does, by the folder's descriptor and the marker's status."""
-    above, user = os.fstat(folder), owner(root / MARKER, seen)
+    above, user = os.fstat(folder), owner(seen)
     if _is_shared(above) and not _is_trusted(user, above, root / MARKER):
         raise _not_own(root, root / MARKER, user)
 
@@ -89,7 +89,7 @@ def open_own(root: Path) -> int:
             path, handle = shown / part, _open_part(part, above)
             way.append((handle, path))
             seen = os.fstat(handle)
-            user = owner(path, seen)
+            user = owner(seen)
             if _is_foreign_part(above, handle, user):
                 # In a user namespace root's folders look like any other user's. One above the mirror is taken for
                 # root's where the mirror is one's own: whoever owns it can move that away, and put there only another
@@ -108,7 +108,7 @@ def open_own(root: Path) -> int:
             elif not stat.S_ISDIR(seen.st_mode):
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
         handle, path = way[-1]
-        if unknown is not None and not _is_mine(owner(path, os.fstat(handle)), _opened(handle)):
+        if unknown is not None and not _is_mine(owner(os.fstat(handle)), _opened(handle)):
             raise _not_own(root, *unknown)
         del way[-1]
         return handle
@@ -145,14 +145,15 @@ def passed_over(path: Path) -> Path | None:
 
 def passed_over_text(marker: Path) -> str:
     """Say whose a marker is, and why it does not count."""
-    return f"'{marker}' of {_user(owner(marker))} does not count in a folder that all users share"
+    return f"'{marker}' of {_user(owner(marker.lstat()))} does not count in a folder that all users share"
 
 
 def foreign_rules(path: Path) -> UsageError:
     """Make the error of a file of rules that does not count: the defaults would hold instead."""
     return UsageError(
         "rules-not-own",
-        f"'{path}' belongs to {_user(owner(path))}, in a folder that all users share: whose rules hold is not known",
+        f"'{path}' belongs to {_user(owner(path.lstat()))}, in a folder that all users share: whose rules hold is not "
+        "known",
         place=str(path),
         hint="give the rules with --rules FILE; or have root remove that file, and write the one that is to hold",
     )

@@ -36,9 +36,11 @@ def give(monkeypatch: pytest.MonkeyPatch) -> Give:
     owned: dict[Path, int] = {}
     real = mirror_owner.owner
 
-    def owner(path: Path, seen: os.stat_result | None = None) -> int:
-        found = real(path, seen)
-        return next((owned[one] for one in (path, *path.parents) if one in owned), found)
+    def owner(seen: os.stat_result) -> int:
+        for path in sorted(owned, key=lambda one: len(one.parts), reverse=True):
+            if any(os.path.samestat(one.lstat(), seen) for one in (path, *path.rglob("*")) if os.path.lexists(one)):
+                return owned[path]
+        return real(seen)
 
     monkeypatch.setattr(mirror_owner, "owner", owner)
     return lambda user, path: owned.update({path: user})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -33,11 +34,16 @@ def shared(tmp_path: Path) -> Path:
 def another_user(monkeypatch: pytest.MonkeyPatch, shared: Path) -> None:
     """The files in the shared folder are another user's."""
     real = mirror_owner.owner
-    monkeypatch.setattr(
-        mirror_owner,
-        "owner",
-        lambda path, seen=None: 4711 if path.parent == shared and path.name in PLANTED else real(path, seen),
-    )
+
+    def owner(seen: os.stat_result) -> int:
+        return 4711 if any(os.path.samestat(found, seen) for found in existing(shared, PLANTED)) else real(seen)
+
+    monkeypatch.setattr(mirror_owner, "owner", owner)
+
+
+def existing(folder: Path, names: tuple[str, ...]) -> list[os.stat_result]:
+    """Return the status of those of these files in a folder that exist."""
+    return [(folder / name).lstat() for name in names if os.path.lexists(folder / name)]
 
 
 def mirror(root: Path) -> Path:
