@@ -107,6 +107,7 @@ class _Renewal:
             self.due = signer.now
             return
         until = signed_tag.believed_until(digest, reading)
+        # Not `reading.recent`: a signed statement that is listed counts here also where its manifest is lost.
         unsigned = until is None and not recent_statements(
             repository, repository.identity, tag, signer.trusted, listed=reading.listed
         )

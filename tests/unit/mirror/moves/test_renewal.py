@@ -110,6 +110,22 @@ def test_what_nobody_signed_is_signed_where_the_night_knows_that_it_is_right(
     assert signed.statement.move.version == "1.0"
 
 
+def test_a_signed_move_that_is_listed_counts_also_where_its_manifest_is_lost(
+    mirror: DirectoryMirror, maker: ImagePublisher, tmp_path: Path
+) -> None:
+    """Who can write to the mirror removes the manifest, and points the tag elsewhere."""
+    repository, paths = mirror.repository("small"), mirror.place.paths("small")
+    other = maker.image("1.1").digest
+    maker.publish(repository, maker.image("1.1"), tags=("1.1",))
+    for one in list_statements(repository, repository.identity, "latest"):
+        lost = paths.find(one.record)
+        assert lost is not None
+        lost.unlink()
+    point(mirror.place.root, "latest", other)
+    done = renewed(mirror, ImagePublisher.at(tmp_path / "fresh"), {"latest": other})
+    assert done.left == ("latest",)
+
+
 @pytest.mark.parametrize("how", ["pointed back", "mirror set back"])
 def test_a_tag_is_not_signed_where_it_was_last_published_if_a_person_moved_it_since(
     mirror: DirectoryMirror, maker: ImagePublisher, tmp_path: Path, how: str
