@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from pipeline.digest import Digest
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, VerificationError
 from pipeline.model.image import Descriptor
 from pipeline.model.manifests import Manifest, Referrer
 from pipeline.store import Store
@@ -118,6 +118,9 @@ class Repository(Protocol):
 
     def pruned_by(self, reference: Digest | str) -> str:
         """Return the stamp of the pruning that removed a manifest or tag; "" if none can be undone."""
+
+    def misplaced_tag(self, tag: str) -> VerificationError | None:
+        """Return the error of what is no tag, in a tag's place; None for a tag, and for nothing."""
 
     def read_blob(self, descriptor: Descriptor) -> bytes:
         """Read a small blob (config, attestation; at most 64 MiB) into memory, verified."""

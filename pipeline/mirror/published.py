@@ -64,7 +64,7 @@ def read_published(repository: Repository, reference: Digest | str) -> MirroredI
     """Read the image or index with a tag or digest: manifests and configs, no layers.
 
     Raises UsageError `reference-missing`, VerificationError if a document is missing (`manifest-missing` for a tag that
-    leads nowhere) or wrong.
+    leads nowhere, `tag-damaged` for what is in the place of one) or wrong.
     """
     manifest = repository.manifest(reference)
     if manifest is None:
@@ -105,6 +105,8 @@ def _missing(repository: Repository, reference: Digest | str) -> UsageError | Ve
         mirror = repository.url.removesuffix(f"/{repository.name}")
         restored = f"a pruning removed it: `relbuild prune {mirror} --undo {stamp}` restores it" if stamp else ""
     with contextlib.suppress(RelbuildError):
+        if isinstance(reference, str) and (misplaced := repository.misplaced_tag(reference)) is not None:
+            return misplaced
         if isinstance(reference, str) and reference in repository.tags() and not repository.manifest(reference):
             return VerificationError(
                 "manifest-missing",

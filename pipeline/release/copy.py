@@ -102,7 +102,7 @@ def _wanted(here: Repository, source: Address, target: Address) -> list[tuple[Di
     for tag in (source.tag,) if source.tag else [tag for tag in here.tags() if not is_auxiliary(tag)]:
         digest = here.resolve(tag)
         if digest is None:
-            raise UsageError(
+            raise here.misplaced_tag(tag) or UsageError(
                 "reference-missing",
                 f"{here.url} has no tag '{tag}'",
                 place=here.url,

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from pipeline.digest import Digest
+from pipeline.errors import VerificationError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.atomic_files import (
     mirror_errors,
     open_without_links,
     sync_names,
 )
+from pipeline.mirror.backends.directory.lost_tags import misplaced_tag
 from pipeline.mirror.backends.directory.mirror_paths import RepositoryPaths
 from pipeline.mirror.known_blobs import is_whole, place_blob, regular_file
 from pipeline.mirror.protocol import (
@@ -101,6 +104,13 @@ class DirectoryRepository:
 
         with mirror_errors(self.url):
             return find_pruning(self.paths, reference)
+
+    def misplaced_tag(self, tag: str) -> VerificationError | None:
+        """Return the error of what is no tag, in a tag's place; None for a tag, and for nothing."""
+        with mirror_errors(self.url):
+            path = self.paths.tags / tag
+            there = TAG.fullmatch(tag) and self.paths.target(tag) is None and os.path.lexists(path)
+            return misplaced_tag(self.paths.place.root, path) if there else None
 
     def open_blob(self, digest: Digest) -> BinaryIO | None:
         """Open a blob to be served, following no symlink below the mirror's root; None if missing."""

@@ -107,5 +107,16 @@ def lost_tag(root: Path, path: Path) -> VerificationError:
     )
 
 
+def misplaced_tag(root: Path, path: Path) -> VerificationError:
+    """Make the error of what is in the place of a tag that somebody reads, and is none."""
+    return VerificationError(
+        "tag-damaged",
+        f"'{path.relative_to(root)}' is no symbolic link to a manifest, so what the tag leads to is not known",
+        place=str(path),
+        hint=f"copy the mirror again with its links (`cp -a`, its rsync.sh), or run `relbuild scrub dir:{root}`, which "
+        "makes the link again where the file is a manifest",
+    )
+
+
 def _folder_name(name: str) -> str:
     return f"tags-{hashlib.sha256(name.encode()).hexdigest()[:16]}"

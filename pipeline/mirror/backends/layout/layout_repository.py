@@ -107,6 +107,9 @@ class LayoutRepository:
         """Return "": a layout is never pruned."""
         return ""
 
+    def misplaced_tag(self, tag: str) -> None:
+        """Return None: the index has all tags."""
+
     def read_blob(self, descriptor: Descriptor) -> bytes:
         """Read a small blob, verified. Raises VerificationError."""
         with mirror_errors(self.url):

@@ -142,6 +142,9 @@ class RegistryRepository(Repository):
         """Return "": a pruning of a registry cannot be undone."""
         return ""
 
+    def misplaced_tag(self, tag: str) -> None:
+        """Return None: what a registry keeps in the place of a tag is not seen."""
+
     def read_blob(self, descriptor: Descriptor) -> bytes:
         """Read a small blob, verified."""
         return self._blobs.read(descriptor)

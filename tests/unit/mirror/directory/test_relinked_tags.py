@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.digest import Digest
+from pipeline.errors import VerificationError
 from pipeline.mirror.backends.directory import directory_scrub, lost_tags, manifest_files
 from pipeline.mirror.backends.directory.mirror_paths import RepositoryPaths
 from pipeline.mirror.image_tags import names_digest
@@ -17,9 +18,9 @@ from pipeline.mirror.references import fallback_tag, referrers_index
 from pipeline.mirror.tag_statements import anchor_manifest
 from pipeline.model.rules import MirrorRules
 from pipeline.model.scrub import DamageKind, RepairOutcome, ScrubbedObject
-from pipeline.release import verify_reference
+from pipeline.release import copy, verify_reference
 from tests.support.moved_tags import DAY, at, code_of, opened, published_files, resolved
-from tests.support.published_images import ImagePublisher, key
+from tests.support.published_images import RULES, ImagePublisher, key
 from tests.unit.mirror.directory.test_kept_content import manifests_and_blobs
 from tests.unit.mirror.directory.test_planted import prune, version
 from tests.unit.mirror.directory.test_scrub import scrub, told
@@ -59,6 +60,26 @@ def test_all_links_are_made_again(root: Path, maker: ImagePublisher, tags: Path)
     assert manifests_and_blobs(root) == before
     maker.publish(opened(root, maker), maker.image("1.2"))
     assert version(root, maker) == "1.2"
+
+
+def test_who_reads_a_tag_is_told_that_it_is_no_link_and_the_way_out(
+    root: Path, maker: ImagePublisher, tags: Path, tmp_path: Path
+) -> None:
+    def verify() -> object:
+        return verify_reference(at(root), key().public, maker.build_env)
+
+    for act in (verify, lambda: copy(at(root), at(tmp_path / "there", ""), key().public, RULES, maker.build_env)):
+        with pytest.raises(VerificationError, match="_tags/latest' is no symbolic link to a manifest") as caught:
+            act()
+        (problem,) = caught.value.problems
+        assert (problem.code, problem.place) == ("tag-damaged", str(tags / "latest"))
+        assert f"`relbuild scrub dir:{root}`" in (problem.hint or "")
+    scrub(opened(root, maker).mirror, maker.store)
+    verify()
+    (tags / "latest").unlink()
+    assert code_of(verify) == "reference-missing"
+    (tags / "latest").symlink_to(f"../_manifests/{'0' * 64}.oci-image")
+    assert code_of(verify) == "manifest-missing"
 
 
 @pytest.mark.parametrize("data", [b"", b"cut", b"grown", b"of another repository", b"layer"])
