@@ -210,7 +210,7 @@ def publish(
         layouts=tuple(layouts),
         to=address,
         key=load_signing_key(key, secret, progress=settings.progress),
-        rules=rules_for(address),
+        rules=rules_for(address, signs=True),
         tags=None if tags is None else tuple(tags),
         known_as=known_as,
     )

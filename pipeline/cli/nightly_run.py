@@ -115,7 +115,7 @@ def _prepared(request: NightRequest, context: CommandContext) -> tuple[BuildEnvi
         fingerprint=_fingerprint(request.key, environment, build_env),
         former=_former_keys(request, context, build_env),
         known_as=request.known_as,
-        rules=rules_for(request.to, request.rules),
+        rules=rules_for(request.to, request.rules, signs=True),
         compression=request.compression,
         locked=request.locked,
         offline=request.offline,

@@ -65,7 +65,7 @@ def run_publish(
         layouts=request.layouts,
         to=request.to,
         key=open_signing_key(request.key, context),
-        rules=rules_for(request.to, request.rules),
+        rules=rules_for(request.to, request.rules, signs=True),
         tags=request.tags or None,
         sources=sources,
         known_as=request.known_as,

@@ -124,8 +124,11 @@ class AddressForm(ABC):
         `clock`: seconds since the epoch."""
         return None
 
-    def operators_file(self, address: Address, name: str) -> Path | None:
-        """Return the file `name` in the mirror's root, where its operator put it; None if missing."""
+    def operators_file(self, address: Address, name: str, *, signs: bool) -> Path | None:
+        """Return the file `name` in the mirror's root, where its operator put it; None if missing.
+
+        `signs`: it decides what is signed on the mirror.
+        """
         return None
 
 

@@ -11,9 +11,12 @@ RULES_FILE = "rules.yaml"
 """The file of the mirror's rules in the root of a directory mirror."""
 
 
-def rules_for(address: Address, rules: Path | None = None) -> MirrorRules:
-    """Load the mirror's rules from the file that is given, else from a directory mirror's root."""
-    given = rules or address.form.operators_file(address, RULES_FILE)
+def rules_for(address: Address, rules: Path | None = None, *, signs: bool) -> MirrorRules:
+    """Load the mirror's rules from the file that is given, else from a directory mirror's root.
+
+    `signs`: they decide what is signed there. Raises UsageError `rules-not-own`, `mirror-not-own`, RecipeError.
+    """
+    given = rules or address.form.operators_file(address, RULES_FILE, signs=signs)
     if given is None:
         return MirrorRules()
     # Here and not above: most mirrors have no rules, and reading them needs what reads recipes.

@@ -38,7 +38,7 @@ def promote_command(
         address,
         to,
         signing,
-        rules_for(address, rules),
+        rules_for(address, rules, signs=True),
         build_env,
         identity=identity,
         allow_stale=allow_stale,

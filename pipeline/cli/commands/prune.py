@@ -57,7 +57,7 @@ def prune_command(
         print_lines(*_undone_lines(undone))
         context.answer(undone.json())
         return 0
-    wanted = rules_for(address, rules)
+    wanted = rules_for(address, rules, signs=False)
     logs = access_log or ()
     done = prune(address, wanted, build_env, logs=logs, dry_run=True, idle=idle)
     print_lines(*_lines(done))

@@ -53,7 +53,7 @@ def rollback_command(
         address,
         target,
         signing,
-        rules_for(address, rules),
+        rules_for(address, rules, signs=True),
         build_env,
         identity=identity,
         former=open_former_keys(former, context),

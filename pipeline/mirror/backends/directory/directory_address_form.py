@@ -139,19 +139,27 @@ class DirectoryForm(AddressForm):
         mirror = open_directory(path, create=False, clock=clock)
         return PullSource(mirror.repositories, mirror.existing)
 
-    def operators_file(self, address: Address, name: str) -> Path | None:
-        """See `AddressForm`. `address` can be a repository's too. Raises UsageError `rules-not-own`."""
-        from pipeline.mirror.backends.directory.mirror_owner import foreign_rules, is_foreign, owner
+    def operators_file(self, address: Address, name: str, *, signs: bool) -> Path | None:
+        """See `AddressForm`. `address` can be a repository's too.
+
+        Raises UsageError `rules-not-own`; with `signs`, `mirror-not-own`, EnvironmentLacking `mirror-unreachable`.
+        """
+        from pipeline.mirror.atomic_files import mirror_errors
+        from pipeline.mirror.backends.directory.mirror_owner import has_own_rules, open_own
 
         found = find_root(address.path)
-        if found is None and _is_root(address.path, reads=True):  # another user's mirror counts where it is named
+        if found is None and not signs and _is_root(address.path, reads=True):  # another user's counts where named
             found = address.path, ""
-        path = found[0] / name if found is not None else None
-        if found is None or path is None or not path.is_file():
+        if found is None:
             return None
-        if is_foreign(path) and owner(path.lstat()) != owner((found[0] / MARKER).lstat()):
-            raise foreign_rules(path)
-        return path
+        root = found[0]
+        if signs:
+            with mirror_errors(address.url):
+                try:
+                    os.close(open_own(root))  # nobody exchanges it from here on
+                except FileNotFoundError:  # exchanged: no rules hold for what is made there
+                    return None
+        return root / name if has_own_rules(root / name, None if signs else root / MARKER) else None
 
 
 def find_root(path: Path, *, reads: bool = False) -> tuple[Path, str] | None:

@@ -148,15 +148,26 @@ def passed_over_text(marker: Path) -> str:
     return f"'{marker}' of {_user(owner(marker.lstat()))} does not count in a folder that all users share"
 
 
-def foreign_rules(path: Path) -> UsageError:
-    """Make the error of a file of rules that does not count: the defaults would hold instead."""
-    return UsageError(
-        "rules-not-own",
-        f"'{path}' belongs to {_user(owner(path.lstat()))}, in a folder that all users share: whose rules hold is not "
-        "known",
-        place=str(path),
-        hint="give the rules with --rules FILE; or have root remove that file, and write the one that is to hold",
-    )
+def has_own_rules(path: Path, marker: Path | None) -> bool:
+    """Return whether a file of rules is there; refuse another user's in a folder that all share.
+
+    It is looked at once: nobody else exchanges what is one's own there. `marker`: its owner's rules count as well.
+    Raises UsageError `rules-not-own`, since the defaults would hold instead.
+    """
+    try:
+        seen, folder = path.lstat(), path.parent.stat()
+        known = owner(marker.lstat()) if marker is not None else None
+    except FileNotFoundError:
+        return False
+    user = owner(seen)
+    if _is_shared(folder) and not _is_trusted(user, folder, path) and user != known:
+        raise UsageError(
+            "rules-not-own",
+            f"'{path}' belongs to {_user(user)}, in a folder that all users share: whose rules hold is not known",
+            place=str(path),
+            hint="give the rules with --rules FILE; or have root remove that file, and write the one that is to hold",
+        )
+    return path.is_file()
 
 
 def _is_foreign_part(above: int, part: int, user: int) -> bool:

@@ -109,8 +109,8 @@ def test_rules_that_were_tightened_while_it_published_refuse(
     rules, read = publisher.folder / "rules.yaml", publish_run.rules_for
     rules.write_text("gate: [{size: 100MiB}]\n")
 
-    def then_tighten(*given: Any) -> Any:
-        found = read(*given)
+    def then_tighten(*given: Any, **options: Any) -> Any:
+        found = read(*given, **options)
         rules.write_text("gate: [{size: 100MiB, labels: [no-such-label]}]\n")
         return found
 

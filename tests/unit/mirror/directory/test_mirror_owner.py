@@ -210,6 +210,32 @@ def test_nor_one_in_whose_place_is_ones_own_by_then(
     assert caught.value.problems[0].code == "mirror-host" and not list((root / "repositories").iterdir())
 
 
+@pytest.mark.parametrize("below", ["", "/small"])
+def test_the_rules_of_one_that_comes_and_goes_are_not_those_of_a_first_publication(
+    shared: Path, give: Give, monkeypatch: pytest.MonkeyPatch, below: str
+) -> None:
+    """By a loop of renames they were read, and nothing was there when it was looked at whose the mirror is."""
+    root, address = shared / "mirror", parse_address(f"dir:{shared}/mirror{below}")
+    root.mkdir(mode=0o777)
+    (root / MARKER).write_text('{"format":1,"host":"registry.example/prod"}')
+    (root / "rules.yaml").write_text("grace: 1s\n")
+    give(OTHER, root)
+    with pytest.raises(UsageError, match="mirror-not-own"):
+        rules_for(address, signs=True)
+    assert rules_for(address, signs=False).grace == 1
+    real = mirror_owner.open_own
+
+    def gone(path: Path) -> int:
+        root.rename(shared / "hidden")
+        try:
+            return real(path)
+        finally:
+            (shared / "hidden").rename(root)
+
+    monkeypatch.setattr(mirror_owner, "open_own", gone)
+    assert rules_for(address, signs=True) == MirrorRules()
+
+
 def test_the_way_out_that_the_error_names_is_one(shared: Path, maker: ImagePublisher, give: Give) -> None:
     """After a chown of the folder alone, its marker would count."""
     root, away = shared / "mirror", shared / "away"
@@ -396,7 +422,7 @@ def test_what_is_read_there_is_no_mirror_of_what_is_made_in_it(volume: Path, mak
     told = Told()
     access = MirrorAccess({}, told, maker.clock, maker.store)
     address = parse_address(f"dir:{volume}/job/mirror/small")
-    assert rules_for(address) == MirrorRules()
+    assert rules_for(address, signs=True) == MirrorRules()
     with access.repository(address, create=True, write=True) as repository:
         maker.publish(repository, maker.image("1.0"))
     (warned,) = told.warnings
@@ -408,10 +434,11 @@ def test_the_rules_of_its_owner_hold_for_whoever_names_it(volume: Path, give: Gi
     """root prunes it by them."""
     (volume / "rules.yaml").write_text("grace: 2d\n")
     give(OTHER, volume / "rules.yaml")
-    assert rules_for(parse_address(f"dir:{volume}")).grace == 2 * 86_400
+    assert rules_for(parse_address(f"dir:{volume}"), signs=False).grace == 2 * 86_400
+    assert rules_for(parse_address(f"dir:{volume}"), signs=True) == MirrorRules()  # It is not published to.
     give(OTHER + 1, volume / "rules.yaml")
     with pytest.raises(UsageError, match="rules-not-own"):
-        rules_for(parse_address(f"dir:{volume}"))
+        rules_for(parse_address(f"dir:{volume}"), signs=False)
 
 
 @pytest.mark.parametrize("missing", ["small:latest", "job/mirror/small:latest"])

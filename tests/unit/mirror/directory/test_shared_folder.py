@@ -56,16 +56,16 @@ def test_the_rules_of_a_mirror_above_hold_for_no_mirror_below(tmp_path: Path, ad
     root = mirror(tmp_path / "shared" / "job" / "mirror")
     (tmp_path / "shared" / MARKER).write_text('{"format":1,"host":"localhost"}')
     (tmp_path / "shared" / "rules.yaml").write_text(RULES)
-    assert rules_for(parse_address(f"dir:{root}{address}")) == MirrorRules()
+    assert rules_for(parse_address(f"dir:{root}{address}"), signs=True) == MirrorRules()
     (root / "rules.yaml").write_text("grace: 2d\n")
-    assert rules_for(parse_address(f"dir:{root}{address}")).grace == 2 * 86_400
-    assert rules_for(parse_address(f"dir:{tmp_path}/shared/other")).grace == 1
+    assert rules_for(parse_address(f"dir:{root}{address}"), signs=True).grace == 2 * 86_400
+    assert rules_for(parse_address(f"dir:{tmp_path}/shared/other"), signs=True).grace == 1
 
 
 @pytest.mark.usefixtures("another_user")
 def test_files_of_another_user_in_a_shared_folder_make_no_mirror(shared: Path) -> None:
     assert find_root(shared / "job" / "small") is None
-    assert rules_for(parse_address(f"dir:{shared}/job/small")) == MirrorRules()
+    assert rules_for(parse_address(f"dir:{shared}/job/small"), signs=True) == MirrorRules()
     root = mirror(shared / "job")
     assert find_root(root / "small") == (root, "small")
     with pytest.raises(UsageError, match="not-a-mirror"):
@@ -84,7 +84,7 @@ def test_content_of_another_user_in_a_shared_folder_stops_nobody(shared: Path) -
 
 def test_own_files_in_a_shared_folder_count(shared: Path) -> None:
     assert find_root(shared / "job" / "small") == (shared, "job/small")
-    assert rules_for(parse_address(f"dir:{shared}/small")).grace == 1
+    assert rules_for(parse_address(f"dir:{shared}/small"), signs=True).grace == 1
     (shared / MARKER).unlink()
     (shared / "repositories" / "small" / "_tags").mkdir(parents=True)
     (shared / "repositories" / "small" / "_manifests").mkdir()
@@ -99,7 +99,7 @@ def test_folders_that_a_team_shares_are_as_ever(shared: Path, mode: int) -> None
     """Who publishes there made the marker, whoever owns the folder."""
     shared.chmod(mode)
     assert find_root(shared / "small") == (shared, "small")
-    assert rules_for(parse_address(f"dir:{shared}/small")).grace == 1
+    assert rules_for(parse_address(f"dir:{shared}/small"), signs=True).grace == 1
 
 
 @pytest.mark.usefixtures("another_user")
@@ -111,9 +111,25 @@ def test_rules_that_another_user_put_into_a_shared_mirror_are_refused(
     assert find_root(shared / "small") == (shared, "small")
     for address in (parse_address(f"dir:{shared}"), parse_address(f"dir:{shared}/small")):
         with pytest.raises(UsageError, match="rules-not-own") as caught:
-            rules_for(address)
+            rules_for(address, signs=True)
         (problem,) = caught.value.problems
         assert problem.place == str(shared / "rules.yaml") and "uid 4711" in problem.message
         assert "--rules FILE" in (problem.hint or "") and "chown" not in (problem.hint or "")
         (tmp_path / "given.yaml").write_text("grace: 3d\n")
-        assert rules_for(address, tmp_path / "given.yaml").grace == 3 * 86_400
+        assert rules_for(address, tmp_path / "given.yaml", signs=True).grace == 3 * 86_400
+
+
+@pytest.mark.usefixtures("another_user")
+@pytest.mark.parametrize("signs", [True, False])
+def test_rules_that_another_user_puts_there_meanwhile_do_not_count(
+    shared: Path, monkeypatch: pytest.MonkeyPatch, signs: bool
+) -> None:
+    """By a loop of renames they were read while none was there when it was looked at whose they are."""
+    monkeypatch.setattr("tests.unit.mirror.directory.test_shared_folder.PLANTED", ("rules.yaml",))
+    real, rules = Path.lstat, shared / "rules.yaml"
+
+    def missing(path: Path) -> os.stat_result:
+        return real(path.with_name("missing") if path == rules else path)
+
+    monkeypatch.setattr(Path, "lstat", missing)
+    assert rules_for(parse_address(f"dir:{shared}/small"), signs=signs) == MirrorRules()
