@@ -181,8 +181,20 @@ def find_root(path: Path, *, reads: bool = False) -> tuple[Path, str] | None:
 
 
 def _is_root(folder: Path, *, reads: bool) -> bool:
-    marked = (folder / MARKER).is_file() or _is_damaged(folder)
-    return marked and _counts(folder / MARKER, reads=reads)
+    # First whose it is: another user's link may lead to where this one may not look.
+    if os.path.lexists(folder / MARKER) and not _counts(folder / MARKER, reads=reads):
+        return False
+    return _has_marker(folder) or _is_damaged(folder)
+
+
+def _has_marker(folder: Path) -> bool:
+    """Return whether a folder's marker is a file; no link is, where this user may not follow it."""
+    try:
+        return (folder / MARKER).is_file()
+    except PermissionError:
+        if (folder / MARKER).is_symlink():
+            return False
+        raise
 
 
 def _counts(path: Path, *, reads: bool) -> bool:

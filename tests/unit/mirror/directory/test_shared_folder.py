@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -80,6 +81,40 @@ def test_content_of_another_user_in_a_shared_folder_stops_nobody(shared: Path) -
     (shared / "blobs" / "sha256").mkdir(parents=True)
     assert find_root(shared / "job") is None
     mirror(shared / "job")
+
+
+@pytest.mark.parametrize("whose", ["another user's", "own"])
+def test_a_link_that_cannot_be_followed_in_the_place_of_a_marker_stops_nobody(
+    shared: Path, tmp_path: Path, whose: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    """Whoever publishes below /tmp met `no-permission`, for a link to where only root may look."""
+    (shared / MARKER).unlink()
+    (shared / MARKER).symlink_to(tmp_path / "secret")
+    if whose != "own":
+        request.getfixturevalue("another_user")
+    real = Path.stat
+
+    def stat(path: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+        if path == shared / MARKER and follow_symlinks:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return real(path, follow_symlinks=follow_symlinks)
+
+    monkeypatch.setattr(Path, "stat", stat)
+    assert find_root(shared / "job" / "small") is None
+    mirror(shared / "job")
+    with pytest.raises(VerificationError, match="marker-damaged") as caught:
+        open_directory(shared, create=False, clock=lambda: 0.0)
+    assert caught.value.problems[0].place == str(shared / MARKER)
+
+
+def test_a_marker_in_a_folder_that_cannot_be_searched_is_told(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(mirror_owner, "is_foreign", lambda path: False)
+    monkeypatch.setattr(Path, "stat", refuse)
+    with pytest.raises(PermissionError, match=MARKER):
+        find_root(shared / "small")
 
 
 def test_own_files_in_a_shared_folder_count(shared: Path) -> None:
