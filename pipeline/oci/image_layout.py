@@ -188,7 +188,7 @@ class _NewLayout:
             for digest, stamp in placed.items():
                 found = blob_stamp(blob_path(self.target, digest))
                 if found is not None and stamp is not None and found[:3] == stamp[:3]:
-                    _note(self.store, blob_path(self.target, digest), digest)
+                    note_layer(self.store, blob_path(self.target, digest), digest, found)
 
 
 def read_layout(path: Path) -> Image:
@@ -330,15 +330,15 @@ def file_is_intact(ours: Path, digest: Digest, store: Store) -> bool:
     found = blob_stamp(ours)
     if found is None or store.recall(_stamped(ours, digest)) == found:
         return found is not None
-    if stamp_of_whole(ours, digest) is None:
-        return False
-    _note(store, ours, digest)
-    return True
+    whole = stamp_of_whole(ours, digest)
+    if whole is not None:
+        note_layer(store, ours, digest, whole)
+    return whole is not None
 
 
-def _note(store: Store, ours: Path, digest: Digest) -> None:
-    """Record the stamp of a layer's file, which was just hashed or copied, in the store."""
-    store.remember(_stamped(ours, digest), blob_stamp(ours))
+def note_layer(store: Store, ours: Path, digest: Digest, stamp: Stamp | None) -> None:
+    """Record the stamp that a layer's file had when it was hashed or copied, in the store."""
+    store.remember(_stamped(ours, digest), stamp)
 
 
 def layer_stamp(layout: Path, digest: Digest, store: Store) -> object | None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from pipeline.digest import Digest
 from pipeline.model.image import Image
-from pipeline.oci.image_layout import blob_path, file_is_intact, read_layout
-from pipeline.store import Store, copy_into
+from pipeline.oci.image_layout import blob_path, file_is_intact, note_layer, read_layout
+from pipeline.store import Store, copy_into, status_stamp
 
 
 def load_layout_image(path: Path, *, store: Store) -> Image:
@@ -34,12 +35,13 @@ def damaged_layers(path: Path, image: Image, *, store: Store) -> tuple[Digest, .
 def load_layers(path: Path, image: Image, *, store: Store) -> None:
     """Bring the layers of an image of the layout at `path` into the store, verified.
 
-    Raises VerificationError.
+    Those that are copied are known to be intact in the layout, too, as long as their files are unchanged. Raises
+    VerificationError.
     """
-    for layer in image.layers:
-        if not store.sound(layer.blob.digest):
-            with (
-                blob_path(path, layer.blob.digest).open("rb") as source,
-                store.writer(layer.blob.digest) as blob,
-            ):
+    for digest in (layer.blob.digest for layer in image.layers):
+        if not store.sound(digest):
+            ours = blob_path(path, digest)
+            with ours.open("rb") as source, store.writer(digest) as blob:
+                before = status_stamp(os.fstat(source.fileno()))
                 copy_into(source, blob)
+            note_layer(store, ours, digest, before)  # It has another stamp by now if it was changed meanwhile.
