@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import os
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,8 +14,12 @@ from typing import Any
 
 import pytest
 
+from pipeline.transfer import repeated_questions
 from tests.support.registry_fake import FakeRegistry, Held
 from tests.support.repeated_publisher import VARIABLES, KeptFolder, RepeatedPublisher
+
+PATIENCE = 600.0
+"""Seconds for the registry's answers: a machine that does much else may stand still for longer than a registry."""
 
 NOBODY = Path(__file__).with_name("nobody.pem")
 
@@ -54,6 +60,9 @@ class PublishedTwice:
     registry: FakeRegistry
     kept: KeptFolder
     repositories: dict[str, Held]
+    environment: dict[str, str]
+    path: list[str]
+    """Environment and folders of modules then: what other tests of the process leave there is no change."""
 
     @contextlib.contextmanager
     def publisher(self) -> Iterator[Publisher]:
@@ -63,14 +72,25 @@ class PublishedTwice:
         registry.repositories = copy.deepcopy(self.repositories)
         registry.faults, registry.guard, registry.page = [], None, 1000
         made = new_publisher(self.folder, registry)
-        with made.counting():
+        with pytest.MonkeyPatch.context() as patch, made.counting():
+            for name in {*os.environ} - {*self.environment, "PYTEST_CURRENT_TEST"}:
+                patch.delenv(name)
+            for name, value in self.environment.items():
+                patch.setenv(name, value)
+            patch.setattr(sys, "path", [*self.path])
+            patch.setattr(repeated_questions, "ANSWER_SECONDS", PATIENCE)
             yield made
 
 
 def new_publisher(folder: Path, registry: FakeRegistry) -> Publisher:
     """Return a publisher that has no image yet."""
     to = f"registry+http://{registry.host}/ns"
-    return Publisher(folder / "all", to, began=registry.requests.clear, registry=registry)
+    program = folder / "program"
+    if not program.exists():
+        (program / "code").mkdir(parents=True)
+        (program / "code" / "module.py").touch()
+        (program / "library.so").touch()
+    return Publisher(folder / "all", to, began=registry.requests.clear, program=program, registry=registry)
 
 
 @contextlib.contextmanager

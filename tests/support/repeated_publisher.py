@@ -20,11 +20,15 @@ from pipeline.digest import Digest
 from pipeline.model.bill import BuildRecord
 from pipeline.oci import write_layout
 from pipeline.reports import report_documents, report_folder, write_report
+from pipeline.snapshots import program_files
 from pipeline.store import Store
 from tests.support.bills import AWKWARD
 from tests.support.published_images import ImagePublisher
 from tests.support.signing_examples import PRIVATE, PROVENANCE_VALUE
 from tests.support.tested_images import simple_evidence
+
+LATER = 10.0
+"""Seconds from when what stands for a program was written to when it is run: a younger one is not trusted."""
 
 DENIED, REFUSED = 8, 7
 """Exit codes."""
@@ -45,6 +49,9 @@ class RepeatedPublisher:
     """Called before each publication."""
     age: float = 0.0
     """Seconds for which the program that publishes has been running."""
+    program: Path | None = None
+    """A folder with `code/` and `library.so` that stand for relbuild and what it has loaded, so that no change of those
+    files while tests run is one; without it, they are the real ones."""
 
     def build(self) -> None:
         """Build the image, once."""
@@ -87,7 +94,13 @@ class RepeatedPublisher:
         with pytest.MonkeyPatch.context() as patch:
             patch.delenv("PYTEST_CURRENT_TEST")  # Another one in a test than in its fixtures.
             # Each is a command of its own: the tests' process began before all that they loaded.
-            patch.setattr(publish_run, "process_started", lambda now: now - self.age)
+            later = 0.0
+            if self.program is not None:
+                later = LATER
+                patch.setattr(program_files, "CODE", self.program / "code")
+                for source in ("loaded_files", "mapped_files", "library_records"):
+                    patch.setattr(publish_run, source, lambda: iter([str(self.program / "library.so")]))
+            patch.setattr(publish_run, "process_started", lambda now: now + later - self.age)
             done = CliRunner().invoke(app, command)
         published = json.loads(done.stdout).get("published") if done.stdout else None
         return done.exit_code, published[0] if published else {}, done.stderr

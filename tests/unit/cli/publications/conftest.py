@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import os
+import sys
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -27,8 +29,11 @@ def published_twice(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callab
                 with surroundings(folder / "home"), publisher.counting():
                     publisher.build()
                     publisher.publish_twice()
+                    environment, path = dict(os.environ), [*sys.path]
+                    environment.pop("PYTEST_CURRENT_TEST", None)
                 kept = KeptFolder.keep(publisher.folder)
-                made[referrers] = PublishedTwice(folder, registry, kept, copy.deepcopy(registry.repositories))
+                repositories = copy.deepcopy(registry.repositories)
+                made[referrers] = PublishedTwice(folder, registry, kept, repositories, environment, path)
             return made[referrers]
 
         yield get
@@ -36,7 +41,7 @@ def published_twice(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callab
 
 @contextlib.contextmanager
 def _again(before: PublishedTwice) -> Iterator[Publisher]:
-    with surroundings(before.folder / "home"), before.publisher() as made:
+    with before.publisher() as made:
         yield made
 
 

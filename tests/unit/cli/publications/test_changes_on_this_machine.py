@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from pipeline.mirror.known_blobs import KnownInRun
 from pipeline.mirror.tag_memory import TagMemory
 from pipeline.model.evidence import EVIDENCE_FILE
 from pipeline.oci import load_signing_key
-from tests.support.published_twice import Publisher
+from tests.support.published_twice import PublishedTwice, Publisher
 from tests.support.repeated_publisher import REFUSED
 
 
@@ -180,6 +181,30 @@ def test_other_options_and_another_program_are_no_repetition(
     assert publisher.recognised()
     monkeypatch.setattr(remembered_publications, "program_digest", lambda *_: ("another", 0))
     assert not publisher.recognised()
+
+
+def test_a_library_or_a_file_of_relbuild_that_was_changed_is_another_program(
+    publisher: Publisher, tmp_path: Path
+) -> None:
+    assert publisher.program is not None and publisher.recognised()
+    publisher.program = shutil.copytree(publisher.program, tmp_path / "program")
+    assert not publisher.recognised()
+    assert publisher.recognised()
+    for path in (publisher.program / "library.so", publisher.program / "code" / "module.py"):
+        path.write_bytes(path.read_bytes() + b"#")
+        assert not publisher.recognised()
+        assert publisher.recognised()
+
+
+def test_what_other_tests_leave_in_this_process_is_no_change(
+    published_twice: Callable[[bool], PublishedTwice], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command that is called in it leaves a variable behind; where tests are dealt out, in any order."""
+    before = published_twice(True)
+    monkeypatch.setenv("LEFT_BY_ANOTHER_TEST", "1")
+    monkeypatch.setattr(sys, "path", ["/left/by/another/test", *sys.path])
+    with before.publisher() as publisher:
+        assert publisher.recognised()
 
 
 def test_what_a_program_did_that_was_changed_since_it_started_is_not_remembered(
