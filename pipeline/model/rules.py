@@ -17,11 +17,12 @@ class GateRule:
 
     `size`: bytes of config and compressed layers, at most. `setuid`: globs of paths; any other setuid or setgid
     program is refused (None: not looked at). `labels`: names that the image's config must have. `licenses`: globs; a
-    package whose licence matches none is refused. `forbidden_packages`: globs of names or NEVRAs. `runtimes`: globs
-    of the runtime that the image was tested under (`runc *`). `enforced_limits`: globs of limits that the kernel must
-    have held in the test if the recipe asks for them; a plain name must have been asked for too. `same_versions`: all
-    architectures of an index have the same version. `refuse_older`: what the tag points to now must not be newer.
-    `refuse_fewer_platforms`: what the tag points to now must not have a platform that the new image or index lacks.
+    package whose licence matches none is refused. `forbidden_packages`: patterns as of the check `packages`.
+    `runtimes`: globs of the runtime that the image was tested under (`runc *`). `enforced_limits`: globs of limits that
+    the kernel must have held in the test if the recipe asks for them; a plain name must have been asked for too.
+    `same_versions`: all architectures of an index have the same version. `refuse_older`: what the tag points to now
+    must not be newer. `refuse_fewer_platforms`: what the tag points to now must not have a platform that the new image
+    or index lacks.
     """
 
     repositories: str = "*"

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from pipeline.model.checks.packages_check import PATTERN_FORMS
 from pipeline.model.rules import GateRule, IdentityRule, MirrorRules, RetentionRule
 from pipeline.recipes.fields import Age, Line, Size, Strict, Validity
 from pipeline.recipes.problems import Problems, place, validate_document
@@ -50,7 +51,7 @@ class GateDocument(Strict):
     forbidden_packages: list[Line] = Field(
         default=[],
         alias="forbidden-packages",
-        description="packages that must not ship, as globs of names or NEVRAs",
+        description=f"packages that must not ship; each is {PATTERN_FORMS}",
         examples=[["gcc", "*-devel"]],
     )
     runtimes: list[Line] = Field(

@@ -71,7 +71,9 @@ class _RecipeFields(Strict):
         default=None, description="locales whose files are kept; default: all", examples=[["en", "de"]]
     )
     exclude: list[Line] = Field(
-        default=[], description="packages that are never chosen, by name or pattern", examples=[["*-debug"]]
+        default=[],
+        description="packages that are never chosen, written as in the check `packages`",
+        examples=[["*-debug"]],
     )
     pins: dict[Line, Line] = Field(
         default={}, description="the version that a package must have", examples=[{"mysql-server": "8.4.3"}]

@@ -214,7 +214,9 @@ class _Content(Strict):
     signed_metadata: bool = Field(
         default=False, alias="signed-metadata", description="demand a good signature of `repomd.xml`"
     )
-    exclude: list[Line] = Field(default=[], description="packages of it that are never seen, by name or pattern")
+    exclude: list[Line] = Field(
+        default=[], description="packages of it that are never seen, written as in the check `packages`"
+    )
     excludepkgs: list[Line] = Field(default=[], description="the same, as dnf spells it")
     includepkgs: list[Line] = Field(
         default=[], description="if given, the only packages of it that are seen; `exclude` takes of these away"

@@ -105,7 +105,8 @@ def pin_unsatisfied(
     for solvable in package_pool.solvables():
         why = package_pool.hidden(int(solvable.id)) if solvable.name == name else None
         nevra = package_pool.nevra(int(solvable.id))
-        forms = (nevra.version, f"{nevra.version}-{nevra.release}", nevra.evr)
+        versions = (nevra.version, f"{nevra.version}-{nevra.release}")
+        forms = (*versions, *(f"{nevra.epoch}:{one}" for one in versions))
         if why is not None and any(fnmatchcase(form, version) for form in forms):
             message = f"pins: {nevra} is {why}"
             return Problem("pin-unsatisfied", message, recipe.path.name, f"{why.hint}; available: {have}")

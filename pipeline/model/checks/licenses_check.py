@@ -37,7 +37,9 @@ class LicenseFacts(Subject):
     packages: tuple[str, ...] = document_key(
         ValueForm.PACKAGES, "names; default: all", (), example=["nginx"], optional=True
     )
-    without: tuple[str, ...] = document_key(ValueForm.PACKAGES, "packages that have none", (), example=["filesystem"])
+    without: tuple[str, ...] = document_key(
+        ValueForm.PACKAGES, "packages that have none, by name, `*` for any characters", (), example=["filesystem"]
+    )
 
 
 @dataclass(frozen=True, slots=True)

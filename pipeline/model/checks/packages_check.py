@@ -29,10 +29,19 @@ if TYPE_CHECKING:
 PACKAGES_MOST = 10_000
 """Packages that are recorded: three times a full desktop."""
 
+_NEVRA = re.compile(r"(.+)-(?:([0-9]+):)?([^-:]+)-([^-]+)\.([^.-]*)", re.DOTALL)
+"""Of an imported key, which is in the RPM database as a package, the architecture is empty."""
+
+PATTERN_FORMS = (
+    "a name, name.arch, name-version, name-version-release or a NEVRA, the last three with or without the epoch "
+    "(`1:`); `*` stands for any characters"
+)
+"""The forms of a pattern of packages, for people."""
+
 
 @dataclass(frozen=True, slots=True)
 class PackageFacts(Subject):
-    """Names of packages, or NEVRAs, with `*` for any characters."""
+    """Patterns of packages, as in `package_is`."""
 
     present: tuple[str, ...] = document_key(ValueForm.PACKAGES, "must be there", (), example=["mysql-server"])
     absent: tuple[str, ...] = document_key(ValueForm.PACKAGES, "must not be there", (), example=["gcc", "*-devel"])
@@ -65,12 +74,27 @@ def _judge(check: Check, seen: PackagesAnswer, config: ImageConfig, ready: Check
 
 
 def package_is(nevra: str, pattern: str) -> bool:
-    """Return whether a pattern of names or NEVRAs matches the package.
+    """Return whether a pattern matches one of the forms in which a package is written.
 
-    `*` in the pattern stands for any characters.
+    They are those of dnf (HY_FORMS_MOST_SPEC): name, name.arch, name-version, name-version-release and NEVRA, the last
+    three with the epoch (also `0:`) or without. `*` in the pattern stands for any characters.
     """
-    name = re.sub(r"-[^-]+-[^-]+$", "", nevra)
-    return fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(nevra, pattern)
+    return any(fnmatch.fnmatchcase(form, pattern) for form in package_forms(nevra))
+
+
+def package_forms(nevra: str) -> Iterator[str]:
+    """Yield the forms in which a package may be written; the text alone if it is no NEVRA."""
+    found = _NEVRA.fullmatch(nevra)
+    if found is None:
+        yield nevra
+        return
+    name, epoch, version, release, arch = found.groups()
+    yield name
+    yield f"{name}.{arch}"
+    for shown in ("", f"{epoch or 0}:"):
+        yield f"{name}-{shown}{version}"
+        yield f"{name}-{shown}{version}-{release}"
+        yield f"{name}-{shown}{version}-{release}.{arch}"
 
 
 def _refuse(facts: PackageFacts, given: frozenset[str]) -> Iterator[Contradiction]:
@@ -109,7 +133,7 @@ DECLARATION = CheckDeclaration(
     example={"present": ["nginx"], "absent": ["gcc"]},
     form=PackageFacts,
     title="packages",
-    prose="The packages of the image: names or whole NEVRAs, `*` for any characters.",
+    prose=f"The packages of the image.\n\nEach is {PATTERN_FORMS}.",
     refuse=_refuse,
     answer=PackagesAnswer,
     ask=_ask,

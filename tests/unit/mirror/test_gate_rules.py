@@ -124,6 +124,19 @@ class TestRules:
         given = [candidate(image(), store, replace(evidence(image()), contents=contents))]
         assert clear(image(), store=store, candidates=given, rules=MirrorRules((GateRule(licenses=("MIT",)),)))
 
+    @pytest.mark.parametrize(
+        "pattern",
+        ["diffutils-3.10-4.el9.x86_64", "diffutils-3.10*", "diffutils-1:3.10-4.el9.x86_64", "diffutils.x86_64"],
+    )
+    def test_a_forbidden_package_is_refused_with_or_without_its_epoch(self, store: Store, pattern: str) -> None:
+        package = PackageLicense("diffutils-1:3.10-4.el9.x86_64", "GPL")
+        contents = replace(evidence(image()).contents, packages=(package,))
+        given = [candidate(image(), store, replace(evidence(image()), contents=contents))]
+        make = functools.partial(clear, image(), store=store, candidates=given)
+        rules = MirrorRules((GateRule(forbidden_packages=(pattern,)),))
+        assert package.nevra in refusal(lambda: make(rules=rules))["gate-package"]
+        assert make(rules=MirrorRules((GateRule(forbidden_packages=("diffutils-2:*", "diffutils-3.11*")),)))
+
     def test_versions_that_differ_across_architectures(self, store: Store) -> None:
         both = (image("1.0"), image("1.1", architecture="arm64"))
         assert "amd64: 1.0, arm64: 1.1" in refusal(lambda: clear(*both, store=store))["gate-versions-differ"]

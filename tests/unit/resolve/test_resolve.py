@@ -129,6 +129,13 @@ def test_excluded_packages_are_never_chosen(world: World) -> None:
     assert "excluded" in str(error)
 
 
+@pytest.mark.parametrize("pattern", ["a-2-1.noarch", "a-2*", "a-1:2-1.noarch", "a-1:2*", "a-2", "*-2-1.noarch"])
+def test_a_package_with_an_epoch_is_excluded_with_and_without_it(world: World, pattern: str) -> None:
+    world.add("r", Rpm("a", "1-1"), Rpm("a", "1:2-1"))
+    assert world.names(["a"], excludes=(pattern,)) == ["a-1-1.noarch"]
+    assert world.names(["a"], excludes=("a-0:2*", "a-2:2*")) == ["a-1:2-1.noarch"]
+
+
 def test_what_a_repository_excludes_may_come_from_another(world: World) -> None:
     world.add("one", Rpm("a", "2-1"), exclude=("a",)).add("two", Rpm("a", "1-1"))
     assert world.names(["a"]) == ["a-1-1.noarch"]

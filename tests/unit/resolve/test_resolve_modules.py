@@ -156,6 +156,8 @@ def test_a_pin_to_what_a_module_hides_names_the_module(world: World) -> None:
     assert "module_hotfixes" in str(caught.value.problems[0].hint)
     with pytest.raises(ResolutionError, match=r"belongs to module 'httpd:2.6', which is not enabled \["):
         world.names(["httpd"], pins=(("httpd", "2.6.1"),))
+    with pytest.raises(ResolutionError, match=r"belongs to module 'httpd:2.6', which is not enabled \["):
+        world.names(["httpd"], pins=(("httpd", "0:2.6.1"),))
 
 
 def test_a_requirement_that_only_a_hidden_package_meets_names_the_module(world: World) -> None:
