@@ -134,8 +134,9 @@ class LicensedPackage(Protocol):
 class Probe(Protocol):
     """The operations of a check on a running instance.
 
-    Deadlines are of `time.monotonic`. All but `execute` raise Unanswered where the instance has ended, or where there
-    is no answer; `execute` raises SmokeError `user-unknown`.
+    Deadlines are of `time.monotonic`. All that ask the instance raise Unanswered where it has ended, or where there is
+    no answer; `execute` also raises SmokeError `user-unknown`. `log`, `files`, `user_number` and `installed` tell of
+    its output and its image, and do so also after its end.
     """
 
     @property

@@ -147,14 +147,14 @@ class Instance:
 
         It runs as the instance's user or as `user` (`name`, `uid[:gid]`). All processes that it started are killed when
         it ends or when `timeout` (seconds) passes. A command that cannot be started has status 127 and the reason as
-        stderr. Raises SmokeError `user-unknown`, `program-foreign`.
+        stderr. Raises SmokeError `user-unknown`, `program-foreign`, ProcessLookupError if the instance has ended.
         """
         plan = self._plan_command(argv, user, environment)
         begun = time.monotonic()
         try:
             command = self._exec_command(plan)
         except FileNotFoundError:
-            return CommandResult(tuple(argv), 127, b"", b"the instance has ended", 0.0)
+            raise ProcessLookupError("the instance has ended") from None
         uid, gid = self.slot.base + plan.uid, self.slot.base + plan.gid
         with (
             tempfile.TemporaryFile() as source,

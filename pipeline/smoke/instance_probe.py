@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
+from typing import TypeVar
 
 from pipeline.errors import RelbuildError
 from pipeline.lazy_dataclasses import dataclass
@@ -30,6 +31,17 @@ from pipeline.sandbox import LaunchedInstance, RootFs, find_emulator
 from pipeline.smoke.log_lines import explaining_line
 from pipeline.smoke.network_probes import probe_http, probe_stream
 from pipeline.smoke.procfs import list_listeners, list_processes, open_root
+
+_ENDED = "the instance has ended"
+
+_NOT_EXECUTED = 125
+"""The least status of a command that a runtime or container engine did not execute, or that a signal ended."""
+
+_END_TOLD = 0.5
+"""Seconds until an ended instance is known to have ended: a runtime removes its control group first, and an engine's
+client ends last."""
+
+_FoundT = TypeVar("_FoundT", bound=Sized)
 
 
 @contextlib.contextmanager
@@ -138,8 +150,17 @@ class InstanceProbe:
 
     def execute(self, argv: Sequence[str], *, stdin: bytes, user: str, deadline: float) -> Executed:
         """As `Probe` says."""
+        self._require_alive()
         timeout = max(0.001, deadline - time.monotonic())
-        outcome = self.instance.execute(argv, stdin=stdin, user=user, timeout=timeout)
+        try:
+            outcome = self.instance.execute(argv, stdin=stdin, user=user, timeout=timeout)
+        except ProcessLookupError as error:
+            raise Unanswered(str(error)) from error
+        # The end of an instance ends the command too, or leaves it unstarted. Either has a status that says nothing of
+        # the command, and is told before the end is.
+        if outcome.status >= _NOT_EXECUTED:
+            self.instance.wait(_END_TOLD)
+        self._require_alive()
         return Executed(None if outcome.timed_out else outcome.status, outcome.stdout, outcome.stderr)
 
     def converse(self, port: int, socket: str, send: bytes, rules: Sequence[Rule], deadline: float) -> bytes:
@@ -155,12 +176,12 @@ class InstanceProbe:
     def process_count(self) -> int:
         """As `Probe` says."""
         with _unanswered_errors():
-            return len(self.instance.processes())
+            return len(self._running(self.instance.processes()))
 
     def processes(self) -> tuple[RunningProcess, ...]:
         """As `Probe` says."""
         with _unanswered_errors():
-            return list_processes(self.instance, find_emulator(self.image.config.architecture))
+            return self._running(list_processes(self.instance, find_emulator(self.image.config.architecture)))
 
     def listeners(self) -> tuple[ListeningSocket, ...]:
         """As `Probe` says."""
@@ -189,3 +210,14 @@ class InstanceProbe:
             raise Unanswered(f"the instance had already ended with {describe_exit(self.instance)}")
         code = self.instance.stop(signal, within)
         return StoppedInstance(code, _last_lines(self.instance.log))
+
+    def _require_alive(self) -> None:
+        if not self.instance.alive:
+            raise Unanswered(_ENDED)
+
+    def _running(self, processes: _FoundT) -> _FoundT:
+        """Return the processes. Raises Unanswered if there is none: its first one runs as long as an instance does."""
+        if not processes:
+            raise Unanswered(_ENDED)
+        self._require_alive()
+        return processes

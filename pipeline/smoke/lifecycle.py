@@ -46,6 +46,10 @@ _STOP_TIMEOUT = 10.0
 """Seconds that an instance that passed gets to end where no check stops it: what `docker stop` gives. One that
 failed is killed at once."""
 
+_STARTED_AFTER = 1.0
+"""Seconds from its start in which an instance must not end by itself, where the plan has no `ready`: most that cannot
+start end at once, but after checks that are answered in a thousandth of a second."""
+
 LOG_SHOWN = 256 << 10
 """Characters of an instance's log that go into the report."""
 
@@ -104,6 +108,8 @@ class InstanceLifecycle:
     """The marks of failed checks in the log of this start."""
     _begun: float = 0.0
     """Time at which this start began, on the monotonic clock."""
+    _launched: float = 0.0
+    """Time at which its first process was there."""
     _unasked: str = ""
     _ended: int | None = None
 
@@ -148,6 +154,7 @@ class InstanceLifecycle:
     def _run_started(
         self, instance: LaunchedInstance, image: Image, stage: CheckPhase, later: Sequence[CheckPhase], begun: float
     ) -> None:
+        self._launched = time.monotonic()
         self._limits = self._limits or instance.readings()
         self._wait_until_ready(instance, image, stage.restart, begun)
         if self.context.plan.ready is not None:
@@ -158,6 +165,8 @@ class InstanceLifecycle:
         told = bool(later) and not self._unasked
         if told:
             self._end_for_restart(later[0].restart or UPGRADING, instance, image)
+        else:
+            self._require_alive(instance)
         self._finish(instance, image, last=not later, told=told)
 
     def _wait_until_ready(self, instance: LaunchedInstance, image: Image, restart: Check | None, begun: float) -> None:
@@ -185,6 +194,19 @@ class InstanceLifecycle:
         except SmokeError as error:
             self._answered(_unanswered("starts", str(error)))
             self._unasked = f"{SKIPPED}a program is for another architecture"
+
+    def _require_alive(self, instance: LaunchedInstance) -> None:
+        """Add a failed result if the instance ended by itself, whatever its checks found.
+
+        One without `ready` has not shown yet that it can run: it is waited for until `_STARTED_AFTER`.
+        """
+        if self._unasked:
+            return
+        if self.context.plan.ready is None and all(result.passed for result in self._results):
+            instance.wait(max(0.0, self._launched + _STARTED_AFTER * self.context.slowdown - time.monotonic()))
+        if not instance.alive:
+            self._answered(_unanswered("starts", f"the instance ended by itself with {describe_exit(instance)}"))
+            self._unasked = f"{SKIPPED}the instance had ended"
 
     def _ask(self, check: Check, instance: LaunchedInstance, image: Image) -> None:
         if self._unasked:

@@ -13,6 +13,9 @@ from xml.etree import ElementTree
 import pytest
 
 from pipeline.model.checks import CheckKind
+from pipeline.model.checks.account_check import AccountFacts
+from pipeline.model.checks.process_check import ProcessFacts
+from pipeline.model.checks.restart_check import Restart
 from pipeline.model.image import Image, ImageConfig
 from pipeline.model.limit import LimitReading
 from pipeline.model.limits import Limits
@@ -22,7 +25,7 @@ from pipeline.model.value_rules import Rule
 from pipeline.oci import make_image
 from pipeline.sandbox import Instance, SandboxRegistry, find_runtime
 from pipeline.sandbox.cgroups import list_cgroups
-from pipeline.smoke import junit_report, report_lines, smoke
+from pipeline.smoke import junit_report, lifecycle, report_lines, smoke
 from tests.support.tiny_root import make_root
 
 pytestmark = pytest.mark.brief
@@ -166,12 +169,47 @@ def test_an_instance_that_dies_is_noticed_at_once_with_its_last_words(examine: E
 def test_one_that_dies_between_checks_fails_the_next(examine: Examine) -> None:
     report = examine(
         image("echo up; sleep 0.3; exit 9"),
-        command("sleep", "0.6", exit_code=None),
+        command("sleep", "600", exit_code=None, within=30_000),
         port("late"),
         ready=log("up"),
     )
     said = details(report)
-    assert "exit code 9" in said["late"]
+    assert all("exit code 9" in said[name] for name in ("command", "late", "starts"))
+
+
+@pytest.mark.parametrize("code", [3, 0])
+def test_one_that_ends_at_once_fails_whatever_is_asked_of_it(examine: Examine, code: int) -> None:
+    none = Check("none", CheckKind.PROCESS, 300, subject=ProcessFacts(name="evil", count=(Rule(equals="0"),)))
+    report = examine(
+        image(f"echo starting; exit {code}"),
+        port("waits for its end", within=20_000),
+        Check("lacks", CheckKind.LOG, 300, log=(Rule(lacks="FATAL"),)),
+        Check("account", CheckKind.ACCOUNT, 300, subject=AccountFacts(user="server")),
+        none,
+        command("nowhere", within=300, name="missing", exit_code=127),
+        command("true", within=300, name="any", exit_code=None),
+    )
+    said = details(report)
+    assert not report.passed
+    for name in ("starts", "none", "missing", "any"):
+        assert f"with exit code {code}; last log lines: starting" in said[name], name
+    assert said["starts"].startswith("the instance ended by itself")
+    assert report.instances[0].exit_code == code
+
+
+def test_one_that_ends_after_all_was_answered_right_fails(examine: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is asked that takes longer than it lives, and without `ready` it is given time for that."""
+    monkeypatch.setattr(lifecycle, "_STARTED_AFTER", 60.0)
+    report = examine(image("sleep 0.3; exit 3"), Check("lacks", CheckKind.LOG, 300, log=(Rule(lacks="FATAL"),)))
+    assert [(check.name, check.passed) for check in report.instances[0].checks] == [("lacks", True), ("starts", False)]
+    assert report.problems == ("tiny-1: starts: the instance ended by itself with exit code 3; last log lines: none",)
+
+
+def test_one_that_ends_by_itself_is_not_restarted(examine: Examine) -> None:
+    again = Check("again", CheckKind.RESTART, 5_000, subject=Restart.AFTER_KILL)
+    report = examine(image("exit 3"), port("waits for its end", within=20_000), again, log("up"))
+    assert "had already ended with exit code 3" in details(report)["again"]
+    assert "starts" not in details(report)
 
 
 def test_one_that_is_never_ready_fails_at_its_deadline_with_the_reason(examine: Examine) -> None:

@@ -7,7 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.build import build
+from pipeline.prepare import BuildOptions
+from pipeline.smoke import lifecycle
 from tests.support.mirror_operator import copied, tags_of
+from tests.support.product_builds import RECIPE
 from tests.system.gate.publishable import PublishableImages, all_tags, keep
 from tests.system.gate.tampering import (
     EVIDENCE,
@@ -76,6 +80,32 @@ def test_what_failed_its_test_is_not_published(images: PublishableImages, mirror
         assert (said.status, said.codes) == (7, ("gate-report-missing",))
         # Nor the good one that is named beside it: nothing is sent before all have been looked at.
         assert images.operator.publish([images.next.layout, images.failed.layout], mirrors[kind]).status == 7
+    assert not any(all_tags(mirrors).values())
+
+
+def test_what_ends_by_itself_is_not_published(
+    images: PublishableImages, mirrors: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that is asked of it is right also of an instance that has ended."""
+    monkeypatch.setattr(lifecycle, "_STARTED_AFTER", 60.0)
+    products = images.operator.products
+    recipe = products.folder / "dead.yaml"
+    words = {"name": "dead", "version": "1.0", "note": "", "expected": "", "mode": "0644"}
+    text, begun = (RECIPE % words).split("image:\n")[0], "echo starting; /usr/libexec/nosuch-server; exit 3"
+    text += f"image: {{entrypoint: [/usr/bin/busybox, sh, -c, '{begun}']}}\nsmoke:\n  checks:\n"
+    text += "    - {name: none, process: {name: evil, count: 0}}\n    - {name: log, log: {lacks: FATAL}}\n"
+    text += "    - {name: no compiler, packages: {absent: [gcc]}}\n"
+    text += "    - {name: no curl, command: [/usr/bin/curl], expect: {exit_code: 127}}\n"
+    recipe.write_text(text)
+    built = build(
+        BuildOptions(recipe, products.folder / "repositories.yaml", output=products.folder / "dead"),
+        products.build_env,
+    )
+    assert built.report is not None and built.evidence is None
+    assert any("starts: the instance ended by itself with exit code 3" in one for one in built.report.problems)
+    for kind in ("directory", "registry"):
+        said = images.operator.publish([built.layout], mirrors[kind])
+        assert (said.status, said.codes) == (7, ("gate-report-missing",)), said.errors
     assert not any(all_tags(mirrors).values())
 
 

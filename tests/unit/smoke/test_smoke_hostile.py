@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -16,13 +16,15 @@ import pytest
 
 from pipeline.errors import SmokeError
 from pipeline.model.account_files import names_of_id
-from pipeline.model.checks import CHECK_KINDS, CheckKind, NoAnswer, Subject, attempt
+from pipeline.model.checks import CHECK_KINDS, CheckKind, NoAnswer, Subject, attempt, judge
 from pipeline.model.checks.account_check import AccountAnswer, AccountFacts
 from pipeline.model.checks.file_check import FileFacts
 from pipeline.model.checks.listening_check import ListeningAnswer, ListeningFacts
 from pipeline.model.checks.process_check import PROCESSES_MOST, ProcessAnswer, ProcessFacts
-from pipeline.model.smoke import Check
+from pipeline.model.smoke import Check, Expectation
+from pipeline.model.value_rules import Rule
 from pipeline.sandbox import Instance
+from pipeline.sandbox.command_container import CommandResult
 from pipeline.sandbox.container_user import resolve_user
 from pipeline.sandbox.rootfs import RootFs
 from pipeline.smoke import procfs
@@ -88,8 +90,7 @@ def zombie() -> Iterator[int]:
     ids=lambda one: type(one).__name__,
 )
 def test_an_instance_that_has_just_died_gives_a_reason_and_no_error(subject: Subject, zombie: int) -> None:
-    found = look(subject, Stub(zombie))
-    assert isinstance(found, NoAnswer) or found == ProcessAnswer(None, ())
+    assert isinstance(look(subject, Stub(zombie)), NoAnswer)
 
 
 def test_an_instance_that_dies_while_its_sockets_are_read_is_not_one_that_listens_on_nothing(tmp_path: Path) -> None:
@@ -176,3 +177,49 @@ def test_nobody_runs_as_an_account_that_is_none(accounts: Path, name: str) -> No
     with pytest.raises(SmokeError) as raised:
         resolve_user(name, passwd, group)
     assert raised.value.code == "user-unknown"
+
+
+class Ending(Stub):
+    """Stands for an instance that ends during a command, which the runtime tells only when that is waited for."""
+
+    def __init__(self, status: int, *, ends: bool = True) -> None:
+        super().__init__(os.getpid())
+        self.status, self.ends = status, ends
+
+    def execute(self, argv: Sequence[str], *, stdin: bytes, user: str, timeout: float) -> CommandResult:
+        return CommandResult(tuple(argv), self.status, b"", b"", 0.0)
+
+    def wait(self, timeout: float) -> None:
+        self.alive = not self.ends
+
+
+@pytest.mark.parametrize("status", [125, 127, 137, 255])
+def test_a_command_that_an_ended_instance_did_not_run_has_no_status(status: int) -> None:
+    for check in (
+        Check("c", CheckKind.COMMAND, 1, Expectation(exit_code=None), command=("x",)),
+        Check("c", CheckKind.COMMAND, 1, Expectation(exit_code=status), command=("x",)),
+    ):
+        for stub in (Ending(status), Gone()):
+            found = attempt(check, InstanceProbe(stub.as_instance(), image()), 0).answer
+            assert found == NoAnswer("the instance has ended")
+        right = attempt(check, InstanceProbe(Ending(status, ends=False).as_instance(), image()), 0).answer
+        assert not judge(check, right, image().config)
+
+
+class Gone(Stub):
+    """Stands for an instance that ends just before a command."""
+
+    def __init__(self) -> None:
+        super().__init__(os.getpid())
+
+    def execute(self, argv: Sequence[str], *, stdin: bytes, user: str, timeout: float) -> CommandResult:
+        raise ProcessLookupError("the instance has ended")
+
+
+@pytest.mark.parametrize("alive", [True, False])
+def test_no_process_of_an_ended_instance_is_not_none_that_matches(alive: bool) -> None:
+    stub = Stub(os.getpid(), alive=alive)
+    if alive:
+        stub.slot.group.pids.clear()
+    assert look(ProcessFacts("evil", count=(Rule(equals="0"),)), stub) == NoAnswer("the instance has ended")
+    assert isinstance(look(ProcessFacts("evil", count=(Rule(equals="0"),)), Stub(os.getpid())), ProcessAnswer)
