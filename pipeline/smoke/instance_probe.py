@@ -216,7 +216,10 @@ class InstanceProbe:
             raise Unanswered(_ENDED)
 
     def _running(self, processes: _FoundT) -> _FoundT:
-        """Return the processes. Raises Unanswered if there is none: its first one runs as long as an instance does."""
+        """Return the processes of an instance that runs.
+
+        Raises Unanswered if there is none, as the first one runs as long as an instance does.
+        """
         if not processes:
             raise Unanswered(_ENDED)
         self._require_alive()
