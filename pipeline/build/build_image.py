@@ -186,7 +186,7 @@ def describe_image(
     if made.drafted is not None:
         return made.drafted.complete(made.image)
     bill = make_bill(made.image, made.billed, made.composition.tree, store=build_env.store)
-    inputs = build_inputs(made.locked, made.templates, options, made.failed_scriptlets)
+    inputs = build_inputs(made.locked, made.templates.files, options, made.failed_scriptlets)
     return bill, make_build_record(made.image, inputs)
 
 

@@ -24,6 +24,7 @@ from pipeline.trees import Composition
 if TYPE_CHECKING:
     from pipeline.build.begun_snapshot import BegunSnapshot
     from pipeline.build.build_report import DraftedDocuments
+    from pipeline.layers.recipe_files import ReadTemplates
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class AssembledImage:
     `composition` is that of all layers but the last, `billed` what its bill says of each package, and `layers` are its
     own package layers. `states` are rpm's states of all files, by NEVRA, as in its database. `reused` names the layers
     that were recalled; `changes` is package content that scriptlets or recipes changed, in the parent too; `templates`
-    are the template files that were read. `failed_scriptlets` were let through, in the parent too; `unused_waivers` are
+    are those that were read. `failed_scriptlets` were let through, in the parent too; `unused_waivers` are
     warnings about waivers that matched none. `drafted` are its documents, and `begun` its snapshot, as far as they were
     made beside the packing of its layers.
     """
@@ -46,7 +47,7 @@ class AssembledImage:
     states: Mapping[str, tuple[int, ...]]
     changes: tuple[Change, ...]
     reused: tuple[str, ...]
-    templates: tuple[Path, ...]
+    templates: ReadTemplates
     failed_scriptlets: tuple[ToleratedFailure, ...] = ()
     unused_waivers: tuple[str, ...] = ()
     drafted: DraftedDocuments | None = None

@@ -15,7 +15,7 @@ from pipeline.errors import EnvironmentLacking, Problem, RecipeError
 from pipeline.launch import SmokeResult, plan_to_test, run_tests
 from pipeline.layers import BuiltLayer, building_layers
 from pipeline.layers.installed_packages import final_file_states, write_package_records
-from pipeline.layers.recipe_files import RECIPE_FILE_LIMIT, ImageFile, render_files
+from pipeline.layers.recipe_files import RECIPE_FILE_LIMIT, ImageFile, ReadTemplates, render_files
 from pipeline.layers.scriptlet_failures import judge_failure, unused_waivers
 from pipeline.layers.state_layer import StateInputs, StateLayer, build_state_layer
 from pipeline.layers.state_plan import StatePlan, plan_state_layer
@@ -129,7 +129,7 @@ def url_fetcher(build_env: BuildEnvironment) -> Callable[[Download], bytes]:
 
 def render_recipe_files(
     locked: LockedRecipe, build_env: BuildEnvironment
-) -> tuple[tuple[ImageFile, ...], tuple[Path, ...]]:
+) -> tuple[tuple[ImageFile, ...], ReadTemplates]:
     """Return the recipe's files as they will be in the image, and the templates that were read."""
     return render_files(locked.recipe, template_variables(locked), url_fetcher(build_env), build_env.store)
 

@@ -57,13 +57,24 @@ class ImageFile:
     archive: ImageArchive | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class ReadTemplates:
+    """The template files that were read for a recipe's files.
+
+    `contents` are (name, digest or `missing`) of each template that was looked for, sorted.
+    """
+
+    files: tuple[Path, ...] = ()
+    contents: tuple[tuple[str, str], ...] = ()
+
+
 def render_files(
     recipe: Recipe,
     seen: Mapping[str, object],
     get: Callable[[Download], bytes],
     memory: render.RenderMemory | None = None,
-) -> tuple[tuple[ImageFile, ...], tuple[Path, ...]]:
-    """Return the final files of `recipe`, and every template file that took part.
+) -> tuple[tuple[ImageFile, ...], ReadTemplates]:
+    """Return the final files of `recipe`, and the templates that took part.
 
     `seen` are the templates' variables; `get` fetches files by URL; `memory` keeps rendered texts. Archives must be in
     the store.
@@ -77,7 +88,9 @@ def render_files(
             templates = render.Templates(recipe.template_folders, given)  # It brings Jinja with it.
             texts[plan.origin] = templates.render(plan.origin, seen, place=plan.place, memory=memory)
     made = [_render(plan, given, texts, get) for plan in recipe.files]
-    return tuple(file for file, _ in made), tuple(path for _, paths in made for path in paths)
+    looked_for = {pair for rendered in texts.values() for pair in rendered.contents}
+    read = ReadTemplates(tuple(path for _, paths in made for path in paths), tuple(sorted(looked_for)))
+    return tuple(file for file, _ in made), read
 
 
 def _render(

@@ -8,10 +8,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib.metadata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from enum import Enum
 from pathlib import Path
 
+from pipeline.beneath import GivenFolder
 from pipeline.compression import Compression, layer_versions
 from pipeline.digest import Digest, canonical_json, digest_file
 from pipeline.errors import EnvironmentLacking
@@ -22,6 +23,7 @@ from pipeline.model.recipe import FileKind, Recipe
 from pipeline.model.rpm_database import RpmDatabase
 from pipeline.nightly.formats import IMAGE_FORMATS, TEST_FORMATS
 from pipeline.nightly.inputs_record import InputDigests
+from pipeline.render import TemplateFiles
 from pipeline.resolve import library_versions
 from pipeline.sandbox import emulator_label
 from pipeline.smoke import plan_digest
@@ -53,6 +55,9 @@ REPOSITORIES_INPUT = "offer"
 
 KEY_INPUT = "key"
 """The input that is the fingerprint of the signing key."""
+
+_LOOKED_FOR = "looked for"
+"""Part of the digest of templates. Not to be changed: each image with templates would be built again."""
 
 _LEFT_OUT = frozenset({"place", "sources", "template_folders", "parent", "smoke", "platform_entries"})
 """Fields of a recipe that no byte of the image depends on, or that are inputs of their own."""
@@ -106,27 +111,36 @@ def emulator_inputs(architectures: Iterable[str]) -> dict[str, str]:
     return {"emulator": text} if text else {}
 
 
-def template_names(recipe: Recipe, used: Iterable[Path]) -> tuple[str, ...]:
-    """Return the names of templates, relative to the recipe's template folders, sorted."""
-    names = set()
-    for path in used:
-        for folder in recipe.template_folders:
-            if path.is_relative_to(folder):
-                names.add(path.relative_to(folder).as_posix())
-                break
-    return tuple(sorted(names))
+def looked_for_templates(members: Iterable[Iterable[tuple[str, str]]]) -> tuple[tuple[str, ...], str]:
+    """Return the names of templates that images looked for, sorted, and their digest.
 
-
-def templates_digest(recipe: Recipe, names: Sequence[str]) -> str:
-    """Return the digest of the present content of templates by name.
-
-    The first that is found in the recipe's folders counts.
+    Each member's are (name, digest of its content or `missing`), as they were when its image was made. What two members
+    read differently has the digest of neither, so the next night builds the image again.
     """
-    found = []
+    found: dict[str, set[str]] = {}
+    for member in members:
+        for name, content in member:
+            found.setdefault(name, set()).add(content)
+    return tuple(sorted(found)), _contents_digest({name: " ".join(sorted(each)) for name, each in found.items()})
+
+
+def templates_digest(recipe: Recipe, names: Iterable[str]) -> str:
+    """Return the digest of the present content of templates, by the names that images look for.
+
+    What is not there counts, too: a template that another one includes if there is one may come to be.
+    """
+    files = TemplateFiles(recipe.template_folders, GivenFolder(recipe.path.parent))
     for name in names:
-        path = next((folder / name for folder in recipe.template_folders if (folder / name).is_file()), None)
-        found.append([name, _content(path) if path else "missing"])
-    return _digest(found)
+        files.look_for(name)
+    return _contents_digest(files.contents())
+
+
+def _contents_digest(contents: Mapping[str, str]) -> str:
+    """Return a digest that no record of an earlier release has.
+
+    Those name only files that were found. Images without templates keep theirs, as nothing was left out of it.
+    """
+    return _digest([_LOOKED_FOR, sorted(contents.items())] if contents else [])
 
 
 def changed_inputs(before: InputDigests, now: InputDigests) -> tuple[str, ...]:

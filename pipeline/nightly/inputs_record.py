@@ -30,7 +30,8 @@ FORMAT = 1
 class InputsRecord:
     """The inputs that an image that passed was made from and tested with.
 
-    `facts` are (input, digest), `templates` the names of the templates that were read, and `lock` is the lock as text.
+    `facts` are (input, digest), `templates` the names of the templates that were looked for,
+    and `lock` is the lock as text.
     """
 
     facts: tuple[tuple[str, str], ...]

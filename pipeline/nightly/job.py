@@ -69,7 +69,7 @@ class MemberImage:
     """A product's image for one of several architectures, on the mirror, maybe without a tag.
 
     `architecture` is rpm's name, `lock` its section of tonight's lock as text. `templates` are the names of those that
-    it was made from, `templates_content` the digest of what they said then. `provenance` is its build's without
+    were looked for, `templates_content` the digest of what they said then. `provenance` is its build's without
     materials; None: it is the published image, and resolving gave its packages again. `tested`: its checks were asked
     tonight.
     """

@@ -19,7 +19,7 @@ from pipeline.model.lock import Lock
 from pipeline.model.night_record import Outcome
 from pipeline.model.recipe import Recipe
 from pipeline.nightly.attached_documents import list_attached
-from pipeline.nightly.inputs import template_names, templates_digest
+from pipeline.nightly.inputs import looked_for_templates, templates_digest
 from pipeline.nightly.inputs_record import InputsRecord, PublishedProduct, record_predicate
 from pipeline.nightly.job import Job, JobResult, MemberImage
 from pipeline.nightly.job_failure import publishing, smoke_failed_product
@@ -75,13 +75,13 @@ def make_member(
         )
     product = built_product(job, built, why)
     product = replace(product, run=replace(product.run, uploaded=sum(size for _, size in pushed.uploaded)))
-    text, names = _text(built.locked), template_names(recipe, built.assembled.templates)
+    text, (names, content) = _text(built.locked), looked_for_templates([built.assembled.templates.contents])
     member = MemberImage(
         architecture=job.architecture,
         digest=pushed.digest,
         lock=text,
         templates=names,
-        templates_content=templates_digest(recipe, names),
+        templates_content=content,
         provenance=replace(built.record.provenance, materials=()),
         tested=not built.verdict_reused,
     )

@@ -28,8 +28,7 @@ from pipeline.nightly.inputs import (
     TEST_INPUTS,
     changed_inputs,
     in_words,
-    template_names,
-    templates_digest,
+    looked_for_templates,
 )
 from pipeline.nightly.inputs_record import InputsRecord, PublishedProduct, record_predicate
 from pipeline.nightly.job import Job, JobResult, RunSettings
@@ -226,8 +225,8 @@ class _Worker:
         for one in built.members:
             if one.report is None or not one.report.passed:
                 return JobResult(smoke_failed_product(job, one.report, self.progress_log), None)
-        names = template_names(recipe, [path for one in built.members for path in one.assembled.templates])
-        facts = {**dict(job.facts), "templates": templates_digest(recipe, names)}
+        names, content = looked_for_templates(one.assembled.templates.contents for one in built.members)
+        facts = {**dict(job.facts), "templates": content}
         text = _lock_text([one.locked for one in built.members])
         record = InputsRecord(tuple(sorted(facts.items())), names, text)
         options = PublishOptions(

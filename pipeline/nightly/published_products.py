@@ -54,6 +54,11 @@ class PublishedProducts:
             self._told.add(text)
             self.build_env.progress.warn(text)
 
+    def looked_for_templates(self, name: str) -> tuple[str, ...]:
+        """Return the names of the templates that a product's image looked for, by the store."""
+        known = self._recalled(name)
+        return known.record.templates if known is not None else ()
+
     def find(self, product: Product) -> PublishedProduct | None:
         """Return the product as it is published on the mirror.
 

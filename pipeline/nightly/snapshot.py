@@ -46,7 +46,10 @@ def night_snapshot(
         if entry.recipe is not None:
             files |= recipe_files(entry.recipe)
             files.add(entry.path.absolute())
-            folders |= set(_template_folders(entry.recipe.sources))
+            searched = tuple(_template_folders(entry.recipe.sources))
+            folders |= set(searched)
+            looked_for = planner.published.looked_for_templates(entry.name)
+            files |= {folder / name for folder in searched for name in looked_for}
             files |= recipe_templates(entry.recipe)
             for folder in entry.recipe.template_folders:
                 if folder.name == _TEMPLATES_FOLDER:

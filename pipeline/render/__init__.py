@@ -11,7 +11,7 @@ from pipeline.lazy_names import imported_when_used
 with imported_when_used(__name__):
     from pipeline.render.bounded_environment import FILTERS
     from pipeline.render.renderer_process import start_renderer
-    from pipeline.render.template_files import TEMPLATE_LIMIT
+    from pipeline.render.template_files import TEMPLATE_LIMIT, TemplateFiles
     from pipeline.render.templates import (
         Rendered,
         RenderMemory,
@@ -26,6 +26,7 @@ __all__ = [
     "TEMPLATE_LIMIT",
     "RenderMemory",
     "Rendered",
+    "TemplateFiles",
     "Templates",
     "check_template",
     "evaluate_template",

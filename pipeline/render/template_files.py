@@ -52,6 +52,8 @@ class TemplateFiles:
 
     def find(self, name: str) -> tuple[Path, Path] | None:
         """Find the folder and the file of `name`. Raises TemplateRefused `template-escapes`."""
+        if not _is_text(name):
+            return None
         parts = PurePosixPath(name)
         if not name or parts.is_absolute() or ".." in parts.parts or "\0" in name or "\\" in name:
             message = f"template '{name[:200]}' is outside the template folders"
@@ -69,9 +71,17 @@ class TemplateFiles:
         """Return the digest, or `missing`, of each template that was looked for, by name."""
         return dict(self._contents)
 
+    def look_for(self, name: str) -> None:
+        """Note in `contents` the present content of `name`; `refused` if it cannot be read."""
+        try:
+            self.text(name)
+        except TemplateRefused:
+            self._contents[name] = "refused"
+
     def text(self, name: str) -> TemplateText | None:
         """Return the template `name`, None if there is none. Raises TemplateRefused."""
-        self._contents[name] = "missing"
+        if _is_text(name):
+            self._contents[name] = "missing"
         found = self.find(name)
         if found is None:
             return None
@@ -115,3 +125,15 @@ class TemplateFiles:
 
     def _within(self, folder: Path) -> GivenFolder:
         return self._given or GivenFolder(folder)
+
+
+def _is_text(name: str) -> bool:
+    """Return False for half a surrogate pair, which is in no file's name.
+
+    A template can write it as an escape.
+    """
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -44,10 +44,15 @@ class RenderMemory(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A rendered template, and every template file that was read, in order."""
+    """A rendered template, and every template file that was read, in order.
+
+    `contents` are the names of templates that were looked for, also of those that are not there, and the digest of
+    what was read, or `missing`, sorted.
+    """
 
     text: str
     sources: tuple[Path, ...]
+    contents: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +103,8 @@ class Templates:
             text = _in_child({"render": name, "values": dict(values), "place": place}, loader, place).rstrip("\n")
             if memory is not None and known is not None and len(text) <= _REMEMBERED_MOST:
                 memory.remember(known, {"text": text, "read": loader.contents()})
-        return Rendered(text + "\n" if text else "", tuple(Path(path) for path in loader.loaded))
+        contents = tuple(sorted(loader.contents().items()))
+        return Rendered(text + "\n" if text else "", tuple(Path(path) for path in loader.loaded), contents)
 
 
 def _identity(name: str, values: Mapping[str, object]) -> Digest:

@@ -72,6 +72,7 @@ class Nights:
         self.accounts: tuple[tuple[str, str, int], ...] = ()
         self.previous: dict[str, Product] = {}
         self.fault: Exception | None = None
+        self.looked_for: tuple[str, ...] = (PAGE,)
         (folder / "recipes").mkdir()
         self.write("repositories.yaml", PLATFORMS)
         self.write("base.yaml", RECIPE % "base")
@@ -145,7 +146,7 @@ class Nights:
     def settle(self, job: Job, digest: Digest, lock: str = "", *, tags: tuple[str, ...] = ()) -> PublishedProduct:
         entry = load_catalogue([self.folder / "recipes"]).find(job.product.name)
         assert entry is not None and entry.recipe is not None
-        names = (PAGE,) if entry.recipe.files else ()
+        names = self.looked_for if entry.recipe.files else ()
         facts = {**dict(job.facts), "templates": templates_digest(entry.recipe, names)}
         text = lock or dict(job.locks).get(job.product.name, "") or self.lock()
         immutable = immutable_tag("1", 1_700_000_000, digest)

@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.build import build_image
 from pipeline.layers import BuiltLayer
+from pipeline.layers.recipe_files import ReadTemplates
 from pipeline.model.image import Image, Layer
 from pipeline.model.recipe import Recipe
 from pipeline.model.smoke import SmokePlan
@@ -83,7 +84,7 @@ class World:
             build_image.packing_layers: lambda *given, **more: nullcontext(PACKED),
             build_image.preparing_last_layer: lambda *given: nullcontext(PREPARED),
             build_image.obtain_files: None,
-            build_image.render_recipe_files: lambda *given: (("a file",), (folder / "t.j2",)),
+            build_image.render_recipe_files: lambda *given: (("a file",), ReadTemplates((folder / "t.j2",))),
             build_image.plan_state: lambda *given: "plan",
             build_image.begin_documents: lambda *given: BILLED,
             build_image.add_state: lambda *given, **more: STATE,

@@ -107,7 +107,7 @@ def test_an_image_has_its_parents_layers_then_its_own_then_the_state(world: Worl
     made = build_image.assemble(order(world.folder, smoke=False), world.build_env)
     assert [one.name for one in world.layers[-1]] == ["base/base", "base/state", "base", "product", "state"]
     assert made.reused == ("base/base", "base/state", "base") and made.states == {"a": (0,)}
-    assert made.templates == (world.folder / "t.j2",)
+    assert made.templates.files == (world.folder / "t.j2",)
 
 
 # --- beside the packing ----------------------------------------------------------------------------------

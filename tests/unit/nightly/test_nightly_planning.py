@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from pipeline.compression import Compression
-from pipeline.digest import Digest
+from pipeline.digest import Digest, canonical_json
 from pipeline.errors import EnvironmentLacking, ResolutionError
 from pipeline.model.absolute_path import absolute
 from pipeline.model.lock import Lock
 from pipeline.model.night_record import Outcome, Product
 from pipeline.nightly import night_planner, platform_state
-from pipeline.nightly.inputs_record import remember_published
+from pipeline.nightly.inputs import looked_for_templates, templates_digest
+from pipeline.nightly.inputs_record import recall_published, remember_published
 from pipeline.nightly.no_change import NOTHING_CHANGED
 from pipeline.resolve import parse_lock, write_lock
 from tests.support.builds import package, section
@@ -74,6 +75,73 @@ def test_what_is_made_from_other_inputs_is_built_and_told_which(
     nights.change(name, before, after)
     job = nights.decide().job
     assert job is not None and not job.test_only and job.why == why
+
+
+@pytest.mark.parametrize("found", ["site.j2", "templates/site.j2"])
+def test_a_template_that_was_looked_for_in_vain_and_comes_to_be_is_a_change(found: str, nights: Nights) -> None:
+    nights.looked_for = (PAGE, "site.j2")
+    nights.publish()
+    assert nights.decide().job is None
+    (nights.folder / "recipes" / "templates").mkdir()
+    assert nights.decide().job is None, "a folder alone is none"
+    nights.write(found, "")
+    job = nights.decide().job
+    assert job is not None and job.why == "a template changed"
+
+
+def test_a_template_that_is_found_nearer_to_the_recipe_is_a_change(nights: Nights) -> None:
+    folder = nights.folder / "recipes"
+    (folder / "templates").mkdir()
+    (folder / PAGE).rename(folder / "templates" / PAGE)
+    nights.publish()
+    assert nights.decide().job is None
+    nights.write(PAGE, "a page")
+    assert nights.decide().job is None, "it says the same"
+    nights.write(PAGE, "a nearer page")
+    job = nights.decide().job
+    assert job is not None and job.why == "a template changed"
+
+
+def test_a_template_that_became_a_link_out_of_the_catalogue_is_a_change(nights: Nights) -> None:
+    """Its build is an error, which the night has to tell."""
+    nights.looked_for = (PAGE, "site.j2")
+    nights.publish()
+    (nights.folder / "recipes" / "site.j2").symlink_to("/etc/passwd")
+    job = nights.decide().job
+    assert job is not None and job.why == "a template changed"
+
+
+def test_a_record_of_before_names_were_looked_for_leads_to_one_build(nights: Nights) -> None:
+    """Its names are those of files that were found, which does not tell what else would be taken."""
+    on_mirror = nights.publish()
+    former = Digest.of(canonical_json([[PAGE, str(Digest.of(b"a page"))]]))
+    facts = {**on_mirror.record.inputs, "templates": str(former)}
+    record = replace(on_mirror.record, facts=tuple(sorted(facts.items())))
+    known = recall_published(nights.store, f"dir:{nights.folder}/mirror", "base", print)
+    assert known is not None and known.product is not None
+    remember_published(nights.store, f"dir:{nights.folder}/mirror", known.product, replace(known, record=record))
+    job = nights.decide().job
+    assert job is not None and job.why == "a template changed"
+    nights.settle(job, Digest.of(b"base"))
+    assert nights.decide().job is None
+
+
+def test_an_image_without_templates_has_the_digest_of_before(nights: Nights) -> None:
+    recipe = nights.planner().catalogue.entries[0].recipe
+    assert recipe is not None and templates_digest(recipe, ()) == str(Digest.of(b"[]"))
+    assert looked_for_templates([(), ()]) == ((), str(Digest.of(b"[]")))
+
+
+def test_the_digest_of_templates_is_of_what_each_image_was_made_from(nights: Nights) -> None:
+    recipe = nights.planner().catalogue.entries[0].recipe
+    assert recipe is not None
+    page, missing = (PAGE, str(Digest.of(b"a page"))), ("site.j2", "missing")
+    names, digest = looked_for_templates([(page,), (page, missing)])
+    assert names == (PAGE, "site.j2") and digest == templates_digest(recipe, names)
+    _, mixed = looked_for_templates([(page,), ((PAGE, str(Digest.of(b"meanwhile"))),)])
+    for text in ("a page", "meanwhile"):
+        nights.write(PAGE, text)
+        assert mixed != templates_digest(recipe, (PAGE,)), "neither image's alone: it is built again"
 
 
 def test_inputs_that_the_night_itself_gives_count_too(nights: Nights) -> None:

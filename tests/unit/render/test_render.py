@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.digest import Digest
 from pipeline.errors import RecipeError
 from pipeline.render import (
     FILTERS,
@@ -74,6 +75,25 @@ def test_every_template_that_took_part_is_named(folder: Path) -> None:
     (folder / "t.j2").write_text("{% include 'inner.j2' %}{% if false %}{% include 'unused.j2' %}{% endif %}")
     rendered = Templates((folder,)).render("t.j2", {}, place="r.yaml")
     assert rendered.sources == (folder / "t.j2", folder / "inner.j2")
+
+
+def test_every_template_that_was_looked_for_is_told_with_its_content(folder: Path) -> None:
+    (folder / "default.j2").write_text("default")
+    text = "{% include ['own.j2', 'default.j2'] %}{% include 'site/x.j2' ignore missing %}"
+    (folder / "t.j2").write_text(text)
+    assert Templates((folder,)).render("t.j2", {}, place="r.yaml").contents == (
+        ("default.j2", str(Digest.of(b"default"))),
+        ("own.j2", "missing"),
+        ("site/x.j2", "missing"),
+        ("t.j2", str(Digest.of(text.encode()))),
+    )
+
+
+def test_a_name_that_no_file_can_have_is_looked_for_and_not_told(folder: Path) -> None:
+    """Half a surrogate pair cannot be written into a record."""
+    text = r"{% include ['\udc80', '\ud800'] ignore missing %}"
+    (folder / "t.j2").write_text(text)
+    assert dict(Templates((folder,)).render("t.j2", {}, place="r.yaml").contents).keys() == {"t.j2"}
 
 
 def test_the_first_folder_wins(folder: Path, tmp_path: Path) -> None:

@@ -172,7 +172,11 @@ def test_a_template_that_many_files_name_is_checked_and_rendered_once(
     monkeypatch.setattr(limited, "call_limited", lambda *given, **more: asked.append(given) or real(*given, **more))
     recipe = load_recipe(write(tmp_path, GOOD + "files:\n" + files))
     made, read = render_files(recipe, {}, lambda _: b"")
-    assert {file.content for file in made} == {b"12\n"} and set(read) == {tmp_path / "t.j2"}
+    assert (
+        {file.content for file in made} == {b"12\n"}
+        and set(read.files) == {tmp_path / "t.j2"}
+        and dict(read.contents).keys() == {"t.j2"}
+    )
     assert len(asked) == 1
 
 
@@ -189,6 +193,7 @@ def test_a_rendering_is_remembered_until_a_template_or_value_differs(
         before = len(asked)
         made = Templates((tmp_path,)).render("t.j2", {"a": a}, place="r.yaml:7", memory=store)
         assert {path.name for path in made.sources} >= {"t.j2", "part.j2"}
+        assert dict(made.contents).keys() == {"t.j2", "part.j2", "late.j2"}
         return made.text, len(asked) - before
 
     assert rendered(1) == ("1\n", 1) and rendered(1) == ("1\n", 0)

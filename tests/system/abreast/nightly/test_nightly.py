@@ -175,6 +175,21 @@ class TestQuiet:
         )
         assert ("lone" in outcomes(night)) == (change != "lost recipe")
 
+    def test_a_template_that_comes_to_be_is_seen(self, small: SmallCatalogue) -> None:
+        """One that another includes if there is one, in a folder that is there; and one nearer to the recipe."""
+        templates = small.folder / "recipes" / "templates"
+        (templates / "parts").mkdir(parents=True)
+        (templates / "page.j2").write_text("{% include 'parts/site.j2' ignore missing %}")
+        (templates / "parts" / "other.j2").write_text("other")
+        small.edit("lone", "files:\n", "files:\n  - {template: page.j2, path: /etc/page}\n")
+        assert outcomes(small.nightly()[1])["lone"] == "built"
+        for place in (templates / "parts" / "site.j2", small.folder / "recipes" / "page.j2"):
+            assert outcomes(small.nightly()[1])["lone"] == "unchanged"
+            place.write_text(place.name)
+            said = product(small.nightly()[1], "lone")
+            assert (said["outcome"], said["why"]) == ("built", "a template changed"), place
+        assert outcomes(small.nightly(store="another")[1])["lone"] == "unchanged"
+
     def test_a_repository_that_is_down_is_told(self, small: SmallCatalogue) -> None:
         small.nightly()
         shutil.rmtree(small.folder / "other" / "repodata")
