@@ -13,6 +13,7 @@ import fcntl
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -40,7 +41,7 @@ def folder_draft(target: Path) -> Iterator[Path]:
         yield draft
     finally:
         os.close(handle)
-        shutil.rmtree(draft, ignore_errors=True)
+        _remove(draft)
 
 
 def require_writable_folder(folder: Path) -> None:
@@ -69,6 +70,9 @@ def sweep_folder_drafts(target: Path, *more: Path) -> None:
     for path in target.parent.iterdir():
         if not path.name.startswith(prefixes):
             continue
+        if path.is_symlink():  # That which was in a target's place, and cannot be locked.
+            _remove(path)
+            continue
         with contextlib.suppress(OSError):
             handle = os.open(path, _FOLDER)
             try:
@@ -81,11 +85,25 @@ def sweep_folder_drafts(target: Path, *more: Path) -> None:
 def put_folder(draft: Path, target: Path) -> None:
     """Sync all files in `draft` and move it to `target`.
 
-    A former `target` is then at `draft`. Raises OSError.
+    A former `target` is then at `draft`: a folder, or a symbolic link, whose own target stays as it is. Raises OSError,
+    NotADirectoryError for anything else there.
     """
     _sync_tree(draft)
     _exchange(draft, target)
     _sync(target.parent)
+
+
+def remove_folder(target: Path) -> None:
+    """Remove a folder or a symbolic link in one step.
+
+    It is complete until it is absent, also where this process is killed. A missing one is no error. Raises OSError,
+    NotADirectoryError for anything else there.
+    """
+    if not os.path.lexists(target):
+        return
+    with folder_draft(target) as draft:
+        _require_folder(target)
+        target.rename(draft / target.name)
 
 
 def _prefix(target: Path) -> str:
@@ -93,9 +111,10 @@ def _prefix(target: Path) -> str:
 
 
 def _exchange(draft: Path, target: Path) -> None:
-    if not target.exists():
+    if not os.path.lexists(target):
         draft.rename(target)
         return
+    _require_folder(target)
     libc = ctypes.CDLL(None, use_errno=True)
     names = os.fsencode(draft), os.fsencode(target)
     if libc.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0:
@@ -104,7 +123,22 @@ def _exchange(draft: Path, target: Path) -> None:
     old = draft.with_name(f"{draft.name}.old")
     target.rename(old)
     draft.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
+    _remove(old)
+
+
+def _require_folder(target: Path) -> None:
+    """Raise NotADirectoryError for what is neither a folder nor a symbolic link."""
+    if not stat.S_ISDIR(target.lstat().st_mode) and not target.is_symlink():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), os.fspath(target))
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder as far as that can be, or a symbolic link and not what it leads to."""
+    if path.is_symlink():
+        with contextlib.suppress(OSError):
+            path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _sync_tree(folder: Path) -> None:

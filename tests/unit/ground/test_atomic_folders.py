@@ -14,7 +14,13 @@ from pathlib import Path
 import pytest
 
 from pipeline import atomic_folders, clone
-from pipeline.atomic_folders import folder_draft, put_folder, require_writable_folder, sweep_folder_drafts
+from pipeline.atomic_folders import (
+    folder_draft,
+    put_folder,
+    remove_folder,
+    require_writable_folder,
+    sweep_folder_drafts,
+)
 from pipeline.clone import clone_file
 
 ROOT = Path(__file__).parents[3]
@@ -65,6 +71,61 @@ def test_what_a_killed_process_left_goes_with_the_next_run_and_what_a_living_one
         sweep_folder_drafts(tmp_path / "nginx")
         assert set(tmp_path.iterdir()) == {living, other}
     assert not left.exists()
+
+
+@pytest.mark.parametrize("leads_to", ["there", "nowhere"])
+@pytest.mark.parametrize("exchanged", [True, False])
+def test_a_link_is_replaced_and_what_it_leads_to_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchanged: bool, leads_to: str
+) -> None:
+    if not exchanged:
+        monkeypatch.setattr(atomic_folders, "_RENAME_EXCHANGE", 1 << 20)  # which no kernel knows
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "mine").write_text("years of work")
+    target = tmp_path / "target"
+    target.symlink_to(leads_to)
+    with folder_draft(target) as draft:
+        (draft / "file").touch()
+        put_folder(draft, target)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["target", "there"]
+    assert [path.name for path in target.iterdir()] == ["file"] and not target.is_symlink()
+    assert (tmp_path / "there" / "mine").read_text() == "years of work"
+
+
+def test_a_file_is_not_replaced_by_a_folder(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.write_text("years of work")
+    with folder_draft(target) as draft, pytest.raises(NotADirectoryError) as caught:
+        put_folder(draft, target)
+    assert caught.value.filename == str(target)
+    with pytest.raises(NotADirectoryError):
+        remove_folder(target)
+    assert list(tmp_path.iterdir()) == [target] and target.read_text() == "years of work"
+
+
+def test_a_link_that_a_killed_process_left_as_a_draft_goes_with_the_next_run(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "mine").touch()
+    (tmp_path / ".target.draft-0123abcd").symlink_to("there")
+    sweep_folder_drafts(tmp_path / "target")
+    assert [path.name for path in tmp_path.rglob("*")] == ["there", "mine"]
+
+
+def test_a_folder_is_removed_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is killed while its files are removed leaves a draft, and not a folder without some of them."""
+    target = tmp_path / "target"
+    remove_folder(target)
+    (tmp_path / "there").mkdir()
+    target.symlink_to("there")
+    remove_folder(target)
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+    (target / "inner").mkdir(parents=True)
+    with monkeypatch.context() as killed:
+        killed.setattr(atomic_folders.shutil, "rmtree", lambda *_, **__: None)
+        remove_folder(target)
+    assert not target.exists() and len(list(tmp_path.iterdir())) == 2
+    sweep_folder_drafts(target)
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
 
 
 # --- copies
