@@ -39,6 +39,17 @@ def require_folder(path: Path) -> Path:
     return path
 
 
+def require_output(path: Path) -> Path:
+    """Return `path` if it is a directory for layouts, or can be created as one.
+
+    Raises UsageError `not-a-directory`, `output-in-store`.
+    """
+    from pipeline.store import require_outside_stores  # Here and not above: not all that parse paths have a store.
+
+    require_outside_stores(require_folder(path))
+    return path
+
+
 def require_report_file(path: Path, option: str) -> Path:
     """Return `path` if a report can be written there, before the work of which it tells.
 

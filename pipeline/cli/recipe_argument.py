@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipeline.build import architecture_to_run, load_or_build
 from pipeline.cli import options
-from pipeline.cli.path_arguments import names_layout, require_folder
+from pipeline.cli.path_arguments import names_layout, require_output
 from pipeline.cli.recipe_place import find_recipe_place, naming_files
 from pipeline.compression import Compression
 from pipeline.launch import default_smoke_plan
@@ -48,7 +48,7 @@ def build_options(
         smoke=smoke,
         retest=retest,
         compression=compression,
-        output=require_folder(output),
+        output=require_output(output),
         full=full,
         sources=sources,
         locks=place.locks,

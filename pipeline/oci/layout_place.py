@@ -6,14 +6,16 @@ from pathlib import Path
 
 from pipeline.atomic_folders import require_writable_folder
 from pipeline.errors import UsageError
+from pipeline.store import require_outside_stores
 
 
 def require_layout_place(target: Path) -> None:
     """Refuse a place where `write_layout` could not write.
 
-    Nothing is made there. Raises UsageError `not-a-layout` as it does, and the system's OSError of `target`, or of the
-    folder that it is to be in, if that may not be written to.
+    Nothing is made there. Raises UsageError `not-a-layout` as it does, `output-in-store`, and the system's OSError of
+    `target`, or of the folder that it is to be in, if that may not be written to.
     """
+    require_outside_stores(target.parent)
     refuse_other_content(target)
     require_writable_folder(target.parent)
 

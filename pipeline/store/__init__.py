@@ -42,7 +42,7 @@ with imported_when_used(__name__):
         store_usage,
     )
     from pipeline.store.seal_key import KEY_FILE_VARIABLE, KEY_VARIABLE, given_key
-    from pipeline.store.store_folders import cache_folder, ignored_cache_warning
+    from pipeline.store.store_folders import cache_folder, ignored_cache_warning, require_outside_stores
     from pipeline.store.unnamed_copies import UnnamedCopies, UnnamedCopy
 
 __all__ = [
@@ -64,6 +64,7 @@ __all__ = [
     "failing_at",
     "given_key",
     "ignored_cache_warning",
+    "require_outside_stores",
     "status_stamp",
     "store_usage",
     "sync_file",

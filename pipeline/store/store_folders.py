@@ -7,7 +7,7 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
-from pipeline.errors import EnvironmentLacking
+from pipeline.errors import EnvironmentLacking, UsageError
 from pipeline.user_home import require_home
 
 STORE_FOLDERS = ("blobs", "results", "trees", "metadata", "locks", "tmp", "users", "quarantine")
@@ -78,6 +78,24 @@ def require_own_folders(root: Path) -> None:
                 "this path in the store must be a directory",
                 place=str(path),
                 hint="remove it; to keep the store elsewhere, use --store",
+            )
+
+
+def require_outside_stores(folder: Path) -> None:
+    """Refuse a folder for layouts that is a store, or in one of a store's folders.
+
+    `store fsck` would put them aside as damage. It need not exist; symbolic links are followed. Raises UsageError
+    `output-in-store`.
+    """
+    place = folder.resolve()
+    for root in (place, *place.parents):
+        inner = place.relative_to(root).parts
+        if (not inner or inner[0] in _OWN_FOLDERS) and all((root / name).is_dir() for name in STORE_FOLDERS):
+            raise UsageError(
+                "output-in-store",
+                f"'{folder}' is in the store '{root}', where only relbuild keeps files",
+                place=str(folder),
+                hint="choose another --output",
             )
 
 

@@ -11,7 +11,7 @@ from pipeline.cli import options
 from pipeline.cli.app import CommandContext, command
 from pipeline.cli.argument_values import recipe_values
 from pipeline.cli.messages import print_error
-from pipeline.cli.path_arguments import require_folder
+from pipeline.cli.path_arguments import require_output
 from pipeline.cli.progress_display import import_bars
 from pipeline.cli.recipe_place import find_recipe_place, naming_files
 from pipeline.cli.remembered_builds import name_of_build, repeat_build
@@ -83,7 +83,7 @@ def build_command(
                 recipe=place.recipe,
                 repositories=place.repositories,
                 locks=place.locks,
-                output=require_folder(output),
+                output=require_output(output),
                 platform=platform,
                 architectures=options.split_architectures(arch),
                 mode=LockMode.LOCKED if locked else LockMode.UPGRADE if upgrade else LockMode.DEFAULT,

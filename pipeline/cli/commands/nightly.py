@@ -15,7 +15,7 @@ from pipeline.cli import options
 from pipeline.cli.app import CommandContext, command
 from pipeline.cli.messages import print_lines, report_error
 from pipeline.cli.night_format import night_lines, planned_as_json, planned_lines
-from pipeline.cli.path_arguments import require_folder, require_key_file, require_present_key, require_report_file
+from pipeline.cli.path_arguments import require_key_file, require_output, require_present_key, require_report_file
 from pipeline.compression import Compression
 from pipeline.digest import digest_file
 from pipeline.errors import RelbuildError, UsageError
@@ -215,7 +215,7 @@ def nightly_command(
         full=full,
         retest=retest,
         compression=compression,
-        output=require_folder(output),
+        output=require_output(output),
         offline=offline,
         runtime=runtime,
     )

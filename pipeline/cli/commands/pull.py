@@ -7,7 +7,7 @@ from pathlib import Path
 from pipeline.cli import options
 from pipeline.cli.app import CommandContext, command
 from pipeline.cli.messages import print_lines
-from pipeline.cli.path_arguments import require_folder
+from pipeline.cli.path_arguments import require_output
 from pipeline.cli.pulled_image import pull_verified
 from pipeline.cli.verification_format import verification_as_json
 from pipeline.errors import UsageError
@@ -35,7 +35,7 @@ def pull_command(
     It is verified as `verify` does, and written to the output folder under the repository's name.
     """
     build_env = context.build_env()
-    target = require_folder(output) / Path(parse_address(reference).rest).name
+    target = require_output(output) / Path(parse_address(reference).rest).name
     pulled = pull_verified(
         context, reference, build_env, key=key, arch=arch, known_as=known_as, allow_stale=allow_stale, rules=rules
     )

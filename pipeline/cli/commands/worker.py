@@ -13,6 +13,7 @@ import typer
 
 from pipeline.cli.app import CommandContext, command
 from pipeline.cli.messages import print_lines
+from pipeline.cli.path_arguments import require_output
 from pipeline.cli.progress_display import ProgressStyle
 from pipeline.model.absolute_path import absolute
 from pipeline.nightly.executors.executor_protocol import WorkerSettings
@@ -69,7 +70,9 @@ def worker_command(
     from pipeline.nightly.executors.dask.dask_worker import WorkerCapacity, run_dask_worker
 
     mine = absolute(context.open_store().root)
-    place = WorkerSettings(mine, absolute(output or mine / "nightly"), name or socket.gethostname())
+    place = WorkerSettings(
+        mine, absolute(require_output(output) if output else mine / "nightly"), name or socket.gethostname()
+    )
     capacity = WorkerCapacity(jobs, memory, _containers(mine, context.progress), emulation)
     joined = f"worker {place.worker} connected to {address}: {capacity.threads} tasks at a time, store {mine}"
     print_lines(f"worker {place.worker} looks for a scheduler at {address}")
