@@ -8,13 +8,12 @@ inputs, so they are made once for each and recalled from the store.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
-from pipeline.atomic_folders import folder_draft, put_folder, sweep_folder_drafts
+from pipeline.atomic_folders import folder_draft, put_folder, remove_folder, sweep_folder_drafts
 from pipeline.digest import Digest, canonical_json, digest_json, identity
 from pipeline.errors import PublicationRefused, RelbuildError, UsageError, VerificationError
 from pipeline.model.bill import Bill, BilledPackage, BuildRecord
@@ -22,8 +21,10 @@ from pipeline.model.evidence import EVIDENCE_FILE, EVIDENCE_SEAL, Evidence, evid
 from pipeline.model.image import Image
 from pipeline.model.package import Package
 from pipeline.model.report import SmokeReport
+from pipeline.model.report_names import REPORT_FILE, REPORT_SUFFIX
 from pipeline.oci.bill_json import BILL_LIMIT, parse_bill
 from pipeline.oci.image_manifest import JsonReader
+from pipeline.oci.layout_place import is_other_folder, refuse_other_report
 from pipeline.oci.record_json import RECORD_LIMIT, parse_record, record_bytes
 from pipeline.oci.sbom import DraftedSbom, SbomForm, bill_digest, bill_document, sbom_bytes, sbom_versions
 from pipeline.oci.sources_artifact import SourceFile
@@ -58,13 +59,14 @@ def write_report(
     """Write `NAME.report/` beside the layout atomically.
 
     It gets `report.json` (with `value`), `junit.xml`, the containers' logs, `documents` as (file name, content), and
-    the evidence of an image that passed.
+    the evidence of an image that passed. Raises UsageError `not-a-report` for a folder of something else there.
     """
+    refuse_other_report(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     sweep_folder_drafts(folder)
     with folder_draft(folder) as made:
         made.chmod(0o755)
-        (made / "report.json").write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
+        (made / REPORT_FILE).write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
         for document, content in documents:
             (made / document).write_bytes(content)
         seal_documents(made, image.digest, documents, store)
@@ -81,8 +83,9 @@ def write_report(
 def write_evidence(folder: Path, evidence: Evidence | None, store: Store) -> None:
     """Write `evidence.json` and the store's seal on it (`evidence.seal`) in `folder`.
 
-    Without evidence, remove both.
+    Without evidence, remove both. Raises UsageError `not-a-report` for a folder of something else.
     """
+    refuse_other_report(folder)
     for name in (EVIDENCE_SEAL, EVIDENCE_FILE):
         (folder / name).unlink(missing_ok=True)
     if evidence is not None:
@@ -190,7 +193,7 @@ def _named(name: str, image: Digest, data: bytes) -> bytes:
 
 def report_folder(layout: Path) -> Path:
     """Return the folder of the report of a layout that was built here."""
-    return layout.parent / f"{layout.name}.report"
+    return layout.parent / f"{layout.name}{REPORT_SUFFIX}"
 
 
 def member_layout(layout: Path, arch: str) -> Path:
@@ -199,12 +202,13 @@ def member_layout(layout: Path, arch: str) -> Path:
 
 
 def remove_report(layout: Path) -> None:
-    """Remove the report of an image that the layout had before it was replaced. Raises OSError."""
+    """Remove the report of an image that the layout had before it was replaced.
+
+    A folder of something else there is left. Raises OSError.
+    """
     folder = report_folder(layout)
-    if folder.is_symlink():
-        folder.unlink()
-    elif folder.is_dir():
-        shutil.rmtree(folder)
+    if not is_other_folder(folder):
+        remove_folder(folder)
 
 
 def read_bill(folder: Path) -> Bill:

@@ -15,11 +15,19 @@ from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.configuration import oci_architecture
 from pipeline.model.manifests import Manifest
 from pipeline.model.report import SmokeReport
-from pipeline.oci import choose_image, image_architecture, read_layout_images, require_layout_place, write_index_layout
+from pipeline.oci import (
+    choose_image,
+    image_architecture,
+    read_layout_images,
+    refuse_other_product,
+    refuse_other_report,
+    require_layout_place,
+    write_index_layout,
+)
 from pipeline.prepare import BuildEnvironment, BuildOptions, LockedRecipe
 from pipeline.prepare.locked_recipe import choose_architecture, choose_platform
 from pipeline.recipes import load_recipe
-from pipeline.reports import remove_report
+from pipeline.reports import remove_report, report_folder
 from pipeline.resolve import explain
 from pipeline.sandbox import find_emulator
 
@@ -50,6 +58,8 @@ def build_architectures(options: BuildOptions, build_env: BuildEnvironment) -> I
     layout = options.output / name
     for place in (layout, *(one.layout(name) for one in each)) if len(each) > 1 else ():
         require_layout_place(place)
+    for place in dict.fromkeys((layout, *(one.layout(name) for one in each))):
+        refuse_other_product(place, name)
     members = tuple(build(one, build_env) for one in each)
     if len(members) == 1:
         return IndexResult(members, None, members[0].layout)
@@ -115,12 +125,14 @@ def smoke_architectures(
         return (RetestedImage(recipe.name, "", smoke_image(options, build_env, layout, holding)[1]),)
     _, images = read_layout_images(options.output / recipe.name)
     wanted = [choose_image(images, arch, str(options.output / recipe.name)) for arch in options.architectures]
+    several = len(images) > 1
+    each = [replace(options, architectures=(image_architecture(image),), member=several) for image in wanted or images]
+    for one in each:  # The evidence goes there.
+        refuse_other_report(report_folder(one.layout(recipe.name)))
     tested = []
-    for image in wanted or images:
-        arch, several = image_architecture(image), len(images) > 1
-        one = replace(options, architectures=(arch,), member=several)
+    for one in each:
         _, report = smoke_image(one, build_env, None, holding)
-        tested.append(RetestedImage(recipe.name, arch if several else "", report))
+        tested.append(RetestedImage(recipe.name, one.architectures[0] if several else "", report))
     return tuple(tested)
 
 

@@ -24,11 +24,12 @@ from pipeline.build.begun_snapshot import (
     recipe_line,
 )
 from pipeline.build.build_result import BuildResult
-from pipeline.build.remembered_build import REPORT_FILE, RememberedBuild, unchanged_report
+from pipeline.build.remembered_build import RememberedBuild, unchanged_report
 from pipeline.digest import Digest
 from pipeline.errors import RelbuildError
 from pipeline.model.configuration import oci_architecture
 from pipeline.model.image import Image
+from pipeline.model.report_names import REPORT_FILE
 from pipeline.oci.image_layout import index_bytes, layer_stamp
 from pipeline.prepare import BuildEnvironment, BuildOptions
 from pipeline.reports import report_folder

@@ -21,6 +21,7 @@ from typing import Any
 
 from pipeline.digest import Digest, identity
 from pipeline.lazy_dataclasses import dataclass
+from pipeline.model.report_names import REPORT_FILE
 from pipeline.snapshots import (
     LIFETIME,
     file_stamp,
@@ -35,8 +36,6 @@ from pipeline.store import Store
 
 FORMAT = 1
 """To be raised when what is compared or repeated changes its meaning."""
-
-REPORT_FILE = "report.json"
 
 TOOK = "\0took\0"
 """In the lines of a remembered answer: the seconds that the build took, which no path or name can contain."""

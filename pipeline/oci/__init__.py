@@ -31,7 +31,7 @@ with imported_when_used(__name__):
         parse_index,
         timestamp,
     )
-    from pipeline.oci.layout_place import require_layout_place
+    from pipeline.oci.layout_place import refuse_other_product, refuse_other_report, require_layout_place
     from pipeline.oci.load_layout import damaged_layers, load_layers, load_layout_image
     from pipeline.oci.signing_keys import (
         SigningKey,
@@ -101,6 +101,8 @@ __all__ = [
     "read_layout",
     "read_layout_images",
     "read_layout_index",
+    "refuse_other_product",
+    "refuse_other_report",
     "remade_attestation",
     "require_layout_place",
     "signature_payload",

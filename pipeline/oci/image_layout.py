@@ -36,7 +36,7 @@ from pipeline.oci.image_manifest import (
     parse_index,
     platform_json,
 )
-from pipeline.oci.layout_place import refuse_other_content
+from pipeline.oci.layout_place import refuse_other_content, refuse_other_product
 from pipeline.store import Store, UnnamedCopies, failing_at
 from pipeline.store.blobs import Stamp, blob_stamp, stamp_of_whole
 
@@ -62,7 +62,7 @@ def write_layout(image: Image, *, store: Store, target: Path) -> None:
     A layout there is replaced in one step; if it is the same image, it is not touched.
 
     Raises VerificationError `blob-missing` or `blob-damaged` for a layer, UsageError `not-a-layout` if `target` is
-    neither empty nor a layout.
+    neither empty nor a layout, `layout-of-another` if it is that of another product.
     """
     _write([image], index_bytes(image), (), store=store, target=target)
 
@@ -113,8 +113,9 @@ def _write(
 
 @dataclass(frozen=True, slots=True)
 class _NewLayout:
-    """A layout that is to be at `target`: its documents, and its layers with their sizes."""
+    """A product's layout to be put at `target`: its documents, and its layers with sizes."""
 
+    product: str
     index_json: bytes
     documents: Mapping[Digest, bytes]
     layers: Mapping[Digest, int]
@@ -135,7 +136,7 @@ class _NewLayout:
         documents |= {image.manifest_descriptor.digest: image.manifest_bytes for image in images}
         documents |= {index.descriptor.digest: index.data for index in indexes}
         layers = {layer.blob.digest: layer.blob.size for image in images for layer in image.layers}
-        return cls(index_json, documents, layers, store, target)
+        return cls(images[0].name, index_json, documents, layers, store, target)
 
     def draft(self, held: ExitStack, go_on: Callable[[], None] = lambda: None) -> Path | None:
         """Make the layout beside its place, until `held` is closed; return None if it is there.
@@ -148,6 +149,7 @@ class _NewLayout:
         if _stands(self.index_json, self.documents, self.layers, store, target):
             return None
         refuse_other_content(target)
+        refuse_other_product(target, self.product)
         target.parent.mkdir(parents=True, exist_ok=True)
         placed: dict[Digest, Stamp | None] = {}
         held.callback(self._note_placed, placed)

@@ -17,6 +17,7 @@ from pipeline.model import quantities
 from pipeline.model.published_port import PORT_MOST
 from pipeline.model.quantities import SIZE, Form, Malformed, Quantity, WholeNumber
 from pipeline.model.recipe import Without
+from pipeline.model.report_names import REPORT_SUFFIX
 from pipeline.recipes import paths
 
 LONGEST_TEXT = 64 << 10
@@ -263,6 +264,25 @@ def _beside_or_url(value: object) -> object:
 
 _ACCOUNT_HINT = "use lower-case letters, digits, '-' and '_', beginning with a letter"
 _NAME_FORM = r"[a-z0-9]+(?:[._-][a-z0-9]+)*"
+_name = text_of_form(
+    _NAME_FORM,
+    "name-malformed",
+    "a name",
+    "use lower-case letters and digits, with single '.', '_' or '-' between them",
+)
+
+
+def _product_name(value: object) -> object:
+    name = _name(value)
+    if str(name).endswith(REPORT_SUFFIX):
+        raise Malformed(
+            "name-reserved",
+            f"'{str(name)[:80]}' ends in '{REPORT_SUFFIX}', as the folder of a product's report does",
+            f"choose a name with another ending, such as '-{REPORT_SUFFIX[1:]}'",
+        )
+    return name
+
+
 _QUANTITY = {"type": ["string", "number"]}
 
 LeftOut = Annotated[
@@ -273,18 +293,14 @@ LeftOut = Annotated[
 ]
 TextValue = Annotated[str, Named("text"), checked(_text)]
 Line = Annotated[str, Named("text"), checked(_line)]
-Name = Annotated[
+Name = Annotated[str, Named("name"), checked(_name), WithJsonSchema({"type": "string", "pattern": f"^{_NAME_FORM}$"})]
+ProductName = Annotated[
     str,
     Named("name"),
-    checked(
-        text_of_form(
-            _NAME_FORM,
-            "name-malformed",
-            "a name",
-            "use lower-case letters and digits, with single '.', '_' or '-' between them",
-        )
+    checked(_product_name),
+    WithJsonSchema(
+        {"type": "string", "pattern": f"^{_NAME_FORM}$", "not": {"pattern": f"{re.escape(REPORT_SUFFIX)}$"}}
     ),
-    WithJsonSchema({"type": "string", "pattern": f"^{_NAME_FORM}$"}),
 ]
 PACKAGE_NAME_FORM = r"[A-Za-z0-9_.+-]+"
 PackageName = Annotated[

@@ -17,6 +17,7 @@ from pipeline.recipes.fields import (
     Name,
     Named,
     PackageName,
+    ProductName,
     Strict,
     TargetPath,
     VariableName,
@@ -32,7 +33,11 @@ ANY_PLATFORM = "any"
 class _RecipeFields(Strict):
     """All keys of a recipe but `platforms`, whose entries have some of them."""
 
-    name: Name | None = Field(default=None, description="the product's name, and the image's", examples=["mysql"])
+    name: ProductName | None = Field(
+        default=None,
+        description="the product's name, and the image's; not with the ending `.report`",
+        examples=["mysql"],
+    )
     version: Line | None = Field(
         default=None,
         description="the image's version, usually taken from a package after resolving",

@@ -102,6 +102,7 @@ def test_what_is_in_comments_holds_as_well(home: Path) -> None:
         (("nginx",), 2, "recipe-exists", "choose another name"),
         (("My Product",), 2, "name-malformed", "my-product"),
         (("../evil",), 2, "name-malformed", "evil"),
+        (("thing.report",), 3, "name-reserved", "-report"),
         (("thing", "--from", "ngnix"), 3, "from-missing", "thing.yaml:"),
         (("thing", "--platform", "centos"), 3, "platform-unknown", "centos-stream-9"),
         (("thing", "--folder", "empty", "--repositories", "none.yaml"), 3, "document-missing", "none.yaml"),

@@ -69,6 +69,12 @@ def test_an_output_that_cannot_be_written_is_refused_before_anything_is_done(
         build_image.build(order(world.folder), world.build_env)
     assert caught.value.code == "not-a-layout" and not world.stages() and (output / "demo" / "mine").exists()
     shutil.rmtree(output)
+    (output / "demo.report").mkdir(parents=True)
+    (output / "demo.report" / "mine").touch()
+    with pytest.raises(UsageError) as caught:
+        build_image.build(order(world.folder), world.build_env)
+    assert caught.value.code == "not-a-report" and not world.stages() and (output / "demo.report" / "mine").exists()
+    shutil.rmtree(output)
 
     def refuse(*given: Any, **_: Any) -> int:
         raise OSError(errno.EROFS, "Read-only file system", given[0])

@@ -21,6 +21,7 @@ from pipeline.errors import UsageError
 from pipeline.oci import (
     choose_image,
     make_image,
+    read_layout,
     read_layout_images,
     read_layout_index,
     write_index_layout,
@@ -66,9 +67,15 @@ def test_the_report_of_one_image_goes_when_an_index_replaces_it(
 ARCHITECTURES = ("x86_64", "aarch64")
 
 
-@pytest.mark.parametrize("taken", ["tiny", "tiny.aarch64"])
+@pytest.mark.parametrize(
+    ("taken", "code"),
+    [
+        *((name, "not-a-layout") for name in ("tiny", "tiny.aarch64")),
+        *((f"{name}.report", "not-a-report") for name in ("tiny", "tiny.aarch64")),
+    ],
+)
 def test_nothing_is_built_where_one_layout_cannot_be_written(
-    taken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    taken: str, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = BuildOptions(tmp_path / "tiny.yaml", tmp_path / "p.yaml", output=tmp_path / "output", smoke=False)
     each = [replace(options, architectures=(arch,), member=True) for arch in ("x86_64", "aarch64")]
@@ -79,7 +86,29 @@ def test_nothing_is_built_where_one_layout_cannot_be_written(
     (tmp_path / "output" / taken / "mine").touch()
     with pytest.raises(UsageError) as caught:
         build_architectures(options, BuildEnvironment(Store.open(tmp_path / "store"), QUIET, {}, lambda: 0.0))
-    assert caught.value.code == "not-a-layout" and str(caught.value.problems[0].place).endswith(taken)
+    assert caught.value.code == code and str(caught.value.problems[0].place).endswith(taken)
+    assert (tmp_path / "output" / taken / "mine").exists()
+
+
+@pytest.mark.parametrize("architectures", [("x86_64", "aarch64"), ("x86_64",)])
+def test_no_layout_of_another_product_is_replaced_by_that_of_a_member_nor_by_a_product_of_its_name(
+    architectures: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store.open(tmp_path / "store")
+    several = len(architectures) > 1
+    product, other = ("tiny", "tiny.x86_64") if several else ("tiny.x86_64", "tiny")
+    options = BuildOptions(tmp_path / "tiny.yaml", tmp_path / "p.yaml", output=tmp_path / "output", smoke=False)
+    each = [replace(options, architectures=(arch,), member=several) for arch in architectures]
+    there = options.output / "tiny.x86_64"
+    made = make_image(other, "1.0", CONFIG, [layer(store, "base", {"etc": None})])
+    write_layout(made, store=store, target=there)
+    monkeypatch.setattr(build_index, "_for_each", lambda _: each)
+    monkeypatch.setattr(build_index, "load_recipe", lambda *_: SimpleNamespace(name=product))
+    monkeypatch.setattr(build_index, "build", lambda *_: pytest.fail("work was done"))
+    with pytest.raises(UsageError) as caught:
+        build_architectures(options, BuildEnvironment(store, QUIET, {}, lambda: 0.0))
+    assert (caught.value.code, caught.value.problems[0].place) == ("layout-of-another", str(there))
+    assert read_layout(there).digest == made.digest
 
 
 @pytest.fixture
@@ -118,6 +147,19 @@ def test_each_image_of_an_index_is_tested_again_with_its_own_report(
     with pytest.raises(UsageError) as caught:
         smoke_architectures(replace(options, architectures=("s390x",)), build_env, None)
     assert caught.value.code == "architecture-missing" and "x86_64, aarch64" in (caught.value.problems[0].hint or "")
+
+
+def test_no_image_of_an_index_is_tested_again_if_the_evidence_of_one_cannot_be_written(
+    index: tuple[BuildOptions, BuildEnvironment], journal: Journal
+) -> None:
+    options, build_env = index
+    journal.stand_in(build_index, build_index.smoke_image, lambda *given: pytest.fail("work was done"))
+    taken = options.output / "base.aarch64.report"
+    taken.mkdir()
+    (taken / "mine").touch()
+    with pytest.raises(UsageError) as caught:
+        smoke_architectures(options, build_env, None)
+    assert (caught.value.code, caught.value.problems[0].place) == ("not-a-report", str(taken))
 
 
 def test_a_package_is_explained_for_each_architecture_and_missing_only_if_it_is_in_none(

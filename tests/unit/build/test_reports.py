@@ -98,6 +98,35 @@ def test_a_report_that_cannot_be_written_leaves_the_one_of_before(
     assert names(tmp_path) == {"store", "tiny.report"}
 
 
+def test_a_folder_that_is_something_else_is_left(tmp_path: Path, store: Store) -> None:
+    folder = tmp_path / "tiny.report"
+    folder.mkdir()
+    (folder / "thesis").write_text("years of work")
+    for write in (
+        lambda: written(tmp_path, store),
+        lambda: reports.write_evidence(folder, evidence(IMAGE), store),
+        lambda: reports.write_evidence(folder, None, store),
+    ):
+        with pytest.raises(UsageError) as caught:
+            write()
+        assert caught.value.code == "not-a-report"
+    reports.remove_report(tmp_path / "tiny")
+    assert names(tmp_path) == {"store", "tiny.report"} and names(folder) == {"thesis"}
+
+
+def test_a_report_of_before_is_removed_whole(tmp_path: Path, store: Store) -> None:
+    written(tmp_path, store)
+    reports.remove_report(tmp_path / "tiny")
+    reports.remove_report(tmp_path / "tiny")
+    assert names(tmp_path) == {"store"}
+
+
+def test_evidence_alone_is_a_report_that_the_next_build_replaces(tmp_path: Path, store: Store) -> None:
+    """`smoke` leaves it of an image that was pulled, or copied from another machine."""
+    reports.write_evidence(tmp_path / "tiny.report", evidence(IMAGE), store)
+    assert names(written(tmp_path, store)) >= DOCUMENTS
+
+
 def test_sboms_are_made_once_for_a_bill_and_anew_for_another_or_when_the_store_lost_them(
     store: Store, journal: Journal
 ) -> None:

@@ -274,6 +274,8 @@ def test_one_mistake_is_one_problem(tmp_path: Path, more: str, code: str, place:
     ("old", "new", "code", "place", "hint"),
     [
         ("name: demo\n", "", "key-missing", "1", "add 'name:'"),
+        ("name: demo", "name: demo.report", "name-reserved", "1: name", "-report"),
+        ("name: demo", "name: demo.", "name-malformed", "1: name", "lower-case"),
         ('version: "1"\n', "", "key-missing", "1", "add 'version:'"),
         ('version: "1"', "version: 1", "type-wrong", "2: version", 'in quotes: "1"'),
         ('version: "1"', 'version: "{{ x"', "template-syntax", "2: version", "raw"),
