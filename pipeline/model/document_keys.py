@@ -45,8 +45,6 @@ class ValueForm(Enum):
     """Permissions."""
     OWNER = auto()
     """A user or group, by name or number."""
-    USER = auto()
-    """A user as an image names one."""
     SHA256 = auto()
     """The digits of a checksum."""
     SIGNAL = auto()

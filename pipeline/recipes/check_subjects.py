@@ -75,8 +75,10 @@ def _value(form: DocumentForm, value: Any, path: PathInDocument, renderer: Rende
 
 def _plain_value(form: ValueForm, value: Any, path: PathInDocument, renderer: Renderer) -> object:  # noqa: ANN401
     match form:
-        case ValueForm.TEXT | ValueForm.LINE:
+        case ValueForm.TEXT:
             return renderer.text(value, path)
+        case ValueForm.LINE:
+            return renderer.line(value, path)
         case ValueForm.WORDS:
             return renderer.words(value, path)
         case ValueForm.PACKAGES:
@@ -100,7 +102,6 @@ def _plain_value(form: ValueForm, value: Any, path: PathInDocument, renderer: Re
             | ValueForm.PATH
             | ValueForm.MODE
             | ValueForm.OWNER
-            | ValueForm.USER
             | ValueForm.SHA256
             | ValueForm.SIGNAL
             | ValueForm.DURATION

@@ -185,9 +185,11 @@ def _sha256(value: object) -> object:
 def _owner(value: object) -> object:
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 32:
         return str(value)
-    return text_of_form(
-        r"[a-z_][a-z0-9_-]{0,31}|\d{1,9}", "account-malformed", "a name or number of an account", _ACCOUNT_HINT
-    )(value)
+    both = isinstance(value, str) and ":" in value
+    hint = "write one name or number, without ':'" if both else _ACCOUNT_HINT
+    return text_of_form(r"[a-z_][a-z0-9_-]{0,31}|\d{1,9}", "account-malformed", "a name or number of an account", hint)(
+        value
+    )
 
 
 def _without(value: object) -> object:

@@ -22,6 +22,8 @@ from pipeline.yaml_documents import DocumentPath
 
 PathInDocument = tuple[str | int, ...]
 
+_RULE_HINT = "write is, matches, lacks, min or max"
+
 
 @dataclass(frozen=True, slots=True)
 class Renderer:
@@ -44,14 +46,23 @@ class Renderer:
 
     def text(self, text: str | None, path: DocumentPath, *inner: str | int) -> str:
         """Render a text; "" if there is none."""
-        if text is None:
-            return ""
-        where = (*path, *inner)
+        return "" if text is None else self._render(text, (*path, *inner)) or ""
+
+    def line(self, text: str, path: DocumentPath, *inner: str | int) -> str:
+        """Render a text that must not be blank then."""
+        made = self._render(text, (*path, *inner))
+        if made is not None and not made.strip():
+            hint = "set the value that it names, or remove the key"
+            self.refuse("rule-empty", f"'{text[:40]}' makes no text, so nothing is asked", hint, path, *inner)
+        return made or ""
+
+    def _render(self, text: str, where: PathInDocument) -> str | None:
+        """Render a text; None after adding a problem."""
         try:
             made = evaluate_template(text, self.scope, place=place(self.source.document, where))
         except RecipeError as error:
             self.problems.take(error)
-            return ""
+            return None
         if made != text:
             self.rendered.append((where, text, made))
         return made
@@ -62,7 +73,7 @@ class Renderer:
 
     def packages(self, words: Sequence[str], path: DocumentPath) -> tuple[str, ...]:
         """Render names and patterns of packages, and replace names by the platform's."""
-        written = self.words(words, path)
+        written = tuple(self.line(word, path, index) for index, word in enumerate(words))
         found = tuple(one for word in written for one in self.names.get(word, (word,)))
         if written and not found:
             message = f"none of these packages is there on this platform: {', '.join(written)}"
@@ -71,10 +82,18 @@ class Renderer:
         return found
 
     def pattern(self, text: str | None, path: DocumentPath, *inner: str | int) -> str | None:
-        """Render a text that must be a regular expression."""
-        if text is None:
+        """Render a text that must be a regular expression.
+
+        It must not be empty, as that is found in any text.
+        """
+        rendered = None if text is None else self._render(text, (*path, *inner))
+        if rendered is None:
             return None
-        rendered = self.text(text, path, *inner)
+        if not rendered:
+            made = f", made by '{text[:40]}'" if text else ""
+            hint = 'write a pattern, or `is: ""` if the text must be empty'
+            self.refuse("rule-empty", f"the pattern is empty{made}, and any text matches it", hint, path, *inner)
+            return None
         try:
             return pattern_of(rendered)
         except Malformed as error:
@@ -83,14 +102,13 @@ class Renderer:
 
     def port(self, text: str | None, path: DocumentPath, *inner: str | int) -> int:
         """Render a port's number; 0 if none is given."""
-        if text is None:
+        rendered = None if text is None else self._render(text, (*path, *inner))
+        if rendered is None:
             return 0
-        rendered = self.text(text, path, *inner)
         if rendered.isascii() and rendered.isdigit() and 1 <= int(rendered[:6]) <= PORT_MOST:
             return int(rendered)
-        if rendered:
-            message = f"'{rendered[:40]}' is not a port"
-            self.refuse("port-malformed", message, "write a port number from 1 to 65535", path, *inner)
+        message = f"'{rendered[:40]}' is not a port"
+        self.refuse("port-malformed", message, "write a port number from 1 to 65535", path, *inner)
         return 0
 
     def ports(self, written: Sequence[str], path: DocumentPath, *inner: str | int) -> tuple[str, ...]:
@@ -102,8 +120,10 @@ class Renderer:
         return tuple(found)
 
     def rules(self, documents: Sequence[RuleDocument] | None, path: DocumentPath, *inner: str | int) -> Rules:
-        """Render rules for a value."""
+        """Render rules for a value; a list that is given must not be empty."""
         where = (*path, *inner)
+        if documents is not None and not documents:
+            self.refuse("rule-empty", "the list has no rule", _RULE_HINT, where)
         return tuple(self._rule(document, where, index) for index, document in enumerate(documents or ()))
 
     def named_rules(
@@ -129,13 +149,15 @@ class Renderer:
             at=document.json_path or "",
         )
         if len(self.problems) == before and rule == Rule(at=rule.at) and not rule.at:
-            self.refuse("rule-empty", "the rule has no condition", "write is, matches, lacks, min or max", where)
+            self.refuse("rule-empty", "the rule has no condition", _RULE_HINT, where)
         return rule
 
     def _number(self, text: str | None, path: PathInDocument) -> float | None:
         if text is None:
             return None
-        rendered = self.text(text, path)
+        rendered = self._render(text, path)
+        if rendered is None:
+            return None
         try:
             return float(rendered)
         except ValueError:
@@ -143,7 +165,6 @@ class Renderer:
         try:
             return float(parse_size(rendered))
         except Malformed:
-            if rendered:
-                hint = "write a number, or a number with K, M, G, T"
-                self.refuse("number-malformed", f"'{rendered[:40]}' is not a number", hint, path)
+            hint = "write a number, or a number with K, M, G, T"
+            self.refuse("number-malformed", f"'{rendered[:40]}' is not a number", hint, path)
             return None

@@ -83,9 +83,9 @@ _JsonPath = Annotated[str, Named("JSON path"), checked(_path), WithJsonSchema({"
 class RuleDocument(Strict):
     """A rule for a value.
 
-    All that is given must hold. A text in place of a rule is short for `matches` (in `target`, `environment` and
-    `labels`: for `is`), a number for `is`, and a list is several rules that must all hold. A JSON path is `$`, then
-    `.name`, `['any name']`, `[0]`, `[-1]` or `.length()`; it names one value.
+    All that is given must hold, and patterns are not empty. A text in place of a rule is short for `matches` (in
+    `target`, `environment` and `labels`: for `is`), a number for `is`, and a list is several rules that must all hold.
+    A JSON path is `$`, then `.name`, `['any name']`, `[0]`, `[-1]` or `.length()`; it names one value.
     """
 
     equals: _Plain | None = Field(

@@ -135,5 +135,6 @@ def make_silent_root(root: Path) -> Path:
     (root / "etc" / "app.conf").chmod(0o640)
     # Is on every machine, and not in the image.
     (root / "etc" / "outside").symlink_to("/etc/shadow")
+    (root / "etc" / "loop").symlink_to("loop")
     root.chmod(0o755)
     return root

@@ -78,9 +78,12 @@ def _refuse(facts: AccountFacts, given: frozenset[str]) -> Iterator[Contradictio
         yield Contradiction(
             "check-contradiction", "an account must have one of 'user' and 'group'", "write one of them"
         )
-    if "group" in given:
+    if facts.absent and given - {"user", "group", "absent"}:
+        message = f"'{facts.user or facts.group}' has 'absent' together with other conditions"
+        yield Contradiction("check-contradiction", message, "remove 'absent', or the other conditions")
+    elif "group" in given:
         for name in ("uid", "home", "shell", "groups"):
-            if getattr(facts, name):
+            if name in given:
                 yield Contradiction("check-key-misplaced", f"'{name}' is not applicable to a group", "remove it", name)
 
 

@@ -73,12 +73,12 @@ _SORTS: Mapping[FileSort, Callable[[int], bool]] = {
 class FileFacts(Subject):
     """The file that is expected at `path` in the running instance.
 
-    Links are followed unless `sort` is SYMLINK. `sha256` is 64 hex digits; `owner` and `group` are names of the image's
-    accounts, or numbers; None: any.
+    Links are followed unless `sort` is SYMLINK, `target` is asked, or the file must be absent. `sha256` is 64 hex
+    digits; `owner` and `group` are names of the image's accounts, or numbers; None: any.
     """
 
     path: str = document_key(ValueForm.PATH, "where", example="/var/lib/mysql/ibdata1")
-    absent: bool = document_key(ValueForm.SWITCH, "nothing may stand there", default=False)
+    absent: bool = document_key(ValueForm.SWITCH, "nothing may stand there, and no symbolic link either", default=False)
     sort: FileSort | None = document_key(
         Choice(FileSort, "a sort of file"),
         "`file`, `directory`, `symlink`, `socket`, `fifo` or `device`",
@@ -177,7 +177,8 @@ def _refuse(facts: FileFacts, given: frozenset[str]) -> Iterator[Contradiction]:
 def _ask(check: Check, probe: Probe, deadline: float) -> Attempt:
     facts = subject_of(FileFacts, check)
     with probe.root() as root:
-        status = root.status(facts.path, follow=facts.sort is not FileSort.SYMLINK and not facts.target)
+        itself = facts.absent or facts.sort is FileSort.SYMLINK or bool(facts.target)
+        status = root.status(facts.path, follow=not itself)
         if status is None:
             return Attempt(FileAnswer(there=False))
         data = root.read(facts.path, limit=FILE_LIMIT) if facts.text or facts.sha256 else None

@@ -11,6 +11,7 @@ from pipeline.model.check_kind import (
     Attempt,
     CheckAnswer,
     CheckDeclaration,
+    Contradiction,
     DraftedCheck,
     Drafting,
     Subject,
@@ -108,6 +109,11 @@ def _written(value: object) -> str:
     return " ".join(map(str, value)) or "empty" if isinstance(value, tuple) else str(value) or "empty"
 
 
+def _refuse(facts: ImageFacts, given: frozenset[str]) -> Iterator[Contradiction]:
+    if facts == ImageFacts():
+        yield Contradiction("check-empty", "no setting of the image is given", "write user, entrypoint, labels …")
+
+
 def _ask(check: Check, probe: Probe, deadline: float) -> Attempt:
     return Attempt(ImageAnswer(), settled=True)
 
@@ -129,6 +135,7 @@ DECLARATION = CheckDeclaration(
     form=ImageFacts,
     title="image check",
     prose="The image's configuration, as it must be.",
+    refuse=_refuse,
     answer=ImageAnswer,
     ask=_ask,
     judge=_judge,

@@ -13,6 +13,7 @@ from pipeline.model.check_kind import (
     Attempt,
     CheckAnswer,
     CheckDeclaration,
+    Contradiction,
     DraftedCheck,
     Drafting,
     NoAnswer,
@@ -55,7 +56,7 @@ class ProcessFacts(Subject):
 
     name: str = document_key(ValueForm.LINE, "the program's name", "", example="nginx")
     command: str = document_key(ValueForm.PATTERN, "a pattern in its command line", "", example="worker process")
-    user: str = document_key(ValueForm.USER, "who it runs as", "", example="nginx")
+    user: str = document_key(ValueForm.OWNER, "the user that it runs as, by name or number", "", example="nginx")
     count: Rules = document_key(
         ValueForm.RULES, "how many; default: at least 1", (Rule(least=1),), example={"min": 2, "max": 8}
     )
@@ -117,6 +118,11 @@ def _record(check: Check, seen: ProcessAnswer) -> ProcessAnswer:
     return replace(seen, processes=tuple(kept))
 
 
+def _refuse(facts: ProcessFacts, given: frozenset[str]) -> Iterator[Contradiction]:
+    if not given:
+        yield Contradiction("check-empty", "no condition on processes is given", "write name, command, user or count")
+
+
 def _ask(check: Check, probe: Probe, deadline: float) -> Attempt:
     facts = subject_of(ProcessFacts, check)
     uid = probe.user_number(facts.user) if facts.user else None
@@ -155,6 +161,7 @@ DECLARATION = CheckDeclaration(
     form=ProcessFacts,
     title="process",
     prose="Processes of the instance; those are counted that meet all that is given.",
+    refuse=_refuse,
     ready_meaning="processes that must run",
     answer=ProcessAnswer,
     ask=_ask,

@@ -43,11 +43,14 @@ GROUP = b"root:x:0:\napp:x:28:\nreaders:x:40:app\n"
 
 @dataclass
 class Files:
-    """Files by path, with their owner's number; names that end with `/` are directories."""
+    """Files by path, with their owner's number; names that end with `/` are directories. No link leads to a file."""
 
     contents: Mapping[str, tuple[bytes, int]]
+    links: Mapping[str, bytes] = field(default_factory=dict)
 
     def status(self, path: str, *, follow: bool = True) -> FileStatus | None:
+        if path in self.links and not follow:
+            return FileStatus(stat.S_IFLNK | 0o777, 0, 0, len(self.links[path]))
         if f"{path}/" in self.contents:
             return FileStatus(stat.S_IFDIR | 0o750, 27, 28, 0)
         if path not in self.contents:
@@ -59,7 +62,7 @@ class Files:
         return self.contents[path][0] if path in self.contents else None
 
     def link(self, path: str) -> bytes | None:
-        return None
+        return self.links.get(path)
 
     def names(self, folder: str) -> Sequence[str] | None:
         inside = {
@@ -89,7 +92,8 @@ class FakeProbe:
                 "/data/rows": (b"row\n", 27),
                 "/data/\x1b": (b"", 27),
                 "/usr/share/doc/app-1.0/LICENSE": (b"You may.", 0),
-            }
+            },
+            {"/opt/dangling": b"/none", "/opt/loop": b"loop"},
         )
     )
     gone: bool = False
@@ -161,6 +165,9 @@ WRONG = {
     "http: {port: 9}": "GET / at 9: the answer is no HTTP",
     "http: {port: 80}, expect: {headers: {B: x}}": "there is no header 'B'",
     "file: {path: /data/rows, owner: root}": "its owner is 27 (app), not root",
+    "file: {path: /opt/dangling, absent: true}": "'/opt/dangling' exists, as a symlink",
+    "file: {path: /opt/loop, absent: true}": "'/opt/loop' exists, as a symlink",
+    "file: {path: /opt/dangling}": "'/opt/dangling' does not exist",
     "log: gone": "ready for 8 connections",
     "process: {name: app, user: root}": "app",
     "listening: {ports: [80]}": "53/udp",

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pipeline.model.checks import CheckKind
 from pipeline.model.checks.file_check import FileFacts, FileSort
 from pipeline.model.checks.http_check import HttpRequest
+from pipeline.model.checks.image_check import ImageFacts
 from pipeline.model.checks.licenses_check import LicenseFacts
 from pipeline.model.checks.listening_check import ListeningFacts
 from pipeline.model.checks.packages_check import PackageFacts
@@ -25,6 +26,9 @@ from pipeline.model.value_rules import Rule
 from pipeline.recipes import load_recipe
 from pipeline.smoke.procfs import is_loopback
 from tests.support.recipe_folder import good, only_problem
+
+EMPTY = "\"{{ '' }}\""
+"""A template that makes no text."""
 
 DOCUMENT = json.dumps({"a": [1, {"b c": "x"}, None], "empty": {}, "yes": True})
 
@@ -188,6 +192,31 @@ class TestSpelling:
             ),
             ("http: {port: 1}, expect: {body: {json: '$..a', is: 1}}", "path-malformed", ".expect.body.json", "$.name"),
             ("http: {port: 1}, expect: {body: {}}", "rule-empty", ".expect.body", "is, matches"),
+            ("http: {port: 1}, expect: {status: []}", "rule-empty", ".expect.status", "is, matches"),
+            (f"http: {{port: 1}}, expect: {{status: {EMPTY}}}", "rule-empty", ".expect.status", '`is: ""`'),
+            (f"http: {{port: 1}}, expect: {{headers: {{A: {EMPTY}}}}}", "rule-empty", ".expect.headers.A", "pattern"),
+            (f"http: {{port: {EMPTY}}}", "port-malformed", ".http.port", "65535"),
+            ("command: [x], expect: {stdout: ''}", "rule-empty", ".expect.stdout", '`is: ""`'),
+            ("command: [x], expect: {stdout: [x, '']}", "rule-empty", ".expect.stdout[1]", "pattern"),
+            ("command: [x], expect: {stderr: []}", "rule-empty", ".expect.stderr", "is, matches"),
+            ("log: []", "rule-empty", ".log", "is, matches"),
+            ("log: ''", "rule-empty", ".log", '`is: ""`'),
+            (f"log: {EMPTY}", "rule-empty", ".log", "pattern"),
+            (f"log: {{matches: x, lacks: {EMPTY}}}", "rule-empty", ".log.lacks", "pattern"),
+            ("log: {matches: '', lacks: ERROR}", "rule-empty", ".log.matches", "a pattern"),
+            ("file: {path: /x, text: ''}", "rule-empty", ".file.text", "pattern"),
+            ("file: {path: /x, target: []}", "rule-empty", ".file.target", "is, matches"),
+            (f"file: {{path: /x, size: {{min: {EMPTY}, max: 9}}}}", "number-malformed", ".file.size.min", "K, M"),
+            ("process: {}", "check-empty", ".process", "count"),
+            (f"process: {{name: x, count: {EMPTY}}}", "rule-empty", ".process.count", "pattern"),
+            (f"process: {{name: {EMPTY}}}", "rule-empty", ".process.name", "remove the key"),
+            ("process: {command: ''}", "rule-empty", ".process.command", "pattern"),
+            ("process: {name: x, user: 'app:app'}", "account-malformed", ".process.user", "without ':'"),
+            (f"account: {{user: {EMPTY}}}", "rule-empty", ".account.user", "set the value"),
+            (f"packages: {{absent: [gcc, {EMPTY}]}}", "rule-empty", ".packages.absent[1]", "set the value"),
+            ("image: {}", "check-empty", ".image", "entrypoint"),
+            ("image: {labels: {}}", "check-empty", ".image", "entrypoint"),
+            ("image: {labels: {a: []}}", "rule-empty", ".image.labels.a", "is, matches"),
             ("file: {path: /x, size: {min: big}}", "number-malformed", ".file.size.min", "K, M"),
             ("file: {path: /x, size: {max: '{{ nam }}'}}", "template-undefined", ".file.size.max", "'name'"),
             ("file: {path: x}", "path-malformed", ".file.path", "/x"),
@@ -197,6 +226,9 @@ class TestSpelling:
             ("listening: all", "type-wrong", ".listening", ""),
             ("account: {user: a, group: b}", "check-contradiction", ".account", "one of"),
             ("account: {group: b, uid: 1}", "check-key-misplaced", ".account.uid", "remove"),
+            ("account: {group: b, uid: 0}", "check-key-misplaced", ".account.uid", "remove"),
+            ("account: {group: b, groups: []}", "check-key-misplaced", ".account.groups", "remove"),
+            ("account: {user: b, absent: true, uid: 0}", "check-contradiction", ".account", "remove 'absent'"),
             ("packages: {}", "check-empty", ".packages", "present"),
             ("restart: same_data", "value-unknown", ".restart", "'same-data'"),
             ("log: x, socket: /y", "check-kind", "", "exactly one of"),
@@ -208,6 +240,24 @@ class TestSpelling:
         problem = only_problem(tmp_path, f"smoke:\n  checks:\n    - {{name: a, {check}}}\n")
         assert (problem.code, problem.place) == (code, f"demo.yaml:11: smoke.checks[0]{place}")
         assert hint in (problem.hint or "")
+
+    def test_what_is_asked_of_an_empty_text_stays(self, tmp_path: Path) -> None:
+        """An empty text can be wrong where it is compared; only a pattern is found in anything."""
+        checks = good(
+            tmp_path,
+            f"""
+            smoke:
+              checks:
+                - {{name: a, command: [x], expect: {{stdout: {{is: ""}}, stderr: {{is: {EMPTY}}}}}}}
+                - {{name: b, command: [x, "", {EMPTY}], expect: {{stdout_is: ""}}}}
+                - {{name: c, process: {{user: 0, count: 2}}}}
+                - {{name: d, image: {{exposed_ports: [], labels: {{a: ""}}}}}}
+            """,
+        ).smoke.checks
+        assert (checks[0].expect.stdout, checks[0].expect.stderr) == ((Rule(equals=""),), (Rule(equals=""),))
+        assert checks[1].command == ("x", "", "") and checks[1].expect.stdout == (Rule(equals=""),)
+        assert checks[2].subject == ProcessFacts(user="0", count=(Rule(equals="2"),))
+        assert checks[3].subject == ImageFacts(exposed_ports=(), labels=(("a", (Rule(equals=""),)),))
 
     @pytest.mark.parametrize(
         ("smoke", "code", "place"),
