@@ -24,6 +24,7 @@ from pipeline.build.build_stages import (
     compose_layers,
     configure_image,
     draft_layers,
+    forking_children,
     judge_scriptlets,
     packing_layers,
     parent_layers,
@@ -124,6 +125,7 @@ def assemble(options: BuildOptions, build_env: BuildEnvironment, copies: Unnamed
     obtain_files(locked.recipe, build_env)
     commands = CommandGroup()
     with (
+        forking_children(composition, options, build_env) as children,  # Before there are threads.
         ThreadPoolExecutor(1, "relbuild-beside", commands.join) as beside,
         commands,
         preparing_last_layer(locked, composition, build_env) as prepared,
@@ -135,7 +137,13 @@ def assemble(options: BuildOptions, build_env: BuildEnvironment, copies: Unnamed
         with (
             _ended(beside),
             packing_layers(
-                composition, options, build_env, others=others, making=prepared.begin, copies=copies
+                composition,
+                options,
+                build_env,
+                others=others,
+                making=prepared.begin,
+                copies=copies,
+                children=children,
             ) as layers,
             _ended(beside),  # Before packing ends, too, which may take a while.
         ):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ from pipeline.layers.scriptlet_failures import judge_failure, unused_waivers
 from pipeline.layers.state_layer import StateInputs, StateLayer, build_state_layer
 from pipeline.layers.state_plan import StatePlan, plan_state_layer
 from pipeline.layers.state_preparation import StatePreparation, preparing_state
+from pipeline.layers.unpacking_children import UnpackingChildren, unpacking_children
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.image_tags import version_tag
 from pipeline.model.change import Change
@@ -79,11 +80,13 @@ def packing_layers(
     others: int,
     making: Callable[[], None],
     copies: UnnamedCopies | None = None,
+    children: UnpackingChildren | None = None,
 ) -> AbstractContextManager[list[BuiltLayer]]:
     """Pack the package layers into blobs, the lowest first, beside the block and until its end.
 
     Where scriptlets run in containers, their trees are there when the block begins. The image will have `others` layers
-    besides. `making` is called if a layer has to be made, and `copies` gets copies of the blobs that are made.
+    besides. `making` is called if a layer has to be made, `copies` gets copies of the blobs that are made, and
+    `children` unpack some of the packages.
     """
     return building_layers(
         composition.layers,
@@ -93,8 +96,21 @@ def packing_layers(
         others=others,
         making=making,
         copies=copies,
+        children=children,
         progress=build_env.progress,
     )
+
+
+def forking_children(
+    composition: Composition, options: BuildOptions, build_env: BuildEnvironment
+) -> AbstractContextManager[UnpackingChildren]:
+    """Have children for the block that unpack packages, where that is worth it.
+
+    To be called before there are threads.
+    """
+    if not may_make_containers():
+        return nullcontext(UnpackingChildren())
+    return unpacking_children(composition.layers, options.compression, build_env.store)
 
 
 def begin_rendering(recipe: Recipe) -> None:

@@ -77,7 +77,7 @@ def find_earlier_tree(
 
     None if there is none that has half of this layer's content, and nothing that would have to be hidden.
     """
-    known = store.recall_as(_identity(composed, compression), lambda value: from_json(_Known, value))
+    known = _recall(composed, compression, store)
     if known is None:
         return None
     orders = {one.name: one.places for one in known.segments}
@@ -94,6 +94,15 @@ def find_earlier_tree(
         if folder is None or not _keeps_every_path(folder / TREE_ROOT, *_paths(composed, segments)):
             return None
     return EarlierTree(known.diff_id, folder / TREE_ROOT, shared)
+
+
+def has_earlier_tree(composed: ComposedLayer, compression: Compression, store: Store) -> bool:
+    """Return whether the store knows a tree of a layer of packages of the same names."""
+    return _recall(composed, compression, store) is not None
+
+
+def _recall(composed: ComposedLayer, compression: Compression, store: Store) -> _Known | None:
+    return store.recall_as(_identity(composed, compression), lambda value: from_json(_Known, value))
 
 
 def remember_tree(

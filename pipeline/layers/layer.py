@@ -25,6 +25,7 @@ from pipeline.layers.segments import segment_identity
 from pipeline.layers.tar_format import tar_header
 from pipeline.layers.tree_packing import TreePacking
 from pipeline.layers.unpack_layer import LAYERS_IN_TWO
+from pipeline.layers.unpacking_children import UnpackingChildren
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.image import Descriptor, Layer
 from pipeline.model.json_form import from_json, to_json
@@ -79,6 +80,7 @@ def building_layers(
     progress: Progress = QUIET,
     making: Callable[[], None] = lambda: None,
     copies: UnnamedCopies | None = None,
+    children: UnpackingChildren | None = None,
 ) -> Iterator[list[BuiltLayer]]:
     """Build the layers, or recall them; have the rest of their packing done beside the block.
 
@@ -88,9 +90,9 @@ def building_layers(
     for the next build; whatever else it raises ends the packing.
 
     The image will have `others` layers besides. `making` is called once if a layer has to be made, before it is. With
-    `unpack`, `copies` gets copies of the blobs that are made. Raises VerificationError `package-damaged`,
-    `blob-missing`, `blob-damaged`, `diff-id-mismatch`, `layer-malformed`; EnvironmentLacking `root-needed`. Of a
-    packing that failed that is raised, whatever the block raised on its account.
+    `unpack`, `copies` gets copies of the blobs that are made, and `children` unpack some of the packages. Raises
+    VerificationError `package-damaged`, `blob-missing`, `blob-damaged`, `diff-id-mismatch`, `layer-malformed`;
+    EnvironmentLacking `root-needed`. Of a packing that failed that is raised, whatever the block raised on its account.
     """
     plans = [_plan(one, compression) for one in composed]
     with contextlib.ExitStack() as held:
@@ -105,7 +107,7 @@ def building_layers(
             with locks[plan.name]:
                 _remember(plan, packed, compression, store)
 
-        given = MissingLayers(list(missing.values()), store, compression, progress, confirmed, copies)
+        given = MissingLayers(list(missing.values()), store, compression, progress, confirmed, copies, children)
         over_earlier = len(composed) + others <= LAYERS_IN_TWO
         made: list[BuiltLayer] = []
         after: list[Callable[[], None]] = []

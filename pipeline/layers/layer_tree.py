@@ -80,6 +80,11 @@ class LayerTree:
         self._marker = TarMarker(self.key)
 
     @property
+    def root(self) -> Path:
+        """The directory into which it is written."""
+        return self.folder / TREE_ROOT
+
+    @property
     def size(self) -> int:
         """The bytes of the tar so far."""
         return self._marker.size

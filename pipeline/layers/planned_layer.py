@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from pipeline.compression import Compression
 from pipeline.digest import DiffId, Digest
@@ -11,6 +12,9 @@ from pipeline.lazy_dataclasses import dataclass
 from pipeline.progress import Progress, Task
 from pipeline.store import Store, UnnamedCopies
 from pipeline.trees import ComposedLayer, Part
+
+if TYPE_CHECKING:
+    from pipeline.layers.unpacking_children import UnpackingChildren
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,7 @@ class MissingLayers:
     """Layers that have to be packed, each with its task, which the packing ends in any case.
 
     `confirmed` is called for each once it was read back, by a thread. `copies`, if given, gets copies of their blobs.
+    `children`, if any, unpack some of their packages.
     """
 
     plans: Sequence[tuple[PlannedLayer, Task]]
@@ -77,3 +82,4 @@ class MissingLayers:
     progress: Progress
     confirmed: Callable[[PlannedLayer, PackedLayer], None]
     copies: UnnamedCopies | None = None
+    children: UnpackingChildren | None = None

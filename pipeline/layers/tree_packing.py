@@ -61,6 +61,8 @@ class TreePacking:
         try:
             self._begin()
             self._require([layer.kept for layer in self._layers])
+            if self._missing.children is not None:
+                self._missing.children.end()  # The memory that it shares with them is its own again.
         except BaseException:
             self._abandon()
             self._closing.close()
@@ -115,6 +117,7 @@ class TreePacking:
                 open_folders=open_folders,
                 over_earlier=self._over_earlier,
                 copies=self._missing.copies,
+                children=self._missing.children,
             )
             self._layers.append(self._closing.enter_context(begun))
         self._closing.enter_context(pool)  # It ends before the layers.
@@ -197,6 +200,8 @@ class TreePacking:
                 if blob.cancel():
                     blob.set_running_or_notify_cancel()  # Else `wait` would not end for it.
             self._ending.set()
+        if self._missing.children is not None:
+            self._missing.children.kill()
         for layer in self._layers:
             layer.abandon()
 

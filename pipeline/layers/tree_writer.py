@@ -143,6 +143,15 @@ class TreeWriter:
             case other:
                 assert_never(other)
 
+    def remove(self, entry: Entry) -> None:
+        """Remove what stands at the path of an entry that is no directory, if anything does.
+
+        Raises VerificationError `layer-malformed`, OSError.
+        """
+        parent, _, last = entry.path.rpartition("/")
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(last, dir_fd=self._folder(parent))
+
     def finish(self) -> None:
         """Set the attributes of the directories, the deepest first."""
         for path in sorted(self.directories, reverse=True):

@@ -40,6 +40,7 @@ from pipeline.layers.tar_format import TAR_END
 from pipeline.layers.tar_marks import MarkedTar, TarMark
 from pipeline.layers.tree_writer import TreeWriter, owners_required
 from pipeline.layers.unpack_layer import HashingReader
+from pipeline.layers.unpacking_children import UnpackingChildren
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.tree import Entry
 from pipeline.progress import Progress, Task
@@ -112,6 +113,7 @@ class TwoStepLayer:
     packed: Future[PackedLayer] = field(default_factory=Future)
     copies: UnnamedCopies | None = None
     copy: UnnamedCopy | None = None
+    children: UnpackingChildren | None = None
 
     @classmethod
     @contextlib.contextmanager
@@ -127,11 +129,12 @@ class TwoStepLayer:
         open_folders: int,
         over_earlier: bool,
         copies: UnnamedCopies | None = None,
+        children: UnpackingChildren | None = None,
     ) -> Iterator[Self]:
         """Begin a layer, in the store's temporary folder, for the time of the block.
 
         With `over_earlier` its tree may be written over an earlier one. `running` is ended in any case. What is read
-        back goes into one of `copies`, if given.
+        back goes into one of `copies`, if given; `children`, if any, unpack some of the packages.
         """
         made: Self | None = None
         told = LayerProgress(plan, progress, running)
@@ -161,6 +164,7 @@ class TwoStepLayer:
                         [Future() for _ in range(count)],
                         [Future() for _ in range(count)],
                         copies=copies,
+                        children=children,
                     )
                     yield made
         finally:
@@ -181,11 +185,52 @@ class TwoStepLayer:
         placed: list[Entry] = []
         try:
             with self.tree.writer.beside() as tree:
-                self._unpack(part, segment, partial(self._place, _Placing(tree, placed, self.entries[at])))
+                placing = _Placing(tree, placed, self.entries[at])
+                if segment is None and self.children is not None and self.children.count:
+                    self._unpack_beside(at, placing, self.children)
+                else:
+                    self._unpack(part, segment, partial(self._place, placing))
         finally:
             self.entries[at].put(None)
         self.progress.placed(part)
         return Placed(tuple(placed), segment)
+
+    def _unpack_beside(self, at: int, placing: _Placing, children: UnpackingChildren) -> None:
+        """Have a package unpacked by a child if one is idle, and do what it leaves."""
+
+        def take(written: PlacedEntry, content: str) -> None:
+            if content:
+                placing.tree.content[written.entry.path] = content
+                placing.tree.files.add(written.entry.path)  # Hard links that are left may name it.
+            placing.placed.append(written.entry)
+            placing.entries.put(written)
+
+        if not children.unpack(self.plan.composed, at, self.tree.root, take):
+            told = iter(tuple(placing.placed))
+            self._unpack(self.plan.segments[at][0], None, partial(self._place_rest, placing, told))
+
+    def _place_rest(
+        self,
+        placing: _Placing,
+        told: Iterator[Entry],
+        entry: Entry,
+        content: Iterator[memoryview | bytes],
+        digest: str,
+    ) -> None:
+        """Write an entry, unless a child has told that it has; it may have written others."""
+        done = next(told, None)
+        if done is None:
+            placing.tree.remove(entry)
+            self._place(placing, entry, content, digest)
+            return
+        for _ in content:
+            self.require_wanted()
+        if done != entry:
+            raise VerificationError(
+                "layer-malformed",
+                f"/{entry.path} has another place in its package than before",
+                hint="run the command again",
+            )
 
     def _unpack(self, part: Part, segment: Segment | None, place: Callable[..., None]) -> None:
         if segment is None:

@@ -11,6 +11,7 @@ from typing import Any
 from pipeline.build import build_image
 from pipeline.layers import BuiltLayer
 from pipeline.layers.recipe_files import ReadTemplates
+from pipeline.layers.unpacking_children import UnpackingChildren
 from pipeline.model.image import Image, Layer
 from pipeline.model.recipe import Recipe
 from pipeline.model.smoke import SmokePlan
@@ -30,7 +31,7 @@ LOCK = [
     "keep_lock",
 ]
 IMAGE = [
-    *("compose_layers", "obtain_files", "preparing_last_layer", "packing_layers"),
+    *("compose_layers", "obtain_files", "forking_children", "preparing_last_layer", "packing_layers"),
     *("add_state", "configure_image"),
 ]
 OUTPUT = [
@@ -50,6 +51,7 @@ PACKED = [
     BuiltLayer.packed(layer("product"), reused=False),
 ]
 BILLED = ("billed",)
+CHILDREN = UnpackingChildren()
 PREPARED = SimpleNamespace(begin=lambda: None)
 STATE = SimpleNamespace(layer=layer("state"), changes=(), failures=(), states={"a": (0,)}, reused=False)
 
@@ -81,6 +83,7 @@ class World:
             build_image.keep_lock: self._locked,
             build_image.compose_layers: lambda made: SimpleNamespace(tree=TREE, states={}),
             build_image.begin_rendering: None,
+            build_image.forking_children: lambda *given: nullcontext(CHILDREN),
             build_image.packing_layers: lambda *given, **more: nullcontext(PACKED),
             build_image.preparing_last_layer: lambda *given: nullcontext(PREPARED),
             build_image.obtain_files: None,

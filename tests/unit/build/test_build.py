@@ -22,7 +22,7 @@ from pipeline.model.report import SmokeReport
 from pipeline.process import Completed, run
 from pipeline.store import Store, UnnamedCopies, UnnamedCopy
 from tests.support.builds import image, layer, order, section
-from tests.support.staged_builds import BESIDE, BILLED, IMAGE, LOCK, OUTPUT, PACKED, PREPARED, TREE, World
+from tests.support.staged_builds import BESIDE, BILLED, CHILDREN, IMAGE, LOCK, OUTPUT, PACKED, PREPARED, TREE, World
 
 # --- a build -----------------------------------------------------------------------------------------------
 
@@ -49,6 +49,7 @@ def test_each_stage_works_on_what_the_one_before_it_gave(world: World) -> None:
     assert plan == "plan"
     assert made.section.build_time == 2 and composition.tree is TREE and layers is PACKED and files == ("a file",)
     assert given(build_image.packing_layers).options["making"] is PREPARED.begin
+    assert given(build_image.packing_layers).options["children"] is CHILDREN
     assert given(build_image.add_state).options["prepared"] is PREPARED
     assert given(build_image.writing_layout).args == (image(),)
     assert given(build_image.begin_documents).args[0] is made

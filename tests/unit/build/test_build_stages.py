@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -20,6 +21,7 @@ from pipeline.errors import BuildError, RecipeError
 from pipeline.layers import BuiltLayer
 from pipeline.layers.state_plan import StatePlan
 from pipeline.layers.state_preparation import StatePreparation
+from pipeline.layers.unpacking_children import UnpackingChildren
 from pipeline.model.accounts import AccountTable
 from pipeline.model.bill import Bill, BilledLayer, BuildRecord
 from pipeline.model.change import Change
@@ -91,14 +93,30 @@ def test_each_layer_is_packed_with_the_orders_codec(tmp_path: Path, journal: Jou
     here = build_env(tmp_path)
     composition: Any = SimpleNamespace(layers=("lower", "upper"))
     copies = here.store.copies_for(tmp_path)
+    children, wanted = UnpackingChildren(), order(tmp_path, compression=Compression.ZSTD)
     packed: Any = build_stages.packing_layers(
-        composition, order(tmp_path, compression=Compression.ZSTD), here, others=7, making=print, copies=copies
+        composition, wanted, here, others=7, making=print, copies=copies, children=children
     )
     assert packed == ["LOWER", "UPPER"]
     given = journal.last(build_stages.building_layers).options
     assert given["compression"] is Compression.ZSTD and given["store"] is here.store
     assert given["others"] == 7 and given["making"] is print and given["copies"] is copies
+    assert given["children"] is children
     assert given["unpack"], "scriptlets run in containers on the trees"
+
+
+@pytest.mark.parametrize("containers", [True, False])
+def test_packages_are_unpacked_beside_threads_only_into_trees(
+    tmp_path: Path, journal: Journal, containers: bool
+) -> None:
+    journal.stand_in(build_stages, build_stages.unpacking_children, lambda *_: nullcontext())
+    journal.stand_in(build_stages, build_stages.may_make_containers, gives=containers)
+    here, composition = build_env(tmp_path), cast("Any", SimpleNamespace(layers=("lower", "upper")))
+    with build_stages.forking_children(composition, order(tmp_path, compression=Compression.ZSTD), here):
+        assert ("unpacking_children" in journal.names) == containers
+    if containers:
+        given = journal.last(build_stages.unpacking_children).args
+        assert given == (("lower", "upper"), Compression.ZSTD, here.store)
 
 
 def test_templates_know_packages_by_the_recipes_names_where_the_platform_has_others(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import forked_call as module
+from pipeline import forked_child
 from pipeline.forked_call import ForkedCall, forked_call
 from pipeline.limited import call_limited
 from pipeline.process import start
@@ -27,7 +28,7 @@ def several_processors(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     A child of a machine with other work has the time that it needs.
     """
-    monkeypatch.setattr(module, "usable_processors", lambda: 2.0)
+    monkeypatch.setattr(forked_child, "usable_processors", lambda: 2.0)
     monkeypatch.setattr(module, "ANSWER_DEADLINE", 60.0)
     listed = os.listdir
     monkeypatch.setattr(os, "listdir", lambda path: ["1"] if path == "/proc/self/task" else listed(path))
@@ -124,7 +125,7 @@ def test_a_child_whose_parent_ended_before_it_could_be_told_of_that_computes_not
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
-        module._serve((tmp_path / "begun").touch, writer, parent=os.getpid())
+        forked_child.run_child((tmp_path / "begun").touch, (writer,), parent=os.getpid())
     os.close(writer)
     assert ForkedCall(pid, reader).result() is None
     assert not (tmp_path / "begun").exists()
@@ -229,7 +230,7 @@ def test_there_is_no_child_where_it_would_not_help_or_cannot_be_had(
     with monkeypatch.context() as patched:
         match change:
             case "processors":
-                patched.setattr(module, "usable_processors", lambda: 1.0)
+                patched.setattr(forked_child, "usable_processors", lambda: 1.0)
             case "threads":
                 patched.setattr(os, "listdir", lambda _: ["1", "2"])
             case "children unwaited":
@@ -249,7 +250,7 @@ def test_there_is_no_child_where_it_would_not_help_or_cannot_be_had(
 def test_threads_are_counted_by_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of libraries too."""
     monkeypatch.undo()
-    monkeypatch.setattr(module, "usable_processors", lambda: 2.0)
+    monkeypatch.setattr(forked_child, "usable_processors", lambda: 2.0)
     wait = threading.Event()
     other = threading.Thread(target=wait.wait)
     other.start()
@@ -262,13 +263,14 @@ def test_threads_are_counted_by_the_system(monkeypatch: pytest.MonkeyPatch) -> N
 _PROGRAM = """
 import atexit, os, signal, sys, time
 from pipeline import forked_call as module
+from pipeline import forked_child
 from pipeline.forked_call import forked_call
 class Freed:
     def __del__(self, write=os.write): write(2, b"freed ")
 atexit.register(os.write, 2, b"exit ")
 freed = Freed()
 sys.stdout.write("buffered ")
-module.usable_processors = lambda: 2.0
+forked_child.usable_processors = lambda: 2.0
 module.ANSWER_DEADLINE = 60.0
 with forked_call(lambda: COMPUTE) as call:
     END

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import forked_call
+from pipeline import forked_call, forked_child
 from pipeline.digest import Digest
 from pipeline.errors import RecipeError
 from pipeline.recipes import load_recipe, loading_documents
@@ -25,7 +25,7 @@ def may_fork(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     A child of a machine with other work has the time that it needs.
     """
-    monkeypatch.setattr(forked_call, "usable_processors", lambda: 2.0)
+    monkeypatch.setattr(forked_child, "usable_processors", lambda: 2.0)
     monkeypatch.setattr(forked_call, "ANSWER_DEADLINE", 60.0)
     listed = os.listdir
     monkeypatch.setattr(os, "listdir", lambda path: ["1"] if path == "/proc/self/task" else listed(path))
@@ -163,7 +163,7 @@ def test_what_a_child_does_not_tell_is_read_here(
 
 
 def test_where_there_is_no_child_it_is_read_here(documents: RecipeDocuments, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forked_call, "usable_processors", lambda: 1.0)
+    monkeypatch.setattr(forked_child, "usable_processors", lambda: 1.0)
     assert documents.load_beside()[2]
     assert not documents.load_beside()[2]
 
