@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import field
 from pathlib import Path
 from typing import Protocol
 
@@ -55,20 +56,23 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 class YamlDocument:
     """A parsed document.
 
-    `name` is its name in messages, `positions` the (line, column) of each key and list item. A part of a document
-    stands `within` it at this path; its own paths and positions begin there.
+    `name` is its name in messages, `positions` the (line, column) of each key and list item, `numbers` the text of each
+    number and boolean as it was written. A part of a document stands `within` it at this path; its own paths and
+    positions begin there.
     """
 
     name: str
     value: object
     positions: Mapping[DocumentPath, tuple[int, int]]
     within: DocumentPath = ()
+    numbers: Mapping[DocumentPath, str] = field(default_factory=dict)
 
     def part(self, value: object, *path: str | int) -> YamlDocument:
         """Return the part of the document at `path` as a document of its own, with `value`."""
         length = len(path)
         inner = {key[length:]: position for key, position in self.positions.items() if key[:length] == path}
-        return YamlDocument(self.name, value, inner, (*self.within, *path))
+        numbers = {key[length:]: text for key, text in self.numbers.items() if key[:length] == path}
+        return YamlDocument(self.name, value, inner, (*self.within, *path), numbers)
 
     def place(self, path: DocumentPath) -> str:
         """Return `name:line` of the key or list item at `path`.
@@ -152,7 +156,7 @@ def parse_yaml(text: str, name: str) -> YamlDocument:
         pass
     if builder.problems:
         raise RecipeError.of(builder.problems)
-    return YamlDocument(name, value, builder.positions)
+    return YamlDocument(name, value, builder.positions, numbers=builder.numbers)
 
 
 class _Mark(Protocol):
@@ -172,6 +176,7 @@ class _Builder:
     def __init__(self, name: str) -> None:
         self.name = name
         self.positions: dict[DocumentPath, tuple[int, int]] = {}
+        self.numbers: dict[DocumentPath, str] = {}
         self.problems: list[Problem] = []
         self._nodes = 0
 
@@ -218,7 +223,10 @@ class _Builder:
         self.positions.setdefault(path, (mark.line + 1, mark.column + 1))
         self._refuse_decoration(event)
         if isinstance(event, yaml.ScalarEvent):
-            return self._scalar(event)
+            value = self._scalar(event)
+            if isinstance(value, bool | int | float):
+                self.numbers[path] = str(event.value)
+            return value
         if isinstance(event, yaml.SequenceStartEvent):
             items: list[object] = []
             while not isinstance(event := next(events), yaml.SequenceEndEvent):

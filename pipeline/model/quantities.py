@@ -29,6 +29,8 @@ SMALLEST_THROUGHPUT = 64 << 10
 """Bytes per second: the kernel shares a limit out in tenths of a second, and a file system's block is 4 KiB."""
 SMALLEST_MEMORY = 1 << 20
 """Bytes: an OCI runtime takes several MiB before it becomes the container's first process."""
+SMALLEST_VOLUME = 512 << 10
+"""Bytes: half of them are the file system's table of 1,024 files."""
 SMALLEST_SHARE = 10
 """Thousandths of a processor: the kernel's shortest quota is 1 ms in a period of 100 ms."""
 
@@ -36,6 +38,9 @@ SHORTEST_VALIDITY = 3600
 """Seconds: clocks of two machines differ, and what is renewed each night lives longer than a night."""
 LONGEST_VALIDITY = 90 * 86_400
 """Seconds: anyone who can write to a mirror can write its rules, which must not make signed data valid for ever."""
+
+MODE_IN_QUOTES = 'write octal digits in quotes, such as "0644"'
+"""The hint for a mode that is a number."""
 
 _NUMBER = re.compile(r"(\d{1,18}(?:\.\d{1,9})?)\s*([A-Za-z]*)")
 
@@ -86,11 +91,20 @@ def parse_size(value: object) -> int:
 
 def parse_memory(value: object) -> int:
     """Parse a size of at least `SMALLEST_MEMORY`, in bytes. Raises Malformed `size-malformed`."""
+    return _size_from(value, SMALLEST_MEMORY, "no container starts with less than", "MiB")
+
+
+def parse_volume(value: object) -> int:
+    """Parse a size of at least `SMALLEST_VOLUME`, in bytes. Raises Malformed `size-malformed`."""
+    return _size_from(value, SMALLEST_VOLUME, "no file system is made in less than", "GiB")
+
+
+def _size_from(value: object, least: int, too_small: str, unit: str) -> int:
     size = parse_size(value)
-    if size < SMALLEST_MEMORY:
+    if size < least:
         bare = str(value).strip().isdecimal()
-        hint = f"a number alone is bytes: write {str(value).strip()}MiB" if bare else "write 64MiB, for example"
-        raise Malformed("size-malformed", f"no container starts with less than {write_size(SMALLEST_MEMORY)}", hint)
+        hint = f"a number alone is bytes: write {str(value).strip()}{unit}" if bare else "write 64MiB, for example"
+        raise Malformed("size-malformed", f"{too_small} {write_size(least)}", hint)
     return size
 
 
@@ -179,11 +193,10 @@ def parse_cpus(value: object) -> int:
 def parse_mode(value: object) -> int:
     """`"0644"`, quoted octal → permission bits. Raises Malformed `mode-malformed`."""
     if isinstance(value, int) and not isinstance(value, bool):
-        digits = f"{value:04d}" if re.fullmatch(r"[0-7]{3,4}", str(value)) else "0644"
         raise Malformed(
             "mode-malformed",
             "a mode must be text, because YAML reads an unquoted one as a decimal number",
-            f'write it in quotes: mode: "{digits}"',
+            MODE_IN_QUOTES,
         )
     if not isinstance(value, str) or not re.fullmatch(r"[0-7]{3,4}", value):
         raise Malformed("mode-malformed", f"'{value!s:.40}' is not a mode", 'write three or four octal digits: "0644"')
@@ -237,6 +250,7 @@ def _whole(number: Fraction, what: str, limit: int, hint: str, write: Callable[[
 
 SIZE = Quantity("size", parse_size, write_size, numeric=True)
 MEMORY = Quantity(SIZE.name, parse_memory, write_size, numeric=True)
+VOLUME = Quantity(SIZE.name, parse_volume, write_size, numeric=True)
 BANDWIDTH = Quantity("bandwidth", parse_bandwidth)
 THROUGHPUT = Quantity("bytes per second", parse_throughput, write_throughput)
 CPUS = Quantity("number of processors", parse_cpus, numeric=True)

@@ -26,6 +26,8 @@ LONGEST_TEXT = 64 << 10
 ID_MOST = 60_000
 """Highest ID of an account: below `nobody` and the range for user namespaces."""
 
+_IN_QUOTES = "put it in quotes"
+
 _SIGNALS = (
     *(
         "HUP",
@@ -96,6 +98,16 @@ def refusal(code: str, message: str, hint: str | None = None) -> PydanticCustomE
     return PydanticCustomError(code, "{message}", {"message": message, "hint": hint})
 
 
+def hint_as_written(hint: str, written: str) -> str:
+    """Return a hint to quote a number with the text of it, as `1.10` is not the number's text."""
+    if hint == _IN_QUOTES:
+        return f'{hint}: "{written}"'
+    octal = re.fullmatch(r"(?:0o)?0*([0-7]{3,4})", written)
+    if hint == quantities.MODE_IN_QUOTES and octal:
+        return f'write it in quotes: "{octal[1]:0>4}"'
+    return hint
+
+
 def text_of_form(pattern: str, code: str, what: str, hint: str) -> Callable[[object], object]:
     """Return a function that requires a value to be text that matches a pattern."""
     expression = re.compile(pattern)
@@ -120,10 +132,7 @@ def kind_of_value(value: object) -> str:
 
 def _text(value: object) -> object:
     if isinstance(value, bool | int | float):
-        shown = str(value).lower() if isinstance(value, bool) else str(value)
-        raise Malformed(
-            "type-wrong", f"text is expected here, not {kind_of_value(value)}", f'put it in quotes: "{shown}"'
-        )
+        raise Malformed("type-wrong", f"text is expected here, not {kind_of_value(value)}", _IN_QUOTES)
     if not isinstance(value, str):
         raise Malformed("type-wrong", f"text is expected here, not {kind_of_value(value)}", "write text")
     if "\0" in value or len(value) > LONGEST_TEXT:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from pipeline.errors import Problem, RecipeError
-from pipeline.recipes.fields import Strict, kind_of_value
+from pipeline.recipes.fields import Strict, hint_as_written, kind_of_value
 from pipeline.yaml_documents import YAML_PROBLEM_LIMIT, DocumentPath, YamlDocument
 
 _LONGEST = 1000
@@ -149,7 +149,9 @@ def _translate(
     elif found == "too_short":
         problems.add("list-empty", "the list is empty", document, path, "add an entry, or remove the list")
     elif "hint" in context:
-        problems.add(found, details["msg"], document, path, context["hint"])
+        written = document.numbers.get(path)
+        hint = context["hint"] if written is None else hint_as_written(context["hint"], written)
+        problems.add(found, details["msg"], document, path, hint)
     else:
         message = details["msg"].replace("Input should be", "the value should be")
         problems.add("value-out-of-range", message, document, path, reference)

@@ -24,7 +24,8 @@ def nearest_names(name: str, known: Sequence[str]) -> list[str]:
 def find_recipe(name: str, folders: Sequence[Path]) -> Path:
     """Find a recipe by path, or by name without its suffix.
 
-    Names are searched in the working directory, then in `folders`. Raises RecipeError `recipe-missing`.
+    Names are searched in the working directory, then in `folders`. Raises RecipeError `recipe-missing`,
+    `recipe-unreadable`.
     """
     endings = ("",) if name.endswith((".yaml", ".yml")) else ("", ".yaml", ".yml")
     places = [Path(), *folders]
@@ -33,6 +34,9 @@ def find_recipe(name: str, folders: Sequence[Path]) -> Path:
             candidate = folder / (name + ending)
             if candidate.is_file():
                 return candidate
+            if candidate.exists() and not candidate.is_dir():
+                hint = "write the recipe into a file; it is read more than once, with what stands beside it"
+                raise RecipeError("recipe-unreadable", f"'{candidate}' is a pipe, socket or device", hint=hint)
     known = sorted(
         {
             path.name

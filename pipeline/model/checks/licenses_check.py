@@ -59,8 +59,10 @@ def _judge(check: Check, seen: LicensesAnswer, config: ImageConfig, ready: Check
     names = facts.packages or tuple(
         name for name in texts if not any(fnmatch.fnmatchcase(name, pattern) for pattern in facts.without)
     )
-    if not names or (not seen.known and not facts.packages):
+    if not seen.known and not facts.packages:
         return "the image has no RPM database; list the packages"
+    if not names:
+        return "'without' matches every package, so none is asked" if texts else "the image has no package"
     without = [name for name in names if not texts.get(name)]
     return f"no licence text found for {list_names(without)}" if without else ""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from pipeline.model.limit import AsFileSystem, Limit, LimitReading, Observed, Overrun, Severity
-from pipeline.model.quantities import SIZE
+from pipeline.model.quantities import VOLUME
 from pipeline.model.usage import Usage
 
 
@@ -34,7 +34,7 @@ LIMIT: Limit[int] = Limit(
     rank=70,
     meaning="size of each volume",
     example="4GiB",
-    form=SIZE,
+    form=VOLUME,
     default=4 << 30,
     kernel="an ext4 file system of that size on a loop device",
     set_by=AsFileSystem(),

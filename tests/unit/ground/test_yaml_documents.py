@@ -14,6 +14,12 @@ from pipeline.errors import RecipeError
 from pipeline.yaml_documents import load_yaml, parse_yaml
 
 
+def test_numbers_are_known_as_they_were_written() -> None:
+    document = parse_yaml('a: {b: [1.10, "1.10", x], c: 0o17}\nd: True\ne: ~\nf: 1\n', "r.yaml")
+    assert document.numbers == {("a", "b", 0): "1.10", ("a", "c"): "0o17", ("d",): "True", ("f",): "1"}
+    assert document.part(document.value, "a").numbers == {("b", 0): "1.10", ("c",): "0o17"}
+
+
 def refused(text: str) -> RecipeError:
     with pytest.raises(RecipeError) as caught:
         parse_yaml(text, "r.yaml")

@@ -175,6 +175,7 @@ WRONG = {
     "packages: {present: [gcc]}": "gcc",
     "image: {user: root}": "app",
     "licenses: [other]": "no licence text found for other",
+    'licenses: {without: ["*"]}': "'without' matches every package, so none is asked",
     "stop: {exit_code: 3}": "exit code 0 after SIGTERM, not 3; last log lines: bye",
 }
 

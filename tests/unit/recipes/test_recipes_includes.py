@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -209,6 +210,15 @@ def test_a_recipe_is_found_by_path_or_by_name(tmp_path: Path, monkeypatch: pytes
         assert find_recipe(name, [recipes]).resolve() == path
     here = write(tmp_path, "", "mysql.yaml")
     assert find_recipe("mysql", [recipes]).resolve() == here
+
+
+def test_a_pipe_is_no_recipe_and_not_told_as_missing(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "demo.yaml")
+    for name in (str(tmp_path / "demo.yaml"), "demo"):
+        with pytest.raises(RecipeError, match="is a pipe, socket or device") as caught:
+            find_recipe(name, [tmp_path])
+        (problem,) = caught.value.problems
+        assert problem.code == "recipe-unreadable" and "into a file" in (problem.hint or "")
 
 
 def test_a_recipe_that_is_not_found_is_guessed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

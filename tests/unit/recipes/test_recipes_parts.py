@@ -68,7 +68,7 @@ def test_two_users_may_share_a_group(tmp_path: Path) -> None:
         ("{content: x, path: /etc/.wh.a}", "path-unsafe", ".path", "remove"),
         ('{content: x, path: "/etc/a\\nb"}', "path-unsafe", ".path", "remove"),
         ("{content: x, path: /etc/" + "a" * 256 + "}", "path-malformed", ".path", "shorten"),
-        ("{content: x, path: /etc/a, mode: 0644}", "mode-malformed", ".mode", 'mode: "0644"'),
+        ("{content: x, path: /etc/a, mode: 0644}", "mode-malformed", ".mode", 'quotes: "0644"'),
         ("{content: x, path: /etc/a, mode: '0844'}", "mode-malformed", ".mode", "octal"),
         ("{content: x, path: /etc/a, owner: A}", "account-malformed", ".owner", "lower-case"),
         ("{content: 5, path: /etc/a}", "type-wrong", ".content", 'quotes: "5"'),
