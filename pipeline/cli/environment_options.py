@@ -18,8 +18,12 @@ def _variable(text: str, surroundings: Mapping[str, str]) -> tuple[str, str]:
     The latter keeps secrets off the command line, which every user's `ps` shows.
     """
     name, separator, value = text.partition("=")
-    if not name:
-        raise malformed_option("--env", text, "NAME=VALUE, or NAME for its value in this environment")
+    if not name or not name.isprintable() or any(map(str.isspace, name)):
+        # Of a name with a blank the text before it is meant, or an option: no program finds such a variable.
+        shown = f"{name}=…" if separator else name
+        raise malformed_option(
+            "--env", shown if name else text, "NAME=VALUE, or NAME for its value in this environment; no blank in NAME"
+        )
     if separator:
         return name, value
     if name not in surroundings:

@@ -50,10 +50,33 @@ def require_output(path: Path) -> Path:
     return path
 
 
-def require_report_file(path: Path, option: str) -> Path:
+JUNIT_MARK = b"<testsuite"
+"""In the first tag of a JUnit report."""
+
+_BEGINNING = 4096
+"""Bytes in which a file of a known kind has its mark."""
+
+
+def has_other_kind(path: Path, mark: bytes) -> bool:
+    """Return whether a file has content that does not begin as what is to be written there.
+
+    `mark` stands near the beginning of such a file. False for an empty file, a device, and what cannot be read.
+    """
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            beginning = file.read(_BEGINNING)
+    except OSError:
+        return False
+    return bool(beginning) and mark not in beginning
+
+
+def require_report_file(path: Path, option: str, mark: bytes = b"") -> Path:
     """Return `path` if a report can be written there, before the work of which it tells.
 
-    Raises UsageError `report-unwritable`.
+    A file there must have `mark` near its beginning, as former reports have. Raises UsageError `report-unwritable`,
+    `not-a-report`.
     """
     folder = path.absolute().parent
     if path.is_dir() or not os.access(path if path.exists() else folder, os.W_OK) or not folder.is_dir():
@@ -62,6 +85,13 @@ def require_report_file(path: Path, option: str) -> Path:
             f"no file can be written at '{path}'",
             place=option,
             hint="name a file in a folder that exists and that you may write to",
+        )
+    if mark and has_other_kind(path, mark):
+        raise UsageError(
+            "not-a-report",
+            f"'{path}' is no earlier report, and would be replaced by one",
+            place=option,
+            hint="name another file, or remove it",
         )
     return path
 

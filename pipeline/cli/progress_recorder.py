@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from pipeline.cli.messages import print_lines
+from pipeline.cli.path_arguments import has_other_kind
 from pipeline.cli.progress_display import bytes_text, close, import_bars
 from pipeline.critical_path import Interval, critical_path
 from pipeline.errors import UsageError
@@ -232,7 +233,7 @@ class ProgressRecorder:
 def require_writable(path: Path) -> None:
     """Refuse a file for the trace that cannot be made, before the work begins.
 
-    Raises UsageError `trace-unwritable`.
+    Who forgets that `--trace` takes a file gives it a recipe. Raises UsageError `trace-unwritable`, `not-a-trace`.
     """
     if path.is_dir() or not path.absolute().parent.is_dir():
         raise UsageError(
@@ -240,4 +241,11 @@ def require_writable(path: Path) -> None:
             f"no file can be written at '{path}'",
             place="--trace",
             hint="name a file in a folder that is there, such as trace.json",
+        )
+    if has_other_kind(path, b'"traceEvents"'):
+        raise UsageError(
+            "not-a-trace",
+            f"'{path}' is no earlier trace, and would be replaced by one",
+            place="--trace",
+            hint="name another file, such as trace.json, or remove it",
         )

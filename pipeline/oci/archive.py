@@ -6,6 +6,7 @@ bytes.
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import secrets
@@ -31,6 +32,8 @@ def write_archive(layout: Path, target: Path, kind: ArchiveKind) -> None:
     UsageError, VerificationError.
     """
     image = read_layout(layout)
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(target))
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = target.parent / f".{target.name}.{secrets.token_hex(4)}"
     try:

@@ -20,6 +20,9 @@ _LOG_LIMIT = 65536
 RUNTIMES = ("runc", "crun")
 """Looked for in this order: runc is the reference, and runs on cgroup v1 and v2 alike."""
 
+_OF_PROGRAM = re.compile(r"\bexec: |executable file ")
+"""In what runc and crun say of a program that cannot be started, whose path may be any text."""
+
 _KERNEL = "namespaces and a seccomp filter, on the host kernel"
 _ISOLATION = {
     "runc": _KERNEL,
@@ -143,8 +146,20 @@ def wait_until_started(running: RunningCommand, pid_file: Path, ended: Callable[
                 return int(pid_file.read_text())
             break
         pause = min(pause * 1.5, 0.004)
-    raise SmokeError(
+    raise not_started(ended())
+
+
+def not_started(reason: str) -> SmokeError:
+    """Return the error of a container that did not start, with the runtime's `reason`."""
+    if "cgroup" in reason and not _OF_PROGRAM.search(reason):
+        return SmokeError(
+            "not-started",
+            f"the runtime could not use control groups: {reason}",
+            hint="`relbuild doctor` says what is missing: mount /sys/fs/cgroup writable, "
+            "or have root delegate control groups to this user (`relbuild help sandbox`)",
+        )
+    return SmokeError(
         "not-started",
-        f"the container could not be started: {ended()}",
+        f"the container could not be started: {reason}",
         hint="check that the entrypoint and its interpreter are in the image and executable",
     )

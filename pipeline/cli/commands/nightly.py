@@ -15,7 +15,13 @@ from pipeline.cli import options
 from pipeline.cli.app import CommandContext, command
 from pipeline.cli.messages import print_lines, report_error
 from pipeline.cli.night_format import night_lines, planned_as_json, planned_lines
-from pipeline.cli.path_arguments import require_key_file, require_output, require_present_key, require_report_file
+from pipeline.cli.path_arguments import (
+    JUNIT_MARK,
+    require_key_file,
+    require_output,
+    require_present_key,
+    require_report_file,
+)
 from pipeline.compression import Compression
 from pipeline.digest import digest_file
 from pipeline.errors import RelbuildError, UsageError
@@ -185,9 +191,9 @@ def nightly_command(
     require_present_key(key, former)
     for path in former or ():
         require_key_file(path)
-    for option, report in (("--junit", junit), ("--summary", summary)):
+    for option, report, mark in (("--junit", junit, JUNIT_MARK), ("--summary", summary, b"")):
         if report is not None:
-            require_report_file(report, option)
+            require_report_file(report, option, mark)
     address = parse_mirror_address(to, "--to")
     served = address.form.served_folder(address)
     request = NightRequest(

@@ -15,7 +15,7 @@ from pipeline.cli import options
 from pipeline.cli.app import CommandContext, command
 from pipeline.cli.environment_options import malformed_option
 from pipeline.cli.messages import print_error, print_lines
-from pipeline.cli.path_arguments import names_layout, require_report_file
+from pipeline.cli.path_arguments import JUNIT_MARK, names_layout, require_report_file
 from pipeline.cli.recipe_argument import build_options, image_to_launch
 from pipeline.cli.recipe_place import naming_files, with_check_paths
 from pipeline.errors import SmokeError
@@ -77,7 +77,7 @@ def smoke_command(
     if not 0 <= settling <= _SETTLING_MOST:
         raise malformed_option("--settling", f"{settling:g}", f"SECONDS, from 0 to {_SETTLING_MOST}")
     if junit_file is not None:
-        require_report_file(junit_file, "--junit")
+        require_report_file(junit_file, "--junit", JUNIT_MARK)
     build_env = context.build_env(runtime=runtime, launcher=launcher)
     if record_checks:
         launched, plan = image_to_launch(

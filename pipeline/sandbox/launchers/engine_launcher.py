@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from pipeline import process
-from pipeline.errors import EnvironmentLacking, SmokeError, VerificationError
+from pipeline.errors import EnvironmentLacking, VerificationError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.checks.http_check import HttpRequest
 from pipeline.model.image import Image
@@ -29,6 +29,7 @@ from pipeline.sandbox.launchers.launcher import KeptVolumes, Launcher, launcher_
 from pipeline.sandbox.output import Capture, RunningCommand, wait_for_exit
 from pipeline.sandbox.removals import RemovalCommand, write_removals
 from pipeline.sandbox.rootfs import RootFs
+from pipeline.sandbox.runtime import not_started
 from pipeline.sandbox.sandbox_registry import SandboxRegistry, SandboxSlot
 
 _LOAD_TIMEOUT = 600.0
@@ -265,11 +266,7 @@ class EngineLauncher(Launcher):
             return -1, ""
         output.catch_up(_PAUSE)
         said = output.kept.decode(errors="replace").strip()[-2000:] or "no reason given"
-        raise SmokeError(
-            "not-started",
-            f"the container could not be started: {said}",
-            hint="check that the entrypoint and its interpreter are in the image and executable",
-        )
+        raise not_started(said)
 
     def _published(self, start: ContainerStart) -> Mapping[int, int]:
         """Return where the ports are published; none of a container that has ended."""

@@ -11,7 +11,7 @@ from pipeline.cli.app import CommandContext
 from pipeline.cli.commands.run import _refuse_unused
 from pipeline.cli.log_follower import Follower
 from pipeline.cli.run_options import run_options
-from pipeline.errors import RelbuildError
+from pipeline.errors import RelbuildError, UsageError
 from pipeline.model.limits import Limits
 from pipeline.progress import QUIET
 
@@ -26,11 +26,24 @@ def test_a_variable_has_the_value_that_is_said_or_that_it_has_here() -> None:
     assert found == {"SAID": "x=y", "EMPTY": "", "SECRET": "p w", "BLANK": ""}
 
 
-@pytest.mark.parametrize(("text", "code"), [("MISSING", "variable-missing"), ("=x", "option-malformed")])
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("MISSING", "variable-missing"),
+        *((text, "option-malformed") for text in ("=x", "A B=c", "A B", " A=c", "A\n=c", "A\x1b=c", "A\u00a0=c")),
+    ],
+)
 def test_a_variable_that_is_not_set_is_an_error_and_not_an_empty_one(text: str, code: str) -> None:
     with pytest.raises(RelbuildError) as raised:
         environment_of(text)
     assert raised.value.code == code
+
+
+def test_a_variable_may_have_any_other_name_and_its_value_is_in_no_error() -> None:
+    assert environment_of("a.b-c/d=x y", "É=é") == {"a.b-c/d": "x y", "É": "é"}
+    with pytest.raises(UsageError) as raised:
+        environment_of("PASS WORD=secret")
+    assert "PASS WORD" in str(raised.value) and "secret" not in str(raised.value)
 
 
 def test_many_lines_are_written_each_with_its_name(capsys: pytest.CaptureFixture[str]) -> None:

@@ -108,3 +108,18 @@ def test_a_trace_that_cannot_be_written_is_refused_before_the_work_and_a_warning
         assert caught.value.code == "trace-unwritable"
     ProgressRecorder(QUIET, timings=False, trace=tmp_path, clock=clock((0.0, 0.0), (1.0, 0.0))).close()
     assert "the trace cannot be written" in capsys.readouterr().err
+
+
+def test_a_trace_replaces_a_trace_and_no_other_file(tmp_path: Path) -> None:
+    """Of `build --trace nginx.yaml redis.yaml` the first is the trace's."""
+    trace, recipe = tmp_path / "trace.json", tmp_path / "nginx.yaml"
+    for _ in range(2):
+        require_writable(trace)
+        ProgressRecorder(QUIET, timings=False, trace=trace, clock=clock((0.0, 0.0), (1.0, 0.0))).close()
+    recipe.write_text("name: nginx\n")
+    with pytest.raises(UsageError) as caught:
+        require_writable(recipe)
+    assert caught.value.code == "not-a-trace" and recipe.read_text() == "name: nginx\n"
+    (tmp_path / "empty").touch()
+    for path in (tmp_path / "empty", Path("/dev/null")):
+        require_writable(path)

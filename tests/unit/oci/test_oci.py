@@ -97,6 +97,16 @@ class TestArchive:
         write_archive(other, tmp_path / "b.tar", kind)  # type: ignore[arg-type]
         assert (tmp_path / "a.tar").read_bytes() == (tmp_path / "b.tar").read_bytes()
 
+    @pytest.mark.parametrize("kind", ["oci", "docker"])
+    def test_a_folder_is_not_replaced_and_is_named(self, layout: Path, tmp_path: Path, kind: str) -> None:
+        """It may be the layout of a product that is called `tiny.oci.tar`."""
+        target = tmp_path / f"tiny.{kind}.tar"
+        target.mkdir()
+        with pytest.raises(IsADirectoryError) as caught:
+            write_archive(layout, target, kind)  # type: ignore[arg-type]
+        assert caught.value.filename == str(target)
+        assert sorted(path.name for path in tmp_path.iterdir() if "tar" in path.name) == [target.name]
+
     def test_an_oci_archive_is_the_layout(self, layout: Path, tmp_path: Path) -> None:
         write_archive(layout, tmp_path / "a.tar", "oci")
         with tarfile.open(tmp_path / "a.tar") as archive:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import EnvironmentLacking
-from pipeline.sandbox.runtime import find_runtime
+from pipeline.sandbox.runtime import find_runtime, not_started
 
 
 def runtime(tmp_path: Path, script: str) -> str:
@@ -35,3 +35,24 @@ def test_what_is_no_runtime_is_told_by_what_it_says(tmp_path: Path, script: str,
     with pytest.raises(EnvironmentLacking, match=said) as refused:
         find_runtime(runtime(tmp_path, script))
     assert refused.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [
+        (
+            "runc create failed: unable to start container process: unable to apply cgroup configuration: "
+            "mkdir /sys/fs/cgroup/memory/relbuild: read-only file system",
+            "control group",
+        ),
+        ("creating cgroup directory `/sys/fs/cgroup/relbuild`: Permission denied", "control group"),
+        ("the requested cgroup controller `pids` is not available", "control group"),
+        ('unable to start container process: exec: "/cgroup": stat /cgroup: no such file or directory', "entrypoint"),
+        ("executable file `/usr/bin/cgroupd` not found: No such file or directory", "entrypoint"),
+        ("", "entrypoint"),
+    ],
+)
+def test_the_way_out_is_that_of_what_the_runtime_was_refused(reason: str, said: str) -> None:
+    error = not_started(reason)
+    (problem,) = error.problems
+    assert problem.code == "not-started" and reason in problem.message and said in (problem.hint or "")
