@@ -35,7 +35,7 @@ from pipeline.oci import load_layout_image
 from pipeline.progress import Progress
 from pipeline.store import Store
 
-FORMAT = 5
+FORMAT = 6
 """To be raised when the same image, checks and runtime may give another verdict."""
 
 CONTENTS_FORMAT = 3

@@ -96,11 +96,13 @@ class Attempt:
     """The answer of one attempt, not judged yet.
 
     `cut_off`: the deadline passed before the answer was complete. `settled`: asking again would not change it.
+    `unread`: why an answer that is right so far shows nothing, as the part that was not read may be wrong; or "".
     """
 
     answer: CheckAnswer
     cut_off: bool = False
     settled: bool = False
+    unread: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,30 +22,40 @@ if TYPE_CHECKING:
 class Unanswered(Exception):
     """A probe without an answer; the text says why.
 
-    `timed_out`: the deadline passed before there could be one.
+    `timed_out`: the deadline passed before there could be one. `settled`: asking again would not change it.
     """
 
-    def __init__(self, reason: str, *, timed_out: bool = False) -> None:
+    def __init__(self, reason: str, *, timed_out: bool = False, settled: bool = False) -> None:
         super().__init__(reason)
         self.timed_out = timed_out
+        self.settled = settled
 
 
 @dataclass(frozen=True, slots=True)
 class Executed:
-    """The exit status of a command (None: it did not end in time) and its output."""
+    """The exit status of a command (None: it did not end in time) and its output.
+
+    `stdout_dropped` and `stderr_dropped` are the bytes beyond what is kept.
+    """
 
     status: int | None
     stdout: bytes
     stderr: bytes
+    stdout_dropped: int = 0
+    stderr_dropped: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class HttpReply:
-    """Status, headers in their order, and the beginning of the body."""
+    """Status, headers in their order, and the beginning of the body.
+
+    `whole`: that is all of it.
+    """
 
     status: int
     headers: tuple[tuple[str, str], ...]
     body: bytes
+    whole: bool = True
 
     def values(self, name: str) -> tuple[str, ...]:
         """All values of a header, whose name may be written in either case."""
@@ -146,7 +156,12 @@ class Probe(Protocol):
 
     @property
     def log(self) -> bytes:
-        """The output of the instance so far."""
+        """The beginning of the output of the instance so far."""
+        ...
+
+    @property
+    def log_dropped(self) -> int:
+        """Bytes of its output beyond what `log` has."""
         ...
 
     @property
@@ -165,7 +180,7 @@ class Probe(Protocol):
     def converse(self, port: int, socket: str, send: bytes, rules: Sequence[Rule], deadline: float) -> bytes:
         """Send to a port, or to a unix socket by its path, and return an answer.
 
-        It takes what comes back until it meets the rules.
+        It takes what comes back until it meets the rules, and no beginning whose rest may break them.
         """
         ...
 

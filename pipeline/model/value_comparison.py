@@ -9,6 +9,7 @@ that something is in a text, never that something is *not* in it; the record say
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -33,6 +34,9 @@ WHOLE_LIMIT = 1 << 20
 
 _AROUND = 200
 """Characters on each side of a pattern's match in a line that is longer than an excerpt."""
+
+_LOOKAROUND = re.compile(r"\(\?<?[=!]|\\[Zz]")
+"""Parts of a pattern by which it depends on more of a text than what it finds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +181,30 @@ def mismatch_is_final(rules: Sequence[Rule], text: str) -> bool:
         return any(rule.lacks is not None and not rule.at and pattern_found(rule.lacks, text) for rule in rules)
     except Undecided:
         return True
+
+
+def unread_rest(rules: Sequence[Rule], read: bytes, what: str, hint: str) -> str:
+    """Return why the beginning of a text does not tell whether the whole is right, or "".
+
+    It tells where what was read decides: a text in which a pattern is found has it whatever follows.
+    """
+    text = readable(read)
+    if not any(_rest_decides(rule, text) for rule in rules):
+        return ""
+    return f"only the first {len(read)} bytes of {what} were read, and the rest may be wrong; {hint}"
+
+
+def _rest_decides(rule: Rule, text: str) -> bool:
+    if rule.matches is None or rule != Rule(matches=rule.matches):
+        return rule != Rule()
+    if _LOOKAROUND.search(rule.matches):
+        return True
+    try:
+        found = search_pattern(rule.matches, text)
+    except Undecided:
+        return True
+    # A match at the end of what was read may be none of the whole, as of `OK$`.
+    return found is None or found[1] == len(text)
 
 
 def pattern_found(pattern: str, text: str) -> bool:

@@ -17,8 +17,9 @@ from pipeline.sandbox.runtime import last_message
 class CommandResult:
     """The result of a command that has ended.
 
-    `status` is its exit status, 128 + n when signal n ended it. `dropped` are the bytes of output beyond the limit.
-    `took` is seconds. `pids_refused`: the kernel refused it a process beyond the limit of their number.
+    `status` is its exit status, 128 + n when signal n ended it. `dropped` are the bytes of output beyond the limit,
+    `stderr_dropped` those of them that went to stderr, where the two are kept apart. `took` is seconds.
+    `pids_refused`: the kernel refused it a process beyond the limit of their number.
     `unsupported` is what it asked for that a container does and a traced command cannot, or "".
     """
 
@@ -33,6 +34,7 @@ class CommandResult:
     dropped: int = 0
     pids_refused: bool = False
     unsupported: str = ""
+    stderr_dropped: int = 0
 
     @property
     def ok(self) -> bool:

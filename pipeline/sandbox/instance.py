@@ -132,6 +132,11 @@ class Instance:
         """
         return self._output.log
 
+    @property
+    def log_dropped(self) -> int:
+        """Bytes of the output beyond the bound."""
+        return self._output.dropped
+
     # --- questions -----------------------------------------------------------------------------
 
     def execute(
@@ -188,6 +193,7 @@ class Instance:
             time.monotonic() - begun,
             timed_out,
             dropped=out.dropped + err.dropped,
+            stderr_dropped=err.dropped,
         )
 
     @contextlib.contextmanager

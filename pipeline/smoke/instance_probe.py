@@ -136,6 +136,11 @@ class InstanceProbe:
         return self.instance.log
 
     @property
+    def log_dropped(self) -> int:
+        """As `Probe` says."""
+        return self.instance.log_dropped
+
+    @property
     def files(self) -> InstanceFiles:
         """As `Probe` says."""
         return _Files(self.instance.files)
@@ -161,7 +166,9 @@ class InstanceProbe:
         if outcome.status >= _NOT_EXECUTED:
             self.instance.wait(_END_TOLD)
         self._require_alive()
-        return Executed(None if outcome.timed_out else outcome.status, outcome.stdout, outcome.stderr)
+        status = None if outcome.timed_out else outcome.status
+        dropped = outcome.dropped - outcome.stderr_dropped, outcome.stderr_dropped
+        return Executed(status, outcome.stdout, outcome.stderr, *dropped)
 
     def converse(self, port: int, socket: str, send: bytes, rules: Sequence[Rule], deadline: float) -> bytes:
         """As `Probe` says."""

@@ -58,7 +58,7 @@ def probe_stream(
 
 
 def probe_http(instance: LaunchedInstance, address: str | None, asked: HttpRequest, deadline: float) -> HttpReply:
-    """Ask by HTTP, and read up to `ANSWER_LIMIT` bytes of the body.
+    """Ask by HTTP, and read up to `PROBE_ANSWER_LIMIT` bytes of the body.
 
     `address` as for `probe_stream`. Raises Unanswered.
     """
@@ -98,10 +98,12 @@ def _exchanged(asked: HttpRequest, stream: socket.socket) -> HttpReply:
         connection.putheader(name, value)
     connection.endheaders(asked.body.encode() or None)
     with connection.getresponse() as response:
-        body = response.read(PROBE_ANSWER_LIMIT)
-        if response.length and len(body) < PROBE_ANSWER_LIMIT:
+        # One byte more tells whether that is all.
+        body = response.read(PROBE_ANSWER_LIMIT + 1)
+        whole = len(body) <= PROBE_ANSWER_LIMIT
+        if response.length and whole:
             raise http.client.IncompleteRead(body, response.length)
-        return HttpReply(response.status, tuple(response.headers.items()), body)
+        return HttpReply(response.status, tuple(response.headers.items()), body[:PROBE_ANSWER_LIMIT], whole)
 
 
 def _reason(error: Exception, instance: LaunchedInstance) -> str:

@@ -14,11 +14,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import field
 
 from pipeline.lazy_dataclasses import dataclass
-from pipeline.model.value_comparison import mismatch, mismatch_is_final, quote_answer
+from pipeline.model.probe import Unanswered
+from pipeline.model.value_comparison import (
+    mismatch,
+    mismatch_is_final,
+    quote_answer,
+    unread_rest,
+)
 from pipeline.model.value_rules import Rule
 
 PROBE_ANSWER_LIMIT = 1 << 20
 """Bytes read of an answer."""
+
+_LONG = "ask for a shorter one"
 
 TIMED_OUT = "timed out"
 """The result where nothing came until the deadline."""
@@ -70,7 +78,7 @@ class StreamProbe:
         """Ask until an answer is right, no connection is left, or the deadline has come.
 
         Returns the right answer, else the last one that is known to be wrong, else (a str) why there is none. Raises
-        OSError if the first connection does.
+        OSError if the first connection does, Unanswered if an answer that is right so far is longer than what is read.
         """
         try:
             self._ask(self.deadline - time.monotonic())
@@ -125,9 +133,13 @@ class StreamProbe:
             return False
         line.answer += piece
         line.heard = time.monotonic()
-        ended = not piece or len(line.answer) >= PROBE_ANSWER_LIMIT
+        full = len(line.answer) > PROBE_ANSWER_LIMIT
+        ended = not piece or full
         # A rule that forbids something is settled only by the whole answer.
         if (ended or all(rule.lacks is None for rule in self.rules)) and not line.wrong(self.rules):
+            unread = unread_rest(self.rules, line.answer, "the answer", _LONG) if full else ""
+            if unread:
+                raise Unanswered(unread, settled=True)
             return True
         if ended or mismatch_is_final(self.rules, line.answer.decode(errors="replace")):
             self._note_wrong(line, ended=True)

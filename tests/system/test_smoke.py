@@ -14,6 +14,7 @@ import pytest
 
 from pipeline.model.checks import CheckKind
 from pipeline.model.checks.account_check import AccountFacts
+from pipeline.model.checks.file_check import FileFacts
 from pipeline.model.checks.process_check import ProcessFacts
 from pipeline.model.checks.restart_check import Restart
 from pipeline.model.image import Image, ImageConfig
@@ -245,6 +246,28 @@ def test_a_wrong_answer_fails_and_is_shown(examine: Examine, check: Check, reaso
     report = examine(image(), check, ready=port())
     assert not report.passed
     assert reason in details(report)[check.name]
+
+
+def test_what_must_not_be_said_is_not_missing_from_an_answer_that_was_cut(examine: Examine) -> None:
+    """An error behind what is kept of the log, or of what a command prints."""
+    flood = "head -c 9000000 /dev/zero | tr '\\0' y; echo; echo ERROR; touch /tmp/up"
+    long = "head -c 2000000 /dev/zero | tr '\\0' y; echo ERROR"
+    lacks = (Rule(lacks="ERROR"),)
+    report = examine(
+        image(f"trap 'exit 0' TERM; echo begun; {flood}; {WAIT}"),
+        Check("log", CheckKind.LOG, 300, log=lacks),
+        Check("found", CheckKind.LOG, 300, log=(Rule(matches="^begun$"),)),
+        *(
+            Check(name, CheckKind.COMMAND, 300, Expectation(**{name: lacks}), ("sh", "-c", f"({long}) {where}"))  # type: ignore[arg-type]
+            for name, where in (("stdout", ""), ("stderr", ">&2"))
+        ),
+        ready=Check("ready", CheckKind.FILE, 60_000, subject=FileFacts("/tmp/up")),
+    )
+    said = details(report)
+    assert [check.name for check in report.instances[0].checks if check.passed] == ["ready", "found"], said
+    for name, kept in (("log", ""), ("stdout", 1 << 20), ("stderr", 1 << 20)):
+        assert f"only the first {kept}" in said[name] and "were read, and the rest may be wrong" in said[name]
+    assert not report.instances[0].happened.startswith("killed")
 
 
 def test_one_that_does_not_stop_fails_and_is_killed(examine: Examine) -> None:

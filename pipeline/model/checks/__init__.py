@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import pkgutil
+from dataclasses import replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -93,13 +94,24 @@ def declaration(kind: CheckKind) -> CheckDeclaration[Any, Any]:
 
 
 def attempt(check: Check, probe: Probe, deadline: float) -> Attempt:
-    """Ask a check once; a `NoAnswer` with the reason where the probe raises Unanswered."""
+    """Ask a check once.
+
+    A `NoAnswer` with the reason where the probe raises Unanswered, or an answer that is right so far was not read to
+    its end.
+    """
     kind = declaration(check.kind)
     try:
-        return kind.ask(check, probe, deadline)
+        seen = kind.ask(check, probe, deadline)
     except Unanswered as error:
-        where = kind.place(check)
-        return Attempt(NoAnswer(f"{where}: {error}" if where else str(error)), cut_off=error.timed_out)
+        return Attempt(_no_answer(check, str(error)), cut_off=error.timed_out, settled=error.settled)
+    if seen.unread and not judge(check, seen.answer, probe.image.config):
+        return replace(seen, answer=_no_answer(check, seen.unread), settled=True)
+    return seen
+
+
+def _no_answer(check: Check, why: str) -> NoAnswer:
+    where = declaration(check.kind).place(check)
+    return NoAnswer(f"{where}: {why}" if where else why)
 
 
 def judge(check: Check, answer: CheckAnswer, config: ImageConfig, ready: Check | None = None) -> str:

@@ -20,6 +20,7 @@ from pipeline.model.value_comparison import (
     quote_answer,
     record_text,
     recorded_mismatch,
+    unread_rest,
 )
 
 if TYPE_CHECKING:
@@ -71,7 +72,15 @@ def _plan(check: Check, words: tuple[str, ...]) -> Check:
 def _ask(check: Check, probe: Probe, deadline: float) -> Attempt:
     outcome = probe.execute(check.command, stdin=check.stdin.encode(), user=check.user, deadline=deadline)
     answer = CommandAnswer(outcome.status, RecordedText.of(outcome.stdout), RecordedText.of(outcome.stderr))
-    return Attempt(answer, cut_off=outcome.status is None)
+    unread = [
+        unread_rest(rules, read, what, "let the command print less")
+        for rules, read, what, dropped in (
+            (check.expect.stdout, outcome.stdout, "stdout", outcome.stdout_dropped),
+            (check.expect.stderr, outcome.stderr, "stderr", outcome.stderr_dropped),
+        )
+        if dropped
+    ]
+    return Attempt(answer, cut_off=outcome.status is None, unread="; ".join(filter(None, unread)))
 
 
 DECLARATION = CheckDeclaration(

@@ -28,6 +28,7 @@ from pipeline.model.value_comparison import (
     quote_answer,
     record_text,
     recorded_mismatch,
+    unread_rest,
 )
 from pipeline.model.value_rules import Rule
 
@@ -122,7 +123,8 @@ def _ask(check: Check, probe: Probe, deadline: float) -> Attempt:
     for name in dict.fromkeys(name for name, _ in check.expect.headers):
         values = reply.values(name)
         found.append((name, RecordedText.of(", ".join(values)) if values else None))
-    return Attempt(HttpAnswer(reply.status, tuple(found), RecordedText.of(reply.body)))
+    unread = "" if reply.whole else unread_rest(check.expect.body, reply.body, "the body", "ask for a shorter one")
+    return Attempt(HttpAnswer(reply.status, tuple(found), RecordedText.of(reply.body)), unread=unread)
 
 
 def _draft(probe: Probe) -> Iterator[DraftedCheck]:

@@ -23,6 +23,7 @@ from pipeline.model.value_comparison import (
     mismatch_is_final,
     record_text,
     recorded_mismatch,
+    unread_rest,
 )
 from pipeline.model.value_rules import Rules
 
@@ -60,8 +61,12 @@ def _plan(check: Check, rules: Rules) -> Check:
 
 
 def _ask(check: Check, probe: Probe, deadline: float) -> Attempt:
-    log = RecordedText.of(probe.log)
-    return Attempt(LogAnswer(log), settled=mismatch_is_final(check.log, log.text))
+    printed = probe.log
+    log = RecordedText.of(printed)
+    # Asked after the log, so that what was dropped meanwhile is noticed. No more of it will ever be read.
+    full = probe.log_dropped > 0
+    unread = unread_rest(check.log, printed, "the log", "let it print less, or check its log earlier") if full else ""
+    return Attempt(LogAnswer(log), settled=full or mismatch_is_final(check.log, log.text), unread=unread)
 
 
 def _draft(probe: Probe) -> Iterator[DraftedCheck]:

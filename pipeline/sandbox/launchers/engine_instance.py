@@ -98,6 +98,11 @@ class EngineInstance:
         """The output so far, stdout and stderr together, up to a bound."""
         return self.output.log
 
+    @property
+    def log_dropped(self) -> int:
+        """Bytes of the output beyond the bound."""
+        return self.output.dropped
+
     def processes(self) -> Collection[int]:
         """As `LaunchedInstance` says; none of an engine whose processes are in another kernel."""
         return self.group.processes()
@@ -125,9 +130,15 @@ class EngineInstance:
         """
         command = self.engine.execute(self.container, argv, user, environment or {})
         done = run_client(command, stdin=stdin, timeout=timeout)
-        dropped = done.stdout_dropped + done.stderr_dropped
         return CommandResult(
-            tuple(argv), done.status, done.stdout, done.stderr, done.took, done.timed_out, dropped=dropped
+            tuple(argv),
+            done.status,
+            done.stdout,
+            done.stderr,
+            done.took,
+            done.timed_out,
+            dropped=done.stdout_dropped + done.stderr_dropped,
+            stderr_dropped=done.stderr_dropped,
         )
 
     def connect(self, port: int, *, timeout: float, address: str | None = None) -> socket.socket:

@@ -115,6 +115,11 @@ class PodInstance:
         """The output so far, stdout and stderr together, up to a bound."""
         return self.output.log
 
+    @property
+    def log_dropped(self) -> int:
+        """Bytes of the output beyond the bound."""
+        return self.output.dropped
+
     def processes(self) -> Collection[int]:
         """As `LaunchedInstance` says: none, they are another kernel's."""
         return ()
@@ -153,8 +158,16 @@ class PodInstance:
             stderr, lines = _EXIT_LINE.subn(b"", stderr)
             # Of a command that has printed so much that this line was dropped, it is known that it was executed.
             status = status if lines or done.stderr_dropped else _NOT_EXECUTED
-        dropped = done.stdout_dropped + done.stderr_dropped
-        return CommandResult(tuple(argv), status, done.stdout, stderr, done.took, done.timed_out, dropped=dropped)
+        return CommandResult(
+            tuple(argv),
+            status,
+            done.stdout,
+            stderr,
+            done.took,
+            done.timed_out,
+            dropped=done.stdout_dropped + done.stderr_dropped,
+            stderr_dropped=done.stderr_dropped,
+        )
 
     def connect(self, port: int, *, timeout: float, address: str | None = None) -> socket.socket:
         """Open a TCP connection to `port`, forwarded by kubectl to the pod's loopback.

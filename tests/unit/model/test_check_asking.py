@@ -83,6 +83,7 @@ class FakeProbe:
 
     image: Image = field(default_factory=lambda: make_image("x", "x:1", CONFIG, ()))
     log: bytes = b"2026-01-01 [note] ready for 8 connections\n"
+    log_dropped: int = 0
     files: InstanceFiles = field(
         default_factory=lambda: Files(
             {

@@ -153,6 +153,10 @@ def is_link_to(path: Path, target: Path) -> bool:
 def test_of_a_command_that_floods_a_bound_is_kept(tmp_path: Path) -> None:
     done = launched_by(f"{ENDED} exec) head -c 3000000 /dev/zero;;", tmp_path).execute(("flood",))
     assert (done.status, len(done.stdout), done.dropped) == (0, 1 << 20, 3_000_000 - (1 << 20))
+    assert not done.stderr_dropped
+    (other := tmp_path / "other").mkdir()
+    done = launched_by(f"{ENDED} exec) head -c 3000000 /dev/zero >&2;;", other).execute(("flood",))
+    assert (len(done.stderr), done.dropped, done.stderr_dropped) == (1 << 20, *[3_000_000 - (1 << 20)] * 2)
 
 
 def test_a_comma_in_an_images_volume_begins_no_other_option() -> None:

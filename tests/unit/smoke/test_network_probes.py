@@ -12,6 +12,7 @@ from typing import cast
 import pytest
 
 from pipeline.model.checks import CheckKind, judge
+from pipeline.model.checks.http_check import HttpRequest
 from pipeline.model.image import ImageConfig
 from pipeline.model.probe import ListeningSocket
 from pipeline.model.smoke import Check, Expectation
@@ -21,6 +22,7 @@ from pipeline.sandbox import Instance
 from pipeline.smoke import network_probes
 from pipeline.smoke.instance_probe import InstanceProbe
 from pipeline.smoke.probes import repeat_until_right
+from pipeline.smoke.stream_probe import PROBE_ANSWER_LIMIT
 
 pytestmark = pytest.mark.long  # They wait; others compute meanwhile.
 
@@ -89,6 +91,14 @@ def ask(instance: Instance, rule: str | Rule, within: int) -> tuple[bool, str]:
     check = Check("pings", CheckKind.PORT, within, expect, port=1, send="PING\r\n")
     deadline = time.monotonic() + within / 1000
     answer, _ = repeat_until_right(check, InstanceProbe(instance, IMAGE), deadline)
+    wrong = judge(check, answer, CONFIG)
+    return not wrong, wrong
+
+
+def page(instance: Instance, rule: Rule, within: int) -> tuple[bool, str]:
+    expect = Expectation(exit_code=None, status=(Rule(equals="200"),), body=(rule,))
+    check = Check("page", CheckKind.HTTP, within, expect, subject=HttpRequest(1))
+    answer, _ = repeat_until_right(check, InstanceProbe(instance, IMAGE), time.monotonic() + within / 1000)
     wrong = judge(check, answer, CONFIG)
     return not wrong, wrong
 
@@ -198,6 +208,47 @@ def test_a_port_where_nobody_listens_says_where_somebody_does(monkeypatch: pytes
     found += [ListeningSocket(number, "tcp", local=False) for number in range(10000, 10007)]
     _, detail = ask(cast("Instance", Server(port)), r"^\+PONG", 200)
     assert detail.endswith(", 10004/tcp, 10005/tcp, …")
+
+
+BODY = b"x" * PROBE_ANSWER_LIMIT
+"""As much of an answer as is read."""
+
+LENGTH, CHUNKED = b"Content-Length: %d\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize("more", [b"", b"ERROR"], ids=["all of it", "more"])
+def test_what_a_port_must_not_say_is_no_answer_where_not_all_was_read(more: bytes) -> None:
+    def serve(connection: socket.socket, number: int) -> None:
+        connection.recv(4096)
+        connection.sendall(BODY + more)
+        connection.shutdown(socket.SHUT_WR)
+
+    with serving(serve) as (instance, _):
+        right, detail = ask(instance, Rule(lacks="FATAL"), 20_000)
+        assert right is not bool(more)
+        assert not more or "bytes of the answer were read, and the rest may be wrong" in detail
+        assert ask(instance, Rule(matches="^x"), 20_000) == (True, "")
+
+
+@pytest.mark.parametrize("more", [b"", b"ERROR"], ids=["all of it", "more"])
+@pytest.mark.parametrize("form", [LENGTH, CHUNKED, b"Connection: close\r\n\r\n"])
+def test_what_a_body_must_not_have_is_no_answer_where_not_all_was_read(form: bytes, more: bytes) -> None:
+    body = BODY + more
+    if form is CHUNKED:
+        head, body = form, b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    else:
+        head = form % len(body) if form is LENGTH else form
+
+    def serve(connection: socket.socket, number: int) -> None:
+        connection.recv(4096)
+        connection.sendall(b"HTTP/1.1 200 OK\r\n" + head + body)
+        connection.shutdown(socket.SHUT_WR)
+
+    with serving(serve) as (instance, _):
+        right, detail = page(instance, Rule(lacks="FATAL"), 20_000)
+        assert right is not bool(more), detail
+        assert not more or f"only the first {PROBE_ANSWER_LIMIT} bytes of the body were read" in detail
+        assert page(instance, Rule(matches="^x"), 20_000) == (True, "")
 
 
 @pytest.mark.parametrize("told", [(), ProcessLookupError("the instance has ended")])
