@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import os
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline.beneath import GivenFolder
@@ -19,6 +22,11 @@ from pipeline.yaml_documents import load_yaml
 NON_RECIPE_FILES = (PLATFORMS_FILE, "rules.yaml")
 """Files that stand beside recipes."""
 
+NAME_LIMIT = 200
+"""Characters of a product's name, which is a folder of the pages, with endings."""
+_STAND_IN_LIMIT = 100
+"""Characters of a name that stands for a recipe which cannot be loaded, without its number."""
+
 _QUOTED = re.compile(r"""["']([^"'\n]{1,200})["']""")
 
 
@@ -26,7 +34,8 @@ _QUOTED = re.compile(r"""["']([^"'\n]{1,200})["']""")
 class CatalogueEntry:
     """A recipe of the catalogue, or the error that makes it unusable.
 
-    `name` is the product's; of one that cannot be read the file's, without its ending.
+    `name` is the product's; of one that cannot be read, or has no valid name, one that stands for it: the file's,
+    without its ending and what no product's name has.
     """
 
     path: Path
@@ -75,8 +84,8 @@ class Catalogue:
     def followed(self, entry: CatalogueEntry) -> tuple[CatalogueEntry, ...]:
         """Return the products whose `auto` layers a product shares, because it includes them."""
         plans = entry.recipe.layers if entry.recipe else ()
-        paths = {plan.brought_by.resolve() for plan in plans if plan.at_most is not None and plan.brought_by}
-        return tuple(one for one in self.entries if one.path.resolve() in paths and one.name != entry.name)
+        paths = {_real(plan.brought_by) for plan in plans if plan.at_most is not None and plan.brought_by}
+        return tuple(one for one in self.entries if _real(one.path) in paths and one.name != entry.name)
 
     def above(self, name: str) -> frozenset[str]:
         """Return the names of all descendants of a product."""
@@ -97,9 +106,9 @@ def load_catalogue(places: Sequence[Path], target: PlatformTarget | None = None)
         if not place.exists():
             raise UsageError("path-missing", f"not found: '{place}'", hint="give a folder of recipes, or recipe files")
         for path in _files(place):
-            entries[path.resolve()] = _read(path, target)
-    included = {source.resolve() for entry in entries.values() if entry.recipe for source in entry.recipe.sources} - {
-        entry.path.resolve() for entry in entries.values() if entry.recipe
+            entries[_real(path)] = _read(path, target)
+    included = {_real(source) for entry in entries.values() if entry.recipe for source in entry.recipe.sources} - {
+        _real(entry.path) for entry in entries.values() if entry.recipe
     }
     kept = [entry for path, entry in entries.items() if path not in included or entry.recipe]
     if not kept:
@@ -108,13 +117,13 @@ def load_catalogue(places: Sequence[Path], target: PlatformTarget | None = None)
             f"no recipes in {', '.join(map(str, places))}",
             hint="give a folder with recipes, which are files ending in .yaml",
         )
-    return Catalogue(tuple(_in_order(_refuse_doubles(_with_parents(kept)))))
+    return Catalogue(tuple(_in_order(_refuse_doubles(tuple(_with_stand_in_names(_with_parents(kept)))))))
 
 
 def _files(place: Path) -> list[Path]:
     if not place.is_dir():
         return [place]
-    return sorted(path for path in place.glob("*.yaml") if path.name not in NON_RECIPE_FILES)
+    return sorted(path for path in place.glob("[!.]*.yaml") if path.name not in NON_RECIPE_FILES)
 
 
 def _read(path: Path, target: PlatformTarget | None) -> CatalogueEntry:
@@ -122,30 +131,71 @@ def _read(path: Path, target: PlatformTarget | None) -> CatalogueEntry:
         recipe = load_recipe(path, target)
     except RelbuildError as error:
         return CatalogueEntry(path, _name_in(path), None, error)
+    if len(recipe.name) > NAME_LIMIT:
+        refused = RecipeError(
+            "name-too-long",
+            f"the name has {len(recipe.name)} characters, of which a night's pages can tell {NAME_LIMIT}",
+            place=str(path),
+            hint="choose a shorter name",
+        )
+        return CatalogueEntry(path, "", None, refused)
     return CatalogueEntry(path, recipe.name, recipe)
 
 
 def _name_in(path: Path) -> str:
-    """Return the product's name in a recipe that is wrong elsewhere.
+    """Return the product's name in a recipe that is wrong elsewhere, "" if it has no valid one.
 
     So the night reports it under its name.
     """
     try:
         value = load_yaml(path).value
     except RelbuildError:
-        return path.stem
+        return ""
     name = value.get("name") if isinstance(value, Mapping) else None
-    return name if isinstance(name, str) and name else path.stem
+    return name if isinstance(name, str) and _is_name(name) else ""
+
+
+def _is_name(text: str) -> bool:
+    from pipeline.recipes.fields import NAME_FORM  # Not above: most nights have no need of it.
+
+    return len(text) <= NAME_LIMIT and re.fullmatch(NAME_FORM, text) is not None
+
+
+def _with_stand_in_names(entries: Sequence[CatalogueEntry]) -> Iterator[CatalogueEntry]:
+    """Yield the entries, those without a name under one that no other has.
+
+    It is a product's name in form, as pages, reports and commands need one.
+    """
+    taken = {entry.name for entry in entries}
+    for entry in entries:
+        if entry.name:
+            yield entry
+            continue
+        stem = entry.path.stem
+        plain = stem if _is_name(stem) else "-".join(re.findall("[a-z0-9]+", stem.lower()))[:_STAND_IN_LIMIT]
+        plain = plain.rstrip("-") or "unnamed"
+        name = next(one for number in itertools.count(1) if (one := _numbered(plain, number)) not in taken)
+        taken.add(name)
+        yield replace(entry, name=name)
+
+
+def _numbered(name: str, number: int) -> str:
+    return name if number == 1 else f"{name}-{number}"
+
+
+def _real(path: Path) -> Path:
+    """Return the path without links; a loop of them is left to who reads the file."""
+    return Path(os.path.realpath(path))
 
 
 def _with_parents(entries: Sequence[CatalogueEntry]) -> list[CatalogueEntry]:
-    known = {entry.path.resolve() for entry in entries}
+    known = {_real(entry.path) for entry in entries}
     added = list(entries)
     for entry in entries:
         below = entry.recipe.parent if entry.recipe else None
         while below is not None:
-            if below.path.resolve() not in known:
-                known.add(below.path.resolve())
+            if _real(below.path) not in known:
+                known.add(_real(below.path))
                 added.append(CatalogueEntry(below.path, below.name, below))
             below = below.parent
     return added
@@ -242,8 +292,8 @@ def _touches(entry: CatalogueEntry, changed: Sequence[Path]) -> bool:
     """Return whether a changed file is part of the recipe; True for one that cannot be read."""
     if entry.recipe is None:
         return True
-    files = {path.resolve() for path in changed}
-    shared = entry.recipe.path.parent.resolve() / PLATFORMS_FILE
+    files = {_real(path) for path in changed}
+    shared = _real(entry.recipe.path.parent) / PLATFORMS_FILE
     return (
         shared in files
         or not files.isdisjoint(recipe_files(entry.recipe))
@@ -269,7 +319,7 @@ def recipe_templates(recipe: Recipe) -> frozenset[Path]:
         for path in (folder / name for folder in recipe.template_folders):
             with contextlib.suppress(OSError):  # A template that cannot be read is an error when it is rendered.
                 waiting += _QUOTED.findall(given.read(path, TEMPLATE_LIMIT).decode(errors="replace"))
-                found.add(path.resolve())
+                found.add(_real(path))
     return frozenset(found)
 
 
@@ -287,4 +337,4 @@ def recipe_files(recipe: Recipe) -> frozenset[Path]:
     copied = [recipe.path.parent / plan.origin for plan in recipe.files if plan.is_beside]
     local = [recipe.path.parent / item.path for layer in recipe.layers for item in layer.local]
     upgrade = [recipe.path.parent / recipe.smoke.upgrade_from] if recipe.smoke.upgrade_from else []
-    return frozenset(path.resolve() for path in (*recipe.sources, *copied, *local, *upgrade, lock_path(recipe.path)))
+    return frozenset(_real(path) for path in (*recipe.sources, *copied, *local, *upgrade, lock_path(recipe.path)))

@@ -274,9 +274,10 @@ def _beside_or_url(value: object) -> object:
 
 
 _ACCOUNT_HINT = "use lower-case letters, digits, '-' and '_', beginning with a letter"
-_NAME_FORM = r"[a-z0-9]+(?:[._-][a-z0-9]+)*"
+NAME_FORM = r"[a-z0-9]+(?:[._-][a-z0-9]+)*"
+"""Regular expression of a product's name, among others."""
 _name = text_of_form(
-    _NAME_FORM,
+    NAME_FORM,
     "name-malformed",
     "a name",
     "use lower-case letters and digits, with single '.', '_' or '-' between them",
@@ -304,14 +305,12 @@ LeftOut = Annotated[
 ]
 TextValue = Annotated[str, Named("text"), checked(_text)]
 Line = Annotated[str, Named("text"), checked(_line)]
-Name = Annotated[str, Named("name"), checked(_name), WithJsonSchema({"type": "string", "pattern": f"^{_NAME_FORM}$"})]
+Name = Annotated[str, Named("name"), checked(_name), WithJsonSchema({"type": "string", "pattern": f"^{NAME_FORM}$"})]
 ProductName = Annotated[
     str,
     Named("name"),
     checked(_product_name),
-    WithJsonSchema(
-        {"type": "string", "pattern": f"^{_NAME_FORM}$", "not": {"pattern": f"{re.escape(REPORT_SUFFIX)}$"}}
-    ),
+    WithJsonSchema({"type": "string", "pattern": f"^{NAME_FORM}$", "not": {"pattern": f"{re.escape(REPORT_SUFFIX)}$"}}),
 ]
 PACKAGE_NAME_FORM = r"[A-Za-z0-9_.+-]+"
 PackageName = Annotated[

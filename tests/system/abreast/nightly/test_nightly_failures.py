@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -57,6 +58,33 @@ class TestFailures:
             assert failure["command"] in page, name
         # What stands on the mirror is still told of what failed.
         assert all(one["digest"] and one["packages"] for one in night["products"])
+
+    def test_files_that_are_no_recipes_keep_no_failure_from_the_pages(self, small: SmallCatalogue) -> None:
+        """An editor's lock, a name that no product can have, a link that leads to itself."""
+        recipes = small.folder / "recipes"
+        (recipes / ".#lone.yaml").symlink_to("somebody@host.1234")
+        (recipes / "my app.yaml").write_text("name: ../it\n")
+        (recipes / "loop.yaml").symlink_to("loop.yaml")
+        small.edit("lone", "text: lone", "text: something else")
+        code, night = small.nightly("--junit", "junit.xml", "--summary", "summary.md")
+        assert code == 1 == night["exit_code"]
+        failed = {name for name, outcome in outcomes(night).items() if outcome != "unchanged"}
+        assert failed == {"lone", "loop", "my-app"}
+        assert product(night, "my-app")["failure"]["place"] == "recipes/my app.yaml:1: name"
+        page = text_of(small)
+        for words in (
+            "lone, loop and my-app failed",
+            "recipes/my app.yaml",
+            "Too many levels of symbolic links",
+            "something else",
+        ):
+            assert words in page, words
+        for report in ("junit.xml", "summary.md"):
+            assert re.search(r"my\\?-app", (small.folder / report).read_text())
+        (recipes / "my app.yaml").unlink()
+        (recipes / "loop.yaml").unlink()
+        small.edit("lone", "text: something else", "text: lone")
+        assert (small.nightly()[0], "up to date" in text_of(small)) == (0, True)
 
     def test_the_command_shows_the_failure_again(self, small: SmallCatalogue) -> None:
         small.edit("child", "text: child", "text: something else")
