@@ -16,13 +16,16 @@ from urllib.parse import quote
 from pipeline.errors import VerificationError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.repos.variables import expand_answer
-from pipeline.repos.xml_tree import Element, parse_xml
+from pipeline.repos.xml_tree import OTHER_ANSWER_HINT, Element, parse_xml
 from pipeline.urls import DEFAULT_PORTS, parse_url
 
 RECORD_SIZE_LIMIT = 4 << 30
 """Bytes of one metadata document, decompressed. The largest filelists have about one GiB."""
 
 NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
+
+_INDEX_HINT = "the repository's index is damaged or unfinished: make it again (createrepo_c), or use another mirror"
+_LIST_HINT = "correct the address and its variables, or name the repository's root with 'baseurls'"
 
 _ALGORITHMS = {"sha256": 64, "sha384": 96, "sha512": 128}
 _REPOMD = "/repodata/repomd.xml"
@@ -53,7 +56,9 @@ class Checksum:
                 hint="the repository must be indexed with sha256 (createrepo_c --checksum sha256)",
             )
         if not re.fullmatch(rf"[0-9a-f]{{{_ALGORITHMS[algorithm]}}}", value):
-            raise VerificationError("checksum-malformed", f"'{value[:80]}' is not a {algorithm} checksum", place=place)
+            raise VerificationError(
+                "checksum-malformed", f"'{value[:80]}' is not a {algorithm} checksum", place=place, hint=_INDEX_HINT
+            )
         return cls(algorithm, value)
 
     def matches(self, data: bytes) -> bool:
@@ -103,14 +108,16 @@ def parse_repomd(data: bytes, name: str) -> Repomd:
     """Parse repomd.xml. Raises VerificationError `repomd-malformed` and as `parse_xml`."""
     root = parse_xml(data, name)
     if root.name != "repomd":
-        raise VerificationError("repomd-malformed", f"{name} is a <{root.name}>, not a <repomd>", place=name)
+        raise VerificationError(
+            "repomd-malformed", f"{name} is a <{root.name}>, not a <repomd>", place=name, hint=OTHER_ANSWER_HINT
+        )
     records: dict[str, MetadataRecord] = {}
     for element in root.children:
         if element.name == "data" and element.attributes.get("type"):
             record = _record(element, name)
             records.setdefault(record.kind, record)
     if "primary" not in records:
-        raise VerificationError("repomd-malformed", f"{name} lists no primary metadata", place=name)
+        raise VerificationError("repomd-malformed", f"{name} lists no primary metadata", place=name, hint=_INDEX_HINT)
     return Repomd(root.value("revision"), MappingProxyType(records))
 
 
@@ -121,7 +128,9 @@ def _record(element: Element, name: str) -> MetadataRecord:
     location = element.find("location")
     checksum = element.find("checksum")
     if location is None or checksum is None:
-        raise VerificationError("repomd-malformed", f"'{shown}' has no location or checksum", place=place)
+        raise VerificationError(
+            "repomd-malformed", f"'{shown}' has no location or checksum", place=place, hint=_INDEX_HINT
+        )
     opened = element.find("open-checksum")
     return MetadataRecord(
         kind,
@@ -138,7 +147,9 @@ def _size(element: Element, name: str, place: str) -> int | None:
     if not text:
         return None
     if not re.fullmatch(r"[0-9]{1,12}", text) or int(text) > RECORD_SIZE_LIMIT:
-        raise VerificationError("repomd-malformed", f"'{text[:40]}' is not a valid {name}", place=place)
+        raise VerificationError(
+            "repomd-malformed", f"'{text[:40]}' is not a valid {name}", place=place, hint=_INDEX_HINT
+        )
     return int(text)
 
 
@@ -149,7 +160,9 @@ def safe_location(text: str, *, place: str) -> str:
     """
     parts = text.split("/")
     if not text or text.startswith("/") or ".." in parts or _SCHEME.match(text) or "\\" in text or "\0" in text:
-        raise VerificationError("location-escapes", f"'{text[:200]}' leads out of the repository", place=place)
+        raise VerificationError(
+            "location-escapes", f"'{text[:200]}' leads out of the repository", place=place, hint=_INDEX_HINT
+        )
     return text
 
 
@@ -169,7 +182,9 @@ def location_url(base: str, location: str, *, place: str) -> str:
             base = base[: len(base) - len(root.path)] + "".join(f"/{part}" for part in folders[: len(folders) - above])
             above = 0
     if above:
-        raise VerificationError("location-escapes", f"'{location[:200]}' leads out of the repository", place=place)
+        raise VerificationError(
+            "location-escapes", f"'{location[:200]}' leads out of the repository", place=place, hint=_INDEX_HINT
+        )
     return f"{base}/{quote(below)}"
 
 
@@ -202,7 +217,9 @@ def parse_metalink(
     root = parse_xml(data, name)
     file = next((one for one in root.all("file") if one.attributes.get("name") == "repomd.xml"), None)
     if root.name != "metalink" or file is None:
-        raise VerificationError("metalink-malformed", f"{name} has no entry for repomd.xml", place=name)
+        raise VerificationError(
+            "metalink-malformed", f"{name} has no entry for repomd.xml", place=name, hint=OTHER_ANSWER_HINT
+        )
     checksums = []
     for verification in file.all("verification"):
         strong = [h for h in verification.children if h.attributes.get("type", "").lower() in _ALGORITHMS]
@@ -210,7 +227,9 @@ def parse_metalink(
         for best in sorted(strong, key=lambda h: h.attributes["type"])[-1:]:
             checksums.append(Checksum.of(best.attributes["type"], best.text, place=name))
     if not checksums:
-        raise VerificationError("metalink-malformed", f"{name} has no sha256 of repomd.xml", place=name)
+        raise VerificationError(
+            "metalink-malformed", f"{name} has no sha256 of repomd.xml", place=name, hint=_LIST_HINT
+        )
     urls: list[tuple[int, str]] = []
     resources = file.find("resources")
     for url in resources.children if resources else ():
@@ -219,7 +238,9 @@ def parse_metalink(
             preference = url.attributes.get("preference", "0")
             urls.append((-int(preference) if _PREFERENCE.fullmatch(preference) else 0, address.removesuffix(_REPOMD)))
     if not urls:
-        raise VerificationError("metalink-malformed", f"{name} lists no mirror by http or https", place=name)
+        raise VerificationError(
+            "metalink-malformed", f"{name} lists no mirror by http or https", place=name, hint=_LIST_HINT
+        )
     ordered = [url for _, url in sorted(urls, key=lambda one: one[0])]
     return Metalink(tuple(dict.fromkeys(ordered))[:_MIRRORS], tuple(dict.fromkeys(checksums)))
 
@@ -244,7 +265,7 @@ def parse_mirrorlist(
     lines = [expand_answer(line.strip(), variables) for line in text.splitlines()]
     urls = [line.rstrip("/") for line in lines if _has_known_scheme(line, local=local)]
     if not urls:
-        raise VerificationError("mirrorlist-malformed", f"{name} lists no mirror", place=name)
+        raise VerificationError("mirrorlist-malformed", f"{name} lists no mirror", place=name, hint=_LIST_HINT)
     return tuple(dict.fromkeys(urls))[:_MIRRORS]
 
 

@@ -20,6 +20,12 @@ XML_DEPTH_LIMIT = 32
 XML_ELEMENTS_LIMIT = 100_000
 """Elements of one document: a metalink of the largest distributions has a few thousand."""
 
+OTHER_ANSWER_HINT = (
+    "look at what stands at this address: a proxy, the sign-on page of a network or another server may answer; "
+    "correct the address, or use another mirror"
+)
+"""The hint for an answer that is not the expected document at all."""
+
 
 @dataclass(slots=True)
 class Element:
@@ -60,7 +66,9 @@ def parse_xml(data: bytes, name: str) -> Element:
         nonlocal count
         count += 1
         if count > XML_ELEMENTS_LIMIT or len(stack) > XML_DEPTH_LIMIT:
-            raise VerificationError("xml-refused", f"{name} has too many or too deep elements", place=name)
+            raise VerificationError(
+                "xml-refused", f"{name} has too many or too deep elements", place=name, hint=OTHER_ANSWER_HINT
+            )
         element = Element(_local(tag), {_local(key): value for key, value in attributes.items()})
         stack[-1].children.append(element)
         stack.append(element)
@@ -72,7 +80,9 @@ def parse_xml(data: bytes, name: str) -> Element:
         stack[-1].text += data
 
     def refuse(*_: object) -> None:
-        raise VerificationError("xml-refused", f"{name} declares a document type or an entity", place=name)
+        raise VerificationError(
+            "xml-refused", f"{name} declares a document type or an entity", place=name, hint=OTHER_ANSWER_HINT
+        )
 
     parser = expat.ParserCreate(namespace_separator=" ")
     parser.buffer_text = True
@@ -84,7 +94,9 @@ def parse_xml(data: bytes, name: str) -> Element:
     parse_pieces(
         parser,
         (data,),
-        lambda why: VerificationError("xml-malformed", f"{name} is not well-formed XML: {why}", place=name),
+        lambda why: VerificationError(
+            "xml-malformed", f"{name} is not well-formed XML: {why}", place=name, hint=OTHER_ANSWER_HINT
+        ),
     )
     return root.children[0]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -156,6 +158,24 @@ def test_repomd_that_cannot_be_trusted_is_refused(data: str, code: str) -> None:
     with pytest.raises(VerificationError) as caught:
         parse_repomd(repomd(data), "r")
     assert caught.value.code == code
+    assert re.search("createrepo_c|another mirror", caught.value.problems[0].hint or "")
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (b"<!DOCTYPE html><html><body>Sign on</body></html>", "xml-refused"),
+        (b"<html><body>Sign on</body></html>", "repomd-malformed"),
+        (b"<html><br></html>", "xml-malformed"),
+        (b"Sign on", "xml-malformed"),
+        (b"", "xml-malformed"),
+    ],
+)
+def test_a_page_in_place_of_repomd_names_who_may_answer_there(data: bytes, code: str) -> None:
+    with pytest.raises(VerificationError) as caught:
+        parse_repomd(data, "r")
+    assert caught.value.code == code
+    assert "proxy" in (caught.value.problems[0].hint or "")
 
 
 BLOB = "../../../../blobstore/abc/bash-5.2-1.x86_64.rpm"
