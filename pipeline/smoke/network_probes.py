@@ -20,7 +20,7 @@ from pipeline.model.value_comparison import quote_answer, readable
 from pipeline.model.value_rules import Rule
 from pipeline.sandbox import LaunchedInstance
 from pipeline.smoke.procfs import connect_socket, list_listeners
-from pipeline.smoke.stream_probe import PROBE_ANSWER_LIMIT, TIMED_OUT, StreamProbe
+from pipeline.smoke.stream_probe import INCOMPLETE, PROBE_ANSWER_LIMIT, TIMED_OUT, StreamProbe
 
 _TRUST_LIMIT = 4 << 20
 """Bytes of a file of certificates: Mozilla's bundle has 0.2 MiB."""
@@ -54,7 +54,7 @@ def probe_stream(
         raise Unanswered(_reason(error, instance), timed_out=isinstance(error, TimeoutError)) from error
     if isinstance(answer, bytes):
         return answer
-    raise Unanswered(answer, timed_out=answer == TIMED_OUT)
+    raise Unanswered(answer, timed_out=answer in (TIMED_OUT, INCOMPLETE))
 
 
 def probe_http(instance: LaunchedInstance, address: str | None, asked: HttpRequest, deadline: float) -> HttpReply:
@@ -73,17 +73,21 @@ def probe_http(instance: LaunchedInstance, address: str | None, asked: HttpReque
 def _exchange(asked: HttpRequest, instance: LaunchedInstance, deadline: float, address: str | None) -> HttpReply:
     with (
         _connected(instance, asked.port, asked.socket, deadline, address) as plain,
-        _shut_down_at(deadline, plain),
+        _shut_down_at(deadline, plain) as shut_down,
         contextlib.ExitStack() as closing,
     ):
         try:
             stream = closing.enter_context(_encrypted(asked, instance, plain)) if asked.tls else plain
-            return _exchanged(asked, stream)
+            reply = _exchanged(asked, stream)
         except (http.client.HTTPException, OSError) as error:
             # Shut down by `_shut_down_at`, which may show as a broken pipe, a reset, an early end.
             if time.monotonic() >= deadline:
-                raise TimeoutError("the response was incomplete at the deadline") from error
+                raise TimeoutError(INCOMPLETE) from error
             raise
+        # It also shows as the end of an answer without a length.
+        if shut_down.is_set():
+            raise TimeoutError(INCOMPLETE)
+        return reply
 
 
 def _exchanged(asked: HttpRequest, stream: socket.socket) -> HttpReply:
@@ -149,10 +153,15 @@ def _connection(instance: LaunchedInstance, port: int, path: str, within: float,
 
 
 @contextlib.contextmanager
-def _shut_down_at(deadline: float, connection: socket.socket) -> Iterator[None]:
-    """Shut a connection down at the deadline, so that a server that sends slowly is cut off."""
+def _shut_down_at(deadline: float, connection: socket.socket) -> Iterator[threading.Event]:
+    """Shut a connection down at the deadline, so that a server that sends slowly is cut off.
+
+    The event tells that it was.
+    """
+    done = threading.Event()
 
     def shut_down() -> None:
+        done.set()
         with contextlib.suppress(OSError):
             connection.shutdown(socket.SHUT_RDWR)
 
@@ -160,7 +169,7 @@ def _shut_down_at(deadline: float, connection: socket.socket) -> Iterator[None]:
     timer.daemon = True
     timer.start()
     try:
-        yield
+        yield done
     finally:
         timer.cancel()
 

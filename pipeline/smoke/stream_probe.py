@@ -31,6 +31,9 @@ _LONG = "ask for a shorter one"
 TIMED_OUT = "timed out"
 """The result where nothing came until the deadline."""
 
+INCOMPLETE = "the response was incomplete at the deadline"
+"""The result where the answer was still coming then."""
+
 _FIRST_PAUSE, _LAST_PAUSE = 0.1, 1.0
 """Seconds without another byte of a wrong answer, after which it is asked again; longer each time."""
 
@@ -73,6 +76,7 @@ class StreamProbe:
     _failed: str = ""
     _pause: float = _FIRST_PAUSE
     _asked: float = 0.0
+    _begun: float = 0.0
 
     def answer(self) -> bytes | str:
         """Ask until an answer is right, no connection is left, or the deadline has come.
@@ -84,16 +88,22 @@ class StreamProbe:
             self._ask(self.deadline - time.monotonic())
             if not self.rules:
                 return b""
+            self._begun = self._asked
             while self._lines and time.monotonic() < self.deadline:
                 right = self._listen()
                 right = self._give_up() if right is None else right
                 if right is not None:
                     return right
                 self._ask_anew()
-            # A rule that forbids something is met once nothing more can come.
+            right = self._listen() if self._lines else None  # What came while this process did not run.
+            if right is not None:
+                return right
+            # A rule that forbids something is met where nothing more came.
             for line in self._lines:
                 if line.answer and not line.wrong(self.rules):
-                    return line.answer
+                    if self._silent(line):
+                        return line.answer
+                    self._failed = INCOMPLETE
             for line in reversed(self._lines):
                 self._note_wrong(line)
             return self._told if self._told is not None else self._failed or TIMED_OUT
@@ -185,6 +195,10 @@ class StreamProbe:
 
     def _idle_until(self, line: _Connection) -> float:
         return line.heard + max(_IDLE_TIMEOUT, (self.deadline - line.heard) / 4)
+
+    def _silent(self, line: _Connection) -> bool:
+        """Return whether the other side had said all that it had to say by the deadline."""
+        return self.deadline - line.heard >= min(_FIRST_PAUSE, (self.deadline - self._begun) / 4)
 
     def _note_wrong(self, line: _Connection, *, ended: bool = False) -> None:
         if line.wrong(self.rules) and (line.answer or ended):

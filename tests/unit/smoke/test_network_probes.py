@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import cast
 
 import pytest
@@ -16,13 +19,14 @@ from pipeline.model.checks.http_check import HttpRequest
 from pipeline.model.image import ImageConfig
 from pipeline.model.probe import ListeningSocket
 from pipeline.model.smoke import Check, Expectation
-from pipeline.model.value_rules import Rule
+from pipeline.model.value_rules import Rule, Rules
 from pipeline.oci import make_image
 from pipeline.sandbox import Instance
 from pipeline.smoke import network_probes
 from pipeline.smoke.instance_probe import InstanceProbe
 from pipeline.smoke.probes import repeat_until_right
-from pipeline.smoke.stream_probe import PROBE_ANSWER_LIMIT
+from pipeline.smoke.stream_probe import INCOMPLETE, PROBE_ANSWER_LIMIT, StreamProbe
+from tests.support.authority import Authority
 
 pytestmark = pytest.mark.long  # They wait; others compute meanwhile.
 
@@ -95,9 +99,9 @@ def ask(instance: Instance, rule: str | Rule, within: int) -> tuple[bool, str]:
     return not wrong, wrong
 
 
-def page(instance: Instance, rule: Rule, within: int) -> tuple[bool, str]:
-    expect = Expectation(exit_code=None, status=(Rule(equals="200"),), body=(rule,))
-    check = Check("page", CheckKind.HTTP, within, expect, subject=HttpRequest(1))
+def page(instance: Instance, rules: Rules, within: int, *, tls: bool = False) -> tuple[bool, str]:
+    expect = Expectation(exit_code=None, status=(Rule(equals="200"),), body=rules)
+    check = Check("page", CheckKind.HTTP, within, expect, subject=HttpRequest(1, tls=tls))
     answer, _ = repeat_until_right(check, InstanceProbe(instance, IMAGE), time.monotonic() + within / 1000)
     wrong = judge(check, answer, CONFIG)
     return not wrong, wrong
@@ -245,10 +249,70 @@ def test_what_a_body_must_not_have_is_no_answer_where_not_all_was_read(form: byt
         connection.shutdown(socket.SHUT_WR)
 
     with serving(serve) as (instance, _):
-        right, detail = page(instance, Rule(lacks="FATAL"), 20_000)
+        right, detail = page(instance, (Rule(lacks="FATAL"),), 20_000)
         assert right is not bool(more), detail
         assert not more or f"only the first {PROBE_ANSWER_LIMIT} bytes of the body were read" in detail
-        assert page(instance, Rule(matches="^x"), 20_000) == (True, "")
+        assert page(instance, (Rule(matches="^x"),), 20_000) == (True, "")
+
+
+FORMS = {"a length": LENGTH % 12, "chunks": CHUNKED + b"c\r\n", "neither": b"Connection: close\r\n\r\n"}
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_a_response_that_has_not_ended_by_the_deadline_is_none(form: bytes, tls: bool, tmp_path: Path) -> None:
+    """Its connection is shut down then, which is how one without a length ends."""
+    encrypted = server_context(tmp_path).wrap_socket if tls else None
+    kept: list[socket.socket] = []
+
+    def serve(connection: socket.socket, number: int) -> None:
+        stream = encrypted(connection.dup(), server_side=True) if encrypted else connection
+        kept.append(stream)
+        stream.recv(4096)
+        stream.sendall(b"HTTP/1.1 200 OK\r\n" + form + b"begin\n")
+
+    with serving(serve) as (instance, _):
+        for rules in ((Rule(lacks="ERROR"),), ()):
+            right, detail = page(instance, rules, 700, tls=tls)
+            assert not right and re.search("incomplete at the deadline|timed out", detail), detail
+    for stream in kept:
+        stream.close()
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
+def test_a_response_without_a_length_that_ends_is_whole(tls: bool, tmp_path: Path) -> None:
+    encrypted = server_context(tmp_path).wrap_socket if tls else None
+
+    def serve(connection: socket.socket, number: int) -> None:
+        with encrypted(connection.dup(), server_side=True) if encrypted else connection.dup() as stream:
+            stream.recv(4096)
+            stream.sendall(b"HTTP/1.1 200 OK\r\n" + FORMS["neither"] + b"begin\n")
+        connection.shutdown(socket.SHUT_WR)
+
+    with serving(serve) as (instance, _):
+        assert page(instance, (Rule(lacks="ERROR"),), 20_000, tls=tls) == (True, "")
+
+
+def test_an_answer_that_still_came_at_the_deadline_lacks_nothing_for_sure() -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        theirs.sendall(b"fine\r\n")
+        probe = StreamProbe(lambda within: ours, b"", (Rule(lacks="ERROR"),), deadline=time.monotonic())
+        assert probe.answer() == INCOMPLETE
+
+
+def test_an_answer_after_which_nothing_more_came_lacks_what_it_has_not() -> None:
+    def serve(connection: socket.socket, number: int) -> None:
+        connection.sendall(b"fine\r\n")  # The connection is kept.
+
+    with serving(serve) as (instance, _):
+        assert ask(instance, Rule(lacks="ERROR"), 4000) == (True, "")
+
+
+def server_context(folder: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*Authority(folder, "ours").issue("server"))
+    return context
 
 
 @pytest.mark.parametrize("told", [(), ProcessLookupError("the instance has ended")])
