@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -34,7 +35,7 @@ def keygen_command(
         )
     private, public = Path(f"{name}.key"), Path(f"{name}.pub")
     for path in (private, public):
-        if path.exists():
+        if os.path.lexists(path):
             raise UsageError("key-exists", f"'{path}' already exists", hint="choose another path, or move it away")
     secret, open_half = generate_key(password(private, context.environment)())
     with contextlib.ExitStack() as made:  # Half a pair of keys is none, and would be in the way.

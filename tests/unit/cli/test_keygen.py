@@ -27,6 +27,16 @@ def test_a_pair_is_written_the_private_half_for_its_owner_alone(folder: Path, mo
     assert run(["keygen", "release"], monkeypatch) == 2
 
 
+@pytest.mark.parametrize("half", ["release.key", "release.pub"])
+def test_a_dead_link_is_told_as_what_is_there_and_leads_to_no_key(
+    half: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / half).symlink_to("nowhere")
+    assert run(["keygen", "release"], monkeypatch) == 2
+    assert f"error[key-exists] '{half}' already exists" in capsys.readouterr().err
+    assert [path.name for path in folder.iterdir()] == [half]
+
+
 @pytest.mark.parametrize("name", ["", "keys/"])
 def test_a_name_of_no_file_is_refused(
     name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
