@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 
 from pipeline.errors import UsageError
+from pipeline.model.checks.packages_check import package_forms
 from pipeline.model.parent_image import recipe_of_layer
 from pipeline.model.resolution import Chosen, Reason
 
@@ -13,11 +14,13 @@ from pipeline.model.resolution import Chosen, Reason
 def explain(chosen: Sequence[Chosen], name: str) -> str:
     """Return the layer and the reasons of every package called `name`, as text.
 
-    `name` is a name or a NEVRA. Each reason is followed by the chain back to a request; for a parent's package also the
-    parent is named. Raises UsageError `package-not-chosen`.
+    `name` may have any of the forms in which a package is written, such as a NEVRA without its epoch. Each reason is
+    followed by the chain back to a request; for a parent's package also the parent is named.
+
+    Raises UsageError `package-not-chosen`.
     """
     by_nevra = {str(one.package.nevra): one for one in chosen}
-    found = [one for key, one in by_nevra.items() if name in {key, one.package.nevra.name}]
+    found = [one for key, one in by_nevra.items() if name in package_forms(key)]
     if not found:
         names = sorted({one.package.nevra.name for one in chosen})
         close = difflib.get_close_matches(name, names, 3, 0.6)

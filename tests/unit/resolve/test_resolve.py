@@ -308,6 +308,15 @@ def test_what_is_needed_comes_first(world: World) -> None:
     assert order == ["zlibc", "common", "libapp", "shadow", "app"]
 
 
+@pytest.mark.parametrize("name", ["app", "app.noarch", "app-2-1.noarch", "app-1:2-1.noarch", "app-2"])
+def test_explain_finds_a_package_with_or_without_its_epoch(world: World, name: str) -> None:
+    world.add("r", Rpm("app", "1:2-1"))
+    chosen = world.solve(["app"]).resolution.chosen
+    assert explain(chosen, name).startswith("app-1:2-1.noarch (layer layer0")
+    with pytest.raises(UsageError, match="not in the image"):
+        explain(chosen, "app-0:2-1.noarch")
+
+
 def test_explain_tells_chains_from_the_recipe(world: World) -> None:
     world.add(
         "r",
