@@ -34,6 +34,7 @@ from pipeline.nightly.run_night import (
 )
 from pipeline.nightly.sent_environment import sent_environment
 from pipeline.nightly.snapshot import night_snapshot
+from pipeline.nightly.typed_paths import TypedPaths
 from pipeline.oci import VerifyingKey, load_signing_key, load_verifying_key
 from pipeline.prepare import BuildEnvironment
 from pipeline.recipes import load_platforms
@@ -130,11 +131,18 @@ def _prepared(request: NightRequest, context: CommandContext) -> tuple[BuildEnvi
         changed=None if request.changed_since is None else _changed(request.catalogue, request.changed_since),
         containing=request.containing,
     )
+    typed = TypedPaths(Path.cwd(), _typed(request))
     return (
         build_env,
-        NightOptions(request.catalogue, settings, wanted, request.write_locks, request.destination),
+        NightOptions(request.catalogue, settings, wanted, request.write_locks, request.destination, typed),
         environment,
     )
+
+
+def _typed(request: NightRequest) -> tuple[Path, ...]:
+    """Return the paths of a request that failures may name."""
+    files = (request.repositories, request.rules, request.key, *request.former)
+    return (*request.catalogue, request.output, *(path for path in files if path is not None))
 
 
 def _again(request: NightRequest) -> tuple[str, ...]:

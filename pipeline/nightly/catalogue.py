@@ -27,6 +27,9 @@ NAME_LIMIT = 200
 _STAND_IN_LIMIT = 100
 """Characters of a name that stands for a recipe which cannot be loaded, without its number."""
 
+_RECIPE_KEYS = frozenset({"layers", "from", "include"})
+"""Keys of which each recipe of a product has one."""
+
 _QUOTED = re.compile(r"""["']([^"'\n]{1,200})["']""")
 
 
@@ -65,9 +68,13 @@ class ProductSelection:
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """Recipes, each after the one that it is built from."""
+    """Recipes, each after the one that it is built from.
+
+    `left_out` are files of its folders that are no part of it although they may be meant as recipes: `NAME.yml`.
+    """
 
     entries: tuple[CatalogueEntry, ...]
+    left_out: tuple[Path, ...] = ()
 
     def find(self, name: str) -> CatalogueEntry | None:
         """Return the entry of a product, None if there is none."""
@@ -111,19 +118,34 @@ def load_catalogue(places: Sequence[Path], target: PlatformTarget | None = None)
         _real(entry.path) for entry in entries.values() if entry.recipe
     }
     kept = [entry for path, entry in entries.items() if path not in included or entry.recipe]
+    left_out = [path for place in places for path in _left_out(place) if _real(path) not in included | entries.keys()]
     if not kept:
         raise UsageError(
             "catalogue-empty",
             f"no recipes in {', '.join(map(str, places))}",
-            hint="give a folder with recipes, which are files ending in .yaml",
+            hint="give a folder with recipes, which are files ending in .yaml"
+            + (f"; '{left_out[0].name}' does not" if left_out else ""),
         )
-    return Catalogue(tuple(_in_order(_refuse_doubles(tuple(_with_stand_in_names(_with_parents(kept)))))))
+    ordered = _in_order(_refuse_doubles(tuple(_with_stand_in_names(_with_parents(kept)))))
+    return Catalogue(tuple(ordered), tuple(left_out))
 
 
 def _files(place: Path) -> list[Path]:
     if not place.is_dir():
         return [place]
     return sorted(path for path in place.glob("[!.]*.yaml") if path.name not in NON_RECIPE_FILES)
+
+
+def _left_out(place: Path) -> Iterator[Path]:
+    """Yield the files NAME.yml of a folder that are recipes by their keys, or cannot be read."""
+    for path in sorted(place.glob("[!.]*.yml")):
+        try:
+            value = load_yaml(path).value
+        except RelbuildError:
+            yield path
+            continue
+        if isinstance(value, Mapping) and "name" in value and not _RECIPE_KEYS.isdisjoint(value):
+            yield path
 
 
 def _read(path: Path, target: PlatformTarget | None) -> CatalogueEntry:
@@ -269,7 +291,7 @@ def select_products(
     if wanted.containing:
         chosen &= _containing(catalogue, wanted.containing, held)
     needed = chosen | {below.name for name in chosen for below in catalogue.below(name)}
-    return Catalogue(tuple(entry for entry in catalogue.entries if entry.name in needed))
+    return replace(catalogue, entries=tuple(entry for entry in catalogue.entries if entry.name in needed))
 
 
 def _has(recipe: Recipe, labels: Sequence[tuple[str, str]]) -> bool:

@@ -46,6 +46,7 @@ from pipeline.nightly.product_order import order_by_longest_path
 from pipeline.nightly.published_products import PublishedProducts
 from pipeline.nightly.renewal import renew_tags
 from pipeline.nightly.security_fixes import read_bulletins, with_security_fixes
+from pipeline.nightly.typed_paths import TypedPaths
 from pipeline.prepare import BuildEnvironment
 from pipeline.recipes import PlatformTarget
 from pipeline.release.current_images import mirror_access
@@ -62,7 +63,8 @@ class NightOptions:
     """The settings of a night: the catalogue, the products to take, and how they are made.
 
     The catalogue is given by its folders or recipes. `write_locks`: write the new locks beside the recipes.
-    `destination` is the mirror as it was typed, because pages must not show this machine's absolute paths.
+    `destination` is the mirror as it was typed, and `typed` are paths, because pages must not show this machine's
+    absolute ones.
     """
 
     catalogue: tuple[Path, ...]
@@ -70,6 +72,7 @@ class NightOptions:
     wanted: ProductSelection = ProductSelection()
     write_locks: bool = False
     destination: str = ""
+    typed: TypedPaths | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +116,7 @@ def nightly(
         products = tuple(
             with_security_fixes(product, planner.states_of(product), catalogue_run.before) for product in products
         )
+        products = tuple(map(options.typed.told, products)) if options.typed else products
         catalogue_run.remember(products)
         renew_tags(products, options.settings, mirror, build_env)
     night = NightlyRun(
@@ -139,6 +143,8 @@ def plan_catalogue(
     target = PlatformTarget(options.settings.repositories, options.settings.platform)
     published = PublishedProducts(options.settings, build_env, mirror, previous)
     planner = Planner(load_catalogue(options.catalogue, target), options.settings, build_env, published)
+    for path in planner.catalogue.left_out:
+        build_env.progress.warn(f"'{path}' is not part of the catalogue, whose recipes end in .yaml: rename it")
     planner.catalogue = select_products(planner.catalogue, options.wanted, planner.packages)
     return planner
 

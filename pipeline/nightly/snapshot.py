@@ -37,9 +37,12 @@ def night_snapshot(
 ) -> Snapshot | None:
     """Return a snapshot of everything that a night has read of which nothing failed.
 
-    None if bytes cannot be compared: a metalink's change from hour to hour.
+    None if bytes cannot be compared: a metalink's change from hour to hour. So if a file was left out of the catalogue,
+    of which each night warns.
     """
     settings = planner.settings
+    if planner.catalogue.left_out:
+        return None
     files: set[Path] = {settings.repositories}
     folders = {place for place in places if place.is_dir()}
     for entry in planner.catalogue.entries:

@@ -11,6 +11,14 @@ with imported_when_used(__name__):
     from pipeline.site.markdown import summary_markdown
     from pipeline.site.night_junit import junit_xml
     from pipeline.site.night_path import path_lines
-    from pipeline.site.site_writer import refuse_newer_site, write_site
+    from pipeline.site.site_writer import refuse_newer_site, require_site_folder, write_site
 
-__all__ = ["atom_xml", "junit_xml", "path_lines", "refuse_newer_site", "summary_markdown", "write_site"]
+__all__ = [
+    "atom_xml",
+    "junit_xml",
+    "path_lines",
+    "refuse_newer_site",
+    "require_site_folder",
+    "summary_markdown",
+    "write_site",
+]

@@ -12,6 +12,9 @@ from pipeline.errors import EnvironmentLacking
 
 _DRAFT = ".draft"
 
+SITE_LOCK = ".lock"
+"""The file in a site's folder that its writer holds."""
+
 
 class SiteFiles:
     """Writer of files below `folder`; `written` are those that changed. Use it within `locked`."""
@@ -28,7 +31,7 @@ class SiteFiles:
         """
         try:
             self._make(self.folder)
-            handle = os.open(self.folder / ".lock", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            handle = os.open(self.folder / SITE_LOCK, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX)
                 yield

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pipeline import __version__
 from pipeline.digest import Digest
+from pipeline.errors import UsageError
 from pipeline.model.json_form import refuse_newer, to_json
 from pipeline.model.night_record import (
     NightlyRun,
@@ -23,7 +24,7 @@ from pipeline.site.markdown import summary_markdown
 from pipeline.site.markup import json_bytes
 from pipeline.site.night_junit import junit_xml
 from pipeline.site.product_status import day_dependent_texts, headline
-from pipeline.site.site_files import SiteFiles
+from pipeline.site.site_files import SITE_LOCK, SiteFiles
 from pipeline.site.site_history import (
     FIGURES_LIMIT,
     NO_HISTORY,
@@ -108,6 +109,26 @@ def refuse_newer_site(folder: Path) -> None:
             raw = json.loads(file.read(FIGURES_LIMIT))
         if isinstance(raw, dict):
             refuse_newer(str(path), raw.get("format"), STATE_FORMAT)
+
+
+def require_site_folder(folder: Path) -> None:
+    """Refuse a folder with files that are no site's: pages would replace them.
+
+    A site of any release has its history, or at least its lock. Hidden files, as a clone has them, are no obstacle.
+    Raises UsageError `site-not-own`.
+    """
+    if any((folder / mark).is_file() for mark in ("data/site.json", SITE_LOCK)):
+        return
+    with contextlib.suppress(OSError):  # What cannot be listed is an error when the pages are written.
+        names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+        if names:
+            raise UsageError(
+                "site-not-own",
+                f"this folder has files that are no pages of nights, such as '{names[0]}'",
+                place=str(folder),
+                hint=f"give a new folder, such as --site {folder / 'nightly'}; "
+                f"or, if pages may replace what is there, run: touch {folder / SITE_LOCK}",
+            )
 
 
 def _by_name(night: NightlyRun) -> Mapping[str, list[Product]]:

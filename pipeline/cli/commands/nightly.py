@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from pipeline.cli.messages import print_lines, report_error
 from pipeline.cli.night_format import night_lines, planned_as_json, planned_lines
 from pipeline.cli.path_arguments import (
     JUNIT_MARK,
+    require_folder,
     require_key_file,
     require_output,
     require_present_key,
@@ -37,7 +39,7 @@ from pipeline.nightly.no_change import ResolveTag, repeat_unchanged, request_dig
 from pipeline.nightly.output_sweep import sweep_output
 from pipeline.nightly.renewal_due import known_signers, products_due
 from pipeline.shipped import platforms_file
-from pipeline.site import junit_xml, refuse_newer_site, summary_markdown, write_site
+from pipeline.site import junit_xml, refuse_newer_site, require_site_folder, summary_markdown, write_site
 from pipeline.transfer import Network, fetch_document
 
 _PAGES = "nightly"
@@ -234,6 +236,8 @@ def nightly_command(
         print_lines(*planned_lines(planned, _platforms(request)))
         context.answer({"plan": [planned_as_json(one) for one in planned], "exit_code": status})
         return status
+    if site is not None:
+        _require_site(site, served)
     if request.pages is not None:
         refuse_newer_site(request.pages)
     limit = Threshold.parse(threshold) if threshold is not None else None
@@ -250,6 +254,18 @@ def nightly_command(
     if request.pages is not None and (site is not None or not request.partial):
         reports.append((request.pages, partial(write_site, night, request.pages, mirror="../" if site is None else "")))
     return _write_reports(reports) or night.exit_code
+
+
+def _require_site(site: Path, served: Path | None) -> None:
+    """Refuse a folder of pages that is no folder, the mirror, or somebody's. Raises UsageError."""
+    if served is not None and os.path.realpath(site) == os.path.realpath(served):
+        raise UsageError(
+            "site-not-own",
+            "--site is the folder of the mirror itself",
+            place=str(site),
+            hint=f"leave --site out: the pages are written to {site / _PAGES}",
+        )
+    require_site_folder(require_folder(site))
 
 
 def _platforms(request: NightRequest) -> Path:

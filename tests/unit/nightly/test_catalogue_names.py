@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.errors import UsageError
 from pipeline.nightly.catalogue import NAME_LIMIT, CatalogueEntry, load_catalogue, recipe_files, recipe_templates
 from pipeline.recipes.fields import NAME_FORM
 from pipeline.site.page_paths import product_folder
@@ -121,3 +122,27 @@ def test_links_that_lead_to_themselves_beside_a_recipe_change_nothing(catalogue:
     assert recipe is not None
     assert catalogue / "good.lock" in recipe_files(recipe)
     assert recipe_templates(recipe) == {catalogue / "t.j2"}
+
+
+def test_recipes_with_the_ending_that_a_catalogue_does_not_take_are_told(catalogue: Path) -> None:
+    write(catalogue, "other.yml", RECIPE.format(name="other"))
+    write(catalogue, "broken.yml", "name: [")
+    for name, text in (
+        ("compose.yml", "name: it\nservices: {}\n"),
+        ("repositories.yml", "platforms: {}\n"),
+        (".hidden.yml", RECIPE.format(name="hidden")),
+        ("part.yml", "layers: [{name: base, packages: [b]}]\n"),
+        ("whole.yml", RECIPE.format(name="whole")),
+    ):
+        write(catalogue, name, text)
+    write(catalogue, "good.yaml", "include: [whole.yml]\nname: good\nversion: '1'\n")
+    found = load_catalogue([catalogue])
+    assert [entry.name for entry in found.entries] == ["good"] and found.entries[0].error is None
+    assert found.left_out == (catalogue / "broken.yml", catalogue / "other.yml")
+    named = load_catalogue([catalogue, catalogue / "other.yml"])
+    assert named.find("other") is not None and named.left_out == (catalogue / "broken.yml",)
+    for path in catalogue.glob("*.yaml"):
+        path.unlink()
+    with pytest.raises(UsageError) as refused:
+        load_catalogue([catalogue])
+    assert "; 'broken.yml' does not" in str(refused.value.problems[0].hint)

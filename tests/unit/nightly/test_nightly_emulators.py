@@ -87,7 +87,7 @@ def test_an_emulators_file_is_watched_between_nights(tmp_path: Path, journal: Jo
         states = [SimpleNamespace(platform=PLATFORM, arch=arch, repositories=()) for arch in architectures]
         planner: Any = SimpleNamespace(
             settings=SimpleNamespace(repositories=absolute(tmp_path / "r.yaml"), locked=True, runtime=None),
-            catalogue=SimpleNamespace(entries=()),
+            catalogue=SimpleNamespace(entries=(), left_out=()),
             platform_states=states,
             build_env=SimpleNamespace(environment={}),
         )

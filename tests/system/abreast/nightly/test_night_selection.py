@@ -31,6 +31,27 @@ class TestSelection:
         assert plan["away"] == ("test", "the checks changed")
         assert small.contents() == before
 
+    def test_a_recipe_that_is_left_out_for_its_ending_is_warned_of(self, small: SmallCatalogue) -> None:
+        """By each night: one that left something out is not told at once the next time."""
+        small.recipe("third").rename(small.recipe("third").with_suffix(".yml"))
+        for _ in range(2):
+            done = small.run()
+            assert done.returncode == 0, done.stderr
+            assert "'recipes/third.yml' is not part of the catalogue, whose recipes end in .yaml" in done.stderr
+            assert "4 unchanged" in done.stderr
+
+    def test_pages_go_nowhere_where_they_would_replace_what_is_there(self, small: SmallCatalogue) -> None:
+        before = small.contents()
+        (small.folder / "pages").mkdir()
+        (small.folder / "pages" / "index.html").write_text("mine")
+        small.package("lone", "2")
+        small.index("small")
+        for site in ("pages", "mirror", "recipes", "."):
+            done = small.planned("--site", site)
+            assert done.returncode == 2 and "error[site-not-own]" in done.stderr, done.stderr
+        assert "leave --site out: the pages are written to mirror/nightly" in small.planned("--site", "mirror").stderr
+        assert small.contents() == before and (small.folder / "pages" / "index.html").read_text() == "mine"
+
     def test_what_only_a_worker_can_tell_is_planned_as_that(self, small: SmallCatalogue) -> None:
         small.package("lone", "2")
         small.index("small")

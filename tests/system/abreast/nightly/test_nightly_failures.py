@@ -79,6 +79,7 @@ class TestFailures:
             "something else",
         ):
             assert words in page, words
+        assert str(small.folder) not in page, "all paths were typed relative"
         for report in ("junit.xml", "summary.md"):
             assert re.search(r"my\\?-app", (small.folder / report).read_text())
         (recipes / "my app.yaml").unlink()
