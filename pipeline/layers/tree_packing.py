@@ -57,12 +57,12 @@ class TreePacking:
 
     def __enter__(self) -> Self:
         if not self._missing.plans:
+            self._end_children()
             return self
         try:
             self._begin()
             self._require([layer.kept for layer in self._layers])
-            if self._missing.children is not None:
-                self._missing.children.end()  # The memory that it shares with them is its own again.
+            self._end_children()
         except BaseException:
             self._abandon()
             self._closing.close()
@@ -70,6 +70,11 @@ class TreePacking:
                 self._missing.progress.finish(running, failed=True)
             raise
         return self
+
+    def _end_children(self) -> None:
+        """End those that unpack: the memory that they share with this process is its own again."""
+        if self._missing.children is not None:
+            self._missing.children.end()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

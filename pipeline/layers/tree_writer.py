@@ -65,7 +65,10 @@ class TreeWriter:
 
     @classmethod
     def opened(cls, root: Path, name: str, open_folders: int = OPEN_FOLDERS) -> Self:
-        """Return a writer into the empty directory `root`. `name` is the layer's, for errors."""
+        """Return a writer into the directory `root`, which was made for the layer.
+
+        `name` is the layer's, for errors.
+        """
         handle = os.open(root, _DIRECTORY)
         return cls(name, OrderedDict({"": handle}), open_folders=open_folders, new_owner=_new_owner(handle))
 
@@ -98,7 +101,7 @@ class TreeWriter:
         try:
             self._place(entry, pieces, digest)
         except FileExistsError:
-            raise self._malformed(f"/{entry.path} appears twice") from None
+            raise self.occurs_twice(entry) from None
 
     def _place(self, entry: Entry, pieces: Iterable[memoryview | bytes], digest: str) -> None:
         if entry.kind is EntryKind.OPAQUE:
@@ -143,10 +146,14 @@ class TreeWriter:
             case other:
                 assert_never(other)
 
-    def remove(self, entry: Entry) -> None:
-        """Remove what stands at the path of an entry that is no directory, if anything does.
+    def occurs_twice(self, entry: Entry) -> VerificationError:
+        """Return the error of an entry in whose place something stands."""
+        return self._malformed(f"/{entry.path} appears twice")
 
-        Raises VerificationError `layer-malformed`, OSError.
+    def remove(self, entry: Entry) -> None:
+        """Remove what a child that died has left at the path of an entry, if anything.
+
+        Nothing else may have that path. Raises VerificationError `layer-malformed`, OSError.
         """
         parent, _, last = entry.path.rpartition("/")
         with contextlib.suppress(FileNotFoundError):

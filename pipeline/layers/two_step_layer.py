@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import CancelledError, Future
 from dataclasses import field
 from functools import partial
@@ -25,53 +25,27 @@ from pipeline.layers.damaged_layer import discard_damage
 from pipeline.layers.earlier_tree import SharedSegment, find_earlier_tree
 from pipeline.layers.layer_packing import append_blob, copy_rest
 from pipeline.layers.layer_progress import LayerProgress
-from pipeline.layers.layer_tree import LayerTree, PassingChecksum, PlacedEntry
+from pipeline.layers.layer_tree import LayerTree, PlacedEntry
+from pipeline.layers.package_placing import PackagePlacing, Placed
 from pipeline.layers.planned_layer import PackedLayer, PlannedLayer, ReadBlob
 from pipeline.layers.segment_contents import segment_contents
 from pipeline.layers.segments import (
     Segment,
     compress_entries,
-    read_package,
-    read_segment,
     recall_segment,
     remember_segment,
 )
 from pipeline.layers.tar_format import TAR_END
 from pipeline.layers.tar_marks import MarkedTar, TarMark
-from pipeline.layers.tree_writer import TreeWriter, owners_required
+from pipeline.layers.tree_writer import owners_required
 from pipeline.layers.unpack_layer import HashingReader
 from pipeline.layers.unpacking_children import UnpackingChildren
 from pipeline.lazy_dataclasses import dataclass
-from pipeline.model.tree import Entry
 from pipeline.progress import Progress, Task
 from pipeline.store import BlobFollower, BlobWriter, Store, UnnamedCopies, UnnamedCopy
 from pipeline.streams import decompressed
-from pipeline.trees import Part
 
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True, slots=True)
-class Placed:
-    """A package whose entries are in the tree, in the order of its segment.
-
-    `segment` is its own if the store had it.
-    """
-
-    entries: tuple[Entry, ...]
-    segment: Segment | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Placing:
-    """A package whose entries are written with `tree`.
-
-    `placed` are those so far, and `entries` takes them for who hashes them.
-    """
-
-    tree: TreeWriter
-    placed: list[Entry]
-    entries: SimpleQueue[PlacedEntry | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,73 +156,19 @@ class TwoStepLayer:
             self.progress.placed(part)
             return Placed(shared.entries, shared.segment)
         segment = recall_segment(name, self.store)
-        placed: list[Entry] = []
         try:
             with self.tree.writer.beside() as tree:
-                placing = _Placing(tree, placed, self.entries[at])
-                if segment is None and self.children is not None and self.children.count:
-                    self._unpack_beside(at, placing, self.children)
+                placing = PackagePlacing(
+                    self.plan.composed, at, tree, self.entries[at], self.store, self.require_wanted
+                )
+                if segment is not None:
+                    placing.unpack_segment(segment)
                 else:
-                    self._unpack(part, segment, partial(self._place, placing))
+                    placing.unpack(self.tree.root, self.children)
         finally:
             self.entries[at].put(None)
         self.progress.placed(part)
-        return Placed(tuple(placed), segment)
-
-    def _unpack_beside(self, at: int, placing: _Placing, children: UnpackingChildren) -> None:
-        """Have a package unpacked by a child if one is idle, and do what it leaves."""
-
-        def take(written: PlacedEntry, content: str) -> None:
-            if content:
-                placing.tree.content[written.entry.path] = content
-                placing.tree.files.add(written.entry.path)  # Hard links that are left may name it.
-            placing.placed.append(written.entry)
-            placing.entries.put(written)
-
-        if not children.unpack(self.plan.composed, at, self.tree.root, take):
-            told = iter(tuple(placing.placed))
-            self._unpack(self.plan.segments[at][0], None, partial(self._place_rest, placing, told))
-
-    def _place_rest(
-        self,
-        placing: _Placing,
-        told: Iterator[Entry],
-        entry: Entry,
-        content: Iterator[memoryview | bytes],
-        digest: str,
-    ) -> None:
-        """Write an entry, unless a child has told that it has; it may have written others."""
-        done = next(told, None)
-        if done is None:
-            placing.tree.remove(entry)
-            self._place(placing, entry, content, digest)
-            return
-        for _ in content:
-            self.require_wanted()
-        if done != entry:
-            raise VerificationError(
-                "layer-malformed",
-                f"/{entry.path} has another place in its package than before",
-                hint="run the command again",
-            )
-
-    def _unpack(self, part: Part, segment: Segment | None, place: Callable[..., None]) -> None:
-        if segment is None:
-            read_package(part, store=self.store, place=place)
-            return
-        try:
-            read_segment(part, segment, store=self.store, place=place)
-        except VerificationError:
-            self.store.verify(segment.digest)  # Moves a damaged one aside and raises.
-            raise
-
-    def _place(self, placing: _Placing, entry: Entry, content: Iterator[memoryview | bytes], digest: str) -> None:
-        self.require_wanted()
-        checksum = PassingChecksum(self.require_wanted)
-        with owners_required():
-            placing.tree.place(entry, checksum.passing(content), digest)
-        placing.placed.append(entry)
-        placing.entries.put(PlacedEntry(entry, checksum.value))
+        return Placed(tuple(placing.placed), segment)
 
     def _shared(self, at: int) -> SharedSegment | None:
         """Return what the earlier tree has of a segment; None if its entries are to be written."""

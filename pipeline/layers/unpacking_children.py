@@ -54,8 +54,8 @@ class UnpackingChildren:
 
     def __init__(self, layers: Sequence[ComposedLayer] = ()) -> None:
         self._layers = layers
-        self._children: list[_Child] = []
-        self._idle: deque[_Child] = deque()
+        self._children: list[UnpackingChild] = []
+        self._idle: deque[UnpackingChild] = deque()
 
     @property
     def count(self) -> int:
@@ -67,20 +67,23 @@ class UnpackingChildren:
 
         Raises OSError where the system gives none.
         """
-        child = _Child.forked(self._layers, store)
+        child = UnpackingChild.forked(self._layers, store)
         self._children.append(child)
         self._idle.append(child)
 
-    def unpack(self, composed: ComposedLayer, at: int, root: Path, take: EntryTaker) -> bool:
+    def take_idle(self) -> UnpackingChild | None:
+        """Return a child that nobody else will ask, for `unpack`; None if all have work."""
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return None
+
+    def unpack(self, child: UnpackingChild, composed: ComposedLayer, at: int, root: Path, take: EntryTaker) -> bool:
         """Have part `at` of a layer written into the tree at `root`, whose directories are there.
 
-        Return False unless all of it was written: no child is idle, or one has failed, after the entries that `take`
-        was given, and maybe others.
+        Return False if the child has failed, after it wrote the entries that `take` was given, and maybe others: it
+        has ended then.
         """
-        try:
-            child = self._idle.pop()
-        except IndexError:
-            return False
         part = composed.parts[at]
         try:
             number = next(number for number, layer in enumerate(self._layers) if layer is composed)
@@ -90,6 +93,9 @@ class UnpackingChildren:
         except (OSError, EOFError, LookupError, StopIteration):
             child.end()  # Nothing else writes there when this process does.
             return False
+        except BaseException:
+            child.end()
+            raise
         self._idle.append(child)
         return True
 
@@ -132,16 +138,18 @@ def unpacking_children(
             children.end()
 
 
-class _Child:
-    """One child, as this process sees it."""
+class UnpackingChild:
+    """One child, as this process sees it; for `UnpackingChildren`."""
 
     def __init__(self, pid: int, reader: int, writer: int) -> None:
         self._pid, self._reader, self._writer = pid, reader, writer
         self._lock = threading.Lock()
 
     @classmethod
-    def forked(cls, layers: Sequence[ComposedLayer], store: Store) -> _Child:
-        """Raises OSError where the system gives no pipe or no child."""
+    def forked(cls, layers: Sequence[ComposedLayer], store: Store) -> UnpackingChild:
+        """Make a child.
+
+        Raises OSError where the system gives no pipe or no child."""
         handles: list[int] = []
         try:
             handles += (*os.pipe(), *os.pipe())
@@ -156,7 +164,10 @@ class _Child:
         return cls(pid, told, asking)
 
     def ask(self, layer: int, part: int, root: Path) -> None:
-        """Raises OSError if the child has ended."""
+        """Ask for a part of a layer to be written into the tree at `root`.
+
+        Raises OSError if the child has ended.
+        """
         path = os.fsencode(root)
         _write(self._writer, _REQUEST.pack(layer, part, len(path)) + path)
 
@@ -180,11 +191,13 @@ class _Child:
                 return
 
     def kill(self) -> None:
+        """Kill the child, which is waited for later."""
         with self._lock:
             if self._pid:
                 kill_child(self._pid)
 
     def end(self) -> None:
+        """Kill the child, if it was not yet, and wait for its end."""
         with signals_held(), self._lock:
             if self._pid:
                 end_child(self._pid)

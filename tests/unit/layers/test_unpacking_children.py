@@ -15,7 +15,7 @@ import pytest
 
 from pipeline.compression import Compression
 from pipeline.errors import BuildError, VerificationError
-from pipeline.layers import lower_folders, two_step_layer
+from pipeline.layers import lower_folders, package_placing
 from pipeline.layers import unpacking_children as module
 from pipeline.layers.tree_writer import TreeWriter
 from pipeline.layers.unpacking_children import UnpackingChildren, unpacking_children
@@ -212,7 +212,7 @@ def test_a_failure_elsewhere_waits_for_no_child(
     def fail(*_: Any, **__: Any) -> None:
         raise BuildError("device-node", "of the other")
 
-    monkeypatch.setattr(two_step_layer, "read_package", fail)
+    monkeypatch.setattr(package_placing, "read_package", fail)
     with pytest.raises(BuildError, match="of the other"), built(store, wanted):
         pass
     assert not drafts(store)
@@ -270,3 +270,45 @@ def test_they_end_with_a_block_that_is_interrupted(store: Store, layer: Composed
         assert some.count == 1 and len(children() - BEFORE) == 1
         raise KeyboardInterrupt
     assert not UnpackingChildren().count
+
+
+@pytest.mark.parametrize("child", [True, False])
+@pytest.mark.parametrize("twice", ["usr/link", "usr/3", "usr/deep"])
+def test_a_path_that_occurs_twice_is_refused_as_without_a_child(
+    store: Store, packages: Packages, twice: str, child: bool
+) -> None:
+    """What a child has failed on is not replaced, whoever has written it."""
+    files: dict[str, bytes | str | None] = {f"usr/{at}": bytes([at]) * 2000 for at in range(10)}
+    found = packages.layer(many={**files, "usr/link": "one", "usr/deep": None}, one={"usr/other": "another"})
+    many, one = found.parts
+    moved = tuple((index, replace(entry, path=twice)) for index, entry in one.entries)
+    wanted = replace(found, parts=(many, replace(one, entries=moved)))
+    with unpacking_children([wanted], Compression.GZIP, store) as some:
+        given = {"children": some} if child else {}
+        with pytest.raises(VerificationError, match=f"/{twice} appears twice"), building(store, wanted, **given):
+            pass
+    assert not drafts(store)
+
+
+def test_they_end_where_no_layer_has_to_be_made(
+    store: Store, layer: ComposedLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store may have lost what it knew of an earlier tree."""
+    made(store, layer)
+    monkeypatch.setattr(module, "has_earlier_tree", lambda *_: False)
+    with built(store, layer) as (one,):
+        assert one.reused and children() <= BEFORE
+
+
+def test_a_child_ends_with_whoever_takes_what_it_tells(store: Store, layer: ComposedLayer, tmp_path: Path) -> None:
+    (tmp_path / "usr/deep").mkdir(parents=True)
+
+    def take(*_: object) -> None:
+        assert len(children() - BEFORE) == 1
+        raise MemoryError
+
+    with unpacking_children([layer], Compression.GZIP, store) as some, pytest.raises(MemoryError):
+        child = some.take_idle()
+        assert child is not None and some.take_idle() is None
+        some.unpack(child, layer, 0, tmp_path, take)
+    assert children() <= BEFORE
