@@ -78,7 +78,7 @@ def launch(
 
     The root is read-only. Volumes are writable, each of `limits.volume` bytes; one that is not in `volumes` yet is
     filled with the image's content there. /tmp and /run are scratch file systems of `limits.tmpfs` bytes, /run with
-    the image's content and owned by its user. `network`: the outer namespace to connect to, which instances may share;
+    the image's content, owner and mode. `network`: the outer namespace to connect to, which instances may share;
     without, it has one of its own. `environment` overrides the image's, `bindings` its files. `follow` gets the
     output, piece by piece, in another thread.
     Raises SmokeError when the image cannot be started, `program-foreign` if its program is for another architecture
@@ -117,7 +117,7 @@ def launch(
         identity = resolve_identity(instance_mounts.files, config.user)
         bound = instance_mounts.bindings(bindings)
         mounts = [
-            *instance_mounts.scratch(limits[TMPFS], identity),
+            *instance_mounts.scratch(limits[TMPFS]),
             *instance_mounts.provided(name, link.address if link is not None else None),
             *instance_mounts.volumes(config.volumes, volumes, limits[VOLUME]),
             *bound,

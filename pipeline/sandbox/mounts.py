@@ -13,7 +13,6 @@ from pipeline.errors import BuildError, SmokeError, UsageError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.limit import FileSystemSize
 from pipeline.sandbox import kernel
-from pipeline.sandbox.container_user import Identity
 from pipeline.sandbox.mount_namespace import MountNamespace
 from pipeline.sandbox.overlay import Overlay
 from pipeline.sandbox.rootfs import RootFs
@@ -95,15 +94,15 @@ class InstanceMounts:
     closing: contextlib.ExitStack
     file_systems: WritableFileSystems = field(default_factory=WritableFileSystems)
 
-    def scratch(self, size: int, identity: Identity) -> list[Mount]:
+    def scratch(self, size: int) -> list[Mount]:
         """Make the instance's /tmp, /run and /dev/shm, and return their mounts.
 
         They are made here and not by the runtime, so that their usage is known even of an instance that ends at once.
+        /run is as the image has it, with owner, mode and entries: where images run elsewhere it is the image's own.
         """
         base = self.slot.base
-        owner = {"uid": base + identity.uid, "gid": base + identity.gid}
         tmp = self.mntns.tmpfs("tmp", size=size, mode=0o1777, uid=base, gid=base)
-        run = self.mntns.tmpfs("run", size=size, mode=0o755, **owner)
+        run = self.mntns.tmpfs("run", size=size, mode=0o755, uid=base, gid=base)
         shm = self.mntns.tmpfs("shm", size=size, mode=0o1777, uid=base, gid=base)
         for point in (*SYSTEM_FOLDERS, "/etc"):
             self.files.require_mount_point(point)
@@ -113,6 +112,7 @@ class InstanceMounts:
             self.file_systems.handles[path] = handle
         with self.files.folder("/run") as source:
             copy_tree(source, self.file_systems.handles["/run"], limit=size)
+            copy_attributes(self.file_systems.handles["/run"], source, 0)
         return [Mount(tmp, "/tmp"), Mount(run, "/run"), Mount(shm, "/dev/shm", executable=False)]  # noqa: S108
 
     def provided(self, hostname: str, address: str | None) -> list[Mount]:

@@ -131,7 +131,9 @@ def make_silent_root(root: Path) -> Path:
     (root / "usr/share/licenses/app/COPYING").write_text("You may.\n")
     os.chown(root / "data", 27, 28)
     (root / "data").chmod(0o770)
-    os.chown(root / "data", 27, 0)
+    for folder in ("data", "run"):
+        os.chown(root / folder, 27, 0)
+    (root / "run").chmod(0o775)
     (root / "etc" / "app.conf").chmod(0o640)
     # Is on every machine, and not in the image.
     (root / "etc" / "outside").symlink_to("/etc/shadow")

@@ -99,9 +99,35 @@ class TestRunning:
             assert instance.log == b"made\n"
         assert not (root / "data").exists()
 
-    def test_tmp_and_run_are_writable_for_its_user_and_sized(self, root: Path, sandboxes: SandboxRegistry) -> None:
+    @pytest.mark.parametrize(
+        ("uid", "mode", "seen"),
+        [(0, 0o755, "denied 755 root"), (0, 0o1777, "made 1777 root"), (27, 0o750, "made 750 server")],
+    )
+    def test_run_is_as_the_image_has_it(
+        self, root: Path, sandboxes: SandboxRegistry, uid: int, mode: int, seen: str
+    ) -> None:
+        """What a server may write there it may where the image runs elsewhere, and nothing else."""
         command = (
-            "touch /run/pid /tmp/file /dev/shm/x && echo yes; stat -c '%a %U' /tmp /run /run/server; "
+            "touch /run/pid 2>/dev/null && echo made || echo denied; stat -c '%a %U' /run; ls /run/server/../server"
+        )
+        place = root / "run"
+        before = place.stat()
+        os.chown(place, uid, 0)
+        place.chmod(mode)
+        try:
+            with launch(config(command), [root], Limits(), sandboxes=sandboxes, name="run") as instance:
+                assert instance.wait(10) == 0
+                assert " ".join(instance.log.decode().split()) == seen
+        finally:
+            os.chown(place, before.st_uid, before.st_gid)
+            place.chmod(before.st_mode & 0o7777)
+        assert not (place / "pid").exists()
+
+    def test_tmp_and_what_the_image_has_in_run_are_writable_for_its_user_and_sized(
+        self, root: Path, sandboxes: SandboxRegistry
+    ) -> None:
+        command = (
+            "touch /run/server/pid /tmp/file /dev/shm/x && echo yes; stat -c '%a %U' /tmp /run /run/server; "
             "dd if=/dev/zero of=/tmp/large bs=1M count=20 2>&1 | grep -c 'No space'"
         )
         limits = Limits(tmpfs=2 << 20)
@@ -110,7 +136,7 @@ class TestRunning:
             assert instance.log.decode().splitlines() == [
                 "yes",
                 "1777 root",
-                "755 server",
+                "755 root",
                 "755 server",
                 "1",
             ]

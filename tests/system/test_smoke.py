@@ -237,7 +237,7 @@ def test_a_question_is_asked_again_until_the_answer_is_right(examine: Examine) -
         (command("nowhere", within=300), "nowhere"),
         (command("sleep", "1000", within=300), "the command did not end"),
         (log("never", within=100), "the log does not match 'never'; the log ends with: serving"),
-        (port("p", 300, send="GET /page HTTP/1.0\r\n\r\n", expect=answering("other")), "a page"),
+        (port("p", 3_000, send="GET /page HTTP/1.0\r\n\r\n", expect=answering("other")), "a page"),
         (stop(exit_code=5), "exit code 0 after SIGTERM, not 5"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
