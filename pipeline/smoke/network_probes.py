@@ -54,7 +54,7 @@ def probe_stream(
         raise Unanswered(_reason(error, instance), timed_out=isinstance(error, TimeoutError)) from error
     if isinstance(answer, bytes):
         return answer
-    raise Unanswered(answer, timed_out=answer in (TIMED_OUT, INCOMPLETE))
+    raise Unanswered(answer, timed_out=answer == TIMED_OUT or answer.startswith(INCOMPLETE))
 
 
 def probe_http(instance: LaunchedInstance, address: str | None, asked: HttpRequest, deadline: float) -> HttpReply:

@@ -32,7 +32,7 @@ TIMED_OUT = "timed out"
 """The result where nothing came until the deadline."""
 
 INCOMPLETE = "the response was incomplete at the deadline"
-"""The result where the answer was still coming then."""
+"""The beginning of the result where the answer was still coming then."""
 
 _FIRST_PAUSE, _LAST_PAUSE = 0.1, 1.0
 """Seconds without another byte of a wrong answer, after which it is asked again; longer each time."""
@@ -100,11 +100,11 @@ class StreamProbe:
                 return right
             # A rule that forbids something is met where nothing more came.
             for line in self._lines:
-                if line.answer and not line.wrong(self.rules):
-                    if self._silent(line):
-                        return line.answer
-                    self._failed = INCOMPLETE
-            for line in reversed(self._lines):
+                if line.answer and not self._silent(line):
+                    self._failed = f"{INCOMPLETE}, after {quote_answer(line.answer)}"
+                elif line.answer and not line.wrong(self.rules):
+                    return line.answer
+            for line in filter(self._silent, reversed(self._lines)):
                 self._note_wrong(line)
             return self._told if self._told is not None else self._failed or TIMED_OUT
         finally:

@@ -17,7 +17,7 @@ import pytest
 from pipeline.model.checks import CheckKind, judge
 from pipeline.model.checks.http_check import HttpRequest
 from pipeline.model.image import ImageConfig
-from pipeline.model.probe import ListeningSocket
+from pipeline.model.probe import ListeningSocket, Unanswered
 from pipeline.model.smoke import Check, Expectation
 from pipeline.model.value_rules import Rule, Rules
 from pipeline.oci import make_image
@@ -298,7 +298,21 @@ def test_an_answer_that_still_came_at_the_deadline_lacks_nothing_for_sure() -> N
     with theirs:
         theirs.sendall(b"fine\r\n")
         probe = StreamProbe(lambda within: ours, b"", (Rule(lacks="ERROR"),), deadline=time.monotonic())
-        assert probe.answer() == INCOMPLETE
+        assert probe.answer() == f"{INCOMPLETE}, after fine"
+
+
+def test_a_wrong_answer_that_still_came_at_the_deadline_replaces_no_complete_one() -> None:
+    ours, theirs = socket.socketpair()
+
+    class Paired(Server):
+        def connect(self, port: int, *, timeout: float, address: str | None = None) -> socket.socket:
+            return ours
+
+    with theirs, pytest.raises(Unanswered, match=f"^{INCOMPLETE}, after -ERR$") as raised:
+        theirs.sendall(b"-ERR\r\n")
+        instance, rules = cast("Instance", Paired(1)), (Rule(matches="PONG"),)
+        network_probes.probe_stream(instance, None, port=1, path="", send=b"", rules=rules, deadline=time.monotonic())
+    assert raised.value.timed_out
 
 
 def test_an_answer_after_which_nothing_more_came_lacks_what_it_has_not() -> None:
