@@ -201,7 +201,7 @@ def test_one_that_ends_at_once_fails_whatever_is_asked_of_it(examine: Examine, c
 def test_one_that_ends_after_all_was_answered_right_fails(examine: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is asked that takes longer than it lives, and without `ready` it is given time for that."""
     monkeypatch.setattr(lifecycle, "_STARTED_AFTER", 60.0)
-    report = examine(image("sleep 0.3; exit 3"), Check("lacks", CheckKind.LOG, 300, log=(Rule(lacks="FATAL"),)))
+    report = examine(image("sleep 3; exit 3"), Check("lacks", CheckKind.LOG, 20_000, log=(Rule(lacks="FATAL"),)))
     assert [(check.name, check.passed) for check in report.instances[0].checks] == [("lacks", True), ("starts", False)]
     assert report.problems == ("tiny-1: starts: the instance ended by itself with exit code 3; last log lines: none",)
 
@@ -230,11 +230,11 @@ def test_a_question_is_asked_again_until_the_answer_is_right(examine: Examine) -
 @pytest.mark.parametrize(
     ("check", "reason"),
     [
-        (command("false", within=300), "exit code 1, not 0"),
-        (command("echo", "no", within=300, stdout="yes"), "stdout does not match 'yes'"),
-        (command("echo", "no", within=300, stdout_is="n"), "stdout is not 'n'"),
-        (command("echo", "no", within=300, stderr="x"), "stderr does not match 'x'"),
-        (command("nowhere", within=300), "nowhere"),
+        (command("false", within=1_000), "exit code 1, not 0"),
+        (command("echo", "no", within=1_000, stdout="yes"), "stdout does not match 'yes'"),
+        (command("echo", "no", within=1_000, stdout_is="n"), "stdout is not 'n'"),
+        (command("echo", "no", within=1_000, stderr="x"), "stderr does not match 'x'"),
+        (command("nowhere", within=1_000), "nowhere"),
         (command("sleep", "1000", within=300), "the command did not end"),
         (log("never", within=100), "the log does not match 'never'; the log ends with: serving"),
         (port("p", 3_000, send="GET /page HTTP/1.0\r\n\r\n", expect=answering("other")), "a page"),
@@ -255,10 +255,10 @@ def test_what_must_not_be_said_is_not_missing_from_an_answer_that_was_cut(examin
     lacks = (Rule(lacks="ERROR"),)
     report = examine(
         image(f"trap 'exit 0' TERM; echo begun; {flood}; {WAIT}"),
-        Check("log", CheckKind.LOG, 300, log=lacks),
-        Check("found", CheckKind.LOG, 300, log=(Rule(matches="^begun$"),)),
+        Check("log", CheckKind.LOG, 20_000, log=lacks),
+        Check("found", CheckKind.LOG, 20_000, log=(Rule(matches="^begun$"),)),
         *(
-            Check(name, CheckKind.COMMAND, 300, Expectation(**{name: lacks}), ("sh", "-c", f"({long}) {where}"))  # type: ignore[arg-type]
+            Check(name, CheckKind.COMMAND, 20_000, Expectation(**{name: lacks}), ("sh", "-c", f"({long}) {where}"))  # type: ignore[arg-type]
             for name, where in (("stdout", ""), ("stderr", ">&2"))
         ),
         ready=Check("ready", CheckKind.FILE, 60_000, subject=FileFacts("/tmp/up")),
