@@ -4,6 +4,7 @@ its sandboxes.
     before = snapshot(store)
     … start relbuild, kill it …
     assert left_since(before, within=5) == ()
+    assert processes_since(before, within=5) == ()  # other tests may make links and mounts meanwhile
 
 The snapshot makes this process the subreaper of all that it starts (prctl(2)), so that whatever a killed relbuild
 leaves running becomes a child of this process, and is told from what others do on the same machine at the same time.
@@ -16,7 +17,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,14 +52,15 @@ def snapshot(*folders: Path) -> Snapshot:
 def left_since(before: Snapshot, *, within: float = 0.0) -> tuple[str, ...]:
     """What is there now and was not before, in words; waits up to `within` seconds until that is nothing. What the
     caller has started itself and still runs is among it."""
-    deadline = time.monotonic() + within
-    while True:
-        processes = [_describe(one) for one in _descendants() if one not in before.processes]
-        things = [thing for thing in _things(before.folders) if thing not in before.things]
-        left = tuple(sorted(set(processes + things)))
-        if not left or time.monotonic() >= deadline:
-            return left
-        time.sleep(_LOOK)
+    return _waited_for(
+        lambda: [*_processes(before), *(thing for thing in _things(before.folders) if thing not in before.things)],
+        within,
+    )
+
+
+def processes_since(before: Snapshot, *, within: float) -> tuple[str, ...]:
+    """The processes alone, as `left_since`; a reaper ends a moment after the relbuild that it waited for."""
+    return _waited_for(lambda: _processes(before), within)
 
 
 def marks_of(folders: Sequence[Path]) -> tuple[str, ...]:
@@ -89,6 +91,19 @@ def kill_with_reaper(pid: int, state: Path) -> None:
     for one in reapers_of(state):
         os.kill(one, signal.SIGKILL)
     os.kill(pid, signal.SIGKILL)
+
+
+def _waited_for(look: Callable[[], list[str]], within: float) -> tuple[str, ...]:
+    deadline = time.monotonic() + within
+    while True:
+        left = tuple(sorted(set(look())))
+        if not left or time.monotonic() >= deadline:
+            return left
+        time.sleep(_LOOK)
+
+
+def _processes(before: Snapshot) -> list[str]:
+    return [_describe(one) for one in _descendants() if one not in before.processes]
 
 
 def _things(folders: Sequence[Path]) -> Iterator[str]:

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
-import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from pipeline.build.early_imports import USED_LATER
-from tests.support.leftover_check import left_since, snapshot
+from tests.support.forking_builds import ForkingBuilder, forking_builder
+from tests.support.leftover_check import processes_since, snapshot
 from tests.support.patience import HUNG
-from tests.support.product_builds import RECIPE, small_products
 from tests.support.rpm_factory import Forge
-from tests.support.source import ROOT
 
 _CHECK = '    - {name: counts, file: {path: /etc/version, text: "%s"}}\n'
 _COUNTED = _CHECK % "{{ 1 * 1 }}.0"
@@ -62,51 +56,12 @@ finally:
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Builder:
-    """Recipes of a small product, built by the command line; each store knows nothing yet."""
-
-    folder: Path
-
-    def write(self, name: str, more: str = "") -> None:
-        words = {"name": name, "version": "1.0", "note": "", "expected": "1\\\\.0", "mode": "0644"}
-        (self.folder / f"{name}.yaml").write_text(RECIPE % words + more)
-
-    def begin(self, child: str, store: str, *words: str) -> subprocess.Popen[str]:
-        environment = {
-            **{name: os.environ[name] for name in ("HOME", "PATH", "PYTHONPYCACHEPREFIX") if name in os.environ},
-            **{"PYTHONPATH": str(ROOT), "RELBUILD_STORE": str(self.folder / store), "FORKS": str(self.forks)},
-            **{"RELBUILD_OUTPUT": str(self.folder / "output"), "MODULES": str(self.folder / "modules")},
-        }
-        self.forks.write_text("")
-        command = [sys.executable, "-c", _RUN, child, "build", "--no-smoke", "--json", *words]
-        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        return subprocess.Popen(command, env=environment, text=True, cwd=self.folder, start_new_session=True, **pipes)
-
-    def build(self, child: str, store: str, *words: str) -> tuple[int, dict[str, Any], str]:
-        with self.begin(child, store, *words) as running:
-            out, err = running.communicate(timeout=HUNG)
-        for number in self.children():
-            assert not Path("/proc", number).exists(), "a child is left"
-        return running.returncode, json.loads(out), err
-
-    def children(self) -> list[str]:
-        """Return the numbers of the processes that were forked."""
-        return self.forks.read_text().split()
-
-    @property
-    def forks(self) -> Path:
-        return self.folder / "forks"
-
-
 @pytest.fixture(scope="module")
-def builder(tmp_path_factory: pytest.TempPathFactory, made: Forge) -> Builder:
-    folder = tmp_path_factory.mktemp("beside")
-    small_products(folder, made)
-    return Builder(folder)
+def builder(tmp_path_factory: pytest.TempPathFactory, made: Forge) -> ForkingBuilder:
+    return forking_builder(tmp_path_factory.mktemp("beside"), made, _RUN)
 
 
-def test_the_image_is_the_same_whoever_read_the_recipe(builder: Builder) -> None:
+def test_the_image_is_the_same_whoever_read_the_recipe(builder: ForkingBuilder) -> None:
     """A child, the process itself, or it after a child that was killed."""
     builder.write("one")
     digests = set()
@@ -118,34 +73,34 @@ def test_the_image_is_the_same_whoever_read_the_recipe(builder: Builder) -> None
     assert len(digests) == 1
 
 
-def test_what_is_imported_early_is_what_a_build_from_nothing_imports(builder: Builder) -> None:
+def test_what_is_imported_early_is_what_a_build_from_nothing_imports(builder: ForkingBuilder) -> None:
     builder.write("all")
     assert builder.build("none", "store-all", "all.yaml")[0] == 0
-    assert set(USED_LATER) <= set((builder.folder / "modules").read_text().split())
+    assert set(USED_LATER) <= set(builder.modules.read_text().split())
 
 
-def test_who_has_a_child_loads_nothing_that_reads_recipes(builder: Builder) -> None:
+def test_who_has_a_child_loads_nothing_that_reads_recipes(builder: ForkingBuilder) -> None:
     builder.write("light")
     assert builder.build("read", "store-light", "light.yaml")[0] == 0
-    loaded = set((builder.folder / "modules").read_text().split())
+    loaded = set(builder.modules.read_text().split())
     assert not loaded & {"pydantic", "yaml", "pipeline.recipes.merge", "pipeline.recipes.schema"}
 
 
-def test_what_is_unchanged_or_remembered_needs_no_child(builder: Builder) -> None:
+def test_what_is_unchanged_or_remembered_needs_no_child(builder: ForkingBuilder) -> None:
     builder.write("two")
     for words, forks in (((), 1), ((), 0), (("--upgrade",), 0), (("--compression", "zstd"), 0)):
         assert builder.build("read", "store-two", "two.yaml", *words)[0] == 0
         assert len(builder.children()) == forks
 
 
-def test_one_child_reads_the_first_of_several_recipes(builder: Builder) -> None:
+def test_one_child_reads_the_first_of_several_recipes(builder: ForkingBuilder) -> None:
     for name in ("three", "four"):
         builder.write(name)
     status, answer, _ = builder.build("read", "store-several", "three.yaml", "four.yaml")
     assert (status, len(answer["built"]), len(builder.children())) == (0, 2, 1)
 
 
-def test_an_invalid_recipe_has_its_errors_once(builder: Builder) -> None:
+def test_an_invalid_recipe_has_its_errors_once(builder: ForkingBuilder) -> None:
     builder.write("wrong", "nonsense: 1\nexclude: {}\n")
     told = [builder.build(child, f"store-wrong-{child}", "wrong.yaml") for child in ("read", "none", "killed")]
     assert told[0] == told[1] == told[2]
@@ -154,7 +109,9 @@ def test_an_invalid_recipe_has_its_errors_once(builder: Builder) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_while_the_child_reads_ends_both_with_one_line(builder: Builder, number: signal.Signals) -> None:
+def test_a_signal_while_the_child_reads_ends_both_with_one_line(
+    builder: ForkingBuilder, number: signal.Signals
+) -> None:
     """A terminal sends it to both."""
     builder.write("five")
     with builder.begin("waiting", f"store-{number.name}", "five.yaml") as running:
@@ -171,7 +128,7 @@ def test_a_signal_while_the_child_reads_ends_both_with_one_line(builder: Builder
 
 
 @pytest.mark.parametrize("reader", ["child", "parent"])
-def test_nothing_is_left_of_a_build_whose_recipe_is_evaluated(builder: Builder, reader: str) -> None:
+def test_nothing_is_left_of_a_build_whose_recipe_is_evaluated(builder: ForkingBuilder, reader: str) -> None:
     """Nor do the builds after it have a child: what was read is remembered, whoever has read it."""
     more = _CHECK % "{{ 0 + 1 }}.0" if reader == "child" else _COUNTED
     before = snapshot(builder.folder)
@@ -180,22 +137,22 @@ def test_nothing_is_left_of_a_build_whose_recipe_is_evaluated(builder: Builder, 
         status, _, said = builder.build("read", f"store-read-by-{reader}", "six.yaml", "--upgrade")
         assert (status, len(builder.children())) == (0, forks)
         assert "error" not in said
-        loaded = set((builder.folder / "modules").read_text().split())
+        loaded = set(builder.modules.read_text().split())
         assert ("pydantic" in loaded) == (forks == 1 and reader == "parent")
-    assert not [one for one in left_since(before) if "process" in one]
+    assert not processes_since(before, within=HUNG)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_nothing_is_left_of_an_evaluation_that_is_interrupted(builder: Builder, number: signal.Signals) -> None:
+def test_nothing_is_left_of_an_evaluation_that_is_interrupted(builder: ForkingBuilder, number: signal.Signals) -> None:
     builder.write("seven", _ENDLESS)
     before = snapshot(builder.folder)
     with builder.begin("read", f"store-endless-{number.name}", "seven.yaml") as running:
         until = time.monotonic() + 60
-        while not any("limited/child.py" in one for one in left_since(before)):
+        while not any("limited/child.py" in one for one in processes_since(before, within=0)):
             assert time.monotonic() < until
         time.sleep(0.5)
         os.killpg(running.pid, number)
         out, err = running.communicate(timeout=HUNG)
     assert running.returncode == 128 + number
     assert out == "" and len(err.splitlines()) == 1
-    assert not [one for one in left_since(before) if "process" in one]
+    assert not processes_since(before, within=HUNG)

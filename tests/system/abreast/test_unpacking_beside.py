@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import os
 import signal
-import subprocess
-import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.support.leftover_check import left_since, snapshot
+from tests.support.forking_builds import ForkingBuilder, forking_builder
+from tests.support.leftover_check import processes_since, snapshot
 from tests.support.patience import HUNG
-from tests.support.product_builds import RECIPE, small_products
 from tests.support.rpm_factory import Forge
-from tests.support.source import ROOT
 
 _RUN = """
 import os, signal, sys, time
@@ -51,81 +44,33 @@ module._Telling.place = placed
 from pipeline.cli import main
 main()
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Builder:
-    """A small product, built by the command line; each store knows nothing yet."""
-
-    folder: Path
-
-    def begin(self, child: str, store: str) -> subprocess.Popen[str]:
-        environment = {
-            **{name: os.environ[name] for name in ("HOME", "PATH", "PYTHONPYCACHEPREFIX") if name in os.environ},
-            **{"PYTHONPATH": str(ROOT), "RELBUILD_STORE": str(self.folder / store), "FORKS": str(self.forks)},
-            **{"RELBUILD_OUTPUT": str(self.folder / "output"), "PLACED": str(self.placed)},
-        }
-        self.forks.write_text("")
-        self.placed.write_text("")
-        words = [child, "build", "--no-smoke", "--json", "--progress", "none", "small.yaml"]
-        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        return subprocess.Popen(
-            [sys.executable, "-c", _RUN, *words],
-            env=environment,
-            text=True,
-            cwd=self.folder,
-            start_new_session=True,
-            **pipes,
-        )
-
-    def build(self, child: str, store: str) -> str:
-        """Build, and return the image's digest."""
-        with self.begin(child, store) as running:
-            out, err = running.communicate(timeout=HUNG)
-        assert running.returncode == 0, err
-        assert [number for number in self.children() if Path("/proc", number).exists()] == []
-        digest: str = json.loads(out)["built"][0]["digest"]
-        return digest
-
-    def children(self) -> list[str]:
-        """Return the numbers of the processes that were forked."""
-        return self.forks.read_text().split()
-
-    @property
-    def forks(self) -> Path:
-        return self.folder / "forks"
-
-    @property
-    def placed(self) -> Path:
-        return self.folder / "placed"
+_WORDS = ("--progress", "none", "small.yaml")
 
 
 @pytest.fixture(scope="module")
-def builder(tmp_path_factory: pytest.TempPathFactory, made: Forge) -> Builder:
-    folder = tmp_path_factory.mktemp("unpacking")
-    small_products(folder, made)
-    words = {"name": "small", "version": "1.0", "note": "", "expected": "1\\\\.0", "mode": "0644"}
-    (folder / "small.yaml").write_text(RECIPE % words)
-    return Builder(folder)
+def builder(tmp_path_factory: pytest.TempPathFactory, made: Forge) -> ForkingBuilder:
+    builder = forking_builder(tmp_path_factory.mktemp("unpacking"), made, _RUN)
+    builder.write("small")
+    return builder
 
 
-def test_the_image_is_the_same_whoever_unpacks(builder: Builder) -> None:
+def test_the_image_is_the_same_whoever_unpacks(builder: ForkingBuilder) -> None:
     """This process alone, with a child, or after a child that was killed.
 
     The command has one thread when it forks: else it would do without a child, and nobody would see it.
     """
-    alone = builder.build("none", "none")
+    alone = builder.digest("none", "none", *_WORDS)
     assert builder.children() == [] and not builder.placed.stat().st_size
-    assert builder.build("works", "works") == alone
+    assert builder.digest("works", "works", *_WORDS) == alone
     assert len(builder.children()) == 1 and builder.placed.stat().st_size >= 1
-    assert builder.build("killed", "killed") == alone
+    assert builder.digest("killed", "killed", *_WORDS) == alone
     assert len(builder.children()) == 1 and builder.placed.stat().st_size == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
-def test_a_child_ends_with_a_build_that_is_ended(builder: Builder, number: signal.Signals) -> None:
+def test_a_child_ends_with_a_build_that_is_ended(builder: ForkingBuilder, number: signal.Signals) -> None:
     before = snapshot(builder.folder)
-    with builder.begin("waiting", number.name) as running:
+    with builder.begin("waiting", number.name, *_WORDS) as running:
         until = time.monotonic() + HUNG
         while builder.placed.stat().st_size < 1:
             assert running.poll() is None and time.monotonic() < until
@@ -136,8 +81,8 @@ def test_a_child_ends_with_a_build_that_is_ended(builder: Builder, number: signa
     while Path("/proc", child).exists() and _state(child) != "Z":
         assert time.monotonic() < until
         time.sleep(0.01)
-    assert builder.build("works", number.name) == builder.build("works", "other")
-    assert not [one for one in left_since(before) if "process" in one]
+    assert builder.digest("works", number.name, *_WORDS) == builder.digest("works", "other", *_WORDS)
+    assert not processes_since(before, within=HUNG)
 
 
 def _state(number: str) -> str:
