@@ -77,7 +77,7 @@ def find_earlier_tree(
 
     None if there is none that has half of this layer's content, and nothing that would have to be hidden.
     """
-    known = _recall(composed, compression, store)
+    known = store.recall_as(_identity(composed, compression), lambda value: from_json(_Known, value))
     if known is None:
         return None
     orders = {one.name: one.places for one in known.segments}
@@ -96,13 +96,12 @@ def find_earlier_tree(
     return EarlierTree(known.diff_id, folder / TREE_ROOT, shared)
 
 
-def has_earlier_tree(composed: ComposedLayer, compression: Compression, store: Store) -> bool:
-    """Return whether the store knows a tree of a layer of packages of the same names."""
-    return _recall(composed, compression, store) is not None
+def may_have_earlier_tree(composed: ComposedLayer, compression: Compression, store: Store) -> bool:
+    """Return whether the store has a record of a tree of a layer of packages of the same names.
 
-
-def _recall(composed: ComposedLayer, compression: Compression, store: Store) -> _Known | None:
-    return store.recall_as(_identity(composed, compression), lambda value: from_json(_Known, value))
+    It is not read, so it may turn out to be of no use.
+    """
+    return store.result(_identity(composed, compression)).exists()
 
 
 def remember_tree(

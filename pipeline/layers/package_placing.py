@@ -52,10 +52,9 @@ class PackagePlacing:
 
         Raises as `read_package` and `TreeWriter.place`.
         """
-        child = children.take_idle() if children is not None else None
-        if child is None:
+        if children is None or (child := children.take_idle()) is None:
             self._read_package(self._place)
-        elif children is not None and not children.unpack(child, self.composed, self.at, root, self._take):
+        elif not children.unpack(child, self.composed, self.at, root, self._take):
             self._require_own_paths()
             self._read_package(partial(self._place_rest, iter(tuple(self.placed))))
 

@@ -20,7 +20,7 @@ from typing import Final, TypeAlias
 
 from pipeline.compression import Compression
 from pipeline.forked_child import end_child, fork_child, kill_child, may_fork, signals_held
-from pipeline.layers.earlier_tree import has_earlier_tree
+from pipeline.layers.earlier_tree import may_have_earlier_tree
 from pipeline.layers.layer_tree import PassingChecksum, PlacedEntry
 from pipeline.layers.planned_layer import part_size
 from pipeline.layers.segments import read_package
@@ -125,7 +125,7 @@ def unpacking_children(
     """
     children = UnpackingChildren(layers)
     try:
-        new = [layer for layer in layers if not has_earlier_tree(layer, compression, store)]
+        new = [layer for layer in layers if not may_have_earlier_tree(layer, compression, store)]
         if sum(part_size(part) for layer in new for part in layer.parts) >= _WORTHWHILE:
             with signals_held(), contextlib.suppress(OSError):
                 for _ in range(min(_MOST, whole_processors() - 1) if may_fork() else 0):

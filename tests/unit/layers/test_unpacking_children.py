@@ -295,7 +295,7 @@ def test_they_end_where_no_layer_has_to_be_made(
 ) -> None:
     """The store may have lost what it knew of an earlier tree."""
     made(store, layer)
-    monkeypatch.setattr(module, "has_earlier_tree", lambda *_: False)
+    monkeypatch.setattr(module, "may_have_earlier_tree", lambda *_: False)
     with built(store, layer) as (one,):
         assert one.reused and children() <= BEFORE
 
