@@ -37,6 +37,20 @@ class Progress(Protocol):
         """Report a warning."""
 
 
+@contextmanager
+def undrawn(progress: Progress) -> Iterator[None]:
+    """Have no thread of `progress` for the time of the block, where it draws in one.
+
+    A process with several threads cannot fork (`forked_child`).
+    """
+    pause = getattr(progress, "undrawn", None)
+    if pause is None:
+        yield
+        return
+    with pause():
+        yield
+
+
 class _Quiet:
     def start(self, stage: str, label: str, *, total: int | None = None, unit: str = "items") -> Task:
         return self

@@ -110,7 +110,7 @@ def forking_children(
     """
     if not may_make_containers():
         return nullcontext(UnpackingChildren())
-    return unpacking_children(composition.layers, options.compression, build_env.store)
+    return unpacking_children(composition.layers, options.compression, build_env.store, build_env.progress)
 
 
 def begin_rendering(recipe: Recipe) -> None:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
 
 from rich.console import Console
 from rich.markup import escape
@@ -25,6 +30,11 @@ from pipeline.cli.progress_display import ShownTask
 from pipeline.escaping import escape_invisible
 from pipeline.progress import Task
 from pipeline.urls import redact_urls
+
+_DRAWN_EVERY: Final = 0.1
+"""Seconds between two drawings."""
+_ENDED_WITHIN: Final = 1.0
+"""Seconds in which a drawing ends, unless the terminal takes nothing."""
 
 
 def _text(foreign: str) -> str:
@@ -60,13 +70,15 @@ class _LiveRunning(ShownTask):
 class Live:
     """Live bars on a terminal from the first task on; a finished task leaves one line behind.
 
-    Rich draws them in a thread, which a process has not before it needs it: with one, it could not fork.
+    They are drawn in a thread, which a process has not before it needs it: with one, it could not fork.
     """
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._lock = threading.Lock()
         self._drawn = self._closed = False
+        self._drawing: threading.Thread | None = None
+        self._drawn_last = threading.Event()
         self._bars = Bars(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -75,6 +87,7 @@ class Live:
             TimeElapsedColumn(),
             console=console,
             transient=True,
+            auto_refresh=False,  # Its own thread cannot be ended for a while.
             # Else what a command answers would not be in the file or pipe that stdout is.
             redirect_stdout=sys.stdout.isatty(),
         )
@@ -84,6 +97,7 @@ class Live:
             if not self._drawn and not self._closed:
                 self._drawn = True
                 self._bars.start()
+                self._begin_drawing()
         return _LiveRunning(self._bars, stage, label, total, unit)
 
     def finish(self, task: Task, *, failed: bool = False) -> None:
@@ -99,6 +113,38 @@ class Live:
     def warn(self, text: str) -> None:
         self._console.print(f"[yellow]! warning[/]  {_text(redact_urls(text))}", highlight=False)
 
+    @contextmanager
+    def undrawn(self) -> Iterator[None]:
+        """Have no thread that draws for the time of the block; the bars stand still."""
+        try:
+            with self._lock:
+                self._end_drawing()
+            yield
+        finally:
+            with self._lock:
+                if self._drawn and not self._closed:
+                    self._begin_drawing()
+
+    def _begin_drawing(self) -> None:
+        self._drawn_last.clear()
+        self._drawing = threading.Thread(target=self._draw, name="relbuild-drawing", daemon=True)
+        self._drawing.start()
+
+    def _draw(self) -> None:
+        while not self._drawn_last.wait(_DRAWN_EVERY):
+            self._bars.refresh()
+
+    def _end_drawing(self) -> None:
+        """Wait until the thread is gone; the system has it for a moment after it has ended."""
+        thread, self._drawing = self._drawing, None
+        if thread is None:
+            return
+        self._drawn_last.set()
+        thread.join(_ENDED_WITHIN)
+        until = time.monotonic() + _ENDED_WITHIN
+        while os.path.exists(f"/proc/self/task/{thread.native_id}") and time.monotonic() < until:  # noqa: PTH110
+            time.sleep(0.001)
+
     def close(self) -> None:
         """Remove the bars from the screen; there are none from then on."""
         with self._lock:
@@ -106,6 +152,7 @@ class Live:
             if not self._drawn:
                 return
             try:
+                self._end_drawing()
                 self._bars.stop()
             except IndexError:  # A signal came while they were started: Rich takes back what it has not begun.
                 self._console.show_cursor(True)

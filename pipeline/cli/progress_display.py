@@ -10,6 +10,7 @@ import os
 import sys
 import threading
 import time
+from contextlib import AbstractContextManager, nullcontext
 from enum import StrEnum
 from typing import IO, TYPE_CHECKING
 
@@ -146,6 +147,9 @@ class _LiveWhenNeeded:
                 if self._closed:
                     self._live.close()
             return self._live
+
+    def undrawn(self) -> AbstractContextManager[None]:
+        return self._live.undrawn() if self._live is not None else nullcontext()
 
     def close(self) -> None:
         with self._lock:

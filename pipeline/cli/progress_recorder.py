@@ -12,6 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from pipeline.cli.messages import print_lines
@@ -20,7 +21,7 @@ from pipeline.cli.progress_display import bytes_text, close, import_bars
 from pipeline.critical_path import Interval, critical_path
 from pipeline.errors import UsageError
 from pipeline.lazy_dataclasses import dataclass
-from pipeline.progress import Progress, Task
+from pipeline.progress import Progress, Task, undrawn
 from pipeline.urls import redact_urls
 
 REST = "rest"
@@ -210,6 +211,10 @@ class ProgressRecorder:
     def import_bars(self) -> None:
         """Import what shows tasks."""
         import_bars(self._shown)
+
+    def undrawn(self) -> AbstractContextManager[None]:
+        """Have no thread that draws for the time of a block."""
+        return undrawn(self._shown)
 
     def close(self) -> None:
         """End what is shown, and write the record. May be called twice."""

@@ -17,7 +17,7 @@ from pipeline.build.remembered_build import (
 )
 from pipeline.cli.messages import print_lines
 from pipeline.digest import Digest
-from pipeline.progress import Progress, Task, task
+from pipeline.progress import Progress, Task, task, undrawn
 
 if TYPE_CHECKING:
     from pipeline.beneath import ReadLog
@@ -46,6 +46,10 @@ class WarningLog:
         """As `Progress.warn`."""
         self.warnings.append(text)
         self._shown.warn(text)
+
+    def undrawn(self) -> contextlib.AbstractContextManager[None]:
+        """As `pipeline.progress.undrawn`."""
+        return undrawn(self._shown)
 
 
 def name_of_build(request: BuildRequest, context: CommandContext, store: Store) -> Digest | None:

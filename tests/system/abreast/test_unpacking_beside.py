@@ -12,6 +12,8 @@ from tests.support.forking_builds import ForkingBuilder, forking_builder
 from tests.support.leftover_check import processes_since, snapshot
 from tests.support.patience import HUNG
 from tests.support.rpm_factory import Forge
+from tests.support.source import ROOT
+from tests.support.terminal import run_in_terminal
 
 _RUN = """
 import os, signal, sys, time
@@ -65,6 +67,21 @@ def test_the_image_is_the_same_whoever_unpacks(builder: ForkingBuilder) -> None:
     assert len(builder.children()) == 1 and builder.placed.stat().st_size >= 1
     assert builder.digest("killed", "killed", *_WORDS) == alone
     assert len(builder.children()) == 1 and builder.placed.stat().st_size == 1
+
+
+def test_a_terminal_has_a_child_too(builder: ForkingBuilder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that draws ends for the time of the fork, and the bars go on afterwards."""
+    alone = builder.digest("none", "none", *_WORDS)
+    monkeypatch.setenv("FORKS", str(builder.forks))
+    monkeypatch.setenv("PLACED", str(builder.placed))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    folders = ("--store", builder.folder / "drawn", "--output", builder.folder / "output")
+    ended = run_in_terminal(_RUN, "works", "build", "--no-smoke", *folders, builder.folder / "small.yaml")
+    assert ended.status == 0 and ended.screen.has_cursor, ended.screen.lines
+    assert any("✓" in line for line in ended.screen.lines)
+    assert any(alone in line for line in ended.screen.lines), ended.screen.lines
+    (child,) = builder.children()
+    assert not Path("/proc", child).exists() and builder.placed.stat().st_size >= 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)

@@ -124,6 +124,49 @@ def test_what_is_printed_stands_above_the_bars_in_its_order() -> None:
     assert "━" in ended.written.decode()
 
 
+@pytest.mark.parametrize("recorded", [False, True])
+def test_a_process_can_fork_where_nothing_is_drawn_and_bars_go_on_after_it(recorded: bool) -> None:
+    used = "ProgressRecorder(progress, timings=False, trace=None)" if recorded else "progress"
+    ended = run_in_terminal(
+        shown(
+            "from pipeline.cli.progress_recorder import ProgressRecorder",
+            "from pipeline.forked_child import may_fork",
+            "from pipeline.progress import undrawn",
+            "import pipeline.forked_child as module",
+            "module.usable_processors = lambda: 2.0",
+            f"used = {used}",
+            "with undrawn(used):",
+            "    assert may_fork()",
+            "with task(used, 'fetch', 'one'):",
+            "    assert not may_fork()",
+            "    for _ in range(20):",
+            "        with undrawn(used):",
+            "            assert may_fork()",
+            "        assert not may_fork()",
+            "    time.sleep(0.5)",
+            "used.close()",
+            "with undrawn(used):",
+            "    assert may_fork()",
+            "assert may_fork()",
+        )
+    )
+    assert ended.status == 0 and ended.screen.has_cursor, ended.screen.lines
+    assert [line.rpartition("  ")[0] for line in ended.screen.lines] == ["✓    fetch  one"]
+    assert sum("━" in line for line in drawn_lines(ended.written.decode())) >= 3
+
+
+def test_an_interrupt_while_nothing_is_drawn_leaves_the_cursor() -> None:
+    ended = run_in_terminal(
+        shown(
+            "from pipeline.progress import undrawn",
+            "with task(progress, 'fetch', 'one'), undrawn(progress):",
+            "    raise KeyboardInterrupt",
+        )
+    )
+    assert ended.status == 130 and ended.screen.has_cursor
+    assert ended.screen.lines[0].startswith("✗    fetch  one") and len(ended.screen.lines) == 2
+
+
 def test_rich_is_imported_for_the_first_task() -> None:
     ended = run_in_terminal(
         shown(
