@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pipeline.errors import UsageError
@@ -50,17 +51,23 @@ def require_output(path: Path) -> Path:
     return path
 
 
-JUNIT_MARK = b"<testsuite"
+JUNIT_MARK = re.compile(rb"<testsuite")
 """In the first tag of a JUnit report."""
+
+SUMMARY_MARK = re.compile(rb"\A## [^\n]+\n\n[^\n]+, exit code [0-9]+\.\n")
+"""The headline of a night's summary in Markdown, and the line below it."""
+
+STEP_SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
+"""The environment variable for the file to which a step of GitHub Actions, Gitea or Forgejo appends its summary."""
 
 _BEGINNING = 4096
 """Bytes in which a file of a known kind has its mark."""
 
 
-def has_other_kind(path: Path, mark: bytes) -> bool:
+def has_other_kind(path: Path, mark: re.Pattern[bytes]) -> bool:
     """Return whether a file has content that does not begin as what is to be written there.
 
-    `mark` stands near the beginning of such a file. False for an empty file, a device, and what cannot be read.
+    `mark` is found near the beginning of such a file. False for an empty file, a device, and what cannot be read.
     """
     try:
         if not path.is_file():
@@ -69,14 +76,23 @@ def has_other_kind(path: Path, mark: bytes) -> bool:
             beginning = file.read(_BEGINNING)
     except OSError:
         return False
-    return bool(beginning) and mark not in beginning
+    return bool(beginning) and mark.search(beginning) is None
 
 
-def require_report_file(path: Path, option: str, mark: bytes = b"") -> Path:
+def is_step_summary(path: Path, environment: Mapping[str, str]) -> bool:
+    """Return whether CI names a file as its step's summary.
+
+    That has what commands of the step wrote before, and keeps it.
+    """
+    named = environment.get(STEP_SUMMARY_VARIABLE)
+    return bool(named) and os.path.realpath(path) == os.path.realpath(str(named))
+
+
+def require_report_file(path: Path, option: str, mark: re.Pattern[bytes] | None) -> Path:
     """Return `path` if a report can be written there, before the work of which it tells.
 
-    A file there must have `mark` near its beginning, as former reports have. Raises UsageError `report-unwritable`,
-    `not-a-report`.
+    A file there must have `mark` near its beginning, as former reports have; None for one that is appended to. Raises
+    UsageError `report-unwritable`, `not-a-report`.
     """
     folder = path.absolute().parent
     if path.is_dir() or not os.access(path if path.exists() else folder, os.W_OK) or not folder.is_dir():
@@ -86,7 +102,7 @@ def require_report_file(path: Path, option: str, mark: bytes = b"") -> Path:
             place=option,
             hint="name a file in a folder that exists and that you may write to",
         )
-    if mark and has_other_kind(path, mark):
+    if mark is not None and has_other_kind(path, mark):
         raise UsageError(
             "not-a-report",
             f"'{path}' is no earlier report, and would be replaced by one",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +27,8 @@ from pipeline.urls import redact_urls
 
 REST = "rest"
 """The stage of the time in which no task is under way: start-up, reading documents, writing reports."""
+_TRACE_MARK = re.compile(rb'"traceEvents"')
+"""The key of the events in a trace."""
 PATH_SLACK = 0.01
 """Seconds by which a task may begin before the one ended that it waited for: its thread was faster to say so."""
 
@@ -247,7 +250,7 @@ def require_writable(path: Path) -> None:
             place="--trace",
             hint="name a file in a folder that is there, such as trace.json",
         )
-    if has_other_kind(path, b'"traceEvents"'):
+    if has_other_kind(path, _TRACE_MARK):
         raise UsageError(
             "not-a-trace",
             f"'{path}' is no earlier trace, and would be replaced by one",

@@ -18,6 +18,9 @@ from pipeline.cli.messages import print_lines, report_error
 from pipeline.cli.night_format import night_lines, planned_as_json, planned_lines
 from pipeline.cli.path_arguments import (
     JUNIT_MARK,
+    STEP_SUMMARY_VARIABLE,
+    SUMMARY_MARK,
+    is_step_summary,
     require_folder,
     require_key_file,
     require_output,
@@ -157,7 +160,11 @@ def nightly_command(
     ] = None,
     junit: Annotated[Path | None, typer.Option("--junit", help="Also write a JUnit report into this file.")] = None,
     summary: Annotated[
-        Path | None, typer.Option("--summary", help="Also write a summary in Markdown into this file.")
+        Path | None,
+        typer.Option(
+            "--summary",
+            help=f"Also write a summary in Markdown into this file; the one in {STEP_SUMMARY_VARIABLE} is appended to.",
+        ),
     ] = None,
     threshold: Annotated[
         str | None,
@@ -193,9 +200,11 @@ def nightly_command(
     require_present_key(key, former)
     for path in former or ():
         require_key_file(path)
-    for option, report, mark in (("--junit", junit, JUNIT_MARK), ("--summary", summary, b"")):
-        if report is not None:
-            require_report_file(report, option, mark)
+    if junit is not None:
+        require_report_file(junit, "--junit", JUNIT_MARK)
+    appends = summary is not None and is_step_summary(summary, context.environment)
+    if summary is not None:
+        require_report_file(summary, "--summary", None if appends else SUMMARY_MARK)
     address = parse_mirror_address(to, "--to")
     served = address.form.served_folder(address)
     request = NightRequest(
@@ -250,7 +259,7 @@ def nightly_command(
     if junit is not None:
         reports.append((junit, partial(junit.write_bytes, junit_xml(night))))
     if summary is not None:
-        reports.append((summary, partial(summary.write_text, summary_markdown(night))))
+        reports.append((summary, partial(_write_summary, summary, summary_markdown(night), appends=appends)))
     if request.pages is not None and (site is not None or not request.partial):
         reports.append((request.pages, partial(write_site, night, request.pages, mirror="../" if site is None else "")))
     return _write_reports(reports) or night.exit_code
@@ -289,6 +298,13 @@ def _write_reports(reports: Sequence[tuple[Path, Callable[[], object]]]) -> int:
             status = report_error(error, as_json=False)
             failed = failed or status
     return failed
+
+
+def _write_summary(path: Path, text: str, *, appends: bool) -> None:
+    """Write a summary, below what is in the file where it `appends`."""
+    with path.open("a" if appends else "w") as file:
+        # A blank line, or what is above could swallow the headline: text without an end, a block of HTML.
+        file.write(f"\n\n{text}" if os.fstat(file.fileno()).st_size else text)
 
 
 def _night(request: NightRequest, context: CommandContext) -> NightlyRun:

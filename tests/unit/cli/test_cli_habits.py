@@ -22,19 +22,14 @@ from pipeline.cli.app import app
 from pipeline.cli.build_format import build_lines
 from pipeline.cli.commands import import_commands
 from pipeline.cli.messages import report_error
-from pipeline.cli.path_arguments import JUNIT_MARK, require_report_file
 from pipeline.cli.progress_display import ProgressStyle, close, open_progress
 from pipeline.cli.unknown_word import require_recipe
 from pipeline.digest import Digest
 from pipeline.errors import UsageError
 from pipeline.mirror.address_parser import is_address, parse_address
 from pipeline.model.image import Descriptor
-from pipeline.site import junit_xml
-from pipeline.smoke import junit_reports
 from pipeline.store import Store
-from tests.support import nightly_examples
 from tests.support.source import ROOT
-from tests.support.tested_images import image, report
 from tests.support.typed_command import run_typed
 
 
@@ -366,28 +361,23 @@ def test_a_report_that_cannot_be_written_is_refused_before_the_work(
     assert "error[report-unwritable] --junit: no file can be written at" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["smoke nginx", "nightly . --to dir:m --key k"])
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        ("smoke nginx", "--junit"),
+        ("nightly . --to dir:m --key k", "--junit"),
+        ("nightly . --to dir:m --key k", "--summary"),
+    ],
+)
 def test_a_report_in_the_place_of_another_file_is_refused_before_the_work(
-    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    command: str, option: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RELBUILD_STORE", str(tmp_path / "store"))
     Path("redis.yaml").write_text("name: redis\n")
-    assert run_typed(f"{command} --junit redis.yaml", monkeypatch) == 2
-    assert "error[not-a-report] --junit: 'redis.yaml'" in capsys.readouterr().err
+    assert run_typed(f"{command} {option} redis.yaml", monkeypatch) == 2
+    assert f"error[not-a-report] {option}: 'redis.yaml'" in capsys.readouterr().err
     assert Path("redis.yaml").read_text() == "name: redis\n"
-
-
-def test_a_report_takes_the_place_of_an_earlier_one(tmp_path: Path) -> None:
-    path = tmp_path / "junit.xml"
-    for content in (
-        junit_reports([("tiny", report(image()))]),
-        junit_xml(nightly_examples.nights(1)[-1]),
-        b"",
-        b'<testsuite name="of another tool"/>',
-    ):
-        path.write_bytes(content)
-        assert require_report_file(path, "--junit", JUNIT_MARK) == path
 
 
 def test_the_help_names_the_option_for_the_version(
