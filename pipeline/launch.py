@@ -104,6 +104,7 @@ def run_tests(
     if known is not None and known.passed and known.image == image.digest:
         contents = _contents(image, store, progress)
         if damages == layers.lower_damages(tested, store):
+            smoke_room.warn_of_loopback(known, image.name, progress)
             evidence = Evidence(image.digest, checks, runtime, plan == whole, known, contents)
             return SmokeResult(known, reused=True, evidence=evidence)
     lowers, damages = layers.unpack_undamaged(  # A damaged tree is unpacked again, as after a power cut.
@@ -122,6 +123,7 @@ def run_tests(
     )
     found = _contents(image, store, progress) if report.passed else None
     layers.require_undamaged(tested, damages, store, "the image was tested")
+    smoke_room.warn_of_loopback(report, image.name, progress)
     if found is None:
         return SmokeResult(report, reused=False, evidence=None)
     store.remember(name(), smoke_room.report_json(report))

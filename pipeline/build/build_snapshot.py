@@ -37,6 +37,7 @@ from pipeline.repos.variables import environment_names, expand_repository, platf
 from pipeline.resolve import read_lock
 from pipeline.sandbox import native_architectures
 from pipeline.sandbox.runtime import RUNTIMES
+from pipeline.smoke import loopback_warnings
 from pipeline.snapshots import (
     CODE,
     IGNORED_VARIABLES,
@@ -114,6 +115,8 @@ def repeated_warnings(built: BuildResult, warnings: Sequence[str]) -> tuple[str,
     A build that made something also warned of what it made.
     """
     known = {*(one.sentence for one in built.failed_scriptlets), *built.assembled.unused_waivers}
+    if built.tested is not None:  # A recalled verdict gives these again.
+        known.update(loopback_warnings(built.tested.report, built.image.name))
     if set(warnings) <= known or built == unchanged_result(built):
         return tuple(warnings)
     return None

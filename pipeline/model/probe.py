@@ -90,11 +90,15 @@ class RunningProcess:
 
 @dataclass(frozen=True, slots=True, order=True)
 class ListeningSocket:
-    """A socket that others can send to: `tcp` or `udp`; `local`: only from the same instance."""
+    """A socket that others can send to: `tcp` or `udp`; `local`: only from the same instance.
+
+    `addresses`, sorted, are all that the port is bound to.
+    """
 
     port: int
     protocol: str
     local: bool
+    addresses: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.port}/{self.protocol}"

@@ -30,6 +30,15 @@ class CheckResult:
 
 
 @dataclass(frozen=True, slots=True)
+class LoopbackPort:
+    """An exposed TCP port that listened on the loopback only, at `addresses` and `more` others."""
+
+    port: int
+    addresses: tuple[str, ...]
+    more: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class InstanceReport:
     """One launched instance: its answers, its limits as read back, and what it used.
 
@@ -37,7 +46,8 @@ class InstanceReport:
     None where the kernel does not tell, `oom_kills` a count, `exit_code` None if it was still running.
     `role` says what was special about it ("": nothing), `happened` which limits it ran into and whether a signal
     ended it. `measured` is every figure that there is, by name. `variant`, `user` and `upgraded_from` are its role as
-    values: how it was launched, as whom ("": the image's user), and which image it was at first.
+    values: how it was launched, as whom ("": the image's user), and which image it was at first. `loopback_ports` were
+    seen at its end, and judge nothing; None: they were not looked at, or could not be told.
     """
 
     name: str
@@ -57,6 +67,7 @@ class InstanceReport:
     variant: Variant | None = None
     user: str = ""
     upgraded_from: Digest | None = None
+    loopback_ports: tuple[LoopbackPort, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ with imported_when_used(__name__):
     from pipeline.model.report_form import read_report, report_json
     from pipeline.smoke.check_drafts import draft_checks
     from pipeline.smoke.junit import junit_report, junit_reports
+    from pipeline.smoke.loopback_ports import loopback_warnings, warn_of_loopback
     from pipeline.smoke.report_text import report_lines
     from pipeline.smoke.run import FailureHold, smoke
     from pipeline.smoke.shared_failures import failures_json
@@ -21,9 +22,11 @@ __all__ = [
     "failures_json",
     "junit_report",
     "junit_reports",
+    "loopback_warnings",
     "plan_digest",
     "read_report",
     "report_json",
     "report_lines",
     "smoke",
+    "warn_of_loopback",
 ]

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pipeline.escaping import escape_invisible
 from pipeline.model.report import CheckResult, InstanceReport, SmokeReport
 from pipeline.smoke.junit_document import JunitCase, JunitResult, JunitSuite, junit_document
+from pipeline.smoke.loopback_ports import list_addresses
 from pipeline.smoke.report_text import format_neighbours
 from pipeline.smoke.shared_failures import is_skipped
 
@@ -96,6 +97,8 @@ def _facts(report: SmokeReport, instance: InstanceReport) -> Iterable[tuple[str,
         yield "role", instance.role
     if instance.happened:
         yield "happened", instance.happened
+    for port in instance.loopback_ports or ():
+        yield f"loopback_only.{port.port}/tcp", list_addresses(port.addresses, port.more)
     used = {
         "ready_after_ms": instance.ready_after,
         "exit_code": instance.exit_code,

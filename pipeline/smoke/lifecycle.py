@@ -22,7 +22,7 @@ from pipeline.model.checks.stop_check import StopAnswer, stopped
 from pipeline.model.image import Image
 from pipeline.model.limit import LimitReading
 from pipeline.model.probe import Unanswered
-from pipeline.model.report import CheckResult, InstanceReport
+from pipeline.model.report import CheckResult, InstanceReport, LoopbackPort
 from pipeline.model.smoke import Check, SmokePlan, Variant
 from pipeline.model.smoke_questions import (
     MOUNTS_QUESTION,
@@ -39,6 +39,7 @@ from pipeline.sandbox import (
 )
 from pipeline.smoke.instance_probe import InstanceProbe, describe_exit
 from pipeline.smoke.log_lines import SKIPPED, failure_mark, shorten_log, with_marks
+from pipeline.smoke.loopback_ports import find_loopback_ports, looks_at_ports
 from pipeline.smoke.probes import run_check
 from pipeline.smoke.procfs import writable_mounts
 
@@ -112,6 +113,7 @@ class InstanceLifecycle:
     """Time at which its first process was there."""
     _unasked: str = ""
     _ended: int | None = None
+    _loopback_ports: tuple[LoopbackPort, ...] | None = None
 
     def play(self) -> InstanceReport:
         """Launch the instance, ask all its checks, and return its report.
@@ -160,7 +162,11 @@ class InstanceLifecycle:
         if self.context.plan.ready is not None:
             self._require_programs(instance, image)
         for check in stage.checks:
+            if not later and declaration(check.kind).effect is Effect.ENDS:
+                self._look_at_ports(instance, image)
             self._ask(check, instance, image)
+        if not later:
+            self._look_at_ports(instance, image)
         self._require_programs(instance, image)
         told = bool(later) and not self._unasked
         if told:
@@ -229,6 +235,16 @@ class InstanceLifecycle:
             mark = failure_mark(check.name, result.detail, asked=failed - _milliseconds(asked), failed=failed)
             self._marks.append((len(instance.log), mark))
         return result
+
+    def _look_at_ports(self, instance: LaunchedInstance, image: Image) -> None:
+        """Note the exposed ports that listen on the loopback only.
+
+        That is before a check ends the instance, or after all. Nothing is noted of one that has ended, or where the
+        launcher cannot tell.
+        """
+        if not self._unasked and looks_at_ports(self.context.plan, image.config):
+            with contextlib.suppress(Unanswered):
+                self._loopback_ports = find_loopback_ports(image.config, InstanceProbe(instance, image).listeners())
 
     def _restarted(self, restart: Check, ready: CheckResult | None, image: Image, took: int) -> CheckResult:
         assert isinstance(restart.subject, Restart)
@@ -313,6 +329,7 @@ class InstanceLifecycle:
             variant=self.role.variant,
             user=self.role.user,
             upgraded_from=self.role.images[0][0].digest if len(self.role.images) > 1 else None,
+            loopback_ports=self._loopback_ports,
         )
 
 

@@ -91,18 +91,22 @@ def list_listeners(instance: LaunchedInstance) -> tuple[ListeningSocket, ...]:
 
     Raises ProcessLookupError if it ends meanwhile, SmokeError `sockets-too-many` if a table is longer than the limit.
     """
-    seen: dict[tuple[int, str], bool] = {}
+    seen: dict[tuple[int, str], set[str]] = {}
     for table, protocol in _TABLES:
         for address, port, state, remote in _sockets(instance.pid, table):
             if protocol == "tcp" and state != _LISTEN:
                 continue
             if protocol == "udp" and (state != _BOUND or remote.strip("0:") or port >= _EPHEMERAL):
                 continue
-            key = (port, protocol)
-            seen[key] = seen.get(key, True) and is_loopback(address)
+            seen.setdefault((port, protocol), set()).add(address)
     if not instance.alive:
         raise ProcessLookupError("the instance has ended")
-    return tuple(sorted(ListeningSocket(port, protocol, local) for (port, protocol), local in seen.items()))
+    return tuple(sorted(_listener(port, protocol, addresses) for (port, protocol), addresses in seen.items()))
+
+
+def _listener(port: int, protocol: str, addresses: set[str]) -> ListeningSocket:
+    local = all(map(is_loopback, addresses))
+    return ListeningSocket(port, protocol, local, tuple(sorted(map(_address_text, addresses))))
 
 
 def _sockets(pid: int, table: str) -> Iterator[tuple[str, int, str, str]]:
@@ -128,16 +132,28 @@ def _sockets(pid: int, table: str) -> Iterator[tuple[str, int, str, str]]:
 
 
 def is_loopback(address: str) -> bool:
-    """Return whether an address in the form of /proc/net/tcp is loopback.
+    """Return whether an address in the form of /proc/net/tcp is loopback."""
+    parsed = _parse_address(address)
+    mapped = getattr(parsed, "ipv4_mapped", None)
+    return bool((mapped or parsed).is_loopback)
+
+
+def _address_text(address: str) -> str:
+    """Return an address in the form of /proc/net/tcp as people write it."""
+    parsed = _parse_address(address)
+    mapped = getattr(parsed, "ipv4_mapped", None)
+    return f"::ffff:{mapped}" if mapped else str(parsed)
+
+
+def _parse_address(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """Parse an address in the form of /proc/net/tcp.
 
     The form is 32-bit words, each in the host's byte order.
     """
     words = bytes.fromhex(address)
     step = -1 if sys.byteorder == "little" else 1
     turned = b"".join(words[start : start + 4][::step] for start in range(0, len(words), 4))
-    parsed = ipaddress.ip_address(turned)
-    mapped = getattr(parsed, "ipv4_mapped", None)
-    return bool((mapped or parsed).is_loopback)
+    return ipaddress.ip_address(turned)
 
 
 def connect_socket(instance: LaunchedInstance, path: str, *, timeout: float) -> socket.socket:

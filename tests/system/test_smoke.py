@@ -15,18 +15,19 @@ import pytest
 from pipeline.model.checks import CheckKind
 from pipeline.model.checks.account_check import AccountFacts
 from pipeline.model.checks.file_check import FileFacts
+from pipeline.model.checks.listening_check import ListeningFacts
 from pipeline.model.checks.process_check import ProcessFacts
 from pipeline.model.checks.restart_check import Restart
 from pipeline.model.image import Image, ImageConfig
 from pipeline.model.limit import LimitReading
 from pipeline.model.limits import Limits
-from pipeline.model.report import SmokeReport
+from pipeline.model.report import LoopbackPort, SmokeReport
 from pipeline.model.smoke import Check, Expectation, SmokePlan
 from pipeline.model.value_rules import Rule
 from pipeline.oci import make_image
 from pipeline.sandbox import Instance, SandboxRegistry, find_runtime
 from pipeline.sandbox.cgroups import list_cgroups
-from pipeline.smoke import junit_report, lifecycle, report_lines, smoke
+from pipeline.smoke import junit_report, lifecycle, loopback_warnings, report_lines, smoke
 from tests.support.tiny_root import make_root
 
 pytestmark = pytest.mark.brief
@@ -285,6 +286,53 @@ def test_an_image_that_cannot_start_is_a_report_and_no_error(examine: Examine) -
     report = examine(image(entrypoint=("/bin/nowhere",)), ready=port())
     assert not report.passed
     assert "/bin/nowhere" in details(report)["starts"]
+
+
+@pytest.mark.parametrize(
+    ("listens", "addresses"),
+    [
+        ("httpd -p 127.0.0.1:80", ("127.0.0.1",)),
+        ("httpd -p 127.0.0.1:80; httpd -p 127.0.9.9:80", ("127.0.0.1", "127.0.9.9")),
+        ("httpd -p 80", ()),
+    ],
+)
+@pytest.mark.parametrize("last", [(), (stop(),)], ids=["", "stopped"])
+def test_an_exposed_port_that_only_the_loopback_reaches_passes_with_a_warning(
+    examine: Examine, listens: str, addresses: tuple[str, ...], last: tuple[Check, ...]
+) -> None:
+    """The check connects to the loopback, so it passes. On 81, which is exposed too, nothing listens."""
+    subject = image(f"trap 'exit 0' TERM; {listens}; {WAIT}", exposed_ports=("80/tcp", "81/tcp", "53/udp"))
+    report = examine(subject, port("connects"), *last, ready=port())
+    assert report.passed, report_lines(report)
+    assert report.instances[0].loopback_ports == ((LoopbackPort(80, addresses),) if addresses else ())
+    said = loopback_warnings(report, "tiny")
+    assert [text.partition(" only,")[0] for text in said] == (
+        [f"tiny: the exposed port 80/tcp listens on {', '.join(addresses)}"] if addresses else []
+    )
+
+
+def test_ports_are_looked_at_after_the_last_restart_and_by_a_check_if_there_is_one(examine: Examine) -> None:
+    listens = "if [ -e /srv/again ]; then httpd -p 127.0.0.1:80; else httpd -p 80; touch /srv/again; fi"
+    command = f"trap 'exit 0' TERM; {listens}; {WAIT}"
+    subject = image(command, exposed_ports=("80/tcp",), volumes=("/srv",), user="0")
+    restart = Check("again", CheckKind.RESTART, 10_000, subject=Restart.SAME_DATA)
+    report = examine(subject, restart, stop(), ready=port())
+    assert report.passed, report_lines(report)
+    assert report.instances[0].loopback_ports == (LoopbackPort(80, ("127.0.0.1",)),)
+    judged = Check("listens", CheckKind.LISTENING, 300, subject=ListeningFacts())
+    report = examine(subject, restart, judged, ready=port())
+    assert "80/tcp listens on the loopback only" in details(report)["listens"]
+    assert report.instances[0].loopback_ports is None and not loopback_warnings(report, "tiny")
+
+
+def test_ports_of_an_instance_that_did_not_come_back_are_not_looked_at(examine: Examine) -> None:
+    listens = "if [ -e /srv/again ]; then :; else httpd -p 127.0.0.1:80; touch /srv/again; fi"
+    command = f"trap 'exit 0' TERM; {listens}; {WAIT}"
+    subject = image(command, exposed_ports=("80/tcp",), volumes=("/srv",), user="0")
+    restart = Check("again", CheckKind.RESTART, 10_000, subject=Restart.SAME_DATA)
+    report = examine(subject, restart, ready=port(within=2_000))
+    assert "not ready after the restart" in details(report)["again"]
+    assert report.instances[0].loopback_ports is None
 
 
 def test_an_image_of_which_nothing_is_asked_does_not_pass(examine: Examine) -> None:

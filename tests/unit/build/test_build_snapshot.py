@@ -18,10 +18,13 @@ from pipeline.build.build_result import BuildResult
 from pipeline.build.build_snapshot import repeated_warnings, take_build_snapshot
 from pipeline.build.remembered_build import remember_build
 from pipeline.digest import Digest
+from pipeline.launch import SmokeResult
 from pipeline.model.lock import Lock, LockMode
+from pipeline.model.report import LoopbackPort
 from pipeline.oci import write_layout
 from pipeline.prepare import LockedRecipe
 from pipeline.resolve import write_lock
+from pipeline.smoke import loopback_warnings
 from tests.support import builds
 from tests.support.finished_builds import (
     NAME,
@@ -32,6 +35,7 @@ from tests.support.finished_builds import (
     report_file,
     swap,
 )
+from tests.support.tested_images import report
 
 
 def test_what_changed_while_it_was_read_is_not_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,7 +167,7 @@ def test_keys_from_the_network_count_offline(done: FinishedBuild) -> None:
 def _result(locked: LockedRecipe, *unused: str, reused: tuple[str, ...] = ()) -> BuildResult:
     image = builds.image("demo", "base")
     made = SimpleNamespace(image=image, locked=locked, reused=reused, failed_scriptlets=(), unused_waivers=unused)
-    return cast(BuildResult, SimpleNamespace(assembled=made, failed_scriptlets=(), tested=None))
+    return cast(BuildResult, SimpleNamespace(assembled=made, image=image, failed_scriptlets=(), tested=None))
 
 
 def test_warnings_of_what_was_made_are_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,6 +175,12 @@ def test_warnings_of_what_was_made_are_not_repeated(tmp_path: Path, monkeypatch:
     assert repeated_warnings(_result(locked, "unused"), ["unused"]) == ("unused",)
     monkeypatch.setattr(build_snapshot, "unchanged_result", lambda built: object())
     assert repeated_warnings(_result(locked), ["tried again"]) is None
+    tested = _result(locked)
+    (found, *others), noted = report(tested.image).instances, (LoopbackPort(80, ("127.0.0.1",)),)
+    made = replace(report(tested.image), instances=(replace(found, loopback_ports=noted), *others))
+    cast(Any, tested).tested = SmokeResult(made, reused=False, evidence=None)
+    said = loopback_warnings(made, tested.image.name)
+    assert said and repeated_warnings(tested, said) == said
     monkeypatch.setattr(build_snapshot, "unchanged_result", lambda built: built)
     assert repeated_warnings(_result(locked), ["the key expired"]) == ("the key expired",)
 

@@ -15,14 +15,15 @@ from pipeline.errors import EnvironmentLacking, RecipeError, UsageError, Verific
 from pipeline.model.checks import CheckKind
 from pipeline.model.image import Image
 from pipeline.model.plan_form import plan_digest
-from pipeline.model.report import Older
+from pipeline.model.report import LoopbackPort, Older
 from pipeline.model.smoke import Neighbours, SmokePlan
 from pipeline.sandbox import EMULATION_SLOWDOWN
 from pipeline.sandbox.launchers.launcher import SandboxLauncher
+from pipeline.smoke import loopback_warnings
 from pipeline.smoke import run as smoke_module
 from pipeline.store import Store
 from tests.support.builds import image as plain_image
-from tests.support.journal import Journal
+from tests.support.journal import Journal, Told
 from tests.support.launch_stand_ins import CONTENTS, Bench
 from tests.support.tested_images import (
     PLAN,
@@ -237,6 +238,25 @@ def test_a_verdict_that_did_not_pass_is_kept_by_nobody_and_is_no_evidence(bench:
     assert "read_contents" not in bench.journal.names
     bench.verdict = report
     assert bench.test().report.passed and bench.launches == 2
+
+
+@pytest.mark.parametrize(("verdict", "reused"), [(report, True), (failed, False)])
+def test_a_port_on_the_loopback_alone_is_warned_of_also_when_the_verdict_is_recalled(
+    bench: Bench, verdict: Any, reused: bool
+) -> None:
+    noted = (LoopbackPort(80, ("127.0.0.1",)),)
+    bench.verdict = lambda made: with_report_instance(verdict(made), loopback_ports=noted)
+    first, second = Told(), Told()
+    assert not bench.test(progress=first).reused
+    assert bench.test(progress=second).reused is reused
+    assert first.warnings == second.warnings == list(loopback_warnings(bench.verdict(image()), "tiny"))
+    assert len(first.warnings) == 1 and first.warnings[0].startswith("tiny: the exposed port 80/tcp listens on 127.0")
+
+
+def with_report_instance(made: Any, **changes: Any) -> Any:
+    """The report with something else in its first instance."""
+    first, *others = made.instances
+    return replace(made, instances=(replace(first, **changes), *others))
 
 
 def test_a_launch_that_the_machine_could_not_do_leaves_no_verdict(bench: Bench, journal: Journal) -> None:

@@ -105,6 +105,7 @@ def test_a_smoke_test_of_a_pod_from_push_to_removal(launched: Launched) -> None:
         (str(IMAGE.digest), f"registry://{PLACE}")
     ]
     (instance,) = report.instances
+    assert instance.loopback_ports is None, "its sockets cannot be seen from here"
     assert instance.exit_code == 0 and instance.log == "serving\nbye\n"
     assert [reading.enforced for reading in instance.limits] == [False] * len(instance.limits)
     names = {reading.name: reading.reason for reading in instance.limits}

@@ -16,7 +16,7 @@ from pipeline.model.checks import CheckKind
 from pipeline.model.checks.stop_check import StopAnswer
 from pipeline.model.limit import LimitReading
 from pipeline.model.limits import Limits
-from pipeline.model.report import CheckResult, InstanceReport, NeighbourFigures, SmokeReport
+from pipeline.model.report import CheckResult, InstanceReport, LoopbackPort, NeighbourFigures, SmokeReport
 from pipeline.model.smoke import Check, Expectation, Neighbours, SmokePlan, Variant
 from pipeline.model.value_rules import Rule
 from pipeline.smoke import (
@@ -33,6 +33,7 @@ NUMBER = st.integers(0, 10**12)
 MAYBE = st.none() | NUMBER
 DIGESTS = st.binary(max_size=8).map(Digest.of)
 CHECKS = st.builds(CheckResult, TEXT, st.booleans(), NUMBER, TEXT)
+PORTS = st.builds(LoopbackPort, NUMBER, st.lists(TEXT, max_size=2).map(tuple), NUMBER)
 LIMITS = st.builds(LimitReading, TEXT, NUMBER, MAYBE, st.booleans(), TEXT)
 INSTANCES = st.builds(
     InstanceReport,
@@ -50,6 +51,7 @@ INSTANCES = st.builds(
     TEXT,
     TEXT,
     st.dictionaries(TEXT, NUMBER, max_size=3).map(lambda value: tuple(sorted(value.items()))),
+    loopback_ports=st.none() | st.lists(PORTS, max_size=2).map(tuple),
 )
 FIGURES = st.builds(
     NeighbourFigures, TEXT, st.booleans(), NUMBER, NUMBER, NUMBER, NUMBER, NUMBER, NUMBER, TEXT, st.text(min_size=1)
