@@ -116,7 +116,7 @@ def test_packages_are_unpacked_beside_threads_only_into_trees(
         assert ("unpacking_children" in journal.names) == containers
     if containers:
         given = journal.last(build_stages.unpacking_children).args
-        assert given == (("lower", "upper"), Compression.ZSTD, here.store)
+        assert given == (("lower", "upper"), Compression.ZSTD, here.store, here.progress)
 
 
 def test_templates_know_packages_by_the_recipes_names_where_the_platform_has_others(tmp_path: Path) -> None:
