@@ -60,7 +60,7 @@ class AddressForm(ABC):
 
     @abstractmethod
     def mirror_of(self, address: Address) -> Address:
-        """Return the address of the mirror that is meant by an image's address: for hints."""
+        """Return the address of the mirror that is meant by an image's address, or can be made."""
 
     def require_place(self, address: Address, name: str) -> None:
         """Refuse a repository's address if its mirror does not exist and cannot be made.

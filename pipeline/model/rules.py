@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from pipeline.lazy_dataclasses import dataclass
 
+RULES_FILE = "rules.yaml"
+"""The file of the mirror's rules in the root of a directory mirror."""
+
 
 @dataclass(frozen=True, slots=True)
 class GateRule:

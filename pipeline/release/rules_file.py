@@ -5,10 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.mirror.address import Address
-from pipeline.model.rules import MirrorRules
-
-RULES_FILE = "rules.yaml"
-"""The file of the mirror's rules in the root of a directory mirror."""
+from pipeline.model.rules import RULES_FILE, MirrorRules
 
 
 def rules_for(address: Address, rules: Path | None = None, *, signs: bool) -> MirrorRules:

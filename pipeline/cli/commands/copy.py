@@ -52,7 +52,7 @@ def copy_command(
         parse_address(source),
         there,
         either,
-        rules_for(there, rules, signs=True),
+        rules_for(there.form.mirror_of(there), rules, signs=True),
         build_env,
         identity=identity,
         allow_stale=allow_stale,

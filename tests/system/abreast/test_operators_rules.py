@@ -3,6 +3,7 @@ repositories and tags that it names."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -113,6 +114,29 @@ def test_each_rule_refuses_by_name_and_passes_what_satisfies_it(
     assert tags_of(f"dir:{mirror}") == before
     (mirror / "rules.yaml").write_text(f"gate:\n  - {satisfied}\n")
     assert images.operator.publish([images.setuid.layout], f"dir:{mirror}").status == 0
+
+
+def test_rules_that_are_written_before_the_mirror_hold_for_its_first_image(
+    images: RuleTestImages, tmp_path: Path
+) -> None:
+    assert images.operator.publish([images.old.layout], f"dir:{tmp_path}/here").status == 0
+    mirror = tmp_path / "mirror"
+    mirror.mkdir()
+    publishing = ("publish", images.setuid.layout, "--to", f"dir:{mirror}", "--key", images.operator.key)
+    copying = ("copy", f"dir:{tmp_path}/here/small:1.0", f"dir:{mirror}/small", "--key", images.operator.public)
+    for words in (publishing, copying):
+        broken, satisfied = ("{size: 1KiB}", "{size: 10MiB}")
+        for path in mirror.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        (mirror / "rules.yaml").write_text(f"gate:\n  - {broken}\n")
+        said = images.operator.relbuild(*words)
+        assert (said.status, said.codes) == (7, ("gate-size",)), said.errors
+        assert tags_of(f"dir:{mirror}") == {}
+        (mirror / "rules.yaml").write_text(f"gate:\n  - {satisfied}\n")
+        said = images.operator.relbuild(*words)
+        assert said.status == 0, said.errors
+        assert set(tags_of(f"dir:{mirror}")) == {"small"}
+        assert (mirror / "rules.yaml").read_text() == f"gate:\n  - {satisfied}\n"
 
 
 def test_a_tag_does_not_go_back_but_on_purpose(images: RuleTestImages, tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ class DirectoryForm(AddressForm):
         return Address(self, str(found[0] if found else above if can_be_made(above) else address.path))
 
     def require_place(self, address: Address, name: str) -> None:
-        """See `AddressForm`: a mirror is made in an empty folder, or where nothing is."""
+        """See `AddressForm`: a mirror is made where nothing is, or nothing but its rules."""
         from pipeline.mirror.backends.directory.directory_mirror import can_be_made
 
         root = address.path.parent
@@ -140,15 +140,19 @@ class DirectoryForm(AddressForm):
         return PullSource(mirror.repositories, mirror.existing)
 
     def operators_file(self, address: Address, name: str, *, signs: bool) -> Path | None:
-        """See `AddressForm`. `address` can be a repository's too.
+        """See `AddressForm`. `address` can be a repository's too, if the mirror exists.
 
+        With `signs`, the file counts before the mirror is made in its folder: for the first publication, too.
         Raises UsageError `rules-not-own`; with `signs`, `mirror-not-own`, EnvironmentLacking `mirror-unreachable`.
         """
         from pipeline.mirror.atomic_files import mirror_errors
+        from pipeline.mirror.backends.directory.directory_mirror import can_be_made
         from pipeline.mirror.backends.directory.mirror_owner import has_own_rules, open_own
 
         found = find_root(address.path)
         if found is None and not signs and _is_root(address.path, reads=True):  # another user's counts where named
+            found = address.path, ""
+        if found is None and signs and os.path.lexists(address.path / name) and can_be_made(address.path):
             found = address.path, ""
         if found is None:
             return None

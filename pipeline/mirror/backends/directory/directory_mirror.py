@@ -26,10 +26,11 @@ from pipeline.mirror.backends.directory.directory_address_form import (
 )
 from pipeline.mirror.backends.directory.directory_repository import DirectoryRepository
 from pipeline.mirror.backends.directory.mirror_marker import read_host, require_pull_host, write_marker
-from pipeline.mirror.backends.directory.mirror_owner import open_own
+from pipeline.mirror.backends.directory.mirror_owner import is_foreign, open_own
 from pipeline.mirror.backends.directory.mirror_paths import MirrorPaths
 from pipeline.mirror.backends.directory.server_files import nginx_configuration, rsync_script
 from pipeline.mirror.protocol import NAME
+from pipeline.model.rules import RULES_FILE
 from pipeline.transfer.counters import TrafficCounts
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ class DirectoryMirror:
 def open_directory(
     path: Path, *, create: bool, clock: Callable[[], float], host: str | None = None, signs: bool = False
 ) -> DirectoryMirror:
-    """Open the mirror at `path`; with `create`, make one if nothing or an empty folder is there.
+    """Open the mirror at `path`; with `create`, make one where `can_be_made`.
 
     `host`: the `HOST` or `HOST/NAMESPACE` by which clients pull; it is recorded when the mirror is made (`localhost` if
     not given) and compared later. `signs`: none is made in a folder that is not one's own. Raises UsageError
@@ -243,13 +244,16 @@ def _make(place: MirrorPaths, host: str, *, signs: bool) -> None:
 def can_be_made(root: Path) -> bool:
     """Return whether a mirror can be made at a path: nothing is there, or an empty folder.
 
-    Empty is one, too, with no more than a killed creation of a mirror leaves.
+    Empty is one, too, with no more than a killed creation of a mirror leaves, and with the mirror's rules, unless
+    another user put them into a folder that all share.
     """
     if not root.is_dir():
         return not root.exists()
     folders = (root / "blobs" / "sha256", root / "repositories")
+    names, rules = set(_names(root)), root / RULES_FILE
     return (
-        not set(_names(root)) - _BEGUN
+        not names - _BEGUN - {RULES_FILE}
+        and (RULES_FILE not in names or (rules.is_file() and not is_foreign(rules)))
         and not set(_names(root / "blobs")) - {"sha256"}
         and not any(name for folder in folders for name in _names(folder))
     )
