@@ -35,7 +35,7 @@ from pipeline.oci import load_layout_image
 from pipeline.progress import Progress
 from pipeline.store import Store
 
-FORMAT = 8
+FORMAT = 9
 """To be raised when the same image, checks and runtime may give another verdict."""
 
 CONTENTS_FORMAT = 3

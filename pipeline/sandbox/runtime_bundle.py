@@ -33,6 +33,7 @@ BUILD_CAPABILITIES = (
 _MASKED = (
     "/proc/acpi",
     "/proc/asound",
+    "/proc/cmdline",
     "/proc/config.gz",
     "/proc/interrupts",
     "/proc/iomem",

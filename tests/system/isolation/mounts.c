@@ -89,7 +89,7 @@ static const char *masked[] = {"/proc/kcore", "/proc/kallsyms", "/proc/keys", "/
                                "/proc/sched_debug", "/proc/latency_stats", "/proc/timer_stats", "/proc/config.gz",
                                "/proc/slabinfo", "/proc/vmallocinfo", "/proc/kpageflags", "/proc/kpagecount",
                                "/proc/iomem", "/proc/ioports", "/proc/interrupts", "/proc/modules",
-                               "/proc/pagetypeinfo", "/proc/mtrr", 0};
+                               "/proc/pagetypeinfo", "/proc/mtrr", "/proc/cmdline", 0};
 
 static int read_masked(void) {
     int found = 0;
