@@ -27,24 +27,34 @@ def hold_lock(path: Path) -> int:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
-            if path.lstat().st_ino == os.fstat(handle).st_ino:
+            if is_named(handle, path):
                 return handle
-        except FileNotFoundError:
-            pass
         except BaseException:
             os.close(handle)
             raise
         os.close(handle)
 
 
+def is_named(handle: int, path: Path) -> bool:
+    """Return whether the file at `path` is the open one; False if it was removed or made again."""
+    try:
+        return os.path.samestat(path.lstat(), os.fstat(handle))
+    except FileNotFoundError:
+        return False
+
+
 def remove_unheld(path: Path) -> bool:
-    """Remove a lock file if nobody holds its lock; return whether it was removed."""
+    """Remove a lock file if nobody holds its lock; return whether it was removed.
+
+    One that was removed and made again since it was opened is left: another process may hold the new one's lock.
+    """
     with contextlib.suppress(OSError):
         handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink()  # While it is locked: a process that waits for it sees that it is gone, and makes another.
-            return True
+            if is_named(handle, path):
+                path.unlink()  # While it is locked: a process that waits for it sees that it is gone, makes another.
+                return True
         finally:
             os.close(handle)
     return False

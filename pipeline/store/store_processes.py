@@ -10,6 +10,8 @@ import secrets
 import threading
 from pathlib import Path
 
+from pipeline.store.locks import hold_lock, is_named
+
 _entered: dict[Path, tuple[int, Path, int]] = {}
 """Root of a store → process that registered, its file, and the descriptor that holds the file's lock."""
 
@@ -27,7 +29,7 @@ def register_process(root: Path) -> None:
             return
         path = root / "users" / f"{os.getpid()}-{secrets.token_hex(4)}"
         try:
-            handle = _entry(path)
+            handle = hold_lock(path)
         except OSError:
             return
         if not _entered:
@@ -56,19 +58,6 @@ def _is_gone(path: Path) -> bool:
     return False
 
 
-def _entry(path: Path) -> int:
-    """Make and lock a file; return the descriptor that holds the lock.
-
-    Made again if another process removed it as a leftover before it was locked.
-    """
-    while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        if path.exists():
-            return handle
-        os.close(handle)
-
-
 def oldest_other_process(root: Path) -> float | None:
     """Return when the first of the other processes registered that use the store.
 
@@ -85,7 +74,10 @@ def oldest_other_process(root: Path) -> float | None:
             try:
                 began.append(os.fstat(handle).st_mtime)
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                path.unlink(missing_ok=True)
+                if is_named(handle, path):
+                    path.unlink()
+                elif os.path.lexists(path):
+                    continue  # Its process made it again: it is running.
                 began.pop()
             finally:
                 os.close(handle)
