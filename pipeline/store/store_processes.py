@@ -8,6 +8,7 @@ import fcntl
 import os
 import secrets
 import threading
+import time
 from pathlib import Path
 
 from pipeline.store.locks import hold_lock, is_named
@@ -61,7 +62,8 @@ def _is_gone(path: Path) -> bool:
 def oldest_other_process(root: Path) -> float | None:
     """Return when the first of the other processes registered that use the store.
 
-    Seconds since the epoch; None if there are none. Files of processes that have ended are removed.
+    Seconds since the epoch; None if there are none. Not later than now: a process may have registered before the clock
+    was set back, and what it uses since then is older than its file. Files of processes that have ended are removed.
     """
     with _guard:
         own = _entered.get(root)
@@ -81,7 +83,7 @@ def oldest_other_process(root: Path) -> float | None:
                 began.pop()
             finally:
                 os.close(handle)
-    return min(began, default=None)
+    return min((*began, time.time())) if began else None
 
 
 def _leave() -> None:

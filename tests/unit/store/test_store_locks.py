@@ -1,15 +1,17 @@
-"""A lock file is removed by its name only while the name is that of the file whose lock is held."""
+"""Collecting garbage beside other processes removes neither the locks that they hold, nor what they use."""
 
 from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from pipeline.store import Store
+from pipeline.store import Store, collect_garbage
+from pipeline.store.content_store import last_stamped
 from pipeline.store.locks import hold_lock, remove_unheld
 from pipeline.store.store_processes import oldest_other_process
 
@@ -98,3 +100,25 @@ def test_a_process_that_is_gone_meanwhile_does_not_count(
     path.touch()
     before_locking(path.unlink)
     assert oldest_other_process(root) is None
+
+
+@pytest.mark.parametrize("days", [3, 4000, -3])
+def test_what_a_running_process_uses_is_left_whatever_the_clock_was_when_it_registered(
+    tmp_path: Path, days: int
+) -> None:
+    """The clock was ahead and is set back, or was behind and is set right."""
+    store, now = Store.open(tmp_path / "store"), time.time()
+    path = store.root / "users" / "1-cafe"
+    held = hold_lock(path)
+    os.utime(path, (now + days * 86400,) * 2)
+    ages = {"now": 0.0, "a day ago": 1.0, "when it registered": max(0.0, -days), "before": 6.0}
+    blobs = {name: store.put(name.encode()) for name in ages}
+    for name, digest in blobs.items():
+        for file in (store.blob(digest), last_stamped(store, digest)):
+            os.utime(file, (now - ages[name] * 86400,) * 2)
+    done = collect_garbage(store, now + 10)
+    assert [name for name, digest in blobs.items() if not store.has(digest)] == ["before"]
+    assert done.spared_since is not None and done.spared_since <= time.time() - 2 * 86400
+    os.close(held)
+    collect_garbage(store, now + 10)
+    assert not any(store.has(digest) for digest in blobs.values())
