@@ -32,7 +32,7 @@ from pipeline.store.blobs import (
 from pipeline.store.durable_files import sync_folder, write_result_file
 from pipeline.store.last_use import record_use
 from pipeline.store.locks import hold_lock, sweep_temporary, temporary_folder
-from pipeline.store.store_folders import READ_ONLY_ERRNOS, make_store_folders, require_own_folders
+from pipeline.store.store_folders import READ_ONLY_ERRNOS, make_store_folders, require_own_folders, require_own_store
 from pipeline.store.store_processes import register_process
 from pipeline.store.store_sealers import StoreSealers
 from pipeline.store.unnamed_copies import UnnamedCopies
@@ -79,8 +79,9 @@ class Store:
     def open(cls, root: Path, *, key: bytes | None = None, tell: Callable[[str], None] = _silent) -> Store:
         """Open or make the store at `root`, and remove temporary files of killed processes.
 
-        Raises EnvironmentLacking `no-permission`, `store-not-own`.
+        Raises EnvironmentLacking `no-permission`, `store-not-own`; without a given key UsageError `store-of-another`.
         """
+        require_own_store(root, key)
         make_store_folders(root)
         store = cls(root.resolve(), key, tell)
         require_own_folders(store.root)

@@ -76,7 +76,7 @@ def given_key(environment: Mapping[str, str]) -> bytes | None:
 def read_key(root: Path) -> bytes | None:
     """Read the store's own key; None if there is none yet.
 
-    Raises VerificationError `store-key` if the file was changed.
+    Raises VerificationError `store-key` if the file was changed, UsageError `store-of-another` if it is another user's.
     """
     path = root / KEY_FILE
     try:
@@ -93,7 +93,9 @@ def read_key(root: Path) -> bytes | None:
         raise _spoiled(path)
     with os.fdopen(handle, "rb") as file:
         key = file.read(KEY_SIZE + 1)
-    if len(key) != KEY_SIZE or stat.S_IMODE(found.st_mode) != 0o600 or found.st_uid != os.geteuid():
+    if found.st_uid != os.geteuid():
+        raise store_of_another(root, found.st_uid)
+    if len(key) != KEY_SIZE or stat.S_IMODE(found.st_mode) != 0o600:
         raise _spoiled(path)
     return key
 
@@ -125,6 +127,25 @@ def make_key(root: Path) -> bytes:
 def derive_key(key: bytes, purpose: str) -> bytes:
     """Derive the key for one purpose, so that a seal of one kind is not valid for another."""
     return hmac.new(key, b"relbuild derived key\n" + purpose.encode(), hashlib.sha256).digest()
+
+
+def store_of_another(root: Path, user: int) -> UsageError:
+    """Return the error of a store that belongs to another user, by the user's ID."""
+    import pwd  # only for errors
+
+    try:
+        name = f"'{pwd.getpwuid(user).pw_name}' (uid {user})"
+    except KeyError:
+        name = f"uid {user}"
+    return UsageError(
+        "store-of-another",
+        f"the store '{root}' belongs to user {name}, and relbuild runs as uid {os.geteuid()}: what it writes there "
+        "would shut that user out",
+        place=str(root),
+        # No `chown`: a key that a cache brought would count.
+        hint="run relbuild as that user, or keep a store of your own with --store; if a cache brought the folder, "
+        f"remove '{root / KEY_FILE}' if it is there, and make the rest yours, or give a key with {KEY_VARIABLE}",
+    )
 
 
 def _spoiled(path: Path) -> VerificationError:

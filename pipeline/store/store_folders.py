@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import os
 import stat
 from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.errors import EnvironmentLacking, UsageError
+from pipeline.store.seal_key import KEY_FILE, store_of_another
 from pipeline.user_home import require_home
 
 STORE_FOLDERS = ("blobs", "results", "trees", "metadata", "locks", "tmp", "users", "quarantine")
@@ -40,6 +42,35 @@ def ignored_cache_warning(environment: Mapping[str, str]) -> str:
         f"XDG_CACHE_HOME is '{given[:200]}', which is ignored: the XDG specification wants an absolute path; "
         "the store is in ~/.cache; to have it elsewhere, give an absolute path, or --store or RELBUILD_STORE"
     )
+
+
+def require_own_store(root: Path, given: bytes | None) -> None:
+    """Refuse a store of another user before anything is written in it, unless a key is `given`.
+
+    Root could: its key and its results would shut that user out. A store is the user's to whom its key belongs. While
+    it has none, the user's to whom both its folder and that of its blobs belong: a volume may be root's, and blobs that
+    a cache brought may be anybody's. It need not exist. Raises UsageError `store-of-another`.
+    """
+    if given is not None:
+        return
+    try:
+        folder = root.stat()
+        key = _status(root / KEY_FILE)
+        blobs = _status(root / "blobs")
+    except OSError:
+        return  # Missing, or one that cannot be entered: that is told where its folders are made.
+    if key is not None:
+        if stat.S_ISREG(key.st_mode) and key.st_uid != os.geteuid():
+            raise store_of_another(root, key.st_uid)
+    elif blobs is not None and os.geteuid() != folder.st_uid == blobs.st_uid and os.access(root, os.W_OK):
+        raise store_of_another(root, folder.st_uid)
+
+
+def _status(path: Path) -> os.stat_result | None:
+    try:
+        return path.lstat()
+    except FileNotFoundError:
+        return None
 
 
 def make_store_folders(root: Path) -> None:
