@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from pipeline.errors import Problem, RecipeError, ResolutionError
 from pipeline.lazy_dataclasses import dataclass
@@ -22,6 +23,9 @@ from pipeline.repos import LOCAL_REPOSITORY, OpenRepository, metadata_file
 from pipeline.resolve.hidden_packages import HiddenPackage
 from pipeline.resolve.pool import PackagePool
 from pipeline.store import Store
+
+if TYPE_CHECKING:
+    from pipeline.yaml_documents import DocumentPath
 
 MODULES_LIMIT = 256 << 20
 """Bytes of modules.yaml: EL8's AppStream has about 30 MiB."""
@@ -149,18 +153,27 @@ def _read(
 
 
 def _documents(text: str, name: str) -> Iterator[Mapping[str, object]]:
-    """Yield the documents of a YAML stream, each parsed by itself."""
-    from pipeline.yaml_documents import parse_yaml  # Most platforms have no modules.
+    """Yield the documents of a YAML stream, each parsed by itself, with numbers and booleans as written."""
+    from pipeline.yaml_documents import parse_yaml  # Here and not above: most platforms have no modules.
 
     for part in _SEPARATOR.split(text):
         if not part.strip():
             continue
         try:
-            value = parse_yaml(part, name).value
+            document = parse_yaml(part, name)
         except RecipeError as error:
             raise _refused(f"{name} cannot be read: {error.problems[0].message}", name) from error
-        if isinstance(value, dict):
-            yield value
+        if isinstance(document.value, dict):
+            for path, written in document.numbers.items():
+                _put(document.value, path, written)
+            yield document.value
+
+
+def _put(value: object, path: DocumentPath, text: str) -> None:
+    """Put the text of a number or boolean in its place: the stream 1.10 is another than 1.1, as for dnf."""
+    for step in path[:-1]:
+        value = value[step]  # type: ignore[index]
+    value[path[-1]] = text  # type: ignore[index]
 
 
 def _take(value: Mapping[str, object], streams: list[_Stream], defaults: dict[str, str]) -> None:

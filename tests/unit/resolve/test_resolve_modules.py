@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -109,6 +110,29 @@ def test_the_newest_build_of_a_stream_counts(world: World) -> None:
     newer = stream("nginx", "1.24", "nginx-0:1.24-1.noarch", version=2)
     world.add("r", *PACKAGES, modules=newer + older + default("nginx", "1.24"))
     assert world.names(["nginx"]) == ["nginx-1.24-1.noarch"]
+
+
+def unquoted(text: str) -> str:
+    """The same document with no quotes: its streams look like numbers."""
+    return re.sub(r"[\"']", "", text)
+
+
+def test_streams_that_look_like_numbers_are_taken_as_written(world: World) -> None:
+    two, twenty = (stream("nginx", one, f"nginx-0:{one}-1.noarch") for one in ("1.2", "1.20"))
+    rpms = (Rpm("nginx", "1.2-1"), Rpm("nginx", "1.20-1"))
+    world.add("r", *rpms, modules=unquoted(two + twenty + default("nginx", "1.2")))
+    assert world.names(["nginx"]) == ["nginx-1.2-1.noarch"]
+    assert world.names(["nginx"], modules=("nginx:1.20",)) == ["nginx-1.20-1.noarch"]
+    assert set(stream_packages(world.opened(), store=world.store)) == {"nginx:1.2", "nginx:1.20"}
+
+
+@pytest.mark.parametrize("written", ["5.30", "010", "0x1F", "1e3", "true", "+7", ".5"])
+def test_names_and_required_streams_that_look_like_numbers_are_taken_as_written(world: World, written: str) -> None:
+    perl = stream(written, written, "perl-0:5-1.noarch")
+    needs = stream("nginx", "1.24", "nginx-0:1.24-1.noarch", requires=f"        {written}: [{written}]")
+    rpms = (Rpm("perl", "5-1"), Rpm("perl", "9-1"), Rpm("nginx", "1.24-1", requires=("perl",)))
+    world.add("r", *rpms, modules=unquoted(perl + needs))
+    assert world.names(["nginx"], modules=("nginx:1.24",)) == ["nginx-1.24-1.noarch", "perl-5-1.noarch"]
 
 
 # Two builds of one stream: the newer one has other packages, and lacks one of the older one's.
