@@ -55,6 +55,14 @@ class _Stream:
         return f"{self.module}:{self.stream}"
 
 
+@dataclass(frozen=True, slots=True)
+class _Default:
+    """The default stream of a module, if it has one, and when this was `modified`: twelve digits, 0 for unknown."""
+
+    stream: str | None
+    modified: int = 0
+
+
 def apply_modules(
     package_pool: PackagePool,
     recipe: Recipe,
@@ -133,9 +141,12 @@ def stream_packages(
 def _read(
     repositories: Sequence[OpenRepository], store: Store, progress: Progress
 ) -> tuple[list[_Stream], dict[str, str]]:
-    """Read the builds of all streams, and the default stream of each module that has one."""
+    """Read the builds of all streams, and the default stream of each module that has one.
+
+    What several repositories say of a module is merged in their order.
+    """
     streams: list[_Stream] = []
-    defaults: dict[str, str] = {}
+    defaults: dict[str, _Default] = {}
     for opened in repositories:
         found = metadata_file(opened, "modules", store=store, progress=progress)
         if found is None:
@@ -147,9 +158,25 @@ def _read(
             text = found[0].read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
             raise _refused(f"{name} is not UTF-8", name) from error
+        own: dict[str, _Default] = {}
         for value in _documents(text, name):
-            _take(value, streams, defaults)
-    return streams, defaults
+            _take(value, streams, own)
+        for module, one in own.items():
+            defaults[module] = _merged(defaults.get(module, _Default(None)), one)
+    return streams, {module: one.stream for module, one in defaults.items() if one.stream is not None}
+
+
+def _merged(before: _Default, later: _Default) -> _Default:
+    """Merge what two repositories say of one module: if they contradict each other, it has no default.
+
+    As libmodulemd: a document that was modified later counts alone, and one that names no stream says nothing.
+    """
+    modified = max(before.modified, later.modified)
+    if later.stream is None or (before.stream is not None and before.modified > later.modified):
+        return _Default(before.stream, modified)
+    if before.stream in (None, later.stream) or before.modified < later.modified:
+        return _Default(later.stream, modified)
+    return _Default(None, modified)
 
 
 def _documents(text: str, name: str) -> Iterator[Mapping[str, object]]:
@@ -176,19 +203,25 @@ def _put(value: object, path: DocumentPath, text: str) -> None:
     value[path[-1]] = text  # type: ignore[index]
 
 
-def _take(value: Mapping[str, object], streams: list[_Stream], defaults: dict[str, str]) -> None:
-    """Parse one document of modules.yaml into `streams` or `defaults`; other kinds are ignored."""
+def _take(value: Mapping[str, object], streams: list[_Stream], defaults: dict[str, _Default]) -> None:
+    """Parse one document of modules.yaml into `streams` or `defaults`; other kinds are ignored.
+
+    Of several defaults of a module in one modules.yaml the last counts.
+    """
     data = value.get("data")
     if not isinstance(data, dict):
         return
-    if value.get("document") == "modulemd-defaults" and data.get("stream") is not None:
-        defaults[str(data.get("module"))] = str(data["stream"])
+    if value.get("document") == "modulemd-defaults":
+        stream = data.get("stream")
+        defaults[str(data.get("module"))] = _Default(
+            None if stream is None else str(stream), _number(data.get("modified", 0))
+        )
     if value.get("document") == "modulemd":
         streams.append(
             _Stream(
                 str(data.get("name")),
                 str(data.get("stream")),
-                _version(data.get("version", 0)),
+                _number(data.get("version", 0)),
                 str(data.get("context", "")),
                 _requires(data.get("dependencies")),
                 _rpms(data.get("artifacts")),
@@ -208,8 +241,8 @@ def _rpms(value: object) -> frozenset[str]:
     )
 
 
-def _version(value: object) -> int:
-    """Return a build's version, some fifteen digits; 0, older than any, for an invalid one."""
+def _number(value: object) -> int:
+    """Return a build's version or a default's time, some fifteen digits; 0, older than any, for an invalid one."""
     text = str(value)
     return int(text) if re.fullmatch(r"[0-9]{1,20}", text) else 0
 

@@ -11,7 +11,7 @@ import pytest
 from pipeline.errors import ResolutionError
 from pipeline.resolve import modules
 from pipeline.resolve.modules import stream_packages
-from tests.support.resolve_world import World
+from tests.support.resolve_world import World, refusal
 from tests.support.rpmmd import Rpm
 
 
@@ -110,6 +110,51 @@ def test_the_newest_build_of_a_stream_counts(world: World) -> None:
     newer = stream("nginx", "1.24", "nginx-0:1.24-1.noarch", version=2)
     world.add("r", *PACKAGES, modules=newer + older + default("nginx", "1.24"))
     assert world.names(["nginx"]) == ["nginx-1.24-1.noarch"]
+
+
+OTHER = default("nginx", "1.24")
+ANY = default("nginx", "1.20")
+NONE = ANY.replace('  stream: "1.20"\n', "")
+
+
+def modified(text: str, when: str) -> str:
+    return text.replace("data:\n", f"data:\n  modified: {when}\n")
+
+
+# Measured with dnf 4.14: libmodulemd merges the repositories one by one.
+@pytest.mark.parametrize(
+    ("defaults", "version"),
+    [
+        ((ANY, ANY), "1.20"),
+        ((ANY, OTHER), None),
+        ((OTHER, ANY), None),
+        ((ANY, ANY, OTHER), None),
+        ((ANY, OTHER, ANY), "1.20"),
+        ((ANY, OTHER, NONE), None),
+        ((ANY, NONE), "1.20"),
+        ((NONE, NONE, OTHER), "1.24"),
+        ((ANY + OTHER,), "1.24"),
+        ((modified(ANY, "6") + modified(OTHER, "5"),), "1.24"),
+        ((ANY + NONE,), None),
+        ((modified(ANY, "202001010000"), modified(OTHER, "202101010000")), "1.24"),
+        ((modified(ANY, "202101010000"), modified(OTHER, "202001010000")), "1.20"),
+        ((modified(ANY, "5"), OTHER), "1.20"),
+        ((modified(ANY, "5"), modified(OTHER, "5")), None),
+        ((modified(ANY, "5"), modified(OTHER, "5"), modified(ANY, "6")), "1.20"),
+        ((modified(ANY, "5"), modified(OTHER, "5"), modified(ANY, "4")), "1.20"),
+        ((ANY, modified(NONE, "5")), "1.20"),
+    ],
+)
+def test_repositories_that_contradict_each_other_leave_a_module_without_default(
+    world: World, defaults: tuple[str, ...], version: str | None
+) -> None:
+    world.add("r0", *PACKAGES[:3], modules=OLD + NEW + defaults[0])
+    for number, text in enumerate(defaults[1:], 1):
+        world.add(f"r{number}", Rpm(f"x{number}"), modules=text)
+    if version:
+        assert world.names(["nginx"]) == [f"nginx-{version}-1.noarch"]
+    else:
+        assert refusal(world, ["nginx"]).code == "package-missing"
 
 
 def unquoted(text: str) -> str:
