@@ -22,6 +22,22 @@ _NESTED = 64
 """Number of repetitions that stands for too many for a search in this process."""
 
 
+_PLAIN = re.compile(
+    r"""
+    (?P<flags> \(\?[aimsu]+\) )?
+    (?P<begin> \^ )?
+    (?P<middle> (?:
+        (?: [^\\^$.|?*+()\[\]{}] | \. | \\[dDsSwWnrt] | \\[!-/:-@\[-`{-~] | \[\^?(?:[^\]\\^]|\\.)(?:[^\]\\]|\\.)*\] )
+        (?: (?: [*+?] | \{[0-9]{0,3}(?:,[0-9]{0,3})?\} ) [?+]? )?
+        | \|
+    )* )
+    (?P<end> \$ )?
+    """,
+    re.VERBOSE,
+)
+"""Patterns without groups, whose parts match alike wherever they stand."""
+
+
 class Undecided(Exception):
     """A search met a limit; the text says which."""
 
@@ -39,6 +55,24 @@ def search_pattern(pattern: str, text: str) -> tuple[int, int] | None:
     except limited.LimitMet as stopped:
         raise Undecided(f"the pattern '{pattern[:200]}' {stopped}") from None
     return (int(told[0]), int(told[1])) if isinstance(told, list) else None
+
+
+def is_in_any_text(pattern: str) -> bool:
+    """Return True if a pattern is known to be found in every text: `.*`, `x*`, `^`, `a|`.
+
+    Only such are looked at as have no group, no look-around and no anchor but one of `^` at the beginning and `$` at
+    the end: where they match the empty text, they match it everywhere, and at the beginning or end of every text. False
+    for all others, and for what is no pattern.
+    """
+    parts = _PLAIN.fullmatch(pattern)
+    if parts is None:
+        return False
+    if parts["begin"] and parts["end"]:
+        return parts["middle"] in (".*", ".*?")  # Any line is one, the last and the only one too.
+    try:
+        return re.match(f"{parts['flags'] or ''}{parts['middle']}", "") is not None
+    except (re.error, OverflowError):
+        return False
 
 
 def serve(request: object, body: bytes, _: limited.AskParent) -> object:

@@ -13,6 +13,7 @@ from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.published_port import PORT_MOST
 from pipeline.model.quantities import Malformed, parse_size
 from pipeline.model.value_rules import Rule, Rules
+from pipeline.patterns import is_in_any_text
 from pipeline.recipes.fields import pattern_of
 from pipeline.recipes.problems import Problems, place
 from pipeline.recipes.recipe_lookup import RecipeFile
@@ -125,6 +126,23 @@ class Renderer:
         if documents is not None and not documents:
             self.refuse("rule-empty", "the list has no rule", _RULE_HINT, where)
         return tuple(self._rule(document, where, index) for index, document in enumerate(documents or ()))
+
+    def refuse_needless(self, documents: Sequence[RuleDocument] | None, path: DocumentPath, *inner: str | int) -> None:
+        """Refuse patterns that must be found in a text and are found in any.
+
+        For texts that there are in any case, possibly empty. Patterns are looked at as they are written: what a
+        template makes may mean that nothing is asked.
+        """
+        positions = self.source.document.positions
+        for index, document in enumerate(documents or ()):
+            text = document.matches
+            if not text or document.json_path or not is_in_any_text(text):
+                continue
+            listed = (*path, *inner, index)
+            where = listed if listed in positions else (*path, *inner)
+            where = (*where, "matches") if (*where, "matches") in positions else where
+            hint = 'write what the text must have, such as "\\\\S" for anything at all, or remove the pattern'
+            self.refuse("rule-empty", f"'{text[:40]}' is found in any text, also in an empty one", hint, where)
 
     def named_rules(
         self, documents: Mapping[str, Sequence[RuleDocument]], path: DocumentPath, *inner: str | int

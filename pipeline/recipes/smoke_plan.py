@@ -155,6 +155,8 @@ class _Builder:
             place=place(self.renderer.source.document, path),
         )
         check = plan_kind(check, kind, getattr(document, kind.name), path, self.renderer)
+        if isinstance(document, CheckDocument):
+            self._refuse_needless(document, kind, path)
         made = tuple(
             RenderedText(path_text(where[len(path) :]), template, text)
             for where, template, text in self.renderer.rendered[rendered:]
@@ -192,6 +194,20 @@ class _Builder:
             hint = f"write '{key}' inside '{kind.name}'" if inside and key == "within" else None
             hint = hint or (f"'{kind.name}' allows {fitting}" if fitting else f"remove '{key}'")
             self.refuse("check-key-misplaced", message, hint, path, key)
+
+    def _refuse_needless(self, document: CheckDocument, kind: AnyKind, path: DocumentPath) -> None:
+        """Refuse patterns that any log, output or body has.
+
+        A header, a label, a file's text need not be there, and what `port` and `socket` answer is waited for.
+        """
+        refuse, expect = self.renderer.refuse_needless, document.expect
+        if kind.name == "log":
+            refuse(getattr(document, kind.name), path, kind.name)
+        if expect is not None:
+            if kind.name == "command":
+                refuse(expect.stdout, path, "expect", "stdout")
+            refuse(expect.stderr, path, "expect", "stderr")
+            refuse(expect.body, path, "expect", "body")
 
     def _expectation(self, document: ExpectDocument | None, kind: AnyKind, path: DocumentPath) -> Expectation:
         if document is None:

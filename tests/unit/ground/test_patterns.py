@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline import limited
 from pipeline.limited import child_process
@@ -16,7 +18,7 @@ from pipeline.model.value_comparison import (
     record_text,
 )
 from pipeline.model.value_rules import Rule
-from pipeline.patterns import Undecided, search_pattern
+from pipeline.patterns import Undecided, is_in_any_text, search_pattern
 
 
 @pytest.mark.parametrize(
@@ -69,3 +71,34 @@ def test_what_cannot_be_decided_is_wrong(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_what_is_no_pattern_is_told_here() -> None:
     with pytest.raises(re.error):
         search_pattern("(" * 3, "x" * 5_000_000)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [".*", "x*", "(?s).*", "(?si).*", "^", "$", "^.*", ".*$", "^.*$", "a|", "|a", "a?", "[^x]*", r"[\]]?", r"\s*",
+     r"\$?", "x{0,3}", "x{,3}", "x*?", "x*+", "a|b*", "^a|b?", "a|b*$", ".*.*"],
+)  # fmt: skip
+def test_a_pattern_that_any_text_has_is_known(pattern: str) -> None:
+    assert is_in_any_text(pattern)
+    assert all(search_pattern(pattern, text) for text in ("", "a", "x", "\n", "a\n", "b\nx\n\n", " y"))
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [".", ".+", "x", "^$", "^x*$", r"^\s*$", r"\Ax*\Z", r"\Z", r"\b", r"\B", "x+", "x{1,}", r"\S", "(?!x)", "(?=x)|",
+     "(?<!x)", r"()\1", "(", "[", "*", "a||*", "x**", "^x|y$", "^*", "$^", "x*$y", "x{3,1}"],
+)  # fmt: skip
+def test_what_some_text_lacks_is_not(pattern: str) -> None:
+    assert not is_in_any_text(pattern)
+
+
+@pytest.mark.parametrize("part", ["x{1}?", "x{1,2}", "[a", "[]", "[^^]", "[\\\\", "a?", "a|", r"\s"])
+def test_a_long_pattern_is_looked_at_in_one_pass(part: str) -> None:
+    """Each part can be read in one way: a second one would double the time with every part."""
+    assert not is_in_any_text(part * 3000 + "(")
+
+
+@given(st.text("^$.|?*+(){}[]\\\\,01abxsSdDbBAZ!=<:i\n", max_size=9), st.text("abx01 \n.$-", max_size=6))
+def test_what_is_said_to_be_in_any_text_is(pattern: str, text: str) -> None:
+    if is_in_any_text(pattern):
+        assert re.search(pattern, text, re.MULTILINE), (pattern, text)

@@ -204,6 +204,12 @@ class TestSpelling:
             (f"log: {EMPTY}", "rule-empty", ".log", "pattern"),
             (f"log: {{matches: x, lacks: {EMPTY}}}", "rule-empty", ".log.lacks", "pattern"),
             ("log: {matches: '', lacks: ERROR}", "rule-empty", ".log.matches", "a pattern"),
+            ("log: '.*'", "rule-empty", ".log", r"\S"),
+            ("log: [ready, 'x*']", "rule-empty", ".log[1]", r"\S"),
+            ("log: {matches: '(?s).*', lacks: ERROR}", "rule-empty", ".log.matches", r"\S"),
+            ("command: [x], expect: {stdout: '^.*$'}", "rule-empty", ".expect.stdout", r"\S"),
+            ("command: [x], expect: {stderr: [a, {matches: '[0-9]*'}]}", "rule-empty", ".expect.stderr[1].matches", ""),
+            ("http: {port: 1}, expect: {body: 'OK|'}", "rule-empty", ".expect.body", r"\S"),
             ("file: {path: /x, text: ''}", "rule-empty", ".file.text", "pattern"),
             ("file: {path: /x, target: []}", "rule-empty", ".file.target", "is, matches"),
             (f"file: {{path: /x, size: {{min: {EMPTY}, max: 9}}}}", "number-malformed", ".file.size.min", "K, M"),
@@ -240,6 +246,26 @@ class TestSpelling:
         problem = only_problem(tmp_path, f"smoke:\n  checks:\n    - {{name: a, {check}}}\n")
         assert (problem.code, problem.place) == (code, f"demo.yaml:11: smoke.checks[0]{place}")
         assert hint in (problem.hint or "")
+
+    def test_a_pattern_that_may_not_be_found_stays(self, tmp_path: Path) -> None:
+        """What it is searched for in need not be there; it is made by a template; or another text lacks it."""
+        good(
+            tmp_path,
+            r"""
+            values: {said: ".*"}
+            smoke:
+              ready: {log: ".*"}
+              checks:
+                - {name: a, command: [x], expect: {stdout: "^$", stderr: "{{ said }}"}}
+                - {name: b, http: {port: 1}, expect: {headers: {ETag: ".*"}, body: {json: $.a, matches: ".*"}}}
+                - {name: h, http: {port: 1}, expect: {status: ".*"}}
+                - {name: c, file: {path: /x, text: ".*"}}
+                - {name: d, image: {labels: {a: {matches: ".*"}}}}
+                - {name: e, port: 1, expect: {stdout: ".*"}}
+                - {name: f, log: {matches: \S, lacks: "^x*$"}}
+                - {name: g, process: {command: ".*", count: 2}}
+            """,
+        )
 
     def test_what_is_asked_of_an_empty_text_stays(self, tmp_path: Path) -> None:
         """An empty text can be wrong where it is compared; only a pattern is found in anything."""
