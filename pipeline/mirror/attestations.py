@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import field
 
 from pipeline.digest import Digest
 from pipeline.errors import VerificationError
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.protocol import Repository
+from pipeline.mirror.references import referrer_of
 from pipeline.model.evidence import Evidence, read_evidence
 from pipeline.model.image import Descriptor
 from pipeline.model.manifests import Artifact, Manifest, Referrer
@@ -19,9 +21,10 @@ from pipeline.oci import (
     StatementSubject,
     VerifyingKey,
     bundle_layer,
-    make_attestation,
+    make_listed_attestation,
     make_simple_signature,
     media_types,
+    proves_itself,
     read_artifact,
     verify_bundle,
 )
@@ -36,8 +39,19 @@ INDEX_PREDICATES = (SIGN, PROVENANCE)
 LOOKS_AT_ONCE = 6
 """Manifests that are asked for at the same time: enough to hide a registry's latency."""
 
+PROVEN_EXAMINED = 200
+"""Bundles of one predicate type whose entries prove that they are by the key, that are read: an image gets one for each
+test with other checks or runtime."""
+
 BUNDLES_EXAMINED = 50
-"""Bundles of one predicate type that are read: an image gets one for each test with other checks or runtime."""
+"""Bundles of one predicate type that are read where the entry proves nothing: by earlier versions, or by cosign. Those
+that name no key that is asked for do not count, unless they are large."""
+
+MANIFESTS_EXAMINED = 500
+"""Manifests of such bundles that are read where no other was found: who can write to a mirror can list thousands."""
+
+_SMALL_BUNDLE = 1 << 20
+"""Bytes of a bundle by another key that does not count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,16 +95,21 @@ class SignedAttachments:
         """Sign and return the attestations that the repository does not have yet under this key.
 
         A smoke report is attested again only if its checks, runtime, emulator or completeness (`full`) differ. What is
-        listed must be there too: where clients maintain the list, who deletes a manifest may leave its entry.
+        listed must be there too, and be found by verifiers: where clients maintain the list, who deletes a manifest may
+        leave its entry, and whoever can write may alter an entry.
         """
-        everything = repository.referrers(self.about.digest)
-        listed = [one for one in everything if one.artifact_type == media_types.SIGSTORE_BUNDLE]
+        everything = {one.descriptor.digest: one for one in repository.referrers(self.about.digest)}
+        listed = [one for one in everything.values() if one.artifact_type == media_types.SIGSTORE_BUNDLE]
         made: dict[str, tuple[bytes, Artifact]] = {}
         for predicate_type, predicate in {SIGN: b"{}", **self.predicates}.items():
             statement = Statement(predicate_type, (StatementSubject(self.about.digest, self.name),), predicate)
-            made[predicate_type] = predicate, make_attestation(statement, self.about, self.key, self.created)
-        own = {artifact.manifest.digest for artifact in (*self.attached, *(one for _, one in made.values()))}
-        known = _present(repository, own & {referrer.descriptor.digest for referrer in everything})
+            made[predicate_type] = predicate, make_listed_attestation(statement, self.about, self.key, self.created)
+        own = {artifact.manifest.digest for artifact in self.attached if artifact.manifest.digest in everything}
+        for _, artifact in made.values():
+            entry = referrer_of(artifact.manifest)
+            if everything.get(entry.descriptor.digest) == entry:
+                own.add(entry.descriptor.digest)
+        known = _present(repository, own)
         known -= {one.manifest.digest for _, one in made.values() if _lost(repository, one)}
         missing = [artifact for artifact in self.attached if artifact.manifest.digest not in known]
         for predicate_type, (predicate, artifact) in made.items():
@@ -217,33 +236,82 @@ def find_attested(
 ) -> tuple[tuple[Attestation, ...], tuple[VerificationError, ...]]:
     """Return the attestations of `subject` of one predicate type that verify under `key`.
 
-    Also the errors of those that do not verify. `listed`: the bundles of `subject`, where the caller has them.
+    Also the errors of those that do not verify. `listed`: the bundles of `subject`, where the caller has them. Those
+    whose entry proves that they are by `key` are found whatever else is listed; of the rest only so many are read.
     """
-    good: list[Attestation] = []
-    bad: list[VerificationError] = []
     of_type = [
         one
         for one in (list_bundles(repository, subject) if listed is None else listed)
         if one.annotation(PREDICATE_TYPE_ANNOTATION) in (predicate_type, "")
     ]
-    for referrer in of_type[-BUNDLES_EXAMINED:]:
+    search = _Search(repository, subject, predicate_type, key)
+    proven = {one: None for one in of_type if proves_itself(one, subject, key)}
+    for referrer in [*proven][-PROVEN_EXAMINED:]:
+        search.examine(referrer)
+    search.examine_unproven([one for one in of_type if one not in proven])
+    return tuple(search.good[one] for one in of_type if one in search.good), tuple(search.bad)
+
+
+@dataclass(slots=True)
+class _Search:
+    """A search for attestations of one predicate type: those found and refused so far."""
+
+    repository: Repository
+    subject: Digest
+    predicate_type: str
+    key: VerifyingKey
+    good: dict[Referrer, Attestation] = field(default_factory=dict)
+    bad: list[VerificationError] = field(default_factory=list)
+
+    def examine(self, referrer: Referrer, read: set[Digest] | None = None) -> bool:
+        """Read and verify a bundle; return whether it counts against the limit.
+
+        It does if it is by the key, names it, or is large. `read`: the digests of bundles that were read, which are not read again under another manifest.
+        """
+        layer = None
         try:
-            statement = _verified(repository, referrer, subject, key)
+            manifest = self.repository.manifest(referrer.descriptor.digest)
+            if manifest is None:
+                raise VerificationError(
+                    "referrer-missing",
+                    f"{referrer.descriptor.digest} is listed but missing",
+                    place=self.repository.url,
+                )
+            layer = bundle_layer(manifest)
+            if read is not None and layer.digest in read:
+                return False
+            blob = self.repository.read_blob(layer)
+            statement = verify_bundle(manifest, blob, self.subject, self.key)
         except VerificationError as error:
-            bad.append(error)
-            continue
-        if statement.predicate_type == predicate_type:
-            good.append(Attestation(referrer, statement))
-    return tuple(good), tuple(bad)
+            if len(self.bad) < BUNDLES_EXAMINED:
+                self.bad.append(error)
+            return error.code == "signature-altered" or (layer is not None and layer.size > _SMALL_BUNDLE)
+        if read is not None:
+            read.add(layer.digest)
+        if statement.predicate_type == self.predicate_type:
+            self.good[referrer] = Attestation(referrer, statement)
+        return True
+
+    def examine_unproven(self, listed: Sequence[Referrer]) -> None:
+        """Examine bundles whose entries prove nothing, the last ones first, up to the limits."""
+        read: set[Digest] = set()
+        counted = 0
+        most = BUNDLES_EXAMINED if self.good else MANIFESTS_EXAMINED
+        for number, referrer in enumerate(reversed(listed)):
+            if counted >= BUNDLES_EXAMINED or number >= most:
+                self.bad.insert(0, _hidden(self.repository, self.subject, len(listed), number))
+                return
+            counted += self.examine(referrer, read)
 
 
-def _verified(repository: Repository, referrer: Referrer, subject: Digest, key: VerifyingKey) -> Statement:
-    manifest = repository.manifest(referrer.descriptor.digest)
-    if manifest is None:
-        raise VerificationError(
-            "referrer-missing", f"{referrer.descriptor.digest} is listed but missing", place=repository.url
-        )
-    return verify_bundle(manifest, repository.read_blob(bundle_layer(manifest)), subject, key)
+def _hidden(repository: Repository, subject: Digest, listed: int, read: int) -> VerificationError:
+    return VerificationError(
+        "attestations-hidden",
+        f"{listed} bundles are listed for {subject} that do not prove who signed them; {read} were read",
+        place=repository.url,
+        hint="whoever can write to the mirror can hide attestations by earlier releases so: publish the image again, "
+        "which lists attestations that are found, and see who writes there",
+    )
 
 
 def signature_payloads(repository: Repository, manifest: Manifest) -> dict[Digest, bytes]:

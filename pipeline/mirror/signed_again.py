@@ -19,7 +19,7 @@ from pipeline.model.manifests import Artifact, Manifest
 from pipeline.oci import (
     SigningKey,
     VerifyingKey,
-    make_attestation,
+    make_listed_attestation,
     make_simple_signature,
 )
 from pipeline.progress import Progress
@@ -69,7 +69,7 @@ class SignedAgain:
             for one in find_attested(repository, self.subject, kind, self.trusted, listed=bundles)[0]:
                 alone = [subject.digest for subject in one.statement.subjects] == [self.subject]
                 if alone and one.statement not in said:
-                    missing.append(make_attestation(one.statement, self.verified.about, self.key, self.created))
+                    missing.append(make_listed_attestation(one.statement, self.verified.about, self.key, self.created))
                     said.append(one.statement)
         return tuple(missing)
 

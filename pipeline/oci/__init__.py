@@ -32,6 +32,7 @@ with imported_when_used(__name__):
         timestamp,
     )
     from pipeline.oci.layout_place import refuse_other_product, refuse_other_report, require_layout_place
+    from pipeline.oci.listed_attestation import make_listed_attestation, proves_itself
     from pipeline.oci.load_layout import damaged_layers, load_layers, load_layout_image
     from pipeline.oci.signing_keys import (
         SigningKey,
@@ -87,6 +88,7 @@ __all__ = [
     "make_attestation",
     "make_image",
     "make_index",
+    "make_listed_attestation",
     "make_referrer",
     "make_simple_signature",
     "media_types",
@@ -96,6 +98,7 @@ __all__ = [
     "parse_index",
     "predicates",
     "provenance_predicate",
+    "proves_itself",
     "read_artifact",
     "read_attested_build",
     "read_layout",

@@ -56,6 +56,17 @@ def make_referrer(
     `layers`: media type and content of each. The same values always give the same manifest.
     """
     blobs = [(Descriptor(media_type, Digest.of(data), len(data)), data) for media_type, data in layers]
+    manifest = referrer_manifest(artifact_type, [descriptor for descriptor, _ in blobs], subject, annotations)
+    return Artifact(manifest, ((EMPTY_DESCRIPTOR, EMPTY_DATA), *blobs))
+
+
+def referrer_manifest(
+    artifact_type: str,
+    layers: Sequence[Descriptor],
+    subject: Descriptor,
+    annotations: Mapping[str, str] | None = None,
+) -> Manifest:
+    """Make the manifest of an artifact that refers to `subject`, with the empty config."""
     plain = Descriptor(subject.media_type, subject.digest, subject.size)
     data = canonical_json(
         {
@@ -63,12 +74,12 @@ def make_referrer(
             "mediaType": media_types.MANIFEST,
             "artifactType": artifact_type,
             "config": descriptor_json(EMPTY_DESCRIPTOR),
-            "layers": [descriptor_json(descriptor) for descriptor, _ in blobs],
+            "layers": [descriptor_json(descriptor) for descriptor in layers],
             "subject": descriptor_json(plain),
             **({"annotations": dict(annotations)} if annotations else {}),
         }
     )
-    return Artifact(Manifest(media_types.MANIFEST, data), ((EMPTY_DESCRIPTOR, EMPTY_DATA), *blobs))
+    return Manifest(media_types.MANIFEST, data)
 
 
 def read_artifact(manifest: Manifest) -> ArtifactManifest:

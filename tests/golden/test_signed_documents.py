@@ -17,6 +17,7 @@ from pipeline.oci import (
     Statement,
     StatementSubject,
     make_attestation,
+    make_listed_attestation,
     make_simple_signature,
     media_types,
     provenance_predicate,
@@ -32,6 +33,7 @@ SUBJECTS = (StatementSubject(IMAGE.digest, "tiny"),)
 ARTIFACTS = {
     "simple-signature": make_simple_signature(IMAGE.digest, "mirror.example/tiny", signing_key()),
     "signature": make_attestation(Statement(SIGN, SUBJECTS), IMAGE, signing_key(), 1_700_000_000),
+    "listed-signature": make_listed_attestation(Statement(SIGN, SUBJECTS), IMAGE, signing_key(), 1_700_000_000),
     "provenance": make_attestation(
         Statement(PROVENANCE, SUBJECTS, provenance_predicate(PROVENANCE_VALUE)), IMAGE, signing_key(), 1_700_000_000
     ),

@@ -363,7 +363,7 @@ class RepositoryPaths:
     def attach(self, *manifests: Manifest) -> bool:
         """Add manifests that are here, of one subject, to its referrers index; or make it anew.
 
-        Returns False if all were listed.
+        An entry that says something else than its manifest is replaced. Returns False if all were listed.
         """
         subjects = {references(one).subject for one in manifests}
         subject = subjects.pop() if len(subjects) == 1 else None
@@ -371,12 +371,13 @@ class RepositoryPaths:
             raise ValueError("manifests to attach need one subject")
         whole = self.listed_referrers(subject)
         listed = attached_manifests(self.manifests, subject) if whole is None else whole
-        known = {one.descriptor.digest for one in listed}
-        added = [referrer_of(one) for one in manifests if one.digest not in known]
+        own = {one.digest: referrer_of(one) for one in manifests}
+        kept = [one for one in listed if own.get(one.descriptor.digest, one) == one]
+        added = [one for one in own.values() if one not in kept]
         if not added and whole is not None:
             self._list_changed_tags()
             return False
-        self._point_referrers(subject, (*listed, *added))
+        self._point_referrers(subject, (*kept, *added))
         return True
 
     def detach(self, manifest: Manifest) -> None:

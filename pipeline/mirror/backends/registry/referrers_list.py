@@ -138,7 +138,7 @@ class ReferrersList:
         entries = [referrer_of(one) for one in manifests]
 
         def holds(index: Manifest | None) -> bool:
-            return index is not None and wanted <= {one.descriptor.digest for one in listed_referrers(index)}
+            return index is not None and set(entries) <= set(listed_referrers(index))
 
         self._write(subject, lambda index: merge_referrers(index, add=entries), holds)
 

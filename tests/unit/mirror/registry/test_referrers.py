@@ -6,6 +6,7 @@ import io
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
@@ -14,7 +15,7 @@ from pipeline.errors import EnvironmentLacking, RelbuildError
 from pipeline.mirror.backends.registry import referrers_list as listing_module
 from pipeline.mirror.backends.registry.fallback_index import merge_referrers
 from pipeline.mirror.protocol import TagConflict
-from pipeline.mirror.references import fallback_tag, listed_referrers, referrer_of
+from pipeline.mirror.references import fallback_tag, listed_referrers, referrer_of, referrers_index
 from pipeline.model.manifests import Manifest
 from pipeline.oci import media_types
 from pipeline.transfer import RegistryResponse
@@ -60,6 +61,21 @@ def test_a_referrer_that_was_put_and_not_listed_is_listed_by_the_next_run(old: F
     with open_mirror(old) as mirror:
         assert mirror.repository("app").attach(note) is True
         assert len(mirror.repository("app").referrers(subject.digest)) == 1
+
+
+def test_an_entry_that_says_something_else_than_its_manifest_is_replaced(old: FakeRegistry) -> None:
+    subject = manifest("subject")
+    note = manifest("note", subject)
+    with open_mirror(old) as mirror:
+        app = mirror.repository("app")
+        app.attach(note)
+        entry = referrer_of(note)
+        altered = replace(entry, artifact_type="application/x-other")
+        held = old.held(IMAGE)
+        put(held, referrers_index([altered]), fallback_tag(subject.digest))
+        assert app.referrers(subject.digest) == (altered,)
+        app.attach_all([note])
+        assert app.referrers(subject.digest) == (entry,)
 
 
 def test_lists_of_different_subjects_do_not_wait_for_one_another(old: FakeRegistry) -> None:
