@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipeline.errors import UsageError
 from pipeline.mirror.address_parser import parse_address, parse_mirror_address
+from pipeline.mirror.backends.directory import directory_mirror
 from pipeline.mirror.backends.directory.directory_address_form import DIRECTORY, MARKER
 from pipeline.mirror.backends.directory.directory_mirror import open_directory
 
@@ -45,6 +47,37 @@ def test_in_a_folder_the_mirror_is_the_one_above_or_the_one_that_can_be_made(tmp
     assert hint_of(f"dir:{made}:latest") == said(made)
     assert hint_of(f"dir:{tmp_path}/new/redis@{DIGEST}") == said(tmp_path / "new")
     assert hint_of(f"dir:{tmp_path}/redis:latest") == said(tmp_path / "redis")
+
+
+@pytest.mark.parametrize("name", ["nginx.conf", "rsync.sh", "catalog.json"])
+@pytest.mark.parametrize("beside", [[], ["blobs", "repositories"]], ids=["alone", "beside folders"])
+def test_a_persons_files_are_no_mirror_that_was_begun(name: str, beside: list[str], tmp_path: Path) -> None:
+    for folder in beside:
+        (tmp_path / folder).mkdir()
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(UsageError, match="neither empty nor a mirror"):
+        open_directory(tmp_path, create=True, clock=time.time)
+    assert (tmp_path / name).read_text() == "mine"
+
+
+@pytest.mark.parametrize("count", range(4))
+def test_a_killed_creation_is_made_a_mirror(count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After so many of its files were written."""
+    real, written = directory_mirror.replace_file, list[str]()
+
+    def killed(data: bytes, target: Path, *given: Any) -> None:
+        if len(written) == count:
+            raise KeyboardInterrupt
+        written.append(target.name)
+        real(data, target, *given)
+
+    monkeypatch.setattr(directory_mirror, "replace_file", killed)
+    monkeypatch.setattr(directory_mirror, "write_marker", lambda *_: killed(b"", tmp_path))
+    with pytest.raises(KeyboardInterrupt):
+        open_directory(tmp_path / "made", create=True, clock=time.time)
+    assert len(written) == count
+    monkeypatch.undo()
+    assert open_directory(tmp_path / "made", create=True, clock=time.time).repositories() == ()
 
 
 @pytest.mark.parametrize("text", ["/srv/mirror", "./mirror", "../mirror"])

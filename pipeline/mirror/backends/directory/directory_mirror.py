@@ -46,8 +46,9 @@ REPOSITORY_NAME_LIMIT = 200
 """Characters of a repository's name, so that paths stay within the limits of file systems; registries allow 255 with
 the host."""
 
-_BEGUN = frozenset({".lock", ".incoming", ".scrub", "blobs", "repositories", "nginx.conf", "rsync.sh", "catalog.json"})
-"""Files that a killed creation of a mirror can leave: a folder with anything else is not made a mirror."""
+_FOLDERS = frozenset({".lock", ".incoming", ".scrub", "blobs", "repositories"})
+_FILES = frozenset({"nginx.conf", "rsync.sh", "catalog.json"})
+"""What a killed creation of a mirror can leave: a folder with anything else is not made a mirror."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +253,8 @@ def can_be_made(root: Path) -> bool:
     folders = (root / "blobs" / "sha256", root / "repositories")
     names, rules = set(_names(root)), root / RULES_FILE
     return (
-        not names - _BEGUN - {RULES_FILE}
+        not names - _FOLDERS - _FILES - {RULES_FILE}
+        and (".incoming" in names or not names & _FILES)  # Else they are a person's: the folder is made before them.
         and (RULES_FILE not in names or (rules.is_file() and not is_foreign(rules)))
         and not set(_names(root / "blobs")) - {"sha256"}
         and not any(name for folder in folders for name in _names(folder))
