@@ -266,7 +266,8 @@ class _Search:
     def examine(self, referrer: Referrer, read: set[Digest] | None = None) -> bool:
         """Read and verify a bundle; return whether it counts against the limit.
 
-        It does if it is by the key, names it, or is large. `read`: the digests of bundles that were read, which are not read again under another manifest.
+        It does if it is by the key, names it, or is large. `read`: the digests of bundles that were verified, which are
+        not read again under another manifest.
         """
         layer = None
         try:
