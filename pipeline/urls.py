@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from dataclasses import field
 from urllib.parse import urljoin, urlsplit
@@ -178,6 +179,16 @@ def parse_url(text: str) -> Url | None:
     userinfo = parts.netloc.rpartition("@")[0]
     port = DEFAULT_PORTS.get(parts.scheme, 0) if port is None else port
     return Url(parts.scheme, host, port, parts.path, parts.query, userinfo)
+
+
+def is_loopback_host(host: str) -> bool:
+    """Return whether a host is this machine, by an address of its loopback or as `localhost`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def is_http_url(text: str) -> bool:

@@ -17,6 +17,7 @@ from pathlib import Path
 from pipeline.errors import EnvironmentLacking
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.transfer.token_servers import TokenServers
+from pipeline.urls import DEFAULT_PORTS
 
 CREDENTIALS_FILE_LIMIT = 1 << 20
 """Bytes of an auth file; one with some hundred registries has far fewer."""
@@ -25,6 +26,7 @@ HELPER_TIMEOUT = 60.0
 """Seconds for a credential helper: some ask a server, or a person to unlock a key ring."""
 
 _HELPER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_PORT = re.compile(r":(\d{1,5})$")
 _NOT_FOUND = "credentials not found"
 """Message of helpers without credentials for a server (docker-credential-helpers, `errCredentialsNotFound`)."""
 
@@ -50,7 +52,7 @@ class CredentialStore:
         self.files = tuple(files)
         self.token_servers = TokenServers.of(environment)
         self._environment = dict(environment)
-        self._known: dict[str, Credentials | None] = {}
+        self._known: dict[tuple[str, bool], Credentials | None] = {}
         self._lock = threading.Lock()
 
     @classmethod
@@ -70,32 +72,60 @@ class CredentialStore:
         files += [Path(docker, "config.json")] if docker else []
         return cls(files, environment)
 
-    def find(self, host: str, repository: str = "") -> Credentials | None:
+    def find(self, host: str, repository: str = "", *, plain: bool = False) -> Credentials | None:
         """Find the credentials for a repository or namespace at `HOST[:PORT]`; None if missing.
 
         In each file: the host's own helper (`credHelpers`), the entry with the longest key that is the repository,
-        a namespace above it, or the host, and the helper for all hosts (`credsStore`). Raises EnvironmentLacking
-        `credentials-unreadable` or `credential-helper-failed`.
+        a namespace above it, or the host, and the helper for all hosts (`credsStore`).
+
+        `plain`: they would be sent without TLS. Then only those count whose key begins with `http://` or names another
+        port than 443: all others may have been kept for a registry with TLS. Raises EnvironmentLacking
+        `credentials-unreadable`, `credential-helper-failed`, `credentials-need-tls` where there are no others.
         """
         place = f"{host}/{repository}".rstrip("/")
         with self._lock:
-            if place not in self._known:
-                found = (self._in_file(path, host, place) for path in self.files)
-                self._known[place] = next((one for one in found if one is not None), None)
-            return self._known[place]
+            if (place, plain) not in self._known:
+                self._known[place, plain] = self._in_files(host, place, plain)
+            return self._known[place, plain]
 
-    def _in_file(self, path: Path, host: str, place: str) -> Credentials | None:
+    def _in_files(self, host: str, place: str, plain: bool) -> Credentials | None:
+        withheld = None
+        for path in self.files:
+            for found, sendable in self._in_file(path, host, place, plain):
+                if sendable or not plain:
+                    return found
+                withheld = withheld or path
+        if withheld is None:
+            return None
+        raise EnvironmentLacking(
+            "credentials-need-tls",
+            f"the credentials for {host} in '{withheld}' are for TLS, and not sent over plain HTTP",
+            place=host,
+            hint=f"use registry://{host}; if they may be sent unencrypted, keep them in that file under 'http://{host}'",
+        )
+
+    def _in_file(self, path: Path, host: str, place: str, plain: bool) -> Iterator[tuple[Credentials, bool]]:
+        """Yield the credentials in a file, the best first, and whether they may be sent without TLS."""
         document = _document(path)
         helper = _object(document.get("credHelpers")).get(host)
         if isinstance(helper, str) and helper:
-            return self._from_helper(helper, host, path)
-        entries = {_normal(key): value for key, value in _object(document.get("auths")).items()}
+            kept = self._from_helper(helper, host, path)
+            if kept is not None:
+                yield kept, _names_plain_port(host)
+            return
+        auths = _object(document.get("auths"))
+        named = sorted(auths, key=lambda key: key.startswith("http://") == plain)  # the last of equal keys counts
+        entries = {_normal(key): (key, auths[key]) for key in named}
         for key in _keys(place):
-            found = _entry(_object(entries.get(key)), path, key)
+            written, value = entries.get(key, (key, None))
+            found = _entry(_object(value), path, key)
             if found is not None:
-                return found
+                plainly = not written.startswith("https://") and _names_plain_port(key)
+                yield found, plainly or written.startswith("http://")
         store = document.get("credsStore")
-        return self._from_helper(store, host, path) if isinstance(store, str) and store else None
+        kept = self._from_helper(store, host, path) if isinstance(store, str) and store else None
+        if kept is not None:
+            yield kept, _names_plain_port(host)
 
     def _from_helper(self, name: str, host: str, path: Path) -> Credentials | None:
         """Run `docker-credential-NAME get`: the server on standard input, JSON on standard output."""
@@ -136,6 +166,12 @@ def _keys(place: str) -> Iterator[str]:
     while place:
         yield place
         place = place.rpartition("/")[0]
+
+
+def _names_plain_port(key: str) -> bool:
+    """Return whether a key `HOST[:PORT][/…]` names a port, and not that of https."""
+    port = _PORT.search(key.partition("/")[0])
+    return port is not None and int(port.group(1)) != DEFAULT_PORTS["https"]
 
 
 def _normal(key: str) -> str:

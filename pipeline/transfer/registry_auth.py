@@ -22,7 +22,7 @@ from pipeline.transfer.challenge import (
 )
 from pipeline.transfer.credentials import Credentials, CredentialStore
 from pipeline.transfer.token_servers import REALMS_VARIABLE
-from pipeline.urls import Url, parse_url, shown_url
+from pipeline.urls import Url, is_loopback_host, parse_url, shown_url
 
 TOKEN_ANSWER_LIMIT = 1 << 20
 """Bytes of a token server's response; tokens with many scopes have some ten thousand."""
@@ -85,6 +85,7 @@ class RegistryAuth:
     ) -> None:
         self._base = base
         self._host = host
+        self._plain = base.scheme == "http" and not is_loopback_host(base.host)
         self._namespace = namespace
         self._credential_store = credential_store
         self._call = call
@@ -109,8 +110,8 @@ class RegistryAuth:
 
         The response had `challenges`; the request had the header `refused` ("": none). A token is requested for
         `scopes` only, whatever scope the challenge names. Raises EnvironmentLacking `registry-denied` without a
-        possible authentication, `token-server-unknown` for a realm that is not known to belong to the registry,
-        `registry-token`.
+        possible authentication, `credentials-need-tls`, `registry-token`, `token-server-unknown` for a realm that is
+        not known to belong to the registry.
         """
         way = next((one for one in challenges if one.scheme == "bearer" and one.parameter("realm")), None)
         way = way or next((one for one in challenges if one.scheme == "basic"), None)
@@ -150,7 +151,7 @@ class RegistryAuth:
 
     def _credentials(self, scopes: Sequence[Scope]) -> Credentials | None:
         name = next((scope.name for scope in scopes if scope.kind == "repository"), self._namespace)
-        return self._credential_store.find(self._host, name)
+        return self._credential_store.find(self._host, name, plain=self._plain)
 
     def _bearer(self, way: Challenge, scopes: tuple[Scope, ...]) -> str:
         """Return the header with a cached or new token. The caller holds the lock."""

@@ -47,6 +47,50 @@ def test_docker_writes_urls_as_keys(tmp_path: Path) -> None:
     assert found.find("host", "a/b") == Credentials("user", "with:colon")
 
 
+@pytest.mark.parametrize(
+    ("key", "host", "sent"),
+    [
+        ("host", "host", False),
+        ("https://host/v1/", "host", False),
+        ("https://host:5000", "host:5000", False),
+        ("host:443", "host:443", False),
+        ("[2001:db8::1]", "[2001:db8::1]", False),
+        ("http://host", "host", True),
+        ("http://host/v2/", "host", True),
+        ("host:80", "host:80", True),
+        ("host:5000/team", "host:5000", True),
+        ("[2001:db8::1]:5000", "[2001:db8::1]:5000", True),
+    ],
+)
+def test_a_login_that_may_be_for_tls_is_not_sent_without(tmp_path: Path, key: str, host: str, sent: bool) -> None:
+    found = credential_store(tmp_path / "auth.json", auths={key: auth("user", "geheim")})
+    assert found.find(host, "team/app") == Credentials("user", "geheim")
+    if sent:
+        assert found.find(host, "team/app", plain=True) == Credentials("user", "geheim")
+        return
+    with pytest.raises(EnvironmentLacking) as caught:
+        found.find(host, "team/app", plain=True)
+    assert caught.value.code == "credentials-need-tls"
+    assert f"'http://{host}'" in str(caught.value.problems[0].hint) and "geheim" not in str(caught.value)
+    assert found.find("another", plain=True) is None
+
+
+def test_the_login_without_tls_is_kept_beside_that_with_it(tmp_path: Path) -> None:
+    pairs = [("host", auth("with", "1")), ("http://host", auth("without", "2")), ("host/team", auth("team", "3"))]
+    for auths in (dict(pairs), dict(reversed(pairs))):
+        found = credential_store(tmp_path / "auth.json", auths=auths)
+        assert found.find("host", "app") == Credentials("with", "1")
+        assert found.find("host", "app", plain=True) == Credentials("without", "2")
+        assert found.find("host", "team/app") == Credentials("team", "3")
+        assert found.find("host", "team/app", plain=True) == Credentials("without", "2")
+
+
+def test_a_later_file_may_have_the_login_without_tls(tmp_path: Path) -> None:
+    write(tmp_path / ".config/containers/auth.json", "tls")
+    write(tmp_path / ".docker/config.json", "plain", "http://host")
+    assert CredentialStore.of({"HOME": str(tmp_path)}).find("host", plain=True) == Credentials("plain", "p")
+
+
 def test_files_are_asked_in_podmans_order(tmp_path: Path) -> None:
     environment = {"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path / "run")}
     assert CredentialStore.of(environment).find("host") is None
@@ -116,6 +160,11 @@ def test_helpers_are_asked_the_hosts_own_first_and_the_store_last(tmp_path: Path
     assert found.find("three", "a") == Credentials("own", "three")
     assert found.find("host") == Credentials("file", "p")
     assert found.find("two") == Credentials("", identity_token="from the environment")
+    for host in ("three", "two"):
+        with pytest.raises(EnvironmentLacking) as caught:
+            found.find(host, plain=True)
+        assert caught.value.code == "credentials-need-tls"
+    assert found.find("four:5000", plain=True) == Credentials("", identity_token="from the environment")
 
 
 def test_a_helper_that_knows_nothing_is_no_error_and_one_that_fails_is(tmp_path: Path, helpers: Path) -> None:

@@ -51,6 +51,37 @@ def admits(registry: str, realm: str, named: str = "") -> bool:
 # --- whom a password is told -----------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("base", "told"),
+    [
+        ("https://mirror.test", True),
+        ("http://mirror.test", False),
+        ("http://localhost.test", False),
+        ("http://127.0.0.1.test", False),
+        ("http://192.0.2.1", False),
+        ("http://localhost", True),
+        ("http://127.0.0.2", True),
+        ("http://[::1]", True),
+    ],
+)
+@pytest.mark.parametrize("scheme", ["basic", "bearer"])
+def test_a_login_is_sent_without_tls_to_the_loopback_only(tmp_path: Path, base: str, told: bool, scheme: str) -> None:
+    host = base.partition("://")[2]
+    (tmp_path / "auth.json").write_text(json.dumps({"auths": {host: LOGIN}}))
+    credentials, root, asked = CredentialStore([tmp_path / "auth.json"], {}), parse_url(base), Asked()
+    assert root is not None
+    auth = RegistryAuth(root, host, "", credentials, asked)
+    challenge = Challenge(scheme, (("realm", f"{base}/token"),))
+    if told:
+        assert auth.answer([challenge], PULL, "") == (BASIC if scheme == "basic" else "Bearer t")
+        assert [one.authorization for one in asked] == [BASIC] * (scheme == "bearer")
+        return
+    with pytest.raises(EnvironmentLacking) as caught:
+        auth.answer([challenge], PULL, "")
+    assert caught.value.code == "credentials-need-tls" and asked == []
+
+
+
 @pytest.mark.parametrize("entry", [LOGIN, {"identitytoken": "of the login"}, None])
 def test_a_realm_on_another_host_is_told_nothing_unless_it_is_known(
     registry: FakeRegistry, other: FakeRegistry, speak: Speaker, entry: dict[str, str] | None
