@@ -48,7 +48,7 @@ the host."""
 
 _FOLDERS = frozenset({".lock", ".incoming", ".scrub", "blobs", "repositories"})
 _FILES = frozenset({"nginx.conf", "rsync.sh", "catalog.json"})
-"""What a killed creation of a mirror can leave: a folder with anything else is not made a mirror."""
+"""Files that a killed creation of a mirror can leave: a folder with anything else is not made a mirror."""
 
 
 @dataclass(frozen=True, slots=True)
