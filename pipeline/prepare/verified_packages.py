@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -206,7 +207,7 @@ def _verified(
     path = verified_file(package, trust, store, copied)
     with errors_about(package.nevra, path):
         header = read_header(path, package.checksum)
-    demand_nevra(header.nevra, package)
+    demand_as_described(header, package)
     return header
 
 
@@ -230,14 +231,48 @@ def verified_file(package: Package, trust: PackageTrust, store: Store, copied: C
     return path
 
 
+def demand_as_described(header: PackageHeader, package: Package) -> None:
+    """Compare a verified header with the repository metadata from which its package was chosen.
+
+    Metadata is signed by few, and decides on the times in the image, on keys that expired, and on layers. Raises
+    VerificationError `package-not-as-described`.
+    """
+    demand_nevra(header.nevra, package)
+    if package.build_time not in (header.build_time, header.build_time & _LIBSOLV_TIME):
+        described = f"{package.nevra} was built at {package.build_time}"
+        raise _not_as_described(package, described, f"at {header.build_time} (seconds since 1970)")
+    if not _is_source(package.source_rpm, header.source_rpm):
+        described = f"{package.nevra} was built from '{package.source_rpm}'"
+        raise _not_as_described(package, described, f"from '{header.source_rpm}'")
+
+
+_LIBSOLV_TIME = (1 << 32) - 1
+"""libsolv keeps the low 32 bits of a build time (ext/repo_rpmmd.c), as rpm's tag has them."""
+
+_WHOLE_SOURCE = re.compile(r".+-[^-]*-[^-]*\.(no)?src\.rpm", re.DOTALL)
+"""Names of source RPMs that libsolv keeps as they are (repodata_set_sourcepkg); others that end in `.rpm` it cuts."""
+
+
+def _is_source(described: str, source_rpm: str) -> bool:
+    """Return whether the name of a source RPM, as libsolv gives it, is the header's."""
+    if described == source_rpm:
+        return True
+    return not _WHOLE_SOURCE.fullmatch(source_rpm) and source_rpm.startswith(described) and source_rpm.endswith(".rpm")
+
+
 def demand_nevra(nevra: Nevra, package: Package) -> None:
     if nevra != package.nevra:
-        raise VerificationError(
-            "package-not-as-described",
-            f"the repository metadata says {package.nevra}, the package header says {nevra}",
-            place=package.location,
-            hint="the repository metadata is wrong or stale: retry later, or report it to the repository's maintainer",
-        )
+        raise _not_as_described(package, str(package.nevra), str(nevra))
+
+
+def _not_as_described(package: Package, described: str, own: str) -> VerificationError:
+    return VerificationError(
+        "package-not-as-described",
+        f"the repository metadata says {described}, the package header says {own}",
+        place=package.location,
+        hint="the repository metadata is wrong or stale: retry later, or report it to the repository's maintainer; "
+        "if the lock was made from it, run `relbuild lock --upgrade` then",
+    )
 
 
 def _about(problem: Problem, package: Package, path: Path) -> Problem:

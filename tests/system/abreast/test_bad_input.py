@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.streams import open_compressed
 from tests.support.patience import HUNG
+from tests.support.rpmmd import write_document, write_repomd
 from tests.support.sites import relbuild_at_once
 from tests.support.tiny_root import require_root
 from tests.system.conftest import ROOT
@@ -232,6 +235,29 @@ def test_a_package_that_is_not_what_the_metadata_says(bench: Bench) -> None:
     bad_repositories(bench, copy)
     bench.plain("[hardcase-signed]")
     bench.build().refused("download-mismatch", 5, says="hardcase-signed")
+
+
+@pytest.mark.parametrize(
+    ("form", "forged", "says"),
+    [
+        (rb'build="[0-9]+"', b'build="4294967295"', "was built at 4294967295"),
+        (rb'build="[0-9]+"', b'build="0"', "was built at 0"),
+        (rb"<rpm:sourcerpm>[^<]*", b"<rpm:sourcerpm>other-1-1.src.rpm", "was built from 'other-1-1.src.rpm'"),
+    ],
+)
+def test_metadata_that_says_another_build_than_the_signed_header(
+    bench: Bench, form: bytes, forged: bytes, says: str
+) -> None:
+    copy = bench.folder / "copy"
+    shutil.copytree(bench.mirror / "bad", copy)
+    (primary,) = (copy / "repodata").glob("*primary.xml*")
+    with open_compressed(primary, limit=1 << 20) as file:
+        data = re.sub(form, forged, file.read())
+    write_repomd(copy, write_document(copy, "primary", data))
+    bad_repositories(bench, copy)
+    bench.plain("[hardcase-signed]")
+    bench.build().refused("package-not-as-described", 5, says=says, place="hardcase-signed")
+    assert not (bench.folder / "broken.lock").exists()
 
 
 def test_metadata_whose_signature_is_not_good(bench: Bench) -> None:

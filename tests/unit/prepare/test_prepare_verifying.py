@@ -222,6 +222,50 @@ def test_a_package_that_says_another_name_than_its_repository_is_refused(folder:
     assert caught.value.code == "package-not-as-described"
 
 
+SOURCE_NAME = "a-1-1.src.rpm"
+
+
+@pytest.mark.parametrize(
+    ("described", "own", "says"),
+    [
+        ({"build_time": 5}, {"build_time": 6}, ("at 5", "at 6")),
+        ({"build_time": 0}, {"build_time": 6}, ("at 0", "at 6")),
+        ({"build_time": 5}, {"build_time": (2 << 32) + 6}, ("at 5", f"at {(2 << 32) + 6}")),
+        ({"build_time": (1 << 32) + 6}, {"build_time": 6}, (f"at {(1 << 32) + 6}", "at 6")),
+        ({"source_rpm": "b-1-1.src.rpm"}, {"source_rpm": SOURCE_NAME}, ("'b-1-1.src.rpm'", f"'{SOURCE_NAME}'")),
+        ({"source_rpm": ""}, {"source_rpm": SOURCE_NAME}, ("''", f"'{SOURCE_NAME}'")),
+        ({"source_rpm": "a"}, {"source_rpm": SOURCE_NAME}, ("'a'", f"'{SOURCE_NAME}'")),
+        ({"source_rpm": SOURCE_NAME}, {"source_rpm": ""}, (f"'{SOURCE_NAME}'", "''")),
+        ({"source_rpm": SOURCE_NAME}, {"source_rpm": "a.rpm"}, (f"'{SOURCE_NAME}'", "'a.rpm'")),
+    ],
+)
+def test_metadata_that_says_another_build_than_the_header_is_refused(
+    described: dict[str, Any], own: dict[str, Any], says: tuple[str, str]
+) -> None:
+    with pytest.raises(VerificationError) as caught:
+        verified_packages.demand_as_described(replace(header(A), **own), package(A, **described))
+    (problem,) = caught.value.problems
+    assert problem.code == "package-not-as-described" and "--upgrade" in str(problem.hint)
+    assert problem.place == f"Packages/{A}.rpm" and A in problem.message
+    assert all(one in problem.message for one in says), problem.message
+
+
+@pytest.mark.parametrize(
+    ("described", "own"),
+    [
+        ({"build_time": 6}, {"build_time": (2 << 32) + 6}),
+        ({"build_time": (2 << 32) + 6}, {"build_time": (2 << 32) + 6}),
+        ({"build_time": (1 << 32) - 1}, {"build_time": (1 << 32) - 1}),
+        ({"build_time": 0}, {"build_time": 0}),
+        *(({"source_rpm": one}, {"source_rpm": one}) for one in ("", SOURCE_NAME, "a-1-1.nosrc.rpm", "no name")),
+        *(({"source_rpm": ""}, {"source_rpm": one}) for one in ("a.rpm", "a.src.rpm", "a-1.src.rpm", "-1-1.src.rpm")),
+        *(({"source_rpm": "a"}, {"source_rpm": one}) for one in ("a-1-1.x86_64.rpm", "a-1-1..rpm")),
+    ],
+)
+def test_what_libsolv_cuts_of_times_and_names_is_no_difference(described: dict[str, Any], own: dict[str, Any]) -> None:
+    verified_packages.demand_as_described(replace(header(A), **own), package(A, **described))
+
+
 def verified_from_repository(folder: Path, journal: Journal, here: Any, fetched: Any) -> Any:
     """Obtain and verify `A`, with `fetched(store)` for what repositories give."""
     journal.stand_in(repos, repos.open_repositories, gives=opened("base"))
