@@ -2,14 +2,15 @@
 
 A registry lists tags only. From there everything is followed: entries of indexes, referrers and subjects, the subjects
 in the names of signature and fallback tags, and former targets of tags, from their history. What is not found so is
-never pruned. A registry does not tell arrival times either; the history gives some.
+never pruned. A registry does not tell arrival times either; the history gives some. What a tag led to whose manifest is
+lost is not known, so there is no inventory then.
 """
 
 from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import field, replace
 from datetime import UTC, datetime
 
@@ -25,7 +26,7 @@ from pipeline.mirror.retention.pruning import (
     HeldTag,
     Inventory,
 )
-from pipeline.mirror.retention.reachability import tag_subject
+from pipeline.mirror.retention.reachability import PRUNING_TAG_PREFIX, tag_subject
 from pipeline.mirror.tag_history import move_records, read_move
 from pipeline.mirror.tag_statements import anchor_manifest, listed_statement
 from pipeline.model.manifests import Manifest
@@ -41,8 +42,8 @@ _IMMUTABLE = re.compile(r".+-(?P<date>\d{8})-(?P<short>[0-9a-f]{12})")
 def inventory_by_tags(mirror: Mirror) -> Inventory:
     """Take an inventory of all repositories of a mirror, from their tags.
 
-    Raises as the mirror does, and VerificationError for a manifest that cannot be read: what it refers to is unknown,
-    so nothing could safely be pruned.
+    Raises as the mirror does, and VerificationError for a manifest that cannot be read, `tag-damaged` for one that is
+    lost: what it refers to is unknown, so nothing could safely be pruned.
     """
     return join_inventories(
         tuple(repository_inventory(name, mirror.repository(name)) for name in mirror.repositories())
@@ -80,10 +81,14 @@ def join_inventories(repositories: tuple[HeldRepository, ...]) -> Inventory:
 def repository_inventory(name: str, repository: Repository) -> HeldRepository:
     """Take an inventory of one repository, from its tags.
 
-    Raises as the repository does, VerificationError.
+    Raises as the repository does, VerificationError (`tag-damaged`: a tag is listed and leads to nothing).
     """
     search = _Search(repository)
     for tag in repository.tags():
+        search.tag(tag)
+    for tag in tags_without_manifest(repository, [tag for tag in search.empty if _leads_to_content(tag)]):
+        raise _lost_manifest(repository, tag)
+    for tag in tuple(search.empty):  # set meanwhile, or removed
         search.tag(tag)
     search.follow()
     moves = (*recorded_moves(search.tagged), *search.signed)
@@ -108,11 +113,14 @@ class _Search:
     waiting: list[Digest] = field(default_factory=list)
     asked: set[Digest] = field(default_factory=set)
     signed: list[Move] = field(default_factory=list)
+    empty: list[str] = field(default_factory=list)
+    """Tags that were listed and led to nothing."""
 
     def tag(self, tag: str) -> None:
         """Read the manifest of a tag; queue it, its references, and the subject in the tag's name."""
         manifest = self.repository.manifest(tag)
-        if manifest is None:  # removed since the tags were listed
+        if manifest is None:
+            self.empty.append(tag)
             return
         self.tagged[tag] = manifest
         self._add(manifest)
@@ -159,6 +167,35 @@ class _Search:
         if move is not None:
             self.signed.append(move)
             self.waiting += [digest for digest in (move.before, move.after) if digest is not None]
+
+
+def tags_without_manifest(repository: Repository, tags: Sequence[str]) -> tuple[str, ...]:
+    """Return those of `tags`, which were listed and led to nothing, that are still listed and still do.
+
+    The others were removed or moved meanwhile. Raises as the repository does.
+    """
+    listed = set(repository.tags()) if tags else set()
+    return tuple(tag for tag in tags if tag in listed and repository.resolve(tag) is None)
+
+
+def _leads_to_content(tag: str) -> bool:
+    """Return whether a tag leads to what nothing else may lead to.
+
+    Not so a list of referrers, which name their subject themselves, nor the record of a killed pruning.
+    """
+    about = tag_subject(tag)
+    return not (about is not None and about[1]) and not tag.startswith(PRUNING_TAG_PREFIX)
+
+
+def _lost_manifest(repository: Repository, tag: str) -> VerificationError:
+    mirror = repository.url.removesuffix(f"/{repository.name}")
+    return VerificationError(
+        "tag-damaged",
+        f"tag '{tag}' is listed, but its manifest is missing, so what it led to is not known: nothing is pruned",
+        place=f"{repository.url}:{tag}",
+        hint=f"run `relbuild scrub {mirror}` first, which sends the manifest again where the store or a mirror given "
+        "with --from has it; else publish or copy the image again, or promote another one to the tag",
+    )
 
 
 def recorded_moves(tagged: Mapping[str, Manifest]) -> tuple[Move, ...]:

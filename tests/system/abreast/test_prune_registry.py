@@ -12,13 +12,16 @@ from pathlib import Path
 import pytest
 
 from pipeline.digest import Digest
+from pipeline.errors import RelbuildError
 from pipeline.mirror.backends.layout.layout_mirror import open_layout
 from pipeline.mirror.backends.registry.registry_mirror import RegistryMirror, open_registry
 from pipeline.mirror.backends.registry.registry_prune import prune_registry
 from pipeline.mirror.backends.registry.registry_repository import RegistryRepository
 from pipeline.mirror.protocol import Repository, is_auxiliary
+from pipeline.mirror.repair_sources import RepairSources
 from pipeline.model.publication import Move, MoveCause
 from pipeline.model.rules import MirrorRules
+from pipeline.model.scrub import RepairOutcome, ScrubResult
 from pipeline.progress import QUIET
 from pipeline.store import Store
 from tests.support import mirror_images
@@ -54,6 +57,10 @@ def stored(folder: Path) -> dict[str, int]:
     """The blobs of a docker-registry, manifests among them: hex → bytes."""
     found = (folder / "data" / "docker" / "registry" / "v2" / "blobs").rglob("data")
     return {path.parent.name: path.stat().st_size for path in found}
+
+
+def scrub(mirror: RegistryMirror, store: Store) -> ScrubResult:
+    return mirror.scrub(RepairSources(store), rate=0, progress=QUIET)
 
 
 def collect(folder: Path, *options: str) -> None:
@@ -114,6 +121,49 @@ def test_the_bytes_that_a_registry_will_free_are_those_that_its_collection_frees
     after = stored(folder)
     assert sum(size for name, size in before.items() if name not in after) == pruned.size_after
     assert not after.keys() - before.keys()
+
+
+def blob_file(folder: Path, digest: Digest) -> Path:
+    return folder / "data/docker/registry/v2/blobs/sha256" / digest.hex[:2] / digest.hex / "data"
+
+
+@pytest.mark.parametrize("cut", [False, True], ids=["lost", "cut short"])
+def test_tags_whose_manifest_is_lost_are_scrubbed_before_anything_is_pruned(
+    cut: bool, tmp_path: Path, store: Store
+) -> None:
+    made = mirror_images.image(store, 1)
+    whole = mirror_images.manifest(made)
+    tags = ("9.7", f"9.7-20261101-{made.digest.short}")
+    with docker_registry(tmp_path) as host, reached(host) as mirror:
+        product = mirror.repository("product")
+        mirror_images.put(product, store, made)
+        for tag in tags:
+            tagged(product, tag, whole)
+        PrunableMirror(store).signature(product, made.digest, "signed", stays=True)
+    file = blob_file(tmp_path, made.digest)
+    data = file.read_bytes()
+    file.write_bytes(data[:200])
+    if not cut:
+        file.unlink()
+    with docker_registry(tmp_path) as host, reached(host) as mirror:
+        before = mirror.repository("product").tags()
+        with pytest.raises(RelbuildError) as caught:
+            prune_registry(mirror, RULES, LATER, idle=True)
+        assert caught.value.code == ("registry-failing" if cut else "tag-damaged")
+        assert {one.name for one in scrub(mirror, store).lost} == {*tags, str(made.digest)}
+        store.put(whole.data)
+        again = scrub(mirror, store)
+        if cut:  # docker-registry drops what it has by name
+            assert {one.name for one in again.kept} == {tags[1], str(made.digest)}
+            assert {one.name for one in again.lost} == {*tags, str(made.digest)}
+            file.unlink()
+    with docker_registry(tmp_path) as host, reached(host) as mirror:
+        if cut:
+            again = scrub(mirror, store)
+        assert [(one.name, one.fate) for one in again.findings] == [(str(made.digest), RepairOutcome.HEALED)]
+        assert not scrub(mirror, store).findings and file.read_bytes() == data
+        assert prune_registry(mirror, RULES, LATER, idle=True).plan.empty
+        assert mirror.repository("product").tags() == before
 
 
 def test_why_the_instructions_warn_of_deleting_untagged_manifests(tmp_path: Path, store: Store) -> None:
