@@ -10,7 +10,7 @@ import secrets
 
 from pipeline.digest import Digest, identity
 from pipeline.lazy_dataclasses import dataclass
-from pipeline.store import Store
+from pipeline.store import Store, recall_seen, remember_seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,24 +22,24 @@ class DamageMemory:
 
     def has(self, digest: Digest) -> bool:
         """Return whether the blob was found corrupt, and not intact since."""
-        return self.store.recall(self._name(digest)) is True
+        return recall_seen(self.store, self._name(digest)) is True
 
     def note(self, digest: Digest) -> None:
         """Record that the blob was found corrupt."""
-        self.store.remember(self._last(), secrets.token_hex(8))
-        self.store.remember(self._name(digest), True)
+        remember_seen(self.store, self._last(), secrets.token_hex(8))
+        remember_seen(self.store, self._name(digest), value=True)
 
     def clear(self, digest: Digest) -> None:
         """Record that the blob was read intact."""
         if self.has(digest):
-            self.store.remember(self._name(digest), False)
+            remember_seen(self.store, self._name(digest), value=False)
 
     def latest(self) -> str:
         """Return a text that changes each time that a blob is found corrupt; "" before.
 
         It is no time of a clock, which may be set back meanwhile.
         """
-        return str(self.store.recall(self._last()) or "")
+        return str(recall_seen(self.store, self._last()) or "")
 
     def _name(self, digest: Digest) -> Digest:
         return identity("blob-damaged", 1, mirror=self.url, digest=digest)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipeline.digest import Digest, identity
 from pipeline.lazy_dataclasses import dataclass
-from pipeline.store import Store
+from pipeline.store import Store, recall_seen, remember_seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +27,12 @@ class TagMemory:
     def see(self, url: str, tag: str, key: Digest, number: int) -> None:
         """Record a number that `key` signed, unless a higher one is recorded."""
         if number > self._seen(url, tag, key):
-            self.store.remember(_memory(url, tag, key), number)
+            remember_seen(self.store, _memory(url, tag, key), number)
 
     def _seen(self, url: str, tag: str, key: Digest) -> int:
-        known = self.store.recall(_memory(url, tag, key))
+        known = recall_seen(self.store, _memory(url, tag, key))
         if known is None:
-            known = self.store.recall(_memory_of_all_keys(url, tag))
+            known = recall_seen(self.store, _memory_of_all_keys(url, tag))
         return known if isinstance(known, int) and not isinstance(known, bool) else 0
 
 

@@ -21,7 +21,8 @@ def products_due(store: Store, destination: str, products: Iterable[str], now: i
     """
 
     def is_due(product: str) -> bool:
-        known = store.recall(_name(destination, product, key))
+        recalled = store.recall(_name(destination, product, key))
+        known = recalled[0] if isinstance(recalled, list) and len(recalled) == 1 else None
         # One that is farther away than any statement is valid was remembered by a clock that was ahead.
         return not isinstance(known, int) or known <= now or known > now + LONGEST_VALIDITY * 1000
 
@@ -30,7 +31,7 @@ def products_due(store: Store, destination: str, products: Iterable[str], now: i
 
 def remember_due(store: Store, destination: str, product: str, when: int, *, key: str) -> None:
     """Remember when a product's tag statements are due next; `key` as in `products_due`."""
-    store.remember(_name(destination, product, key), when)
+    store.remember(_name(destination, product, key), [when])  # A number alone would never be collected.
 
 
 def known_signers(store: Store, key: Path | None, former: Iterable[Path]) -> str:
@@ -57,4 +58,4 @@ def _key_name(key: Path) -> Digest:
 
 
 def _name(destination: str, product: str, key: str) -> Digest:
-    return identity("renewal-due", 2, to=destination, product=product, key=key)
+    return identity("renewal-due", 3, to=destination, product=product, key=key)

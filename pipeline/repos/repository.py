@@ -29,7 +29,7 @@ from pipeline.repos.repomd import (
 )
 from pipeline.repos.repository_access import repository_network
 from pipeline.repos.variables import answer_variables, expand_repository, platform_variables
-from pipeline.store import Store
+from pipeline.store import Store, recall_seen, remember_seen, seen_record
 from pipeline.transfer import Download, Network, PassingContent, ServerAccess, fetch
 from pipeline.urls import parse_url, shown_url
 
@@ -190,7 +190,7 @@ class _Opener:
         name = identity("revision", 1, repository=repository.id, origin=origin)
         if not _REVISION.fullmatch(revision):
             return
-        seen = self.store.recall(name)
+        seen = recall_seen(self.store, name)
         if isinstance(seen, int) and int(revision) < seen:
             text = f"rollback: {shown_url(url)} has revision {revision}, older than {seen}, which was seen before"
             if proven:
@@ -199,11 +199,11 @@ class _Opener:
                     text,
                     place=url,
                     hint="a mirror is outdated, or someone replays old metadata; if the repository was reset on purpose"
-                    f", remove results/{name.hex[:2]}/{name.hex} in the store",
+                    f", remove {seen_record(self.store, name).relative_to(self.store.root)} in the store",
                 )
             self.progress.warn(f"repository {repository.id}: {text}")
         if seen != int(revision):
-            self.store.remember(name, int(revision))
+            remember_seen(self.store, name, int(revision))
 
 
 def find_mirrors(

@@ -4,6 +4,7 @@ No other code reads or writes the directory.
 
     blobs/<hex>            any bytes by digest: RPMs, segments, layers, configs, manifests
     results/<xx>/<hex>     cached JSON results by the identity (digest) of their inputs, each with a seal (HMAC)
+    results/seen/<hex>     sealed records of what was seen once and cannot be made again (`seen_values`)
     trees/<name>/          layers by diff_id (`-over`: one to mount over an earlier one), rpm's Lua; `root/`, seal
     metadata/              downloads in progress
     locks/                 one file per name that is locked
@@ -42,6 +43,7 @@ with imported_when_used(__name__):
         store_usage,
     )
     from pipeline.store.seal_key import KEY_FILE_VARIABLE, KEY_VARIABLE, given_key
+    from pipeline.store.seen_values import recall_seen, remember_seen, seen_record
     from pipeline.store.store_folders import cache_folder, ignored_cache_warning, require_outside_stores
     from pipeline.store.unnamed_copies import UnnamedCopies, UnnamedCopy
 
@@ -64,7 +66,10 @@ __all__ = [
     "failing_at",
     "given_key",
     "ignored_cache_warning",
+    "recall_seen",
+    "remember_seen",
     "require_outside_stores",
+    "seen_record",
     "status_stamp",
     "store_usage",
     "sync_file",

@@ -6,7 +6,6 @@ The package's docstring has the layout of its directory.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import hmac
 import json
 import os
@@ -31,7 +30,7 @@ from pipeline.store.blobs import (
 )
 from pipeline.store.durable_files import sync_folder, write_result_file
 from pipeline.store.last_use import record_use
-from pipeline.store.locks import hold_lock, sweep_temporary, temporary_folder
+from pipeline.store.locks import named_lock, sweep_temporary, temporary_folder
 from pipeline.store.store_folders import READ_ONLY_ERRNOS, make_store_folders, require_own_folders, require_own_store
 from pipeline.store.store_processes import register_process
 from pipeline.store.store_sealers import StoreSealers
@@ -129,7 +128,7 @@ class Store:
         if whole is None:
             self.quarantine(path, "its content does not match its digest")
             return False
-        self._keep(name, whole, sync=False)
+        self.remember(name, whole, sync=False)
         return True
 
     def stamp(self, digest: Digest) -> Stamp | None:
@@ -155,7 +154,7 @@ class Store:
         """
         seen = self.stamp(digest) if status is None else status_stamp(status)
         if seen is not None:
-            self._keep(_stamped(digest), seen, sync=False)
+            self.remember(_stamped(digest), seen, sync=False)
 
     def put(self, data: bytes) -> Digest:
         """Put `data` as a blob; return its digest."""
@@ -202,7 +201,7 @@ class Store:
         whole = stamp_of_whole(self.blob(digest), digest)
         if whole is None:
             raise self._damaged(digest)
-        self._keep(_stamped(digest), whole, sync=False)
+        self.remember(_stamped(digest), whole, sync=False)
         return whole
 
     def verify_once(self, digest: Digest) -> Stamp:
@@ -238,7 +237,10 @@ class Store:
         A damaged one is moved to quarantine. One without a byte is missing: a power cut leaves that of one that was not
         synced.
         """
-        path = self.result(identity)
+        return self.read_result(self.result(identity), identity)
+
+    def read_result(self, path: Path, identity: Digest) -> object | None:
+        """Return the JSON value in the file `path`, as `recall`."""
         data = read_small(path)
         if not data:
             return None
@@ -270,9 +272,9 @@ class Store:
     def remember(self, identity: Digest, value: object, *, sync: bool = True) -> None:
         """Cache a JSON value under `identity`, sealed. A store that is not writable only warns.
 
-        Without `sync`, a crash of the machine may lose it.
+        Without `sync`, a crash of the machine may lose it. `remember_seen` is for what cannot be made again.
         """
-        self._keep(identity, value, sync=sync)
+        self.write_result(self.result(identity), identity, value, sync=sync)
 
     def unseal(self, identity: Digest, framed: bytes) -> bytes | SealFault:
         """Return the value in the content of a result's file, or why its seal is not accepted."""
@@ -283,12 +285,12 @@ class Store:
         """Return the path of a cached result, which need not exist."""
         return self.root.joinpath("results", identity.hex[:2], identity.hex)
 
-    def _keep(self, identity: Digest, value: object, *, sync: bool) -> None:
-        path = self.result(identity)
+    def write_result(self, path: Path, identity: Digest, value: object, *, sync: bool) -> None:
+        """Write a JSON value to the file `path`, as `remember`."""
         data = _SORTED.encode(value).encode()
         try:
             framed = self._sealers.made("result").seal(str(identity), data)
-            self._make_place(path.parent)
+            self.make_place(path.parent)
             write_result_file(path, framed, drafts=self.root / "tmp", sync=sync)
         except OSError as error:
             if error.errno not in READ_ONLY_ERRNOS:
@@ -297,7 +299,7 @@ class Store:
                 self._told.closed = True
                 self.tell(f"the store is not writable, so new results are not cached: {self.root}")
 
-    def _make_place(self, folder: Path) -> None:
+    def make_place(self, folder: Path) -> None:
         """Make a folder of results; anything else in its place is moved to quarantine."""
         with contextlib.suppress(OSError):
             if stat.S_ISDIR(os.lstat(folder).st_mode):
@@ -362,24 +364,12 @@ class Store:
         """The folder of downloads in progress."""
         return self.root / "metadata"
 
-    @contextlib.contextmanager
-    def locked(self, name: str) -> Iterator[None]:
+    def locked(self, name: str) -> contextlib.AbstractContextManager[None]:
         """Hold the lock `name` (any text) within the block, against other processes and threads.
 
         A store that is not writable needs no lock, because nobody makes anything in it.
         """
-        path = self.root / "locks" / hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:32]
-        try:
-            handle = hold_lock(path)
-        except OSError as error:
-            if error.errno not in READ_ONLY_ERRNOS:
-                raise
-            yield
-            return
-        try:
-            yield
-        finally:
-            os.close(handle)
+        return named_lock(self.root / "locks", name)
 
     @contextlib.contextmanager
     def temporary(self, prefix: str) -> Iterator[Path]:

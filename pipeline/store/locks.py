@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from pipeline.store.store_folders import READ_ONLY_ERRNOS
 
 SWEEP_AGE = 30.0
 """Age in seconds up to which a temporary file is not removed: its owner may not have locked it yet."""
@@ -41,6 +44,26 @@ def is_named(handle: int, path: Path) -> bool:
         return os.path.samestat(path.lstat(), os.fstat(handle))
     except FileNotFoundError:
         return False
+
+
+@contextlib.contextmanager
+def named_lock(folder: Path, name: str) -> Iterator[None]:
+    """Hold the lock `name` (any text) within the block, by a file in `folder`.
+
+    There is no lock where the file cannot be written.
+    """
+    path = folder / hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:32]
+    try:
+        handle = hold_lock(path)
+    except OSError as error:
+        if error.errno not in READ_ONLY_ERRNOS:
+            raise
+        yield
+        return
+    try:
+        yield
+    finally:
+        os.close(handle)
 
 
 def remove_unheld(path: Path) -> bool:

@@ -18,6 +18,7 @@ from pipeline.store.blobs import stamp_of_whole
 from pipeline.store.content_store import Store, last_stamped
 from pipeline.store.locks import remove_unheld, sweep_temporary
 from pipeline.store.seal_key import KEY_FILE, read_key
+from pipeline.store.seen_values import lasts
 from pipeline.store.store_folders import STORE_FOLDERS
 from pipeline.store.store_processes import oldest_other_process
 from pipeline.system_errors import FULL_DISK
@@ -76,6 +77,7 @@ def store_usage(store: Store) -> dict[str, int]:
 def collect_garbage(store: Store, before: float, keep: Collection[Digest] = ()) -> GarbageCollected:
     """Remove what was last used before `before` (seconds since the epoch), except blobs `keep`.
 
+    Records of what was seen (`seen_values`) are kept however old they are: nothing can make them again.
     Also lock files that nobody holds. The last use is a file's access or modification time (to a day, with relatime),
     or that of the stamp recorded for a blob; for a folder, the latest of the files directly in it. What another running
     process may use is kept. What is removed is made or fetched again when it is needed.
@@ -90,6 +92,8 @@ def collect_garbage(store: Store, before: float, keep: Collection[Digest] = ()) 
         for path in sorted(_items(store, kind)):
             with contextlib.suppress(FileNotFoundError):  # Another process is collecting too.
                 if (kind == "blobs" and path.name in kept) or _last_used(store, kind, path) >= limit:
+                    continue
+                if kind == "results" and lasts(path):
                     continue
                 freed[kind] += _remove(store, kind, path)
     for path in sorted((store.root / "locks").glob("*")):

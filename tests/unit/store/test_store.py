@@ -98,7 +98,7 @@ def test_nobody_else_may_enter(store: Store) -> None:
 
 def test_collecting_removes_what_was_not_used_and_keeps_what_is_named_or_young(store: Store) -> None:
     named, unused, young = store.put(b"named"), store.put(b"unused"), store.put(b"young")
-    store.remember(Digest.of(b"old"), 1)
+    store.remember(Digest.of(b"old"), "value: 1")
     with store.temporary("tree") as folder:
         (folder / "made" / "root").mkdir(parents=True)
         store.trees.keep(folder / "made", DiffId.of(b"tar"))

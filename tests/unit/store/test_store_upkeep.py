@@ -78,7 +78,7 @@ for _ in range(100):
 
 def test_everything_that_was_not_used_goes(store: Store) -> None:
     store.put(b"blob")
-    store.remember(Digest.of(b"step"), 1)
+    store.remember(Digest.of(b"step"), {"size": 1})
     keep_tree(store)
     (store.metadata / "partial").mkdir()
     for name in ("old", "young"):

@@ -27,6 +27,7 @@ from pipeline.mirror.backends.directory.mirror_owner import open_own, require_ow
 from pipeline.mirror.backends.directory.mirror_paths import MirrorPaths
 from pipeline.mirror.known_blobs import set_aside
 from pipeline.model.publication import NO_HOST
+from pipeline.store import recall_seen, remember_seen
 
 if TYPE_CHECKING:
     from pipeline.mirror.backends.directory.directory_repository import DirectoryRepository
@@ -131,7 +132,7 @@ def _read_marker(root: Path, folder: int | None = None) -> tuple[bytes, os.stat_
 
 def remembered_host(root: Path, store: Store) -> str:
     """Return the host of a mirror when this store was last used to write to it, or ""."""
-    known = store.recall(_memory(root))
+    known = recall_seen(store, _memory(root))
     return known if isinstance(known, str) else ""
 
 
@@ -144,7 +145,7 @@ def require_remembered_host(root: Path, host: str, store: Store, *, stated: bool
     if known not in ("", host) and not stated:
         raise _renamed(root, host, known)
     if known != host:
-        store.remember(_memory(root), host)
+        remember_seen(store, _memory(root), host)
 
 
 def _memory(root: Path) -> Digest:
