@@ -24,6 +24,10 @@ from pipeline.cli.standard_streams import STDOUT
 from pipeline.lazy_dataclasses import dataclass
 
 _PIECE = 65536
+_REST = 1 << 20
+"""Bytes copied after a command's end from a terminal that others still have: more than the kernel keeps for one."""
+_REST_PAUSE = 0.2
+"""Seconds without output after which such a terminal has no more of the command's."""
 _SIZE = struct.Struct("4H")
 """`struct winsize` (ioctl_tty(2)): rows, columns, and two unused numbers."""
 
@@ -112,13 +116,16 @@ def _write(target: int, piece: bytes) -> None:
 
 
 @contextlib.contextmanager
-def terminal_streams(resized: Callable[[], None]) -> Iterator[CopiedStreams]:
+def terminal_streams(resized: Callable[[], None] = lambda: None, *, cooked: bool = False) -> Iterator[CopiedStreams]:
     """Yield a new terminal that is copied from and to the person's, which is raw meanwhile.
 
-    `resized` is called in the main thread when its size changed.
+    `resized` is called in the main thread when its size changed. `cooked`: the new one echoes and edits lines, and is
+    hung up after the block, also if processes that the command left still have it.
     """
     master, slave = os.openpty()
-    tty.setraw(slave)  # It only carries bytes to the terminal in the container, which echoes.
+    ended = os.eventfd(0)
+    if not cooked:
+        tty.setraw(slave)  # It only carries bytes to the terminal in the container, which echoes.
     before = termios.tcgetattr(0)
     _copy_size(master)
 
@@ -128,7 +135,7 @@ def terminal_streams(resized: Callable[[], None]) -> Iterator[CopiedStreams]:
 
     handler = signal.signal(signal.SIGWINCH, on_resize)
     streams = CopiedStreams((slave, slave, slave))
-    thread = threading.Thread(target=_copy_terminal, args=(streams, master), name="terminal", daemon=True)
+    thread = threading.Thread(target=_copy_terminal, args=(streams, master, ended), name="terminal", daemon=True)
     streams.threads.append(thread)
     tty.setraw(0, termios.TCSADRAIN)  # What was typed ahead is for the command.
     try:
@@ -137,8 +144,11 @@ def terminal_streams(resized: Callable[[], None]) -> Iterator[CopiedStreams]:
     finally:
         try:
             streams.started()  # If the command has not: the copy ends with the last descriptor of its side.
+            if cooked:
+                os.eventfd_write(ended, 1)
             streams.finish()
         finally:
+            os.close(ended)
             termios.tcsetattr(0, termios.TCSADRAIN, before)
             signal.signal(signal.SIGWINCH, handler)
 
@@ -149,13 +159,19 @@ def _copy_size(master: int) -> None:
         fcntl.ioctl(master, termios.TIOCSWINSZ, size)
 
 
-def _copy_terminal(streams: CopiedStreams, master: int) -> None:
-    """Copy between the person's terminal and `master` until its other side is closed (EIO)."""
-    sources = [0, master]
+def _copy_terminal(streams: CopiedStreams, master: int, ended: int) -> None:
+    """Copy between the person's terminal and `master` until its other side is closed (EIO).
+
+    Once `ended` can be read, only what is left is copied, to the person's.
+    """
+    sources, left = [0, master, ended], _REST
+    pause: float | None = None
     try:
         with contextlib.suppress(OSError):
-            while True:
-                for source in select.select(sources, [], [])[0]:
+            while (ready := select.select(sources, [], [], pause)[0]) and left > 0:
+                if ended in ready:
+                    sources, pause, ready = [master], _REST_PAUSE, []
+                for source in ready:
                     piece = os.read(source, _PIECE)
                     if source == 0 and not piece:
                         sources.remove(0)
@@ -163,5 +179,7 @@ def _copy_terminal(streams: CopiedStreams, master: int) -> None:
                         _write(master, piece)
                     elif not streams.write(1, piece):
                         return
+                    elif pause is not None:
+                        left -= len(piece)
     finally:
         os.close(master)

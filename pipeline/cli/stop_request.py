@@ -15,17 +15,20 @@ class StopRequest:
     Once instances run that can be stopped cleanly (`armed`), the first Ctrl-C or SIGTERM sets `asked`, and a Ctrl-C
     after it interrupts. Another SIGTERM does not: who ends all processes of a unit sends it several times to this one,
     since an ordinary user's outer processes pass it on. Before that, the first one interrupts. `within`: milliseconds
-    until they are killed, if another command asked for that.
+    until they are killed, if another command asked for that. `number`: that of the first signal that asked, if one did.
     """
 
     def __init__(self) -> None:
         self.asked = threading.Event()
         self.armed = False
         self.within: int | None = None
+        self.number: int | None = None
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         if not self.armed or (self.asked.is_set() and number == signal.SIGINT):
             raise KeyboardInterrupt
+        if self.number is None:
+            self.number = number
         self.asked.set()
 
     def arm(self) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pty
 import re
 import select
 import signal
 import socket
 import subprocess
 import sys
+import termios
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -295,8 +297,54 @@ def test_a_shell_of_the_host_where_the_image_has_none(start: Callable[..., Start
     run.process.stdin.write(f"ls /proc/{pid}/root; {listening}; exit\n".encode())
     run.process.stdin.flush()
     assert run.rest() == 0
-    assert re.search(r"\bapp\b.*\bdata\b", run.said)
+    assert re.search(r"\bapp\b.*\bdata\b", run.said, re.DOTALL)
     assert "00000000:0050" in run.said
+
+
+def test_a_shell_ends_with_its_input_whatever_it_has_started(start: Callable[..., Started]) -> None:
+    assert start("run", "tiny", "--shell").rest() == 3, "/dev/null"
+    run = start("run", "tiny", "--shell", stdin=subprocess.PIPE)
+    run.said += run.process.communicate(b"sleep 1000 & echo left: $?\n", timeout=40)[0].decode()
+    assert run.process.returncode == 3
+    assert "left: 0" in run.said
+
+
+def test_a_shell_on_a_terminal_has_one_of_its_own_which_it_controls(start: Callable[..., Started]) -> None:
+    person, terminal = pty.openpty()
+    before = termios.tcgetattr(terminal)
+    run = start("run", "tiny", "--shell", stdin=terminal)
+    run.until("shell in tiny-1")
+    os.write(person, b"test -t 0 && echo be''gun; sleep 1000\n")
+    run.until("begun")
+    os.write(person, b"\x03")
+    os.write(person, b"sleep 1000 & echo go''es on; exit\n")
+    run.until("goes on")
+    assert run.rest() == 3
+    assert termios.tcgetattr(terminal) == before
+    os.close(person)
+    os.close(terminal)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "terminal"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_shell_and_its_instance(start: Callable[..., Started], kind: str, number: int) -> None:
+    with contextlib.ExitStack() as closing:
+        person, source = os.pipe()[::-1] if kind == "pipe" else pty.openpty()
+        closing.callback(os.close, person)
+        closing.callback(os.close, source)
+        run = start("run", "tiny", "--shell", stdin=source)
+        run.until("shell in tiny-1")
+        os.write(person, b"echo be''gun; trap '' TERM; sleep 1000\n")
+        run.until("begun")
+        assert run.end(number) == 128 + number
+        assert number == signal.SIGHUP or "tiny-1 ended with exit code 3" in run.said
+
+
+def test_stop_ends_a_shell(start: Callable[..., Started]) -> None:
+    run = start("run", "tiny", "--shell", "--name", "shown", stdin=subprocess.PIPE)
+    run.until("shell in shown")
+    assert start("stop", "shown").rest() == 0
+    assert run.rest() == 3
 
 
 def recipe(folder: Path, name: str, smoke_text: str) -> Path:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
-import pty
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -13,11 +11,11 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline import process
 from pipeline.cli import options
 from pipeline.cli.app import CommandContext, command
 from pipeline.cli.changed_configuration import changed_configuration, with_changes
 from pipeline.cli.detached_start import leave_terminal, start_supervisor
+from pipeline.cli.instance_shell import run_shell
 from pipeline.cli.limit_options import RequestedLimits, limits_of, with_limits
 from pipeline.cli.log_follower import Follower
 from pipeline.cli.messages import print_lines
@@ -28,13 +26,12 @@ from pipeline.cli.run_options import run_options
 from pipeline.cli.stop_request import StopRequest, stopped_by_signals
 from pipeline.errors import UsageError
 from pipeline.instances import HostedInstance, InstanceRecord, host_instance
-from pipeline.launch import STOP_TIMEOUT, ImageRun, RunOptions, default_smoke_plan, enter_command, run_image, shell_of
+from pipeline.launch import STOP_TIMEOUT, ImageRun, RunOptions, default_smoke_plan, run_image
 from pipeline.mirror.address_parser import is_address
 from pipeline.model.checks import stop_check
 from pipeline.model.image import Image
 from pipeline.model.smoke import SmokePlan
 from pipeline.oci import media_types
-from pipeline.sandbox import Instance
 
 _POLL_INTERVAL = 0.2
 """Seconds between checks whether the instances still run."""
@@ -174,6 +171,8 @@ def run_command(
                 hosted.ended(code)
             except OSError as error:  # A full disk does not change the exit status.
                 build_env.progress.warn(f"the end of '{hosted.record.name}' was not recorded: {error.strerror}")
+    if shell and stopping.number is not None:
+        code = 128 + stopping.number  # The signal ended the shell, which is what the person ran.
     if not detach:
         context.answer(_json(run, code))
     return code
@@ -293,10 +292,11 @@ def wait_for_run(run: ImageRun, *, shell: bool, stopping: StopRequest, within: i
     `within`: milliseconds that they get to stop. Returns the exit code.
     """
     stopping.armed = True
+    streams = None
     try:
         if shell and not stopping.asked.is_set():
             print_lines(f"shell in {run.instances[0].name}; leaving the shell stops the instance")
-            open_shell(run.instances[0])
+            streams = run_shell(run.instances[0], stopping)
         else:
             while not stopping.asked.is_set() and not run.wait(_POLL_INTERVAL):
                 pass
@@ -304,6 +304,8 @@ def wait_for_run(run: ImageRun, *, shell: bool, stopping: StopRequest, within: i
     except KeyboardInterrupt:
         for instance in run.instances:
             instance.kill()
+    if streams is not None:
+        streams.finish()
     for instance in run.instances:
         why = "; killed: out of memory, give it more with --memory" if instance.usage().oom_kills else ""
         print_lines(f"{instance.name} ended with exit code {instance.exit_code}{why}")
@@ -329,21 +331,6 @@ def run_as_lines(run: ImageRun) -> Iterator[str]:
         for reading in instance.readings():
             if not reading.enforced:
                 yield f"  ! limit {reading.name} is not enforced: {reading.reason}"
-
-
-def open_shell(instance: Instance) -> int:
-    """Open a shell in the instance, and return its exit status.
-
-    It is on a new pseudo-terminal, so that its processes cannot access the person's terminal.
-    """
-    if shell_of(instance) is None:
-        print_lines(
-            "the image has no shell; this is a shell of this machine in the instance's network and PID namespaces; "
-            f"the instance's files are in /proc/{instance.pid}/root"
-        )
-    given = process.clean_environment({"TERM": os.environ.get("TERM", "dumb"), "HOME": "/"})
-    bare = ["env", "-i", *(f"{key}={value}" for key, value in given.items())]
-    return os.waitstatus_to_exitcode(pty.spawn([*bare, *enter_command(instance)]))
 
 
 def _json(run: ImageRun, code: int) -> Mapping[str, object]:

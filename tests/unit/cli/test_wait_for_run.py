@@ -64,6 +64,14 @@ def test_a_second_sigterm_kills_nothing() -> None:
     with stopped_by_signals() as stopping:
         assert waited(run, stopping) == 0
     assert run.stops == [2.0]
+    assert stopping.number == signal.SIGTERM
+
+
+def test_a_request_of_another_command_is_no_signal() -> None:
+    stopping = StopRequest()
+    stopping.ask(0)
+    assert waited(OneInstance(), stopping) == 0
+    assert stopping.number is None
 
 
 @pytest.mark.parametrize(
