@@ -88,6 +88,19 @@ def stdout_is_unicode() -> bool:
     return sys.__stdout__ is None or sys.__stdout__.encoding.lower() == "utf-8"
 
 
+def require_reader() -> None:
+    """Raise BrokenPipeError, as a write would, if nobody can read standard output any more.
+
+    For who waits for what is to be written. A terminal and a file have readers.
+    """
+    asked = select.poll()
+    asked.register(1, 0)  # Errors are told without being asked for.
+    if any(told & (select.POLLERR | select.POLLHUP) for _, told in asked.poll(0)):
+        error = BrokenPipeError()
+        error.filename = STDOUT
+        raise error
+
+
 def drop_streams() -> None:
     """Flush the standard streams and redirect them to /dev/null, for a process that is detached."""
     sys.stdout.flush()

@@ -10,6 +10,7 @@ import typer
 from pipeline.cli import options
 from pipeline.cli.app import CommandContext, command
 from pipeline.cli.log_follower import Follower
+from pipeline.cli.standard_streams import require_reader
 from pipeline.instances import find_instance, read_log
 
 
@@ -26,7 +27,12 @@ def logs_command(
     It holds the last 8 to 16 MiB of what the instance printed.
     """
     folder = find_instance(context.open_store().instances, name)
+
+    def running() -> bool:
+        require_reader()
+        return folder.supervised()
+
     with contextlib.closing(Follower(labelled=False)) as writer:
-        for piece in read_log(folder.path, tail=tail, follow=follow, running=folder.supervised):
+        for piece in read_log(folder.path, tail=tail, follow=follow, running=running):
             writer(name, piece)
     return 0
