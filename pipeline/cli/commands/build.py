@@ -75,6 +75,12 @@ def build_command(
         raise UsageError(
             "options-contradict", "--locked and --upgrade contradict each other", hint="give only one of them"
         )
+    if no_smoke and (retest or full):
+        raise UsageError(
+            "options-contradict",
+            f"--no-smoke and {'--retest' if retest else '--full'} contradict each other",
+            hint="leave out --no-smoke to test the image",
+        )
     requests = []
     for recipe in recipes:
         place = find_recipe_place(recipe, repositories)

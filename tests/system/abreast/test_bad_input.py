@@ -154,9 +154,12 @@ def test_a_recipe_that_does_not_exist(bench: Bench) -> None:
     bench.refuse(recipe="broke.yaml").refused("recipe-missing", 3, says="broke")
 
 
-def test_options_that_contradict(bench: Bench) -> None:
+@pytest.mark.parametrize(
+    "words", [("--locked", "--upgrade"), ("--no-smoke", "--retest"), ("--no-smoke", "--full")], ids=" ".join
+)
+def test_options_that_contradict(bench: Bench, words: tuple[str, ...]) -> None:
     bench.plain()
-    bench.refuse("--locked", "--upgrade").refused("options-contradict", 2)
+    bench.refuse(*words).refused("options-contradict", 2, says=words[1])
 
 
 # --- resolution --------------------------------------------------------------------------------------------
