@@ -81,7 +81,6 @@ def test_a_login_is_sent_without_tls_to_the_loopback_only(tmp_path: Path, base: 
     assert caught.value.code == "credentials-need-tls" and asked == []
 
 
-
 @pytest.mark.parametrize("entry", [LOGIN, {"identitytoken": "of the login"}, None])
 def test_a_realm_on_another_host_is_told_nothing_unless_it_is_known(
     registry: FakeRegistry, other: FakeRegistry, speak: Speaker, entry: dict[str, str] | None
