@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -123,7 +123,7 @@ class _Snapshot:
 
         None if it changed something, or cannot be recognised.
         """
-        answers = log.answers()
+        answers = _asked_again(log.answers(), one)
         changed = one.uploaded or one.mounted or one.moved or one.attached
         if changed or not one.settled_until or not answers or self.inputs() != before:
             return None
@@ -150,6 +150,16 @@ class _Snapshot:
             answer=published_as_json(one),
         )
         return {**{field: getattr(made, field) for field in RememberedPublication.__slots__}, **before}
+
+
+def _asked_again(answers: Sequence[KnownAnswer], one: Publication) -> list[KnownAnswer]:
+    """Return the questions that a recognised publication asks again.
+
+    Of blobs only those of the image: the payloads of what was signed are asked for by ordinary publications, at least
+    once a day, and with `--read-back`.
+    """
+    image = {str(digest) for digest in one.present}
+    return [each for each in answers if "/blobs/" not in each.target or each.target.rpartition("/")[2] in image]
 
 
 def _entries(folder: Path) -> dict[str, object]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import field
 
@@ -26,6 +26,7 @@ from pipeline.oci import (
     media_types,
     proves_itself,
     read_artifact,
+    signature_blobs,
     verify_bundle,
 )
 from pipeline.oci.predicates import CYCLONEDX, LOCK, PROVENANCE, SIGN, SMOKE, SPDX
@@ -86,10 +87,9 @@ class SignedAttachments:
     def signature(self, repository: Repository, present: Manifest | None) -> Artifact | None:
         """Sign, and return the manifest for the `.sig` tag with the `present` signatures kept.
 
-        None: this key's signature is among them.
+        None: this key's signature is among them, and its payload is there.
         """
-        artifact = make_simple_signature(self.about.digest, repository.identity, self.key, _kept(present))
-        return None if artifact.manifest == present else artifact
+        return _signature(repository, self.about.digest, self.key, present)
 
     def attestations(self, repository: Repository) -> tuple[Artifact, ...]:
         """Sign and return the attestations that the repository does not have yet under this key.
@@ -109,8 +109,8 @@ class SignedAttachments:
             entry = referrer_of(artifact.manifest)
             if everything.get(entry.descriptor.digest) == entry:
                 own.add(entry.descriptor.digest)
-        known = _present(repository, own)
-        known -= {one.manifest.digest for _, one in made.values() if _lost(repository, one)}
+        payloads = {one.manifest.digest: one.blobs[-1][0] for _, one in made.values()}
+        known = _present(repository, {digest: payloads.get(digest) for digest in own})
         missing = [artifact for artifact in self.attached if artifact.manifest.digest not in known]
         for predicate_type, (predicate, artifact) in made.items():
             if artifact.manifest.digest in known:
@@ -134,14 +134,22 @@ class NameSignature:
     def signature(self, repository: Repository, present: Manifest | None) -> Artifact | None:
         """Sign, and return the manifest for the `.sig` tag with the `present` signatures kept.
 
-        None: this key's signature is among them.
+        None: this key's signature is among them, and its payload is there.
         """
-        artifact = make_simple_signature(self.subject, repository.identity, self.key, _kept(present))
-        return None if artifact.manifest == present else artifact
+        return _signature(repository, self.subject, self.key, present)
 
     def attestations(self, repository: Repository) -> tuple[Artifact, ...]:
         """Return none: they were copied with the manifest."""
         return ()
+
+
+def _signature(repository: Repository, subject: Digest, key: SigningKey, present: Manifest | None) -> Artifact | None:
+    """Sign `subject` beside the `present` signatures; return None if nothing is missing."""
+    artifact = make_simple_signature(subject, repository.identity, key, _kept(present))
+    if artifact.manifest != present:
+        return artifact
+    blobs = signature_blobs(present, subject, repository.identity)
+    return None if _is_there(repository, blobs[0][0]) else Artifact(present, blobs)
 
 
 def _kept(present: Manifest | None) -> Manifest | None:
@@ -152,19 +160,26 @@ def _kept(present: Manifest | None) -> Manifest | None:
         return None
 
 
-def _present(repository: Repository, digests: Collection[Digest]) -> set[Digest]:
-    """Return those of the manifests that are in the repository."""
-    if not digests:
+def _present(repository: Repository, wanted: Mapping[Digest, Descriptor | None]) -> set[Digest]:
+    """Return those of the manifests that are there, with the payload of each if one is named."""
+    payloads = {digest: payload for digest, payload in wanted.items() if payload is not None}
+    if not wanted:
         return set()
-    with ThreadPoolExecutor(min(len(digests), LOOKS_AT_ONCE), "attested") as pool:
-        found = zip(digests, pool.map(repository.has_manifest, digests), strict=True)
-        return {digest for digest, there in found if there}
+    with ThreadPoolExecutor(LOOKS_AT_ONCE, "attested") as pool:
+        manifests = {digest: pool.submit(repository.has_manifest, digest) for digest in wanted}
+        whole = {digest: pool.submit(_is_there, repository, payload) for digest, payload in payloads.items()}
+        return {
+            digest
+            for digest, there in manifests.items()
+            if there.result() and (digest not in whole or whole[digest].result())
+        }
 
 
-def _lost(repository: Repository, artifact: Artifact) -> bool:
-    """Return whether a mirror of files lacks a blob of a manifest; no registry is asked."""
-    served = [descriptor.digest for descriptor, _ in artifact.blobs if repository.file_path(descriptor.digest)]
-    return not all(repository.has_blob(digest) for digest in served)
+def _is_there(repository: Repository, payload: Descriptor) -> bool:
+    """Return whether a payload is there; a registry that is read back must return it intact."""
+    if repository.file_path(payload.digest):
+        return repository.has_blob(payload.digest)
+    return repository.holds_whole(payload)
 
 
 def _says_the_same(predicate_type: str, known: bytes, new: bytes) -> bool:
@@ -318,12 +333,13 @@ def _hidden(repository: Repository, subject: Digest, listed: int, read: int) -> 
 def signature_payloads(repository: Repository, manifest: Manifest) -> dict[Digest, bytes]:
     """Read the simple-signing payloads of a `.sig` manifest; return them by digest.
 
-    Missing and damaged ones are left out.
+    Missing ones are left out, damaged ones are empty.
     """
     found = {}
     for layer in read_artifact(manifest).layers:
         try:
             found[layer.digest] = repository.read_blob(Descriptor(layer.media_type, layer.digest, layer.size))
-        except VerificationError:
-            continue
+        except VerificationError as error:
+            if error.code != "blob-missing":
+                found[layer.digest] = b""
     return found

@@ -98,6 +98,17 @@ def make_simple_signature(digest: Digest, identity: str, key: SigningKey, existi
     return Artifact(made.manifest, (*made.blobs, (plain, payload)))
 
 
+def signature_blobs(manifest: Manifest, digest: Digest, identity: str) -> tuple[tuple[Descriptor, bytes], ...]:
+    """Return a signature's payload, and the config of its manifest if that is cosign's."""
+    payload = signature_payload(digest, identity)
+    said = read_artifact(manifest)
+    config = _config(said.layers)
+    blobs = [(Descriptor(media_types.SIMPLE_SIGNING, Digest.of(payload), len(payload)), payload)]
+    if said.config.digest == Digest.of(config):
+        blobs.append((Descriptor(media_types.CONFIG, said.config.digest, len(config)), config))
+    return tuple(blobs)
+
+
 def join_signatures(present: Manifest, more: Manifest) -> Artifact:
     """Return the signature manifest with the signatures of both manifests.
 
@@ -123,10 +134,11 @@ def check_signatures(
     """Check every signature in a signature manifest; return each with its problem, if any.
 
     It must be a signature of `subject` by `key`, and under the name `identity` (with or without a tag), if that is
-    given. `payloads`: digest of a layer → its content.
+    given. `payloads`: digest of a layer → its content, whatever there is in the place of an altered one.
 
     Raises VerificationError `document-malformed`, `signatures-too-many`. The problems' codes: `signature-malformed`,
-    `signature-altered`, `signature-wrong-key`, `signature-of-another`, `signature-other-identity`.
+    `signature-payload-missing`, `signature-altered`, `signature-wrong-key`, `signature-of-another`,
+    `signature-other-identity`.
     """
     layers = read_artifact(manifest).layers
     if len(layers) > SIMPLE_SIGNATURES_LIMIT:
@@ -177,7 +189,13 @@ def _checked(
     signature = _signature(layer)
     if layer.media_type != media_types.SIMPLE_SIGNING or signature is None or layer.size > PAYLOAD_LIMIT:
         return bad("signature-malformed", "the layer is not a signature in cosign's format")
-    if payload is None or len(payload) != layer.size or Digest.of(payload) != layer.digest:
+    if payload is None:
+        return bad(
+            "signature-payload-missing",
+            f"the signed payload {layer.digest} is listed but missing",
+            "publish the image again with --read-back: the same key signs the same bytes",
+        )
+    if len(payload) != layer.size or Digest.of(payload) != layer.digest:
         return bad("signature-altered", "the signed payload does not match the digest in the signature manifest")
     try:
         said = _claims(payload, place)

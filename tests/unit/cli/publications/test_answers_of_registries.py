@@ -26,13 +26,32 @@ def test_an_unchanged_publication_is_recognised_and_says_what_an_ordinary_one_sa
     assert publisher.recognised()
 
 
-def test_it_asks_all_that_an_ordinary_one_asks(to_each: Publisher, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_asks_all_that_an_ordinary_one_asks_but_for_signed_payloads(
+    to_each: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
     publisher = to_each
     assert publisher.recognised()
     asked = publisher.asked()
     monkeypatch.setattr(remembered_publications, "LIFETIME", 0)
     assert not publisher.recognised()
-    assert publisher.asked() <= asked
+    payloads = {path for path in publisher.asked() - asked if "/blobs/" in path}
+    assert publisher.asked() <= asked | payloads
+    assert len(payloads) == 1 + 5, "of the signature, and of each attestation"
+
+
+@pytest.mark.parametrize("when", ["read back", "a day later"])
+def test_a_payload_that_is_lost_is_put_there_by_an_ordinary_publication(
+    publisher: Publisher, when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert publisher.recognised()
+    held = publisher.held
+    (signature,) = (digest for tag, digest in held.tags.items() if tag.endswith(".sig"))
+    lost = json.loads(held.manifests[signature][1])["layers"][0]["digest"]
+    whole = held.blobs.pop(lost)
+    if when == "a day later":
+        monkeypatch.setattr(remembered_publications, "LIFETIME", 0)
+    status, _, _ = publisher.publish(*(["--read-back"] if when == "read back" else []))
+    assert (status, held.blobs[lost]) == (0, whole)
 
 
 def _move_tag(publisher: Publisher) -> None:
