@@ -17,7 +17,6 @@ from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.protocol import Mirror
 from pipeline.model.absolute_path import AbsolutePath, absolute
 from pipeline.model.limits.memory import LIMIT as MEMORY
-from pipeline.model.lock import Lock
 from pipeline.model.night_record import (
     ExcludedWorker,
     Failure,
@@ -50,7 +49,7 @@ from pipeline.nightly.typed_paths import TypedPaths
 from pipeline.prepare import BuildEnvironment
 from pipeline.recipes import PlatformTarget
 from pipeline.release.current_images import mirror_access
-from pipeline.resolve import lock_path, parse_lock, read_lock, write_lock
+from pipeline.resolve import lock_path, parse_lock, put_sections
 
 ANY_NAME = "any"
 """A name of a product that need not be there, to ask by which host and namespace products are pulled."""
@@ -388,15 +387,7 @@ class _CatalogueRun:
         entry = self.catalogue.find(name)
         assert entry is not None
         path = lock_path(entry.path)
-        lock = read_lock(path)
-        new = parse_lock(self._locks[name], name)
-        ours = {(one.resolution.platform, one.resolution.arch) for one in new.sections}
-        others = (
-            [one for one in lock.sections if (one.resolution.platform, one.resolution.arch) not in ours] if lock else []
-        )
-        whole = Lock(new.recipe, (*others, *new.sections))
-        if lock is None or set(lock.sections) != set(whole.sections):
-            write_lock(path, whole)
+        put_sections(path, parse_lock(self._locks[name], name))
 
 
 def _tried(product: Product, workers: Sequence[str]) -> Product:

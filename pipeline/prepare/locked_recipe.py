@@ -39,11 +39,11 @@ from pipeline.resolve import (
     decide_action,
     former_layers,
     other_versions,
+    put_sections,
     read_lock,
     resolution_inputs,
     solve,
     stale_reasons,
-    write_lock,
 )
 
 _T = TypeVar("_T")
@@ -246,7 +246,8 @@ def keep_lock(
 ) -> LockedRecipe:
     """Write the lock if its section differs from the former one.
 
-    Raises ResolutionError `lock-stale` where `mode` forbids that.
+    The sections of other platforms and architectures stay as they are in the file then: others may have locked them
+    since `plan` was made. Raises ResolutionError `lock-stale` where `mode` forbids that.
     """
     before, parent = plan.section, plan.parent
     if before is not None and before.parent and parent and before.parent.config == parent.config:
@@ -263,8 +264,7 @@ def keep_lock(
         )
     written = None
     if wrote:
-        others = tuple(one for one in plan.lock.sections if one is not before) if plan.lock else ()
-        written = write_lock(plan.path, Lock(plan.recipe.name, (*others, section)))
+        written = put_sections(plan.path, Lock(plan.recipe.name, (section,)))
     return LockedRecipe(
         recipe=plan.recipe,
         platform=plan.platform,

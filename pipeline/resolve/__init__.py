@@ -29,6 +29,7 @@ with imported_when_used(__name__):
         streams_in_use,
     )
     from pipeline.resolve.library_versions import library_versions
+    from pipeline.resolve.lock_update import put_sections
     from pipeline.resolve.lockfile import format_lock, is_lock, lock_path, parse_lock, read_lock, write_lock
     from pipeline.resolve.pool import PackagePool
     from pipeline.resolve.solver import open_pool, solve
@@ -68,6 +69,7 @@ __all__ = [
     "open_pool",
     "other_versions",
     "parse_lock",
+    "put_sections",
     "read_lock",
     "read_repository_advisories",
     "resolution_inputs",

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
+import stat
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -30,7 +36,7 @@ from pipeline.prepare import (
 )
 from pipeline.prepare.build_options import RepositoryCache
 from pipeline.progress import QUIET
-from pipeline.resolve import LockAction, read_lock, write_lock
+from pipeline.resolve import LockAction, lock_update, read_lock, write_lock
 
 NOBODY = AccountTable((), ())
 SECTION = LockSection(Resolution("el9", "x86_64", (), ()), (("requests", Digest.of(b"a")),), 7)
@@ -93,6 +99,67 @@ def test_a_new_lock_is_written_and_keeps_the_sections_of_others(tmp_path: Path) 
     assert kept(stale, replace(SECTION, build_time=8)).build_time == 8
     stands = read_lock(stale.path)
     assert stands is not None and stands.section("el9", "aarch64") == OTHER
+
+
+def test_a_section_that_others_locked_meanwhile_is_kept(tmp_path: Path) -> None:
+    """`relbuild lock` for another platform, which began and ended while this one resolved."""
+    for used in (plan(tmp_path), plan(tmp_path, SECTION, action=LockAction.RESOLVE)):
+        others = replace(SECTION, resolution=Resolution("el8", "x86_64", (), ()))
+        newer = replace(OTHER, build_time=9)
+        write_lock(used.path, Lock("r", (others, newer, replace(SECTION, build_time=5))))
+        assert kept(used, replace(SECTION, build_time=8)).build_time == 8
+        stands = read_lock(used.path)
+        assert stands is not None and set(stands.sections) == {others, newer, replace(SECTION, build_time=8)}
+        assert [path.name for path in tmp_path.iterdir()] == ["r.lock"]
+
+
+def is_folder(handle: Any) -> bool:
+    return stat.S_ISDIR(os.fstat(handle if isinstance(handle, int) else handle.fileno()).st_mode)
+
+
+def test_two_that_lock_at_the_same_time_wait_for_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second one begins when the first one has read the file, and has not written it yet."""
+    second = plan(tmp_path)
+    first = replace(second, platform=Platform("el8", ()))
+    theirs = replace(SECTION, resolution=Resolution("el8", "x86_64", (), ()))
+    write, pool = lock_update.write_lock, ThreadPoolExecutor(1)
+    writing, waits = Event(), Event()
+    began: list[Future[LockSection]] = []
+    flock = fcntl.flock
+
+    def lock_folder(handle: Any, how: int) -> None:
+        if writing.is_set() and is_folder(handle):
+            with pytest.raises(BlockingIOError):
+                flock(handle, how | fcntl.LOCK_NB)
+            waits.set()
+        flock(handle, how)
+
+    def write_first(path: Path, lock: Lock) -> Digest:
+        monkeypatch.setattr(lock_update, "write_lock", write)
+        writing.set()
+        began.append(pool.submit(kept, second, SECTION))
+        assert waits.wait(30), "the second one waits for no lock"
+        return write(path, lock)
+
+    monkeypatch.setattr(fcntl, "flock", lock_folder)
+    monkeypatch.setattr(lock_update, "write_lock", write_first)
+    with pool:
+        keep_lock(first, theirs, (), NumberedAccounts(NOBODY, ()), LockMode.DEFAULT)
+        began[0].result(30)
+    stands = read_lock(second.path)
+    assert stands is not None and set(stands.sections) == {theirs, SECTION}
+
+
+def test_a_file_system_without_locks_hinders_no_lock_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flock = fcntl.flock
+
+    def refuse(handle: Any, how: int) -> None:
+        if is_folder(handle):
+            raise OSError(errno.EBADF, "refused")
+        flock(handle, how)
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    assert kept(plan(tmp_path), SECTION) == SECTION
 
 
 def test_a_lock_that_says_the_same_is_left_alone(tmp_path: Path) -> None:
