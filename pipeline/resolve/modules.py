@@ -2,16 +2,15 @@
 
 As libdnf's ModulePackageContainer, for the case of an empty root: a stream is enabled when the recipe names it
 under `modules` (`name:stream`), when it is its module's default (`modulemd-defaults`), or when an enabled stream
-requires it. All builds of a stream that have the context of its newest are on together, so that an older one
-can be asked for (dnf-sack.cpp, setModuleExcludes). Packages of streams that are off are hidden; packages of streams
-that are on hide those outside of modules that have, or provide, the same name. What would need dnf's module solver
-(several contexts that fit, streams that contradict one another) is refused by name.
+requires it; module_solver.py decides. All builds of a stream that have the same context are on together, so that an
+older one can be asked for (dnf-sack.cpp, setModuleExcludes); a context is what a build requires, unless it says
+`static_context`. Packages of streams that are off are hidden; packages of streams that are on hide those outside of
+modules that have, or provide, the same name.
 """
 
 from __future__ import annotations
 
 import re
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -21,6 +20,7 @@ from pipeline.model.recipe import Recipe
 from pipeline.progress import QUIET, Progress
 from pipeline.repos import LOCAL_REPOSITORY, OpenRepository, metadata_file
 from pipeline.resolve.hidden_packages import HiddenPackage
+from pipeline.resolve.module_solver import ModuleBuild, enabled_builds, module_refused
 from pipeline.resolve.pool import PackagePool
 from pipeline.store import Store
 
@@ -34,30 +34,11 @@ _SEPARATOR = re.compile(r"^---(?:[ \t].*)?$\n?|^\.\.\.[ \t]*$\n?", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
-class _Stream:
-    """One build of a module's stream.
-
-    It has requirements (module → possible streams, none: any), the NEVRAs of its packages, and the names of those that
-    are no longer modular (`demodularized`), which hide nothing.
-    """
-
-    module: str
-    stream: str
-    version: int
-    context: str
-    requires: Mapping[str, tuple[str, ...]]
-    packages: frozenset[str]
-    demodularized: frozenset[str] = frozenset()
-
-    @property
-    def name(self) -> str:
-        """`module:stream`."""
-        return f"{self.module}:{self.stream}"
-
-
-@dataclass(frozen=True, slots=True)
 class _Default:
-    """The default stream of a module, if it has one, and when this was `modified`: twelve digits, 0 for unknown."""
+    """The default stream of a module, if it has one.
+
+    It has the time when this was `modified`, in twelve digits; 0 for unknown.
+    """
 
     stream: str | None
     modified: int = 0
@@ -106,13 +87,13 @@ def apply_modules(
     package_pool.hide(hidden)
 
 
-def _active(one: _Stream, active: Mapping[str, _Stream]) -> bool:
+def _active(one: ModuleBuild, active: Mapping[str, ModuleBuild]) -> bool:
     """Return whether a build has the stream and context chosen for its module."""
     chosen = active.get(one.module)
     return chosen is not None and (chosen.stream, chosen.context) == (one.stream, one.context)
 
 
-def _hiding_names(builds: Sequence[_Stream], active: Mapping[str, _Stream]) -> dict[str, str]:
+def _hiding_names(builds: Sequence[ModuleBuild], active: Mapping[str, ModuleBuild]) -> dict[str, str]:
     """Map names of packages to the stream that is on and hides others of this name.
 
     Names of source packages hide nothing, nor do those that the newest build calls demodularized.
@@ -140,24 +121,24 @@ def stream_packages(
 
 def _read(
     repositories: Sequence[OpenRepository], store: Store, progress: Progress
-) -> tuple[list[_Stream], dict[str, str]]:
+) -> tuple[list[ModuleBuild], dict[str, str]]:
     """Read the builds of all streams, and the default stream of each module that has one.
 
     What several repositories say of a module is merged in their order.
     """
-    streams: list[_Stream] = []
+    streams: list[ModuleBuild] = []
     defaults: dict[str, _Default] = {}
     for opened in repositories:
         found = metadata_file(opened, "modules", store=store, progress=progress)
         if found is None:
             continue
         if found[0].stat().st_size > MODULES_LIMIT:
-            raise _refused("modules.yaml is too large", f"repository {opened.repository.id}")
+            raise module_refused("modules.yaml is too large", f"repository {opened.repository.id}")
         name = f"modules.yaml of {opened.repository.id}"
         try:
             text = found[0].read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
-            raise _refused(f"{name} is not UTF-8", name) from error
+            raise module_refused(f"{name} is not UTF-8", name) from error
         own: dict[str, _Default] = {}
         for value in _documents(text, name):
             _take(value, streams, own)
@@ -167,7 +148,7 @@ def _read(
 
 
 def _merged(before: _Default, later: _Default) -> _Default:
-    """Merge what two repositories say of one module: if they contradict each other, it has no default.
+    """Merge the defaults that two repositories have for one module; contradictory ones are none.
 
     As libmodulemd: a document that was modified later counts alone, and one that names no stream says nothing.
     """
@@ -180,7 +161,10 @@ def _merged(before: _Default, later: _Default) -> _Default:
 
 
 def _documents(text: str, name: str) -> Iterator[Mapping[str, object]]:
-    """Yield the documents of a YAML stream, each parsed by itself, with numbers and booleans as written."""
+    """Yield the documents of a YAML stream, each parsed by itself.
+
+    Numbers and booleans are text, as written.
+    """
     from pipeline.yaml_documents import parse_yaml  # Here and not above: most platforms have no modules.
 
     for part in _SEPARATOR.split(text):
@@ -189,7 +173,7 @@ def _documents(text: str, name: str) -> Iterator[Mapping[str, object]]:
         try:
             document = parse_yaml(part, name)
         except RecipeError as error:
-            raise _refused(f"{name} cannot be read: {error.problems[0].message}", name) from error
+            raise module_refused(f"{name} cannot be read: {error.problems[0].message}", name) from error
         if isinstance(document.value, dict):
             for path, written in document.numbers.items():
                 _put(document.value, path, written)
@@ -197,13 +181,16 @@ def _documents(text: str, name: str) -> Iterator[Mapping[str, object]]:
 
 
 def _put(value: object, path: DocumentPath, text: str) -> None:
-    """Put the text of a number or boolean in its place: the stream 1.10 is another than 1.1, as for dnf."""
+    """Put the text of a number or boolean in its place.
+
+    The stream 1.10 is another than 1.1, as for dnf.
+    """
     for step in path[:-1]:
         value = value[step]  # type: ignore[index]
     value[path[-1]] = text  # type: ignore[index]
 
 
-def _take(value: Mapping[str, object], streams: list[_Stream], defaults: dict[str, _Default]) -> None:
+def _take(value: Mapping[str, object], streams: list[ModuleBuild], defaults: dict[str, _Default]) -> None:
     """Parse one document of modules.yaml into `streams` or `defaults`; other kinds are ignored.
 
     Of several defaults of a module in one modules.yaml the last counts.
@@ -217,17 +204,28 @@ def _take(value: Mapping[str, object], streams: list[_Stream], defaults: dict[st
             None if stream is None else str(stream), _number(data.get("modified", 0))
         )
     if value.get("document") == "modulemd":
+        requires = _requires(data.get("dependencies"))
+        static = str(data.get("static_context")).lower() == "true"
         streams.append(
-            _Stream(
+            ModuleBuild(
                 str(data.get("name")),
                 str(data.get("stream")),
                 _number(data.get("version", 0)),
-                str(data.get("context", "")),
-                _requires(data.get("dependencies")),
+                str(data.get("context", "")) if static else _context(requires),
+                requires,
                 _rpms(data.get("artifacts")),
                 _rpms(data.get("demodularized")),
             )
         )
+
+
+def _context(requires: Mapping[str, Sequence[str]]) -> str:
+    """Return the context of a build that has no static one, as libdnf sees it: what it requires.
+
+    Among several contexts that fit, the first by this text is on.
+    """
+    parts = (f"{module}:[{','.join(sorted(streams))}]" if streams else module for module, streams in requires.items())
+    return ",".join(sorted(parts))
 
 
 def _rpms(value: object) -> frozenset[str]:
@@ -242,7 +240,10 @@ def _rpms(value: object) -> frozenset[str]:
 
 
 def _number(value: object) -> int:
-    """Return a build's version or a default's time, some fifteen digits; 0, older than any, for an invalid one."""
+    """Return a build's version or a default's time, some fifteen digits.
+
+    An invalid one is 0, older than any.
+    """
     text = str(value)
     return int(text) if re.fullmatch(r"[0-9]{1,20}", text) else 0
 
@@ -262,7 +263,7 @@ def _requires(dependencies: object) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _activate(recipe: Recipe, streams: Sequence[_Stream], defaults: Mapping[str, str]) -> dict[str, _Stream]:
+def _activate(recipe: Recipe, streams: Sequence[ModuleBuild], defaults: Mapping[str, str]) -> dict[str, ModuleBuild]:
     """Map each module to the newest build of its enabled stream."""
     known = {one.name for one in streams}
     chosen: dict[str, str] = {}
@@ -286,59 +287,9 @@ def _activate(recipe: Recipe, streams: Sequence[_Stream], defaults: Mapping[str,
             )
     if problems:
         raise ResolutionError.of(problems)
-    builds: dict[tuple[str, str], list[_Stream]] = {}
-    for one in streams:
-        builds.setdefault((one.module, one.stream), []).append(one)
-    named = set(chosen)
-    chosen = {**{m: s for m, s in defaults.items() if f"{m}:{s}" in known}, **chosen}
-    active: dict[str, _Stream] = {}
-    waiting = deque(sorted(chosen))
-    while waiting:
-        module = waiting.popleft()
-        build = _build(chosen, builds.get((module, chosen[module]), []))
-        if build is None and module in named:
-            raise _refused(
-                f"module '{module}:{chosen[module]}' requires streams that are not enabled", recipe.path.name
-            )
-        if build is None:  # dnf leaves out a default whose requirements do not hold
-            continue
-        active[module] = build
-        for other, wanted in build.requires.items():
-            if other not in chosen:
-                if len(wanted) != 1 or f"{other}:{wanted[0]}" not in known:
-                    raise _refused(
-                        f"module '{build.name}' requires a stream of '{other}', and several or none fit",
-                        recipe.path.name,
-                    )
-                chosen[other] = wanted[0]
-                waiting.append(other)
-    return active
-
-
-def _build(chosen: Mapping[str, str], builds: Sequence[_Stream]) -> _Stream | None:
-    """Return the newest of a stream's builds whose requirements fit the enabled streams."""
-    fitting = [
-        one
-        for one in builds
-        if all(not s or other not in chosen or chosen[other] in s for other, s in one.requires.items())
-    ]
-    if not fitting:
-        return None
-    newest = max(one.version for one in fitting)
-    best = [one for one in fitting if one.version == newest]
-    if len({one.context for one in best}) > 1:
-        raise _refused(
-            f"module '{best[0].name}' has several matching contexts ({', '.join(sorted(one.context for one in best))})",
-            best[0].name,
-        )
-    return best[0]
+    known_defaults = {module: stream for module, stream in defaults.items() if f"{module}:{stream}" in known}
+    return enabled_builds(streams, chosen, known_defaults, recipe.path.name)
 
 
 def _name(nevra: str) -> str:
     return nevra.rsplit("-", 2)[0]
-
-
-def _refused(message: str, place: str) -> ResolutionError:
-    return ResolutionError(
-        "module-refused", message, place=place, hint="list the streams under 'modules': [name:stream]"
-    )

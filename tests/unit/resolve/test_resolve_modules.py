@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from pipeline.errors import ResolutionError
-from pipeline.resolve import modules
+from pipeline.resolve import module_solver
 from pipeline.resolve.modules import stream_packages
 from tests.support.resolve_world import World, refusal
 from tests.support.rpmmd import Rpm
@@ -211,9 +210,16 @@ def test_packages_of_two_builds_of_one_stream_stand_side_by_side(world: World) -
 
 def test_another_context_of_the_stream_stays_off_and_is_named(world: World) -> None:
     other = OLDER.replace("c0", "c1")
-    world.add("r", *HTTPD, modules=other + NEWER)
+    static = (other + NEWER).replace("  context:", "  static_context: true\n  context:")
+    world.add("r", *HTTPD, modules=static)
     with pytest.raises(ResolutionError, match=r"belongs to another context of module 'httpd:2.6'"):
         world.names(["mod_old"], modules=("httpd:2.6",))
+
+
+def test_builds_that_require_the_same_are_of_one_context_unless_they_say_that_theirs_is_static(world: World) -> None:
+    world.add("r", *HTTPD, modules=OLDER.replace("c0", "c1") + NEWER)
+    names = world.names(["mod_old", "mod_new"], modules=("httpd:2.6",))
+    assert names == ["httpd-2.6.1-1.noarch", "mod_new-2.6.1-1.noarch", "mod_old-2.6.0-1.noarch"]
 
 
 def test_a_pin_to_what_a_module_hides_names_the_module(world: World) -> None:
@@ -258,6 +264,67 @@ def test_source_packages_and_demodularized_ones_hide_nothing(world: World) -> No
     assert names == ["lib-2-1.noarch", "outside-1-1.noarch", "tool-1-1.noarch"]
 
 
+FIVE, SIX = (stream("perl", one, f"perl-0:{one}-1.noarch") for one in "56")
+NEEDS_ANY = stream("nginx", "1.20", "nginx-0:1.20-1.noarch", requires="        perl: []")
+NEEDS_FIVE = NEEDS_ANY.replace("[]", "['5']")
+PERL = (Rpm("perl", "5-1"), Rpm("perl", "6-1"), Rpm("perl", "9-1"))
+
+
+# Measured with dnf 4.14. With no stream on, packages outside of modules are chosen: nginx-9 and perl-9.
+@pytest.mark.parametrize(
+    ("wanted", "chosen"),
+    [
+        ("perl: ['5', '6']", "1.20 5"),
+        ("perl: ['6', '5']", "1.20 5"),
+        ("perl: ['6', '7']", "1.20 6"),
+        ("perl: []", "1.20 5"),
+        ("perl: ['-5']", "1.20 6"),
+        ("perl: ['-5', '-6']", "9 9"),
+        ("perl: ['7']", "9 9"),
+        ("gone: []", "9 9"),
+        ("gone: ['1']", "9 9"),
+        ("perl: ['5']\n        gone: ['1']", "9 9"),
+    ],
+)
+def test_a_default_that_nobody_named_never_refuses_the_recipe(world: World, wanted: str, chosen: str) -> None:
+    needs = stream("nginx", "1.20", "nginx-0:1.20-1.noarch", requires=f"        {wanted}")
+    world.add("r", *PACKAGES, *PERL, modules=needs + default("nginx", "1.20") + FIVE + SIX)
+    assert world.names(["other"]) == ["other-1-1.noarch"]
+    nginx, perl = chosen.split()
+    assert world.names(["nginx", "perl"]) == [f"nginx-{nginx}-1.noarch", f"perl-{perl}-1.noarch"]
+
+
+def test_what_belongs_to_a_default_that_cannot_be_on_says_so(world: World) -> None:
+    needs = stream("nginx", "1.20", "nginx-0:1.20-1.noarch", requires="        gone: ['1']")
+    world.add("r", PACKAGES[0], modules=needs + default("nginx", "1.20"))
+    caught = refusal(world, ["nginx"])
+    assert "it belongs to module 'nginx:1.20', which is not enabled" in str(caught)
+    named = refusal(world, ["nginx"], modules=("nginx:1.20",))
+    assert (named.code, named.problems[0].message) == (
+        "module-refused",
+        "module 'nginx:1.20' requires a stream of 'gone', and none fits",
+    )
+
+
+def test_a_default_goes_with_the_default_that_it_requires(world: World) -> None:
+    perl = FIVE.replace("platform: [el9]", "platform: [el9]\n        gone: ['1']")
+    world.add("r", *PACKAGES, *PERL, modules=NEEDS_FIVE + perl + default("nginx", "1.20") + default("perl", "5"))
+    assert world.names(["nginx"]) == ["nginx-9-1.noarch"]
+
+
+def test_a_long_list_of_streams_takes_no_stack_of_libsolv(world: World) -> None:
+    listed = ", ".join(f"'{one}'" for one in range(6, 20_000))
+    needs = NEEDS_ANY.replace("[]", f"[{listed}]")
+    world.add("r", *PACKAGES, *PERL, modules=needs + default("nginx", "1.20") + FIVE + SIX)
+    assert world.names(["nginx", "perl"]) == ["nginx-1.20-1.noarch", "perl-6-1.noarch"]
+
+
+def test_a_module_of_too_many_streams_is_refused(monkeypatch: pytest.MonkeyPatch, world: World) -> None:
+    monkeypatch.setattr(module_solver, "CONTEXTS_LIMIT", 1)
+    world.add("r", *PERL, modules=FIVE + SIX)
+    assert refusal(world, ["perl"]).code == "module-refused"
+
+
 @pytest.mark.parametrize(
     ("modules", "asked", "message"),
     [
@@ -265,8 +332,9 @@ def test_source_packages_and_demodularized_ones_hide_nothing(world: World) -> No
         (OLD + NEW, ("nginx",), "module stream not found: 'nginx'"),
         ("", ("nginx:1.24",), "module stream not found"),
         (OLD + NEW, ("nginx:1.20", "nginx:1.24"), "listed with two streams"),
-        (OLD + OLD.replace("c0", "c1"), ("nginx:1.20",), "several matching contexts"),
-        (stream("nginx", "1.20", requires="        perl: []"), ("nginx:1.20",), "several or none fit"),
+        (stream("nginx", "1.20", requires="        perl: []"), ("nginx:1.20",), "stream of 'perl', and none fits"),
+        (NEEDS_ANY + FIVE + SIX, ("nginx:1.20",), "requires a stream of 'perl', and several fit: 5, 6"),
+        (NEEDS_FIVE + FIVE + SIX + default("perl", "6"), ("nginx:1.20",), "requires streams that are not enabled"),
         ("---\ndocument: [\n", (), "cannot be read"),
     ],
 )
@@ -285,19 +353,3 @@ def test_an_artifact_with_a_nul_is_left_out(world: World) -> None:
     world.add("r", *PACKAGES, modules=evil + default("evil", "1"))
     assert stream_packages(world.opened(), store=world.store) == {"evil:1": frozenset()}
     assert world.names(["other"]) == ["other-1-1.noarch"]
-
-
-def test_each_stream_is_looked_for_among_its_own_builds(monkeypatch: pytest.MonkeyPatch, world: World) -> None:
-    # Among all, a thousand modules take a million steps, and modules.yaml may have many more.
-    seen: list[int] = []
-    build = modules._build
-
-    def counted(chosen: Mapping[str, str], builds: Sequence[modules._Stream]) -> modules._Stream | None:
-        seen.append(len(builds))
-        return build(chosen, builds)
-
-    monkeypatch.setattr(modules, "_build", counted)
-    many = "".join(stream(f"m{one}", "1", f"x{one}-0:1-1.noarch") + default(f"m{one}", "1") for one in range(20))
-    world.add("r", *PACKAGES, modules=many)
-    assert world.names(["other"]) == ["other-1-1.noarch"]
-    assert seen == [1] * 20
