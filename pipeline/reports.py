@@ -14,6 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from pipeline.atomic_folders import folder_draft, put_folder, remove_folder, sweep_folder_drafts
+from pipeline.beneath import NotRegular, TooLarge, read_unlogged
 from pipeline.digest import Digest, canonical_json, digest_json, identity
 from pipeline.errors import PublicationRefused, RelbuildError, UsageError, VerificationError
 from pipeline.model.bill import Bill, BilledPackage, BuildRecord
@@ -309,8 +310,16 @@ def refuse_other_image(folder: Path, image: Digest) -> None:
 
 def _read(path: Path, limit: int) -> bytes:
     try:
-        with path.open("rb") as file:
-            data = file.read(limit + 1)
+        return read_unlogged(path, limit)
+    except TooLarge:
+        raise VerificationError("document-too-large", f"{path} has more than {limit} bytes", place=str(path)) from None
+    except NotRegular as error:
+        raise UsageError(
+            "report-missing",
+            f"'{path}' is no document of a report: {error.strerror}",
+            place=str(path),
+            hint="remove it, and build the image again with `relbuild build`",
+        ) from None
     except (FileNotFoundError, NotADirectoryError):
         raise UsageError(
             "report-missing",
@@ -318,6 +327,3 @@ def _read(path: Path, limit: int) -> bytes:
             place=str(path.parent),
             hint="build it with `relbuild build`, which writes its report beside the layout",
         ) from None
-    if len(data) > limit:
-        raise VerificationError("document-too-large", f"{path} has more than {limit} bytes", place=str(path))
-    return data

@@ -16,7 +16,9 @@ with imported_when_used(__name__):
         Folder,
         GivenFolder,
         open_file,
+        open_unlogged,
         read_file,
+        read_unlogged,
     )
     from pipeline.beneath.open_errors import (
         LinkRefused,
@@ -54,6 +56,8 @@ __all__ = [
     "logged_reads",
     "note_read",
     "open_file",
+    "open_unlogged",
     "open_without_waiting",
     "read_file",
+    "read_unlogged",
 ]

@@ -20,7 +20,7 @@ from pipeline.digest import HashingWriter, canonical_json
 from pipeline.errors import VerificationError
 from pipeline.model.archive_kind import ArchiveKind
 from pipeline.model.image import Image, Layer
-from pipeline.oci.image_layout import blob_path, read_layout
+from pipeline.oci.image_layout import blob_path, read_document, read_layout
 from pipeline.oci.image_manifest import tag_of
 from pipeline.streams import LAYER_SIZE_LIMIT, IteratorFile, decompressed, decompression_workers
 
@@ -49,7 +49,7 @@ def write_archive(layout: Path, target: Path, kind: ArchiveKind) -> None:
 
 def _oci(layout: Path, tar: tarfile.TarFile) -> None:
     for name in ("oci-layout", "index.json"):
-        _add(tar, name, (layout / name).read_bytes())
+        _add(tar, name, read_document(layout / name))
     for path in sorted((layout / "blobs" / "sha256").iterdir()):
         with path.open("rb") as file:
             _stream(tar, f"blobs/sha256/{path.name}", os.fstat(file.fileno()).st_size, file)

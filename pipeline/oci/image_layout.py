@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Self
 
 from pipeline.atomic_folders import folder_draft, put_folder, sweep_folder_drafts
+from pipeline.beneath import NotRegular, TooLarge, read_unlogged
 from pipeline.clone import clone_file
 from pipeline.digest import Digest, canonical_json, identity
 from pipeline.errors import STORE_DAMAGE_HINT, RelbuildError, UsageError, VerificationError
@@ -196,9 +197,8 @@ class _NewLayout:
 def read_layout(path: Path) -> Image:
     """Read the image of a layout with one image.
 
-    Manifest and config are verified, layers are not.
-
-    Raises UsageError `not-a-layout`, `several-images`, `not-an-image`, VerificationError.
+    Manifest and config are verified, layers are not. Raises UsageError `not-a-layout`, `several-images`,
+    `not-an-image`, VerificationError.
     """
     index = JsonReader.parse(read_document(path / "index.json"), "index.json")
     manifests = index.get("manifests").items()
@@ -261,21 +261,20 @@ def read_layout_index(path: Path) -> tuple[tuple[Descriptor, str], ...]:
 def read_document(path: Path) -> bytes:
     """Read a file of a layout with at most DOCUMENT_LIMIT bytes.
 
-    Raises UsageError `not-a-layout` if it is missing, VerificationError `document-too-large`.
+    Raises UsageError `not-a-layout` if it is missing or no file, VerificationError `document-too-large`.
     """
     try:
-        with path.open("rb") as file:
-            data = file.read(DOCUMENT_LIMIT + 1)
-    except (FileNotFoundError, NotADirectoryError):
-        raise UsageError(
-            "not-a-layout",
-            f"'{path.parent}' is not an OCI layout: it has no {path.name}",
-            place=str(path.parent),
-            hint="build the image first with `relbuild build`, or name another --output",
-        ) from None
-    if len(data) > DOCUMENT_LIMIT:
-        raise VerificationError("document-too-large", f"{path} has more than {DOCUMENT_LIMIT} bytes")
-    return data
+        return read_unlogged(path, DOCUMENT_LIMIT)
+    except TooLarge:
+        raise VerificationError("document-too-large", f"{path} has more than {DOCUMENT_LIMIT} bytes") from None
+    except (NotRegular, FileNotFoundError, NotADirectoryError) as error:
+        why = f"{path.name}: {error.strerror}" if isinstance(error, NotRegular) else f"it has no {path.name}"
+    raise UsageError(
+        "not-a-layout",
+        f"'{path.parent}' is not an OCI layout: {why}",
+        place=str(path.parent),
+        hint="build the image first with `relbuild build`, or name another --output",
+    )
 
 
 _DAMAGED_STORE = "run the command again; the layer is rebuilt"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.atomic_folders import require_writable_folder
+from pipeline.beneath import read_unlogged
 from pipeline.errors import RelbuildError, UsageError
 from pipeline.model.evidence import EVIDENCE_FILE, EVIDENCE_SEAL
 from pipeline.model.report_names import REPORT_FILE, REPORT_SUFFIX
@@ -75,8 +76,7 @@ def _layout_title(target: Path) -> str:
 
 
 def _read_json(path: Path) -> JsonReader:
-    with path.open("rb") as file:
-        return JsonReader.parse(file.read(DOCUMENT_LIMIT), path.name)
+    return JsonReader.parse(read_unlogged(path, DOCUMENT_LIMIT), path.name)
 
 
 def refuse_other_report(folder: Path) -> None:

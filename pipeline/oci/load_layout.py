@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from io import BufferedReader
 from pathlib import Path
 
+from pipeline.beneath import NotRegular, open_unlogged
 from pipeline.digest import Digest
+from pipeline.errors import VerificationError
 from pipeline.model.image import Image
-from pipeline.oci.image_layout import blob_path, file_is_intact, note_layer, read_layout
+from pipeline.oci.image_layout import DAMAGED_LAYOUT, blob_path, file_is_intact, note_layer, read_layout
 from pipeline.store import Store, copy_into, status_stamp
 
 
@@ -41,7 +44,16 @@ def load_layers(path: Path, image: Image, *, store: Store) -> None:
     for digest in (layer.blob.digest for layer in image.layers):
         if not store.sound(digest):
             ours = blob_path(path, digest)
-            with ours.open("rb") as source, store.writer(digest) as blob:
+            with _opened(ours, digest) as source, store.writer(digest) as blob:
                 before = status_stamp(os.fstat(source.fileno()))
                 copy_into(source, blob)
             note_layer(store, ours, digest, before)  # It has another stamp by now if it was changed meanwhile.
+
+
+def _opened(path: Path, digest: Digest) -> BufferedReader:
+    try:
+        return open_unlogged(path)
+    except (FileNotFoundError, NotRegular):
+        raise VerificationError(
+            "blob-missing", f"layer {digest} is missing in the layout", place=str(path), hint=DAMAGED_LAYOUT
+        ) from None

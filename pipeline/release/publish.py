@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field, replace
 from pathlib import Path
 
+from pipeline.beneath import NotRegular, open_unlogged
 from pipeline.digest import Digest, identity
 from pipeline.errors import PublicationRefused, UsageError
 from pipeline.lazy_dataclasses import dataclass
@@ -59,6 +60,9 @@ from pipeline.reports import (
 )
 from pipeline.store import Store
 from pipeline.transfer import QuestionLog
+
+_SEAL_LIMIT = 1000
+"""Bytes of a seal in a report: 65."""
 
 REPOSITORIES_REMEMBERED = 3
 """Repositories that are recorded for a layer: each that has lost it costs a request."""
@@ -228,9 +232,15 @@ def open_built_image(layout: Path, build_env: BuildEnvironment, *, sources: bool
 
 def _evidence(folder: Path, image: Image) -> tuple[bytes, str]:
     try:
-        with (folder / EVIDENCE_FILE).open("rb") as file:
-            evidence = file.read(EVIDENCE_LIMIT + 1)
-        return evidence, (folder / EVIDENCE_SEAL).read_text(errors="replace")[:1000]
+        with open_unlogged(folder / EVIDENCE_FILE) as file, open_unlogged(folder / EVIDENCE_SEAL) as sealed:
+            return file.read(EVIDENCE_LIMIT + 1), sealed.read(_SEAL_LIMIT).decode(errors="replace")
+    except NotRegular as error:
+        raise PublicationRefused(
+            "gate-report-missing",
+            f"'{error.filename}' is no part of a smoke report: {error.strerror}",
+            place=str(folder),
+            hint="remove it, and test the image with `relbuild build`, or `relbuild smoke RECIPE`",
+        ) from None
     except FileNotFoundError:
         raise PublicationRefused(
             "gate-report-missing",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from pipeline.beneath import NotRegular, open_unlogged
 from pipeline.digest import Digest
 from pipeline.errors import Problem, PublicationRefused, RelbuildError
 from pipeline.mirror.backends.layout.layout_mirror import is_layout
@@ -73,7 +74,7 @@ def _doubt(report: Path, image: Digest | None, name: str) -> Iterator[Problem]:
 def _tested(folder: Path) -> Digest | None:
     """Return the digest of the image in a report's evidence; None if there is no evidence."""
     try:
-        with (folder / EVIDENCE_FILE).open("rb") as file:
+        with open_unlogged(folder / EVIDENCE_FILE) as file:
             return read_evidence(file.read(EVIDENCE_LIMIT + 1)).image
-    except (FileNotFoundError, NotADirectoryError, RelbuildError):
+    except (FileNotFoundError, NotADirectoryError, NotRegular, RelbuildError):
         return None

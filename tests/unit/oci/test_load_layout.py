@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import BinaryIO
 
@@ -53,7 +54,7 @@ def test_so_is_one_that_is_changed_while_it_is_copied(
 
     def copy_into(file: BinaryIO, target: BlobWriter) -> None:
         real(file, target)
-        if file.name == str(blob_path(layout, digest)):
+        if os.path.samestat(os.fstat(file.fileno()), blob_path(layout, digest).stat()):
             append(blob_path(layout, digest))
 
     monkeypatch.setattr(load_layout, "copy_into", copy_into)
