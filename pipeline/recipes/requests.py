@@ -21,7 +21,7 @@ LONGEST_REQUEST = 1024
 """Characters of one request: a long rich dependency has some hundred."""
 
 GLOB_FORM = (
-    re.compile(r"[A-Za-z0-9_.+*?\[\]!-]+"),
+    re.compile(r"[A-Za-z0-9_.+*?\[\]!:~^-]+"),
     "a package's name or pattern",
     "write a name, or a pattern with *",
 )

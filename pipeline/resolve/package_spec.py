@@ -2,7 +2,7 @@
 
 As libdnf's Query::filterSubject (query.cpp) and hawkey's Subject: forms of NEVRA from the most specific on,
 then provides, then file paths; the first that matches anything decides. A bare name brings along what
-obsoletes it. A glob over names asks for every name that it matches.
+obsoletes it. A glob over names asks for every name that it matches, one over architectures for every architecture.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def match_request(package_pool: PackagePool, text: str) -> RequestMatch:
         if not _SEVERAL.isdisjoint(re.split(r"[\s()]+", text)):
             return RequestMatch((tuple(found),), rich)
         return RequestMatch((tuple(found),) if found else ())
-    found, just_name = _by_nevra(package_pool, text)
+    found, just_name, by_arch = _by_nevra(package_pool, text)
     if not found:
         found = _by_provides(package_pool, text)
     if not found and _is_path(text):
@@ -123,7 +123,7 @@ def match_request(package_pool: PackagePool, text: str) -> RequestMatch:
     if not found:
         return RequestMatch(())
     by_name = is_glob(text) and not _is_path(text)
-    groups = _per_name(package_pool, found) if by_name else [found]
+    groups = _per_name(package_pool, found, by_arch=by_arch) if by_name else [found]
     if just_name:
         groups = [sorted({*group, *package_pool.obsoleters(group)}) for group in groups]
     return RequestMatch(tuple(tuple(group) for group in groups))
@@ -140,23 +140,27 @@ def match_nevra(package_pool: PackagePool, text: str) -> list[int]:
     return _by_nevra(package_pool, text)[0]
 
 
-def _by_nevra(package_pool: PackagePool, text: str) -> tuple[list[int], bool]:
-    """Return matching packages, and whether the text was only a name."""
+def _by_nevra(package_pool: PackagePool, text: str) -> tuple[list[int], bool, bool]:
+    """Return matching packages.
+
+    Also whether the text was only a name, and whether it has a glob in place of the architecture.
+    """
     for form in _FORMS:
-        found = form.fullmatch(text)
-        if not found:
+        parts = form.fullmatch(text)
+        if not parts:
             continue
-        name, epoch, version, release, arch = found.groups()
+        name, epoch, version, release, arch = parts.groups()
         chosen = [
             one
             for one in _named(package_pool, name)
             if _fits(package_pool, one, epoch=epoch, version=version, release=release, arch=arch)
         ]
         if chosen:
-            return chosen, not (epoch or version or release or arch)
+            return chosen, not (epoch or version or release or arch), is_glob(arch)
     if is_glob(text) and not _is_path(text):
-        return [one for one in package_pool.enabled(package_pool.solvables()) if _whole(package_pool, one, text)], False
-    return [], False
+        found = [one for one in package_pool.enabled(package_pool.solvables()) if _whole(package_pool, one, text)]
+        return found, False, False
+    return [], False, False
 
 
 def _named(package_pool: PackagePool, name: str) -> list[int]:
@@ -193,8 +197,9 @@ def _by_provides(package_pool: PackagePool, text: str) -> list[int]:
     )
 
 
-def _per_name(package_pool: PackagePool, solvables: list[int]) -> list[list[int]]:
-    names: dict[str, list[int]] = {}
+def _per_name(package_pool: PackagePool, solvables: list[int], *, by_arch: bool) -> list[list[int]]:
+    groups: dict[tuple[str, str], list[int]] = {}
     for one in solvables:
-        names.setdefault(package_pool.pool.id2solvable(one).name, []).append(one)
-    return [names[name] for name in sorted(names)]
+        nevra = package_pool.nevra(one)
+        groups.setdefault((nevra.name, nevra.arch if by_arch else ""), []).append(one)
+    return [groups[key] for key in sorted(groups)]

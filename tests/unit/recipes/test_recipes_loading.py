@@ -100,6 +100,11 @@ def test_the_recipe_of_the_design_is_read(tmp_path: Path) -> None:
     assert recipe.sources == (tmp_path / "mysql.yaml",)
 
 
+@pytest.mark.parametrize("text", ["foo-1:1.0-1.x86_64", "foo-1.0~rc1-1", "foo-1.0^git1-1", "*-0:[12]?.*", "!x"])
+def test_packages_are_excluded_in_every_form_of_nevra(tmp_path: Path, text: str) -> None:
+    assert good(tmp_path, f'exclude: ["{text}"]\n').excludes == (text,)
+
+
 def test_every_other_key_is_read(tmp_path: Path) -> None:
     write(tmp_path, "static\n", "motd")
     recipe = good(
@@ -244,6 +249,7 @@ def test_all_problems_are_reported_at_once_in_the_order_of_lines(tmp_path: Path)
         ("weak-dependencies: 1", "type-wrong", "9: weak-dependencies", "`relbuild help recipe`"),
         ("languages: [1]", "type-wrong", "9: languages[0]", 'in quotes: "1"'),
         ("languages: [english]", "languages-malformed", "9: languages[0]", "en"),
+        ("exclude: ['a/b']", "exclude-malformed", "9: exclude[0]", "pattern"),
         ("exclude: ['a b']", "exclude-malformed", "9: exclude[0]", "pattern"),
         ("exclude: ['{{ x }}']", "request-template", "9: exclude[0]", "write it out"),
         ("modules: [nodejs]", "modules-malformed", "9: modules[0]", "NAME:STREAM"),

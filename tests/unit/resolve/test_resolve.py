@@ -200,6 +200,26 @@ def test_globs_ask_for_every_name(world: World) -> None:
     assert world.names(["lib-*"]) == ["lib-a-1-1.noarch", "lib-b-2-1.noarch"]
 
 
+# Measured with dnf 4.14.
+@pytest.mark.parametrize(
+    ("asked", "names"),
+    [
+        ("l.*", ["l-1-1.x86_64", "l-2-1.i686"]),
+        ("l.[ix]*", ["l-1-1.x86_64", "l-2-1.i686"]),
+        ("l-1-1.*", ["l-1-1.i686", "l-1-1.x86_64"]),
+        ("?-1-1.*", ["k-1-1.i686", "k-1-1.x86_64", "l-1-1.i686", "l-1-1.x86_64"]),
+        ("l.i?86", ["l-2-1.i686"]),
+        ("l*", ["l-1-1.x86_64"]),
+        ("l-1*", ["l-1-1.x86_64"]),
+        ("k*.x86_64", ["k-1-1.x86_64"]),
+    ],
+)
+def test_globs_for_the_architecture_ask_for_every_architecture(world: World, asked: str, names: list[str]) -> None:
+    both = [Rpm(name, "1-1", arch) for name in "kl" for arch in ("x86_64", "i686")]
+    world.add("r", *both, Rpm("l", "2-1", "i686"))
+    assert world.names([asked]) == names
+
+
 # --- refusals ------------------------------------------------------------------------------------
 
 
