@@ -180,7 +180,7 @@ def _check_all(store: Store, running: Task) -> StoreChecked:
             read["trees"] += 1
         elif not path.is_symlink() and store.trees.is_foreign(path):
             foreign += 1
-        else:
+        elif os.path.lexists(path):  # Else it was garbage-collected meanwhile.
             damaged.append(_put_aside(store, "tree", path, "it was changed after this store wrote it"))
     for path in _counted(_items(store, "metadata"), running):
         if path.parent.name == PARTIAL and path.is_file() and not path.is_symlink():

@@ -162,7 +162,7 @@ class UnpackedTrees:
     def holds(self, folder: Path, *, reading: bool = False) -> bool:
         """Return whether a tree is unchanged since it was sealed; `reading`: hash every file."""
         fault = tree_fault(folder, folder.name, self.sealers.known("tree"), reading=reading)
-        if fault is TreeFault.DAMAGED:
+        if fault is TreeFault.DAMAGED and os.path.lexists(folder):  # Else it was garbage-collected meanwhile.
             self._note_damage(folder.name)
         if fault is None and not reading:
             record_use(folder / TREE_SEAL_FILE)

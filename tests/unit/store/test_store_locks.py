@@ -7,10 +7,12 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pipeline.store import Store, collect_garbage
+from pipeline.digest import DiffId
+from pipeline.store import Store, check_store, collect_garbage, unpacked_trees
 from pipeline.store.content_store import last_stamped
 from pipeline.store.locks import hold_lock, remove_unheld
 from pipeline.store.store_processes import oldest_other_process
@@ -122,3 +124,25 @@ def test_what_a_running_process_uses_is_left_whatever_the_clock_was_when_it_regi
     os.close(held)
     collect_garbage(store, now + 10)
     assert not any(store.has(digest) for digest in blobs.values())
+
+
+def test_a_tree_that_is_collected_while_it_is_checked_is_not_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, layer = Store.open(tmp_path / "store"), DiffId.of(b"layer")
+    with store.temporary("tree") as folder:
+        (folder / "tree" / "root").mkdir(parents=True)
+        (folder / "tree" / "root" / "file").write_text("content")
+        kept = store.trees.keep(folder / "tree", layer)
+    really = unpacked_trees.tree_fault
+
+    def meanwhile(folder: Path, *given: Any, **options: Any) -> object:
+        folder.rename(tmp_path / "collected")
+        return really(folder, *given, **options)
+
+    monkeypatch.setattr(unpacked_trees, "tree_fault", meanwhile)
+    assert check_store(store).damaged == () and store.trees.damages(layer) == 0
+    monkeypatch.undo()
+    (tmp_path / "collected").rename(kept)
+    (kept / "root" / "file").write_text("changed")
+    assert [one.kind for one in check_store(store).damaged] == ["tree"] and store.trees.damages(layer) == 1
