@@ -259,11 +259,11 @@ def _refuse_empty_path(parameter: inspect.Parameter) -> None:
     """Refuse an empty path (`--output ''`): it would silently mean the working directory."""
     declared, *metadata = get_args(parameter.annotation) or (None,)
     for one in metadata:
-        if declared in (Path, Path | None) and isinstance(one, typer.models.ParameterInfo) and not one.resolve_path:
+        if declared in (Path, Path | None) and isinstance(one, typer.models.ParameterInfo):
             decls = getattr(one, "param_decls", None)
             shown = decls[0] if decls else f"--{parameter.name.replace('_', '-')}"
             argument = isinstance(one, typer.models.ArgumentInfo)
-            one.parser = path_parser(parameter.name.upper() if argument else shown)
+            one.parser = path_parser(parameter.name.upper() if argument else shown, resolve=one.resolve_path)
 
 
 def _has_letter_v(parameters: Iterable[inspect.Parameter]) -> bool:

@@ -12,16 +12,16 @@ from pipeline.errors import UsageError
 _LAYOUT_HINT = "build it first with `relbuild build`, name a layout or a reference on a mirror, or another --output"
 
 
-def path_parser(option: str) -> Callable[[str | Path], Path]:
+def path_parser(option: str, *, resolve: bool = False) -> Callable[[str | Path], Path]:
     """Return a function that parses the path of an option or argument.
 
-    It raises UsageError `option-malformed` for an empty one.
+    `resolve`: the path is made absolute and free of links. It raises UsageError `option-malformed` for an empty one.
     """
 
     def path(text: str | Path) -> Path:  # Its name is the value's in the help.
         if not str(text):
             raise UsageError("option-malformed", f"{option} is empty", hint="give a path; '.' is this folder")
-        return Path(text)
+        return Path(os.path.realpath(text)) if resolve else Path(text)
 
     return path
 

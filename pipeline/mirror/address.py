@@ -55,7 +55,8 @@ class AddressForm(ABC):
     def locate(self, address: Address, *, create: bool) -> tuple[Address, str]:
         """Split a repository's address into its mirror's address and its name on that mirror.
 
-        `create`: the mirror need not exist yet. Raises UsageError `address-malformed`.
+        `create`: the mirror need not exist yet. Raises UsageError `address-malformed`,
+        `not-a-mirror`.
         """
 
     @abstractmethod
@@ -173,13 +174,11 @@ class Address:
         return Address(self.form, f"{self.rest.rstrip('/')}/{name}")
 
 
-def names_no_repository(address: Address, form: str, why: str = "") -> UsageError:
+def names_no_repository(address: Address, form: str) -> UsageError:
     """Make the error of an address that names a mirror where a repository is expected.
 
-    `form`: shown in the hint. `why`: what looks like a mirror there, and is none.
+    `form`: shown in the hint.
     """
     return UsageError(
-        "address-malformed",
-        f"'{address}' is not the address of a repository on a mirror{f': {why}' if why else ''}",
-        hint=f"write {form}",
+        "address-malformed", f"'{address}' is not the address of a repository on a mirror", hint=f"write {form}"
     )

@@ -68,7 +68,7 @@ def read_published(repository: Repository, reference: Digest | str) -> MirroredI
     """
     manifest = repository.manifest(reference)
     if manifest is None:
-        raise _missing(repository, reference)
+        raise missing_reference(repository, reference)
     if manifest.media_type == media_types.MANIFEST:
         return MirroredImage(manifest, (_image(repository, manifest, str(reference)),))
     if manifest.media_type != media_types.INDEX:
@@ -97,7 +97,7 @@ def read_published(repository: Repository, reference: Digest | str) -> MirroredI
     return MirroredImage(manifest, tuple(images))
 
 
-def _missing(repository: Repository, reference: Digest | str) -> UsageError | VerificationError:
+def missing_reference(repository: Repository, reference: Digest | str) -> UsageError | VerificationError:
     """Make the error of a reference that is missing, or of a tag whose manifest is."""
     restored = ""
     with contextlib.suppress(RelbuildError):  # only for the hint

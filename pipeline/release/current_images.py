@@ -45,11 +45,17 @@ def refuse_reserved_tag(tag: str) -> None:
 
     Raises UsageError `tag-reserved`, `tag-malformed`.
     """
-    if is_auxiliary(tag) or not TAG.fullmatch(tag):
+    if is_auxiliary(tag):
         raise UsageError(
-            "tag-reserved" if is_auxiliary(tag) else "tag-malformed",
+            "tag-reserved",
             f"'{tag[:140]}' is a reserved tag name",
-            hint="choose a name such as 'stable': letters, digits, _ . and -, not starting with 'move.' or 'sha256-'",
+            hint="choose a name such as 'stable', not starting with 'move.' or 'sha256-'",
+        )
+    if not TAG.fullmatch(tag):
+        raise UsageError(
+            "tag-malformed",
+            f"'{tag[:140]}' is not a valid tag",
+            hint="choose a name such as 'stable': up to 128 letters, digits, _ . and -, not starting with . or -",
         )
 
 

@@ -11,6 +11,8 @@ from pipeline.mirror.image_difference import (
     compare_contents,
     read_known_contents,
 )
+from pipeline.mirror.protocol import Repository
+from pipeline.mirror.published import missing_reference
 from pipeline.mirror.signed_identity import EXPECT_OWN, ExpectedIdentity, known_names
 from pipeline.mirror.tag_history import read_history
 from pipeline.model.publication import PastMove
@@ -40,8 +42,9 @@ def history(
     """Return all moves of a tag, oldest first, each with the difference between its images.
 
     Only moves that `key` signed, and those by other keys that lead to them, marked as such; without a key all,
-    unverified.
+    unverified. Raises UsageError `reference-missing` where neither the tag nor a record of it is there.
     """
+    tag = reference.tag or "latest"
     with mirror_access(build_env).repository(reference) as repository:
         known: dict[Digest, KnownContents | None] = {}
 
@@ -52,8 +55,16 @@ def history(
 
         steps = []
         names = known_names(repository, identity.of(repository))
-        for past in read_history(repository, reference.tag or "latest", names, key, claimed=True):
+        for past in read_history(repository, tag, names, key, claimed=True):
             before, after = look(past.move.before), look(past.move.after)
             changes = compare_contents(before, after) if before is not None and after is not None else None
             steps.append(HistoryStep(past, changes))
+        if not steps and not _is_there(repository, reference) and not read_history(repository, tag, names):
+            raise missing_reference(repository, reference.tag or reference.reference)
         return tuple(steps)
+
+
+def _is_there(repository: Repository, reference: Address) -> bool:
+    if reference.digest is not None and not reference.tag:
+        return repository.manifest(reference.digest) is not None
+    return repository.resolve(reference.tag or "latest") is not None

@@ -314,7 +314,7 @@ def test_the_same_image_is_the_same_to_the_last_byte(pair: Pair) -> None:
     ("old", "status", "code"),
     [
         ("nothing", 2, "not-a-layout"),
-        ("dir:nowhere/thing", 2, "address-malformed"),
+        ("dir:nowhere/thing", 2, "not-a-mirror"),
         ("oci:nowhere:1", 2, "not-a-layout"),
         ("registry://", 2, "address-malformed"),
     ],

@@ -343,6 +343,9 @@ def test_a_terminal_without_colours_gets_no_cursor_codes(
         ("build nginx --output=", "--output is empty"),
         ("show nginx --output=", "--output is empty"),
         ("ps --store=", "--store is empty"),
+        ("build nginx --repositories=", "--repositories is empty"),
+        ("new x --from nginx --repositories=", "--repositories is empty"),
+        ("publish nginx --to dir:m --key k --rules=", "--rules is empty"),
     ],
 )
 def test_a_value_that_no_option_can_have_is_refused(

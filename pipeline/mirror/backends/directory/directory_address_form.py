@@ -48,9 +48,16 @@ class DirectoryForm(AddressForm):
             found = (address.path.parent, address.path.name)
         if found is not None and not found[1]:
             _refuse_inner_mirror(found[0])
-        if found is None or not found[1]:
-            way_out = f"{address.url}/NAME" if found else "dir:PATH-OF-THE-MIRROR/NAME"
-            raise names_no_repository(address, way_out, "" if found else _why_no_mirror(address.path))
+        if found is None:
+            why = _why_no_mirror(address.path)
+            raise UsageError(
+                "not-a-mirror",
+                f"neither '{address.path}' nor a folder above it is a mirror{f': {why}' if why else ''}",
+                place=str(address),
+                hint="write dir:PATH-OF-THE-MIRROR/NAME, with the directory that images were published to",
+            )
+        if not found[1]:
+            raise names_no_repository(address, f"{address.url}/NAME")
         return Address(self, str(found[0])), found[1]
 
     def mirror_of(self, address: Address) -> Address:

@@ -402,7 +402,7 @@ def test_others_read_a_mirror_that_is_one_users_in_a_shared_folder(
     served = reference.form.pull_source(volume, maker.clock)
     assert served is not None and served.names() == ("small",)
     give(os.geteuid(), volume / "blobs")  # who else put something there?
-    with pytest.raises(UsageError, match="address-malformed") as caught:
+    with pytest.raises(UsageError, match="not-a-mirror") as caught:
         verify_reference(reference, key().public, maker.build_env)
     assert f"'{volume / MARKER}' of uid {OTHER} does not count in a folder that all users share" in str(caught.value)
 
@@ -449,7 +449,7 @@ def test_others_are_told_that_its_marker_is_lost_where_they_name_it(
     (volume / MARKER).unlink()
     with pytest.raises(VerificationError, match="marker-missing"):
         parse_address(f"dir:{volume}").form.pull_source(volume, maker.clock)
-    with pytest.raises(UsageError, match="address-malformed") as caught:
+    with pytest.raises(UsageError, match="not-a-mirror") as caught:
         verify_reference(parse_address(f"dir:{volume}/{missing}"), key().public, maker.build_env)
     assert "scrub" not in str(caught.value) + str(caught.value.problems[0].hint)
     assert find_root(volume / "job") is None
