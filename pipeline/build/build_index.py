@@ -142,6 +142,6 @@ def _for_each(options: BuildOptions) -> Iterator[BuildOptions]:
     platform = choose_platform(recipe, options)
     wanted = tuple(dict.fromkeys(options.architectures or recipe.architectures))
     each = [replace(options, architectures=(arch,), member=len(wanted) > 1) for arch in wanted]
-    for one in each:
+    for one in each or [options]:  # Of no architecture nothing would be made, and that in silence.
         choose_architecture(recipe, platform, one)
     yield from each

@@ -40,7 +40,7 @@ class PlatformDocument(Strict):
         description="add-ons whose repositories are put on top of those of the platform that is extended",
         examples=[["epel"]],
     )
-    architectures: list[Architecture] | None = Field(default=None, description="what it exists for")
+    architectures: list[Architecture] | None = Field(default=None, min_length=1, description="what it exists for")
     variables: dict[VariableName, TextValue] = Field(
         default={},
         description="values for `$name` in URLs and keys, beside `$arch`, `$basearch`, and `$releasever` where "

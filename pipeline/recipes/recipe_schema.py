@@ -54,6 +54,7 @@ class _RecipeFields(Strict):
     )
     architectures: list[Architecture] | None = Field(
         default=None,
+        min_length=1,
         description="what the image is built for; default: x86_64",
         examples=[["x86_64", "aarch64"]],
     )

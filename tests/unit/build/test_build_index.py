@@ -217,3 +217,12 @@ def test_layouts_of_indexes_are_compared_by_platform_or_for_one_architecture(
     with pytest.raises(UsageError) as caught:
         choose_image(images, "", str(both))
     assert caught.value.code == "several-images" and "--arch: x86_64, aarch64" in (caught.value.problems[0].hint or "")
+
+
+def test_a_recipe_for_no_architecture_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No recipe is loaded that has none; what would be made of one must not be nothing, in silence."""
+    monkeypatch.setattr(build_index, "load_recipe", lambda *_: SimpleNamespace(name="r", architectures=()))
+    monkeypatch.setattr(build_index, "choose_platform", lambda *_: SimpleNamespace(name="p", architectures=("x86_64",)))
+    options = BuildOptions(tmp_path / "r.yaml", tmp_path / "repositories.yaml")
+    with pytest.raises(UsageError, match="lists 0"):
+        build_index.lock_architectures(options, BuildEnvironment(Store.open(tmp_path / "s"), QUIET, {}, lambda: 0.0))

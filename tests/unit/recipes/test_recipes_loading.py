@@ -243,6 +243,7 @@ def test_all_problems_are_reported_at_once_in_the_order_of_lines(tmp_path: Path)
         ("accounts: {user: []}", "key-unknown", "9: accounts.user", "'users'"),
         ("smoke: {check: []}", "key-unknown", "9: smoke.check", "'checks'"),
         ("smoke: {limits: {cpu: 1}}", "key-unknown", "9: smoke.limits.cpu", "'cpus'"),
+        ("architectures: []", "list-empty", "9: architectures", "remove the list"),
         ("architectures: [x86-64]", "architecture-unknown", "9: architectures[0]", "x86_64"),
         ("files: {a: 1}", "type-wrong", "9: files", "`relbuild help recipe`"),
         ("files:", "type-wrong", "9: files", "remove the key"),

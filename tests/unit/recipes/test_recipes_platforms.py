@@ -188,6 +188,7 @@ REPOSITORY = '      - {id: base, baseurls: ["file://$mirror/$release/${basearch}
             "18: platforms.vendor.repositories[0].signed_metadata",
             "'signed-metadata'",
         ),
+        ("[x86_64, aarch64]", "[]", "list-empty", "4: platforms.el.architectures", "remove the list"),
         ("[x86_64, aarch64]", "[amd64]", "architecture-unknown", "4: platforms.el.architectures[0]", "x86_64"),
         (
             "priority: 10",
