@@ -170,9 +170,9 @@ class _Search:
 
 
 def tags_without_manifest(repository: Repository, tags: Sequence[str]) -> tuple[str, ...]:
-    """Return those of `tags`, which were listed and led to nothing, that are still listed and still do.
+    """Return those of `tags` that are listed and lead to nothing, also when asked again.
 
-    The others were removed or moved meanwhile. Raises as the repository does.
+    They did so a moment ago; the others were removed or moved meanwhile. Raises as the repository does.
     """
     listed = set(repository.tags()) if tags else set()
     return tuple(tag for tag in tags if tag in listed and repository.resolve(tag) is None)

@@ -33,6 +33,7 @@ from pipeline.mirror.tag_moves import (
     PUBLISH_CONCURRENCY,
     TagMover,
     set_immutable_tag,
+    tag_not_kept,
 )
 from pipeline.mirror.tag_statements import TagSigner
 from pipeline.model.image import Descriptor, Image
@@ -87,8 +88,8 @@ def push(
 
     `clear_again` asks the gate again when somebody else has moved a tag meanwhile; `signer` signs the tags' targets.
 
-    Raises PublicationRefused `tag-immutable`, `tag-overtaken` (all else is done then), VerificationError if content
-    that is read back differs from what was sent, and as the repository does.
+    Raises PublicationRefused `tag-immutable`, `tag-overtaken` and EnvironmentLacking `tag-not-kept` (all else is done
+    then), VerificationError if content that is read back differs from what was sent, and as the repository does.
     """
     pushing = _Push(repository)
     mover = TagMover(repository, upload.version, MoveCause.PUBLISH, clear_again, signer.clock, signer)
@@ -104,9 +105,10 @@ def push(
                 pushing.read_back(upload.attachments)
         settled = {} if pushing.changed else search.found()
     immutable = immutable_tag(upload.version, upload.created, upload.digest)
+    set_now: tuple[str, ...] = ()
     if pushing.changed or upload.read_back or immutable not in upload.standing:
-        set_immutable_tag(repository, immutable, upload.cleared)
-    moved, found = mover.move([tag for tag in upload.floating if tag not in settled], upload.cleared)
+        set_now = set_immutable_tag(repository, immutable, upload.cleared)
+    moved, found = mover.move([tag for tag in upload.floating if tag not in settled], upload.cleared, set_now)
     unmoved = tuple(tag for tag in upload.floating if tag in {*settled, *found})
     return Publication(
         repository=repository.url,
@@ -372,6 +374,9 @@ class _Push:
                 if signature is not None:
                     self._sent(signature)
             signed = lost
+        tag = signature_tag(signed[0].attachments.subject)
+        if self.repository.resolve(tag) is None:
+            raise tag_not_kept(self.repository, tag)
         raise self._signed_by_others(signed[0])
 
     def _signed_by_others(self, plan: LackingAttachments) -> PublicationRefused:

@@ -267,9 +267,9 @@ class _RemoteScrub:
 
 
 def _former_targets(repository: Repository, tag: str, tags: Sequence[str]) -> tuple[Digest, ...]:
-    """Return the digests to which a tag without manifest may have led, from its signed moves and from names of tags.
+    """Return the digests to which a tag without manifest may have led.
 
-    Nothing is verified: they say what to look for in the store, which verifies it.
+    They are from its newest signed move, or from the names of tags. Nothing is verified: they say what to look for in the store, which verifies it.
     """
     about = tag_subject(tag)
     if about is not None:

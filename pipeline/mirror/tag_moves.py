@@ -9,7 +9,7 @@ from functools import partial
 from typing import TypeVar
 
 from pipeline.digest import Digest
-from pipeline.errors import PublicationRefused, RelbuildError, join_errors
+from pipeline.errors import EnvironmentLacking, PublicationRefused, RelbuildError, join_errors
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.mirror.gate import Cleared
 from pipeline.mirror.image_tags import named_digest_prefix, names_digest
@@ -31,22 +31,39 @@ MOVE_ATTEMPTS = 5
 """Attempts to move a tag that others move at the same time."""
 
 
-def set_immutable_tag(repository: Repository, tag: str, cleared: Cleared) -> None:
-    """Set an immutable tag, unless it points to the same digest already.
+def set_immutable_tag(repository: Repository, tag: str, cleared: Cleared) -> tuple[str, ...]:
+    """Set an immutable tag, unless it points to the same digest already; return it if it was set.
 
-    Raises PublicationRefused `tag-immutable`.
+    `TagMover.move` then makes sure that the mirror keeps it. Raises PublicationRefused `tag-immutable`.
     """
     try:
         repository.point(tag, cleared, None)
     except TagConflict as error:
         if error.found != cleared.manifest.digest:
-            raise PublicationRefused(
-                "tag-immutable",
-                f"immutable tag '{tag}' points to {error.found}, not to {cleared.manifest.digest}, and is never moved",
-                place=repository.url,
-                hint=f"it was set by hand: `relbuild history {repository.url}:{tag}` tells if relbuild did it, and "
-                f"`relbuild promote {repository.url}@{cleared.manifest.digest} --to {tag}` sets it right",
-            ) from None
+            raise _immutable_elsewhere(repository, tag, error.found, cleared.manifest.digest) from None
+        return ()
+    return (tag,)
+
+
+def _immutable_elsewhere(repository: Repository, tag: str, found: Digest | None, wanted: Digest) -> PublicationRefused:
+    return PublicationRefused(
+        "tag-immutable",
+        f"immutable tag '{tag}' points to {found}, not to {wanted}, and is never moved",
+        place=repository.url,
+        hint=f"it was set by hand: `relbuild history {repository.url}:{tag}` tells if relbuild did it, and "
+        f"`relbuild promote {repository.url}@{wanted} --to {tag}` sets it right",
+    )
+
+
+def tag_not_kept(repository: Repository, tag: str) -> EnvironmentLacking:
+    """Make the error of a registry that accepted a tag and does not have it."""
+    return EnvironmentLacking(
+        "tag-not-kept",
+        f"the registry accepted tag '{tag}', and answers that there is none",
+        place=repository.url,
+        hint="look for a quota, a rule or a proxy in front of it that drops tags, or somebody who removed it since; "
+        "then run the command again",
+    )
 
 
 def refuse_immutable(repository: Repository, tag: str, wanted: Digest, *, carried: bool = False) -> None:
@@ -111,17 +128,20 @@ class TagMover:
     _announced: set[str] = field(default_factory=set)
     """Tags of which a move was signed here: to be withdrawn where it certainly is not made."""
 
-    def move(self, tags: Sequence[str], cleared: Cleared) -> tuple[tuple[Move, ...], tuple[str, ...]]:
+    def move(
+        self, tags: Sequence[str], cleared: Cleared, immutable: Sequence[str] = ()
+    ) -> tuple[tuple[Move, ...], tuple[str, ...]]:
         """Move tags to the cleared manifest; return the moves, and tags that pointed there already.
 
-        Statements on the latter are renewed if they are missing or old.
+        Statements on the latter are renewed if they are missing or old. `immutable`: tags that were just set to it;
+        like the moved ones, they are resolved when other writers have finished.
 
         Moves are signed in parallel, made sequentially, then confirmed in parallel. A tag that cannot be moved does not
         stop the others, whatever the reason: their moves are signed already, and of those not made it would be open
         where the tag belongs. Raises the first tag's error with the problems of all.
         """
         with self.repository.moving():
-            return self._move_all(tags, cleared)
+            return self._move_all(tags, cleared, immutable)
 
     def settled_until(self, tag: str, wanted: Digest) -> int:
         """Return until when `wanted` is what is signed of a tag, verified, and needs no renewal.
@@ -130,7 +150,9 @@ class TagMover:
         """
         return self._signed_tag(tag, self.signer).settled_until(wanted) if self.signer is not None else 0
 
-    def _move_all(self, tags: Sequence[str], cleared: Cleared) -> tuple[tuple[Move, ...], tuple[str, ...]]:
+    def _move_all(
+        self, tags: Sequence[str], cleared: Cleared, immutable: Sequence[str]
+    ) -> tuple[tuple[Move, ...], tuple[str, ...]]:
         moved: list[Move] = []
         unmoved: list[str] = []
         failed: list[RelbuildError] = []
@@ -148,7 +170,7 @@ class TagMover:
                 moved.append(move)
             elif tag not in self.left:
                 unmoved.append(tag)
-        standing = (*self._not_overtaken([move.tag for move in moved], wanted, failed), *unmoved)
+        standing = (*self._not_overtaken([move.tag for move in moved], immutable, wanted, failed), *unmoved)
         self._in_parallel(lambda tag: self._confirm(tag, wanted), standing, failed)
         for tag in [tag for tag in tags if tag in self.left]:
             self.left[tag] = self.left.pop(tag)  # in the order that was asked
@@ -210,16 +232,25 @@ class TagMover:
         """The repository's name in statements."""
         return self.identity or self.repository.identity
 
-    def _not_overtaken(self, moved: Sequence[str], wanted: Digest, failed: list[RelbuildError]) -> Sequence[str]:
-        """Return the moved tags that no other writer has moved since.
+    def _not_overtaken(
+        self, moved: Sequence[str], immutable: Sequence[str], wanted: Digest, failed: list[RelbuildError]
+    ) -> Sequence[str]:
+        """Return the moved tags that no other writer has moved since, and that the mirror keeps.
 
-        The errors of the others are added to `failed`. All are returned where a mirror compares and swaps.
+        The errors of the others, and of `immutable` ones, are added to `failed`. All are returned where a mirror
+        compares and swaps.
         """
-        if not moved or not self.repository.await_writers():
+        if not (moved or immutable) or not self.repository.await_writers():
             return moved
-        targets = self._in_parallel(self.repository.resolve, moved, failed)
-        failed += (self._overtaken(tag, wanted, None) for tag, target in targets.items() if target != wanted)
-        return [tag for tag, target in targets.items() if target == wanted]
+        targets = self._in_parallel(self.repository.resolve, (*moved, *immutable), failed)
+        for tag, target in targets.items():
+            if target is None:
+                failed.append(tag_not_kept(self.repository, tag))
+            elif target != wanted and tag in immutable:
+                failed.append(_immutable_elsewhere(self.repository, tag, target, wanted))
+            elif target != wanted:
+                failed.append(self._overtaken(tag, wanted, None))
+        return [tag for tag in moved if targets.get(tag) == wanted]
 
     def _in_parallel(
         self, do: Callable[[str], _Result], tags: Sequence[str], failed: list[RelbuildError]

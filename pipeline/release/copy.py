@@ -205,12 +205,12 @@ class _CopyJob:
             return replace(clear_published(held, (*floating, own), self.there, public, self.rules), current=current)
 
         cleared = clear()
-        set_immutable_tag(self.there, own, cleared)
+        set_now = set_immutable_tag(self.there, own, cleared)
         for standing in checked_tags:
             copy_statements(self.here, self.there, standing, public, renewals=False)
         signer = tag_signer(self.key, self.rules, work, self.former) if isinstance(self.key, SigningKey) else None
         mover = TagMover(self.there, held.version, MoveCause.COPY, clear, work.clock, signer)
-        moves, _ = mover.move(floating, cleared)
+        moves, _ = mover.move(floating, cleared, set_now)
         for standing in checked_tags:
             copy_statements(self.here, self.there, standing, public, renewals=True)
             for one in list_statements(self.there, standing.identity, standing.tag):
