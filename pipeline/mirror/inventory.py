@@ -39,15 +39,13 @@ INVENTORY_MANIFEST_LIMIT = 200_000
 _IMMUTABLE = re.compile(r".+-(?P<date>\d{8})-(?P<short>[0-9a-f]{12})")
 
 
-def inventory_by_tags(mirror: Mirror) -> Inventory:
-    """Take an inventory of all repositories of a mirror, from their tags.
+def inventory_by_tags(mirror: Mirror, names: Sequence[str]) -> Inventory:
+    """Take an inventory of the repositories `names` of a mirror, from their tags.
 
     Raises as the mirror does, and VerificationError for a manifest that cannot be read, `tag-damaged` for one that is
     lost: what it refers to is unknown, so nothing could safely be pruned.
     """
-    return join_inventories(
-        tuple(repository_inventory(name, mirror.repository(name)) for name in mirror.repositories())
-    )
+    return join_inventories(tuple(repository_inventory(name, mirror.repository(name)) for name in names))
 
 
 def inventory_manifest(manifest: Manifest, said: References, since: int | None) -> HeldManifest:

@@ -45,14 +45,19 @@ _FAILING = "registry-failing"
 
 
 def scrub_remote(
-    mirror: Mirror, known: KnownInRun, healing: RepairSources, *, rate: int, progress: Progress
+    mirror: Mirror,
+    names: Sequence[str],
+    known: KnownInRun,
+    healing: RepairSources,
+    *,
+    rate: int,
+    progress: Progress,
 ) -> ScrubResult:
-    """Scrub all repositories that a mirror lists, at most `rate` bytes a second (0: no limit).
+    """Scrub the repositories `names` of a mirror, at most `rate` bytes a second (0: no limit).
 
     A manifest to which the registry answers with an error is a finding. Raises EnvironmentLacking if the registry
     cannot be reached, answers so to more than `FAILURES_MOST` of them, or to anything else.
     """
-    names = mirror.repositories()
     with task(progress, "scrub", mirror.url, unit="bytes") as running:
         scrub = _RemoteScrub(mirror, known, healing, ReadThrottle(rate), running)
         scrub.run(names)
@@ -146,7 +151,10 @@ class _RemoteScrub:
             self._broken_tag(repository, tag, wrong, led_to[tag])
 
     def _broken_tag(self, repository: Repository, tag: str, wrong: DamageKind, led_to: tuple[Digest, ...]) -> None:
-        """Add a finding about a tag that led to nothing readable, unless it does by now: its manifest is told."""
+        """Add a finding about a tag that leads to nothing readable.
+
+        None is added if it does by now: its manifest is told.
+        """
         fate = RepairOutcome.KEPT if self.kept.intersection(led_to) else RepairOutcome.LOST
         if fate is RepairOutcome.LOST:
             with contextlib.suppress(RelbuildError):
@@ -155,7 +163,10 @@ class _RemoteScrub:
         self.findings.append(Finding(ScrubbedObject.TAG, wrong, tag, repository.name, fate))
 
     def _refuse_other(self, error: RelbuildError) -> None:
-        """Raise an error that is neither invalid content nor one of few answers of a registry with an error."""
+        """Raise an error that is no finding.
+
+        Findings are invalid content, and a few answers of a registry with an error.
+        """
         if isinstance(error, EnvironmentLacking) and error.code == _FAILING and self.failures < FAILURES_MOST:
             self.failures += 1
         elif not isinstance(error, VerificationError):
@@ -269,7 +280,8 @@ class _RemoteScrub:
 def _former_targets(repository: Repository, tag: str, tags: Sequence[str]) -> tuple[Digest, ...]:
     """Return the digests to which a tag without manifest may have led.
 
-    They are from its newest signed move, or from the names of tags. Nothing is verified: they say what to look for in the store, which verifies it.
+    They are from its newest signed move, or from the names of tags. Nothing is verified: they say what to look for in
+    the store, which verifies it.
     """
     about = tag_subject(tag)
     if about is not None:

@@ -32,9 +32,10 @@ MOVE_ATTEMPTS = 5
 
 
 def set_immutable_tag(repository: Repository, tag: str, cleared: Cleared) -> tuple[str, ...]:
-    """Set an immutable tag, unless it points to the same digest already; return it if it was set.
+    """Set an immutable tag, unless it points to the same digest already.
 
-    `TagMover.move` then makes sure that the mirror keeps it. Raises PublicationRefused `tag-immutable`.
+    Returns it if it was set: `TagMover.move` then makes sure that the mirror keeps it. Raises PublicationRefused
+    `tag-immutable`.
     """
     try:
         repository.point(tag, cleared, None)

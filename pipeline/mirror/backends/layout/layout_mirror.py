@@ -82,7 +82,7 @@ class LayoutMirror:
 
     def inventory(self) -> Inventory:
         """Take an inventory of all that is reachable from the layout's tags."""
-        return inventory_by_tags(self)
+        return inventory_by_tags(self, self.repositories())
 
     def prune(
         self,

@@ -27,10 +27,12 @@ NAME_PAGE_LIMIT = 32 << 20
 """Bytes of a page; some registries send all at once."""
 
 
-def listed_names(client: RegistryClient, path: str, scopes: Sequence[Scope], key: str, place: str) -> Iterator[str]:
+def listed_names(
+    client: RegistryClient, path: str, scopes: Sequence[Scope], key: str, place: str, *, required: bool = False
+) -> Iterator[str]:
     """Request the list at `path` page by page and yield the names under its `key`.
 
-    A list that does not exist is empty. Raises EnvironmentLacking, VerificationError.
+    A list that does not exist is empty, unless it is `required`. Raises EnvironmentLacking, VerificationError.
     """
     url: str | None = f"{path}?n={NAMES_PER_PAGE}"
     seen: set[str] = set()
@@ -41,7 +43,7 @@ def listed_names(client: RegistryClient, path: str, scopes: Sequence[Scope], key
             )
         response = client.ask("GET", url, scopes=scopes, limit=NAME_PAGE_LIMIT)
         seen.add(response.url)
-        if response.status == 404 and error_code(response) in {"NAME_UNKNOWN", ""}:
+        if response.status == 404 and not required and error_code(response) in {"NAME_UNKNOWN", ""}:
             return
         if response.status in {401, 403}:
             raise client.denied(scopes, response_words(response))

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from pipeline.model.rules import MirrorRules
     from pipeline.model.scrub import ScrubResult
 
-_LISTS_NOTHING = frozenset({401, 403, 404, 405, 501})
-"""Response statuses with which registries refuse to list all their repositories."""
+_LISTS_NOTHING = frozenset({"registry-denied", "registry-refused"})
+"""Codes of the errors of registries that refuse to list all their repositories."""
 
 
 def open_registry(
@@ -135,13 +135,46 @@ class RegistryMirror(Mirror):
         Empty if the registry refuses to list its repositories.
         """
         try:
-            names = list(listed_names(self._client, "/v2/_catalog", (CATALOG_SCOPE,), "repositories", self.url))
+            return self._listed(required=False)
         except EnvironmentLacking as error:
-            if error.code in {"registry-denied", "registry-refused"}:
+            if error.code in _LISTS_NOTHING:
                 return ()
             raise
+
+    def _listed(self, *, required: bool) -> tuple[str, ...]:
+        names = list(
+            listed_names(self._client, "/v2/_catalog", (CATALOG_SCOPE,), "repositories", self.url, required=required)
+        )
         start = f"{self._address.namespace}/" if self._address.namespace else ""
         return tuple(sorted({name.removeprefix(start) for name in names if name.startswith(start)}))
+
+    def _maintained(self) -> tuple[str, ...]:
+        """List the names of all repositories (at least one), sorted, to prune or scrub them.
+
+        Raises EnvironmentLacking `catalog-refused`, `repositories-not-found`.
+        """
+        try:
+            names = self._listed(required=True)
+        except EnvironmentLacking as error:
+            if error.code not in _LISTS_NOTHING:
+                raise
+            raise EnvironmentLacking(
+                "catalog-refused",
+                f"which repositories there are is not known, so none is read: {error.problems[0].message}",
+                place=self.url,
+                hint="log in as a user who may list them (GET /v2/_catalog), or ask the registry's administrator; a "
+                "registry that lists them to nobody cannot be scrubbed or pruned: `relbuild verify REFERENCE` checks "
+                "one image",
+            ) from None
+        if not names:
+            raise EnvironmentLacking(
+                "repositories-not-found",
+                "the registry lists no repository in this namespace, so none is read",
+                place=self.url,
+                hint="check the namespace; if something is published there, log in as a user to whom the registry "
+                "lists it",
+            )
+        return names
 
     @property
     def namespace(self) -> str:
@@ -158,7 +191,7 @@ class RegistryMirror(Mirror):
         """Take an inventory of all that is reachable from the tags of all listed repositories."""
         from pipeline.mirror.inventory import inventory_by_tags  # here and below: who publishes does neither
 
-        return inventory_by_tags(self)
+        return inventory_by_tags(self, self._maintained())
 
     def prune(
         self,
@@ -183,4 +216,4 @@ class RegistryMirror(Mirror):
         from pipeline.mirror.remote_scrub import scrub_remote
 
         reading = RegistryMirror(self._address, self._client, self._progress, self.known, read_back=True)
-        return scrub_remote(reading, self.known, healing, rate=rate, progress=progress)
+        return scrub_remote(reading, self._maintained(), self.known, healing, rate=rate, progress=progress)
