@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
@@ -92,7 +93,8 @@ class CommandContext:
     """Access of a command to the process's environment, clock, store and progress.
 
     They are read here and nowhere else. `store` is the option's value; `verbose`: the user wants all of a result;
-    `has_store`: the command has that option.
+    `has_store`: the command has that option. `finished`: members of the answer that a command has already, which an
+    error's JSON has, too.
     """
 
     progress: Progress
@@ -100,6 +102,7 @@ class CommandContext:
     store: Path | None = None
     verbose: bool = False
     has_store: bool = True
+    finished: dict[str, object] = field(default_factory=dict, compare=False)
 
     @property
     def clock(self) -> Callable[[], float]:
@@ -354,7 +357,7 @@ def perform(act: Callable[[CommandContext], int], context: CommandContext, inter
                 status = 128 + number
             elif isinstance(error, Exception):
                 told = with_way_out(error, _known_store(context))
-                status = report_error(told, as_json=context.as_json, causes=context.verbose)
+                status = report_error(told, as_json=context.as_json, causes=context.verbose, finished=context.finished)
             else:
                 raise
         finally:

@@ -10,7 +10,7 @@ import typer
 
 from pipeline.cli.app import app, list_app
 from pipeline.cli.commands import DEFAULT, command_of, import_commands
-from pipeline.cli.messages import report_error
+from pipeline.cli.messages import answer_error, report_error
 from pipeline.cli.refused_plugins import refuse_plugins
 from pipeline.cli.standard_streams import drop_stdout
 from pipeline.cli.unknown_word import require_recipe
@@ -34,13 +34,38 @@ def run_command_line() -> None:
         gc.set_threshold(*_COLLECTED_AFTER)
         gc.enable()
         loaded(arguments)
+    except SystemExit as ended:
+        if _JSON in arguments:
+            _answer_parser(ended, arguments)
+        raise
     except Exception as error:  # Outside of a command's body: while it was imported or its options were parsed.
-        sys.exit(report_error(error, as_json=False))
+        sys.exit(report_error(error, as_json=_JSON in arguments and _asks_for_json(arguments)))
 
 
 # Python keeps frames in pieces of 16 KiB. A loop that calls at the end of one maps and unmaps the next each time: up to
 # 4,000 times in a build, by chance. A frame that asks for more gets a piece that holds all others, too.
 run_command_line.__code__ = run_command_line.__code__.replace(co_stacksize=1 << 16)
+
+
+_JSON = "--json"
+
+
+def _asks_for_json(arguments: list[str]) -> bool:
+    from pipeline.cli.json_request import asks_for_json
+
+    try:
+        return asks_for_json(arguments)
+    except Exception:  # What failed before, such as the import of the command, is what is told.
+        return False
+
+
+def _answer_parser(ended: SystemExit, arguments: list[str]) -> None:
+    """Print the error of the command line's parser as JSON, if it has one and JSON is asked for."""
+    from pipeline.cli.json_request import parser_error
+
+    error = parser_error(ended)
+    if error is not None and _asks_for_json(arguments):
+        answer_error(error)
 
 
 def _complete(line: str) -> None:

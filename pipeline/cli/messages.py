@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from pipeline.cli.standard_streams import BROKEN_PIPE, STDOUT, drop_stdout, stdout_is_unicode
 from pipeline.errors import ERROR_TEXT_LIMIT, EnvironmentLacking, RelbuildError
@@ -14,6 +14,7 @@ from pipeline.system_errors import relbuild_error
 from pipeline.urls import cut_text, redact_urls
 
 INTERNAL_ERROR = 70
+_NOTHING: Mapping[str, object] = {}
 
 
 def print_lines(*lines: str) -> None:
@@ -35,10 +36,12 @@ def print_error(error: RelbuildError) -> int:
     return report_error(error, as_json=False)
 
 
-def report_error(error: BaseException, *, as_json: bool, causes: bool = False) -> int:
+def report_error(
+    error: BaseException, *, as_json: bool, causes: bool = False, finished: Mapping[str, object] = _NOTHING
+) -> int:
     """Print an error and return the exit status; a traceback only for a defect of relbuild.
 
-    `causes`: also print the errors that led to it.
+    `causes`: also print the errors that led to it. `finished`: members of the JSON for what was finished before it.
     """
     if isinstance(error, OSError) and error.filename == STDOUT:
         drop_stdout()
@@ -57,7 +60,7 @@ def report_error(error: BaseException, *, as_json: bool, causes: bool = False) -
             file=sys.stderr,
         )
         if as_json:
-            _answer_error({"error": [{"code": "internal-error", "message": repr(error)}]})
+            _answer_error({**finished, "error": [{"code": "internal-error", "message": repr(error)}]})
         return INTERNAL_ERROR
     for problem in known.problems:
         where = f"{escape_invisible(problem.place, lines=False)}: " if problem.place else ""
@@ -67,9 +70,17 @@ def report_error(error: BaseException, *, as_json: bool, causes: bool = False) -
     for line in _causes(error) if causes else ():
         print(escape_message(line), file=sys.stderr)
     if as_json:
-        problems = [{"code": p.code, "message": p.message, "place": p.place, "hint": p.hint} for p in known.problems]
-        _answer_error({"error": problems, "exit_code": known.exit_code})
+        answer_error(known, finished)
     return known.exit_code
+
+
+def answer_error(error: RelbuildError, finished: Mapping[str, object] = _NOTHING) -> None:
+    """Print an error that was told to people as JSON, for programs.
+
+    `finished`: members for what was finished before it.
+    """
+    problems = [{"code": p.code, "message": p.message, "place": p.place, "hint": p.hint} for p in error.problems]
+    _answer_error({**finished, "error": problems, "exit_code": error.exit_code})
 
 
 def _causes(error: BaseException) -> Iterator[str]:

@@ -106,7 +106,9 @@ def build_command(
     indexes: list[dict[str, object]] = []
     failed: list[BuildResult] = []
     made_one = False
-    for request in requests:
+    for at, request in enumerate(requests):
+        if at:
+            context.finished.update({"built": built}, **({"indexes": indexes} if indexes else {}))
         name = name_of_build(request, context, store) if repeatable else None
         known = repeat_build(name, request, context, store) if name is not None else None
         if known is not None:

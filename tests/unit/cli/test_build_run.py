@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from pipeline.cli.build_run import ToldBuild
 from pipeline.errors import RecipeError
 from pipeline.progress import QUIET
 from tests.support.builds import DEMO_PLATFORMS, DEMO_RECIPE
+from tests.support.typed_command import run_typed
 
 COMMAND: Any = importlib.import_module("pipeline.cli.commands.build")
 """The module of the command, whose function has another name."""
@@ -114,3 +116,28 @@ def test_an_error_in_the_second_recipe_is_told_before_the_first_is_built(build: 
     with pytest.raises(RecipeError) as caught:
         build()
     assert caught.value.problems[0].place == f"{tmp_path / 'b.yaml'}:1: nosuch"
+
+
+@pytest.mark.parametrize("failing", ["a", "b", "c"])
+def test_an_error_in_json_comes_with_what_was_built_before_it(
+    failing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(request: Any, *_: object, **__: object) -> ToldBuild:
+        if request.recipe.stem == failing:
+            raise RecipeError("recipe-missing", "lost meanwhile")
+        index = ({"name": "b"},) if request.recipe.stem == "b" else ()
+        return ToldBuild(({"name": request.recipe.stem},), index, ())
+
+    monkeypatch.setenv("RELBUILD_STORE", str(tmp_path / "store"))
+    monkeypatch.setattr(build_run, "run_build", run)
+    write_recipes(tmp_path, a="a", b="b", c="c")
+    recipes = " ".join(str(tmp_path / f"{name}.yaml") for name in "abc")
+    assert run_typed(f"build {recipes} --output {tmp_path}/out --json --progress none", monkeypatch) == 3
+    value = json.loads(capsys.readouterr().out)
+    assert [one["code"] for one in value.pop("error")] == ["recipe-missing"] and value.pop("exit_code") == 3
+    finished: dict[str, dict[str, object]] = {
+        "a": {},
+        "b": {"built": [{"name": "a"}]},
+        "c": {"built": [{"name": "a"}, {"name": "b"}], "indexes": [{"name": "b"}]},
+    }
+    assert value == finished[failing]
