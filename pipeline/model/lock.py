@@ -33,7 +33,8 @@ class LockSection:
     for owners that nothing else numbers, (kind, name, number) with kind `user` or `group`. `keys` are the
     fingerprints of the keys that sign packages in this section. `metadata` is repository id → digest of its
     repomd.xml as it was when the packages were resolved, sorted: it says where they come from, and another repomd.xml
-    today does not make the lock stale. A lock of format 1 has none.
+    today does not make the lock stale. A lock of format 1 has none. `written_as` is the digest with which the section
+    was written, if it is not that of the section as it was read: then it was edited or merged since.
     """
 
     resolution: Resolution
@@ -44,6 +45,7 @@ class LockSection:
     keys: tuple[str, ...] = ()
     metadata: tuple[tuple[str, Digest], ...] = ()
     parent: LockedParent | None = None
+    written_as: Digest | None = None
 
 
 @dataclass(frozen=True, slots=True)

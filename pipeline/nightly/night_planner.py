@@ -306,7 +306,7 @@ class Planner:
         lock = read_lock(path)
         committed = lock.section(platform_state.platform.name, platform_state.arch) if lock else None
         if self.settings.locked:
-            why = stale_reasons(committed, now) if committed else ("no lock",)
+            why = stale_reasons(committed, now, recipe) if committed else ("no lock",)
             decide_action(committed, why, LockMode.LOCKED, path)
             assert committed is not None
             return format_lock(Lock(recipe.name, (committed,)))

@@ -138,7 +138,7 @@ def plan_lock(options: BuildOptions, build_env: BuildEnvironment, parent: Parent
         progress=build_env.progress,
     )
     now = resolution_inputs(recipe, platform, arch, keys, parent=parent.config if parent else None)
-    why = stale_reasons(section, now) if section else ("no lock for this platform and architecture",)
+    why = stale_reasons(section, now, recipe) if section else ("no lock for this platform and architecture",)
     action = decide_action(section, why, options.mode, path)
     for warning in other_versions(section) if section is not None and action is LockAction.USE else ():
         build_env.progress.warn(f"{path.name}: {warning}")

@@ -1,8 +1,9 @@
 """Write, read and parse the lock file: TOML with a section per platform and architecture.
 
 It reads well in a diff: every package is one line, sorted by NEVRA. Other packages are referred to by name alone,
-unless several have the same name, so that an update of one package changes one line. The writer is canonical: the same
-lock always gives the same bytes. The reader is strict: unknown forms are errors.
+unless several have the same name, so that an update of one package changes one line of the packages. The writer is
+canonical: the same lock always gives the same bytes. The reader is strict: unknown forms are errors. Each section has a
+digest of its own lines, so that one that was edited or merged is seen: a line that is lost leaves a lock well-formed.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from __future__ import annotations
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
 from pipeline.beneath import (
     Folder,
@@ -22,14 +23,18 @@ from pipeline.beneath import (
     escape_error,
 )
 from pipeline.digest import Digest
-from pipeline.errors import RecipeError, ResolutionError, VerificationError
+from pipeline.errors import ResolutionError
 from pipeline.model.lock import Lock, LockedParent, LockSection
 from pipeline.model.package import Nevra, Package
 from pipeline.model.resolution import Chosen, Reason, Resolution
+from pipeline.resolve.lock_table import LockTable, malformed_lock
 from pipeline.store import write_durably
 
 LOCK_FORMAT = 3
-"""To be raised when the file's form changes; a newer form is refused. A lock has the lowest form that is sufficient."""
+"""To be raised when the file's form changes; a newer form is refused. A lock has the lowest form that is sufficient.
+
+A further line in a section needs a newer form too, as a section's digest is of all its lines.
+"""
 
 _WITHOUT_PARENT = 2
 """The form of a lock in which no section has a parent."""
@@ -40,7 +45,11 @@ _WITHOUT_METADATA = 1
 LOCK_LIMIT = 64 << 20
 """Bytes of a lock: ten thousand packages take about ten million."""
 
-_T = TypeVar("_T")
+_TIME_MOST = (1 << 32) - 1
+"""The latest build time: rpm's tag has 32 bits."""
+
+_ACCOUNT_MOST = (1 << 32) - 2
+"""The highest number of an account: the kernel's have 32 bits, and all of them set means none (chown(2))."""
 
 _HEAD = """\
 # The packages that this recipe came to. Written by relbuild: commit it, do not edit it.
@@ -70,8 +79,17 @@ def format_lock(lock: Lock) -> str:
     form = LOCK_FORMAT if any(section.parent for section in lock.sections) else _WITHOUT_PARENT
     lines = [_HEAD, f"format = {form}", f"recipe = {_text(lock.recipe)}"]
     for section in sorted(lock.sections, key=lambda one: (one.resolution.platform, one.resolution.arch)):
-        lines += ["", "[[section]]", *_section_lines(section)]
+        own = list(_section_lines(section))
+        lines += ["", "[[section]]", f"digest = {_text(str(section.written_as or _digest_of(own)))}", *own]
     return "\n".join(lines) + "\n"
+
+
+def _digest_of(lines: Sequence[str]) -> Digest:
+    """Return the digest of a section's lines as the writer makes them.
+
+    Layout and comments are no part of it.
+    """
+    return Digest.of("\n".join(lines).encode())
 
 
 def _section_lines(section: LockSection) -> Iterator[str]:
@@ -201,21 +219,21 @@ def read_lock(path: Path) -> Lock | None:
     except PathEscape as error:
         raise escape_error(error, str(path)) from None
     except TooLarge:
-        raise _malformed(f"it has more than {LOCK_LIMIT} bytes", path.name) from None
+        raise malformed_lock(f"it has more than {LOCK_LIMIT} bytes", path.name) from None
     except NotRegular as error:
-        raise _malformed(str(error.strerror), path.name) from None
+        raise malformed_lock(str(error.strerror), path.name) from None
     try:
         return parse_lock(data.decode(), path.name)
     except UnicodeDecodeError as error:
-        raise _malformed("it is not UTF-8", path.name) from error
+        raise malformed_lock("it is not UTF-8", path.name) from error
 
 
 def parse_lock(text: str, name: str) -> Lock:
     """Parse a lock's text; `name` is its name in errors. Raises as `read_lock`."""
     try:
-        document = _Table(tomllib.loads(text), name)
+        document = LockTable(tomllib.loads(text), name)
     except (ValueError, RecursionError) as error:  # A number of 5,000 digits is no TOMLDecodeError.
-        raise _malformed(str(error), name) from error
+        raise malformed_lock(str(error), name) from error
     version = document.number("format")
     if version > LOCK_FORMAT:
         raise ResolutionError(
@@ -225,15 +243,17 @@ def parse_lock(text: str, name: str) -> Lock:
             hint="use the relbuild that wrote it, or a newer one",
         )
     if version not in (LOCK_FORMAT, _WITHOUT_PARENT, _WITHOUT_METADATA):
-        raise _malformed(f"format {version} has never been written", name)
+        raise malformed_lock(f"format {version} has never been written", name)
     recipe = document.text("recipe")
     sections = tuple(_section(table, version) for table in document.tables("section"))
     if len({(s.resolution.platform, s.resolution.arch) for s in sections}) != len(sections):
-        raise _malformed("two sections for the same platform and architecture", name)
+        raise malformed_lock("two sections for the same platform and architecture", name)
     return Lock(recipe, sections)
 
 
-def _section(table: _Table, version: int) -> LockSection:
+def _section(table: LockTable, version: int) -> LockSection:
+    """Read a section; one from before sections had a digest counts as it is."""
+    written = table.optional_digest("digest")
     packages = table.tables("packages")
     nevras = [one.parsed("nevra", Nevra.parse) for one in packages]
     shorter = _Shorter(nevras)
@@ -254,7 +274,7 @@ def _section(table: _Table, version: int) -> LockSection:
     section = LockSection(
         resolution,
         tuple((key, table.digest(value)) for key, value in table.pairs("inputs")),
-        table.number("build_time"),
+        table.number("build_time", _TIME_MOST),
         tuple(_account(one) for one in table.tables("accounts")),
         tuple(table.pairs("versions")),
         tuple(table.texts("keys")),
@@ -265,17 +285,18 @@ def _section(table: _Table, version: int) -> LockSection:
         ),
         _parent(table) if version > _WITHOUT_PARENT else None,
     )
-    return section
+    unchanged = written is None or _digest_of(list(_section_lines(section))) == written
+    return section if unchanged else replace(section, written_as=written)
 
 
-def _chosen(table: _Table, nevra: Nevra, shorter: _Shorter) -> Chosen:
+def _chosen(table: LockTable, nevra: Nevra, shorter: _Shorter) -> Chosen:
     package = Package(
         nevra,
         table.parsed("sha256", Digest),
         table.number("size"),
         table.text("repository"),
         table.text("location"),
-        table.number("build_time"),
+        table.number("build_time", _TIME_MOST),
         table.text("source"),
         table.number("installed_size"),
     )
@@ -288,7 +309,7 @@ def _chosen(table: _Table, nevra: Nevra, shorter: _Shorter) -> Chosen:
     return Chosen(package, table.text("layer"), tuple(reasons))
 
 
-def _parent(table: _Table) -> LockedParent | None:
+def _parent(table: LockTable) -> LockedParent | None:
     inner = table.table("parent")
     if inner is None:
         return None
@@ -297,94 +318,8 @@ def _parent(table: _Table) -> LockedParent | None:
     )
 
 
-def _account(table: _Table) -> tuple[str, str, int]:
-    account = table.text("kind"), table.text("name"), table.number("number")
+def _account(table: LockTable) -> tuple[str, str, int]:
+    account = table.text("kind"), table.text("name"), table.number("number", _ACCOUNT_MOST)
     if account[0] not in {"user", "group"}:
         raise table.error(f"'{account[0]}' is neither 'user' nor 'group'")
     return account
-
-
-class _Table:
-    """A TOML table that is read key by key.
-
-    Unknown keys are ignored: a later release would have raised the format if they mattered.
-    """
-
-    def __init__(self, values: Mapping[str, object], place: str) -> None:
-        self._values = dict(values)
-        self._place = place
-
-    def error(self, message: str) -> ResolutionError:
-        return _malformed(message, self._place)
-
-    def _take(self, key: str) -> object:
-        if key not in self._values:
-            raise self.error(f"'{key}' is missing")
-        return self._values.pop(key)
-
-    def text(self, key: str) -> str:
-        return self._text(self._take(key), key)
-
-    def _text(self, value: object, key: str) -> str:
-        if not isinstance(value, str):
-            raise self.error(f"'{key}' has an entry that is not text")
-        return value
-
-    def number(self, key: str) -> int:
-        value = self._take(key)
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 63:
-            raise self.error(f"'{key}' is not a whole number")
-        return value
-
-    def parsed(self, key: str, parse: Callable[[str], _T]) -> _T:
-        try:
-            return parse(self.text(key))
-        except (RecipeError, VerificationError) as error:
-            raise self.error(error.problems[0].message) from error
-
-    def digest(self, text: str) -> Digest:
-        try:
-            return Digest.parse(text)
-        except VerificationError as error:
-            raise self.error(error.problems[0].message) from error
-
-    def _list(self, value: object, key: str) -> list[object]:
-        if not isinstance(value, list):
-            raise self.error(f"'{key}' is not a list")
-        return value
-
-    def texts(self, key: str) -> list[str]:
-        return [self._text(one, key) for one in self._list(self._take(key), key)]
-
-    def lists(self, key: str) -> list[list[str]]:
-        outer = self._list(self._take(key), key)
-        return [[self._text(one, key) for one in self._list(inner, key)] for inner in outer]
-
-    def tables(self, key: str) -> list[_Table]:
-        found = []
-        for number, one in enumerate(self._list(self._values.pop(key, []), key), 1):
-            if not isinstance(one, dict):
-                raise self.error(f"'{key}' has an entry that is not a table")
-            found.append(_Table(one, f"{self._place}, {key} {number}"))
-        return found
-
-    def table(self, key: str) -> _Table | None:
-        value = self._values.pop(key, None)
-        if value is None or isinstance(value, dict):
-            return None if value is None else _Table(value, f"{self._place}, {key}")
-        raise self.error(f"'{key}' is not a table")
-
-    def pairs(self, key: str) -> list[tuple[str, str]]:
-        value = self._take(key)
-        if not isinstance(value, dict):
-            raise self.error(f"'{key}' is not a table")
-        return [(str(name), self._text(inner, key)) for name, inner in value.items()]
-
-
-def _malformed(message: str, place: str) -> ResolutionError:
-    return ResolutionError(
-        "lock-malformed",
-        f"the lock cannot be read: {message}",
-        place=place,
-        hint="restore it from version control, or remove it and run `relbuild lock`",
-    )

@@ -16,6 +16,7 @@ from pipeline.model.recipe import Recipe
 from pipeline.packages import compare_evr
 from pipeline.recipes import included_digest
 from pipeline.repos import RepositoryKey
+from pipeline.resolve.auto_layers import image_layers
 from pipeline.resolve.library_versions import library_versions
 
 
@@ -132,14 +133,25 @@ def _definition(repository: PackageRepository) -> list[object]:
     ]
 
 
-def stale_reasons(section: LockSection, now: Sequence[tuple[str, Digest]]) -> tuple[str, ...]:
-    """Return the reasons why the section is stale, as sentences; empty if it is fresh."""
+def stale_reasons(
+    section: LockSection, now: Sequence[tuple[str, Digest]], recipe: Recipe | None = None
+) -> tuple[str, ...]:
+    """Return the reasons why the section is stale, as sentences; empty if it is fresh.
+
+    `now` are the present inputs. With the `recipe`, the packages' layers are compared with its layers.
+    """
     old, new = dict(section.inputs), dict(now)
-    return tuple(
+    reasons = ["it was changed after it was written, by hand or by a merge"] if section.written_as is not None else []
+    reasons += (
         f"{_NAMES.get(name, name)} changed" + (_digests(old, new) if name == _PARENT else "")
         for name in sorted(old.keys() | new.keys())
         if old.get(name) != new.get(name)
     )
+    if not reasons and recipe is not None:
+        known = {name for name, _ in image_layers(recipe, section.resolution)}
+        others = sorted({one.layer for one in section.resolution.chosen} - known)
+        reasons = [f"it has packages in a layer '{layer}', which the recipe does not have" for layer in others]
+    return tuple(reasons)
 
 
 def _digests(old: Mapping[str, Digest], new: Mapping[str, Digest]) -> str:

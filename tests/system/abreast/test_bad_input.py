@@ -204,6 +204,42 @@ def test_a_damaged_lock(bench: Bench) -> None:
     bench.build().refused("lock-malformed", 4, place="broken.lock")
 
 
+def test_a_lock_that_lost_lines_in_a_merge(bench: Bench) -> None:
+    bench.plain("[setup, filesystem, tzdata]")
+    lock = bench.folder / "broken.lock"
+
+    def locking(*words: str) -> Ended:
+        return bench.run("lock", "broken.yaml", "--store", str(bench.store), *words)
+
+    assert locking().status == 0
+    whole = lock.read_text()
+    lock.write_text(re.sub(r'  \{ nevra = "tzdata-.*\n|  "tzdata",\n', "", whole))
+    locking("--check").refused("lock-stale", 4, says="was changed after it was written", place="broken.lock")
+    bench.build("--locked").refused("lock-stale", 4, says="was changed after it was written", place="broken.lock")
+    assert locking().status == 0 and lock.read_text() == whole
+    lock.write_text(re.sub(r"\ndigest = .*", "", whole))  # As it was written before there was a digest.
+    assert locking("--check").status == 0
+    lock.write_text(lock.read_text().replace('layer = "base"', 'layer = "bsae"', 1))
+    bench.build("--locked").refused("lock-stale", 4, says="a layer 'bsae'", place="broken.lock")
+
+
+@pytest.mark.parametrize(
+    ("form", "value", "says"),
+    [
+        (r"\nbuild_time = .*", "\nbuild_time = 9223372036854775807", "'build_time'"),
+        (r"\naccounts = \[\]", '\naccounts = [{kind = "user", name = "x", number = 4294967295}]', "'number'"),
+    ],
+)
+def test_a_lock_with_a_number_out_of_bounds(bench: Bench, form: str, value: str, says: str) -> None:
+    bench.plain("[setup, filesystem]")
+    assert bench.run("lock", "broken.yaml", "--store", str(bench.store)).status == 0
+    lock = bench.folder / "broken.lock"
+    text, count = re.subn(form, value, lock.read_text())
+    assert count == 1
+    lock.write_text(text)
+    bench.build("--locked").refused("lock-malformed", 4, says=says, place="broken.lock, section 1")
+
+
 # --- verification ------------------------------------------------------------------------------------------
 
 

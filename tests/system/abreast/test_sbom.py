@@ -247,6 +247,7 @@ def test_a_lock_without_metadata_is_used_and_said_to_be_without(
     lock = copy / "nginx.lock"
     older, count = re.subn(r"\[section.metadata\]\n(\S.*\n)+\n", "", lock.read_text())
     assert count == 1
+    older = re.sub(r"\ndigest = .*", "", older)  # As it was written then.
     lock.write_text(older.replace("format = 2", "format = 1"))
     order = BuildOptions(copy / "nginx.yaml", copy / "repositories.yaml", smoke=False, output=tmp_path / "output")
     result = build(replace(order, mode=LockMode.LOCKED), build_env)

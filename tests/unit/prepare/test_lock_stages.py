@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import stat
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -182,6 +183,31 @@ def test_a_parent_that_is_the_same_image_otherwise_compressed_changes_no_lock(tm
     assert kept(plan(tmp_path, section, parent=parent), again) == section
     other = SimpleNamespace(config=Digest.of(b"another"))
     assert kept(plan(tmp_path, section, parent=other), again) == again
+
+
+def test_a_section_that_was_changed_is_written_again_even_if_it_comes_out_the_same(tmp_path: Path) -> None:
+    changed = replace(SECTION, written_as=Digest.of(b"another"))
+    found = plan(tmp_path, changed, action=LockAction.RESOLVE)
+    assert kept(found, SECTION) == SECTION
+    with pytest.raises(ResolutionError):
+        keep_lock(found, SECTION, (), NumberedAccounts(NOBODY, ()), LockMode.LOCKED)
+
+
+def test_another_section_that_was_changed_stays_so(tmp_path: Path) -> None:
+    changed = replace(OTHER, written_as=Digest.of(b"another"))
+    found = plan(tmp_path, SECTION, action=LockAction.RESOLVE)
+    write_lock(found.path, Lock("r", (changed, SECTION)))
+    kept(found, replace(SECTION, build_time=8))
+    stands = read_lock(found.path)
+    assert stands is not None and stands.section("el9", "aarch64") == changed
+
+
+def test_a_section_from_before_there_was_a_digest_is_not_written_for_it(tmp_path: Path) -> None:
+    found = plan(tmp_path, SECTION)
+    older = re.sub(r"\ndigest = .*", "", found.path.read_text())
+    found.path.write_text(older)
+    assert kept(replace(found, lock=read_lock(found.path)), SECTION, LockMode.LOCKED) == SECTION
+    assert found.path.read_text() == older
 
 
 def test_a_locked_build_writes_nothing(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,6 +40,8 @@ from pipeline.resolve import (
 words = st.text("abcdefgxyz0123456789_+~^", min_size=1, max_size=8)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 numbers = st.integers(0, 2**63 - 1)
+times = st.integers(0, 2**32 - 1)
+account_numbers = st.integers(0, 2**32 - 2)
 digests = st.binary(min_size=32, max_size=32).map(lambda data: Digest(data.hex()))
 nevras = st.builds(Nevra, words, st.integers(0, 3), words, words, st.sampled_from(["noarch", "x86_64", "i686"]))
 
@@ -52,7 +55,7 @@ def sections(draw: st.DrawFn) -> LockSection:
         reasons |= st.builds(Reason, kinds, st.sampled_from([str(name) for name in names]), texts)
     chosen = tuple(
         Chosen(
-            Package(name, draw(digests), draw(numbers), draw(words), draw(texts), draw(numbers), draw(texts)),
+            Package(name, draw(digests), draw(numbers), draw(words), draw(texts), draw(times), draw(texts)),
             draw(words),
             tuple(draw(st.lists(reasons, max_size=3))),
         )
@@ -60,12 +63,12 @@ def sections(draw: st.DrawFn) -> LockSection:
     )
     order = tuple(draw(st.permutations([str(name) for name in names])))
     inputs_ = draw(st.dictionaries(texts, digests, max_size=3))
-    accounts = draw(st.lists(st.tuples(st.sampled_from(["user", "group"]), words, numbers), max_size=3))
+    accounts = draw(st.lists(st.tuples(st.sampled_from(["user", "group"]), words, account_numbers), max_size=3))
     return LockSection(
         Resolution(draw(words), draw(words), chosen, order, tuple(draw(st.lists(texts, max_size=2))),
                    tuple(draw(st.lists(texts, max_size=2)))),
         tuple(inputs_.items()),
-        draw(numbers),
+        draw(times),
         tuple(accounts),
         tuple(draw(st.dictionaries(texts, texts, max_size=2)).items()),
         tuple(draw(st.lists(texts, max_size=2))),
@@ -102,13 +105,13 @@ def section(*packages: Chosen, **more: object) -> LockSection:
     return replace(LockSection(resolution, (), 5), **more)  # type: ignore[arg-type]
 
 
-def test_an_update_of_one_package_changes_one_line() -> None:
+def test_an_update_of_one_package_changes_its_line_and_the_digest() -> None:
     needs = (Reason("requires", "a-1-1.noarch", "b >= 1"),)
     newer = (Reason("requires", "a-2-1.noarch", "b >= 1"),)
     before = format_lock(Lock("r", (section(chosen("a-1-1.noarch"), chosen("b-1-1.noarch", reasons=needs)),)))
     after = format_lock(Lock("r", (section(chosen("a-2-1.noarch"), chosen("b-1-1.noarch", reasons=newer)),)))
     changed = [pair for pair in zip(before.splitlines(), after.splitlines(), strict=True) if pair[0] != pair[1]]
-    assert len(changed) == 1
+    assert [line.partition(" = ")[0] for line, _ in changed] == ["digest", "  { nevra"]
 
 
 def test_two_versions_of_one_package_are_told_apart() -> None:
@@ -149,6 +152,14 @@ GOOD = format_lock(Lock("r", (section(chosen("a-1-1.noarch"), inputs=(("requests
         ("[[section]]", "[section]"),
         ("[[section]]", "[[section"),
         ("accounts = []", 'accounts = [{ kind = "robot", name = "x", number = 1 }]'),
+        ("accounts = []", 'accounts = [{ kind = "user", name = "x", number = 4294967295 }]'),
+        ("accounts = []", 'accounts = [{ kind = "user", name = "x", number = 99999999999 }]'),
+        ("accounts = []", 'accounts = [{ kind = "user", name = "x", number = -1 }]'),
+        ("\nbuild_time = 5", "\nbuild_time = 4294967296"),
+        ("\nbuild_time = 5", "\nbuild_time = 9223372036854775807"),
+        (" build_time = 5", " build_time = 4294967296"),
+        ('digest = "sha256:', 'digest = "md5:'),
+        ('digest = "sha256:', "digest = 3 #"),
     ],
 )
 def test_a_lock_that_is_not_understood_is_refused(before: str, after: str) -> None:
@@ -157,6 +168,63 @@ def test_a_lock_that_is_not_understood_is_refused(before: str, after: str) -> No
         parse_lock(GOOD.replace(before, after), "mysql.lock")
     assert caught.value.code == "lock-malformed"
     assert "mysql.lock" in str(caught.value)
+
+
+def test_a_number_out_of_bounds_is_told_with_its_place_and_the_bound() -> None:
+    wrong = GOOD.replace("accounts = []", 'accounts = [{ kind = "user", name = "x", number = 4294967295 }]')
+    with pytest.raises(ResolutionError) as caught:
+        parse_lock(wrong, "mysql.lock")
+    (problem,) = caught.value.problems
+    assert problem.place == "mysql.lock, section 1, accounts 1"
+    assert "'number' is not a whole number of 0 to 4294967294" in problem.message
+    assert "`relbuild lock`" in str(problem.hint)
+
+
+TWO = section(chosen("a-1-1.noarch"), chosen("b-1-1.noarch"), accounts=(("user", "x", 9),))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: re.sub(r'  \{ nevra = "b-.*\n|  "b",\n', "", text),
+        lambda text: text.replace('layer = "base"', 'layer = "bsae"', 1),
+        lambda text: text.replace("number = 9", "number = 0"),
+        lambda text: text.replace("\nbuild_time = 5", "\nbuild_time = 6"),
+        lambda text: re.sub(r'digest = "sha256:.*"', f'digest = "{Digest("0" * 64)}"', text),
+        lambda text: text.replace('  "a",\n  "b",', '  "b",\n  "a",'),
+    ],
+)
+def test_a_section_that_was_changed_after_it_was_written_is_stale(change: Callable[[str], str]) -> None:
+    text = format_lock(Lock("r", (TWO,)))
+    changed = change(text)
+    assert changed != text
+    (read,) = parse_lock(changed, "r.lock").sections
+    assert read.written_as is not None
+    assert stale_reasons(read, ()) == ("it was changed after it was written, by hand or by a merge",)
+    again = format_lock(parse_lock(changed, "l"))
+    assert parse_lock(again, "l").sections == (read,), "written with another section, it is not taken for unchanged"
+
+
+def test_layout_and_comments_of_a_lock_are_no_change() -> None:
+    text = format_lock(Lock("r", (TWO,)))
+    other = text.replace("\n", "\r\n").replace("[[section]]", "# merged\r\n\r\n[[section]]").replace(" = ", "  =  ")
+    assert parse_lock(other, "l") == Lock("r", (TWO,))
+
+
+def test_a_lock_from_before_sections_had_a_digest_stays_as_it_is() -> None:
+    text = re.sub(r'\ndigest = "sha256:.*', "", format_lock(Lock("r", (TWO,))))
+    assert "digest" not in text and parse_lock(text, "l") == Lock("r", (TWO,))
+
+
+def test_packages_in_a_layer_that_the_recipe_does_not_have_make_a_lock_stale(tmp_path: Path) -> None:
+    plain = recipe(tmp_path)
+    assert stale_reasons(section(chosen("a-1-1.noarch")), (), plain) == ()
+    misspelled = section(chosen("a-1-1.noarch"), chosen("b-1-1.noarch", "bsae"))
+    (reason,) = stale_reasons(misspelled, (), plain)
+    assert reason == "it has packages in a layer 'bsae', which the recipe does not have"
+    auto = replace(plain, layers=(replace(plain.layers[0], at_most=3),))
+    assert stale_reasons(section(chosen("a-1-1.noarch", "base-2")), (), auto) == ()
+    assert stale_reasons(section(chosen("a-1-1.noarch")), (), auto) != ()
 
 
 def test_a_section_may_not_be_there_twice() -> None:
@@ -174,7 +242,7 @@ def test_a_newer_format_is_named() -> None:
 def test_a_lock_of_the_first_format_is_read_and_says_nothing_of_metadata() -> None:
     known = section(chosen("a-1-1.noarch"), metadata=(("base", Digest("7" * 64)),))
     text = format_lock(Lock("r", (known,)))
-    older = re.sub(r"\n\[section.metadata\]\n.*\n", "", text).replace("format = 2", "format = 1")
+    older = re.sub(r"\n\[section.metadata\]\n.*\n|\ndigest = .*", "", text).replace("format = 2", "format = 1")
     assert "metadata" in text and "metadata" not in older
     assert parse_lock(older, "l") == Lock("r", (replace(known, metadata=()),))
     with pytest.raises(ResolutionError, match="'metadata' is missing"):
