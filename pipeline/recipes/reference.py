@@ -110,10 +110,10 @@ product that the night's platform cannot have fails by that error. `relbuild smo
 the platform that the image in the output was built for ([why](decisions/0048-recipes-choose-by-platform.md)). With
 `--platform` for another one, `run` builds the image again, and `smoke`, which builds nothing, refuses.
 
-A lock is not to be edited. Each section has a digest of its own lines, and one that was edited, or that a merge mixed or
-took lines from, is stale: `relbuild lock` resolves anew and writes it again, `lock --check` and `--locked` refuse it.
-Layout and comments are no part of the digest. Sections that were written before there was one stay as they are, and get
-it when they are written the next time.
+A lock is not to be edited. Each section has a digest of its own lines, and one that was edited, or that a merge mixed
+or took lines from, is stale: `relbuild lock` resolves anew and writes it again, `lock --check` and `--locked` refuse
+it. Layout and comments are no part of the digest. Sections that were written before there was one stay as they are, and
+get it when they are written the next time.
 
 ## The folder that was given
 
