@@ -13,7 +13,7 @@ from urllib.parse import quote
 from pipeline.digest import Digest, chunks, digest_json, identity
 from pipeline.errors import VerificationError
 from pipeline.progress import QUIET, Progress
-from pipeline.repos.repomd import RECORD_SIZE_LIMIT, Checksum, MetadataRecord
+from pipeline.repos.repomd import RECORD_SIZE_LIMIT, MetadataRecord
 from pipeline.repos.repository import OpenRepository
 from pipeline.store import Store
 from pipeline.streams import open_compressed
@@ -74,25 +74,22 @@ def metadata_pieces(opened: OpenRepository, kind: str, *, store: Store, progress
 def _stored(opened: OpenRepository, record: MetadataRecord, store: Store, progress: Progress) -> Digest:
     """Fetch the document as it is in the repository, and verify it."""
     label = f"{record.kind} of {opened.repository.id}"
-    named = Digest(record.checksum.hex) if record.checksum.algorithm == "sha256" else None
     urls = tuple(f"{base}/{quote(record.location)}" for base in opened.base_urls)
-    size = record.size
+    algorithm, promised = record.checksum.algorithm, record.checksum.hex
+    wanted = (
+        Download(urls, Digest(promised), record.size, label)
+        if algorithm == "sha256"
+        else Download(urls, None, record.size, label, (algorithm, promised))
+    )
     (digest,) = fetch(
         store,
-        [Download(urls, named, size, label)],
+        [wanted],
         progress=progress,
         offline=opened.offline,
         network=opened.network,
         label=label,
     )
-    if named is None and not _matches(store.blob(digest), record.checksum):
-        raise _mismatch(record, opened.repository.id, "its checksum differs")
     return digest
-
-
-def _matches(path: Path, checksum: Checksum) -> bool:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, checksum.algorithm).hexdigest() == checksum.hex
 
 
 def _mismatch(record: MetadataRecord, repository: str, what: str) -> VerificationError:

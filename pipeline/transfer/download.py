@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -33,12 +34,14 @@ class Download:
     """A file to download.
 
     `urls` are tried in turn; `target` (its digest) and `size` are None if unknown; `label` names it in messages.
+    `checksum` is one of another algorithm, (hashlib's name, hex), where the target is unknown.
     """
 
     urls: tuple[str, ...]
     target: Digest | None
     size: int | None
     label: str
+    checksum: tuple[str, str] | None = None
 
 
 class DownloadSource(Protocol):
@@ -210,15 +213,21 @@ class _Fetcher:
     def _unnamed(self, one: Download, url: str, network: Network) -> Digest:
         """Download a file whose digest is unknown."""
         limit = DOWNLOAD_SIZE_LIMIT if one.size is None else one.size
+        algorithm, promised = one.checksum or ("", "")
+        hashed = hashlib.new(algorithm) if algorithm else None
         with self._store.writer() as blob, self._source(url, network, offset=0, validator="") as stream:
             for piece in stream.pieces:
                 self._check_stopped()
                 if blob.size + len(piece) > limit:
                     raise _mismatch(one, url, f"it has more than {limit} bytes")
                 blob.write(piece)
+                if hashed is not None:
+                    hashed.update(piece)
                 self._task.advance(len(piece))
             if one.size is not None and blob.size != one.size:
                 raise _mismatch(one, url, f"it has {blob.size} bytes")
+            if hashed is not None and hashed.hexdigest() != promised:
+                raise _mismatch(one, url, f"it has {blob.size} bytes with {algorithm}:{hashed.hexdigest()}")
             return blob.digest
 
     def _named(self, one: Download, url: str, network: Network) -> Digest:
@@ -287,6 +296,7 @@ def _host(url: str) -> str:
 def _mismatch(one: Download, url: str, what: str) -> VerificationError:
     promised = [f"{one.size} bytes"] if one.size is not None else []
     promised += [str(one.target)] if one.target else []
+    promised += [":".join(one.checksum)] if one.checksum else []
     return VerificationError(
         "download-mismatch",
         f"{one.label} from {shown_url(url)} does not match the metadata ({', '.join(promised)}): {what}",

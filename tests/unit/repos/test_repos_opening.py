@@ -139,18 +139,36 @@ def test_a_damaged_document_is_refused(store: Store, tmp_path: Path) -> None:
     assert code_of(caught) == "download-mismatch"
 
 
-def test_a_sha512_repository_is_checked_by_its_sha512(store: Store, tmp_path: Path) -> None:
-    folder = tmp_path / "r"
+def _of_algorithm(folder: Path, algorithm: str, content: bytes, promised: bytes = b"<metadata/>") -> str:
+    """Write a repository whose repomd.xml promises a document by a checksum of this algorithm; its URL."""
     (folder / "repodata").mkdir(parents=True)
-    (folder / "repodata" / "p").write_bytes(b"<metadata/>")
-    entry = '<data type="primary"><checksum type="sha512">{}</checksum><location href="repodata/p"/></data>'
-    write_repomd(folder, entry.format(hashlib.sha512(b"<metadata/>").hexdigest()))
-    found = metadata_file(opened(store, folder.as_uri()), "primary", store=store)
+    (folder / "repodata" / "p").write_bytes(content)
+    checksum = hashlib.new(algorithm, promised).hexdigest()
+    entry = f'<checksum type="{algorithm}">{checksum}</checksum><location href="repodata/p"/>'
+    write_repomd(folder, f'<data type="primary">{entry}</data>')
+    return folder.as_uri()
+
+
+@pytest.mark.parametrize("algorithm", ["sha256", "sha384", "sha512"])
+def test_a_document_is_checked_by_the_checksum_of_its_repository(store: Store, tmp_path: Path, algorithm: str) -> None:
+    good = _of_algorithm(tmp_path / "good", algorithm, b"<metadata/>")
+    found = metadata_file(opened(store, good), "primary", store=store)
     assert found is not None and found[0].read_bytes() == b"<metadata/>"
-    write_repomd(folder, entry.format("0" * 128))
+    bad = _of_algorithm(tmp_path / "bad", algorithm, b"<damaged/>", promised=b"<another/>")
     with pytest.raises(VerificationError) as caught:
-        metadata_file(opened(store, folder.as_uri()), "primary", store=store)
-    assert code_of(caught) == "metadata-mismatch"
+        metadata_file(opened(store, bad), "primary", store=store)
+    assert code_of(caught) == "download-mismatch"
+    assert f"{algorithm}:{hashlib.new(algorithm, b'<another/>').hexdigest()}" in str(caught.value)
+    assert not store.has(Digest.of(b"<damaged/>"))
+
+
+@pytest.mark.parametrize("algorithm", ["sha256", "sha384", "sha512"])
+def test_a_mirror_with_a_damaged_document_is_passed_over(store: Store, tmp_path: Path, algorithm: str) -> None:
+    bad = _of_algorithm(tmp_path / "bad", algorithm, b"<damaged/>")
+    good = _of_algorithm(tmp_path / "good", algorithm, b"<metadata/>")
+    found = metadata_file(opened(store, bad, good), "primary", store=store)
+    assert found is not None and found[0].read_bytes() == b"<metadata/>"
+    assert not store.has(Digest.of(b"<damaged/>"))
 
 
 def test_the_first_mirror_that_answers_is_used_and_the_others_are_kept(store: Store, tmp_path: Path) -> None:
