@@ -122,7 +122,9 @@ class _Worker:
 
     def do(self) -> JobResult:
         """Resolve the product, build or test it if needed, and publish it."""
-        with self.build_env.store.temporary("locks") as folder:
+        with self.build_env.store.temporary("locks") as temporary:
+            folder = temporary / "locks"  # Who writes a lock locks its folder; the temporary one is locked by itself.
+            folder.mkdir()
             job, options = self.job, self._build_options(folder)
             recipe = load_recipe(job.recipe, options.target)
             if job.members:

@@ -5,12 +5,18 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from pipeline.digest import Digest, digest_file
 from pipeline.model.lock import Lock
 from pipeline.resolve.lockfile import read_lock, write_lock
+
+_LOCK_TIMEOUT: Final = 10.0
+"""Seconds to wait for who locks the folder: another relbuild needs some milliseconds."""
+_PAUSE: Final = 0.005
 
 
 def put_sections(path: Path, lock: Lock) -> Digest:
@@ -38,12 +44,23 @@ def put_sections(path: Path, lock: Lock) -> Digest:
 def _locked_folder(folder: Path) -> Iterator[None]:
     """Lock a folder itself within the block, which leaves no file beside the recipe.
 
-    Where the file system has no such locks, there is none.
+    There is no lock where the file system has no such locks, or somebody holds it for longer than is needed to write a
+    file.
     """
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    until = time.monotonic() + _LOCK_TIMEOUT
     try:
         with contextlib.suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            while not _lock(handle) and time.monotonic() < until:
+                time.sleep(_PAUSE)
         yield
     finally:
         os.close(handle)
+
+
+def _lock(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -129,11 +129,12 @@ def test_two_that_lock_at_the_same_time_wait_for_each_other(tmp_path: Path, monk
     flock = fcntl.flock
 
     def lock_folder(handle: Any, how: int) -> None:
-        if writing.is_set() and is_folder(handle):
-            with pytest.raises(BlockingIOError):
-                flock(handle, how | fcntl.LOCK_NB)
-            waits.set()
-        flock(handle, how)
+        try:
+            flock(handle, how)
+        except BlockingIOError:
+            if writing.is_set() and is_folder(handle):
+                waits.set()
+            raise
 
     def write_first(path: Path, lock: Lock) -> Digest:
         monkeypatch.setattr(lock_update, "write_lock", write)
@@ -161,6 +162,17 @@ def test_a_file_system_without_locks_hinders_no_lock_file(tmp_path: Path, monkey
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     assert kept(plan(tmp_path), SECTION) == SECTION
+
+
+def test_who_keeps_the_folder_locked_hinders_no_lock_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that does not end, or this process itself."""
+    monkeypatch.setattr(lock_update, "_LOCK_TIMEOUT", 0.05)
+    handle = os.open(tmp_path, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        assert kept(plan(tmp_path), SECTION) == SECTION
+    finally:
+        os.close(handle)
 
 
 def test_a_lock_that_says_the_same_is_left_alone(tmp_path: Path) -> None:
