@@ -22,6 +22,7 @@ from pipeline.mirror.tag_memory import _memory
 from pipeline.model.publication import PastMove
 from pipeline.prepare import BuildEnvironment
 from pipeline.release.current_images import mirror_access
+from pipeline.store import seen_record
 from tests.support.foreign_programs import docker_registry
 from tests.support.killed_publisher import Outcome, Publisher, Task, publisher, signer
 from tests.support.pulling import PAUSE, REST, Found, Puller, pulling
@@ -69,7 +70,7 @@ class Site:
             with self.repository() as repository:
                 for tag in TAGS:
                     seen = _memory(repository.url, tag, signer(0).public.fingerprint)
-                    self.build_env.store.result(seen).unlink(missing_ok=True)
+                    seen_record(self.build_env.store, seen).unlink(missing_ok=True)
         if self.data.exists():
             shutil.rmtree(self.data)
         if saved is not None:
