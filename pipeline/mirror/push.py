@@ -32,6 +32,7 @@ from pipeline.mirror.tag_moves import (
     MOVE_ATTEMPTS,
     PUBLISH_CONCURRENCY,
     TagMover,
+    resolve_kept,
     set_immutable_tag,
     tag_not_kept,
 )
@@ -375,7 +376,7 @@ class _Push:
                     self._sent(signature)
             signed = lost
         tag = signature_tag(signed[0].attachments.subject)
-        if self.repository.resolve(tag) is None:
+        if resolve_kept(self.repository, tag) is None:
             raise tag_not_kept(self.repository, tag)
         raise self._signed_by_others(signed[0])
 

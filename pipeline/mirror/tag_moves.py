@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import field
@@ -30,6 +31,10 @@ enough for its rate limits. skopeo and podman have as many."""
 MOVE_ATTEMPTS = 5
 """Attempts to move a tag that others move at the same time."""
 
+_LOOKS = 5
+_LOOK_PAUSE = 0.2
+"""Seconds between two looks for a tag that was set and is not there."""
+
 
 def set_immutable_tag(repository: Repository, tag: str, cleared: Cleared) -> tuple[str, ...]:
     """Set an immutable tag, unless it points to the same digest already.
@@ -54,6 +59,19 @@ def _immutable_elsewhere(repository: Repository, tag: str, found: Digest | None,
         hint=f"it was set by hand: `relbuild history {repository.url}:{tag}` tells if relbuild did it, and "
         f"`relbuild promote {repository.url}@{wanted} --to {tag}` sets it right",
     )
+
+
+def resolve_kept(repository: Repository, tag: str) -> Digest | None:
+    """Resolve a tag that was set, and look again for some time if there is none.
+
+    A registry may have none for a moment while another publisher sets it: files are written in place there.
+    """
+    for _ in range(_LOOKS - 1):
+        found = repository.resolve(tag)
+        if found is not None:
+            return found
+        time.sleep(_LOOK_PAUSE)
+    return repository.resolve(tag)
 
 
 def tag_not_kept(repository: Repository, tag: str) -> EnvironmentLacking:
@@ -243,7 +261,7 @@ class TagMover:
         """
         if not (moved or immutable) or not self.repository.await_writers():
             return moved
-        targets = self._in_parallel(self.repository.resolve, (*moved, *immutable), failed)
+        targets = self._in_parallel(partial(resolve_kept, self.repository), (*moved, *immutable), failed)
         for tag, target in targets.items():
             if target is None:
                 failed.append(tag_not_kept(self.repository, tag))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from pipeline.digest import Digest
 from pipeline.errors import EnvironmentLacking, PublicationRefused, RelbuildError
+from pipeline.mirror import tag_moves
 from pipeline.mirror.address_parser import parse_address
 from pipeline.mirror.image_tags import immutable_tag
 from pipeline.mirror.protocol import Repository
@@ -21,6 +23,11 @@ from tests.support.registry_contents import open_mirror
 from tests.support.registry_fake import FakeRegistry, Fault, Request, digest_of, fake_registry
 
 TAGS = ("1.0", "latest")
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tag_moves, "_LOOK_PAUSE", 0.0)
 
 
 @pytest.fixture
@@ -93,6 +100,25 @@ def test_a_floating_tag_that_is_dropped_was_moved_by_nobody_else(
     maker.publish(repository, image, tags=TAGS)
     for tag in TAGS:
         verify_reference(parse_address(f"{repository.url}:{tag}"), key().public, maker.build_env)
+
+
+def test_a_tag_that_is_not_there_for_a_moment_is_kept(
+    registry: FakeRegistry, repository: Repository, maker: ImagePublisher, image: Image
+) -> None:
+    """Another publisher sets it at the same time, on a registry that writes files in place."""
+    hidden = Counter[str]()
+
+    def guard(request: Request) -> bool:
+        tag = request.path.rpartition("/")[2]
+        if request.command != "HEAD" or tag not in registry.held("ns/small").tags or hidden[tag] == 2:
+            return True
+        hidden[tag] += 1
+        request.answer(404)
+        return False
+
+    registry.guard = guard
+    maker.publish(repository, image, tags=TAGS)
+    assert {tag: hidden[tag] for tag in (*TAGS, own_tag(image))} == dict.fromkeys((*TAGS, own_tag(image)), 2)
 
 
 def test_a_registry_that_keeps_no_tag_is_told_of_each(
