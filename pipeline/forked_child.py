@@ -13,6 +13,8 @@ import gc
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Final, NoReturn, TextIO, cast
 
@@ -25,6 +27,8 @@ _HELD_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIG
 
 After an alarm, a command raises again what came for one of the others.
 """
+_LEFT_WITHIN: Final = 1.0
+"""Seconds within which the system lets go of a thread that has ended, on a machine with much other work."""
 
 
 def may_fork() -> bool:
@@ -35,10 +39,20 @@ def may_fork() -> bool:
     """
     return (
         usable_processors() > 1
-        and len(os.listdir("/proc/self/task")) == 1  # noqa: PTH208
+        and _has_one_thread()
         # Else a child that has ended is gone, and its number another's (signal(7)). Whoever starts relbuild may say so.
         and signal.getsignal(signal.SIGCHLD) is not signal.SIG_IGN
     )
+
+
+def _has_one_thread() -> bool:
+    """Return whether this process has one thread; the system has one that was joined for some moments more."""
+    until = time.monotonic() + _LEFT_WITHIN
+    while len(os.listdir("/proc/self/task")) > 1:  # noqa: PTH208
+        if threading.active_count() > 1 or time.monotonic() > until:
+            return False
+        time.sleep(0.001)
+    return True
 
 
 @contextlib.contextmanager

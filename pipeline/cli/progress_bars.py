@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -135,15 +133,12 @@ class Live:
             self._bars.refresh()
 
     def _end_drawing(self) -> None:
-        """Wait until the thread is gone; the system has it for a moment after it has ended."""
+        """Wait until the thread has ended."""
         thread, self._drawing = self._drawing, None
         if thread is None:
             return
         self._drawn_last.set()
         thread.join(_ENDED_WITHIN)
-        until = time.monotonic() + _ENDED_WITHIN
-        while os.path.exists(f"/proc/self/task/{thread.native_id}") and time.monotonic() < until:  # noqa: PTH110
-            time.sleep(0.001)
 
     def close(self) -> None:
         """Remove the bars from the screen; there are none from then on."""
