@@ -20,8 +20,11 @@ from pipeline.transfer import RegistryClient, Scope
 NAMES_PER_PAGE = 1000
 """Tags or repositories that are requested per page."""
 
+NAMES_MOST = 2_000_000
+"""Names of a list: more than anybody keeps, and some 300 MiB of memory."""
+
 NAME_PAGES_MOST = 2000
-"""Pages of a list: two million tags are more than anybody keeps."""
+"""Pages of a list."""
 
 NAME_PAGE_LIMIT = 32 << 20
 """Bytes of a page; some registries send all at once."""
@@ -36,6 +39,7 @@ def listed_names(
     """
     url: str | None = f"{path}?n={NAMES_PER_PAGE}"
     seen: set[str] = set()
+    count = 0
     while url is not None:
         if len(seen) >= NAME_PAGES_MOST:
             raise VerificationError(
@@ -49,5 +53,8 @@ def listed_names(
             raise client.denied(scopes, response_words(response))
         if response.status != 200:
             raise registry_refused(response, f"list its {key}", place)
+        count += response.body.count(b",") + 1  # Before they are read, which takes a hundred bytes for each.
+        if count > NAMES_MOST:
+            raise VerificationError("registry-pages", f"the list has more than {NAMES_MOST} names", place=place)
         yield from JsonReader.parse(response.body, f"{place}: {key}").get(key).texts()
         url = next_page(response, seen, place)

@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 
 from pipeline.errors import EnvironmentLacking, PublicationRefused, UsageError, VerificationError
+from pipeline.mirror.backends.registry import name_pages
 from pipeline.mirror.backends.registry.registry_mirror import RegistryMirror, open_registry
 from pipeline.mirror.backends.registry.registry_repository import RegistryRepository
 from pipeline.mirror.backends.registry.removal import REMOVAL_RESPONSE_LIMIT
@@ -186,6 +187,19 @@ def test_lists_come_in_pages_that_end() -> None:
             with pytest.raises(VerificationError) as caught:
                 mirror.repository("app").tags()
             assert caught.value.code == "registry-pages"
+
+
+def test_a_list_without_end_is_refused_before_it_fills_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(name_pages, "NAMES_MOST", 10)
+    with fake_registry(page=3) as registry, open_mirror(registry) as mirror:
+        for number in range(8):
+            put(registry.held(IMAGE), manifest("one"), f"1.{number}")
+        assert len(mirror.repository("app").tags()) == 8
+        for number in range(8, 16):
+            put(registry.held(IMAGE), manifest("one"), f"1.{number}")
+        with pytest.raises(VerificationError, match="the list has more than 10 names") as caught:
+            mirror.repository("app").tags()
+        assert caught.value.code == "registry-pages"
 
 
 def test_a_registry_that_lists_no_repositories_has_none_to_show(registry: FakeRegistry, mirror: RegistryMirror) -> None:
