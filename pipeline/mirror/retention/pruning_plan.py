@@ -309,9 +309,9 @@ class _RepositoryDecision:
             if manifest.planted:
                 yield f"{name}@{manifest.digest} is malformed, so nobody published it: `relbuild scrub` tells of it"
             elif manifest.digest in self.kept.manifests:
-                for blob in manifest.blobs:
-                    if blob.digest not in blobs:
-                        yield f"{name}@{manifest.digest} needs {blob.digest}, which is missing"
+                lacking = [child for child in manifest.children if child.digest not in self._graph.manifests]
+                for one in (*lacking, *(blob for blob in manifest.blobs if blob.digest not in blobs)):
+                    yield f"{name}@{manifest.digest} needs {one.digest}, which is missing"
 
     def _tag(self, tag: HeldTag, why: str) -> PruningEntry:
         return PruningEntry(PrunedKind.TAG, self.repository.name, tag.name, tag.digest, 0, why)

@@ -1,7 +1,8 @@
 """Compute which manifests, blobs and auxiliary tags of a repository are reachable.
 
 From an index its entries are reachable, from an image its config and layers, from a subject its referrers, signatures
-and referrers index, and from a referrer its subject.
+and referrers index, and from a referrer its subject. What speaks of a manifest that is missing is reachable as if it
+were there: it may be restored.
 """
 
 from __future__ import annotations
@@ -46,8 +47,8 @@ def follows_subject(tag: str) -> bool:
 class ReachableSet:
     """Reachable content.
 
-    `manifests`: with everything to which they refer; `lists`: referrers indexes, without their entries; `blobs`;
-    `tags`: those that follow a reachable manifest.
+    `manifests`: with everything to which they refer; `lists`: referrers indexes, without their entries; `blobs`: with
+    the manifests, and with what is missing; `tags`: those that follow a reachable manifest.
     """
 
     manifests: set[Digest] = field(default_factory=set)
@@ -106,18 +107,17 @@ class RepositoryGraph:
         waiting = list(roots)
         while waiting:
             digest = waiting.pop()
-            if digest in known or digest in reach.manifests:
+            if digest in known or digest in reach.blobs:
                 continue
             manifest = self.manifests.get(digest)
-            reach.blobs.add(digest)  # in case it is a blob
-            if manifest is None:
-                continue
-            reach.manifests.add(digest)
-            waiting += (one.digest for one in (*manifest.children, *manifest.blobs))
-            waiting += self.referrers[digest]
-            if manifest.subject is not None and manifest.subject in self.manifests:
-                waiting.append(manifest.subject)
-            for tag in self.followers[digest]:
+            reach.blobs.add(digest)  # A blob, or a manifest.
+            if manifest is not None:
+                reach.manifests.add(digest)
+                waiting += (one.digest for one in (*manifest.children, *manifest.blobs))
+                if manifest.subject is not None and manifest.subject in self.manifests:
+                    waiting.append(manifest.subject)
+            waiting += self.referrers.get(digest, ())
+            for tag in self.followers.get(digest, ()):
                 reach.tags.add(tag.name)
                 if tag.name in self.lists:
                     # Its entries are not followed: referrers are found by their own subject.
@@ -130,7 +130,7 @@ class RepositoryGraph:
         left = {name: tag for name, tag in self.sources.items() if name not in reach.tags}
         if not left:
             return set()
-        shorts = {digest.short for digest in reach.manifests}
+        shorts = {digest.short for digest in reach.blobs}
         return {
             name
             for name, tag in left.items()

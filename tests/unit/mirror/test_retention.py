@@ -88,6 +88,25 @@ def test_a_referrer_that_a_tag_points_to_keeps_its_subject() -> None:
     assert plan_pruning(mirror(maker), MirrorRules(), NOW).empty
 
 
+def test_what_speaks_of_a_lost_member_of_an_index_stays_and_goes_with_the_index() -> None:
+    """A scrub may put a rotten manifest aside, and a publication restore it: its signatures are needed then."""
+    maker = InventoryMaker().image("amd", "la").index("i", "amd", "lost").tag("gone", "i")
+    maker.image("sbom", "s", subject="lost").follow("lost", "list").index("list", "sbom")
+    maker.follow("lost", "sig", ".sig").image("sig", "u")
+    plan = plan_pruning(mirror(maker), MirrorRules(), NOW)
+    assert plan.empty
+    assert plan.notes == (f"product@{digest('i')} needs {digest('lost')}, which is missing",)
+    plan = plan_pruning(mirror(maker), KEEP_NONE, NOW)
+    own = "i", "amd", "la", "sbom", "s", "list", "sig", "u"
+    assert gone(plan, *own) >= {"gone", *own} and len(plan.tags) == 3
+
+
+def test_what_speaks_of_the_lost_target_of_a_tag_stays() -> None:
+    maker = InventoryMaker().tag("9.7", "lost").image("sbom", "s", subject="lost")
+    maker.follow("lost", "sig", ".sig", None).image("sig", "u", since=None).follow("lost", "lost", ".att")
+    assert plan_pruning(mirror(maker), MirrorRules(), NOW).empty
+
+
 def test_a_referrer_whose_subject_is_missing_goes_with_its_tags() -> None:
     maker = InventoryMaker().image("kept").tag("stays", "kept").image("sbom", "s", subject="missing")
     maker.follow("missing", "list").index("list", "sbom").follow("missing", "sig", ".sig").image("sig", "u")

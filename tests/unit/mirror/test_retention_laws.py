@@ -71,14 +71,15 @@ INVENTORIES = st.tuples(makers("a"), makers("b")).map(lambda both: mirror(*both,
 
 def reached(repository: HeldRepository, roots: set[Digest], tags: set[str]) -> tuple[set[Digest], set[str]]:
     """What is reached, by the slowest and plainest way: until nothing is added. Lists of referrers are not looked
-    into. Returns manifests, and tags that follow."""
+    into, and what speaks of a missing manifest is reached through it. Returns manifests, and tags that follow."""
     here = {one.digest: one for one in repository.manifests}
-    found, following = set(roots) & here.keys(), set(tags)
+    found, following = set(roots), set(tags)
     while True:
         more: set[Digest] = set()
         for one in here.values():
             if one.digest in found:
-                more |= {child.digest for child in one.children} | ({one.subject} if one.subject else set())
+                more |= {child.digest for child in one.children}
+                more |= {one.subject} & here.keys() if one.subject else set()
             if one.subject in found:
                 more.add(one.digest)
         grown = set(following)
@@ -91,9 +92,9 @@ def reached(repository: HeldRepository, roots: set[Digest], tags: set[str]) -> t
             if short != tag.name and (tag.digest in found or any(one.short == short for one in found)):
                 grown.add(tag.name)
                 more.add(tag.digest)
-        if more & here.keys() <= found and grown == following:
-            return found, following
-        found |= more & here.keys()
+        if more <= found and grown == following:
+            return found & here.keys(), following
+        found |= more
         following = grown
 
 
