@@ -131,21 +131,20 @@ def test_a_process_can_fork_where_nothing_is_drawn_and_bars_go_on_after_it(recor
         shown(
             "from pipeline.cli.progress_recorder import ProgressRecorder",
             "from pipeline.forked_child import may_fork",
-            "from pipeline.progress import undrawn",
             "import pipeline.forked_child as module",
             "module.usable_processors = lambda: 2.0",
             f"used = {used}",
-            "with undrawn(used):",
+            "with used.undrawn():",
             "    assert may_fork()",
             "with task(used, 'fetch', 'one'):",
             "    assert not may_fork()",
             "    for _ in range(20):",
-            "        with undrawn(used):",
+            "        with used.undrawn():",
             "            assert may_fork()",
             "        assert not may_fork()",
             "    time.sleep(0.5)",
             "used.close()",
-            "with undrawn(used):",
+            "with used.undrawn():",
             "    assert may_fork()",
             "assert may_fork()",
         )
@@ -158,8 +157,7 @@ def test_a_process_can_fork_where_nothing_is_drawn_and_bars_go_on_after_it(recor
 def test_an_interrupt_while_nothing_is_drawn_leaves_the_cursor() -> None:
     ended = run_in_terminal(
         shown(
-            "from pipeline.progress import undrawn",
-            "with task(progress, 'fetch', 'one'), undrawn(progress):",
+            "with task(progress, 'fetch', 'one'), progress.undrawn():",
             "    raise KeyboardInterrupt",
         )
     )
