@@ -7,11 +7,10 @@ by the other. Seeds are printed; RELBUILD_PARITY_SEED sets the first.
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,89 +18,14 @@ import pytest
 import solv
 
 from pipeline.digest import digest_file
-from pipeline.errors import ResolutionError
 from pipeline.model.platform import PackageRepository, Platform
 from pipeline.model.recipe import LayerPlan, LocalPackage, Recipe, Request
 from pipeline.recipes import load_platforms, load_recipe
-from pipeline.repos import OpenRepository, open_repositories
-from pipeline.resolve import solve
 from pipeline.resolve.pool import PackagePool
-from pipeline.store import Store
+from tests.support.dnf_parity import ARCH, SEED, Ours, artifact, compared, dnf, module_document
 from tests.support.rpmmd import Rpm, write_repository
 from tests.support.sampling import SOAK
 from tests.system.conftest import MIRROR, ROOT
-
-SEED = int(os.environ.get("RELBUILD_PARITY_SEED", "20261124"))
-ARCH = "x86_64"
-
-Sets = Sequence[Sequence[str]]
-
-
-def dnf(
-    folder: Path,
-    repositories: Mapping[str, Mapping[str, Any]],
-    sets: Sets,
-    *,
-    weak: bool = False,
-    exclude: Sequence[str] = (),
-    modules: Sequence[str] = (),
-) -> list[list[str] | None]:
-    """What dnf chooses for each set."""
-    root = folder / "dnf"
-    root.mkdir()
-    asked = {
-        "repositories": repositories, "arch": ARCH, "releasever": "1", "root": str(root),
-        "weak": weak, "exclude": list(exclude), "modules": list(modules), "sets": sets,
-    }  # fmt: skip
-    done = subprocess.run(
-        ["/usr/bin/python3", str(ROOT / "tests/support/dnf_solve.py")],
-        input=json.dumps(asked),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    answers: list[list[str] | None] = json.loads(done.stdout)
-    return answers
-
-
-class Ours:
-    """relbuild's answers."""
-
-    def __init__(self, folder: Path, platform: Platform, environment: Mapping[str, str]) -> None:
-        self.store = Store.open(folder / "store")
-        self.platform = platform
-        self.opened: tuple[OpenRepository, ...] = open_repositories(
-            platform, ARCH, variables=environment, store=self.store
-        )
-
-    def choose(
-        self, texts: Sequence[str], *, weak: bool = False, exclude: Sequence[str] = (), modules: Sequence[str] = ()
-    ) -> list[str] | None:
-        layer = LayerPlan("all", tuple(Request(text, "test") for text in texts))
-        recipe = Recipe(
-            "test", Path("test.yaml"), "1", self.platform.name, (ARCH,), (layer,),
-            weak_dependencies=weak, excludes=tuple(exclude), modules=tuple(modules),
-        )  # fmt: skip
-        return self.solve(recipe)
-
-    def solve(self, recipe: Recipe) -> list[str] | None:
-        try:
-            section = solve(recipe, self.platform, ARCH, self.opened, store=self.store)
-        except ResolutionError:
-            return None
-        return sorted(str(one.package.nevra) for one in section.resolution.chosen)
-
-
-def compared(sets: Sets, theirs: Sequence[list[str] | None], ours: Sequence[list[str] | None]) -> int:
-    """Fail with every difference; returns how many sets had a solution."""
-    differences = [
-        f"{' '.join(asked)}\n  dnf:      {dnfs}\n  relbuild: {own}"
-        for asked, dnfs, own in zip(sets, theirs, ours, strict=True)
-        if dnfs != own
-    ]
-    assert not differences, "\n".join([f"{len(differences)} of {len(sets)} differ", *differences])
-    return sum(one is not None for one in theirs)
 
 
 @pytest.fixture
@@ -288,9 +212,9 @@ def random_modules(chance: random.Random, rpms: Sequence[Rpm]) -> tuple[str, lis
         own = [rpm for rpm in rpms if rpm.name in named]
         for stream in ("1", "2"):
             for version in range(1, chance.randint(2, 4)):
-                artifacts = [_artifact(rpm) for rpm in own if chance.random() < 0.4]
+                artifacts = [artifact(rpm) for rpm in own if chance.random() < 0.4]
                 gone = [chance.choice(named)] if chance.random() < 0.2 else []
-                documents.append(_module(module, stream, version, artifacts, gone))
+                documents.append(module_document(module, stream, version, artifacts, gone))
         default = chance.choice(["", "1", "2"])
         if default:
             documents.append(
@@ -301,84 +225,6 @@ def random_modules(chance: random.Random, rpms: Sequence[Rpm]) -> tuple[str, lis
         if asked:
             enabled.append(f"{module}:{asked}")
     return "".join(documents), enabled
-
-
-def _artifact(rpm: Rpm) -> str:
-    epoch, _, rest = rpm.evr.rpartition(":")
-    return f"{rpm.name}-{epoch or 0}:{rest}.{rpm.arch}"
-
-
-def _module(module: str, stream: str, version: int, artifacts: Sequence[str], gone: Sequence[str]) -> str:
-    return (
-        f'---\ndocument: modulemd\nversion: 2\ndata:\n  name: {module}\n  stream: "{stream}"\n  version: {version}\n'
-        "  context: c0ffee00\n  arch: x86_64\n  summary: s\n  description: d\n"
-        "  license: {module: [MIT], content: [MIT]}\n  dependencies:\n  - requires: {platform: [el9]}\n"
-        + (f"  demodularized: {{rpms: [{', '.join(gone)}]}}\n" if gone else "")
-        + (f"  artifacts: {{rpms: [{', '.join(map(json.dumps, artifacts))}]}}\n" if artifacts else "")
-        + "...\n"
-    )
-
-
-STREAMS = ["1.2", "1.20", "9"]
-"""Without quotes the first two look like the same number."""
-
-
-def random_requirements(chance: random.Random) -> tuple[str, list[Rpm]]:
-    """modules.yaml of modules that require one another in every form, and their packages, one of each build.
-
-    No requirement contradicts a default or another one, and modules without default are required by stream: elsewhere
-    the order of libsolv's rules decides.
-    """
-    documents: list[str] = []
-    rpms: list[Rpm] = []
-    forms = [*([one] for one in STREAMS), STREAMS[:2], STREAMS, [], ["-9"], ["-9", "-1.2"], ["1.2", "gone"], ["gone"]]
-    modules = [f"m{number}" for number in range(5)]
-    defaults = {one: chance.choice(STREAMS) for one in modules if chance.random() < 0.6}
-    fixed = {one: chance.choice(STREAMS) for one in modules if one not in defaults}
-    for module in modules:
-        for stream in chance.sample(STREAMS, chance.randint(1, 3)):
-            static = chance.random() < 0.3
-            others = chance.sample([one for one in [*modules, "gone"] if one != module], chance.choice([0, 1, 1, 2]))
-            wanted = {
-                one: chance.choice([form for form in forms if _holds(form, defaults.get(one), fixed.get(one))])
-                for one in others
-                if one != "gone" or chance.random() < 0.2
-            }
-            for version in range(1, chance.randint(2, 4)):
-                rpm = Rpm(f"x-{module}-{stream}-{version}")
-                text = _module(module, stream, version, [_artifact(rpm)], []).replace(f'"{stream}"', stream)
-                requires = "".join(f", {one}: [{', '.join(streams)}]" for one, streams in wanted.items())
-                text = text.replace("platform: [el9]", f"platform: [el9]{requires}")
-                context = f"  context: c{0 if static else chance.randint(0, 1)}\n"
-                context = f"  static_context: true\n{context}" if static else context
-                documents.append(text.replace("  context: c0ffee00\n", context))
-                rpms.append(rpm)
-    documents += [_default(module, stream) for module, stream in defaults.items()]
-    chance.shuffle(documents)
-    return "".join(documents), rpms
-
-
-def _holds(form: Sequence[str], default: str | None, fixed: str | None) -> bool:
-    """Whether a requirement holds with a module's default stream, or is for its `fixed` one."""
-    if fixed is not None:
-        return form in ([fixed], ["gone"], ["1.2", "gone"] if fixed == "1.2" else ["gone"])
-    return default is None or not form or default in form or (form[0].startswith("-") and f"-{default}" not in form)
-
-
-def _default(module: str, stream: str) -> str:
-    return f"---\ndocument: modulemd-defaults\nversion: 1\ndata:\n  module: {module}\n  stream: {stream}\n...\n"
-
-
-@pytest.mark.parametrize("number", range(60 if SOAK else 12))
-def test_random_modules_that_require_one_another(tmp_path: Path, number: int) -> None:
-    seed = SEED + 3000 + number
-    print("seed", seed)
-    chance = random.Random(seed)
-    text, rpms = random_requirements(chance)
-    url = write_repository(tmp_path / "a", [*rpms, Rpm("plain")], modules=text)
-    own = Ours(tmp_path, Platform("p", (PackageRepository("a", baseurls=(url,)),)), {})
-    sets = [["x-*", "plain"], ["plain"]]
-    compared(sets, dnf(tmp_path, {"a": {"url": url}}, sets), [own.choose(texts) for texts in sets])
 
 
 GROUPS = ["@g0", "@g1", "@g2", "@g3", "@e0", "@e1", "@Group 2", "@g?"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import UsageError, VerificationError
+from pipeline.errors import UsageError
 from pipeline.model.signing_key import AcceptedSignature
 from pipeline.resolve import explain, open_pool, solve
 from tests.support.resolve_world import World, refusal
@@ -218,46 +218,6 @@ def test_globs_for_the_architecture_ask_for_every_architecture(world: World, ask
     both = [Rpm(name, "1-1", arch) for name in "kl" for arch in ("x86_64", "i686")]
     world.add("r", *both, Rpm("l", "2-1", "i686"))
     assert world.names([asked]) == names
-
-
-# --- refusals ------------------------------------------------------------------------------------
-
-
-def test_every_missing_package_is_told_with_its_line_and_a_likely_name(world: World) -> None:
-    world.add("r", Rpm("mysql-server"), Rpm("nginx"))
-    error = refusal(world, ["mysql-sever", "nginx", "qqq"], ["nginx>=1"])
-    assert [problem.place for problem in error.problems] == [
-        "r.yaml:0.mysql-sever",
-        "r.yaml:0.qqq",
-        "r.yaml:1.nginx>=1",
-    ]
-    assert {problem.code for problem in error.problems} == {"package-missing"}
-    assert "mysql-server" in str(error.problems[0].hint)
-    assert "spaces" in str(error.problems[2].hint)
-
-
-def test_a_conflict_names_both_packages_and_both_lines(world: World) -> None:
-    world.add("r", Rpm("a", requires=("x",)), Rpm("x", conflicts=("b",)), Rpm("b"))
-    error = refusal(world, ["a"], ["b"])
-    assert error.code == "packages-conflict"
-    assert "x-1-1.noarch conflicts with b, which is b-1-1.noarch" in str(error)
-    assert "r.yaml:0.a" in str(error) and "r.yaml:1.b" in str(error)
-
-
-def test_a_missing_requirement_is_told_with_the_chain_to_it(world: World) -> None:
-    world.add("r", Rpm("a", requires=("b",)), Rpm("b", requires=("libz.so.1",)))
-    error = refusal(world, ["a"])
-    assert error.code == "requirement-missing"
-    assert error.problems[0].place == "r.yaml:0.a"
-    assert "b-1-1.noarch requires libz.so.1, which nothing provides" in str(error)
-    assert "a-1-1.noarch requires b" in str(error)
-    assert "assume-installed: ['libz.so.1']" in str(error)
-
-
-def test_a_package_without_a_sha256_is_refused_by_name(world: World) -> None:
-    world.add("r", Rpm("a", checksum_type="sha1"))
-    with pytest.raises(VerificationError, match=r"has no sha256 of a-1-1\.noarch"):
-        world.solve(["a"])
 
 
 # --- layers, order, reasons ------------------------------------------------------------------------

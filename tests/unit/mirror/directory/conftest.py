@@ -9,6 +9,7 @@ import pytest
 from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror, open_directory
 from tests.support import mirror_images
 from tests.support.moved_tags import opened
+from tests.support.other_owners import Give, given_owners
 from tests.support.published_images import ImagePublisher
 
 
@@ -37,3 +38,18 @@ def root(tmp_path: Path, maker: ImagePublisher) -> Path:
     """A mirror with a signed image."""
     maker.publish(opened(tmp_path / "mirror", maker), maker.image("1.0"))
     return tmp_path / "mirror"
+
+
+@pytest.fixture
+def give(monkeypatch: pytest.MonkeyPatch) -> Give:
+    """A function that makes a user the owner of a path and all below it, as far as relbuild looks."""
+    return given_owners(monkeypatch)
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Path:
+    """A folder like /tmp."""
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    folder.chmod(0o1777)
+    return folder

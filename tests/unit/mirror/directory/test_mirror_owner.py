@@ -11,67 +11,20 @@ from typing import Any
 
 import pytest
 
-from pipeline.errors import EnvironmentLacking, UsageError, VerificationError
+from pipeline.errors import EnvironmentLacking, UsageError
 from pipeline.mirror.address_parser import parse_address
 from pipeline.mirror.backends.directory import directory_mirror, mirror_marker, mirror_owner
-from pipeline.mirror.backends.directory.directory_address_form import MARKER, find_root
+from pipeline.mirror.backends.directory.directory_address_form import MARKER
 from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror
 from pipeline.mirror.mirror_access import MirrorAccess
 from pipeline.model.rules import MirrorRules
 from pipeline.progress import QUIET
-from pipeline.release import promote, rules_for, verify_reference
-from tests.support.journal import Told
+from pipeline.release import rules_for
 from tests.support.moved_tags import published_files
-from tests.support.published_images import RULES, ImagePublisher, key
+from tests.support.other_owners import OTHER, Give, publish, refused
+from tests.support.published_images import ImagePublisher
 
-OTHER = 4711
 UNMAPPED = 65534
-
-Give = Callable[[int, Path], None]
-
-
-@pytest.fixture
-def give(monkeypatch: pytest.MonkeyPatch) -> Give:
-    """A function that makes a user the owner of a path and all below it, as far as relbuild looks."""
-    owned: dict[Path, int] = {}
-    real = mirror_owner.owner
-
-    def owner(seen: os.stat_result) -> int:
-        for path in sorted(owned, key=lambda one: len(one.parts), reverse=True):
-            if any(os.path.samestat(one.lstat(), seen) for one in (path, *path.rglob("*")) if os.path.lexists(one)):
-                return owned[path]
-        return real(seen)
-
-    monkeypatch.setattr(mirror_owner, "owner", owner)
-    return lambda user, path: owned.update({path: user})
-
-
-@pytest.fixture
-def shared(tmp_path: Path) -> Path:
-    """A folder like /tmp."""
-    folder = tmp_path / "shared"
-    folder.mkdir()
-    folder.chmod(0o1777)
-    return folder
-
-
-def publish(root: Path, maker: ImagePublisher) -> None:
-    access = MirrorAccess({}, QUIET, maker.clock, maker.store)
-    with access.repository(parse_address(f"dir:{root}/small"), create=True, write=True) as repository:
-        maker.publish(repository, maker.image("1.0"))
-
-
-def refused(root: Path, maker: ImagePublisher) -> str:
-    """Return the message of the error with which publishing ends; nothing is written."""
-    before = sorted(root.rglob("*"))
-    with pytest.raises(UsageError, match="mirror-not-own") as caught:
-        publish(root, maker)
-    assert sorted(root.rglob("*")) == before
-    (problem,) = caught.value.problems
-    hint = problem.hint or ""
-    assert problem.place == f"dir:{root}" and "have root move it away and make an empty folder" in hint
-    assert "chown" not in hint
-    return problem.message
 
 
 @pytest.mark.parametrize("content", ["marker and rules", "nothing"])
@@ -380,76 +333,3 @@ def test_the_kernel_says_who_owns_a_file(tmp_path: Path, monkeypatch: pytest.Mon
 def test_whose_folder_it_is_is_told_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pwd, "getpwuid", lambda user: pwd.struct_passwd(("bob", "x", user, user, "", "/", "/")))
     assert mirror_owner._user(OTHER) == f"uid {OTHER} (bob)"
-
-
-# --- a mirror whose own folder all share: a tmpfs, a volume
-
-
-@pytest.fixture
-def volume(shared: Path, maker: ImagePublisher, give: Give) -> Path:
-    """A mirror of another user in a folder that all share."""
-    publish(shared, maker)
-    for name in (MARKER, "blobs", "repositories", ".lock", ".incoming"):
-        give(OTHER, shared / name)
-    return shared
-
-
-def test_others_read_a_mirror_that_is_one_users_in_a_shared_folder(
-    volume: Path, maker: ImagePublisher, give: Give
-) -> None:
-    reference = parse_address(f"dir:{volume}/small:latest")
-    verify_reference(reference, key().public, maker.build_env)
-    served = reference.form.pull_source(volume, maker.clock)
-    assert served is not None and served.names() == ("small",)
-    give(os.geteuid(), volume / "blobs")  # who else put something there?
-    with pytest.raises(UsageError, match="not-a-mirror") as caught:
-        verify_reference(reference, key().public, maker.build_env)
-    assert f"'{volume / MARKER}' of uid {OTHER} does not count in a folder that all users share" in str(caught.value)
-
-
-def test_others_do_not_publish_to_it(volume: Path, maker: ImagePublisher) -> None:
-    assert f"'{volume / MARKER}' belongs to uid {OTHER}" in refused(volume, maker)
-    with pytest.raises(UsageError, match="mirror-not-own"):  # exchanged after the first look
-        mirror_marker.require_own_host(volume, "localhost")
-    with pytest.raises(UsageError, match=f"{MARKER}.*mirror-not-own"):
-        promote(parse_address(f"dir:{volume}/small:latest"), "stable", key(), RULES, maker.build_env)
-
-
-def test_what_is_read_there_is_no_mirror_of_what_is_made_in_it(volume: Path, maker: ImagePublisher) -> None:
-    """Anybody can make a whole mirror in /tmp, and its rules."""
-    (volume / "rules.yaml").write_text("grace: 1s\n")
-    assert find_root(volume / "job" / "small") is None
-    told = Told()
-    access = MirrorAccess({}, told, maker.clock, maker.store)
-    address = parse_address(f"dir:{volume}/job/mirror/small")
-    assert rules_for(address, signs=True) == MirrorRules()
-    with access.repository(address, create=True, write=True) as repository:
-        maker.publish(repository, maker.image("1.0"))
-    (warned,) = told.warnings
-    assert f"'{volume / MARKER}' of uid {OTHER} does not count" in warned and f"'{volume}/job/mirror'" in warned
-    assert find_root(volume / "job" / "mirror" / "small") == (volume / "job" / "mirror", "small")
-
-
-def test_the_rules_of_its_owner_hold_for_whoever_names_it(volume: Path, give: Give) -> None:
-    """root prunes it by them."""
-    (volume / "rules.yaml").write_text("grace: 2d\n")
-    give(OTHER, volume / "rules.yaml")
-    assert rules_for(parse_address(f"dir:{volume}"), signs=False).grace == 2 * 86_400
-    assert rules_for(parse_address(f"dir:{volume}"), signs=True) == MirrorRules()  # It is not published to.
-    give(OTHER + 1, volume / "rules.yaml")
-    with pytest.raises(UsageError, match="rules-not-own"):
-        rules_for(parse_address(f"dir:{volume}"), signs=False)
-
-
-@pytest.mark.parametrize("missing", ["small:latest", "job/mirror/small:latest"])
-def test_others_are_told_that_its_marker_is_lost_where_they_name_it(
-    volume: Path, maker: ImagePublisher, missing: str
-) -> None:
-    """Anybody can put such folders into /tmp: whoever names another mirror there is not told to make /tmp one."""
-    (volume / MARKER).unlink()
-    with pytest.raises(VerificationError, match="marker-missing"):
-        parse_address(f"dir:{volume}").form.pull_source(volume, maker.clock)
-    with pytest.raises(UsageError, match="not-a-mirror") as caught:
-        verify_reference(parse_address(f"dir:{volume}/{missing}"), key().public, maker.build_env)
-    assert "scrub" not in str(caught.value) + str(caught.value.problems[0].hint)
-    assert find_root(volume / "job") is None
