@@ -46,7 +46,10 @@ def may_fork() -> bool:
 
 
 def _has_one_thread() -> bool:
-    """Return whether this process has one thread; the system has one that was joined for some moments more."""
+    """Return whether this process has one thread.
+
+    The system has one that was joined for some moments more.
+    """
     until = time.monotonic() + _LEFT_WITHIN
     while len(os.listdir("/proc/self/task")) > 1:  # noqa: PTH208
         if threading.active_count() > 1 or time.monotonic() > until:

@@ -94,8 +94,11 @@ class TreePacking:
     def _wait_after(self, error: RelbuildError) -> None:
         """Wait for the packing after an error of the block, which is told first if that takes long."""
         if wait(self._blobs, timeout=_LONG, return_when=FIRST_EXCEPTION).not_done and self._failure is None:
+            problem = error.problems[0]
+            place = f"{problem.place}: " if problem.place else ""
+            what = problem.message.partition("\n")[0]
             self._missing.progress.warn(
-                f"{error}; this ends when the layers are packed, which the next build then finds"
+                f"{place}{what}; the build fails when the layers are packed, which the next build then finds"
             )
             wait(self._blobs, return_when=FIRST_EXCEPTION)
 

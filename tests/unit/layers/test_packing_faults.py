@@ -154,8 +154,9 @@ def test_an_error_is_told_before_its_packing_is_waited_for(
     monkeypatch.setattr(tree_packing, "_LONG", 0.0)
     monkeypatch.setattr(told, "warn", lambda text: (told.said.append(text), go.set()))
     with pytest.raises(BuildError), building(store, three, progress=told):
-        raise BuildError("scriptlet-failed", "%post of a failed")
-    assert any(one.startswith("%post of a failed") for one in told.said)
+        raise BuildError("scriptlet-failed", "%post of a failed\nand said more", place="a.rpm", hint="mend it")
+    way = "; the build fails when the layers are packed, which the next build then finds"
+    assert f"a.rpm: %post of a failed{way}" in told.said
     with building(store, three) as (again,):
         assert again.reused
 
