@@ -20,6 +20,7 @@ from pipeline import forked_child
 from pipeline.forked_call import ForkedCall, forked_call
 from pipeline.limited import call_limited
 from pipeline.process import start
+from tests.support.patience import HUNG
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +30,7 @@ def several_processors(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     A child of a machine with other work has the time that it needs.
     """
     monkeypatch.setattr(forked_child, "usable_processors", lambda: 2.0)
-    monkeypatch.setattr(module, "ANSWER_DEADLINE", 60.0)
+    monkeypatch.setattr(module, "ANSWER_DEADLINE", HUNG)
     listed = os.listdir
     monkeypatch.setattr(os, "listdir", lambda path: ["1"] if path == "/proc/self/task" else listed(path))
     before = children()
@@ -65,9 +66,15 @@ def test_the_child_is_another_process_that_has_what_this_one_has() -> None:
     assert number != os.getpid() and seen == kept
 
 
-def test_the_block_runs_while_the_child_computes() -> None:
-    with forked_call(lambda: time.sleep(0.2) or "done") as call:
+def test_the_block_runs_while_the_child_computes(tmp_path: Path) -> None:
+    def compute() -> str:
+        while not (tmp_path / "go").exists():
+            time.sleep(0.01)
+        return "done"
+
+    with forked_call(compute) as call:
         assert call.is_running
+        (tmp_path / "go").touch()
         while call.is_running:
             time.sleep(0.01)
         assert call.result() == "done"
@@ -271,20 +278,20 @@ atexit.register(os.write, 2, b"exit ")
 freed = Freed()
 sys.stdout.write("buffered ")
 forked_child.usable_processors = lambda: 2.0
-module.ANSWER_DEADLINE = 60.0
+module.ANSWER_DEADLINE = HUNG
 with forked_call(lambda: COMPUTE) as call:
     END
 """
 
 
 def _program(compute: str, end: str) -> list[str]:
-    return [sys.executable, "-c", _PROGRAM.replace("COMPUTE", compute).replace("END", end)]
+    return [sys.executable, "-c", _PROGRAM.replace("HUNG", str(HUNG)).replace("COMPUTE", compute).replace("END", end)]
 
 
 @pytest.mark.parametrize("compute", ["1", "1 / 0", "print('x' * 10000)"])
 def test_nothing_is_flushed_freed_or_called_twice(compute: str) -> None:
     words = _program(compute, "print(call.result())")
-    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=HUNG)
     assert done.stdout == ("buffered 1\n" if compute == "1" else "buffered None\n")
     assert done.stderr == "exit freed "
 
@@ -293,7 +300,7 @@ def test_no_other_process_is_killed_where_children_are_not_waited_for() -> None:
     """SIGCHLD is ignored by who starts it: a child's number is free as soon as it has ended."""
     words = _program("time.sleep(600)", "print(call.has_child)")
     ignoring = ["bash", "-c", 'trap "" CHLD; exec "$@"', "-", *words]
-    done = subprocess.run(ignoring, capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(ignoring, capture_output=True, text=True, check=True, timeout=HUNG)
     assert done.stdout == "buffered False\n"
 
 
@@ -305,7 +312,7 @@ def test_the_child_ends_when_its_parent_is_killed() -> None:
         status = Path(f"/proc/{child}/stat")
         assert status.exists()
         running.kill()
-    until = time.monotonic() + 30
+    until = time.monotonic() + HUNG
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # Somebody has waited for it.
         while status.read_text().rpartition(")")[2].split()[0] != "Z":
             assert time.monotonic() < until

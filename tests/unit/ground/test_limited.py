@@ -20,6 +20,7 @@ from pipeline.limited import child_process
 from pipeline.limited.child_process import LimitMet, call_limited
 from pipeline.process import CommandGroup, Process, start
 from pipeline.render.templates import evaluate_template
+from tests.support.patience import HUNG
 
 WORK = "tests.support.limited_work"
 
@@ -135,8 +136,8 @@ def test_time_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(child_process, "CALL_DEADLINE", 0.3)
     began = time.monotonic()
     with pytest.raises(LimitMet, match="does not end within"):
-        do(sleep=60)
-    assert time.monotonic() - began < 30
+        do(sleep=2 * HUNG)
+    assert time.monotonic() - began < HUNG
 
 
 def test_a_child_that_dies_is_told_of_and_replaced() -> None:
@@ -217,7 +218,7 @@ def test_the_child_ends_with_its_parent() -> None:
     else:
         import select
 
-        assert select.select([handle], [], [], 20)[0]
+        assert select.select([handle], [], [], HUNG)[0]
     finally:
         for one in (reading, writing, *([handle] if handle is not None else [])):
             os.close(one)
@@ -239,7 +240,7 @@ def test_a_child_is_killed_where_a_process_has_no_descriptor(monkeypatch: pytest
 
     monkeypatch.setattr(os, "pidfd_open", refuse)
     child = child_process._Child()
-    giving_up = threading.Timer(20, child._process.terminate)
+    giving_up = threading.Timer(HUNG, child._process.terminate)
     giving_up.start()
     assert child.stop() == "crashed its process with SIGKILL"
     giving_up.cancel()
