@@ -17,8 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.lazy_dataclasses import dataclass
+from tests.support.patience import HUNG
 
-_DEADLINE = 60.0
 _UNSET = ("NO_COLOR", "COLUMNS", "LINES")
 _CODE = re.compile(r"\x1b\[(\??)(\d*)(?:;\d+)*([A-Za-z])|[\r\n]|[^\x1b\r\n]+")
 
@@ -99,7 +99,7 @@ def run_in_terminal(
         start_new_session=True,
     ) as process:
         os.close(other)
-        written, acted, until = b"", not at, time.monotonic() + _DEADLINE
+        written, acted, until = b"", not at, time.monotonic() + HUNG
         try:
             with contextlib.suppress(OSError):  # EIO: nobody has it open any more.
                 while select.select([terminal], [], [], max(0.0, until - time.monotonic()))[0]:
@@ -108,7 +108,7 @@ def run_in_terminal(
                         acted = True
                         act(process, terminal)
             answer = process.stdout.read() if process.stdout is not None else b""
-            return Ended(written, answer, process.wait(10))
+            return Ended(written, answer, process.wait(HUNG))
         finally:
             process.kill()
             os.close(terminal)

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from pipeline.cli.progress_bars import Live
 from pipeline.progress import task
+from tests.support.patience import HUNG
 from tests.support.terminal import Screen, drawn_lines, run_in_terminal
 
 PLATFORM = "platforms: {local: {families: [], repositories: [{id: own, baseurls: ['file:///own'], keys: [key]}]}}\n"
@@ -61,6 +62,16 @@ perform(act, CommandContext(progress), "go on")
 def shown(*body: str) -> str:
     """Return a command that does what the lines say."""
     return SHOWN.format(body="\n".join(f"    {line}" for line in body))
+
+
+def until_drawn(times: int) -> tuple[str, ...]:
+    """Return lines that wait until bars that are shown have been drawn so often from then on."""
+    return (
+        "from pipeline.cli.progress_bars import Bars",
+        "pictures, refresh = threading.Semaphore(0), Bars.refresh",
+        "Bars.refresh = lambda bars: (refresh(bars), pictures.release())",
+        f"assert all([pictures.acquire(timeout={HUNG}) for _ in range({times})])",
+    )
 
 
 def build(folder: Path, name: str, *words: str | Path, recipe: str = RECIPE) -> tuple[list[str], bytes, int]:
@@ -131,8 +142,9 @@ def test_a_process_can_fork_where_nothing_is_drawn_and_bars_go_on_after_it(recor
         shown(
             "from pipeline.cli.progress_recorder import ProgressRecorder",
             "from pipeline.forked_child import may_fork",
-            "import pipeline.forked_child as module",
+            "import pipeline.cli.progress_bars as bars, pipeline.forked_child as module",
             "module.usable_processors = lambda: 2.0",
+            f"module._LEFT_WITHIN = bars._ENDED_WITHIN = {HUNG}  # A busy machine may let go of a thread late.",
             f"used = {used}",
             "with used.undrawn():",
             "    assert may_fork()",
@@ -142,7 +154,7 @@ def test_a_process_can_fork_where_nothing_is_drawn_and_bars_go_on_after_it(recor
             "        with used.undrawn():",
             "            assert may_fork()",
             "        assert not may_fork()",
-            "    time.sleep(0.5)",
+            *(f"    {line}" for line in until_drawn(3)),
             "used.close()",
             "with used.undrawn():",
             "    assert may_fork()",
@@ -196,7 +208,8 @@ def test_after_the_end_of_the_display_there_are_no_bars() -> None:
         )
     )
     assert "━" not in ended.written.decode() and b"\x1b[?25" not in ended.written
-    assert ended.screen.lines == ["said", "✓    fetch  one  0.0 s"]
+    said, done = ended.screen.lines
+    assert said == "said" and done.rpartition("  ")[0] == "✓    fetch  one"
 
 
 @pytest.mark.parametrize(
@@ -212,7 +225,7 @@ def test_a_signal_leaves_the_cursor_and_no_bar(number: int, told: str, status: i
         os.kill(process.pid, number)
 
     program = "from pipeline.cli.signals import end_at_once\nend_at_once()\n" + shown(
-        "with task(progress, 'fetch', 'one'):", "    time.sleep(30)"
+        "with task(progress, 'fetch', 'one'):", f"    time.sleep({HUNG})"
     )
     ended = run_in_terminal(program, at="⠹", act=interrupt)  # The third picture: nothing else is under way.
     lines = ended.screen.lines
@@ -229,7 +242,7 @@ def test_bars_follow_the_size_of_the_terminal() -> None:
         f"with task(progress, 'fetch', {label!r}):",
         "    while os.get_terminal_size(2).columns == 120:",
         "        time.sleep(0.01)",
-        "    time.sleep(0.5)",
+        *(f"    {line}" for line in until_drawn(2)),  # The first may have been begun before.
     )
     ended = run_in_terminal(program, at="0:00:00", act=resize)
     drawn = [line for line in drawn_lines(ended.written.decode()) if "fetch" in line and "✓" not in line]

@@ -55,7 +55,7 @@ def test_it_ends_with_its_reader_though_nothing_more_is_printed(tmp_path: Path) 
         assert logs.stdout is not None and logs.stderr is not None
         assert logs.stdout.readline() == b"one\n"
         logs.stdout.close()
-        assert logs.wait(60) == 141
+        assert logs.wait(HUNG) == 141
         assert logs.stderr.read() == b""
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.patience import HUNG
+
 _PROGRAM = """
 import contextlib, gc, os, signal, sys, threading
 sys.path.insert(0, {folder!r})
@@ -112,7 +114,7 @@ def _command(tmp_path: Path, number: signal.Signals, act: str, module: str) -> l
 
 def _run(tmp_path: Path, number: signal.Signals, act: str, module: str) -> subprocess.CompletedProcess[str]:
     command = _command(tmp_path, number, act, module)
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=HUNG, check=False)
 
 
 @pytest.mark.parametrize("place", _ACTS)
@@ -176,14 +178,15 @@ def test_what_is_ignored_stays_ignored(tmp_path: Path) -> None:
     """As by `nohup`, also in an import."""
     for act, module in (_ACTS["in a line"], _ACTS["while a class is made"]):
         command = _command(tmp_path, signal.SIGHUP, act, module)
-        done = subprocess.run(["nohup", *command], capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(["nohup", *command], capture_output=True, text=True, timeout=HUNG, check=False)
         assert (done.returncode, done.stdout) == (0, "ended\n")
 
 
 def test_processes_that_a_command_starts_have_no_signal_blocked_or_ignored(tmp_path: Path) -> None:
     """Also one that is started while a signal waits for the end of an import."""
     module = f"os.kill(os.getpid(), number)\nimport subprocess, sys\nsubprocess.run([sys.executable, '-c', {_TOLD!r}])"
-    done = _run(tmp_path, signal.SIGINT, "import sending\nwhile context: pass\n", module)
+    act = f"from pipeline.cli import signals\nsignals.PATIENCE = {HUNG}\nimport sending\nwhile context: pass\n"
+    done = _run(tmp_path, signal.SIGINT, act, module)
     assert (done.returncode, done.stderr) == (130, "interrupted; run it again\n")
     assert done.stdout == "set() (0.0, 0.0)\nFalse False False False\n"
 
