@@ -113,7 +113,7 @@ def test_a_metalink_preference_of_five_thousand_digits_counts_as_none() -> None:
 
 
 @given(st.lists(VALUES, min_size=1, max_size=6))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_updateinfo_with_nonsense_in_it_is_read_or_refused(tmp_path: Path, values: list[str]) -> None:
     (tmp_path / "u").write_bytes(filled(UPDATEINFO, values))
     assert code_of(lambda: read_updateinfo(tmp_path / "u", "r")) in {"", "metadata-malformed"}

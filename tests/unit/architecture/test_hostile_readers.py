@@ -285,7 +285,7 @@ def test_a_damaged_log_is_named(damage: bytes, tmp_path: Path) -> None:
 
 
 @given(st.binary(max_size=200))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @example(b'1 - - [31/Dec/9999:23:59:59 -2359] "GET /v2/a/manifests/b HTTP/1.1" 200 1\n')
 @example(b'1 - - [01/Jan/0001:00:00:00 +2359] "GET /v2/a/manifests/b HTTP/1.1" 200 1\n')
 @example(b'1 - - [99/Foo/2024:99:99:99 +9999] "GET /v2/a/manifests/b HTTP/1.1" 200 1\n')
@@ -327,7 +327,7 @@ FIELDS = st.one_of(
 
 
 @given(st.dictionaries(st.sampled_from(USED), FIELDS))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_a_header_that_contradicts_itself_is_a_damaged_package(fields: Mapping[str, object]) -> None:
     header = Header({TAGS[name]: value for name, value in fields.items()})
     with pytest.MonkeyPatch.context() as patch:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import cast
 
 import pytest
 
 from tests.support import fast_loop, sampling
+from tests.support.source import ROOT
 
 EVERY = 7
 
@@ -60,3 +62,11 @@ def test_the_loop_tries_some_parameters_of_each_test_and_over_time_all(monkeypat
     assert seen == {*items}
     asked = ["x/a.py::test_many[3]", "x/a.py::test_costly"]
     assert fast_loop.left_for_ci(items, asked) == []
+
+
+def test_no_property_test_measures_the_making_of_its_inputs() -> None:
+    """Checks of health that a test leaves out replace those that all leave out (tests/conftest.py)."""
+    texts = {path: path.read_text() for path in (ROOT / "tests").rglob("*.py")}
+    lists = [(path, one) for path in texts for one in re.findall(r"suppress_health_check=([l\[][^)]*)", texts[path])]
+    assert len(lists) > 5
+    assert [path for path, one in lists if "too_slow" not in one and "list(HealthCheck" not in one] == []

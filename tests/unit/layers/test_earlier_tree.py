@@ -201,7 +201,9 @@ def under_usr(files: dict[str, bytes | str | None]) -> dict[str, bytes | str | N
     return found
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(below=FILES, before=FILES, added=FILES, dropped=st.booleans())
 def test_whatever_changes_the_trees_show_what_the_blobs_have(
     tmp_path_factory: pytest.TempPathFactory,

@@ -103,7 +103,7 @@ def test_a_result_moved_to_another_name_is_a_miss(told: Told) -> None:
     assert len(quarantined(store)) == 1
 
 
-@settings(max_examples=examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(where=st.integers(min_value=0, max_value=10_000), bit=st.integers(min_value=0, max_value=7))
 def test_a_result_with_a_flipped_bit_is_a_miss_told_by_name(told: Told, where: int, bit: int) -> None:
     told.notes.clear()
