@@ -11,10 +11,11 @@ from pipeline.digest import Digest
 from pipeline.progress import QUIET
 from pipeline.store import Store
 from pipeline.transfer import Download, Network, fetch
+from tests.support.patience import HUNG
 
 CONTENT = bytes(range(256)) * 2000
 DIGEST = Digest.of(CONTENT)
-NETWORK = Network(timeout=5.0, backoff=0.001, attempts=3)
+NETWORK = Network(timeout=HUNG, backoff=0.001, attempts=3)
 
 
 class MisbehavingServer:

@@ -10,9 +10,10 @@ from pipeline.oci import media_types
 from pipeline.oci.image_manifest import descriptor_json
 from pipeline.progress import QUIET
 from pipeline.transfer import Network
+from tests.support.patience import HUNG
 from tests.support.registry_fake import FakeRegistry, Held
 
-NETWORK = Network(timeout=5.0, backoff=0.001, attempts=3)
+NETWORK = Network(timeout=HUNG, backoff=0.001, attempts=3)
 EMPTY = Descriptor("application/vnd.oci.empty.v1+json", Digest.of(b"{}"), 2)
 IMAGE = "ns/app"
 

@@ -8,11 +8,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from pipeline.transfer import CredentialStore, Network, RegistryClient, Scope
+from tests.support.patience import HUNG
 from tests.support.registry_fake import FakeRegistry
 
 PULL = (Scope.repository("app", "pull"),)
 PUSH = (Scope.repository("app", "pull", "push"),)
-NETWORK = Network(timeout=5.0, backoff=0.001, attempts=3)
+NETWORK = Network(timeout=HUNG, backoff=0.001, attempts=3)
 BLOB = f"/v2/app/blobs/sha256:{'a' * 64}"
 LOGIN = {"auth": base64.b64encode(b"user:secret").decode()}
 BASIC = "Basic " + LOGIN["auth"]

@@ -42,10 +42,11 @@ from pipeline.transfer import (
     fetch_document,
 )
 from pipeline.urls import public_url, redact_urls, shown_url
+from tests.support.patience import HUNG
 from tests.support.slow_server import SlowServer, head, slow_server
 
 SECRET = "pA55w0rd"
-NETWORK = Network(timeout=5, backoff=0.001, attempts=1)
+NETWORK = Network(timeout=HUNG, backoff=0.001, attempts=1)
 SCOPES = (Scope.repository("app", "pull"),)
 
 
@@ -240,7 +241,7 @@ def test_a_proxy_that_refuses_does_not_get_its_password_shown() -> None:
         server.serve = lambda _: head("407 Proxy Authentication Required")
         for scheme in ("http", "https"):
             proxy = f"http://u:{SECRET}@{server.host}"
-            network = Network(http_proxy=proxy, https_proxy=proxy, timeout=5, backoff=0.001, attempts=1)
+            network = Network(http_proxy=proxy, https_proxy=proxy, timeout=HUNG, backoff=0.001, attempts=1)
             assert SECRET not in refusal(
                 lambda scheme=scheme, network=network: fetch_document(  # type: ignore[misc]
                     [f"{scheme}://host.test/"], limit=9, network=network

@@ -19,6 +19,7 @@ from pipeline.instances import (
     ExecRequest,
     ExecSession,
     InstanceFolder,
+    control_client,
     control_server,
     open_exec_session,
     request_stop,
@@ -27,6 +28,7 @@ from pipeline.instances import (
 from pipeline.instances.control_protocol import MESSAGE_LIMIT, socket_path
 from pipeline.instances.control_server import serve_control
 from pipeline.sandbox import Instance
+from tests.support.patience import HUNG
 
 
 @dataclass
@@ -71,6 +73,13 @@ class MachineInstance:
         finally:
             attached.running.kill()
             attached.running.wait()
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have both ends wait for each other on a busy machine."""
+    monkeypatch.setattr(control_server, "_REQUEST_TIMEOUT", HUNG)
+    monkeypatch.setattr(control_client, "_ANSWER_TIMEOUT", HUNG)
 
 
 @pytest.fixture
@@ -139,7 +148,7 @@ def test_whoever_goes_away_ends_the_command(folder: InstanceFolder, instance: Ma
         session.resize()
         session.close()
         assert said.read() == b""
-    assert instance.ran[0].running.wait(10) == -9
+    assert instance.ran[0].running.wait(HUNG) == -9
     assert instance.ran[0].resized
 
 
@@ -185,7 +194,7 @@ def test_a_client_that_asks_for_nothing_is_left(
     ):
         with socket_path(tmp_path) as path:
             connection.connect(path)
-        connection.settimeout(30)
+        connection.settimeout(HUNG)
         assert connection.recv(MESSAGE_LIMIT) == b""
 
 

@@ -21,7 +21,7 @@ from tests.support.rpmmd import Rpm, write_repository
 from tests.support.slow_server import PAGE, SlowServer, head
 from tests.unit.repos.test_repos_opening import Signer
 
-NETWORK = Network(timeout=20, backoff=0.001)
+NETWORK = Network(timeout=120, backoff=0.001)
 
 
 class Site:
@@ -83,7 +83,7 @@ def test_of_several_mirrors_the_next_is_asked_before_one_is_asked_again(
 ) -> None:
     where = platform(f"{server.url}/headers/r", f"{server.url}/portal", f"{server.url}/r")
     site.instead["/portal/repodata/repomd.xml"] = [head("200 OK", PAGE)] * 9
-    way = Network(timeout=3, backoff=0.001)
+    way = Network(timeout=30, backoff=0.001)
     (one,) = open_repositories(where, "x86_64", variables={}, store=store, network=way)
     assert one.base_urls[0] == f"{server.url}/r"
     assert server.asked == {

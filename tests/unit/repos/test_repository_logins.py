@@ -19,11 +19,12 @@ from pipeline.transfer import Network, read_netrc
 from pipeline.transfer.origin_auth import OriginAuth
 from tests.support.authority import Authority
 from tests.support.guarded_server import guarded_server
+from tests.support.patience import HUNG
 from tests.support.rpmmd import Rpm, write_repository
 from tests.support.slow_server import SlowServer, head
 
 SECRET = "pA55w0rd-canary"
-NETWORK = Network(timeout=5, backoff=0.001, attempts=1)
+NETWORK = Network(timeout=HUNG, backoff=0.001, attempts=1)
 
 
 @pytest.fixture(scope="module")

@@ -202,15 +202,21 @@ def test_what_must_not_be_said_is_waited_for_until_nothing_more_comes() -> None:
         assert served[:3] == [0, 1, 2]
 
 
-def test_a_port_where_nobody_listens_says_where_somebody_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+@pytest.fixture
+def nobodys() -> Iterator[int]:
+    """A port where nobody listens, nor will for the time of the test."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
+
+
+def test_a_port_where_nobody_listens_says_where_somebody_does(monkeypatch: pytest.MonkeyPatch, nobodys: int) -> None:
     found = [ListeningSocket(8443, "tcp", local=False), ListeningSocket(9000, "tcp", local=True)]
     monkeypatch.setattr(network_probes, "list_listeners", lambda instance: tuple(found))
-    right, detail = ask(cast("Instance", Server(port)), r"^\+PONG", 200)
+    right, detail = ask(cast("Instance", Server(nobodys)), r"^\+PONG", 200)
     assert not right and detail.endswith("refused; it listens at 8443/tcp, 9000/tcp (from inside alone)")
     found += [ListeningSocket(number, "tcp", local=False) for number in range(10000, 10007)]
-    _, detail = ask(cast("Instance", Server(port)), r"^\+PONG", 200)
+    _, detail = ask(cast("Instance", Server(nobodys)), r"^\+PONG", 200)
     assert detail.endswith(", 10004/tcp, 10005/tcp, …")
 
 
@@ -331,15 +337,13 @@ def server_context(folder: Path) -> ssl.SSLContext:
 
 @pytest.mark.parametrize("told", [(), ProcessLookupError("the instance has ended")])
 def test_a_port_where_nobody_listens_says_so(
-    monkeypatch: pytest.MonkeyPatch, told: tuple[()] | ProcessLookupError
+    monkeypatch: pytest.MonkeyPatch, nobodys: int, told: tuple[()] | ProcessLookupError
 ) -> None:
     def listeners(instance: Instance) -> tuple[()]:
         if isinstance(told, ProcessLookupError):
             raise told
         return told
 
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
     monkeypatch.setattr(network_probes, "list_listeners", listeners)
-    right, detail = ask(cast("Instance", Server(port)), r"^\+PONG", 200)
+    right, detail = ask(cast("Instance", Server(nobodys)), r"^\+PONG", 200)
     assert not right and detail.endswith("refused")

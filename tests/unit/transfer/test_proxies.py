@@ -9,6 +9,7 @@ from pipeline.errors import RecipeError, UsageError
 from pipeline.transfer import Network, fetch_document
 from pipeline.transfer.server_access import ServerAccess
 from tests.support.misbehaving_server import CONTENT, MisbehavingServer
+from tests.support.patience import HUNG
 
 
 def test_proxies_come_from_the_variables_that_are_passed_in() -> None:
@@ -36,8 +37,8 @@ def test_hosts_without_a_proxy_may_be_addresses_and_nonsense() -> None:
 
 
 def test_plain_requests_go_through_the_proxy(misbehaving: MisbehavingServer) -> None:
-    through = Network(http_proxy=misbehaving.url, timeout=5.0)
+    through = Network(http_proxy=misbehaving.url, timeout=HUNG)
     assert fetch_document(["http://elsewhere.invalid/good"], limit=1 << 20, network=through) == CONTENT
     assert misbehaving.requests[0][1]["host"] == "elsewhere.invalid"
-    direct = Network(http_proxy="http://127.0.0.1:1", no_proxy=("127.0.0.1",), timeout=5.0, attempts=1)
+    direct = Network(http_proxy="http://127.0.0.1:1", no_proxy=("127.0.0.1",), timeout=HUNG, attempts=1)
     assert fetch_document([f"{misbehaving.url}/good"], limit=1 << 20, network=direct) == CONTENT

@@ -60,7 +60,8 @@ def test_retry_after_is_obeyed_by_all_threads(registry: FakeRegistry, speak: Spe
     registry.guard = limit
     with ThreadPoolExecutor(4) as pool:
         first = pool.submit(exchange.ask, "HEAD", BLOB, scopes=PULL, limit=0)
-        time.sleep(0.3)
+        while not (exchange._pace._free or first.done()):  # It has been asked to wait.
+            time.sleep(0.01)
         rest = [pool.submit(exchange.ask, "HEAD", BLOB, scopes=PULL, limit=0) for _ in range(3)]
         assert {one.result().status for one in (first, *rest)} == {200}
     assert len(asked) == 5

@@ -14,6 +14,7 @@ import pytest
 from pipeline.transfer import repeated_questions
 from pipeline.transfer.question_log import KnownAnswer, NotCompared
 from pipeline.transfer.repeated_questions import CONNECTIONS, QUESTIONS_EACH, ask_again, can_be_asked
+from tests.support.patience import HUNG
 
 _ENDLESS = 1 << 20
 _LIST = KnownAnswer("GET", "/v2/a/referrers/sha256:00", "", 200, body=f"sha256:{0:064}", length=_ENDLESS)
@@ -80,7 +81,7 @@ def test_a_registry_that_trickles_is_awaited_until_the_limit_and_its_threads_end
         with pytest.raises(NotCompared):
             answered()
         for worker in workers:
-            worker.join(10)  # The server goes on.
+            worker.join(HUNG)  # The server goes on.
             assert not worker.is_alive()
 
 
@@ -100,11 +101,12 @@ def test_what_nobody_expected_in_a_thread_leads_to_the_ordinary_way(monkeypatch:
 def test_all_connections_read_the_authorities_once(monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[object] = []
     monkeypatch.setattr(ssl.SSLContext, "load_default_certs", lambda _, purpose: read.append(purpose))
+    monkeypatch.setattr(repeated_questions, "ANSWER_SECONDS", HUNG)
     all_there = threading.Barrier(CONNECTIONS)
 
     def leave_together(connection: socket.socket, _: threading.Event) -> None:
         with connection:
-            all_there.wait(10)
+            all_there.wait(HUNG)
 
     questions = [_LIST] * (CONNECTIONS * QUESTIONS_EACH)
     with _server(leave_together) as host, pytest.raises(NotCompared):

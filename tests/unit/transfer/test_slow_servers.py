@@ -28,6 +28,7 @@ from pipeline.transfer import (
 )
 from pipeline.transfer import host_lookup as addresses_module
 from pipeline.transfer import registry_http as exchange_module
+from tests.support.patience import HUNG
 from tests.support.slow_server import CONTENT, SlowServer, head
 
 pytestmark = pytest.mark.long
@@ -89,7 +90,7 @@ def test_each_address_of_a_name_is_tried(server: SlowServer, store: Store, monke
     answers = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in ("127.0.0.2", "127.0.0.1")]
     resolver = SimpleNamespace(getaddrinfo=lambda *_, **__: answers, SOCK_STREAM=socket.SOCK_STREAM)
     monkeypatch.setattr(addresses_module, "socket", resolver)
-    get(store, server.url.replace("127.0.0.1", "two.example") + "/good")
+    get(store, server.url.replace("127.0.0.1", "two.example") + "/good", network=Network(timeout=HUNG))
     assert store.blob(DIGEST).read_bytes() == CONTENT
 
 

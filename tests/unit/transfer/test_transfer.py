@@ -13,6 +13,7 @@ from pipeline.progress import QUIET
 from pipeline.store import Store, content_store
 from pipeline.transfer import Download, Network, fetch, fetch_document
 from tests.support.misbehaving_server import CONTENT, DIGEST, NETWORK, MisbehavingServer, get, partial
+from tests.support.patience import HUNG
 
 
 def test_what_is_fetched_stands_in_the_store_and_is_not_asked_for_again(
@@ -65,7 +66,7 @@ def test_a_server_is_asked_once_more_for_all_where_a_part_is_damaged(
     partial(store, b"damaged" * 1000)
     one = Download((f"{misbehaving.url}/{way}",), DIGEST, len(CONTENT), "thing")
     with pytest.raises(VerificationError, match="does not match") if way == "wrong" else contextlib.nullcontext():
-        fetch(store, [one], progress=QUIET, network=Network(timeout=5.0, backoff=0.001, attempts=1))
+        fetch(store, [one], progress=QUIET, network=Network(timeout=HUNG, backoff=0.001, attempts=1))
     assert [request[1].get("range") for request in misbehaving.requests] == ["bytes=7000-", None]
     assert store.has(DIGEST) == (way == "good")
 

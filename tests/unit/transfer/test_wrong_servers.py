@@ -19,12 +19,13 @@ from pipeline.transfer import (
     fetch,
     fetch_document,
 )
+from tests.support.patience import HUNG
 from tests.support.slow_server import CONTENT, PAGE, SlowServer, head
 
 DIGEST = Digest.of(CONTENT)
 
 
-NETWORK = Network(timeout=0.6, backoff=0.001, attempts=2)
+NETWORK = Network(timeout=HUNG, backoff=0.001, attempts=2)
 
 
 PULL = (Scope.repository("app", "pull"),)
@@ -50,7 +51,7 @@ WRONG = {
 @pytest.mark.parametrize("wrong", WRONG)
 def test_what_is_wrong_once_is_asked_for_again_at_a_single_place(server: SlowServer, store: Store, wrong: str) -> None:
     server.serve = server.once(WRONG[wrong])
-    get(store, f"{server.url}/x", network=Network(timeout=10, backoff=0.001, attempts=3))
+    get(store, f"{server.url}/x", network=Network(timeout=HUNG, backoff=0.001, attempts=3))
     assert server.asked["/x"] == 2
     assert store.blob(DIGEST).read_bytes() == CONTENT
 
@@ -60,7 +61,7 @@ def test_what_is_wrong_at_one_mirror_is_asked_of_the_next_before_it_is_asked_aga
     server: SlowServer, store: Store, wrong: str
 ) -> None:
     server.serve = lambda path: WRONG[wrong] if path == "/x" else head("200 OK", CONTENT)
-    get(store, f"{server.url}/x", f"{server.url}/y", network=Network(timeout=60, backoff=0.001))
+    get(store, f"{server.url}/x", f"{server.url}/y", network=Network(timeout=HUNG, backoff=0.001))
     assert server.asked == {"/x": 1, "/y": 1}
 
 
@@ -77,7 +78,7 @@ def test_what_is_wrong_at_one_mirror_is_asked_of_the_next_before_it_is_asked_aga
 def test_what_stays_wrong_is_final(server: SlowServer, store: Store, wrong: str, code: str) -> None:
     server.serve = lambda _: WRONG[wrong]
     with pytest.raises((EnvironmentLacking, VerificationError)) as caught:
-        get(store, f"{server.url}/x", network=Network(timeout=10, backoff=0.001, attempts=4))
+        get(store, f"{server.url}/x", network=Network(timeout=HUNG, backoff=0.001, attempts=4))
     assert caught.value.code == code
     assert server.asked["/x"] == (4 if code == "network-unreachable" else 2)
 
@@ -86,7 +87,7 @@ def test_what_stays_wrong_is_final(server: SlowServer, store: Store, wrong: str,
 def test_a_refusal_is_final_at_once(server: SlowServer, store: Store, status: str) -> None:
     server.serve = lambda _: head(status)
     with pytest.raises(EnvironmentLacking):
-        get(store, f"{server.url}/x", network=Network(timeout=10, backoff=0.001))
+        get(store, f"{server.url}/x", network=Network(timeout=HUNG, backoff=0.001))
     assert server.asked["/x"] == 1
 
 
