@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.sandbox.launchers import client_command
 from pipeline.sandbox.launchers.client_command import run_client
+from tests.support.patience import HUNG
 
 
 @pytest.mark.parametrize("stream", [1, 2])
@@ -18,7 +19,7 @@ def test_a_client_has_ended_though_its_daemon_keeps_its_output(stream: int, monk
     monkeypatch.setattr("os.fchown", lambda *_: None)
     other = 3 - stream
     script = f"sleep 1000 {other}>/dev/null & echo $! >&{stream}; echo other >&{other}"
-    done = run_client(["sh", "-c", script], stdin=b"", timeout=60)
+    done = run_client(["sh", "-c", script], stdin=b"", timeout=HUNG)
     kept, others = (done.stdout, done.stderr) if stream == 1 else (done.stderr, done.stdout)
     os.kill(int(kept), signal.SIGKILL)  # raises if the daemon has ended
     assert (done.status, others, done.timed_out) == (0, b"other\n", False)

@@ -12,8 +12,9 @@ import pytest
 
 from pipeline.sandbox import command_input
 from pipeline.sandbox.command_input import CommandInput
+from tests.support.patience import HUNG
 
-PATIENCE = 10.0
+PATIENCE = HUNG
 """Seconds of looks for a command that comes to its gate."""
 
 

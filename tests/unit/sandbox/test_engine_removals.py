@@ -13,6 +13,7 @@ from pipeline.errors import EnvironmentLacking
 from pipeline.sandbox.removals import RemovalCommand, run_removals, write_removals
 from pipeline.sandbox.runtime import Runtime
 from pipeline.sandbox.sandbox_registry import open_sandbox_registry
+from tests.support.patience import HUNG
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +31,7 @@ def test_what_was_recorded_is_removed_and_a_client_that_still_starts_it_is_ended
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as client:
         assert client.stdout is not None and client.stdout.readline() == b"up\n"
         run_removals(tmp_path)
-        assert client.wait(30) == -9 and not made.exists()
+        assert client.wait(HUNG) == -9 and not made.exists()
     run_removals(tmp_path)
 
 
@@ -43,7 +44,7 @@ def test_a_client_that_still_loads_is_ended(tmp_path: Path) -> None:
     with subprocess.Popen(words, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as client:
         assert client.stdout is not None and client.stdout.readline() == b"up\n"
         run_removals(folder)
-        assert client.wait(30) == -9
+        assert client.wait(HUNG) == -9
 
 
 def test_commands_that_another_user_wrote_are_not_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,6 +34,7 @@ from pipeline.sandbox.launchers.pod_instance import POD_LIMITS
 from pipeline.sandbox.launchers.pod_manifest import PodStart, pod_manifest
 from pipeline.sandbox.launchers.pod_watch import PodStatus, PodWatch, pod_status, watch_events
 from tests.support.kubectl_folder import KubectlFolder, kubectl_folder, refused
+from tests.support.patience import HUNG
 from tests.support.tiny_image import CONFIG
 
 PLACE = "registry.example:5000/tests/tiny"
@@ -300,9 +301,9 @@ def test_a_watch_ends_no_group_whose_client_has_ended(monkeypatch: pytest.Monkey
     client.chmod(0o755)
     watch = PodWatch(Kubectl((str(client),)), "p")
     watch.start()
-    assert watch.wait_for(lambda status: status.exit_code is not None, 30).exit_code == 137
+    assert watch.wait_for(lambda status: status.exit_code is not None, HUNG).exit_code == 137
     assert watch._thread is not None
-    watch._thread.join(30)
+    watch._thread.join(HUNG)
     monkeypatch.setattr(process, "kill_group", lambda _: pytest.fail("its number may be another process's"))
     watch.close()
 
@@ -317,7 +318,7 @@ def test_a_client_that_cannot_be_started_is_tried_again(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(process, "start", refused)
     watch.start()
-    assert tried.acquire(timeout=30) and tried.acquire(timeout=30)
+    assert tried.acquire(timeout=HUNG) and tried.acquire(timeout=HUNG)
     watch.close()
     assert watch.status.exit_code is None
 

@@ -27,6 +27,7 @@ from pipeline.sandbox.launchers.pod_instance import NOT_ISOLATED, PodInstance
 from pipeline.sandbox.removals import run_removals
 from pipeline.smoke.run import smoke
 from tests.support.kubectl_folder import KubectlFolder, kubectl_folder, refused
+from tests.support.patience import HUNG
 from tests.support.tiny_image import CONFIG
 
 PLACE = "registry.example:5000/tests/tiny"
@@ -36,7 +37,7 @@ IMAGE: Image = make_image("tiny", "1.0", replace(CONFIG, exposed_ports=("80/tcp"
 
 
 def check(kind: CheckKind, **more: object) -> Check:
-    return Check("mine", kind, 5000, **more)  # type: ignore[arg-type]
+    return Check("mine", kind, int(HUNG * 1000), **more)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -95,7 +96,7 @@ def test_a_smoke_test_of_a_pod_from_push_to_removal(launched: Launched) -> None:
             replace(check(CheckKind.PORT, port=81), expect=Expectation(stdout=(Rule(matches="^hello from 81$"),))),
             replace(check(CheckKind.COMMAND, command=("cat",), stdin="abc"), expect=Expectation(stdout=(Rule("abc"),))),
             check(CheckKind.LOG, log=(Rule(matches="^serving$"),)),
-            check(CheckKind.STOP),
+            replace(check(CheckKind.STOP), within=60_000),
         ),
         LIMITED,
     )
@@ -118,7 +119,7 @@ def test_a_smoke_test_of_a_pod_from_push_to_removal(launched: Launched) -> None:
     assert spec["containers"][0]["readinessProbe"]["tcpSocket"] == {"port": 80}
     assert (spec["securityContext"]["runAsUser"], spec["securityContext"]["supplementalGroups"]) == (27, [29])
     stopped, removed = cluster.calls("delete")
-    assert stopped[-3:] == ["--grace-period", "35", "--wait=false"] and removed[-2] == "50s"
+    assert stopped[-3:] == ["--grace-period", "90", "--wait=false"] and removed[-2] == "50s"
 
 
 def test_commands_have_their_own_exit_status_and_stderr(launched: Launched) -> None:
@@ -149,27 +150,27 @@ def test_a_port_is_not_connected_to_until_the_node_says_that_it_answers(launched
     launched.launcher.refuse(SmokePlan(check(CheckKind.PORT, port=80)))
     with launched.instance() as instance:
         with pytest.raises(ConnectionRefusedError, match="not ready"):
-            instance.connect(80, timeout=5)
+            instance.connect(80, timeout=HUNG)
         for _ in range(2):
-            with instance.connect(81, timeout=5) as connection:
+            with instance.connect(81, timeout=HUNG) as connection:
                 assert connection.recv(100) == b"hello from 81"
         assert len(launched.cluster.calls("port-forward")) == 1
         instance.kill()
         with pytest.raises(ConnectionRefusedError, match="ended"):
-            instance.connect(81, timeout=5)
+            instance.connect(81, timeout=HUNG)
 
 
 def test_a_pod_without_memory_has_ended_for_that_reason(launched: Launched) -> None:
     launched.cluster.says(terminated={"exitCode": 137, "reason": "OOMKilled"})
     with launched.instance() as instance:
-        assert instance.wait(10) == 137 and instance.usage().oom_kills == 1
+        assert instance.wait(HUNG) == 137 and instance.usage().oom_kills == 1
 
 
 def test_a_pod_that_somebody_else_removed_has_ended(launched: Launched) -> None:
     launched.cluster.says(vanishes=True)
     with launched.instance() as instance:
         (launched.cluster.folder / "deleted").touch()
-        assert instance.wait(10) == 137
+        assert instance.wait(HUNG) == 137
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from pipeline.errors import EnvironmentLacking
 from pipeline.sandbox import cgroups, rootless
 from pipeline.sandbox.idmap import FIRST_BASE, IDS, id_map
 from pipeline.sandbox.pidns_tracking import command_pids, container_pids
+from tests.support.patience import HUNG
 
 WHOLE = "         0          0 4294967295\n"
 
@@ -125,4 +126,4 @@ def test_the_process_that_only_waits_holds_no_streams_and_no_working_directory(t
             assert Path(f"/proc/{waiting.pid}/cwd").readlink() == Path("/")
         finally:
             waiting.stdin.close()
-        assert waiting.wait(30) == 7
+        assert waiting.wait(HUNG) == 7

@@ -17,6 +17,7 @@ import pytest
 from pipeline.errors import BuildError
 from pipeline.sandbox import tree_copy
 from pipeline.sandbox.tree_copy import copy_tree, create_copy
+from tests.support.patience import HUNG
 
 
 @contextlib.contextmanager
@@ -105,11 +106,11 @@ def test_one_that_was_killed_half_way_is_filled_anew(tmp_path: Path, monkeypatch
     with opened(image(tmp_path / "image")) as source:
         child = os.fork()
         if child == 0:
-            monkeypatch.setattr(tree_copy, "copy_attributes", lambda *_: time.sleep(60))
+            monkeypatch.setattr(tree_copy, "copy_attributes", lambda *_: time.sleep(HUNG))
             with contextlib.suppress(BaseException):
                 create_copy(volumes / "v", source, limit=100, shift=0)
             os._exit(0)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + HUNG
         while not list(volumes.glob(".half-*/inner/file")):
             assert time.monotonic() < deadline
             time.sleep(0.01)

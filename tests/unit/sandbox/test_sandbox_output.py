@@ -14,6 +14,7 @@ import pytest
 from pipeline.sandbox import output
 from pipeline.sandbox.named_output import NamedOutput
 from pipeline.sandbox.output import Capture, HeldOutput, _Bucket, _cost
+from tests.support.patience import HUNG
 
 IDS = {"uid": os.getuid(), "gid": os.getgid()}
 
@@ -50,13 +51,19 @@ def test_a_flood_is_counted_to_the_byte_and_its_beginning_is_kept(capture: Captu
 
 
 def test_who_follows_is_told_again_after_a_flood_and_how_much_was_missed(capture: Capture, told: list[bytes]) -> None:
-    write_all(capture, b"y" * 1_000_000)
-    deadline = time.monotonic() + 20
-    while b"".join(told[-1:]) != b"last words":
+    flood, words = b"y" * (10 << 20), b"last words"
+    write_all(capture, flood)
+    deadline, written = time.monotonic() + HUNG, len(flood)
+    while not told or not told[-1].endswith(words):
         assert time.monotonic() < deadline, told[-1:]
-        write_all(capture, b"last words")
+        write_all(capture, words)
+        written += len(words)
         time.sleep(0.05)
-    assert told[-2].startswith(b"\n[relbuild: ")
+    capture.started()
+    capture.finish()
+    notes = [piece for piece in told if piece.startswith(b"\n[relbuild: ")]
+    shown = sum(len(piece) for piece in told if piece not in notes)
+    assert notes and sum(int(note.split()[1]) for note in notes) + shown == written
 
 
 def test_a_follower_that_raises_gets_no_more_and_holds_nothing_up() -> None:
@@ -142,7 +149,7 @@ class TestNamedOutput:
             assert path.is_fifo() and path.stat().st_mode & 0o777 == 0o600
             with path.open("wb") as file:
                 file.write(b"x" * 1000)
-            assert out.finish(5)
+            assert out.finish(HUNG)
         assert (out.kept, out.dropped) == (b"x" * 10, 990)
         assert not path.exists()
 
@@ -152,7 +159,7 @@ class TestNamedOutput:
             writer.start()
             while not out.kept:
                 out.read_once()
-            assert out.finish(20)
+            assert out.finish(HUNG)
             writer.join()
         assert out.dropped == (10 << 20) - 100
 
@@ -161,7 +168,7 @@ class TestNamedOutput:
             holder = os.open(tmp_path / "out", os.O_WRONLY)
             assert not out.finish(0.05)
             os.close(holder)
-            assert out.finish(5)
+            assert out.finish(HUNG)
 
     def test_what_another_reader_takes_away_is_not_waited_for(self, tmp_path: Path) -> None:
         for limit in (100, 0):

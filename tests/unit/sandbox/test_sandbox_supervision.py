@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.sandbox import reaper, supervision
+from tests.support.patience import HUNG
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def test_a_killed_reaper_is_replaced(supervised: supervision._Supervised) -> Non
     first = supervised.running
     assert first is not None
     first.send_signal(signal.SIGKILL)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + HUNG
     while supervised.running is first:
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -81,7 +82,7 @@ def test_it_ends_with_its_owner_and_starts_nothing_where_nothing_was_left(state:
     pid = int(os.read(read, 20))
     os.close(read)
     os.waitpid(child, 0)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + HUNG
     while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]:
         assert time.monotonic() < deadline
         time.sleep(0.01)
