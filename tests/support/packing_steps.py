@@ -18,6 +18,7 @@ from pipeline.layers.two_step_layer import TwoStepLayer
 from pipeline.progress import Task
 from pipeline.store import Store
 from pipeline.trees import ComposedLayer
+from tests.support.patience import HUNG
 
 FIRST, SECOND, THIRD = {"usr/a": b"a" * 5000}, {"usr/b": b"b" * 70_000}, {"usr/c": os.urandom(9 << 20)}
 
@@ -46,7 +47,7 @@ def held(monkeypatch: pytest.MonkeyPatch, step: str) -> threading.Event:
 
 
 def wait_for(event: threading.Event) -> None:
-    assert event.wait(30)
+    assert event.wait(HUNG)
 
 
 def remembered(store: Store, layer: ComposedLayer, compression: Compression = Compression.GZIP) -> list[bool]:

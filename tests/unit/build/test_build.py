@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import shutil
+import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
@@ -22,6 +23,7 @@ from pipeline.model.report import SmokeReport
 from pipeline.process import Completed, run
 from pipeline.store import Store, UnnamedCopies, UnnamedCopy
 from tests.support.builds import image, layer, order, section
+from tests.support.patience import HUNG
 from tests.support.staged_builds import BESIDE, BILLED, CHILDREN, IMAGE, LOCK, OUTPUT, PACKED, PREPARED, TREE, World
 
 # --- a build -----------------------------------------------------------------------------------------------
@@ -258,11 +260,20 @@ def test_an_interrupt_while_layers_are_packed_ends_the_rendering_beside(world: W
     assert not {"plan_state", "begin_documents"} & {*world.journal.names}
 
 
-def test_an_error_while_layers_are_packed_begins_nothing_more_beside(world: World) -> None:
+def test_an_error_while_layers_are_packed_begins_nothing_more_beside(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also what waited for the thread; what it does is waited for."""
-    error = BuildError("it-failed", "it failed")
+    error, ended, shutdown = BuildError("it-failed", "it failed"), threading.Event(), ThreadPoolExecutor.shutdown
+
+    def told(pool: ThreadPoolExecutor, **how: Any) -> None:
+        shutdown(pool, **how | {"wait": False})
+        ended.set()
+        shutdown(pool, **how)
+
+    monkeypatch.setattr(ThreadPoolExecutor, "shutdown", told)
     world.failing(build_image.render_recipe_files, error)
-    world.journal.stand_in(build_image, build_image.plan_state, lambda *_: time.sleep(0.5))
+    world.journal.stand_in(build_image, build_image.plan_state, lambda *_: ended.wait(HUNG))
     with pytest.raises(BuildError) as caught:
         build_image.assemble(order(world.folder), world.build_env)
     assert caught.value is error

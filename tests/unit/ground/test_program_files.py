@@ -34,7 +34,9 @@ def test_it_is_told_from_the_start_and_not_from_the_question() -> None:
 
 
 def test_without_a_readable_stat_it_is_the_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(program_files, "_IMPORTED", time.clock_gettime(time.CLOCK_BOOTTIME) - 7)
+    now = time.clock_gettime(time.CLOCK_BOOTTIME)
+    monkeypatch.setattr(program_files, "_IMPORTED", now - 7)
+    monkeypatch.setattr(program_files.time, "clock_gettime", lambda _: now)
     for text in (None, "", "1 (a) b) S", "1 (x) S " + "y " * 30):
         monkeypatch.setattr(program_files, "_OWN_STAT", tmp_path / "stat")
         if text is not None:
@@ -48,4 +50,5 @@ def test_a_name_with_parentheses_and_spaces_is_no_field(tmp_path: Path, monkeypa
     (tmp_path / "stat").write_text(f"1 (a) 9 (b c) S {'0 ' * 18}{ticks} 7 7 7\n")
     monkeypatch.setattr(program_files, "_OWN_STAT", tmp_path / "stat")
     monkeypatch.setattr(program_files, "_IMPORTED", now)
+    monkeypatch.setattr(program_files.time, "clock_gettime", lambda _: now)
     assert process_started(1000.0) == pytest.approx(995, abs=1)

@@ -12,6 +12,7 @@ from typing import BinaryIO, cast
 import pytest
 
 from pipeline.instances.instance_log import LogFile, read_log
+from tests.support.patience import HUNG
 
 
 @pytest.fixture
@@ -56,11 +57,11 @@ def test_one_that_is_followed_loses_nothing_when_the_file_changes(log: LogFile, 
     reader = threading.Thread(target=follow)
     reader.start()
     for number in range(12):  # Each is read before the next is written: what is renamed twice meanwhile is gone.
-        assert step.wait(10)
+        assert step.wait(HUNG)
         step.clear()
         log(b"%030d\n" % number)
     alive.clear()
-    reader.join(10)
+    reader.join(HUNG)
     assert bytes(seen) == b"before\n" + b"".join(b"%030d\n" % number for number in range(12))
 
 

@@ -25,6 +25,7 @@ from pipeline.store import BlobWriter, Store
 from pipeline.trees import ComposedLayer
 from tests.support.layered_packages import Packages, made
 from tests.support.packing_steps import FIRST, SECOND, THIRD, before, building, drafts
+from tests.support.patience import HUNG
 
 Files = Mapping[str, bytes | str | None]
 
@@ -161,7 +162,7 @@ def test_who_waits_for_a_blob_that_is_abandoned_waits_no_more(
             time.sleep(0.01)
 
     monkeypatch.setattr(layer_packing, "read_blob_back", until_abandoned)
-    before(monkeypatch, "compress", lambda layer, _: layer.abandoned.wait(30))
+    before(monkeypatch, "compress", lambda layer, _: layer.abandoned.wait(HUNG))
     layers = [packages.layer(a=FIRST), packages.layer(b=SECOND)]
     ended: list[bool] = []
     with (
@@ -169,9 +170,9 @@ def test_who_waits_for_a_blob_that_is_abandoned_waits_no_more(
         building_layers(layers, store=store, compression=Compression.GZIP, unpack=unpack) as made,
     ):
         blobs = [one.blob for one in made]
-        waiting = threading.Thread(target=lambda: ended.append(not wait(blobs, timeout=10).not_done))
+        waiting = threading.Thread(target=lambda: ended.append(not wait(blobs, timeout=HUNG).not_done))
         waiting.start()
         raise KeyboardInterrupt
     assert not wait(blobs, timeout=0).not_done
-    waiting.join(30)
+    waiting.join(HUNG)
     assert ended == [True]

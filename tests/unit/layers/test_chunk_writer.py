@@ -12,6 +12,7 @@ from pipeline.compression import PIECE, Compression
 from pipeline.layers import chunk_writer
 from pipeline.layers.chunk_writer import ChunkWriter, CompressionPool
 from pipeline.store import Store
+from tests.support.patience import HUNG
 
 
 @pytest.mark.parametrize("codec", Compression)
@@ -21,7 +22,7 @@ def test_few_pieces_are_in_memory_however_many_writers_there_are(
     store, go = Store.open(tmp_path / "store"), threading.Event()
     monkeypatch.setattr(chunk_writer, "compression_workers", lambda: 1)
     real = compression.gzip_parts
-    monkeypatch.setattr(compression, "gzip_parts", lambda piece: (go.wait(30), real(piece))[1])
+    monkeypatch.setattr(compression, "gzip_parts", lambda piece: (go.wait(HUNG), real(piece))[1])
     buffers: list[bytearray] = []
     take = CompressionPool.take
 
@@ -46,6 +47,6 @@ def test_few_pieces_are_in_memory_however_many_writers_there_are(
             thread.start()
         threading.Timer(0.3, go.set).start()
         for thread in threads:
-            thread.join(30)
+            thread.join(HUNG)
     most = {Compression.GZIP: 3 * 2 + 1, Compression.ZSTD: 3 * 3}[codec]
     assert len(buffers) <= most, "one that is filled and one that waits for each writer, and one that is compressed"

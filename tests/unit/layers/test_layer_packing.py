@@ -37,6 +37,7 @@ from pipeline.model.tree import Entry, EntryKind
 from pipeline.packages import PayloadFile
 from pipeline.store import Store
 from pipeline.trees import ComposedLayer, Part
+from tests.support.patience import HUNG
 from tests.support.trees import read_tree
 
 ME, GROUP, TIME = os.getuid(), os.getgid(), 1_700_000_000
@@ -109,7 +110,7 @@ def held_back(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     go, real = threading.Event(), two_step_layer.TwoStepLayer.read_back
 
     def waiting(self: two_step_layer.TwoStepLayer) -> Any:
-        assert go.wait(30)
+        assert go.wait(HUNG)
         return real(self)
 
     monkeypatch.setattr(two_step_layer.TwoStepLayer, "read_back", waiting)
@@ -246,7 +247,7 @@ def test_bytes_whose_turn_has_not_come_wait_in_a_file_and_leave_none(
 
     def later(rpm: Path) -> Iterator[PayloadFile]:
         if payloads.checksums[Digest(rpm.name)] == "bee":
-            assert compression is Compression.GZIP or ended.wait(30), "the larger one waits for its turn"
+            assert compression is Compression.GZIP or ended.wait(HUNG), "the larger one waits for its turn"
         yield from real(rpm)
         if payloads.checksums[Digest(rpm.name)] == "ant":
             ended.set()
@@ -369,7 +370,7 @@ def test_a_layer_is_remembered_and_released_when_it_was_read_back(
         assert other.is_alive() and not second, "it waits for the layer's lock"
         assert store.trees.kept(first.diff_id) is not None and not first.blob.done(), "its tree is there"
         go.set()
-    other.join(30)
+    other.join(HUNG)
     assert second[0].reused and second[0].layer == first.layer
     assert is_own_blob(first.layer.blob.digest, store), "the faster library may read it"
 

@@ -26,6 +26,7 @@ from pipeline.store import Store, unpacked_trees
 from pipeline.store.tree_seals import TreeFault
 from pipeline.trees import ComposedLayer
 from tests.support.packing_steps import before, building, held, wait_for
+from tests.support.patience import HUNG
 
 pytestmark = pytest.mark.usefixtures("no_thread_is_left")
 
@@ -103,7 +104,7 @@ def test_a_state_layer_is_not_remembered_when_the_packing_was_abandoned(
 ) -> None:
     """Nobody has compared the trees that it was made on."""
     with monkeypatch.context() as waiting:
-        before(waiting, "compress", lambda layer, _: layer.abandoned.wait(30))
+        before(waiting, "compress", lambda layer, _: layer.abandoned.wait(HUNG))
         with pytest.raises(OSError, match="no disk"), building(store, three) as (one,):
             state([one])
             raise OSError("no disk")

@@ -13,6 +13,7 @@ import pytest
 from pipeline.digest import DiffId, Digest
 from pipeline.errors import VerificationError
 from pipeline.layers.tar_digest import TarDigest
+from tests.support.patience import HUNG
 
 
 def test_without_a_file_bytes_that_wait_for_their_turn_are_bounded_together() -> None:
@@ -27,13 +28,13 @@ def test_without_a_file_bytes_that_wait_for_their_turn_are_bounded_together() ->
 
         other = threading.Thread(target=ahead, daemon=True)
         other.start()
-        other.join(0.2)
+        wait_until(lambda: digest.stalled)
         assert put == [1], "the second would be one more beyond the limit"
         digest.put(0, b"first")
         digest.end(0)
         for at in range(3):
             digest.follow(at)
-        other.join(30)
+        other.join(HUNG)
         assert digest.finish(b"", 21) == DiffId(Digest.of(b"first" + b"12345678" * 2).hex)
 
 
@@ -70,7 +71,7 @@ def test_bytes_beyond_the_limit_of_the_file_wait_for_their_turn(tmp_path: Path) 
         digest.follow(0)
         pool.submit(digest.end, 1)
         digest.follow(1)
-        beyond.result(30)
+        beyond.result(HUNG)
         assert not digest.stalled
         assert digest.finish(b"", 19) == DiffId(Digest.of(b"first12345678beyond").hex)
 
@@ -99,7 +100,7 @@ def test_an_abandoned_layer_takes_no_more_bytes(waiting: bool) -> None:
             wait_until(lambda: digest.stalled)
             digest.abandon()
         with pytest.raises(CancelledError):
-            put.result(30)
+            put.result(HUNG)
         assert used == ["bytes"], "its buffer is free"
         with pytest.raises(CancelledError):
             digest.put(0, b"bytes whose turn it is")

@@ -24,6 +24,7 @@ from pipeline.streams import decompressed
 from pipeline.trees import ComposedLayer
 from tests.support.layered_packages import Packages, copied, made
 from tests.support.packing_steps import FIRST, SECOND, THIRD, Told, before, building, drafts, held, remembered, wait_for
+from tests.support.patience import HUNG
 from tests.support.trees import read_tree
 
 pytestmark = pytest.mark.usefixtures("no_thread_is_left")
@@ -132,7 +133,7 @@ def test_a_packing_that_nobody_waits_for_ends_soon_and_leaves_nothing(
 
     def slow(room: memoryview) -> None:
         begun.set()
-        assert go.wait(30)
+        assert go.wait(HUNG)
 
     real = segment_contents._read
     monkeypatch.setattr(segment_contents, "_read", lambda *given: (slow(given[-1]), real(*given))[1])
@@ -381,7 +382,7 @@ def test_builds_at_once_that_share_layers_make_each_once_and_end(
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(HUNG)
     assert not any(thread.is_alive() for thread in threads) and len(found) == 4
     assert len({one.layer.blob.digest for built in found for one in built}) == 3
     assert sum(not one.reused for built in found for one in built) == 3 and len(packages.read) == 3

@@ -25,6 +25,7 @@ from pipeline.oci import (
 )
 from pipeline.store import Store
 from tests.support import mirror_images
+from tests.support.patience import HUNG
 from tests.support.tiny_image import tiny
 
 ROOT = Path(__file__).parents[3]
@@ -253,7 +254,7 @@ def test_two_processes_lose_nothing(mirror: LayoutMirror, tmp_path: Path) -> Non
         )
         for which in range(2)
     ]
-    outputs = [process.communicate(timeout=120)[0] for process in processes]
+    outputs = [process.communicate(timeout=HUNG)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
     moves = dict(line.split() for output in outputs for line in output.splitlines())
     at, steps = "None", 0

@@ -37,6 +37,7 @@ from pipeline.store import Store
 from pipeline.trees import capability_attribute, capability_text
 from tests.support.bills import AWKWARD, bills, digests, numbers, texts
 from tests.support.examples import examples
+from tests.support.patience import HUNG
 from tests.support.rpmmd import Rpm, write_repository
 
 ROOT = Path(__file__).parents[3]
@@ -184,7 +185,7 @@ def test_the_same_bill_gives_the_same_bytes_in_another_process(form: SbomForm) -
     )
     environment = {"PATH": os.environ["PATH"], "TZ": "Pacific/Chatham", "PYTHONHASHSEED": "4711", "LC_ALL": "C"}
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, check=False, timeout=60
+        [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, check=False, timeout=HUNG
     )
     assert done.returncode == 0, done.stderr.decode()
     assert done.stdout == sbom_bytes(AWKWARD, form)

@@ -16,6 +16,7 @@ import pytest
 
 from pipeline.packages import compare_evr, librpm, package_signature, rpm_bindings, rpm_header
 from pipeline.packages.rpm_library import rpm
+from tests.support.patience import HUNG
 from tests.support.real import real_folder
 
 PROGRAM = """
@@ -38,7 +39,11 @@ TAGGED = importlib.machinery.EXTENSION_SUFFIXES[0]
 def origin(folders: list[str]) -> str:
     """What is said of rpm's library, whose bindings are looked for in `folders`."""
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM.format(folders=folders)], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", PROGRAM.format(folders=folders)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=HUNG,
     )
     return done.stdout.strip()
 
@@ -175,7 +180,7 @@ def test_signatures_are_judged_alike_without_bindings(file: str) -> None:
             *(sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "tests.support.no_bindings"),
             Path(__file__).with_name(file),
         ],
-        cwd=Path(__file__).parents[3], capture_output=True, text=True, check=False, timeout=300,
+        cwd=Path(__file__).parents[3], capture_output=True, text=True, check=False, timeout=HUNG,
     )  # fmt: skip
     assert done.returncode == 0 and "passed" in done.stdout, done.stdout
 
@@ -195,7 +200,7 @@ main()
 
 
 def test_without_any_library_the_doctor_says_what_to_install() -> None:
-    done = subprocess.run([sys.executable, "-c", NO_LIBRARY], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run([sys.executable, "-c", NO_LIBRARY], capture_output=True, text=True, check=False, timeout=HUNG)
     found = {finding["name"]: finding for finding in json.loads(done.stdout)}["rpm's library"]
     assert not found["ok"] and "there is no librpm.so.10 or librpm.so.9" in found["detail"]
     assert "the package 'rpm'" in found["detail"] and done.returncode == 8 and not done.stderr
@@ -212,7 +217,7 @@ def test_a_library_that_lacks_a_function_is_told_with_its_name() -> None:
         "ctypes.PyDLL = Old\n"
         "import pipeline.packages.librpm\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=HUNG)
     assert done.stderr.splitlines()[-1] == f"ImportError: {librpm.SONAME} has no 'rpmReadPackageFile'"
 
 

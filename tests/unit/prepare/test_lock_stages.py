@@ -38,6 +38,7 @@ from pipeline.prepare import (
 from pipeline.prepare.build_options import RepositoryCache
 from pipeline.progress import QUIET
 from pipeline.resolve import LockAction, lock_update, read_lock, write_lock
+from tests.support.patience import HUNG
 
 NOBODY = AccountTable((), ())
 SECTION = LockSection(Resolution("el9", "x86_64", (), ()), (("requests", Digest.of(b"a")),), 7)
@@ -140,14 +141,15 @@ def test_two_that_lock_at_the_same_time_wait_for_each_other(tmp_path: Path, monk
         monkeypatch.setattr(lock_update, "write_lock", write)
         writing.set()
         began.append(pool.submit(kept, second, SECTION))
-        assert waits.wait(30), "the second one waits for no lock"
+        assert waits.wait(HUNG), "the second one waits for no lock"
         return write(path, lock)
 
     monkeypatch.setattr(fcntl, "flock", lock_folder)
+    monkeypatch.setattr(lock_update, "_LOCK_TIMEOUT", HUNG)
     monkeypatch.setattr(lock_update, "write_lock", write_first)
     with pool:
         keep_lock(first, theirs, (), NumberedAccounts(NOBODY, ()), LockMode.DEFAULT)
-        began[0].result(30)
+        began[0].result(HUNG)
     stands = read_lock(second.path)
     assert stands is not None and set(stands.sections) == {theirs, SECTION}
 

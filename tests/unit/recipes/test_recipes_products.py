@@ -18,6 +18,7 @@ from pipeline.process import run
 from pipeline.recipes import platforms_schema, template_scope
 from pipeline.render import Templates, evaluate_template
 from pipeline.yaml_documents import load_yaml
+from tests.support.patience import HUNG
 from tests.support.schemas import jsonschema, validate_recipe
 from tests.support.shipped_recipes import RECIPES, shipped_platforms, shipped_recipe
 
@@ -71,7 +72,7 @@ def test_every_template_of_a_product_is_rendered(name: str) -> None:
         if text.startswith("#!/bin/bash"):
             assert plan.mode == 0o755
             assert "\nset -euo pipefail\n" in text
-            run(["bash", "-n"], stdin=text.encode(), timeout=10)
+            run(["bash", "-n"], stdin=text.encode(), timeout=HUNG)
         if plan.path.endswith(".py"):
             ast.parse(text, plan.path)
     for text in (*(text for _, text in recipe.image.labels), *recipe.image.environment):

@@ -30,6 +30,7 @@ from pipeline.repos import (
 from pipeline.store import Store
 from tests.support.guarded_server import guarded_server
 from tests.support.openpgp import V6_KEY
+from tests.support.patience import HUNG
 from tests.support.rpmmd import Rpm, write_document, write_repomd, write_repository
 
 RPMS = (Rpm("a"), Rpm("b", requires=("a",)))
@@ -41,14 +42,14 @@ class Signer:
     def __init__(self, home: Path) -> None:
         home.mkdir(mode=0o700)
         self._gpg = ["gpg", "--homedir", str(home), "--batch", "--quiet", "--yes", "--passphrase", ""]
-        run([*self._gpg, "--quick-generate-key", home.name, "rsa2048", "sign", "never"], timeout=60)
-        self.public = run([*self._gpg, "--armor", "--export"], timeout=20).stdout
+        run([*self._gpg, "--quick-generate-key", home.name, "rsa2048", "sign", "never"], timeout=HUNG)
+        self.public = run([*self._gpg, "--armor", "--export"], timeout=HUNG).stdout
 
     def sign(self, path: Path) -> None:
-        run([*self._gpg, "--armor", "--detach-sign", str(path)], timeout=20)
+        run([*self._gpg, "--armor", "--detach-sign", str(path)], timeout=HUNG)
 
     def close(self) -> None:
-        run(["gpgconf", "--homedir", self._gpg[2], "--kill", "all"], timeout=20, check=False)
+        run(["gpgconf", "--homedir", self._gpg[2], "--kill", "all"], timeout=HUNG, check=False)
 
 
 @pytest.fixture(scope="module")

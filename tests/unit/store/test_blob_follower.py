@@ -13,6 +13,7 @@ import pytest
 from pipeline.digest import Digest
 from pipeline.errors import VerificationError
 from pipeline.store import BlobFollower, Store
+from tests.support.patience import HUNG
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def test_what_is_written_is_read_at_once_and_its_end_is_seen(store: Store) -> No
             reader.join(0.01)
         assert found == [content[:10]], "although the writer has more room in its buffer"
         blob.write(content[10:])
-    reader.join(30)
+    reader.join(HUNG)
     assert not reader.is_alive() and b"".join(found) == content and max(map(len, found)) <= 1000
     assert store.read(Digest.of(content), limit=5000) == content
 

@@ -18,6 +18,7 @@ from pipeline.store import Store
 from tests.support import mirror_images
 from tests.support.examples import FAST
 from tests.support.mirror_images import whole
+from tests.support.patience import HUNG
 
 ROOT = Path(__file__).parents[4]
 
@@ -44,7 +45,7 @@ def start(folder: Path, body: str, which: int, count: int) -> subprocess.Popen[s
 
 
 def ended(process: subprocess.Popen[str]) -> list[str]:
-    out, _ = process.communicate(timeout=120)
+    out, _ = process.communicate(timeout=HUNG)
     assert process.returncode == 0
     return out.splitlines()
 

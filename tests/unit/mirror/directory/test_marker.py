@@ -26,6 +26,7 @@ from pipeline.release import copy, scrub, verify_reference
 from pipeline.store import Store
 from tests.support import mirror_images
 from tests.support.moved_tags import HOST, at, opened, published_files
+from tests.support.patience import HUNG
 from tests.support.published_images import RULES, ImagePublisher, key
 
 DAMAGED = ["", "[]", "{}", "null", "7", '{"format":1,"host":7}', '{"format":1}', '{"format":true,"host":"x"}']
@@ -254,7 +255,7 @@ def test_a_name_that_is_given_is_compared_where_nothing_is_lost(published: Path,
 
 def test_of_two_scrubs_one_writes_the_marker(published: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (published / MARKER).write_text(TRUNCATED)
-    real, both = mirror_marker._signed_host, threading.Barrier(2, timeout=60)
+    real, both = mirror_marker._signed_host, threading.Barrier(2, timeout=HUNG)
 
     def together(place: mirror_marker.MirrorPaths) -> str:
         both.wait()

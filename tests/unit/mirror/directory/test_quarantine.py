@@ -22,6 +22,7 @@ from pipeline.mirror.retention.quarantine import RemovalList
 from pipeline.store import Store
 from tests.support import mirror_images
 from tests.support.mirror_images import whole
+from tests.support.patience import HUNG
 
 
 @pytest.fixture
@@ -231,7 +232,7 @@ def test_nothing_is_pruned_while_others_publish(mirror: DirectoryMirror) -> None
         other = threading.Thread(target=publish)
         other.start()
         assert not entered.wait(0.2)
-    other.join(5)
+    other.join(HUNG)
     assert entered.is_set()
 
 
@@ -242,9 +243,9 @@ def test_publishers_that_overlap_for_ever_do_not_keep_a_pruning_out(mirror: Dire
     for other in others:
         other.start()
     try:
-        assert turns[1].acquire(timeout=20)
+        assert turns[1].acquire(timeout=HUNG)
         turns[1].release()
-        with mirror.pruning(10):
+        with mirror.pruning(HUNG):
             pass
     finally:
         for other in others:
@@ -268,18 +269,18 @@ def test_who_publishes_may_begin_again_while_a_pruning_waits(mirror: DirectoryMi
 
     def prune() -> None:
         waiting.set()
-        with contextlib.suppress(EnvironmentLacking), mirror.pruning(30):
+        with contextlib.suppress(EnvironmentLacking), mirror.pruning(HUNG):
             pass
 
     with mirror.writing():
         pruner = threading.Thread(target=prune)
         pruner.start()
-        assert waiting.wait(5)
+        assert waiting.wait(HUNG)
         while _free(mirror.place.root / ".lock" / "gate"):
             pass
         with mirror.writing():
             assert pruner.is_alive()
-    pruner.join(5)
+    pruner.join(HUNG)
     assert not pruner.is_alive()
 
 

@@ -18,6 +18,7 @@ from pipeline.mirror.tag_moves import TagMover
 from pipeline.mirror.tag_signing import Confirmation, SignedTag
 from pipeline.model.publication import Move, RecordedStatement
 from pipeline.release import verify_reference
+from tests.support.patience import HUNG
 from tests.support.published_images import ImagePublisher, key
 from tests.support.registry_contents import open_mirror
 from tests.support.registry_fake import fake_registry
@@ -31,7 +32,7 @@ def test_moves_are_signed_side_by_side_and_made_in_their_order(
     api: bool, maker: ImagePublisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No move is signed before all are being signed, and none is made before all are signed."""
-    signing, confirming = threading.Barrier(len(TAGS), timeout=30), threading.Barrier(len(TAGS), timeout=30)
+    signing, confirming = threading.Barrier(len(TAGS), timeout=HUNG), threading.Barrier(len(TAGS), timeout=HUNG)
     done: list[str] = []
     announce, confirm, point = SignedTag.announce, SignedTag.confirm, RegistryRepository.point
 

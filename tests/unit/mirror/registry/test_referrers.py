@@ -19,6 +19,7 @@ from pipeline.mirror.references import fallback_tag, listed_referrers, referrer_
 from pipeline.model.manifests import Manifest
 from pipeline.oci import media_types
 from pipeline.transfer import RegistryResponse
+from tests.support.patience import HUNG
 from tests.support.registry_contents import (
     EMPTY,
     IMAGE,
@@ -80,7 +81,7 @@ def test_an_entry_that_says_something_else_than_its_manifest_is_replaced(old: Fa
 
 def test_lists_of_different_subjects_do_not_wait_for_one_another(old: FakeRegistry) -> None:
     """Each list is written only when the other is being written as well."""
-    together = threading.Barrier(2, timeout=30)
+    together = threading.Barrier(2, timeout=HUNG)
     subjects = [manifest("one"), manifest("other")]
     with open_mirror(old) as mirror:
         app = mirror.repository("app")
