@@ -129,18 +129,20 @@ def test_layers_are_there_for_the_next_build_where_a_scriptlet_fails(
 def test_a_packing_that_nobody_waits_for_ends_soon_and_leaves_nothing(
     store: Store, three: ComposedLayer, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
-    go, begun = threading.Event(), threading.Event()
+    begun, abandoned = threading.Event(), list[threading.Event]()
 
     def slow(room: memoryview) -> None:
         begun.set()
-        assert go.wait(HUNG)
+        assert abandoned[0].wait(HUNG)
 
-    real = segment_contents._read
+    begin, real = TwoStepLayer.begun, segment_contents._read
+    monkeypatch.setattr(
+        TwoStepLayer, "begun", lambda *given, **more: (abandoned.append(more["abandoned"]), begin(*given, **more))[1]
+    )
     monkeypatch.setattr(segment_contents, "_read", lambda *given: (slow(given[-1]), real(*given))[1])
     told = Told()
     with pytest.raises(type(error)) as caught, building(store, three, progress=told) as (layer,):
         wait_for(begun)
-        threading.Timer(0.1, go.set).start()
         raise error
     assert caught.value is error
     assert drafts(store) == [] and remembered(store, three) == [False] * 3
