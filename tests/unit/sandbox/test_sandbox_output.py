@@ -115,9 +115,9 @@ def test_many_small_writes_are_read_together() -> None:
 
     with pytest.MonkeyPatch.context() as patch, Capture(1 << 20, **IDS) as capture:
         patch.setattr(Capture, "_take", counted)
-        stop = time.monotonic() + 1.0
 
         def chatter() -> None:
+            stop = time.monotonic() + 1.0
             while time.monotonic() < stop:
                 os.write(capture.write_end, b"x")
 
