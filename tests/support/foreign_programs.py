@@ -14,10 +14,9 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests.support.patience import HUNG
 
-STARTING = 120.0
-"""Seconds that a server gets to listen."""
+ROOT = Path(__file__).parents[2]
 
 
 @functools.cache
@@ -30,11 +29,17 @@ def program(name: str) -> Path:
     return found
 
 
-def free_port() -> int:
-    """A port of the loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+@contextlib.contextmanager
+def reserved_port() -> Iterator[int]:
+    """A port of the loopback that nobody gets by chance for as long as the block lasts.
+
+    Nobody listens on it but a server that is told to: one that has SO_REUSEADDR, as all here do, may bind what is bound
+    so and does not listen (socket(7)), and the kernel gives it to no one who asks for any port.
+    """
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        yield int(held.getsockname()[1])
 
 
 @contextlib.contextmanager
@@ -51,7 +56,7 @@ def served(
             env={**os.environ, **(environment or {})},
         )
     try:
-        deadline = time.monotonic() + STARTING
+        deadline = time.monotonic() + HUNG
         while True:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
                 break
@@ -71,7 +76,6 @@ def served(
 def docker_registry(folder: Path, *, delete: bool = True, **http: object) -> Iterator[str]:
     """Debian's docker-registry, which has no referrers API, with deletion allowed or not; yields `127.0.0.1:PORT`.
     Other keyword arguments go into the `http` section of its configuration, but for `auth`, which has its own."""
-    port = free_port()
     folder.mkdir(parents=True, exist_ok=True)
     auth = http.pop("auth", None)
     value: dict[str, object] = {
@@ -82,20 +86,23 @@ def docker_registry(folder: Path, *, delete: bool = True, **http: object) -> Ite
             "delete": {"enabled": delete},
             "maintenance": {"uploadpurging": {"enabled": False}},
         },
-        "http": {"addr": f"127.0.0.1:{port}", "secret": "of a test", **http},
     }
     if auth:
         value["auth"] = auth
     config = folder / "config.yml"
-    config.write_text(json.dumps(value))
-    with served([program("docker-registry"), "serve", config], port, folder / "log"):
-        yield f"127.0.0.1:{port}"
+    with reserved_port() as port:
+        value["http"] = {"addr": f"127.0.0.1:{port}", "secret": "of a test", **http}
+        config.write_text(json.dumps(value))
+        with served([program("docker-registry"), "serve", config], port, folder / "log"):
+            yield f"127.0.0.1:{port}"
 
 
 @contextlib.contextmanager
 def crane_registry(folder: Path) -> Iterator[str]:
     """crane's registry, another implementation, which has no referrers API either; yields `127.0.0.1:PORT`."""
-    port = free_port()
     folder.mkdir(parents=True, exist_ok=True)
-    with served([program("crane"), "registry", "serve", "--address", f"127.0.0.1:{port}"], port, folder / "log"):
+    with (
+        reserved_port() as port,
+        served([program("crane"), "registry", "serve", "--address", f"127.0.0.1:{port}"], port, folder / "log"),
+    ):
         yield f"127.0.0.1:{port}"

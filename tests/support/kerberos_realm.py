@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.authority import Authority
-from tests.support.foreign_programs import ROOT, free_port, served
+from tests.support.foreign_programs import ROOT, reserved_port, served
 from tests.support.patience import HUNG
 
 _KRB5 = """[libdefaults]
@@ -74,8 +74,8 @@ def kerberos_realm(content: Path, authority: Authority) -> Iterator[Realm]:
     """Serve `content`, which everybody may read, to the user `me` of a realm of its own."""
     done = subprocess.run([ROOT / "ci" / "kerberos"], check=True, capture_output=True, text=True)
     programs, machine = Path(done.stdout.strip()), os.uname().machine
-    with tempfile.TemporaryDirectory(prefix="realm-") as name:
-        folder, kdc, web = Path(name), free_port(), free_port()
+    with tempfile.TemporaryDirectory(prefix="realm-") as name, reserved_port() as kdc, reserved_port() as web:
+        folder = Path(name)
         folder.chmod(0o755)  # for Apache's processes, which are nobody's
         (folder / "krb5.conf").write_text(_KRB5.format(port=kdc, programs=programs, machine=machine))
         (folder / "kdc.conf").write_text(_KDC.format(folder=folder))

@@ -7,13 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.mirror.backends.directory.server_files import nginx_configuration
-from tests.support.foreign_programs import free_port, program, served
+from tests.support.foreign_programs import program, reserved_port, served
 
 
 @contextlib.contextmanager
 def nginx(mirror: Path, folder: Path) -> Iterator[str]:
     """nginx over the mirror's directory; yields `127.0.0.1:PORT`. Errors that it logs are in `folder/error.log`."""
-    port = free_port()
+    with reserved_port() as port:
+        yield from _nginx(mirror, folder, port)
+
+
+def _nginx(mirror: Path, folder: Path, port: int) -> Iterator[str]:
     folder.mkdir(parents=True, exist_ok=True)
     site = folder / "site.conf"
     site.write_text(nginx_configuration(mirror, f"127.0.0.1:{port}"))

@@ -23,7 +23,7 @@ from pipeline.recipes import load_platforms
 from pipeline.repos import open_repositories
 from pipeline.store import Store
 from tests.support.authority import DAY, Authority
-from tests.support.foreign_programs import free_port, program, served
+from tests.support.foreign_programs import program, reserved_port, served
 from tests.support.tunnel_proxy import TunnelProxy, tunnel_proxy
 from tests.system.conftest import ROOT
 
@@ -93,7 +93,12 @@ class Site:
 @contextlib.contextmanager
 def nginx(site: Site) -> Iterator[int]:
     """nginx with mTLS over the site's content."""
-    port, folder = free_port(), site.folder / "nginx"
+    with reserved_port() as port:
+        yield from _nginx(site, port)
+
+
+def _nginx(site: Site, port: int) -> Iterator[int]:
+    folder = site.folder / "nginx"
     folder.mkdir()
     kinds = ("client_body", "proxy", "fastcgi", "scgi", "uwsgi")
     temporary = "\n".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds)

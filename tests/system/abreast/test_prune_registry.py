@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -28,9 +27,7 @@ from tests.support import mirror_images
 from tests.support.foreign_programs import (
     crane_registry,
     docker_registry,
-    free_port,
     program,
-    served,
 )
 from tests.support.old_records import write_down
 from tests.support.prunable_mirror import (
@@ -265,15 +262,8 @@ def test_what_a_tag_of_a_registry_left_long_ago_is_found_by_the_history(tmp_path
 def test_a_registry_that_does_not_delete_is_left_as_it_is_and_that_is_said(tmp_path: Path, store: Store) -> None:
     with docker_registry(tmp_path) as host, reached(host) as mirror:
         stocked(mirror, store)
-    config = tmp_path / "config.yml"
-    port = free_port()
-    value = json.loads(config.read_text())
-    value["storage"]["delete"]["enabled"] = False
-    value["http"]["addr"] = f"127.0.0.1:{port}"
-    config.write_text(json.dumps(value))
     before = stored(tmp_path)
-    server = served([program("docker-registry"), "serve", config], port, tmp_path / "log")
-    with server, reached(f"127.0.0.1:{port}") as mirror:
+    with docker_registry(tmp_path, delete=False) as host, reached(host) as mirror:
         pruned = prune_registry(mirror, RULES, LATER)
         assert {one.digest for one in pruned.plan.manifests} <= {one.digest for one in pruned.refused}
         assert pruned.size == pruned.size_after == 0

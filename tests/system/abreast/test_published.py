@@ -32,7 +32,7 @@ from pipeline.progress import QUIET
 from tests.support.attacks import ATTACKS, Scene
 from tests.support.container_storage import Storage, container_storage, run
 from tests.support.cosign import GENERATIONS, TYPES, cosign, verification
-from tests.support.foreign_programs import free_port, program
+from tests.support.foreign_programs import program, reserved_port
 from tests.support.patience import HUNG
 from tests.support.product_builds import small_products
 from tests.support.published_products import (
@@ -383,8 +383,9 @@ def test_without_a_password_or_with_a_wrong_one_nothing_is_published(
 
 
 def test_a_registry_that_does_not_answer_is_told(keys: Path) -> None:
-    address = f"registry+http://127.0.0.1:{free_port()}/products/small"
-    done = relbuild_at_once(keys, "verify", address, "--key", keys / "ours.pub", "--store", keys / "store")
+    with reserved_port() as port:
+        address = f"registry+http://127.0.0.1:{port}/products/small"
+        done = relbuild_at_once(keys, "verify", address, "--key", keys / "ours.pub", "--store", keys / "store")
     assert done.returncode == 8 and "error[registry-unreachable]" in done.stderr, done.stderr
 
 

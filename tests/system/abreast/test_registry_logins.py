@@ -84,9 +84,10 @@ def test_nothing_goes_out_without_tls_because_a_registry_says_so(tmp_path: Path,
     """A registry behind a proxy that does not know of TLS names an upload's place with http://."""
     certificate, key = Identity.make().write(tmp_path / "tls")
     tls = {"certificate": str(certificate), "key": str(key)}
-    with foreign_programs.docker_registry(
-        tmp_path / "registry", tls=tls, host=f"http://127.0.0.1:{foreign_programs.free_port()}"
-    ) as host:
+    with (
+        foreign_programs.reserved_port() as port,
+        foreign_programs.docker_registry(tmp_path / "registry", tls=tls, host=f"http://127.0.0.1:{port}") as host,
+    ):
         environment = {"SSL_CERT_FILE": str(certificate)}
         with (
             open_registry(f"registry://{host}/ns", environment=environment, progress=QUIET) as mirror,
