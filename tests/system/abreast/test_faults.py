@@ -69,6 +69,11 @@ def ours(text: str, place: Place) -> list[str]:
     return [line for line in text.splitlines() if str(place.folder) in line]
 
 
+def processes() -> str:
+    """The command lines of all processes, line by line."""
+    return subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+
+
 def telling(place: Place) -> list[str]:
     """The command of a build that tests its image and tells each progress event in a line of JSON."""
     return [word if word != "none" else "json" for word in place.command("--retest")]
@@ -140,8 +145,10 @@ def test_killed_at_any_step_it_leaves_nothing_half_done_and_the_next_run_is_as_i
         assert list((place.folder / "store" / "sandbox" / "live").iterdir()) == []
         sandboxes = open_sandbox_registry(place.folder / "store" / "sandbox", find_runtime(None))
         assert list_cgroups(sandboxes.hierarchies, f"{sandboxes.mark}-") == ()
-        listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-        assert ours(listed, place) == []
+        deadline = time.monotonic() + HUNG
+        while left := ours(processes(), place):  # A reaper ends a moment after the relbuild that it waited for.
+            assert time.monotonic() < deadline, left
+            time.sleep(0.05)
         old = time.time() - 3600
         for path in (place.folder / "store" / "tmp").iterdir():
             os.utime(path, (old, old))
