@@ -30,8 +30,8 @@ import subprocess, sys, time
 left = ["sh", "-c", "trap '' HUP INT TERM; sleep 600; true", sys.argv[1]]
 subprocess.Popen(left, start_new_session=True, stdin=-3, stdout=-3)
 subprocess.run(["setsid", "--fork", *left], stdout=-3)
-print("up", flush=True)
 try:
+    print("up", flush=True)
     time.sleep(float(sys.argv[2]))
 except KeyboardInterrupt:
     print("put away", flush=True)
