@@ -23,6 +23,7 @@ from pipeline.model.image import Layer
 from pipeline.prepare import BuildEnvironment, BuildOptions
 from pipeline.progress import QUIET
 from pipeline.sandbox import SandboxRegistry, prepare_session
+from tests.support.patience import HUNG
 
 TIME = 1_700_000_000
 
@@ -111,7 +112,7 @@ def run(
             bound, watch = state.session.share("/run/relbuild"), ChangeTracker(state)
             (bound / "script").write_text(script)
             (bound / "script").chmod(0o644)
-            ended = state.session.run(["/bin/bash", "/run/relbuild/script"], stdin=b"in\n", timeout=60)
+            ended = state.session.run(["/bin/bash", "/run/relbuild/script"], stdin=b"in\n", timeout=HUNG)
             watch.record_step("script")
             changes = watch.changes(tree)
             for pattern in UNREPRODUCIBLE_PATHS:
@@ -146,5 +147,5 @@ def alive(pid: int) -> bool:
     """Whether a process is there, and no zombie that the machine's init has not waited for yet."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
