@@ -17,9 +17,8 @@ from pipeline.prepare import BuildEnvironment
 from pipeline.progress import Progress, task
 from pipeline.release import PublishOptions, publish
 from pipeline.store import Store
+from tests.support.patience import HUNG
 from tests.support.product_builds import SmallProducts
-
-_SECONDS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +67,7 @@ def wait(work: object, progress: Progress) -> object:
         progress.warn(f"begun on {here.worker}")
         time.sleep(0.5)  # So that the words above have left before anybody kills this.
         (work.folder / f"{work.name}.{os.getpid()}").write_text(here.worker)
-        deadline = time.monotonic() + _SECONDS
+        deadline = time.monotonic() + HUNG
         while not (work.folder / "go").exists():
             assert time.monotonic() < deadline
             time.sleep(0.05)
@@ -80,7 +79,7 @@ def kill_the_worker(work: object, progress: Progress) -> object:
     parent = multiprocessing.parent_process()
     assert parent is not None and parent.pid is not None
     os.kill(parent.pid, signal.SIGKILL)
-    time.sleep(_SECONDS)
+    time.sleep(60)
     return None
 
 

@@ -15,6 +15,7 @@ from pipeline.nightly.executors.executor_protocol import Executor, Requirements,
 from pipeline.nightly.executors.worker_health import SILENCE_TIMEOUT
 from pipeline.progress import Task
 from tests.support.machines import Machines
+from tests.support.patience import HUNG
 
 HERE = Requirements("x86_64")
 
@@ -57,12 +58,12 @@ class _Recorded:
 
 @contextmanager
 def joined(
-    net: Machines, *, scheduler_timeout: float = 20, wait: float = 60, silence: float = SILENCE_TIMEOUT
+    net: Machines, *, scheduler_timeout: float = HUNG, wait: float = HUNG, silence: float = SILENCE_TIMEOUT
 ) -> Iterator[tuple[DaskExecutor, Recorder]]:
+    """An executor of the cluster. `scheduler_timeout` is how long a scheduler is waited for that is lost later."""
     recorder = Recorder()
-    executor = DaskExecutor.join(
-        net.address, recorder, plain=True, scheduler_timeout=scheduler_timeout, wait=wait, silence=silence
-    )
+    executor = DaskExecutor.join(net.address, recorder, plain=True, scheduler_timeout=HUNG, wait=wait, silence=silence)
+    executor.scheduler_timeout = scheduler_timeout
     (warned,) = recorder.lines
     assert f"{net.address} is not encrypted" in warned
     recorder.lines.clear()
@@ -86,8 +87,8 @@ def do(executor: Executor, tasks: dict[str, tuple[TaskFunction, object]]) -> dic
     return ended
 
 
-def until(true: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
+def until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + HUNG
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.05)

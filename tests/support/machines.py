@@ -17,8 +17,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.support.patience import HUNG
+
 ROOT = Path(__file__).parents[2]
-_SECONDS = 30
+_ENDING = 30
+"""Seconds that a command gets to end when it is asked to."""
 
 
 @dataclass(slots=True)
@@ -60,7 +63,7 @@ class Command:
     def close(self) -> None:
         """End it as a supervisor does, and wait until it has."""
         self._closed.set()
-        deadline = time.monotonic() + _SECONDS
+        deadline = time.monotonic() + _ENDING
         while self._supervisor.is_alive():
             with suppress(ProcessLookupError):
                 self.process.send_signal(signal.SIGTERM if time.monotonic() < deadline else signal.SIGKILL)
@@ -142,7 +145,7 @@ class Machines:
         machine = self.machine(name)
         argv = ("-m", "dask", "scheduler", "--host", machine.address, "--port", "8786", "--no-dashboard", *words)
         command = machine.run(*argv, environment=environment)
-        deadline = time.monotonic() + _SECONDS
+        deadline = time.monotonic() + HUNG
         while True:
             with suppress(OSError), socket.create_connection((machine.address, 8786), timeout=1):
                 return command
@@ -201,5 +204,5 @@ def machines(folder: Path) -> Iterator[Machines]:
 
 
 def _ip(*words: str) -> None:
-    done = subprocess.run(["ip", *words], capture_output=True, text=True, timeout=_SECONDS, check=False)
+    done = subprocess.run(["ip", *words], capture_output=True, text=True, timeout=HUNG, check=False)
     assert done.returncode == 0, f"ip {' '.join(words)}: {done.stderr}"

@@ -33,6 +33,8 @@ from tests.support.tiny_root import require_root
 pytestmark = pytest.mark.long
 
 NAMES = tuple(f"small-{number}" for number in range(4))
+SILENT = 10
+"""Seconds without a heartbeat, of which a worker sends two a second: a busy machine keeps none from it for so long."""
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +173,7 @@ def test_a_worker_that_falls_silent_costs_so_many_seconds_and_its_task_is_done_e
     net: Machines, tmp_path: Path
 ) -> None:
     until_there(net, "one", "two")
-    with joined(net, silence=3) as (executor, log):
+    with joined(net, silence=SILENT) as (executor, log):
         executor.start("long", cluster_tasks.wait, Waiting("long", tmp_path), HERE)
         until(lambda: bool(begun(tmp_path, "long")))
         ((_, victim),) = begun(tmp_path, "long").items()
@@ -189,8 +191,8 @@ def test_a_worker_that_falls_silent_costs_so_many_seconds_and_its_task_is_done_e
         (tmp_path / "go").touch()
         waiting.join()
     assert found[0].lost == "" and found[0].worker != victim
-    assert 3 <= took < 60, took
-    assert f"warning: {victim} sent no heartbeat for 3 s; its tasks are reassigned" in log.lines
+    assert SILENT <= took < HUNG, took
+    assert f"warning: {victim} sent no heartbeat for {SILENT} s; its tasks are reassigned" in log.lines
 
 
 def test_a_sick_worker_is_set_aside_and_costs_no_task(net: Machines) -> None:
@@ -230,7 +232,7 @@ def test_a_scheduler_that_is_started_again_gets_again_what_had_not_ended(net: Ma
     assert found[0].lost == "" and found[0].result == found[0].worker
     assert after["after"].lost == ""
     assert [line for line in log.lines if "scheduler" in line] == [
-        f"warning: connection to the scheduler {net.address} lost; reconnecting for 20 s",
+        f"warning: connection to the scheduler {net.address} lost; reconnecting for {HUNG:.0f} s",
         f"warning: the scheduler {net.address} is back; running tasks are submitted again",
     ]
 

@@ -14,6 +14,7 @@ from pipeline.nightly.executors.dask.dask_executor import DaskExecutor
 from tests.support import cluster_tasks
 from tests.support.joined_cluster import HERE, Recorder, do, joined, until_there
 from tests.support.machines import ROOT, machines
+from tests.support.patience import HUNG
 from tests.support.tiny_root import require_root
 
 pytestmark = pytest.mark.long
@@ -41,7 +42,7 @@ def test_a_worker_leaves_when_no_scheduler_answers_for_too_long(tmp_path: Path) 
     with machines(tmp_path) as net:
         net.machine("hub")
         worker = net.worker("one", "--death-timeout", "1", "--nthreads", "1", "--memory-limit", "2GiB")
-        assert worker.process.wait(30) == EnvironmentLacking.exit_code
+        assert worker.process.wait(HUNG) == EnvironmentLacking.exit_code
         assert f"[no-scheduler] no scheduler answered at {net.address} for 1 s" in net.made["one"].said
         assert "connected to" not in net.made["one"].said
 
@@ -84,5 +85,5 @@ def certificates(folder: Path) -> dict[str, Path]:
         f"x509 -req -in {files['request']} -CA {files['ca']} -CAkey {files['ca-key']} -CAcreateserial "
         f"-out {files['cert']}",
     ):
-        subprocess.run(["openssl", *words.split()], check=True, capture_output=True, timeout=30)
+        subprocess.run(["openssl", *words.split()], check=True, capture_output=True, timeout=HUNG)
     return files

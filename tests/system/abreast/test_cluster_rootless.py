@@ -14,6 +14,7 @@ from pipeline.progress import QUIET
 from tests.support import cluster_tasks
 from tests.support.cluster_tasks import ProductTask
 from tests.support.machines import machines
+from tests.support.patience import HUNG
 from tests.support.product_builds import small_products
 from tests.support.rpm_factory import Forge
 from tests.system.test_rootless import ROOT, Person, person
@@ -30,7 +31,7 @@ def test_an_ordinary_user_can_work_for_others(person: Person, made: Forge, tmp_p
     with machines(tmp_path) as net:
         net.scheduler()
         worker = person.start("-m", "pipeline", "worker", net.address, "--name", "ordinary", "--jobs", "1")
-        executor = DaskExecutor.join(net.address, QUIET, plain=True, wait=60)
+        executor = DaskExecutor.join(net.address, QUIET, plain=True, wait=HUNG)
         try:
             product_task = ProductTask("small", packages, f"dir:{to}", generate_key(b"")[0], tmp_path)
             executor.start("small", cluster_tasks.build_and_publish, product_task, Requirements("x86_64"))
@@ -38,7 +39,7 @@ def test_an_ordinary_user_can_work_for_others(person: Person, made: Forge, tmp_p
         finally:
             executor.close()
             worker.terminate()
-            _, said = worker.communicate(timeout=30)
+            _, said = worker.communicate(timeout=HUNG)
     assert not ended.lost, said
     assert ended.worker == "ordinary" and isinstance(ended.result, str)
     held = list(to.rglob(f"*{Digest.parse(ended.result).hex}*"))
