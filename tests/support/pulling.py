@@ -52,6 +52,15 @@ PATIENCE = 600
 """Seconds for one request, and for one pull of skopeo's: beside other work they take long, which is no loss."""
 
 
+PROMISED = 2.0
+"""Seconds that all of an image is there for, at least, from the moment in which a tag led to it: what
+`killed_publisher.GRACE` comes to. A pull that takes longer, as on a busy machine, may find that something has gone."""
+
+
+LATE_MOST = 5
+"""Such pulls one after the other, which may have a cause of their own if there are more."""
+
+
 class Incomplete(Exception):
     """A pull that a client would not accept, and where it stopped."""
 
@@ -197,12 +206,14 @@ class Puller:
 @dataclass(frozen=True, slots=True)
 class Found:
     """What a loop found: pulls that were whole, how many images that were, how often a tag pointed to another than at
-    the pull before, questions that had to be asked again, and what was not whole."""
+    the pull before, questions that had to be asked again, pulls that were too slow for what is promised (`PROMISED`),
+    and what was not whole."""
 
     pulls: int
     images: int
     changes: int
     unanswered: int
+    late: int
     incomplete: tuple[str, ...]
 
 
@@ -231,7 +242,7 @@ def _loop(kind: str, host: str, name: str, tags: list[str]) -> None:
     ended = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
     print("ready", flush=True)
-    pulls, changes, incomplete = 0, 0, list[str]()
+    pulls, changes, late, in_a_row, incomplete = 0, 0, 0, 0, list[str]()
     last: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder:
         while not ended.is_set():
@@ -240,16 +251,19 @@ def _loop(kind: str, host: str, name: str, tags: list[str]) -> None:
             try:
                 digest = puller.pull(tag) if kind == "http" else _skopeo(host, name, tag, Path(folder) / "image")
             except Incomplete as error:
+                if time.monotonic() - began >= PROMISED and in_a_row < LATE_MOST:
+                    late, in_a_row = late + 1, in_a_row + 1
+                    continue
                 incomplete.append(f"{time.time():.3f} {tag}: {error}")
                 if len(incomplete) > 20:
                     break
                 continue
-            pulls += 1
+            pulls, in_a_row = pulls + 1, 0
             changes += last.get(tag) != digest
             last[tag] = digest
             puller.seen[digest] += kind != "http"
             ended.wait(max(PAUSE if kind == "http" else 10 * PAUSE, REST * (time.monotonic() - began)))
-    found = Found(pulls, len(puller.seen), changes, puller.unanswered, tuple(incomplete))
+    found = Found(pulls, len(puller.seen), changes, puller.unanswered, late, tuple(incomplete))
     print(json.dumps(asdict(found)))
 
 

@@ -101,11 +101,11 @@ def test_who_pulls_during_publishing_rolling_back_and_pruning_always_gets_a_whol
             for one in found:
                 assert one.incomplete == (), (SEED, one.incomplete)
             pulls, changes = sum(one.pulls for one in found), sum(one.changes for one in found)
-            asked_again = sum(one.unanswered for one in found)
+            asked_again, late = (sum(getattr(one, what) for one in found) for what in ("unanswered", "late"))
             print(
                 f"{kind}: {count} operations in {seconds:.0f} s: {dict(sorted(life.done.items()))}; {pulls} pulls, "
                 f"of which {found[-1].pulls} by skopeo, saw {max(one.images for one in found)} images and {changes} "
-                f"changes; none incomplete; {asked_again} requests answered 5xx and asked again"
+                f"changes; none incomplete; {late} too slow; {asked_again} requests answered 5xx and asked again"
             )
             assert life.done.total() - life.done["prune beside"] == count
             assert changes > count / 4 and min(one.pulls for one in found) > 0
