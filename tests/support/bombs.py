@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pipeline.model.image import ImageConfig
 from pipeline.model.limits import Limits
+from tests.support.patience import HUNG
 from tests.support.tiny_root import make_root
 
 _BOMB = r"""
@@ -154,7 +155,7 @@ def bomb(*words: str, **changes: object) -> ImageConfig:
     return replace(base, **changes)  # type: ignore[arg-type]
 
 
-def eventually(condition: Callable[[], object], seconds: float = 20) -> None:
+def eventually(condition: Callable[[], object], seconds: float = HUNG) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

@@ -9,6 +9,7 @@ from pathlib import Path
 from pipeline.model.image import ImageConfig
 from pipeline.sandbox import Instance, SandboxRegistry
 from pipeline.sandbox.cgroups import list_cgroups
+from tests.support.patience import HUNG
 from tests.support.tiny_root import ordinary
 
 
@@ -20,7 +21,7 @@ def config(*command: str, **changes: object) -> ImageConfig:
 
 def until_logged(instance: Instance, text: bytes) -> None:
     """Wait for a text in the log of an instance that lives."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + HUNG
     while text not in instance.log:
         assert time.monotonic() < deadline, instance.log
         assert instance.alive or text in instance.log, instance.log

@@ -101,7 +101,7 @@ int main(int count, char **words) {
         if (file < 0) return 3;
         if (fork() == 0) {
             if (setuid(atoi(words[3]))) _exit(1);
-            usleep(200000);
+            usleep(600000);
             _exit(write(file, "late", 4) != 4);
         }
         return 0;

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.patience import HUNG
 from tests.system.test_rootless import ROOT, Person, handed_over, person
 
 pytestmark = pytest.mark.brief
@@ -23,8 +24,6 @@ MODULES = (
     "test_command_shell_input.py", "test_instance.py", "test_leftovers.py", "test_network.py", "test_volumes.py",
 )  # fmt: skip
 """Those of their tests that measure the machine: test_measured_as_ordinary_user.py."""
-LONGEST = 240
-"""Seconds for one run, which takes less than one minute on two quiet cores."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ def run(person: Person, code: Path, modules: tuple[str, ...], marked: str = "not
     files = [f"tests/system/{name}" for name in modules]
     running = person.start(code / "tests/support/ordinary_drive.py", person.folder / "home", "-m", marked, *files)
     try:
-        out, err = running.communicate(timeout=LONGEST)
+        out, err = running.communicate(timeout=HUNG)
     finally:
         running.kill()
     assert out, err

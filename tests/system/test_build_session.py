@@ -239,7 +239,8 @@ class TestBuilding:
 
         monkeypatch.setattr("pipeline.sandbox.loop_device.attach_loop_device", refuse)
         with build_session([root], sandboxes=sandboxes, limits=BuildLimits(disk=32 << 20)) as session:
-            many = "i=0; while :; do i=$((i+1)); dd if=/dev/zero of=/srv/$i bs=1M count=1; sleep 0.01; done"
+            # Slowly: what is written until somebody looks again must be less than the limit on a busy machine, too.
+            many = "i=0; while :; do i=$((i+1)); dd if=/dev/zero of=/srv/$i bs=1M count=1; sleep 0.05; done"
             flood = session.run(["/bin/sh", "-c", many], timeout=60)
             assert flood.out_of_disk and not flood.timed_out
             written = sum(path.lstat().st_blocks * 512 for path in (session.upper / "srv").iterdir())

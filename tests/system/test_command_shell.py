@@ -202,7 +202,7 @@ class TestNothingOutlivesACommand:
 
         def late(*words: Any) -> object:
             ending = wait(*words)
-            time.sleep(0.5)
+            time.sleep(0.9)  # Longer than the process waits that was left.
             return ending
 
         monkeypatch.setattr(CommandShell, "_wait", late)

@@ -15,7 +15,8 @@ from pipeline.errors import RelbuildError, SmokeError
 from pipeline.model.image import ImageConfig
 from pipeline.model.limits import Limits
 from pipeline.sandbox import SandboxRegistry, build_session, launch
-from tests.support.sandbox_images import SERVER, config, until_logged
+from tests.support.bombs import eventually
+from tests.support.sandbox_images import SERVER, config, content_of, until_logged
 from tests.support.tiny_root import (
     make_root,
     ordinary,
@@ -305,6 +306,8 @@ class TestRunning:
 
         with start("one") as one, start("two") as two:  # type: ignore[attr-defined]
             assert (one.slot.base == two.slot.base) == ordinary()
+            # What was started is a shell for a moment.
+            eventually(lambda: content_of(Path(f"/proc/{one.pid}/cmdline")).startswith(b"sleep\0"))
             seen = one.execute(["ps"]).stdout.decode()
             assert [line.split()[2:] for line in seen.splitlines()[1:]] == [["sleep", "1000"], ["ps"]]
             assert one.execute(["ls", "/sys"]).status != 0

@@ -21,6 +21,7 @@ from pipeline.sandbox import (
     open_sandbox_registry,
 )
 from tests.support.leftover_check import kill_with_reaper
+from tests.support.patience import HUNG
 from tests.support.sandbox_images import config, content_of, left_behind
 from tests.support.tiny_root import make_root, processes_of, require_root
 
@@ -74,7 +75,7 @@ else:
         assert child.stdout is not None
         assert child.stdin is not None
         base = int(child.stdout.readline().split()[1])
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + HUNG
         while not any(b"sleep" in content_of(Path(f"/proc/{pid}/cmdline")) for pid in processes_of(base)):
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -84,7 +85,7 @@ else:
         child.stdout.close()
         assert processes_of(base), "nothing was left, so nothing is tested"
         sandboxes = open_sandbox_registry(state, find_runtime())
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + HUNG
         while left_behind(sandboxes) and time.monotonic() < deadline:
             time.sleep(0.02)
         assert left_behind(sandboxes) == []

@@ -32,9 +32,9 @@ from tests.support.tiny_root import require_groups, require_root
 pytestmark = pytest.mark.brief
 
 READY = Check("ready", CheckKind.PORT, 10_000, Expectation(exit_code=None), port=80)
-STOP = Check("stops", CheckKind.STOP, 5_000)
+STOP = Check("stops", CheckKind.STOP, 20_000)
 LIMITS = Limits(milli_cpus=500, memory=32 << 20, pids=40, bandwidth=50_000_000)
-PAGE = Check("page", CheckKind.HTTP, 5_000, Expectation(status=(Rule(equals="200"),)), subject=HttpRequest(80))
+PAGE = Check("page", CheckKind.HTTP, 20_000, Expectation(status=(Rule(equals="200"),)), subject=HttpRequest(80))
 
 
 @pytest.fixture(scope="module")
@@ -70,15 +70,15 @@ def version(number: str, **changes: object) -> Image:
 
 def started(times: int, name: str | None = None) -> Check:
     facts = FileFacts("/data/starts", text=(Rule(equals=str(times)),))
-    return Check(name or f"start {times}", CheckKind.FILE, 1_000, subject=facts)
+    return Check(name or f"start {times}", CheckKind.FILE, 20_000, subject=facts)
 
 
 def log(pattern: str) -> Check:
-    return Check(f"log {pattern}", CheckKind.LOG, 1_000, log=(Rule(matches=pattern),))
+    return Check(f"log {pattern}", CheckKind.LOG, 20_000, log=(Rule(matches=pattern),))
 
 
 def restart(how: Restart = Restart.SAME_DATA) -> Check:
-    return Check("restarts", CheckKind.RESTART, 5_000, subject=how)
+    return Check("restarts", CheckKind.RESTART, 20_000, subject=how)
 
 
 def names(report: SmokeReport, number: int = 0) -> list[str]:
@@ -209,7 +209,7 @@ def test_nobody_forks_without_a_limit(examine: Callable[..., SmokeReport]) -> No
 
 def test_what_a_process_check_counts_is_the_instance_alone(examine: Callable[..., SmokeReport]) -> None:
     count = ProcessFacts(name="worker", count=(Rule(equals="2"),))
-    plan = SmokePlan(READY, (Check("workers", CheckKind.PROCESS, 1_000, subject=count),), instances=3)
+    plan = SmokePlan(READY, (Check("workers", CheckKind.PROCESS, 20_000, subject=count),), instances=3)
     assert examine(plan).passed
 
 

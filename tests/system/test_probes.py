@@ -29,6 +29,7 @@ from pipeline.sandbox import (
     open_sandbox_registry,
 )
 from pipeline.smoke.probes import run_check
+from pipeline.smoke.stream_probe import INCOMPLETE, TIMED_OUT
 from pipeline.yaml_documents import load_yaml
 from tests.support.static_root import make_silent_root
 from tests.support.tiny_root import require_root
@@ -63,7 +64,7 @@ def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
 def asked(instance: Instance, tmp_path: Path) -> Callable[..., CheckResult]:
     """Asks a check as a recipe spells it."""
 
-    def run(text: str, within: str = "2s") -> CheckResult:
+    def run(text: str, within: str = "20s") -> CheckResult:
         check = spelled(tmp_path, text, within)
         return run_check(check, instance, IMAGE)
 
@@ -191,11 +192,15 @@ def test_what_is_so_passes(asked: Callable[..., CheckResult], text: str) -> None
 
 @pytest.mark.parametrize("text", WRONG)
 def test_what_is_not_so_fails_and_says_what_is(asked: Callable[..., CheckResult], text: str) -> None:
-    begun = time.monotonic()
-    result = asked(text, within="300ms" if "/slow" in text else "100ms")
-    assert not result.passed
+    for seconds in (0.3, 3) if "/slow" in text else (0.1, 1, 10):
+        begun = time.monotonic()
+        result = asked(text, within=f"{round(seconds * 1000)}ms")
+        assert not result.passed
+        assert time.monotonic() - begun < seconds + 5
+        # On a busy machine an answer may take longer than is given to it at first.
+        if WRONG[text] in result.detail or not result.detail.endswith((TIMED_OUT, INCOMPLETE)):
+            break
     assert WRONG[text] in result.detail
-    assert time.monotonic() - begun < 5
 
 
 def test_every_kind_that_needs_nothing_in_the_image_is_tried_both_ways() -> None:

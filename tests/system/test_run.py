@@ -29,6 +29,7 @@ from pipeline.recipes import load_recipe
 from pipeline.sandbox import find_runtime, open_sandbox_registry
 from pipeline.smoke import report_lines, smoke
 from pipeline.store import Store
+from tests.support.patience import HUNG
 from tests.support.sites import relbuild_at_once
 from tests.support.static_root import make_silent_root
 from tests.support.tiny_root import make_root, require_root
@@ -86,7 +87,7 @@ class Started:
         )
         self.said = ""
 
-    def until(self, pattern: str, within: float = 30.0) -> re.Match[str]:
+    def until(self, pattern: str, within: float = HUNG) -> re.Match[str]:
         """Read what it says until it says that."""
         assert self.process.stdout is not None
         deadline = time.monotonic() + within
@@ -104,7 +105,7 @@ class Started:
         return self.rest()
 
     def rest(self) -> int:
-        self.said += self.process.communicate(timeout=40)[0].decode()
+        self.said += self.process.communicate(timeout=HUNG)[0].decode()
         return self.process.returncode
 
 
@@ -142,7 +143,7 @@ def free_ports(count: int) -> int:
 
 
 def page(port: int) -> str:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=HUNG) as answer:
         return answer.read().decode()
 
 
@@ -304,7 +305,7 @@ def test_a_shell_of_the_host_where_the_image_has_none(start: Callable[..., Start
 def test_a_shell_ends_with_its_input_whatever_it_has_started(start: Callable[..., Started]) -> None:
     assert start("run", "tiny", "--shell").rest() == 3, "/dev/null"
     run = start("run", "tiny", "--shell", stdin=subprocess.PIPE)
-    run.said += run.process.communicate(b"sleep 1000 & echo left: $?\n", timeout=40)[0].decode()
+    run.said += run.process.communicate(b"sleep 1000 & echo left: $?\n", timeout=HUNG)[0].decode()
     assert run.process.returncode == 3
     assert "left: 0" in run.said
 
@@ -390,7 +391,7 @@ def test_an_image_without_a_recipe_is_asked_about_its_ports(start: Callable[...,
 
 
 def test_what_is_recorded_loads_again_and_holds(start: Callable[..., Started], folder: Path) -> None:
-    run = start("smoke", "silent", "--record", "--settling", "0.2")
+    run = start("smoke", "silent", "--record", "--settling", "1")
     assert run.rest() == 0, run.said
     drafted = run.said[run.said.index("smoke:") :]
     loaded = load_recipe(recipe(folder, "recorded", drafted))

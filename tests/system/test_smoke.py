@@ -248,7 +248,8 @@ def test_a_question_is_asked_again_until_the_answer_is_right(examine: Examine) -
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_wrong_answer_fails_and_is_shown(examine: Examine, check: Check, reason: str) -> None:
-    report = examine(image(), check, ready=port())
+    # All of it has been said by then, and can be asked.
+    report = examine(image(), check, ready=log("^serving$"))
     assert not report.passed
     assert reason in details(report)[check.name]
 
@@ -334,7 +335,7 @@ def test_ports_of_an_instance_that_did_not_come_back_are_not_looked_at(examine: 
     command = f"trap 'exit 0' TERM; {listens}; {WAIT}"
     subject = image(command, exposed_ports=("80/tcp",), volumes=("/srv",), user="0")
     restart = Check("again", CheckKind.RESTART, 10_000, subject=Restart.SAME_DATA)
-    report = examine(subject, restart, ready=port(within=2_000))
+    report = examine(subject, restart, ready=port(within=5_000))
     assert "not ready after the restart" in details(report)["again"]
     assert report.instances[0].loopback_ports is None
 
@@ -359,8 +360,10 @@ def test_a_limit_that_must_be_enforced_and_is_not_fails_the_run(
 
 
 def test_one_failing_instance_fails_the_image(examine: Examine) -> None:
-    report = examine(image(f"trap 'exit 0' TERM; echo $HOSTNAME; {WAIT}"), ready=log("tiny-1", within=300), instances=2)
+    subject = image(f"trap 'exit 0' TERM; [ $HOSTNAME = tiny-1 ] || exit 3; echo up; {WAIT}")
+    report = examine(subject, ready=log("up"), instances=2)
     assert [instance.checks[0].passed for instance in report.instances] == [True, False]
+    assert "exit code 3" in report.instances[1].checks[0].detail
     assert not report.passed
 
 

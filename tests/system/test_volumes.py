@@ -204,7 +204,7 @@ class TestVolumes:
             assert slow.timed_out or ordinary()
             begun = time.monotonic()
             instance.kill()
-            assert time.monotonic() - begun < 3
+            assert time.monotonic() - begun < 20, "what is held takes minutes to be written"
         assert left_behind(sandboxes) == []
 
     def test_a_killed_relbuild_leaves_no_limit_on_the_device(self, root: Path, closed: Path) -> None:
@@ -212,7 +212,7 @@ class TestVolumes:
             unenforced("throughput of volumes")
         state = closed / "held"
         program = f"""
-import sys
+import os, sys
 from pathlib import Path
 from pipeline.model.image import ImageConfig
 from pipeline.model.limits import Limits
@@ -221,20 +221,23 @@ image = ImageConfig("amd64", 0, entrypoint=("/bin/bomb", "spin"), user="server",
 sandboxes = open_sandbox_registry(Path({str(state)!r}), find_runtime())
 limits = Limits(milli_cpus=200, volume=16 << 20, io_bandwidth={RATE})
 with launch(image, [Path({str(root)!r})], limits, sandboxes=sandboxes, name="held") as instance:
-    print(instance.readings()[1].enforced, flush=True)
+    (device,) = instance.file_systems.devices()
+    print(instance.readings()[1].enforced, f"{{os.major(device)}}:{{os.minor(device)}}", flush=True)
     sys.stdin.read()
 """
         child = subprocess.Popen(
             [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         assert child.stdout is not None
-        assert child.stdout.readline() == "True\n"
+        enforced, device = child.stdout.readline().split()
+        assert enforced == "True"
         kill_with_reaper(child.pid, state)
         child.communicate()
         sandboxes = open_sandbox_registry(state, find_runtime())
         root_group = sandboxes.hierarchies.controllers.get("blkio")
         if root_group is not None:
-            assert (root_group / "blkio.throttle.write_bps_device").read_text() == ""
+            held = (root_group / "blkio.throttle.write_bps_device").read_text().splitlines()
+            assert not [line for line in held if line.split()[0] == device], "others may have limits on theirs"
         assert left_behind(sandboxes) == []
 
     def test_without_block_devices_it_is_a_directory_and_said_to_be_unlimited(
