@@ -25,6 +25,7 @@ from pipeline.prepare import BuildEnvironment
 from pipeline.progress import QUIET
 from pipeline.smoke import smoke
 from pipeline.store import Store
+from tests.support.patience import HUNG
 from tests.support.tiny_root import make_root
 
 START = "echo kept >> /data/starts; httpd -p 80 -h /srv; trap 'echo bye; exit 0' TERM; echo serving"
@@ -72,7 +73,7 @@ def report_of(store: Store, launcher: str, image: Image, plan: SmokePlan) -> Smo
     return smoke(image, (), plan, sandboxes=build_env.launching(), clock=time.time)
 
 
-READY = Check("ready", CheckKind.PORT, 20_000, port=80)
+READY = Check("ready", CheckKind.PORT, round(HUNG * 1000), port=80)
 
 
 def main(store: str, launcher: str) -> None:

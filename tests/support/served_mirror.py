@@ -16,6 +16,7 @@ from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror,
 from pipeline.model.manifests import Manifest
 from pipeline.store import Store
 from tests.support import mirror_images
+from tests.support.patience import HUNG
 from tests.support.webserver import nginx
 
 ROOT = Path(__file__).parents[2]
@@ -29,7 +30,7 @@ print("ended", flush=True)
 """
 
 
-def run(*argv: str | Path, timeout: float = 120) -> str:
+def run(*argv: str | Path, timeout: float = HUNG) -> str:
     done = subprocess.run([str(word) for word in argv], capture_output=True, text=True, timeout=timeout, check=False)
     assert done.returncode == 0, f"{argv}: {done.stdout}\n{done.stderr}"
     return done.stdout
@@ -85,7 +86,7 @@ def served_site(kind: str, folder: Path) -> Iterator[Site]:
 
 
 def ask(host: str, path: str, method: str = "GET", **headers: str) -> tuple[int, http.client.HTTPMessage, bytes]:
-    connection = http.client.HTTPConnection(host, timeout=10)
+    connection = http.client.HTTPConnection(host, timeout=HUNG)
     try:
         connection.request(method, path, headers=headers)
         answer = connection.getresponse()

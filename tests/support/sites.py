@@ -59,12 +59,13 @@ class Site:
     def manifest(self, name: str, reference: Digest | str) -> Manifest:
         """A manifest or index by tag or digest."""
         accept = ", ".join((media_types.MANIFEST, media_types.INDEX))
-        found = httpx.get(f"{self._api(name)}/manifests/{reference}", headers={"accept": accept}).raise_for_status()
+        url = f"{self._api(name)}/manifests/{reference}"
+        found = httpx.get(url, headers={"accept": accept}, timeout=HUNG).raise_for_status()
         return Manifest(found.headers["content-type"], found.content)
 
     def blob(self, name: str, digest: Digest) -> bytes:
         """A blob's bytes."""
-        return httpx.get(f"{self._api(name)}/blobs/{digest}", timeout=60).raise_for_status().content
+        return httpx.get(f"{self._api(name)}/blobs/{digest}", timeout=HUNG).raise_for_status().content
 
     def referrers(self, name: str, subject: Digest) -> list[Artifact]:
         """Bundles that speak of `subject`, as the fallback tag lists them."""
@@ -170,13 +171,14 @@ class Site:
         if self.kind == "directory":
             (self.folder / "blobs" / "sha256" / digest.hex).write_bytes(data)
             return
-        begun = httpx.post(f"{self._api(name)}/blobs/uploads/").raise_for_status()
+        begun = httpx.post(f"{self._api(name)}/blobs/uploads/", timeout=HUNG).raise_for_status()
         where = httpx.URL(self._api(name)).join(begun.headers["location"])
-        httpx.put(where.copy_merge_params({"digest": str(digest)}), content=data).raise_for_status()
+        httpx.put(where.copy_merge_params({"digest": str(digest)}), content=data, timeout=HUNG).raise_for_status()
 
     def _put_manifest(self, name: str, reference: Digest | str, manifest: Manifest) -> None:
         url = f"{self._api(name)}/manifests/{reference}"
-        httpx.put(url, content=manifest.data, headers={"content-type": manifest.media_type}).raise_for_status()
+        kind = {"content-type": manifest.media_type}
+        httpx.put(url, content=manifest.data, headers=kind, timeout=HUNG).raise_for_status()
 
 
 def _file_name(manifest: Manifest) -> str:

@@ -52,7 +52,7 @@ layers: [{name: base, packages: [tiny]}]
 image: {entrypoint: [/usr/bin/serve], stop_signal: SIGKILL}
 smoke:
   limits: {memory: 64MiB, pids: 10}
-  ready: {log: serving, within: 10s}
+  ready: {log: serving, within: 60s}
   checks:
     - {name: runs, process: {command: "^/usr/bin/serve$", count: {is: 1}}}
 """

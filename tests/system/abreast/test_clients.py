@@ -23,7 +23,7 @@ from tests.system.conftest import PRODUCTS
 pytestmark = pytest.mark.long
 
 
-def run(*argv: str | Path, timeout: float = 300) -> str:
+def run(*argv: str | Path, timeout: float = HUNG) -> str:
     done = subprocess.run([str(word) for word in argv], capture_output=True, text=True, timeout=timeout, check=False)
     assert done.returncode == 0, f"{argv}: {done.stdout}\n{done.stderr}"
     return done.stdout

@@ -25,10 +25,6 @@ from tests.support.leftover_check import left_since, snapshot
 from tests.support.patience import HUNG
 from tests.system.conftest import ROOT
 
-WITHIN = 10.0
-"""Seconds after which nothing may be left of a supervisor that is killed."""
-
-
 SMALL = ("--set", "maxmemory=64mb")
 
 
@@ -124,7 +120,7 @@ def kill_and_find_nothing(relbuild: Relbuild, left: Callable[[], tuple[str, ...]
     supervisor = supervisor_pid(find_instance(relbuild.store.instances, "cache"))
     assert supervisor is not None and any("process" in one for one in left())
     os.kill(supervisor, signal.SIGKILL)
-    deadline = time.monotonic() + WITHIN
+    deadline = time.monotonic() + HUNG
     while found := [one for one in left() if "instances" not in one]:
         assert time.monotonic() < deadline, found
         time.sleep(0.05)
@@ -148,5 +144,5 @@ def in_terminal(words: list[str | Path], line: str, *, status: int) -> str:
         pass  # Nobody has it open any more.
     finally:
         os.close(master)
-    assert shell.wait(10) == status, said
+    assert shell.wait(HUNG) == status, said
     return said.decode()

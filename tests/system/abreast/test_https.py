@@ -22,6 +22,7 @@ from pipeline.model.value_rules import Rule
 from pipeline.oci import make_image
 from pipeline.sandbox import Instance
 from pipeline.smoke.instance_probe import InstanceProbe
+from tests.support.patience import HUNG
 
 
 class Stand:
@@ -39,7 +40,7 @@ class Stand:
 
     def _answer(self, there: socket.socket) -> None:
         with there:
-            there.settimeout(5)
+            there.settimeout(HUNG)
             with contextlib.suppress(OSError):
                 self._serve(there)
 
@@ -79,10 +80,10 @@ def saying(answer: bytes) -> Callable[[socket.socket], None]:
 def ask(serve: Callable[[socket.socket], None], file: bytes | None = None, **asked: object) -> str:
     """What is wrong with the answer; empty if nothing."""
     expect = Expectation(status=(Rule(equals="200"),), body=(Rule(matches="hello"),))
-    check = Check("c", CheckKind.HTTP, 2000, expect, subject=HttpRequest(443, **asked))  # type: ignore[arg-type]
+    check = Check("c", CheckKind.HTTP, round(HUNG * 1000), expect, subject=HttpRequest(443, **asked))  # type: ignore[arg-type]
     image = make_image("x", "x:1", ImageConfig("amd64", 0), ())
     probe = InstanceProbe(cast(Instance, Stand(serve, file)), image)
-    return judge(check, attempt(check, probe, time.monotonic() + 2).answer, image.config)
+    return judge(check, attempt(check, probe, time.monotonic() + HUNG).answer, image.config)
 
 
 def test_any_certificate_will_do_unless_one_is_asked_for(certificate: tuple[Path, Path]) -> None:

@@ -19,6 +19,7 @@ from pipeline.mirror.references import references
 from pipeline.mirror.retention.quarantine import RemovalList
 from pipeline.store import Store
 from tests.support import mirror_images
+from tests.support.patience import HUNG
 from tests.support.served_mirror import Site, ask, relbuild_serve, served_site
 from tests.support.webserver import nginx
 
@@ -98,7 +99,7 @@ def test_no_referrers_are_an_empty_index(site: Site) -> None:
 )
 def test_no_path_leads_out_of_what_is_served(site: Site, path: str) -> None:
     host, _, port = site.host.partition(":")
-    with socket.create_connection((host, int(port)), 10) as connection:
+    with socket.create_connection((host, int(port)), HUNG) as connection:
         connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
         answer = b"".join(iter(lambda: connection.recv(65536), b""))
     assert answer.split()[1] in (b"404", b"400"), answer
@@ -178,7 +179,7 @@ def test_idle_connections_keep_nobody_out(tmp_path: Path) -> None:
         stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
         address = host.partition(":")[0], int(host.partition(":")[2])
         for number in range(count):
-            connection = stack.enter_context(socket.create_connection(address, 10))
+            connection = stack.enter_context(socket.create_connection(address, HUNG))
             if number % 2:
                 connection.sendall(b"GET /v2/ HTTP/1.1\r\nHost: x\r\n")  # a head that is never finished
             if number in (200, count - 1):
@@ -210,5 +211,5 @@ def test_serve_ends_cleanly_when_interrupted(tmp_path: Path) -> None:
     with relbuild_serve(tmp_path / "mirror") as (host, process):
         assert ask(host, "/v2/")[0] == 200
         process.send_signal(signal.SIGINT)
-        out, _ = process.communicate(timeout=10)
+        out, _ = process.communicate(timeout=HUNG)
         assert (process.returncode, out.strip()) == (0, "ended")

@@ -21,6 +21,7 @@ from pipeline.recipes import (
     scaffold_text,
     write_scaffold,
 )
+from tests.support.patience import HUNG
 from tests.support.sites import relbuild
 from tests.support.tiny_root import require_root
 from tests.system.conftest import ROOT
@@ -127,7 +128,7 @@ def test_of_many_at_once_one_writes_it(home: Path) -> None:
         )
         for package in ("nginx", "redis", "valkey")
     ]
-    statuses = [process.wait(60) for process in outcomes]
+    statuses = [process.wait(HUNG) for process in outcomes]
     assert sorted(statuses) == [0, 2, 2]
     winner = ("nginx", "redis", "valkey")[statuses.index(0)]
     expected = scaffold_text(Scaffold("thing", (winner,), include="base.yaml"))

@@ -24,11 +24,12 @@ from pipeline.smoke import report_lines
 from pipeline.store import Store
 from tests.support.container_storage import run
 from tests.support.launched_by_podman import READY, report_of, served_image
+from tests.support.patience import HUNG
 from tests.support.source import ROOT
 from tests.support.tiny_root import require_root
 
-WITHIN = 60.0
-"""Seconds until containers run, and after which nothing may be left of a killed relbuild: far more than it takes."""
+LONG = round(HUNG * 1000)
+"""Milliseconds that a check may take: each of them waits for a Podman, beside six other files of tests."""
 
 
 @pytest.fixture(scope="module")
@@ -51,11 +52,11 @@ def left(podman: str, store: Store) -> list[str]:
 
 
 def about(name: str, kind: CheckKind, subject: object) -> Check:
-    return Check(name, kind, 5_000, subject=subject)  # type: ignore[arg-type]
+    return Check(name, kind, LONG, subject=subject)  # type: ignore[arg-type]
 
 
 def command(*argv: str, stdout: str) -> Check:
-    return Check(" ".join(argv), CheckKind.COMMAND, 10_000, Expectation(stdout=(Rule(equals=stdout),)), argv)
+    return Check(" ".join(argv), CheckKind.COMMAND, LONG, Expectation(stdout=(Rule(equals=stdout),)), argv)
 
 
 CHECKS = (
@@ -64,10 +65,10 @@ CHECKS = (
     about("listens", CheckKind.LISTENING, ListeningFacts()),
     about("process", CheckKind.PROCESS, ProcessFacts(name="httpd", user="server")),
     about("file", CheckKind.FILE, FileFacts(path="/data/starts", owner="server")),
-    Check("again", CheckKind.RESTART, 20_000, subject=Restart.SAME_DATA),
+    Check("again", CheckKind.RESTART, LONG, subject=Restart.SAME_DATA),
     command("cat", "/data/starts", stdout="kept\nkept"),
-    Check("log", CheckKind.LOG, 5_000, log=(Rule(matches="^serving$"),)),
-    Check("stops", CheckKind.STOP, 10_000),
+    Check("log", CheckKind.LOG, LONG, log=(Rule(matches="^serving$"),)),
+    Check("stops", CheckKind.STOP, LONG),
 )
 
 LIMITS = Limits(milli_cpus=1000, memory=64 << 20, pids=50, bandwidth=100_000_000)
@@ -104,7 +105,7 @@ def test_nothing_is_left_of_a_killed_relbuild(podman: str, store: Store) -> None
 
 
 def wait_for(happened: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WITHIN
+    deadline = time.monotonic() + HUNG
     while not happened():
         assert time.monotonic() < deadline
         time.sleep(0.2)

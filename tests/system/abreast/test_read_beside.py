@@ -115,7 +115,7 @@ def test_a_signal_while_the_child_reads_ends_both_with_one_line(
     """A terminal sends it to both."""
     builder.write("five")
     with builder.begin("waiting", f"store-{number.name}", "five.yaml") as running:
-        until = time.monotonic() + 60
+        until = time.monotonic() + HUNG
         while not builder.children():
             assert time.monotonic() < until
             time.sleep(0.01)
@@ -147,7 +147,7 @@ def test_nothing_is_left_of_an_evaluation_that_is_interrupted(builder: ForkingBu
     builder.write("seven", _ENDLESS)
     before = snapshot(builder.folder)
     with builder.begin("read", f"store-endless-{number.name}", "seven.yaml") as running:
-        until = time.monotonic() + 60
+        until = time.monotonic() + HUNG
         while not any("limited/child.py" in one for one in processes_since(before, within=0)):
             assert time.monotonic() < until
         time.sleep(0.5)

@@ -85,7 +85,7 @@ def test_the_images_own_rpm_reads_the_database(recipes: Path, build_env: BuildEn
     (recipes / "with-rpm.yaml").write_text(
         "name: with-rpm\nversion: '1'\ninclude: [base.yaml]\nplatform: local\narchitectures: [x86_64]\n"
         "layers: [{name: product, packages: [rpm], without: [docs, man]}]\n"
-        "smoke:\n  ready: {log: waiting, within: 10s}\n"
+        "smoke:\n  ready: {log: waiting, within: 60s}\n"
         "  checks: [{name: lists packages, command: [rpm, -qa], expect: {stdout: 'glibc-[0-9]'}}]\n"
     )
     result = build(BuildOptions(recipes / "with-rpm.yaml", recipes / "repositories.yaml", output=tmp_path), build_env)

@@ -68,9 +68,9 @@ class Peer:
         return f"{self.host}/{self.name}"
 
     def put_blob(self, data: bytes) -> None:
-        begun = httpx.post(f"http://{self.identity_url}/blobs/uploads/")
+        begun = httpx.post(f"http://{self.identity_url}/blobs/uploads/", timeout=HUNG)
         where = httpx.URL(f"http://{self.host}").join(begun.headers["location"])
-        done = httpx.put(where.copy_merge_params({"digest": str(Digest.of(data))}), content=data, timeout=60)
+        done = httpx.put(where.copy_merge_params({"digest": str(Digest.of(data))}), content=data, timeout=HUNG)
         assert done.status_code == 201, done.text
 
     @property
@@ -79,17 +79,17 @@ class Peer:
 
     def put(self, manifest: Manifest, reference: str | None = None) -> None:
         url = f"http://{self.identity_url}/manifests/{reference or manifest.digest}"
-        done = httpx.put(url, content=manifest.data, headers={"content-type": manifest.media_type})
+        done = httpx.put(url, content=manifest.data, headers={"content-type": manifest.media_type}, timeout=HUNG)
         assert done.status_code == 201, done.text
 
     def get(self, reference: object) -> Manifest:
         accept = ", ".join((media_types.MANIFEST, media_types.INDEX))
-        found = httpx.get(f"http://{self.identity_url}/manifests/{reference}", headers={"accept": accept})
+        found = httpx.get(f"http://{self.identity_url}/manifests/{reference}", headers={"accept": accept}, timeout=HUNG)
         assert found.status_code == 200, found.text
         return Manifest(found.headers["content-type"], found.content)
 
     def blob(self, digest: Digest) -> bytes:
-        return httpx.get(f"http://{self.identity_url}/blobs/{digest}", timeout=60).raise_for_status().content
+        return httpx.get(f"http://{self.identity_url}/blobs/{digest}", timeout=HUNG).raise_for_status().content
 
     def push(self, artifact: Artifact, reference: str | None = None) -> None:
         for _, data in artifact.blobs:

@@ -198,7 +198,7 @@ class _Links(HTMLParser):
 
 
 def _get(url: str) -> tuple[bytes, str]:
-    with urllib.request.urlopen(url, timeout=10) as answer:  # of our own server
+    with urllib.request.urlopen(url, timeout=HUNG) as answer:  # of our own server
         return answer.read(), answer.headers["Content-Type"]
 
 
@@ -238,12 +238,12 @@ def test_the_web_server_says_what_each_file_is(site: Site) -> None:
         "release.pub": "text/plain; charset=utf-8",
     }
     assert {path: _get(site.url + path)[1] for path in kinds} == kinds
-    with urllib.request.urlopen(site.url, timeout=10) as answer:
+    with urllib.request.urlopen(site.url, timeout=HUNG) as answer:
         assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
     root = site.url.removesuffix("nightly/")
     assert json.loads(_get(f"{root}v2/_catalog")[0]) == {"repositories": []}
-    with urllib.request.urlopen(f"{root}nightly", timeout=10) as answer:
+    with urllib.request.urlopen(f"{root}nightly", timeout=HUNG) as answer:
         assert answer.url == site.url
     hidden_ones = ("nightly/.lock", "nightly/missing.html", "nightly/../relbuild-mirror.json", "relbuild-mirror.json",
                    "nightly/%2e%2e/nginx.conf", "blobs/sha256/", "blobs/")  # fmt: skip

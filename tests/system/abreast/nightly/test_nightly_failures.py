@@ -137,7 +137,7 @@ class TestFailures:
         ) as night:
             os.kill(_worker_of(night.pid), signal.SIGKILL)
             # Its containers end with it, although the night goes on.
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + HUNG
             while left := list((small.folder / "store" / "sandbox" / "live").glob("*-lone-*")):
                 assert time.monotonic() < deadline, left
                 time.sleep(0.05)
@@ -168,7 +168,7 @@ class TestFailures:
 
 def _worker_of(driver: int) -> int:
     """The process that works at the product that waits: one below the night's own, with a container that sleeps."""
-    until = time.monotonic() + 60
+    until = time.monotonic() + HUNG
     while time.monotonic() < until:
         for pid in _below(driver):
             if any("sleep 600" in _command(child) for child in _below(pid)) and "forkserver" in _command(pid):
