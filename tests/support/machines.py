@@ -3,6 +3,7 @@ They share this machine's files but for one folder, and every worker has its own
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import secrets
@@ -17,6 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.support.added_user import LOCKS
 from tests.support.patience import HUNG
 
 ROOT = Path(__file__).parents[2]
@@ -191,11 +193,14 @@ def is_of_machines(namespace: str) -> bool:
 @contextmanager
 def machines(folder: Path) -> Iterator[Machines]:
     """A network without machines; what is made in it goes at the end."""
-    bridge, third = f"rb{secrets.token_hex(3)}", secrets.randbelow(254) + 1
-    _ip("link", "add", bridge, "type", "bridge")
-    _ip("address", "add", f"198.18.{third}.1/24", "dev", bridge)
+    bridge = f"rb{secrets.token_hex(3)}"
+    with (LOCKS / "relbuild-tests-networks").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        net = _unused_network()
+        _ip("link", "add", bridge, "type", "bridge")
+        _ip("address", "add", f"{net}.1/24", "dev", bridge)
     _ip("link", "set", bridge, "up")
-    made = Machines(folder, bridge, f"198.18.{third}")
+    made = Machines(folder, bridge, net)
     made.own.mkdir()
     try:
         yield made
@@ -203,6 +208,13 @@ def machines(folder: Path) -> Iterator[Machines]:
         made.close()
 
 
-def _ip(*words: str) -> None:
+def _unused_network() -> str:
+    """The first numbers of a network that this machine has no address of: other tests have theirs at the same time."""
+    taken = _ip("-4", "-oneline", "address", "show")
+    return next(net for third in range(1, 255) if f" {(net := f'198.18.{third}')}." not in taken)
+
+
+def _ip(*words: str) -> str:
     done = subprocess.run(["ip", *words], capture_output=True, text=True, timeout=HUNG, check=False)
     assert done.returncode == 0, f"ip {' '.join(words)}: {done.stderr}"
+    return done.stdout
