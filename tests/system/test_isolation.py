@@ -18,7 +18,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -33,6 +33,7 @@ from pipeline.sandbox import (
     launch,
     open_sandbox_registry,
 )
+from tests.support.patience import HUNG
 from tests.support.tiny_root import make_root, require_root
 from tests.system.isolation.probes import ADMITTED, PROBES, REFUSALS, table
 
@@ -79,7 +80,8 @@ class Machine:
     devices: tuple[str, ...]
     queues: tuple[str, ...]
     runtime: str
-    clock: float
+    clock: float = field(compare=False)
+    """By how much it is before the time since the start; see `require_unchanged`."""
 
     @staticmethod
     def look() -> Machine:
@@ -102,8 +104,14 @@ class Machine:
             devices=tuple(sorted(path.name for path in Path("/dev").iterdir() if not path.name.startswith("vcs"))),
             queues=tuple(path.name for path in Path("/dev/shm").glob("relbuild*")),
             runtime=hashlib.sha256(find_runtime().path.read_bytes()).hexdigest(),
-            clock=round(time.time() - time.monotonic()),
+            clock=time.time() - time.monotonic(),
         )
+
+    def require_unchanged(self) -> None:
+        """It is now as it was."""
+        now = Machine.look()
+        assert now == self
+        assert abs(now.clock - self.clock) < 1, "it may be adjusted by much less meanwhile"
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +161,7 @@ def outside(image: Path) -> Iterator[tuple[str, ...]]:
         told = victim.stdout.readline().split()
         yield (*told, f"marker={marker}", f"folder={folder}")
         victim.stdin.close()
-        assert victim.wait(10) == 0
+        assert victim.wait(HUNG) == 0
         victim.stdout.close()
 
 
@@ -184,7 +192,7 @@ def results(image: Path, sandboxes: SandboxRegistry, outside: tuple[str, ...]) -
         outcome = session.run(command("build"), timeout=120)
         assert outcome.ok, outcome
         said["build"] = outcome.stdout.decode()
-    assert Machine.look() == before
+    before.require_unchanged()
     return {place: answers(text) for place, text in said.items()}
 
 
@@ -282,7 +290,7 @@ class TestTheRuntime:
                     instance.wait(10)
             except RelbuildError as error:
                 assert error.code == "not-started", error
-        assert Machine.look() == before
+        before.require_unchanged()
 
     @pytest.mark.parametrize("place", [*(f"/proc/self/fd/{number}" for number in (3, 7, 8, 9)), "/elsewhere"])
     def test_a_working_directory_behind_a_descriptor_is_refused(
