@@ -309,7 +309,7 @@ PRODUCTS = {
         """
         mysqld --user=mysql --initialize-insecure
         mysqld --user=mysql --skip-networking & server=$!
-        for attempt in {1..120}; do
+        for attempt in {1..1200}; do
           mysql -uroot -Ne 'select concat("answer ", 1)' 2>/dev/null && break
           sleep 0.5
         done
@@ -324,10 +324,10 @@ PRODUCTS = {
         """
         run() { chroot --userspec=postgres:postgres / "$@"; }
         run initdb -D /var/lib/pgsql/data --locale=C.UTF-8 >/dev/null 2>&1
-        run pg_ctl -D /var/lib/pgsql/data -w -l /var/lib/pgsql/log \
+        run pg_ctl -D /var/lib/pgsql/data -w -t 600 -l /var/lib/pgsql/log \
           -o '-c listen_addresses= -c unix_socket_directories=/run/postgresql' start >/dev/null
         run psql -h /run/postgresql -d postgres -Atc "select 'answer ' || 1"
-        run pg_ctl -D /var/lib/pgsql/data -m fast stop >/dev/null
+        run pg_ctl -D /var/lib/pgsql/data -m fast -t 600 stop >/dev/null
         """,
         "answer 1",
     ),
@@ -347,7 +347,7 @@ PRODUCTS = {
         "999:999",
         """
         redis-server --port 0 --unixsocket /tmp/redis.sock --daemonize yes >/dev/null
-        for attempt in {1..50}; do redis-cli -s /tmp/redis.sock ping 2>/dev/null && break; sleep 0.1; done
+        for attempt in {1..6000}; do redis-cli -s /tmp/redis.sock ping 2>/dev/null && break; sleep 0.1; done
         redis-cli -s /tmp/redis.sock shutdown nosave
         """,
         "PONG",
