@@ -24,6 +24,7 @@ from pipeline.build import BuildResult
 from pipeline.sandbox.cgroups import PARENT_CGROUP, mounted_hierarchies
 from pipeline.sandbox.emulation import emulated_architectures
 from tests.support.added_user import LOCKS, NAME, PLACE, added_user, subordinate
+from tests.support.patience import HUNG
 from tests.support.tiny_root import make_root, require_root
 from tests.system.isolation.probes import ADMITTED, PROBES
 
@@ -73,7 +74,7 @@ class Person:
 
     def drive(self, *words: str) -> dict[str, object]:
         running = self.start(self.folder / "code" / "rootless_drive.py", self.folder / "home", *words)
-        out, err = running.communicate(timeout=120)
+        out, err = running.communicate(timeout=HUNG)
         assert running.returncode == 0, err
         assert err == ""
         answer = json.loads(out)
@@ -178,7 +179,7 @@ def words(person: Person) -> Iterator[tuple[str, ...]]:
     inside = ("trial=/tmp/trial", "setuid=/bin/setuid", "filecap=/bin/filecap", "uid=27", "gid=27")
     yield (*victim.stdout.readline().split(), f"marker={marker}", *inside)
     victim.stdin.close()
-    victim.wait(10)
+    victim.wait(HUNG)
     victim.stdout.close()
 
 
@@ -259,7 +260,7 @@ def test_nothing_is_left_after_a_kill_of_relbuild_itself(plain: dict[str, object
     for _ in range(2):
         inner = int(Path(f"/proc/{inner}/task/{inner}/children").read_text().split()[0])
     os.kill(inner, signal.SIGKILL)
-    running.communicate(timeout=20)
+    running.communicate(timeout=HUNG)
     assert running.returncode == 128 + signal.SIGKILL
     assert person.processes() == []
 
@@ -285,7 +286,7 @@ def test_a_signal_reaches_it_and_it_ends_in_order(
     assert running.stdout is not None
     assert running.stdout.readline() == "up\n"
     running.send_signal(number)
-    _, err = running.communicate(timeout=20)
+    _, err = running.communicate(timeout=HUNG)
     assert running.returncode == status, err
     assert person.processes() == []
     assert list((person.folder / "home" / "sandbox" / "live").iterdir()) == []
@@ -315,7 +316,7 @@ def test_a_product_is_built_and_tested_and_has_the_same_digest_as_roots(
         os.lchown(path, entry.pw_uid, entry.pw_gid)
     words = ["build", catalogue / "recipes" / "nginx.yaml", "--output", person.folder / "home" / "output"]
     running = person.start("-m", "pipeline", *words, "--json", "--progress", "none", mirror=mirror)
-    out, err = running.communicate(timeout=300)
+    out, err = running.communicate(timeout=HUNG)
     assert running.returncode == 0, err
     assert json.loads(out)["built"][0]["digest"] == str(built("nginx").image.digest)
     assert person.processes() == []
@@ -343,7 +344,7 @@ def test_without_subordinate_ids_it_says_what_to_do(person: Person) -> None:
 def doctor(person: Person) -> dict[str, dict[str, Any]]:
     """The findings by their names."""
     running = person.start("-m", "pipeline", "doctor", "--json")
-    out, err = running.communicate(timeout=60)
+    out, err = running.communicate(timeout=HUNG)
     assert "Traceback" not in err, err
     return {finding["name"]: finding for finding in json.loads(out)}
 
