@@ -306,8 +306,9 @@ def test_an_exposed_port_that_only_the_loopback_reaches_passes_with_a_warning(
     examine: Examine, listens: str, addresses: tuple[str, ...], last: tuple[Check, ...]
 ) -> None:
     """The check connects to the loopback, so it passes. On 81, which is exposed too, nothing listens."""
-    subject = image(f"trap 'exit 0' TERM; {listens}; {WAIT}", exposed_ports=("80/tcp", "81/tcp", "53/udp"))
-    report = examine(subject, port("connects"), *last, ready=port())
+    command = f"trap 'exit 0' TERM; {listens}; echo up; {WAIT}"
+    subject = image(command, exposed_ports=("80/tcp", "81/tcp", "53/udp"))
+    report = examine(subject, port("connects"), *last, ready=log("^up$"))
     assert report.passed, report_lines(report)
     assert report.instances[0].loopback_ports == ((LoopbackPort(80, addresses),) if addresses else ())
     said = loopback_warnings(report, "tiny")
@@ -317,7 +318,7 @@ def test_an_exposed_port_that_only_the_loopback_reaches_passes_with_a_warning(
 
 
 def test_ports_are_looked_at_after_the_last_restart_and_by_a_check_if_there_is_one(examine: Examine) -> None:
-    listens = "if [ -e /srv/again ]; then httpd -p 127.0.0.1:80; else httpd -p 80; touch /srv/again; fi"
+    listens = "if [ -e /srv/again ]; then httpd -p 127.0.0.1:80; else touch /srv/again; httpd -p 80; fi"
     command = f"trap 'exit 0' TERM; {listens}; {WAIT}"
     subject = image(command, exposed_ports=("80/tcp",), volumes=("/srv",), user="0")
     restart = Check("again", CheckKind.RESTART, 10_000, subject=Restart.SAME_DATA)
@@ -331,7 +332,7 @@ def test_ports_are_looked_at_after_the_last_restart_and_by_a_check_if_there_is_o
 
 
 def test_ports_of_an_instance_that_did_not_come_back_are_not_looked_at(examine: Examine) -> None:
-    listens = "if [ -e /srv/again ]; then :; else httpd -p 127.0.0.1:80; touch /srv/again; fi"
+    listens = "if [ -e /srv/again ]; then :; else touch /srv/again; httpd -p 127.0.0.1:80; fi"
     command = f"trap 'exit 0' TERM; {listens}; {WAIT}"
     subject = image(command, exposed_ports=("80/tcp",), volumes=("/srv",), user="0")
     restart = Check("again", CheckKind.RESTART, 10_000, subject=Restart.SAME_DATA)
