@@ -91,6 +91,24 @@ def test_rsync_makes_the_same_mirror_and_deletes_last(original: tuple[DirectoryM
     whole(copied(target))
 
 
+def test_a_list_of_equal_size_and_second_is_copied(original: tuple[DirectoryMirror, Store], tmp_path: Path) -> None:
+    mirror, store = original
+    root, target = mirror.place.root, tmp_path / "copy"
+    lists = [Path("repositories/tiny/_tags.json"), Path("catalog.json")]
+    assert rsync(root, root, target).returncode == 0
+    assert all((target / one).read_bytes() == (root / one).read_bytes() for one in lists)
+    before = {one: (root / one).stat() for one in lists}
+    repository = mirror.repository("tiny")
+    mirror_images.publish(repository, store, mirror_images.image(store, 2), "v7")
+    repository.remove_tag("v2", repository.resolve("v2") or Digest.of(b""))
+    (root / lists[1]).write_bytes((root / lists[1]).read_bytes().replace(b"tiny", b"tina"))
+    for one, seen in before.items():
+        assert (root / one).read_bytes() != (target / one).read_bytes() and (root / one).stat().st_size == seen.st_size
+        os.utime(root / one, ns=(seen.st_atime_ns, seen.st_mtime_ns // 10**9 * 10**9 + 1))
+    assert rsync(root, root, target).returncode == 0
+    assert all((target / one).read_bytes() == (root / one).read_bytes() for one in lists)
+
+
 @pytest.mark.parametrize("remote", ["source", "destination"])
 def test_rsync_from_and_to_another_machine(
     original: tuple[DirectoryMirror, Store], tmp_path: Path, remote: str, monkeypatch: pytest.MonkeyPatch

@@ -71,8 +71,9 @@ while :; do
   fi
   look after
   LC_ALL=C comm -12 "$work/before.list" "$work/after.list" | cut -f1 >"$work/same"
-  copy --files-from="$work/same" "$work/before/" "$destination"
-  copy --include=/catalog.json --include=/relbuild-mirror.json --exclude='*' "$source" "$destination"
+  # Lists of names are compared by content: one that was written twice within a second may have its size and time still.
+  copy --checksum --files-from="$work/same" "$work/before/" "$destination"
+  copy --checksum --include=/catalog.json --include=/relbuild-mirror.json --exclude='*' "$source" "$destination"
   # Pages of the nights, if there are any; what its writer has to itself stays where it is.
   if [ $keep = no ]; then pages=--delete-after; else pages=--recursive; fi
   copy "$pages" --exclude='.*' --include='/nightly/***' --exclude='*' "$source" "$destination"
