@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Protocol
 
 
@@ -36,11 +36,20 @@ class Progress(Protocol):
     def warn(self, text: str) -> None:
         """Report a warning."""
 
-    def undrawn(self) -> AbstractContextManager[None]:
-        """Have no thread that draws for the time of the block.
 
-        A process with several threads cannot fork (`forked_child`).
-        """
+@contextmanager
+def undrawn(progress: Progress) -> Iterator[None]:
+    """Have no thread of `progress` for the time of the block, where it draws in one.
+
+    A process with several threads cannot fork (`forked_child`). What programs tell their own way (`relbuild.Settings`)
+    need not have it, so it is no member of the protocol.
+    """
+    pause = getattr(progress, "undrawn", None)
+    if pause is None:
+        yield
+        return
+    with pause():
+        yield
 
 
 class _Quiet:
@@ -52,9 +61,6 @@ class _Quiet:
 
     def warn(self, text: str) -> None:
         pass
-
-    def undrawn(self) -> AbstractContextManager[None]:
-        return nullcontext()
 
     def advance(self, amount: int) -> None:
         pass

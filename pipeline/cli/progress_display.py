@@ -88,9 +88,6 @@ class _Lines:
     def warn(self, text: str) -> None:
         self._say(f" warning  {redact_urls(text)}")
 
-    def undrawn(self) -> AbstractContextManager[None]:
-        return nullcontext()
-
     def _say(self, text: str) -> None:
         with self._lock:
             print(escape_invisible(text, lines=False), file=self._stream, flush=True)

@@ -22,7 +22,7 @@ from pipeline.cli.progress_display import bytes_text, close, import_bars
 from pipeline.critical_path import Interval, critical_path
 from pipeline.errors import UsageError
 from pipeline.lazy_dataclasses import dataclass
-from pipeline.progress import Progress, Task
+from pipeline.progress import Progress, Task, undrawn
 from pipeline.urls import redact_urls
 
 REST = "rest"
@@ -217,7 +217,7 @@ class ProgressRecorder:
 
     def undrawn(self) -> AbstractContextManager[None]:
         """Have no thread that draws for the time of a block."""
-        return self._shown.undrawn()
+        return undrawn(self._shown)
 
     def close(self) -> None:
         """End what is shown, and write the record. May be called twice."""

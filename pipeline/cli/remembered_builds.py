@@ -17,7 +17,7 @@ from pipeline.build.remembered_build import (
 )
 from pipeline.cli.messages import print_lines
 from pipeline.digest import Digest
-from pipeline.progress import Progress, Task, task
+from pipeline.progress import Progress, Task, task, undrawn
 
 if TYPE_CHECKING:
     from pipeline.beneath import ReadLog
@@ -48,8 +48,8 @@ class WarningLog:
         self._shown.warn(text)
 
     def undrawn(self) -> contextlib.AbstractContextManager[None]:
-        """As `Progress.undrawn`."""
-        return self._shown.undrawn()
+        """As `pipeline.progress.undrawn`."""
+        return undrawn(self._shown)
 
 
 def name_of_build(request: BuildRequest, context: CommandContext, store: Store) -> Digest | None:

@@ -27,7 +27,7 @@ from pipeline.layers.segments import read_package
 from pipeline.layers.tree_writer import TreeWriter
 from pipeline.model.tree import Entry, EntryKind
 from pipeline.processors import whole_processors
-from pipeline.progress import QUIET, Progress
+from pipeline.progress import QUIET, Progress, undrawn
 from pipeline.store import Store
 from pipeline.trees import ComposedLayer, Part
 
@@ -128,7 +128,7 @@ def unpacking_children(
     try:
         new = [layer for layer in layers if not may_have_earlier_tree(layer, compression, store)]
         if sum(part_size(part) for layer in new for part in layer.parts) >= _WORTHWHILE:
-            with progress.undrawn(), signals_held(), contextlib.suppress(OSError):
+            with undrawn(progress), signals_held(), contextlib.suppress(OSError):
                 for _ in range(min(_MOST, whole_processors() - 1) if may_fork() else 0):
                     children.fork(store)
         yield children

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import field
 
 from pipeline.lazy_dataclasses import dataclass
@@ -90,10 +89,6 @@ class ProgressLog:
         with self._lock:
             self._add(f"warning: {text}")
         self.inner.warn(text)
-
-    def undrawn(self) -> AbstractContextManager[None]:
-        """See `pipeline.progress.Progress`."""
-        return self.inner.undrawn()
 
     def _add(self, line: str) -> None:
         self.lines.append(line)

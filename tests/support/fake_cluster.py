@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,9 +29,6 @@ class Recorder:
 
     def warn(self, text: str) -> None:
         self.warned.append(text)
-
-    def undrawn(self) -> AbstractContextManager[None]:
-        return nullcontext()
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import distributed
@@ -39,9 +39,6 @@ class Recorder:
 
     def warn(self, text: str) -> None:
         self.lines.append(f"warning: {text}")
-
-    def undrawn(self) -> AbstractContextManager[None]:
-        return nullcontext()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
@@ -87,9 +87,6 @@ class Told:
 
     def warn(self, text: str) -> None:
         self.warnings.append(text)
-
-    def undrawn(self) -> AbstractContextManager[None]:
-        return nullcontext()
 
 
 @dataclass

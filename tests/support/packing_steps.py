@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -74,9 +73,6 @@ class Told:
 
     def warn(self, text: str) -> None:
         self.said.append(text)
-
-    def undrawn(self) -> AbstractContextManager[None]:
-        return nullcontext()
 
 
 class _Told:

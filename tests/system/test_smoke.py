@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -53,9 +52,6 @@ class Silent:
 
     def warn(self, text: str) -> None:
         pass
-
-    def undrawn(self) -> AbstractContextManager[None]:
-        return nullcontext()
 
     def note(self, text: str) -> None:
         pass

@@ -9,7 +9,6 @@ import itertools
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import field
 from enum import StrEnum
 
@@ -99,10 +98,6 @@ class ProgressSender:
     def warn(self, text: str) -> None:
         """See `pipeline.progress.Progress`."""
         self._tell(ProgressEvent(EventKind.WARN, text=text))
-
-    def undrawn(self) -> AbstractContextManager[None]:
-        """See `pipeline.progress.Progress`. Nothing is drawn here."""
-        return nullcontext()
 
 
 @dataclass(slots=True)

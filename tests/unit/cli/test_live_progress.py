@@ -142,21 +142,22 @@ def test_a_process_can_fork_where_nothing_is_drawn_and_bars_go_on_after_it(recor
         shown(
             "from pipeline.cli.progress_recorder import ProgressRecorder",
             "from pipeline.forked_child import may_fork",
+            "from pipeline.progress import undrawn",
             "import pipeline.cli.progress_bars as bars, pipeline.forked_child as module",
             "module.usable_processors = lambda: 2.0",
             f"module._LEFT_WITHIN = bars._ENDED_WITHIN = {HUNG}  # A busy machine may let go of a thread late.",
             f"used = {used}",
-            "with used.undrawn():",
+            "with undrawn(used):",
             "    assert may_fork()",
             "with task(used, 'fetch', 'one'):",
             "    assert not may_fork()",
             "    for _ in range(20):",
-            "        with used.undrawn():",
+            "        with undrawn(used):",
             "            assert may_fork()",
             "        assert not may_fork()",
             *(f"    {line}" for line in until_drawn(3)),
             "used.close()",
-            "with used.undrawn():",
+            "with undrawn(used):",
             "    assert may_fork()",
             "assert may_fork()",
         )
@@ -169,7 +170,8 @@ def test_a_process_can_fork_where_nothing_is_drawn_and_bars_go_on_after_it(recor
 def test_an_interrupt_while_nothing_is_drawn_leaves_the_cursor() -> None:
     ended = run_in_terminal(
         shown(
-            "with task(progress, 'fetch', 'one'), progress.undrawn():",
+            "from pipeline.progress import undrawn",
+            "with task(progress, 'fetch', 'one'), undrawn(progress):",
             "    raise KeyboardInterrupt",
         )
     )

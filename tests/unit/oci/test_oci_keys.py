@@ -173,7 +173,7 @@ def test_files_are_bounded_and_those_that_cannot_be_read_are_said(tmp_path: Path
 class _Warned:
     def __init__(self) -> None:
         self.warnings: list[str] = []
-        self.start, self.finish, self.undrawn = QUIET.start, QUIET.finish, QUIET.undrawn
+        self.start, self.finish = QUIET.start, QUIET.finish
 
     def warn(self, text: str) -> None:
         self.warnings.append(text)

@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -314,9 +314,6 @@ def test_a_configuration_that_follows_links_is_told(mirror: DirectoryMirror, sto
 
         def warn(self, text: str) -> None:
             told.append(text)
-
-        def undrawn(self) -> AbstractContextManager[None]:
-            return nullcontext()
 
     scrub_directory(mirror, RepairSources(store), rate=0, progress=Told())
     assert not told
