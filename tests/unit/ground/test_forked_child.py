@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from pipeline.progress import QUIET, Progress, undrawn
 from tests.support.patience import HUNG
 from tests.support.source import ROOT
 
@@ -48,3 +49,14 @@ def test_a_thread_that_has_ended_is_waited_for(words: str) -> None:
     command = [sys.executable, "-c", _ASKED + words]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=HUNG, check=False)
     assert ended.returncode == 0, ended.stderr
+
+
+def test_a_programs_own_progress_need_not_be_one_that_draws() -> None:
+    """It has the three members that the protocol has always had."""
+
+    class Own:
+        start, finish, warn = QUIET.start, QUIET.finish, QUIET.warn
+
+    told: Progress = Own()
+    with undrawn(told):
+        pass
