@@ -82,4 +82,5 @@ def comparable(ended: CommandResult) -> tuple[int, str, bytes]:
     # Numbers of mounts and of their devices are the kernel's: those of /proc, /dev … are made for each container.
     text = re.sub(r"^\d+ \d+ \d+:\d+ ", "", text, flags=re.MULTILINE)
     text = re.sub(r"\b(command|gate|out|err)\.[0-9a-f]{16}\n", "", text)
+    text = re.sub(r" \w{3} [ \d]\d \d\d:\d\d (?=/proc/)", " ", text)  # Its link was made when it was looked at.
     return ended.status, re.sub(r"/proc/\d+/", "/proc/N/", text), ended.stderr
