@@ -24,7 +24,7 @@ from pipeline.processors import whole_processors
 from pipeline.progress import task
 from pipeline.repos import LOCAL_REPOSITORY, RepositoryKey, fetch_packages
 from pipeline.store import Store
-from pipeline.transfer import Download, Network, fetch
+from pipeline.transfer import Download, Network, errors_where_asked, fetch
 
 
 def verify_threads() -> int:
@@ -92,14 +92,16 @@ def obtain(
         if package.repository == LOCAL_REPOSITORY and package.checksum in local
     ]
     if named:
-        fetch(
-            build_env.store,
-            named,
-            progress=build_env.progress,
-            network=Network.of(build_env.environment),
-            label="files",
-            passing=passing,
-        )
+        places = {str(package.nevra): local[package.checksum].place for package in missing if package.checksum in local}
+        with errors_where_asked(places):
+            fetch(
+                build_env.store,
+                named,
+                progress=build_env.progress,
+                network=Network.of(build_env.environment),
+                label="files",
+                passing=passing,
+            )
     offered = [package for package in missing if package.repository != LOCAL_REPOSITORY]
     if offered:
         fetch_packages(
@@ -129,14 +131,15 @@ def obtain_files(recipe: Recipe, build_env: BuildEnvironment) -> None:
             url = (recipe.path.parent / plan.origin).resolve().as_uri()
         wanted.append(Download((url,), plan.sha256, None, plan.path))
     network = Network.of(build_env.environment)
-    fetch(
-        build_env.store,
-        wanted,
-        progress=build_env.progress,
-        offline=build_env.offline,
-        network=network,
-        label="files of the recipe",
-    )
+    with errors_where_asked({plan.path: plan.place for plan in recipe.files}):
+        fetch(
+            build_env.store,
+            wanted,
+            progress=build_env.progress,
+            offline=build_env.offline,
+            network=network,
+            label="files of the recipe",
+        )
 
 
 def _refuse_escape(recipe: Recipe, path: Path, place: str) -> None:

@@ -154,19 +154,16 @@ def _add_local(package_pool: PackagePool, recipe: Recipe, store: Store, progress
     for layer in recipe.layers:
         for item in layer.local:
             from pipeline.packages import read_header  # Few recipes have any.
-            from pipeline.transfer import Download, fetch
+            from pipeline.transfer import Download, errors_where_asked, fetch
 
             if item.sha256 in local:
                 continue
             path = (recipe.path.parent / item.path).resolve()
-            fetch(
-                store,
-                [Download((path.as_uri(),), item.sha256, None, str(item.path))],
-                progress=progress,
-                label=item.path.name,
-            )
-            blob = store.blob(item.sha256)
-            header = read_header(blob, item.sha256)
+            label, blob = str(item.path), store.blob(item.sha256)
+            with errors_where_asked({label: item.place, str(blob): item.place}):
+                wanted = Download((path.as_uri(),), item.sha256, None, label)
+                fetch(store, [wanted], progress=progress, label=item.path.name)
+                header = read_header(blob, item.sha256)
             local[item.sha256] = package_pool.add_local(header, blob.stat().st_size, _shown(item, recipe.path.parent))
     return local
 

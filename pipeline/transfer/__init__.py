@@ -20,6 +20,7 @@ from pipeline.lazy_names import imported_when_used
 sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
 
 with imported_when_used(__name__):
+    from pipeline.transfer.asked_files import errors_where_asked
     from pipeline.transfer.certificates import certificate_roots
     from pipeline.transfer.challenge import CATALOG_SCOPE, Scope
     from pipeline.transfer.counters import TrafficCounts
@@ -60,6 +61,7 @@ __all__ = [
     "TrafficCounts",
     "TransientFailure",
     "certificate_roots",
+    "errors_where_asked",
     "fetch",
     "fetch_document",
     "find_client_certificate",
