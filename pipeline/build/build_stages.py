@@ -290,7 +290,15 @@ def configure_image(locked: LockedRecipe) -> ConfiguredImage:
             place = _place_of(text, recipe)
             raise RecipeError.of([Problem(one.code, one.message, place, one.hint) for one in error.problems]) from error
 
-    version = said(recipe.version)
+    version = said(recipe.version).strip()
+    if len(version.splitlines()) != 1:
+        made = "several lines" if version else "no text"
+        raise RecipeError(
+            "version-malformed",
+            f"the version '{recipe.version[:80]}' makes {made}",
+            place=_place_of(recipe.version, recipe),
+            hint="let it make one line, such as 1.2.3, of which tags are made",
+        )
     config = image_config(
         recipe,
         version,
@@ -320,10 +328,14 @@ def draft_layers(layers: Sequence[BuiltLayer], compression: Compression) -> list
 
 
 def _place_of(text: str, recipe: Recipe) -> str:
-    """Find the file and line of a text: in the recipe, or one that it includes."""
+    """Find the file and line of a text, of several lines the first with a template.
+
+    It is in the recipe, or one that it includes.
+    """
+    wanted = next(filter(render.is_template, text.splitlines()), text)
     for path in (recipe.path, *recipe.sources):
         lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
-        found = next((number for number, line in enumerate(lines, 1) if text in line), None)
+        found = next((number for number, line in enumerate(lines, 1) if wanted in line), None)
         if found is not None:
             return f"{path.name}:{found}"
     return str(recipe.path)

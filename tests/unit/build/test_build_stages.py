@@ -269,6 +269,31 @@ def test_a_template_that_asks_for_a_package_that_is_not_there_is_named_with_its_
     assert caught.value.problems[0].place == f"{made.recipe.path.name}:2"
 
 
+def test_a_text_of_several_lines_is_placed_at_its_template(tmp_path: Path) -> None:
+    made = locked(recipe(tmp_path, image=ImagePlan(environment=("A=first\n{{ gone }}\n",))))
+    made.recipe.path.write_text("image:\n  environment:\n    A: |\n      first\n      {{ gone }}\n")
+    with pytest.raises(RecipeError) as caught:
+        build_stages.configure_image(made)
+    assert caught.value.problems[0].place == f"{made.recipe.path.name}:5"
+
+
+@pytest.mark.parametrize(("value", "made"), [("", "no text"), (" \n", "no text"), ("1\n2", "several lines")])
+def test_a_version_is_one_line(value: str, made: str, tmp_path: Path) -> None:
+    plan = recipe(tmp_path, values=(("release", value),))
+    plan.path.write_text("name: demo\nversion: '{{ release }}'\n")
+    with pytest.raises(RecipeError) as caught:
+        build_stages.configure_image(locked(replace(plan, version="{{ release }}")))
+    (problem,) = caught.value.problems
+    assert (problem.code, problem.place) == ("version-malformed", f"{plan.path.name}:2")
+    assert problem.message == f"the version '{{{{ release }}}}' makes {made}"
+
+
+def test_white_space_around_a_version_is_not_of_it(tmp_path: Path) -> None:
+    made = locked(replace(recipe(tmp_path, values=(("release", "1.2\n"),)), version="{{ release }}"))
+    one = build_stages.configure_image(made)
+    assert one.reference == "1.2" and dict(one.config.labels)[media_types.VERSION] == "1.2"
+
+
 def test_a_layer_that_is_still_packed_is_drafted_with_a_random_digest() -> None:
     packing = replace(BuiltLayer.packed(layer("product"), reused=False), blob=Future())
     known = BuiltLayer.packed(layer("base"), reused=True)
