@@ -88,7 +88,9 @@ class TemplateFiles:
         folder, path = found
         try:
             data = self._within(folder).read(path, TEMPLATE_LIMIT)
-            text = TemplateText(data.decode(), str(path), f"{folder.name}/{path.relative_to(folder).as_posix()}")
+            text = TemplateText(
+                data.decode("utf-8-sig"), str(path), f"{folder.name}/{path.relative_to(folder).as_posix()}"
+            )
         except TooLarge:
             message = f"'{name}' is larger than {TEMPLATE_LIMIT >> 20} MiB"
             raise TemplateRefused(

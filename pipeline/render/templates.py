@@ -26,7 +26,7 @@ PARSED_IN_PROCESS = 16 << 10
 _IN_PROCESS = "pipeline.render.small_templates"
 """Module with which this process parses and renders."""
 
-FORMAT = 1
+FORMAT = 2
 """To be raised when the same template and values give another text."""
 _REMEMBERED_MOST = 1 << 18
 """Characters of a text that is remembered."""

@@ -55,6 +55,10 @@ def test_the_text_has_lf_and_one_at_its_end(folder: Path) -> None:
     assert render(folder, "") == ""
 
 
+def test_a_byte_order_mark_is_no_text(folder: Path) -> None:
+    assert render(folder, "\ufeffa") == "a\n"
+
+
 def test_nothing_is_escaped_for_html(folder: Path) -> None:
     assert render(folder, "{{ '<&\"' }}") == '<&"\n'
 
