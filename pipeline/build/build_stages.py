@@ -206,6 +206,7 @@ def add_state(
             scripted=locked.scripted,
             files=files,
             remove=locked.recipe.remove,
+            remove_places=locked.recipe.remove_places,
             rpm_database=locked.platform.rpm_database,
             install_color=install_color(locked.section.resolution.arch),
             build_time=locked.section.build_time,

@@ -11,13 +11,20 @@ from pipeline.model.rpm_database import DatabaseFormat
 from pipeline.model.tree import Tree
 from pipeline.packages import DatabaseRecord, write_database
 from pipeline.store import Store
-from pipeline.trees import STATE_NOT_INSTALLED
+from pipeline.trees import STATE_NOT_INSTALLED, canonical_path
 
 
 def matching_paths(pattern: str, tree: Tree) -> list[str]:
-    """Return the canonical paths in `tree` that match a line under `remove`."""
+    """Return the canonical paths in `tree` that match a line under `remove`.
+
+    Links among its directories are followed.
+    """
     wanted = pattern.strip("/")
-    return [path for path in tree.entries if fnmatch.fnmatchcase(path, wanted)]
+    found = [path for path in tree.entries if fnmatch.fnmatchcase(path, wanted)]
+    if found:
+        return found
+    canonical = canonical_path(f"/{wanted}", tree)
+    return [canonical] if canonical in tree.entries else []
 
 
 def final_file_states(

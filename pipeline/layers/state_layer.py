@@ -6,22 +6,21 @@ overlay's upper directory, cleaned of everything that does not depend on the inp
 
 from __future__ import annotations
 
+import itertools
 import posixpath
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import assert_never
 
 from pipeline.compression import Compression, layer_versions
 from pipeline.digest import Digest, identity
 from pipeline.errors import BuildError
-from pipeline.layers.archive_files import place_archive
 from pipeline.layers.built_layer import BuiltLayer
 from pipeline.layers.change_tracker import ChangeTracker
 from pipeline.layers.damaged_lowers import damages_identity, lower_damages, remember_when_packed
 from pipeline.layers.installed_packages import final_file_states, matching_paths
 from pipeline.layers.layer_formats import STATE_LAYER_FORMAT as FORMAT
 from pipeline.layers.other_databases import remove_other_databases
-from pipeline.layers.passwd_files import is_number
+from pipeline.layers.placed_files import need_directory, place_files, remove_paths
 from pipeline.layers.recipe_files import ImageFile
 from pipeline.layers.scriptlet_failures import judge_failure
 from pipeline.layers.scripts import SCRIPT_MOUNT, run_script
@@ -37,7 +36,6 @@ from pipeline.model.header import PackageHeader
 from pipeline.model.image import Layer
 from pipeline.model.json_form import from_json, to_json
 from pipeline.model.parent_image import InstalledPackage
-from pipeline.model.recipe import FileKind
 from pipeline.model.rpm_database import DATABASE_LEFTOVERS, RpmDatabase
 from pipeline.model.scriptlets import ScriptletFailure, ScriptletRules
 from pipeline.model.tree import Tree
@@ -80,7 +78,7 @@ class StateInputs:
     order of files, `states` holds rpm's file states of both; so does `paths` the canonical paths, where `remove` has
     patterns. `install_color` is rpm's transaction colour. `build_time` is seconds since the epoch. `scripted` are the
     accounts of the table that scriptlets make themselves. `architecture` (OCI's name) is the image's: scriptlets'
-    programs must be for it.
+    programs must be for it. `remove_places` are the `file:line` of what is in `remove`.
     """
 
     layers: tuple[Layer | BuiltLayer, ...]
@@ -97,6 +95,7 @@ class StateInputs:
     architecture: str = ""
     below: tuple[InstalledPackage, ...] = ()
     scripted: tuple[ScriptAccount, ...] = ()
+    remove_places: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +142,7 @@ def build_state_layer(
     is of the same packages, and begun only when the layer is made.
 
     Raises BuildError: `scriptlet-failed`, `scriptlet-timed-out`, `command-not-started`, `scriptlet-renumbers`,
-    `owner-unknown`, `remove-missing`; EnvironmentLacking when the machine cannot run the sandbox, or trace
+    and as `place_files` and `remove_paths`; EnvironmentLacking when the machine cannot run the sandbox, or trace
     (`tracing-refused`).
     """
     states = final_file_states(inputs.states, inputs.paths, inputs.remove, inputs.tree)
@@ -218,6 +217,7 @@ def _identity(inputs: StateInputs, plan: StatePlan, compression: Compression, da
         compression=compression,
         versions=layer_versions(),
         **_scripted_identity(inputs),
+        **_removal_identity(inputs),
         **damages_identity(damages),
     )
 
@@ -228,6 +228,19 @@ def _scripted_identity(inputs: StateInputs) -> dict[str, list[list[str]]]:
         [one.kind, one.name, one.package, one.phase.value] for one in scripted_accounts(inputs.scripted, inputs.tree)
     ]
     return {"scripted": found} if found else {}
+
+
+def _removal_identity(inputs: StateInputs) -> dict[str, list[str]]:
+    """Return the removals that lead over links.
+
+    The RPM database has their files as not installed.
+    """
+    found = [
+        pattern
+        for pattern in inputs.remove
+        if (matching := matching_paths(pattern, inputs.tree)) and pattern.strip("/") not in matching
+    ]
+    return {"over_links": found} if found else {}
 
 
 def _make(
@@ -277,10 +290,10 @@ def _make(
             table = check_accounts(session, inputs.accounts)
             _clean(state, inputs)
             watch.forget()
-            for file in _archives_first(inputs.files):
-                _place(file, session, table, inputs.build_time, store)
+            made = place_files(inputs.files, session.files, table, inputs.build_time, store)
             watch.record_step("files of the recipe")
-            _remove(inputs.remove, session, inputs.tree)
+            asked = itertools.zip_longest(inputs.remove, inputs.remove_places)
+            remove_paths(asked, made, session.files, inputs.tree)
             watch.record_step("remove in the recipe")
             _place_database(prepared.database(), inputs.rpm_database.folder.strip("/"), state, inputs.build_time)
             changes = watch.changes(inputs.tree)
@@ -308,82 +321,7 @@ def _run_scripts(
         watch.record_step("the account table")
 
 
-# --- files, removals, database ----------------------------------------------------------------------
-
-
-def _archives_first(files: Sequence[ImageFile]) -> list[ImageFile]:
-    """Return the files in the order in which they are placed, archives first.
-
-    So any other file can replace one of an archive.
-    """
-    return sorted(files, key=lambda file: file.kind is not FileKind.ARCHIVE)
-
-
-def _place(
-    file: ImageFile,
-    session: CommandSession,
-    numbers: Mapping[tuple[str, str], int],
-    build_time: int,
-    store: Store,
-) -> None:
-    uid = _number("user", file.owner, numbers, file.place)
-    gid = _number("group", file.group, numbers, file.place)
-    path = file.path.lstrip("/")
-    match file.kind:
-        case FileKind.SYMLINK:
-            _need_directory(session, posixpath.dirname(path))
-            session.files.symlink(path, file.link, uid=uid, gid=gid, mtime=build_time)
-        case FileKind.ARCHIVE:
-            assert file.archive is not None
-            _need_directory(session, posixpath.dirname(path))
-            with store.reading(file.archive.digest) as archive:
-                place_archive(file, archive, session.files, uid=uid, gid=gid, mtime=build_time)
-        case FileKind.DIRECTORY:
-            session.files.make_directory(path, mode=file.mode or 0, uid=uid, gid=gid, mtime=build_time)
-        case FileKind.TEMPLATE | FileKind.CONTENT | FileKind.SOURCE | FileKind.URL:
-            _need_directory(session, posixpath.dirname(path))
-            content, mode = file.content or b"", file.mode or 0
-            session.files.write_file(path, content, mode=mode, uid=uid, gid=gid, mtime=build_time)
-        case other:
-            assert_never(other)
-
-
-def _need_directory(session: CommandSession, path: str) -> None:
-    """Make a directory with its parents where there is none.
-
-    An existing one keeps its mode and owner.
-    """
-    if path and session.files.stat(path) is None:
-        session.files.make_directory(path)
-
-
-def _number(kind: str, name: str, numbers: Mapping[tuple[str, str], int], place: str) -> int:
-    if is_number(name):
-        return int(name)
-    try:
-        return numbers[kind, name]
-    except KeyError:
-        raise BuildError(
-            "owner-unknown",
-            f"the image has no {kind} '{name}'",
-            place=place,
-            hint=f"define it under 'accounts: {kind}s:', or add the package that creates it",
-        ) from None
-
-
-def _remove(paths: Sequence[str], session: CommandSession, tree: Tree) -> None:
-    """Remove the paths that match, with all below."""
-    for pattern in paths:
-        wanted = pattern.strip("/")
-        found = matching_paths(pattern, tree) or ([wanted] if session.files.stat(wanted, follow=False) else [])
-        if not found:
-            raise BuildError(
-                "remove-missing",
-                f"'{pattern}' matches nothing in the image",
-                hint="correct it or delete it under 'remove:'",
-            )
-        for path in found:
-            session.files.remove(path)
+# --- clearing, database ------------------------------------------------------------------------------
 
 
 def _clean(state: StateSession, inputs: StateInputs) -> None:
@@ -407,7 +345,7 @@ def _place_database(made: Path, target: str, state: StateSession, build_time: in
     What scripts that called rpm left there is removed, and so is any other database.
     """
     session = state.session
-    _need_directory(session, target)
+    need_directory(session.files, target)
     placed = sorted(made.iterdir())
     remove_other_databases(session.files, target, [file.name for file in placed])
     for pattern in DATABASE_LEFTOVERS:

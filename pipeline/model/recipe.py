@@ -142,6 +142,7 @@ class Recipe:
     `scriptlets` the rules for failing scriptlets, `payload_limits` what a package may unpack to. `package_names`
     are the names of packages that the chosen platform calls otherwise, `add_ons` the add-ons that it gets, and
     `platform_entries` the entries that fit it, the most general first, for each of `sources` with `platforms`.
+    `remove_places` are the `file:line` of each path in `remove`.
     """
 
     name: str
@@ -172,3 +173,4 @@ class Recipe:
     package_names: tuple[tuple[str, tuple[str, ...]], ...] = ()
     add_ons: tuple[str, ...] = ()
     platform_entries: tuple[tuple[Path, tuple[str, ...]], ...] = ()
+    remove_places: tuple[str, ...] = ()

@@ -30,7 +30,7 @@ from pipeline.recipes.files import plan_files
 from pipeline.recipes.image_plan import check_text, plan_image
 from pipeline.recipes.platform_entries import add_ons_of, entries_by_file, names_of, with_entries
 from pipeline.recipes.platform_target import PlatformTarget
-from pipeline.recipes.problems import Problems
+from pipeline.recipes.problems import Problems, place
 from pipeline.recipes.recipe_lookup import RecipeFile, parent_path, read_sources
 from pipeline.recipes.requests import (
     CAPABILITY_FORM,
@@ -153,6 +153,7 @@ def _assemble(
         problems.add("image-without-program", message, own.document, path, "add 'image.entrypoint'")
     weak = _upper(sources, "weak_dependencies", False)
     files = plan_files(full, Templates(folders, own.given), top.parent, problems)
+    removed = _removed(full, {plan.path for plan in files}, problems)
     layers = plan_layers(sources, weak, top.parent, problems, alone=alone, names=names)
     if (most := _most_layers(layers, parent)) > LAYERS_MOST:
         message = f"the image may have {most} layers, more than {LAYERS_MOST}"
@@ -168,7 +169,8 @@ def _assemble(
         users=users,
         groups=groups,
         files=files,
-        remove=_removed(full, {plan.path for plan in files}, problems),
+        remove=tuple(removed),
+        remove_places=tuple(removed.values()),
         values=tuple(values.items()),
         image=image,
         smoke=smoke,
@@ -296,8 +298,9 @@ def _refuse_infinite(value: object, source: RecipeFile, path: DocumentPath, prob
         _refuse_infinite(item, source, (*path, key), problems)
 
 
-def _removed(sources: Sequence[RecipeFile], made: set[str], problems: Problems) -> tuple[str, ...]:
-    removed: dict[str, None] = {}
+def _removed(sources: Sequence[RecipeFile], made: set[str], problems: Problems) -> dict[str, str]:
+    """Return the paths that are removed, each with its place in a document."""
+    removed: dict[str, str] = {}
     for source in sources:
         for index, target in enumerate(source.recipe.remove):
             path: DocumentPath = ("remove", index)
@@ -308,5 +311,5 @@ def _removed(sources: Sequence[RecipeFile], made: set[str], problems: Problems) 
             elif any(f"{file}/".startswith(f"{target}/") for file in made):
                 message = f"'{target}' is both removed and created by 'files'"
                 problems.add("remove-contradiction", message, source.document, path, "remove one of the two")
-            removed[target] = None
-    return tuple(removed)
+            removed.setdefault(target, place(source.document, path))
+    return removed

@@ -145,7 +145,9 @@ class AccountsDocument(Strict):
 class FileDocument(Strict):
     """One file that the recipe puts into the image.
 
-    It is made from exactly one of `template`, `content`, `source`, `url`, `directory`, `symlink`, `archive`.
+    It is made from exactly one of `template`, `content`, `source`, `url`, `directory`, `symlink`, `archive`. Links of
+    the image are followed in its path: one that they lead below `/run` (as `/var/run`), or to the place of another
+    file, is refused.
     """
 
     template: Line | None = Field(

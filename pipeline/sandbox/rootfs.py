@@ -240,8 +240,8 @@ class RootFs:
         """Put a symlink at `path`; a file or symlink there is replaced."""
         with self._parent(path) as (folder, name):
             temporary = f".relbuild-{secrets.token_hex(8)}"
-            os.symlink(target, temporary, dir_fd=folder)
             try:
+                os.symlink(target, temporary, dir_fd=folder)
                 self._own_link(temporary, folder, uid, gid)
                 if mtime is not None:
                     os.utime(temporary, (mtime, mtime), dir_fd=folder, follow_symlinks=False)
@@ -291,9 +291,17 @@ class RootFs:
 
 
 def _failed(path: str, error: OSError) -> BuildError:
+    shown = path.lstrip("/")
+    if error.errno == errno.EISDIR:
+        return BuildError(
+            "image-path-failed",
+            f"cannot write '/{shown}' in the image: a directory is there",
+            place=path,
+            hint="choose another path, or put files into it",
+        )
     return BuildError(
         "image-path-failed",
-        f"cannot write '{path}' in the image: {error.strerror}",
+        f"cannot write '/{shown}' in the image: {error.strerror}",
         place=path,
         hint="check which package puts a file in place of a directory there, or a loop of symlinks",
     )

@@ -17,8 +17,8 @@ from pipeline.digest import Digest
 from pipeline.errors import BuildError
 from pipeline.layers.account_numbers import number_accounts
 from pipeline.layers.passwd_files import changed_numbers, complete_group, complete_passwd, complete_shadow
+from pipeline.layers.placed_files import _number
 from pipeline.layers.state_accounts import check_accounts, scripted_accounts, still_expected
-from pipeline.layers.state_layer import _number
 from pipeline.layers.transaction import ScriptStep
 from pipeline.model.accounts import AccountTable, NumberedAccounts, ScriptAccount
 from pipeline.model.header import Dependency, FileRecord, PackageHeader, Scriptlet, ScriptletPhase, TriggerKind

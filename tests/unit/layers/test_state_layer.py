@@ -231,3 +231,15 @@ def test_files_that_only_have_an_index_s_name_are_kept(tmp_path: Path) -> None:
     (root / "usr/share/rpm/Name").write_bytes(b"")
     place(made, root)
     assert tree_of(root) == ["usr/share/rpm/Name", "var/lib/rpm/rpmdb.sqlite"]
+
+
+def test_a_layer_from_which_something_is_removed_over_a_link_is_another(store: Store) -> None:
+    tree = Tree(
+        {"bin": Entry("bin", EntryKind.SYMLINK, link="usr/bin"), "usr/bin/a": Entry("usr/bin/a", EntryKind.FILE)}
+    )
+
+    def identity(path: str, tree: Tree) -> Digest:
+        return state_layer._identity(replace(INPUTS, remove=(path,), tree=tree), StatePlan((), None), Compression.GZIP)
+
+    assert identity("/bin/a", tree) != identity("/bin/a", Tree({}))
+    assert identity("/usr/bin/a", tree) == identity("/usr/bin/a", Tree({}))

@@ -137,6 +137,12 @@ def test_an_archive_is_planned_with_its_checksum(tmp_path: Path) -> None:
     assert beside.is_beside and not remote.is_beside and str(beside.sha256) == str(remote.sha256)
 
 
+def test_what_is_removed_has_its_place(tmp_path: Path) -> None:
+    recipe = good(tmp_path, "remove:\n  - /etc/a\n  - /etc/b\n  - /etc/a\n")
+    assert recipe.remove == ("/etc/a", "/etc/b")
+    assert recipe.remove_places == ("demo.yaml:10: remove[0]", "demo.yaml:11: remove[1]")
+
+
 def test_what_is_removed_is_not_made(tmp_path: Path) -> None:
     problem = only_problem(tmp_path, "files: [{content: b, path: /etc/a/b}]\nremove: [/etc/a]\n")
     assert (problem.code, problem.place) == ("remove-contradiction", "demo.yaml:10: remove[0]")
