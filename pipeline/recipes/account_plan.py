@@ -13,7 +13,8 @@ from pipeline.yaml_documents import DocumentPath
 def plan_accounts(sources: Sequence[RecipeFile], problems: Problems) -> tuple[tuple[User, ...], tuple[Group, ...]]:
     """Plan the users and groups of all `sources`, in order.
 
-    One of an entry replaces those of its name below it. Problem: `account-duplicate`, `account-reserved`.
+    One of an entry replaces those of its name below it. Problem: `account-duplicate`, `account-reserved`,
+    `account-malformed`.
     """
     signed_tag = _Ledger(problems)
     users: list[User] = []
@@ -34,8 +35,18 @@ def plan_accounts(sources: Sequence[RecipeFile], problems: Problems) -> tuple[tu
             entered = signed_tag.enter("user", user.name, user.uid, source, path)
             if entered and user.gid is None:
                 signed_tag.enter("group", user.name, user.uid, source, path)
+            for key in ("home", "shell", "comment"):
+                _refuse_separators(key, getattr(user, key), source, (*path, key), problems)
             users.append(User(user.name, user.uid, user.gid, user.home, user.shell, user.comment))
     return tuple(users), tuple(groups)
+
+
+def _refuse_separators(key: str, text: str, source: RecipeFile, path: DocumentPath, problems: Problems) -> None:
+    """Refuse what would make another line, or other fields, of the user's line in `/etc/passwd`."""
+    if ":" in text or text.splitlines() not in ([], [text]):
+        message = f"'{key}' has a ':' or a line end, which separate the fields and lines of /etc/passwd"
+        hint = "write it on one line, without ':'"
+        problems.add("account-malformed", message, source.document, path, hint)
 
 
 def _replaced(sources: Sequence[RecipeFile]) -> dict[tuple[str, str], int]:

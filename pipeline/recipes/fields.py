@@ -26,6 +26,9 @@ LONGEST_TEXT = 64 << 10
 ID_MOST = 60_000
 """Highest ID of an account: below `nobody` and the range for user namespaces."""
 
+_NO_ID = (1 << 32) - 1
+"""The number that chown(2) takes for none: it leaves the owner as it is."""
+
 _IN_QUOTES = "put it in quotes"
 
 _SIGNALS = (
@@ -192,7 +195,10 @@ def _sha256(value: object) -> object:
 
 
 def _owner(value: object) -> object:
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 32:
+    if isinstance(value, int) and not isinstance(value, bool):
+        if not 0 <= value < _NO_ID:
+            hint = f"write a number from 0 to {_NO_ID - 1}"
+            raise Malformed("account-malformed", f"{value} is not the number of an account", hint)
         return str(value)
     both = isinstance(value, str) and ":" in value
     hint = "write one name or number, without ':'" if both else _ACCOUNT_HINT

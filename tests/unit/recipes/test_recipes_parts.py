@@ -33,6 +33,11 @@ READY_KINDS = ", ".join(kind.name for kind in CHECK_KINDS if kind.ready_meaning)
         ("{name: a, uid: '5'}", "", "type-wrong", "users[0].uid", ""),
         ("{name: a}", "", "key-missing", "users[0]", "uid"),
         ("{name: a, uid: 5, home: home/a}", "", "path-malformed", "users[0].home", "/home/a"),
+        ("{name: a, uid: 5, home: '/a:b'}", "", "account-malformed", "users[0].home", "without ':'"),
+        ("{name: a, uid: 5, shell: '/a:b'}", "", "account-malformed", "users[0].shell", "without ':'"),
+        ("{name: a, uid: 5, comment: 'web: x'}", "", "account-malformed", "users[0].comment", "without ':'"),
+        ('{name: a, uid: 5, comment: "web\\n"}', "", "account-malformed", "users[0].comment", "one line"),
+        ("{name: a, uid: 5, home: '/srv/{{ name }}'}", "", "path-malformed", "users[0].home", "write the path out"),
     ],
 )
 def test_accounts_that_do_not_fit(tmp_path: Path, users: str, groups: str, code: str, place: str, hint: str) -> None:
@@ -71,6 +76,7 @@ def test_two_users_may_share_a_group(tmp_path: Path) -> None:
         ("{content: x, path: /etc/a, mode: 0644}", "mode-malformed", ".mode", 'quotes: "0644"'),
         ("{content: x, path: /etc/a, mode: '0844'}", "mode-malformed", ".mode", "octal"),
         ("{content: x, path: /etc/a, owner: A}", "account-malformed", ".owner", "lower-case"),
+        ("{content: x, path: /etc/a, owner: 4294967295}", "account-malformed", ".owner", "4294967294"),
         ("{content: 5, path: /etc/a}", "type-wrong", ".content", 'quotes: "5"'),
         (f"{{content: x, path: /etc/a, sha256: {SHA}}}", "file-key-misplaced", ".sha256", "remove"),
         ("{url: 'https://a/b', path: /etc/a}", "key-missing", "", "checksum"),
