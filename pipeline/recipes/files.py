@@ -12,7 +12,7 @@ from pipeline.errors import RecipeError
 from pipeline.model.recipe import FileKind, FilePlan
 from pipeline.recipes.problems import Problems, place
 from pipeline.recipes.recipe_lookup import RecipeFile
-from pipeline.recipes.schema import FileDocument, is_given
+from pipeline.recipes.schema import FileDocument
 from pipeline.render import Templates
 from pipeline.yaml_documents import DocumentPath
 
@@ -102,7 +102,7 @@ def _plan(
         kind=kind,
         path=target,
         origin=origin,
-        mode=document.mode if is_given(document, "mode") else _DEFAULT_MODE.get(kind, 0o644),
+        mode=_DEFAULT_MODE.get(kind, 0o644) if document.mode is None else document.mode,
         owner=document.owner,
         group=document.group or document.owner,
         place=place(source.document, path),

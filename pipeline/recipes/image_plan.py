@@ -25,7 +25,9 @@ def plan_image(sources: Sequence[RecipeFile], seen: Mapping[str, object], proble
     given: set[str] = set()
     for source in sources:
         image = source.recipe.image
-        given |= {name for name in ImageDocument.model_fields if is_given(image, name)}
+        given |= {
+            name for name in ImageDocument.model_fields if is_given(image, name) and getattr(image, name) is not None
+        }
         for key in IMAGE_KEYS:
             value, before = getattr(image, key.name), settings.get(key.name, ())
             match key.form:

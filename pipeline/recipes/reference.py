@@ -184,8 +184,8 @@ adds to it:
 - The image has the parent's layers, byte for byte, called `base/…`, then the child's. Files that the parent has are not
   there again. Scripts of the child's packages run, and triggers of the parent's that they set off; rpm lists all.
 - Of `image`, environment and labels are merged; every other key is the child's where it is given (an empty list says
-  "none"), else the parent's. A `command` belongs to its entrypoint, so the parent's goes when the child gives an
-  entrypoint. The manifest's annotation `org.opencontainers.image.base.digest` names the parent.
+  "none", a key without a value nothing), else the parent's. A `command` belongs to its entrypoint, so the parent's goes
+  when the child gives an entrypoint. The manifest's annotation `org.opencontainers.image.base.digest` names the parent.
 - `platform` and `architectures` are the parent's if they are not given, and must agree if they are; names of packages
   and add-ons that the parent's `platforms` chose hold too. Nothing else of the parent's recipe holds for the child:
   `values`, `accounts`, `exclude`, `pins`, `languages` and `smoke` are its own. `packages['NAME']` knows the parent's

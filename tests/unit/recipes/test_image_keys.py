@@ -72,6 +72,16 @@ def test_a_recipe_that_includes_another_merges_it_or_replaces_it(key: ImageKey, 
     assert key.name in image.given
 
 
+@each
+def test_a_key_without_a_value_is_not_given(key: ImageKey, tmp_path: Path) -> None:
+    if key.form not in NAMED:
+        (tmp_path / "a.yaml").write_text(
+            "name: a\nversion: '1'\nplatform: p\nlayers: [{name: base, packages: [bash]}]\n"
+            f"image:\n  labels: {{a: b}}\n  {key.name}:\n"
+        )
+        assert load_recipe(tmp_path / "a.yaml").image.given == {"labels"}
+
+
 def _written(key: ImageKey) -> tuple[str, str]:
     low, top = VALUES[key.form]
     if isinstance(low, str):

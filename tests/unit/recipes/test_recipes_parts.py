@@ -117,6 +117,13 @@ def test_a_template_that_cannot_be_read_is_placed_in_the_template(tmp_path: Path
     assert problem.place == f"{tmp_path.name}/bad.j2:2"
 
 
+def test_a_mode_without_a_value_is_the_default(tmp_path: Path) -> None:
+    made, folder = good(
+        tmp_path, "files:\n  - {content: x, path: /etc/a, mode: }\n  - {directory: /srv, mode: ~}\n"
+    ).files
+    assert (made.mode, folder.mode) == (0o644, 0o755)
+
+
 def test_two_files_at_one_path_are_refused(tmp_path: Path) -> None:
     problem = only_problem(tmp_path, "files:\n  - {content: a, path: /etc/a}\n  - {content: b, path: /etc/a}\n")
     assert (problem.code, problem.place) == ("file-duplicate", "demo.yaml:11: files[1]")
