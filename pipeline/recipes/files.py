@@ -9,7 +9,9 @@ from pathlib import Path
 from pipeline.beneath import PathEscape
 from pipeline.digest import Digest
 from pipeline.errors import RecipeError
+from pipeline.model.quantities import Malformed
 from pipeline.model.recipe import FileKind, FilePlan
+from pipeline.recipes.paths import parse_link_target
 from pipeline.recipes.problems import Problems, place
 from pipeline.recipes.recipe_lookup import RecipeFile
 from pipeline.recipes.schema import FileDocument
@@ -120,6 +122,11 @@ def _check_keys(document: FileDocument, kind: FileKind, refuse: Callable[..., No
         refuse("key-missing", "the key 'path' is missing", "add the target path: path: /etc/…")
     if kind is FileKind.SYMLINK and document.mode is not None:
         refuse("file-key-misplaced", "a symbolic link has no mode", "remove 'mode'", "mode")
+    if document.symlink is not None:
+        try:
+            parse_link_target(document.symlink)
+        except Malformed as error:
+            refuse(error.code, str(error), error.hint, "symlink")
     if kind in _NEED_CHECKSUM and document.sha256 is None:
         what = "the archive" if kind is FileKind.ARCHIVE else "the file at the URL"
         refuse("key-missing", "the key 'sha256' is missing", f"add the checksum of {what}")

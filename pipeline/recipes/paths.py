@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 
 from pipeline.model.quantities import Malformed
+from pipeline.render import is_template
 
 LONGEST_PATH = 4096
 LONGEST_NAME = 255
@@ -28,6 +29,7 @@ def parse_target(value: object) -> str:
     if not isinstance(value, str) or not value:
         raise Malformed("path-malformed", "a path is expected here", "write an absolute path, such as /etc/my.cnf")
     shown = value[:80]
+    _refuse_template(value)
     if not value.startswith("/"):
         raise Malformed("path-malformed", f"the path '{shown}' is relative", f"write it from the root: /{shown}")
     names = value[1:].split("/")
@@ -64,6 +66,14 @@ def parse_file_target(value: object) -> str:
     return path
 
 
+def parse_link_target(target: str) -> str:
+    """Parse what a symlink in the image points to. Raises Malformed `path-malformed`."""
+    _refuse_template(target)
+    if len(target.encode()) >= LONGEST_PATH:
+        raise Malformed("path-malformed", f"the path '{target[:80]}…' is too long for Linux", "shorten it")
+    return target
+
+
 def parse_relative_path(value: object) -> str:
     """Parse a relative path that stays below the recipe's folder. Raises Malformed."""
     if not isinstance(value, str) or not value:
@@ -76,6 +86,16 @@ def parse_relative_path(value: object) -> str:
             "put the file into the recipe's folder",
         )
     return str(path)
+
+
+def _refuse_template(path: str) -> None:
+    """Refuse a path in the image that somebody expects to be rendered.
+
+    It would be made with the braces.
+    """
+    if is_template(path):
+        message = f"the path '{path[:80]}' has a template, but paths are taken as they are written"
+        raise Malformed("path-malformed", message, "write the path out")
 
 
 def _below(path: str, folders: tuple[str, ...]) -> bool:

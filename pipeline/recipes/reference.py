@@ -49,7 +49,7 @@ They see each of the recipe's `values` by its name, all of them as `values`, and
 error; `{{ name | default('…') }}` says what to do instead. Booleans are written `true` and `false`; null, lists
 and mappings have no text (join them, or use `tojson`). Line ends are LF, blocks take no line of their own
 (`trim_blocks`, `lstrip_blocks`), and a file ends with one LF. A shell's `${#name}` is written
-`{{ '${#' }}name}`, because `{#` begins a comment.
+`{{ '${#' }}name}`, because `{#` begins a comment. Paths in the image are no texts: one with a template is refused.
 
 Filters: FILTERS.
 

@@ -376,6 +376,8 @@ def test_it_may_start_in_the_root(tmp_path: Path) -> None:
         ("exposed_ports: [70000]", "port-malformed", "image.exposed_ports[0]", "1 to 65535"),
         ("exposed_ports: [80/http]", "port-malformed", "image.exposed_ports[0]", "tcp"),
         ('exposed_ports: ["{{ prt }}"]', "template-undefined", "image.exposed_ports[0]", "values"),
+        ("working_directory: '/srv/{{ name }}'", "path-malformed", "image.working_directory", "write the path out"),
+        ("volumes: ['/srv/{{ name }}']", "path-malformed", "image.volumes[0]", "write the path out"),
         ("stop_signal: SIGTREM", "signal-malformed", "image.stop_signal", "SIGTERM"),
         ("stop_signal: 15", "signal-malformed", "image.stop_signal", "SIGTERM"),
         ("environment: {A: 1}", "type-wrong", "image.environment.A", 'in quotes: "1"'),
