@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -146,6 +147,8 @@ def _assemble(
     tested = next((source for source in reversed(sources) if source.recipe.smoke is not None), own)
     upper = full if tested.recipe.smoke is None else full[full.index(tested) + 1 :]
     smoke = plan_smoke(tested, seen, problems, names=names, upper=upper)
+    if smoke.upgrade_from and tested.folder != top.parent:
+        smoke = replace(smoke, upgrade_from=os.path.relpath(tested.folder / smoke.upgrade_from, top.parent))
     runs = image.entrypoint or image.command or (not alone and (parent is None or _runs_something(parent)))
     if tested.recipe.smoke is not None and not runs:
         path: DocumentPath = ("image",) if is_given(own.recipe, "image") else ()

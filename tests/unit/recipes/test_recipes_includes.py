@@ -75,6 +75,14 @@ def test_a_recipe_lies_on_top_of_what_it_includes(tmp_path: Path) -> None:
     assert recipe.sources == (tmp_path / "top.yaml", tmp_path / "base.yaml")
 
 
+def test_the_older_image_is_relative_to_the_recipe_that_names_it(tmp_path: Path) -> None:
+    text = BASE.replace("smoke: {", "smoke: {upgrade_from: ../previous/base, ")
+    write(tmp_path, text, "shared/base/base.yaml")
+    top = write(tmp_path, TOP.replace("base.yaml", "shared/base/base.yaml"), "top.yaml")
+    assert load_recipe(top).smoke.upgrade_from == "shared/previous/base"
+    assert load_recipe(tmp_path / "shared/base/base.yaml").smoke.upgrade_from == "../previous/base"
+
+
 def test_smoke_is_replaced_as_a_whole(tmp_path: Path) -> None:
     write(tmp_path, BASE, "base.yaml")
     recipe = load_recipe(
