@@ -6,6 +6,8 @@ from pipeline.lazy_dataclasses import dataclass
 
 PORT_MOST = 65535
 """The highest number of a port."""
+PROTOCOLS = frozenset({"tcp", "udp", "sctp"})
+"""Protocols of a port that an image exposes (image-spec, config.md)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.model import quantities
-from pipeline.model.published_port import PORT_MOST
+from pipeline.model.published_port import PORT_MOST, PROTOCOLS
 from pipeline.model.quantities import SIZE, Form, Malformed, Quantity, WholeNumber
 from pipeline.model.recipe import Without
 from pipeline.model.report_names import REPORT_SUFFIX
@@ -164,7 +164,7 @@ def _port(value: object) -> object:
 def _exposed_port(value: object) -> object:
     text = str(value)
     number, slash, protocol = text.partition("/")
-    if slash and protocol not in {"tcp", "udp", "sctp"}:
+    if slash and protocol not in PROTOCOLS:
         raise Malformed("port-malformed", f"'{protocol[:20]}' is not a protocol", "write tcp, udp or sctp")
     if isinstance(value, int) or not slash:
         return _port(value)

@@ -7,7 +7,7 @@ from typing import Any, assert_never
 
 from pipeline.errors import RecipeError
 from pipeline.model.image_keys import IMAGE_KEYS, ImageKey, KeyForm
-from pipeline.model.published_port import PORT_MOST
+from pipeline.model.published_port import PORT_MOST, PROTOCOLS
 from pipeline.model.recipe import ImagePlan
 from pipeline.recipes.problems import Problems, place
 from pipeline.recipes.recipe_lookup import RecipeFile
@@ -72,11 +72,15 @@ def _ports(
         except RecipeError as error:
             problems.take(error)
             continue
-        number, _, protocol = rendered.partition("/")
-        if not (number.isascii() and number.isdigit() and 1 <= int(number[:6]) <= PORT_MOST):
+        number, slash, protocol = rendered.partition("/")
+        if not (number.isascii() and number.isdigit() and len(number) <= 5 and 1 <= int(number) <= PORT_MOST):
             hint = "write a port number from 1 to 65535"
             problems.add("port-malformed", f"'{rendered[:40]}' is not a port", source.document, path, hint)
-        ports[f"{number}/{protocol or 'tcp'}"] = None
+        elif slash and protocol not in PROTOCOLS:
+            message, hint = f"'{protocol[:20]}' is not a protocol", "write tcp, udp or sctp"
+            problems.add("port-malformed", message, source.document, path, hint)
+        else:
+            ports[f"{int(number)}/{protocol or 'tcp'}"] = None
     return tuple(ports)
 
 

@@ -106,7 +106,7 @@ class Renderer:
         rendered = None if text is None else self._render(text, (*path, *inner))
         if rendered is None:
             return 0
-        if rendered.isascii() and rendered.isdigit() and 1 <= int(rendered[:6]) <= PORT_MOST:
+        if rendered.isascii() and rendered.isdigit() and len(rendered) <= 5 and 1 <= int(rendered) <= PORT_MOST:
             return int(rendered)
         message = f"'{rendered[:40]}' is not a port"
         self.refuse("port-malformed", message, "write a port number from 1 to 65535", path, *inner)

@@ -393,6 +393,21 @@ def test_a_mistake_in_the_image(tmp_path: Path, line: str, code: str, place: str
     assert hint in (problem.hint or "")
 
 
+PORT_OF_A_VALUE = GOOD + "  exposed_ports: ['080', '{{ port }}']\nvalues: {port: %s}\n"
+
+
+@pytest.mark.parametrize(("port", "hint"), [("53/http", "tcp, udp"), ("53/", "tcp"), ("'00008080123'", "1 to 65535")])
+def test_a_port_that_a_value_makes_is_checked(tmp_path: Path, port: str, hint: str) -> None:
+    (problem,) = refused(write(tmp_path, PORT_OF_A_VALUE % port))
+    assert (problem.code, problem.place) == ("port-malformed", "demo.yaml:9: image.exposed_ports[1]")
+    assert hint in (problem.hint or "")
+
+
+def test_ports_are_written_without_leading_zeros(tmp_path: Path) -> None:
+    recipe = load_recipe(write(tmp_path, PORT_OF_A_VALUE % "0053/udp"))
+    assert recipe.image.exposed_ports == ("80/tcp", "53/udp")
+
+
 def test_an_empty_entrypoint_is_refused(tmp_path: Path) -> None:
     (problem,) = refused(write(tmp_path, GOOD.replace("[/usr/bin/bash]", "[]")))
     assert (problem.code, problem.place) == ("list-empty", "demo.yaml:8: image.entrypoint")

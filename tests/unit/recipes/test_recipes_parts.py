@@ -189,6 +189,7 @@ def test_what_is_removed_is_not_made(tmp_path: Path) -> None:
         ("{name: a, command: [x], expect: {stdout-is: y}}", "key-unknown", ".expect.stdout-is", "'stdout_is'"),
         ("{name: a, port: http}", "port-malformed", ".port", "1 to 65535"),
         ("{name: a, port: '{{ name }}'}", "port-malformed", ".port", "1 to 65535"),
+        ("{name: a, port: '{{ \"00008080\" }}'}", "port-malformed", ".port", "1 to 65535"),
         ("{name: a, file: {path: '/srv/{{ name }}'}}", "path-malformed", ".file.path", "write the path out"),
         ("{name: a, port: '{{ naem }}'}", "template-undefined", ".port", "did you mean 'name'?"),
         ("{name: a, command: [x, '{{ y'], user: Z}", "account-malformed", ".user", "USER"),
