@@ -49,8 +49,11 @@ from pipeline.recipes.template_scope import scope_of
 from pipeline.render import Templates
 from pipeline.yaml_documents import DocumentPath
 
-RESERVED = frozenset({"arch", "name", "packages", "platform", "values", "range", "dict", "namespace", "loop"})
-"""Names of templates' variables and functions besides the recipe's values."""
+RESERVED = frozenset(
+    {"arch", "name", "packages", "platform", "values", "range", "dict", "namespace", "loop", "self"}
+    | {"true", "True", "false", "False", "none", "None"}
+)
+"""Names of templates' variables, functions and constants besides the recipe's values."""
 
 DEFAULT_ARCHITECTURES = ("x86_64",)
 

@@ -15,6 +15,7 @@ from typing import ClassVar, TypeGuard
 
 from jinja2 import BaseLoader, StrictUndefined, Undefined, nodes
 from jinja2.compiler import CodeGenerator, Frame
+from jinja2.environment import TemplateModule
 from jinja2.exceptions import TemplateRuntimeError, UndefinedError
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -234,7 +235,9 @@ def _kind(value: object) -> str:
     if value is None:
         return "null"
     names = {str: "text", bool: "a boolean", int: "a number", float: "a number", dict: "a mapping"}
-    return names.get(type(value), "a list" if isinstance(value, list | tuple) else type(value).__name__)
+    if type(value) in names:
+        return names[type(value)]
+    return "a list" if isinstance(value, Iterable) else f"a {type(value).__name__}"
 
 
 def _refuse_undefined(*values: object) -> None:
@@ -246,12 +249,13 @@ def _refuse_undefined(*values: object) -> None:
 def _text_of(value: object) -> str:
     """Return a scalar as text.
 
-    Booleans are written as in YAML; null and collections raise TemplateRuntimeError.
+    Booleans are written as in YAML; null, collections and objects of Jinja raise TemplateRuntimeError: the text of a
+    generator, as `map` and `select` return them, has an address in memory.
     """
     _refuse_undefined(value)
     if isinstance(value, bool):
         return "true" if value else "false"
-    if value is None or isinstance(value, dict | list | tuple | set | frozenset) or callable(value):
+    if not isinstance(value, str | int | float | TemplateModule):
         raise TemplateRuntimeError(
             f"cannot print {_kind(value)}; join a list, give null a default, or use the filter 'tojson'"
         )

@@ -266,6 +266,8 @@ def test_all_problems_are_reported_at_once_in_the_order_of_lines(tmp_path: Path)
             "1GiB",
         ),
         ("pins: {bash: '>= 5'}", "pin-malformed", "9: pins.bash", "VERSION"),
+        ("values: {none: 1}", "value-reserved", "9: values.none", "another name"),
+        ("values: {self: 1}", "value-reserved", "9: values.self", "another name"),
         ("values: {packages: 1}", "value-reserved", "9: values.packages", "another name"),
         ("values: {a-b: 1}", "name-malformed", "9: values.a-b", "letters, digits"),
         ("values: {a: [1, .nan]}", "value-not-finite", "9: values.a[1]", "finite"),

@@ -164,6 +164,13 @@ def test_what_cannot_be_read_is_a_syntax_error(folder: Path, text: str, place: s
     [
         ("{{ empty }}", "cannot print null"),
         ("{{ hosts }}", "cannot print a list"),
+        ("{{ hosts | map('upper') }}", "cannot print a list"),
+        ("{{ 'hosts: ' ~ hosts | select }}", "cannot print a list"),
+        ("{{ range(3) }}", "cannot print a list"),
+        ("{{ sizes.items() }}", "cannot print a list"),
+        ("{{ namespace(a=1) }}", "cannot print a Namespace"),
+        ("{{ self }}", "cannot print a TemplateReference"),
+        ("{% for one in hosts %}{{ loop }}{% endfor %}", "cannot print"),
         ("{{ sizes | upper }}", "cannot print a mapping"),
         ("{{ port + 'a' }}", "'+' does not work on a number and text"),
         ("{{ 1 / 0 }}", "division by zero"),
