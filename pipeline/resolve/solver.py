@@ -7,6 +7,7 @@ and locked: a request that they satisfy adds nothing, and a change to one of the
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import solv
@@ -90,6 +91,7 @@ def solve(
         package_pool.add_installed(one.header for one in parent.packages)
     if recipe.assume_installed:
         package_pool.assume(recipe.assume_installed)
+    _refuse_malformed(package_pool, recipe)
     texts = [request.text for layer in recipe.layers for request in layer.requests]
     if fresh:
         package_pool.look_up([*INSTALLONLY, *(name for text in texts for name in named_in(text))])
@@ -249,6 +251,19 @@ def _conditions(recipe: Recipe, groups: PackageGroups) -> set[str]:
     """Return the requirements on which packages of the requested groups depend."""
     texts = {request.text for layer in recipe.layers for request in layer.requests if is_group(request.text)}
     return {one.requires for text in texts for one in groups.find(text) or ()}
+
+
+def _refuse_malformed(package_pool: PackagePool, recipe: Recipe) -> None:
+    """Raise ResolutionError `dependency-malformed` for all that libsolv cannot parse."""
+    problems = []
+    for request in (one for layer in recipe.layers for one in layer.requests if one.text.startswith("(")):
+        try:
+            package_pool.dependency(request.text)
+        except ResolutionError as error:
+            hint = "write (a and b), (a or b), (a if b else c), (a unless b) or (a with b), with all brackets closed"
+            problems += [replace(one, place=request.place, hint=hint) for one in error.problems]
+    if problems:
+        raise ResolutionError.of(problems)
 
 
 def _match_group(package_pool: PackagePool, package: GroupPackage) -> RequestMatch:

@@ -51,3 +51,13 @@ def test_a_package_without_a_sha256_is_refused_by_name(world: World) -> None:
     world.add("r", Rpm("a", checksum_type="sha1"))
     with pytest.raises(VerificationError, match=r"has no sha256 of a-1-1\.noarch"):
         world.solve(["a"])
+
+
+def test_every_malformed_rich_dependency_is_told_with_its_line(world: World) -> None:
+    world.add("r", Rpm("a"), Rpm("b"))
+    error = refusal(world, ["a", "(a and b"], ["(a nor b)"])
+    assert [(problem.code, problem.place) for problem in error.problems] == [
+        ("dependency-malformed", "r.yaml:0.(a and b"),
+        ("dependency-malformed", "r.yaml:1.(a nor b)"),
+    ]
+    assert "brackets closed" in (error.problems[0].hint or "")
