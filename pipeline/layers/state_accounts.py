@@ -63,17 +63,37 @@ def write_accounts(session: CommandSession, accounts: AccountTable, build_time: 
             )
 
 
-def check_accounts(session: CommandSession, before: AccountTable) -> dict[tuple[str, str], int]:
-    """Return the final numbers, with those that scriptlets added.
+def other_numbers(session: CommandSession, table: AccountTable) -> tuple[str, ...]:
+    """Return a sentence for each account whose number in the image's files is not the table's."""
+    return changed_numbers(table, *_account_texts(session))
 
-    They are (`user` or `group`, name) → number. Raises BuildError `scriptlet-renumbers` if a scriptlet changed a number
-    of the table `before`.
-    """
+
+def _account_texts(session: CommandSession) -> tuple[str, str]:
+    """Return the image's /etc/passwd and /etc/group, empty if there is none."""
     passwd, group = (
         (session.files.read(path, limit=_ACCOUNT_FILE_LIMIT) or b"").decode(errors="replace")
         for path in ("etc/passwd", "etc/group")
     )
+    return passwd, group
+
+
+def check_accounts(
+    session: CommandSession, before: AccountTable, others: tuple[str, ...] = ()
+) -> dict[tuple[str, str], int]:
+    """Return the final numbers, with those that scriptlets added.
+
+    They are (`user` or `group`, name) → number. `others` are the `other_numbers` before all scriptlets. Raises
+    BuildError `scriptlet-renumbers` if a scriptlet changed a number of the table `before`, `account-differs` if a
+    package's own file has another one.
+    """
+    passwd, group = _account_texts(session)
     wrong = changed_numbers(before, passwd, group)
+    if wrong and set(wrong) <= set(others):
+        raise BuildError(
+            "account-differs",
+            "packages bring accounts with other IDs than the recipe's: " + "; ".join(wrong),
+            hint="remove them from 'accounts:', or give them these IDs",
+        )
     if wrong:
         raise BuildError(
             "scriptlet-renumbers",

@@ -24,7 +24,13 @@ from pipeline.layers.placed_files import need_directory, place_files, remove_pat
 from pipeline.layers.recipe_files import ImageFile
 from pipeline.layers.scriptlet_failures import judge_failure
 from pipeline.layers.scripts import SCRIPT_MOUNT, run_script
-from pipeline.layers.state_accounts import check_accounts, scripted_accounts, still_expected, write_accounts
+from pipeline.layers.state_accounts import (
+    check_accounts,
+    other_numbers,
+    scripted_accounts,
+    still_expected,
+    write_accounts,
+)
 from pipeline.layers.state_plan import StatePlan
 from pipeline.layers.state_preparation import StatePreparation
 from pipeline.layers.state_session import StateSession, open_state_session
@@ -280,6 +286,7 @@ def _make(
             if plan.steps:
                 session.begin_commands(bound, SCRIPT_MOUNT)
             watch = ChangeTracker(state)
+            others = other_numbers(session, inputs.accounts)
             for failure in _run_scripts(inputs, plan.steps, session, bound=bound, watch=watch):
                 if failure is not None:
                     judge_failure(failure, rules)
@@ -287,7 +294,7 @@ def _make(
                 running.advance(1)
             session.end_commands()
             running.note(f"{len(plan.steps)} scripts")
-            table = check_accounts(session, inputs.accounts)
+            table = check_accounts(session, inputs.accounts, others)
             _clean(state, inputs)
             watch.forget()
             made = place_files(inputs.files, session.files, table, inputs.build_time, store)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from pipeline.digest import Digest
-from pipeline.errors import RelbuildError, ResolutionError, UsageError
+from pipeline.errors import BuildError, RelbuildError, ResolutionError, UsageError
 from pipeline.layers.account_numbers import number_accounts
 from pipeline.lazy_dataclasses import dataclass
 from pipeline.model.accounts import AccountTable, NumberedAccounts, ScriptAccount
@@ -226,14 +226,18 @@ def number_owners(
         with errors_about(header.nevra, path):
             return read_payload_files(path, paths)
 
-    numbered = number_accounts(
-        headers,
-        users=plan.recipe.users,
-        groups=plan.recipe.groups,
-        read=read,
-        kept=kept,
-        parent=plan.parent.accounts if plan.parent else None,
-    )
+    try:
+        numbered = number_accounts(
+            headers,
+            users=plan.recipe.users,
+            groups=plan.recipe.groups,
+            read=read,
+            kept=kept,
+            parent=plan.parent.accounts if plan.parent else None,
+        )
+    except BuildError as error:
+        recipe = plan.recipe.path.name
+        raise BuildError.of([replace(one, place=one.place or recipe) for one in error.problems]) from error
     return replace(section, accounts=numbered.allocated), numbered
 
 

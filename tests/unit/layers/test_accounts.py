@@ -18,7 +18,7 @@ from pipeline.errors import BuildError
 from pipeline.layers.account_numbers import number_accounts
 from pipeline.layers.passwd_files import changed_numbers, complete_group, complete_passwd, complete_shadow
 from pipeline.layers.placed_files import _number
-from pipeline.layers.state_accounts import check_accounts, scripted_accounts, still_expected
+from pipeline.layers.state_accounts import check_accounts, other_numbers, scripted_accounts, still_expected
 from pipeline.layers.transaction import ScriptStep
 from pipeline.model.accounts import AccountTable, NumberedAccounts, ScriptAccount
 from pipeline.model.header import Dependency, FileRecord, PackageHeader, Scriptlet, ScriptletPhase, TriggerKind
@@ -137,6 +137,27 @@ def test_a_scriptlet_that_renumbers_an_account_is_noticed() -> None:
     table, _ = number(package("a"), users=[User("db", 27)])
     assert changed_numbers(table, "db:x:28:27::/:/bin/sh\n", "db:x:27:\n") == ("user 'db' has ID 28 instead of 27",)
     assert changed_numbers(table, "db:x:27:27::/:/bin/sh\nnew:x:5:5::/:\n", "db:x:27:\n") == ()
+
+
+def test_a_number_in_a_packages_own_file_is_not_laid_to_a_scriptlet(tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/passwd").write_text("bin:x:1:1::/bin:/sbin/nologin\ndb:x:27:27::/:/bin/sh\n")
+    (tmp_path / "etc/group").write_text("bin:x:1:\ndb:x:27:\n")
+    table = AccountTable((User("bin", 77, 77), User("db", 27, 27)), (Group("bin", 77), Group("db", 27)))
+    handle = os.open(tmp_path, os.O_PATH)
+    try:
+        session: Any = SimpleNamespace(files=RootFs(handle, 0))
+        others = other_numbers(session, table)
+        assert others == ("user 'bin' has ID 1 instead of 77", "group 'bin' has ID 1 instead of 77")
+        with pytest.raises(BuildError) as caught:
+            check_accounts(session, table, others)
+        assert caught.value.code == "account-differs" and "accounts" in (caught.value.problems[0].hint or "")
+        (tmp_path / "etc/group").write_text("bin:x:1:\ndb:x:28:\n")
+        with pytest.raises(BuildError) as caught:
+            check_accounts(session, table, others)
+        assert caught.value.code == "scriptlet-renumbers"
+    finally:
+        os.close(handle)
 
 
 @pytest.mark.parametrize("odd", ["²", "٣", "9" * 5000, "-1", "", "1e3"])

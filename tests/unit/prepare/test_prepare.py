@@ -10,6 +10,7 @@ import pytest
 
 from pipeline import repos
 from pipeline.errors import (
+    BuildError,
     EnvironmentLacking,
     RelbuildError,
     ResolutionError,
@@ -250,6 +251,17 @@ def test_numbers_of_owners_are_kept_from_the_lock_of_before(folder: Path, journa
     assert fresh.accounts == (("user", "a", 901),) and accounts.table is NOBODY
     locked_recipe.number_owners(lock_plan(folder), section(package(B), accounts=(("user", "b", 5),)), ())
     assert journal.last(locked_recipe.number_accounts).options["kept"] == (("user", "b", 5),)
+
+
+def test_accounts_that_do_not_fit_are_told_with_the_recipe(folder: Path, journal: Journal) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise BuildError("account-number-taken", "two have the ID 1")
+
+    journal.stand_in(locked_recipe, locked_recipe.number_accounts, does=refuse)
+    plan = lock_plan(folder)
+    with pytest.raises(BuildError) as caught:
+        locked_recipe.number_owners(plan, section(package(B)), ())
+    assert caught.value.problems[0].place == plan.recipe.path.name
 
 
 def test_the_packages_that_locks_name_are_found_and_locks_of_other_programs_are_left_alone(tmp_path: Path) -> None:
