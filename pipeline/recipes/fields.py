@@ -163,7 +163,9 @@ def _port(value: object) -> object:
 
 def _exposed_port(value: object) -> object:
     text = str(value)
-    number, slash, protocol = text.partition("/")
+    before, end, after = text.rpartition("}}")
+    number, slash, protocol = after.partition("/")  # A template may divide.
+    number = before + end + number
     if slash and protocol not in PROTOCOLS:
         raise Malformed("port-malformed", f"'{protocol[:20]}' is not a protocol", "write tcp, udp or sctp")
     if isinstance(value, int) or not slash:

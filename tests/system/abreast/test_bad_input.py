@@ -333,7 +333,7 @@ def test_an_owner_that_the_image_does_not_know(bench: Bench) -> None:
 
 def test_removing_what_is_not_there(bench: Bench) -> None:
     bench.plain(more="remove: [/no/such/path]\n")
-    bench.build().refused("remove-missing", 1, says="/no/such/path")
+    bench.build().refused("remove-missing", 1, says="/no/such/path", place="broken.yaml:9")
 
 
 # --- launching -----------------------------------------------------------------------------------------------

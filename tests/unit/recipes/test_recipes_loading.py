@@ -405,6 +405,11 @@ def test_a_port_that_a_value_makes_is_checked(tmp_path: Path, port: str, hint: s
     assert hint in (problem.hint or "")
 
 
+def test_a_port_may_be_divided(tmp_path: Path) -> None:
+    text = GOOD + "  exposed_ports: ['{{ base // 2 }}', '{{ (base / 2) | int }}/udp']\nvalues: {base: 160}\n"
+    assert load_recipe(write(tmp_path, text)).image.exposed_ports == ("80/tcp", "80/udp")
+
+
 def test_ports_are_written_without_leading_zeros(tmp_path: Path) -> None:
     recipe = load_recipe(write(tmp_path, PORT_OF_A_VALUE % "0053/udp"))
     assert recipe.image.exposed_ports == ("80/tcp", "53/udp")
