@@ -9,7 +9,7 @@ import socket
 import struct
 from collections.abc import Sequence
 
-from pipeline.errors import EnvironmentLacking, RelbuildError, SmokeError, UsageError
+from pipeline.errors import EnvironmentLacking, RelbuildError, UsageError
 from pipeline.instances.control_protocol import (
     MESSAGE_LIMIT,
     ExecRequest,
@@ -77,8 +77,8 @@ class ExecSession:
     def outcome(self) -> tuple[int, str]:
         """Wait for the command's end; return its exit status.
 
-        Also the reason why it was not started, or "". Raises UsageError `instance-ended`, SmokeError with the
-        supervisor's own errors.
+        Also the reason why it was not started, or "". Raises UsageError `instance-ended`, and the supervisor's own
+        errors: EnvironmentLacking where this machine lacks something, else UsageError, as nothing is tested here.
         """
         try:
             message = self.connection.recv(MESSAGE_LIMIT)
@@ -88,9 +88,9 @@ class ExecSession:
             raise UsageError("instance-ended", f"the instance '{self.name}' has ended")
         answer = json.loads(message)
         if "error" in answer:
-            raise SmokeError(
-                str(answer["error"]["code"]), str(answer["error"]["message"]), hint=answer["error"]["hint"]
-            )
+            lacking = answer["exit_code"] == EnvironmentLacking.exit_code
+            kind = EnvironmentLacking if lacking else UsageError
+            raise kind(str(answer["error"]["code"]), str(answer["error"]["message"]), hint=answer["error"]["hint"])
         return int(answer["exit_code"]), str(answer["refusal"])
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import assert_never
 
-from pipeline.errors import RelbuildError, SmokeError
+from pipeline.errors import EnvironmentLacking, RelbuildError, UsageError
 from pipeline.instances.control_protocol import (
     MESSAGE_LIMIT,
     STOP_LIMIT,
@@ -114,7 +114,7 @@ class _Server:
             for stream in streams:
                 os.close(stream)
             return _as_answer(
-                SmokeError(
+                EnvironmentLacking(
                     "instance-busy",
                     f"{_AT_ONCE} commands already run in the instance",
                     hint="end one of them, and try again",
@@ -158,7 +158,7 @@ class _Server:
     def _shell(self) -> str:
         shell = shell_of(self._instance)
         if shell is None:
-            raise SmokeError(
+            raise UsageError(
                 "no-shell", "the image has no shell", hint="name a program that it has: relbuild exec NAME PROGRAM"
             )
         return shell

@@ -133,6 +133,7 @@ def test_an_error_of_the_supervisor_keeps_its_code_and_hint(folder: InstanceFold
     with pytest.raises(RelbuildError) as raised:
         run(folder, "true", user="nobody-here")
     assert (raised.value.code, raised.value.problems[0].hint) == ("user-unknown", "another")
+    assert raised.value.exit_code == 2, "6 is of tests, and nothing was tested"
 
 
 def test_an_instance_that_has_ended_meanwhile_is_told(folder: InstanceFolder) -> None:
@@ -181,7 +182,7 @@ def test_with_as_many_commands_as_may_run_another_is_refused_and_a_stop_is_not(
         session.close()
     os.close(read)
     os.close(write)
-    assert (raised.value.code, stops) == ("instance-busy", [None])
+    assert (raised.value.code, raised.value.exit_code, stops) == ("instance-busy", 8, [None])
 
 
 def test_a_client_that_asks_for_nothing_is_left(
