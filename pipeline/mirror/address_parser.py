@@ -70,9 +70,9 @@ def _parse(text: str, shapes: Sequence[str]) -> Address:
     form = next((form for form in ADDRESS_FORMS if text.startswith(form.prefix)), None)
     if form is None:
         raise _malformed(text, f"it must start with {_or([form.prefix for form in ADDRESS_FORMS])}", shapes)
-    rest, _, stated = text.removeprefix(form.prefix).partition("@")
+    rest, at, stated = text.removeprefix(form.prefix).partition("@")
     try:
-        digest = Digest.parse(stated) if stated else None
+        digest = Digest.parse(stated) if at else None
     except VerificationError:
         why = "the part after '@' must be a sha256 digest; pass credentials with `podman login`"
         raise _malformed(text, why, shapes) from None

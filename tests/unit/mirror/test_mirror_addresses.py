@@ -49,6 +49,14 @@ def test_in_a_folder_the_mirror_is_the_one_above_or_the_one_that_can_be_made(tmp
     assert hint_of(f"dir:{tmp_path}/redis:latest") == said(tmp_path / "redis")
 
 
+@pytest.mark.parametrize("text", ["dir:/srv/mirror/redis@", "registry://images.example/redis:1@", "oci:/srv/disk@"])
+def test_an_address_whose_digest_is_missing_is_not_that_of_the_latest_image(text: str) -> None:
+    """As where a script's variable for the digest is empty."""
+    with pytest.raises(UsageError, match="after '@' must be a sha256 digest") as caught:
+        parse_address(text)
+    assert caught.value.code == "address-malformed"
+
+
 @pytest.mark.parametrize("name", ["nginx.conf", "rsync.sh", "catalog.json"])
 @pytest.mark.parametrize("beside", [[], ["blobs", "repositories"]], ids=["alone", "beside folders"])
 def test_a_persons_files_are_no_mirror_that_was_begun(name: str, beside: list[str], tmp_path: Path) -> None:
