@@ -79,6 +79,14 @@ def mirror_errors(url: str, *, writes: bool = True) -> Iterator[None]:
                 hint="something else is where a file or folder of the mirror belongs: `relbuild scrub MIRROR` puts it "
                 "aside",
             ) from error
+        if error.errno == errno.EXDEV and error.filename2 is not None:  # of a rename
+            raise EnvironmentLacking(
+                "mirror-unreachable",
+                f"cannot access the mirror '{url}': {error}",
+                place=url,
+                hint="all its folders must be on one file system, as files are renamed into place: none of them can be "
+                "a mount, or a link to another one",
+            ) from error
         raise EnvironmentLacking(
             "mirror-unreachable",
             f"cannot access the mirror '{url}': {error}",
