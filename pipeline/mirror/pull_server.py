@@ -235,6 +235,13 @@ def _listen(host: str, port: int, anywhere: bool) -> socket.socket:
         except OSError:
             listener.close()
             raise
+    except socket.gaierror as error:
+        raise UsageError(
+            "host-unknown",
+            f"'{host}' is no address to listen on: {error.strerror}",
+            place="--host",
+            hint="write an address of this machine, such as 127.0.0.1 or ::1",
+        ) from error
     except OSError as error:
         raise port_unavailable(host, port, error) from error
     return listener

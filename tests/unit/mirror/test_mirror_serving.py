@@ -205,6 +205,14 @@ def test_only_the_loopback_unless_told_otherwise(served: Served, never: Callable
     assert lacking.value.code == "port-unavailable"
 
 
+def test_a_host_that_is_none_is_told_as_that(served: Served, never: Callable[[str], None]) -> None:
+    """It was a port that cannot be listened on: Unknown error -2."""
+    _, _, _, path = served
+    with pytest.raises(UsageError, match="'no host' is no address to listen on") as caught:
+        serve_mirror(path, "no host", 0, clock=time.time, ready=never)
+    assert caught.value.code == "host-unknown"
+
+
 @pytest.fixture
 def never() -> Callable[[str], None]:
     def ready(url: str) -> None:
