@@ -20,9 +20,11 @@ def locked_packages(folder: Path) -> frozenset[Digest]:
     """Return the checksums of all packages in the locks below a folder.
 
     Read are locks beside their recipe, and those that begin like relbuild's; other programs' locks are ignored. Raises
-    ResolutionError for a lock that cannot be read, so that its packages are not removed from the store.
+    ResolutionError for a lock that cannot be read, so that its packages are not removed from the store, and OSError
+    where the folder itself is missing, or is none.
     """
     found: set[Digest] = set()
+    os.scandir(folder).close()
     for above, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if name != ".git")
         for path in (Path(above, name) for name in sorted(files) if name.endswith(".lock")):

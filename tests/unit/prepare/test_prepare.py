@@ -283,6 +283,14 @@ def test_a_lock_beside_its_recipe_that_cannot_be_read_is_an_error_because_what_i
     assert locked_packages(folder) == frozenset()
 
 
+def test_a_folder_of_locks_that_is_none_is_an_error_because_what_they_need_would_be_lost(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        locked_packages(tmp_path / "nosuch")
+    write_lock(tmp_path / "demo.lock", Lock("demo", (section(package(A)),)))
+    with pytest.raises(NotADirectoryError):
+        locked_packages(tmp_path / "demo.lock")
+
+
 def test_the_lock_that_is_kept_is_what_the_next_build_reads(folder: Path) -> None:
     plan = lock_plan(folder)
     made = locked_recipe.keep_lock(plan, section(package(A)), (header(A),), NONE, LockMode.DEFAULT)
