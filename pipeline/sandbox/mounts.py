@@ -182,9 +182,17 @@ class InstanceMounts:
         """
         mounts = []
         for number, binding in enumerate(bindings):
-            if binding.begun or binding.source.is_dir():
+            there, folder = self.files.stat(binding.target), binding.source.is_dir()
+            if there is not None and not binding.begun and stat.S_ISDIR(there.st_mode) != folder:
+                here, inside = ("folder", "file") if folder else ("file", "folder")
+                raise UsageError(
+                    "bind-impossible",
+                    f"'{binding.source}' is a {here}, and '{binding.target}' is a {inside} in the image",
+                    hint="mount a file over a file, and a folder over a folder",
+                )
+            if binding.begun or folder:
                 self.ensure_directory(binding.target)
-            elif self.files.stat(binding.target) is None:
+            elif there is None:
                 self.ensure_directory(binding.target.rpartition("/")[0] or "/")
                 self.files.write_file(binding.target, b"", mode=0o644)
             handle = kernel.openat2(

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.errors import UsageError
 from pipeline.model.limits import Limits
 from pipeline.sandbox import (
     BindMount,
@@ -286,3 +287,19 @@ with launch(image, [Path({str(root)!r})], limits, sandboxes=sandboxes, name="hel
         assert printed == [b"from outside", b"from outside", b"inner", b"added"]
         assert instance.log.count(b"touch: ") == 1
         assert b"".join(pieces) == instance.log
+
+    @pytest.mark.parametrize(("source", "target"), [("folder", "/srv/page"), ("conf", "/srv")])
+    def test_a_folder_is_not_mounted_over_a_file_nor_a_file_over_a_folder(
+        self, source: str, target: str, root: Path, sandboxes: SandboxRegistry, tmp_path: Path
+    ) -> None:
+        (tmp_path / "folder").mkdir()
+        (tmp_path / "conf").touch()
+        binding = BindMount(tmp_path / source, target)
+        with (
+            pytest.raises(UsageError, match=f"'{target}' is a f[a-z]* in the image") as raised,
+            launch(
+                bomb(entrypoint=("/bin/true",)), [root], Limits(), sandboxes=sandboxes, name="x", bindings=[binding]
+            ),
+        ):
+            pytest.fail("it was launched")
+        assert raised.value.code == "bind-impossible"
