@@ -92,7 +92,7 @@ def _given_up(label: str, failures: Sequence[tuple[str, SourceFailed]], network:
             "offline-miss",
             f"{label} is not in the store, and --offline forbids downloads",
             place=label,
-            hint="run once without --offline, or `relbuild vendor` where there is a network",
+            hint="run once without --offline, where there is a network",
         )
     tried = "; ".join(_attempt(label, shown_url(url), failure) for url, failure in failures) or "no URL known"
     if failures and all(failure.missing for _, failure in failures):
