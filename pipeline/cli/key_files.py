@@ -36,7 +36,17 @@ def password(path: Path, environment: Mapping[str, str], *, public: str = "") ->
                 place=str(path),
                 hint=f"set {PASSWORD_VARIABLES[0]} in the environment{also}",
             )
-        return str(typer.prompt(f"password of {path}", hide_input=True, err=True)).encode()
+        try:
+            return str(typer.prompt(f"password of {path}", hide_input=True, err=True)).encode()
+        except typer.Abort as ended:
+            if not isinstance(ended.__context__, EOFError):  # Ctrl-C ends the command.
+                raise
+            raise EnvironmentLacking(
+                "key-password-missing",
+                "the key has a password, and none was entered",
+                place=str(path),
+                hint=f"enter it, or set {PASSWORD_VARIABLES[0]} in the environment",
+            ) from None
 
     return ask
 

@@ -13,6 +13,7 @@ from pipeline.cli import options
 from pipeline.cli.app import CommandContext, command
 from pipeline.cli.messages import print_lines
 from pipeline.cli.progress_display import bytes_text
+from pipeline.errors import UsageError
 from pipeline.mirror.address_parser import parse_mirror_address
 from pipeline.mirror.retention.pruning import PruningResult, UndoResult
 from pipeline.release import prune, rules_for, undo_pruning
@@ -51,6 +52,12 @@ def prune_command(
 
     It is shown first, and on a directory moved aside, not deleted.
     """
+    if undo is not None and dry_run:
+        raise UsageError(
+            "options-contradict",
+            "--undo and --dry-run contradict each other",
+            hint="leave out --dry-run; `.quarantine/STAMP/list.json` of the mirror lists what comes back",
+        )
     build_env, address = context.build_env(), parse_mirror_address(mirror, "prune")
     if undo is not None:
         undone = undo_pruning(address, undo, build_env)
@@ -72,7 +79,11 @@ def _confirmed(yes: bool) -> bool:
     if yes:
         return True
     if sys.stdin.isatty():
-        return typer.confirm("remove these?", err=True)
+        try:
+            return typer.confirm("remove these?", err=True)
+        except typer.Abort as ended:
+            if not isinstance(ended.__context__, EOFError):  # Ctrl-C ends the command.
+                raise
     print_lines("nothing was removed; use --yes to remove")
     return False
 

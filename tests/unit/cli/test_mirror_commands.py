@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -182,3 +183,22 @@ def test_a_former_key_needs_a_present_one(keeper: Keeper, changed: tuple[str, ..
     typed = (keeper.there if word == "IT" else word for word in words)
     status, _, said = keeper.types(*typed, *changed[2:], key=False)
     assert status == 2 and "--former-key needs --key" in said and "[key-missing]" in said
+
+
+def test_an_undoing_is_not_only_shown(keeper: Keeper) -> None:
+    """It was done all the same."""
+    mirror, stamp = f"dir:{keeper.folder}/mirror", "20261128T000000Z.00000000"
+    status, _, said = keeper.types("prune", mirror, "--undo", stamp, "--dry-run", key=False)
+    assert status == 2 and "error[options-contradict] --undo and --dry-run contradict each other" in said
+
+
+def test_the_end_of_input_is_no_consent_to_prune(keeper: Keeper, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-D was told as a defect of relbuild."""
+    import_commands("prune")
+    monkeypatch.setattr("pipeline.cli.commands.prune.sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
+    rules = keeper.folder / "rules.yaml"
+    rules.write_text("retention: [{keep: 1}]\n")
+    mirror = f"dir:{keeper.folder}/mirror"
+    status, out, said = keeper.types("prune", mirror, "--rules", str(rules), "--json", key=False)
+    assert status == 0 and "remove these?" in said and "nothing was removed" in said
+    assert json.loads(out)["dry_run"] is True

@@ -9,10 +9,12 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import typer
 
 from pipeline.cli.key_files import password
 from pipeline.digest import Digest
 from pipeline.errors import EnvironmentLacking, RecipeError, RelbuildError, SmokeError, UsageError, VerificationError
+from pipeline.mirror.atomic_files import mirror_errors
 from pipeline.mirror.verified_blobs import check_digest
 from pipeline.model.image import Descriptor
 from pipeline.model.limits import Limits
@@ -99,3 +101,32 @@ def test_who_needs_no_private_key_is_told_of_the_public_one(tmp_path: Path, monk
     with pytest.raises(EnvironmentLacking) as raised:
         password(key, {})()
     assert _hint(raised.value) == "set RELBUILD_KEY_PASSWORD in the environment"
+
+
+def test_a_password_that_is_not_entered_is_told_and_ctrl_c_ends_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    def end_with(error: type[BaseException]) -> None:
+        def ends(*_: object, **__: object) -> str:
+            raise error
+
+        monkeypatch.setattr("getpass.getpass", ends)
+
+    monkeypatch.setattr("sys.stdin", Terminal())
+    end_with(EOFError)  # Ctrl-D
+    with pytest.raises(EnvironmentLacking) as raised:
+        password(tmp_path / "release.key", {})()
+    assert raised.value.code == "key-password-missing" and "RELBUILD_KEY_PASSWORD" in _hint(raised.value)
+    end_with(KeyboardInterrupt)
+    with pytest.raises(typer.Abort):
+        password(tmp_path / "release.key", {})()
+
+
+def test_a_mirror_on_two_file_systems_is_told_what_to_change() -> None:
+    with pytest.raises(EnvironmentLacking) as raised, mirror_errors("dir:/srv/mirror"):
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), "/srv/mirror/.incoming/draft", None, "/srv/mirror/blobs/x")
+    assert raised.value.code == "mirror-unreachable" and "on one file system" in _hint(raised.value)
