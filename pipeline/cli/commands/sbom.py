@@ -45,6 +45,12 @@ def sbom_command(
     That of a layout that was built here, or as a mirror attests it.
     """
     require_present_key(key, former)
+    if not is_address(image) and (key is not None or known_as):
+        raise UsageError(
+            "option-unused",
+            f"'{image}' is no reference: {'--as' if key is None else '--key'} would be ignored, and nothing verified",
+            hint="leave the option out, or name the image on a mirror",
+        )
     if is_address(image):
         if key is None:
             raise UsageError("key-missing", "reading an SBOM from a mirror needs a public key", hint="add --key FILE")

@@ -202,3 +202,11 @@ def test_the_end_of_input_is_no_consent_to_prune(keeper: Keeper, monkeypatch: py
     status, out, said = keeper.types("prune", mirror, "--rules", str(rules), "--json", key=False)
     assert status == 0 and "remove these?" in said and "nothing was removed" in said
     assert json.loads(out)["dry_run"] is True
+
+
+@pytest.mark.parametrize(("option", "value"), [("--key", "release.pub"), ("--as", "registry.example/prod/small")])
+def test_a_key_says_nothing_of_the_sbom_of_a_layout(option: str, value: str, keeper: Keeper) -> None:
+    """It was printed as if it had been verified, whatever the key."""
+    status, out, said = keeper.types("sbom", str(keeper.folder / "layout"), option, value, key=False)
+    assert status == 2 and not out
+    assert f"error[option-unused] '{keeper.folder}/layout' is no reference: {option} would be ignored" in said
