@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import io
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -43,7 +46,10 @@ def help_command(
         context.show(text.splitlines(), {"topic": name, "text": text})
     elif name in {commands.words_of(module)[0] for module in commands.modules()}:
         commands.import_commands(name)
-        app([name, "--help"])
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed if context.as_json else sys.stdout), contextlib.suppress(SystemExit):
+            app([name, "--help"])
+        context.answer({"topic": name, "text": printed.getvalue()})
     else:
         raise _unknown(topic, [*documents, *(commands.words_of(module)[0] for module in commands.modules())])
     return 0

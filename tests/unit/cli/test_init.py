@@ -124,6 +124,14 @@ def test_help_prints_documents_their_list_and_the_help_of_commands(
     assert said in capsys.readouterr().out
 
 
+def test_help_of_a_command_is_json_for_programs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["help", "build", "--json"], monkeypatch) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["topic"] == "build" and "relbuild build [OPTIONS]" in answer["text"]
+
+
 def test_an_unknown_topic_is_refused_with_the_nearest(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
