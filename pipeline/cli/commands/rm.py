@@ -30,7 +30,7 @@ def rm_command(
     Their logs and their changed configuration files are removed, too.
     """
     root = context.open_store().instances
-    folders = [find_instance(root, name) for name in names]
+    folders = [find_instance(root, name) for name in dict.fromkeys(names)]
     if force:
         for folder in folders:
             _kill(folder)
@@ -38,7 +38,9 @@ def rm_command(
     for name in (name for name, done in removed if done):
         print_lines(f"removed {name}")
     running = [name for name, done in removed if not done]
+    answer = {"removed": [name for name, done in removed if done]}
     if running:
+        context.finished.update(answer)
         raise UsageError.of(
             [
                 Problem(
@@ -49,7 +51,7 @@ def rm_command(
                 for name in running
             ]
         )
-    context.answer({"removed": [name for name, _ in removed]})
+    context.answer(answer)
     return 0
 
 

@@ -11,7 +11,7 @@ from pipeline.cli import options
 from pipeline.cli.app import CommandContext, command
 from pipeline.cli.messages import print_lines
 from pipeline.cli.progress_display import ProgressStyle
-from pipeline.errors import EnvironmentLacking
+from pipeline.errors import EnvironmentLacking, RelbuildError, join_errors
 from pipeline.instances import STOP_LIMIT, InstanceFolder, find_instance, request_stop
 
 _CLEARING_TIMEOUT = 30.0
@@ -47,14 +47,24 @@ def stop_command(
     Each gets its image's stop signal, and is killed if it does not end in time.
     """
     root = context.open_store().instances
-    folders = [find_instance(root, name) for name in names]
+    folders = [find_instance(root, name) for name in dict.fromkeys(names)]
+    stopping, refused = [], []
     for folder in folders:
-        request_stop(folder, None if within is None else int(within * 1000))
-    stopped = [(folder.name, _exit_code(folder, within)) for folder in folders]
+        try:
+            request_stop(folder, None if within is None else int(within * 1000))
+        except RelbuildError as error:  # It does not run, or does not answer: the others are waited for.
+            refused.append(error)
+        else:
+            stopping.append(folder)
+    stopped = [(folder.name, _exit_code(folder, within)) for folder in stopping]
     for name, code in stopped:
         how = f" with exit code {code}" if code is not None else "; its exit code is unknown: its supervisor was killed"
         print_lines(f"{name} ended{how}")
-    context.answer({"stopped": [{"name": name, "exit_code": code} for name, code in stopped]})
+    answer = {"stopped": [{"name": name, "exit_code": code} for name, code in stopped]}
+    if refused:
+        context.finished.update(answer)
+        raise join_errors(refused)
+    context.answer(answer)
     return 0
 
 
