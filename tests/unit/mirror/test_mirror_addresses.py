@@ -68,6 +68,14 @@ def test_a_persons_files_are_no_mirror_that_was_begun(name: str, beside: list[st
     assert (tmp_path / name).read_text() == "mine"
 
 
+def test_who_names_a_file_is_not_told_to_write_a_folder_in_it(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError) as caught:
+        DIRECTORY.require_place(parse_address(f"dir:{tmp_path}/file/redis"), "redis")
+    said = "choose a new directory: the last part of the address is the repository's name"
+    assert caught.value.problems[0].hint == said
+
+
 @pytest.mark.parametrize("count", range(4))
 def test_a_killed_creation_is_made_a_mirror(count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After so many of its files were written."""

@@ -75,7 +75,8 @@ class DirectoryForm(AddressForm):
         root = address.path.parent
         if find_root(address.path) is not None or can_be_made(root):
             return
-        way_out = f"write {address.below(name)}" if can_be_made(address.path) else "choose a new directory"
+        possible = root.is_dir() and can_be_made(address.path)  # Nothing can be made in a file.
+        way_out = f"write {address.below(name)}" if possible else "choose a new directory"
         raise UsageError(
             "not-a-mirror",
             f"'{address}' is a repository in '{root}', which is neither empty nor a mirror",
