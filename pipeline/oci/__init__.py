@@ -14,6 +14,7 @@ with imported_when_used(__name__):
     from pipeline.oci.image_choice import choose_image, image_architecture
     from pipeline.oci.image_layout import (
         blob_path,
+        has_attachments,
         index_bytes,
         read_layout,
         read_layout_images,
@@ -79,6 +80,7 @@ __all__ = [
     "end_of_life",
     "flatten_config",
     "generate_key",
+    "has_attachments",
     "image_architecture",
     "index_bytes",
     "join_signatures",

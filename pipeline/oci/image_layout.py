@@ -202,8 +202,15 @@ def read_layout(path: Path) -> Image:
     """
     index = JsonReader.parse(read_document(path / "index.json"), "index.json")
     manifests = index.get("manifests").items()
-    if len(manifests) != 1:
-        raise UsageError("several-images", f"'{path}' has {len(manifests)} images, not one", place=str(path))
+    if len(manifests) > 1:
+        raise UsageError(
+            "several-images",
+            f"'{path}' lists {len(manifests)} manifests (images, and what is attached to them), not one image",
+            place=str(path),
+            hint=f"name an image by its tag, where a reference is taken: oci:{path}:TAG",
+        )
+    if not manifests:
+        raise UsageError("several-images", f"'{path}' has 0 images, not one", place=str(path))
     descriptor = manifests[0].descriptor()
     if descriptor.media_type == media_types.INDEX:
         raise UsageError(
@@ -238,6 +245,18 @@ def _image(path: Path, digest: Digest, reference: str) -> Image:
     notes = document.get("annotations").members()
     title = notes[media_types.TITLE].text() if media_types.TITLE in notes else path.name
     return parse_image(title, reference, manifest, read_blob(path, document.get("config").descriptor().digest))
+
+
+def has_attachments(path: Path) -> bool:
+    """Return whether a layout carries signatures or attestations beside images, as a mirror.
+
+    False for one that cannot be read.
+    """
+    try:
+        entries = JsonReader.parse(read_document(path / "index.json"), "index.json").get("manifests").items()
+        return any(not entry.get("artifactType").missing for entry in entries)
+    except RelbuildError:
+        return False
 
 
 def read_layout_index(path: Path) -> tuple[tuple[Descriptor, str], ...]:

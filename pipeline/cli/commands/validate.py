@@ -8,7 +8,7 @@ from pipeline.cli.messages import print_lines
 from pipeline.cli.path_arguments import built_layout
 from pipeline.errors import UsageError, VerificationError
 from pipeline.mirror.address_parser import is_address, parse_address
-from pipeline.oci import validate_layout
+from pipeline.oci import has_attachments, validate_layout
 from pipeline.release import validate_reference
 
 
@@ -21,7 +21,15 @@ def validate_command(context: CommandContext, *, image: options.ImageArgument, o
     if is_address(image):
         _, problems = validate_reference(parse_address(image), context.build_env())
     else:
-        problems = validate_layout(built_layout(image, output))
+        layout = built_layout(image, output)
+        if has_attachments(layout):
+            raise UsageError(
+                "several-images",
+                f"'{layout}' carries signatures and attestations beside images, as a mirror",
+                place=str(layout),
+                hint=f"validate one by its tag: oci:{layout}:TAG; `relbuild scrub oci:{layout}` reads all of it",
+            )
+        problems = validate_layout(layout)
     if any(problem.code == "not-a-layout" for problem in problems):
         raise UsageError.of(problems)
     if problems:

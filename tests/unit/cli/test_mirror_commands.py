@@ -210,3 +210,18 @@ def test_a_key_says_nothing_of_the_sbom_of_a_layout(option: str, value: str, kee
     status, out, said = keeper.types("sbom", str(keeper.folder / "layout"), option, value, key=False)
     assert status == 2 and not out
     assert f"error[option-unused] '{keeper.folder}/layout' is no reference: {option} would be ignored" in said
+
+
+def test_a_layout_that_is_carried_is_not_told_as_damaged_but_how_to_name_an_image_in_it(keeper: Keeper) -> None:
+    """Its signatures and attestations were told as malformed images, with 5."""
+    layout = keeper.folder / "carried"
+    assert keeper.types("copy", f"{keeper.there}:latest", f"oci:{layout}")[0] == 0
+    status, _, said = keeper.types("validate", str(layout), key=False)
+    assert status == 2 and "error[several-images]" in said
+    assert f"→ validate one by its tag: oci:{layout}:TAG; `relbuild scrub oci:{layout}` reads all of it" in said
+    assert keeper.types("validate", f"oci:{layout}:latest", key=False)[0] == 0
+    assert keeper.types("scrub", f"oci:{layout}", key=False)[0] == 0
+    for words in (("inspect", str(layout)), ("show", str(layout), "/")):
+        status, _, said = keeper.types(*words, key=False)
+        assert status == 2 and "manifests (images, and what is attached to them), not one image" in said
+        assert f"→ name an image by its tag, where a reference is taken: oci:{layout}:TAG" in said
