@@ -347,6 +347,12 @@ def _binding(mount: HostMount, number: int, store: Store) -> sandbox.BindMount:
         raise UsageError(
             "file-missing", f"the bind mount source '{source}' for '{mount.path}' does not exist", hint="check the path"
         )
+    if source.is_char_device() or source.is_block_device():
+        raise UsageError(
+            "bind-impossible",
+            f"'{source}' is a device, which a container cannot have",
+            hint="mount an empty file to hide one of the image's",
+        )
     return sandbox.BindMount(source, mount.path, read_only=mount.read_only)
 
 

@@ -182,7 +182,7 @@ class InstanceMounts:
         """
         mounts = []
         for number, binding in enumerate(bindings):
-            there, folder = self.files.stat(binding.target), binding.source.is_dir()
+            there, folder = self.files.stat(binding.target), binding.begun or binding.source.is_dir()
             if there is not None and not binding.begun and stat.S_ISDIR(there.st_mode) != folder:
                 here, inside = ("folder", "file") if folder else ("file", "folder")
                 raise UsageError(
@@ -190,11 +190,14 @@ class InstanceMounts:
                     f"'{binding.source}' is a {here}, and '{binding.target}' is a {inside} in the image",
                     hint="mount a file over a file, and a folder over a folder",
                 )
-            if binding.begun or folder:
-                self.ensure_directory(binding.target)
-            elif there is None:
-                self.ensure_directory(binding.target.rpartition("/")[0] or "/")
-                self.files.write_file(binding.target, b"", mode=0o644)
+            try:
+                if folder:
+                    self.ensure_directory(binding.target)
+                elif there is None:
+                    self.ensure_directory(binding.target.rpartition("/")[0] or "/")
+                    self.files.write_file(binding.target, b"", mode=0o644)
+            except BuildError as error:  # A person's path, and no package's.
+                raise UsageError.of(error.problems) from error
             handle = kernel.openat2(
                 self.files.handle,
                 binding.target,

@@ -303,3 +303,19 @@ with launch(image, [Path({str(root)!r})], limits, sandboxes=sandboxes, name="hel
         ):
             pytest.fail("it was launched")
         assert raised.value.code == "bind-impossible"
+
+    @pytest.mark.parametrize(
+        ("target", "code"), [("/../../etc/x", "unsafe-path"), ("/srv/page/x", "image-path-failed")]
+    )
+    def test_a_path_that_no_mount_can_have_is_a_persons_mistake(
+        self, target: str, code: str, root: Path, sandboxes: SandboxRegistry, tmp_path: Path
+    ) -> None:
+        """It was told as a file that cannot be put into the image, with 1."""
+        (tmp_path / "conf").touch()
+        bindings = [BindMount(tmp_path / "conf", target)]
+        with (
+            pytest.raises(UsageError) as raised,
+            launch(bomb(entrypoint=("/bin/true",)), [root], Limits(), sandboxes=sandboxes, name="x", bindings=bindings),
+        ):
+            pytest.fail("it was launched")
+        assert raised.value.code == code

@@ -236,6 +236,13 @@ def test_a_file_that_is_not_there_is_told_and_not_made(
     assert journal.names[-1] == "give network" and started == []
 
 
+def test_a_device_is_not_mounted(bench: Bench, started: list[Running]) -> None:
+    """The kernel refuses it with EINVAL, of which nothing can be learned."""
+    with pytest.raises(UsageError) as caught, run(bench, RunOptions(mounts=(HostMount("/dev/null", "/etc/x"),))):
+        pytest.fail("it runs")
+    assert caught.value.code == "bind-impossible" and started == []
+
+
 def test_stopping_sends_the_images_signal_to_all_and_kills_who_does_not_obey(journal: Journal) -> None:
     good, bad = Running("a", journal), Running("b", journal, obeys=False)
     instances: Any = (good, bad)
