@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from pipeline.digest import Digest
@@ -49,6 +49,10 @@ class CopyResult:
     former_name: str = ""
 
 
+def _ignore(result: CopyResult) -> None:
+    pass
+
+
 def copy(
     source: Address,
     target: Address,
@@ -59,6 +63,7 @@ def copy(
     identity: ExpectedIdentity = EXPECT_OWN,
     allow_stale: bool = False,
     former: tuple[VerifyingKey, ...] = (),
+    finished: Callable[[CopyResult], None] = _ignore,
 ) -> tuple[CopyResult, ...]:
     """Verify an image and copy it to another mirror or layout.
 
@@ -73,6 +78,8 @@ def copy(
 
     What `former` keys of the publisher signed on the source counts as well; with a private key it is signed with that.
 
+    `finished` is called with each result at once, also where an error is raised later.
+
     Raises UsageError, VerificationError, PublicationRefused: where all tags are copied, with all that was refused or
     did not verify, after the rest was copied.
     """
@@ -84,8 +91,11 @@ def copy(
             copy_job = _CopyJob(here, there, key, rules, build_env, expected, allow_stale, former)
             wanted = _wanted(here, source, target)
             if source.tag or source.digest is not None:
-                return tuple(one for digest, tags in wanted for one in copy_job.copy_one(digest, tags))
-            return _copy_all(copy_job, dict(wanted))
+                done = tuple(one for digest, tags in wanted for one in copy_job.copy_one(digest, tags))
+                for one in done:
+                    finished(one)
+                return done
+            return _copy_all(copy_job, dict(wanted), finished)
 
 
 TagPairs = tuple[tuple[str, str], ...]
@@ -112,7 +122,9 @@ def _wanted(here: Repository, source: Address, target: Address) -> list[tuple[Di
     return [(digest, tuple(tags)) for digest, tags in sorted(by_digest.items())]
 
 
-def _copy_all(copy_job: _CopyJob, wanted: dict[Digest, TagPairs]) -> tuple[CopyResult, ...]:
+def _copy_all(
+    copy_job: _CopyJob, wanted: dict[Digest, TagPairs], finished: Callable[[CopyResult], None]
+) -> tuple[CopyResult, ...]:
     """Copy the images of all tags; what is refused or does not verify does not stop the rest.
 
     Raises the first PublicationRefused or VerificationError with the problems of all; another error, which ends it, has
@@ -135,7 +147,9 @@ def _copy_all(copy_job: _CopyJob, wanted: dict[Digest, TagPairs]) -> tuple[CopyR
             else:
                 allowed.append((tag, called))
         try:
-            done += copy_job.copy_one(digest, tuple(allowed), refused)
+            for one in copy_job.copy_one(digest, tuple(allowed), refused):
+                done.append(one)
+                finished(one)
         except (PublicationRefused, VerificationError) as error:
             refused.append(error)
         except RelbuildError as error:

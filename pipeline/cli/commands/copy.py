@@ -48,6 +48,13 @@ def copy_command(
     """
     build_env, there = context.build_env(), parse_address(target)
     either, identity = open_either_key(key, context), identity_for(known_as, rules)
+    copied: list[dict[str, object]] = []
+
+    def tell(one: CopyResult) -> None:
+        print_lines(*_lines(one))
+        copied.append(_json(one))
+        context.finished["copied"] = copied
+
     done = copy(
         parse_address(source),
         there,
@@ -57,13 +64,12 @@ def copy_command(
         identity=identity,
         allow_stale=allow_stale,
         former=open_former_keys(former, context),
+        finished=tell,
     )
-    for one in done:
-        print_lines(*_lines(one))
     if done and done[0].former_name:
         name = done[0].former_name
         print_lines(f"note: the repository there is not called '{name}'; {done[0].repository}/{name} would be one")
-    context.answer({"copied": [_json(one) for one in done]})
+    context.answer({"copied": copied})
     return 0
 
 

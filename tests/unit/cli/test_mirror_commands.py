@@ -17,7 +17,7 @@ from pipeline.cli.commands import import_commands
 from pipeline.oci import Statement, StatementSubject, make_attestation, provenance_predicate
 from pipeline.oci.predicates import PROVENANCE
 from pipeline.oci.statements import BUILD_TYPE, BUILDER
-from tests.support.moved_tags import opened
+from tests.support.moved_tags import opened, point
 from tests.support.published_images import ImagePublisher, key
 from tests.support.signing_examples import OTHER, PROVENANCE_VALUE
 
@@ -225,3 +225,15 @@ def test_a_layout_that_is_carried_is_not_told_as_damaged_but_how_to_name_an_imag
         status, _, said = keeper.types(*words, key=False)
         assert status == 2 and "manifests (images, and what is attached to them), not one image" in said
         assert f"→ name an image by its tag, where a reference is taken: oci:{layout}:TAG" in said
+
+
+def test_a_copy_of_which_a_tag_is_refused_tells_what_it_copied(keeper: Keeper) -> None:
+    """Only what was refused was told."""
+    point(keeper.folder / "mirror", "stable", keeper.maker.image("1.0").digest)
+    target = f"dir:{keeper.folder}/there/small"
+    status, out, said = keeper.types("copy", keeper.there, target, "--json")
+    answer = json.loads(out)
+    assert status == 5 and [one["code"] for one in answer["error"]] == ["tag-replayed"]
+    tags = {tag for one in answer["copied"] for tag in one["tags"]}
+    assert tags >= {"1.0", "1.1", "latest"} and "stable" not in tags
+    assert f"{target}:1.1-" in said and f"{target}:1.0-" in said
